@@ -1,0 +1,66 @@
+"""Inlay fine-tunes a pretrained model by training a small part set into it.
+
+    adapter = inlay.attach(model, inlay.LoRA(rank=16), name="default")
+    ...                                                # any training loop
+    adapter.save("out/adapter")                        # Hugging Face PEFT's format
+
+Names are imported when they are first used, so that `import inlay` and `inlay --help` are quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.adapter import Adapter, adapters, attach, using
+    from .core.delta import Delta, WeightDelta
+    from .core.method import Method
+    from .errors import InlayError
+    from .formats.peft import load
+    from .methods import METHODS
+    from .methods.additive.bottleneck import Pfeiffer
+    from .methods.full import Full
+    from .methods.prompts.prompt import PromptTuning
+    from .methods.reparameterized.lora import LoRA
+    from .methods.selective.bias import BitFit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "Adapter",
+    "BitFit",
+    "Delta",
+    "Full",
+    "InlayError",
+    "LoRA",
+    "Method",
+    "Pfeiffer",
+    "PromptTuning",
+    "WeightDelta",
+    "adapters",
+    "attach",
+    "load",
+    "using",
+]
+
+_HOME = {
+    "Adapter": "core.adapter",
+    "adapters": "core.adapter",
+    "attach": "core.adapter",
+    "using": "core.adapter",
+    "Delta": "core.delta",
+    "WeightDelta": "core.delta",
+    "Method": "core.method",
+    "InlayError": "errors",
+    "load": "formats.peft",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'inlay' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME.get(name, 'methods')}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,105 @@
+"""A delta is one adapter's change at one host module.
+
+He et al. (2022, https://arxiv.org/abs/2110.04366) describe a parameter-efficient method by four choices. Here they are:
+
+    functional form          the body of a Delta subclass
+    insertion form           what it reads: the host's input x (parallel) or its output h (sequential)
+    modified representation  the host it is placed at, chosen by Method.place
+    composition              how the change joins h: add, scale or replace
+
+Rules for every delta: its parameters are float32 whatever the host's dtype; its work runs in the dtype of the
+activations; it never casts up or copies a frozen tensor on a forward pass.
+
+Shape suffixes: B batch, T tokens, I host inputs, O host outputs, R rank.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import weights
+from .weights import Host
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+class Delta(nn.Module):
+    """One adapter's change at one host: it sees the call before the host runs, and the result after."""
+
+    removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
+
+    def install(self, host: Host) -> None:
+        """Called once, when the whole adapter is known to fit and is about to join the model."""
+
+    def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        return args, kwargs
+
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        return result
+
+    def release(self, host: Host) -> None:
+        """Undo what `before` did to the host; called in place of `after` when the host's forward raised."""
+
+    def edits_rows(self, host: Host) -> bool:
+        """Whether `after` is the whole change, so that one batch can mix adapters row by row."""
+        return False
+
+    def trained(self, host: Host) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters that training changes, by name."""
+        yield from self.named_parameters()
+
+    def saved(self, host: Host) -> dict[str, Tensor]:
+        """The tensors that a checkpoint holds, by name. Writing into them changes the delta."""
+        return self.state_dict()
+
+
+class WeightDelta(Delta):
+    """A change that can be written as new host parameters: W -> fold(W).
+
+    `fold` alone is a complete method: it can be merged, analysed and run. On a host whose output it can edit (a linear
+    one, or what `edits_output` adds), overriding `edit_input` or `edit_output` with a cheaper way to the same result is
+    optional. On any other host (normalisation, fused experts) the folded parameters stand in for the host's own for one
+    call.
+    """
+
+    folds: tuple[str, ...] = ("weight",)  # the host parameters that fold may rewrite
+
+    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The adapted parameters. `params["weight"]` is dense, (O, I) if linear; what the host lacks is absent."""
+        raise NotImplementedError
+
+    def edits_output(self, host: Host) -> bool:
+        """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
+        return weights.is_linear(host)
+
+    def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
+        return x_BTI
+
+    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+        base = weights.read(host, self.folds)
+        folded = self.fold(base)
+        weight_OI = (folded["weight"] - base["weight"]).to(h_BTO.dtype)
+        bias_O = (folded["bias"] - base.get("bias", 0)).to(h_BTO.dtype) if "bias" in folded else None
+        return h_BTO + F.linear(x_BTI, weight_OI, bias_O)
+
+    def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        if self.edits_output(host):
+            return (self.edit_input(host, args[0]), *args[1:]), kwargs
+        own = weights.read(host, self.folds)
+        weights.shadow(host, {name: p.to(own[name].dtype) for name, p in self.fold(own).items()})
+        return args, kwargs
+
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        if self.edits_output(host):
+            return self.edit_output(host, args[0], result)
+        self.release(host)
+        return result
+
+    def release(self, host: Host) -> None:
+        weights.unshadow(host, self.folds)
+
+    def edits_rows(self, host: Host) -> bool:
+        return self.edits_output(host) and type(self).edit_input is WeightDelta.edit_input

@@ -1,0 +1,74 @@
+"""A method is a frozen dataclass: its fields are the hyperparameters, `place` says where its deltas go.
+
+The dataclass is at once the Python object, the block in run.yaml, the command line's settings (field docstrings are the
+help) and what the checkpoint's adapter_config.json is made from.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from torch import Tensor
+
+from ..errors import CheckpointError, did_you_mean
+from .delta import Delta
+from .sites import Sites
+
+Family = Literal["baseline", "selective", "additive", "reparameterized", "prompt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    name: ClassVar[str]  # as typed on the command line
+    family: ClassVar[Family]
+    paper: ClassVar[str]
+    summary: ClassVar[str]  # one line: what is trained
+    learning_rate: ClassVar[float]  # peak, for AdamW at an effective batch of 16
+    peft_type: ClassVar[str]  # in adapter_config.json; Hugging Face PEFT's where it has the method, else INLAY_...
+    peft_reads: ClassVar[bool] = False  # whether Hugging Face PEFT can load what is saved
+    peft_names: ClassVar[dict[str, str]] = {}  # delta parameter -> checkpoint suffix, where they differ
+    peft_fields: ClassVar[frozenset[str]] = frozenset()  # keys of PEFT's config that are read, or that change nothing
+    peft_head_prefix: ClassVar[str] = "base_model.model."
+
+    @abstractmethod
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        """Yield (host name, delta) for every host the method adapts. Must not change the model; raises TargetError."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions that the method adds to every sequence."""
+        return 0
+
+    def peft_key(self, host: str, parameter: str) -> str:
+        """The tensor's name in adapter_model.safetensors."""
+        return f"base_model.model.{host}.{self.peft_names.get(parameter, parameter)}"
+
+    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        """The method's fields under the names of the checkpoint format."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
+        """The method that `config` describes, or None if it describes another one. Raises CheckpointError if it
+        describes a variant that this class cannot compute."""
+        if config["peft_type"] != cls.peft_type:
+            return None
+        fields = {f.name for f in dataclasses.fields(cls)}
+        settings = {k: v for k, v in config.items() if k not in COMMON_KEYS}
+        for key in settings.keys() - fields:
+            raise CheckpointError(f"adapter_config.json: unknown setting {key!r}{did_you_mean(key, fields)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+    def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a checkpoint in the shapes that the deltas have."""
+        return tensors
+
+
+COMMON_KEYS = frozenset(
+    {
+        *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
+        *("peft_version", "auto_mapping", "modules_to_save", "target_modules"),
+    }
+)

@@ -1,0 +1,203 @@
+"""Where deltas can go: the base model's modules by name, role and pattern.
+
+A role is a fact about the model's structure, not about names: blocks are the elements of the outermost module lists,
+the linear layers inside an attention module are `attention`, the other ones of a block are `feedforward`, and what lies
+outside the base model is its head.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from ..errors import TargetError, did_you_mean
+from . import weights
+from .slot import Slot
+
+ALL_LINEAR = "all-linear"
+ROLES = (ALL_LINEAR, "attention", "feedforward")
+
+# Where the normalization comes last in a block (post-LN), by transformers' model_type: its name within the block. Any
+# other architecture's block ends with the feed-forward's residual addition. tests/core/test_sites.py runs each model.
+BLOCK_FINAL_NORM = {
+    "albert": "full_layer_layer_norm",
+    "bert": "output.LayerNorm",
+    "camembert": "output.LayerNorm",
+    "deberta": "output.LayerNorm",
+    "deberta-v2": "output.LayerNorm",
+    "distilbert": "output_layer_norm",
+    "electra": "output.LayerNorm",
+    "mpnet": "output.LayerNorm",
+    "roberta": "output.LayerNorm",
+    "xlm-roberta": "output.LayerNorm",
+}
+
+
+class Sites:
+    """One model's hosts. `heads` are the modules that are trained whole, and therefore no role's hosts."""
+
+    def __init__(self, model: Any, heads: tuple[str, ...] | None = None):
+        self.model = model
+        self.heads = task_heads(model) if heads is None else heads
+        known = dict(self.modules())
+        for head in self.heads:
+            if head not in known:
+                raise TargetError(f"head {head!r} is no module of {type(model).__name__}{did_you_mean(head, known)}")
+
+    def modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module of the base by its name, without the slots and what is in them."""
+        yield from _base_modules(self.model, "", set())
+
+    def body(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules of the pretrained base model: all but the heads, a language model's among them."""
+        base = getattr(self.model, "base_model", self.model)
+        inside = {id(module) for _, module in _base_modules(base, "", set())} - {id(_output_embeddings(self.model))}
+        for name, module in self.modules():
+            if id(module) in inside and not self.in_head(name):
+                yield name, module
+
+    def in_head(self, name: str) -> bool:
+        return any(name == head or name.startswith(head + ".") for head in self.heads)
+
+    def head_hosts(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules of the heads that own parameters."""
+        for name, module in self.modules():
+            if self.in_head(name) and module._parameters:
+                yield name, module
+
+    @cached_property
+    def blocks(self) -> dict[str, nn.Module]:
+        """The transformer blocks, in order; those of the encoder before those of the decoder."""
+        lists = [(name, m) for name, m in self.body() if isinstance(m, nn.ModuleList)]
+        outermost = [(n, m) for n, m in lists if not any(n.startswith(other + ".") for other, _ in lists)]
+        blocks = {f"{n}.{i}": block for n, m in outermost for i, block in enumerate(m)}
+        return {name: block for name, block in blocks.items() if any(_is_attention(m) for m in block.modules())}
+
+    def block_ends(self) -> Iterator[tuple[str, nn.Module]]:
+        """Where each block's feed-forward has been added to its residual: the block, or its final norm (post-LN).
+
+        A post-LN norm receives that sum as its input; any other block returns it.
+        """
+        if not self.blocks:
+            raise TargetError(f"{type(self.model).__name__} has no transformer blocks that could be recognised")
+        config = getattr(self.model, "config", None)
+        norm = BLOCK_FINAL_NORM.get(getattr(config, "model_type", ""))
+        for name, block in self.blocks.items():
+            if norm is None:
+                yield name, block
+            else:
+                full = f"{name}.{norm}"
+                yield full, self.model.get_submodule(full)
+
+    def find(self, targets: tuple[str, ...], hosts: Callable[[nn.Module], bool] = weights.is_linear) -> list[str]:
+        """Names, in the model's order, of the hosts that `targets` select.
+
+        A target is a role, the end of a dotted name (`q_proj`, `layers.0.mlp.up_proj`) or a regular expression for the
+        whole name. Raises TargetError if one of them selects nothing, or something that `hosts` turns down.
+        """
+        if not targets:
+            raise TargetError(f"targets is empty; name modules or a role: {', '.join(ROLES)}")
+        names: set[str] = set()
+        for target in targets:
+            names |= self._select(target, hosts)
+        return [name for name, _ in self.modules() if name in names]
+
+    def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
+        if target in ROLES:
+            found = set(self._role(target))
+            if not found:
+                raise TargetError(self._nothing(target, hosts))
+            return found
+        matched = {name: m for name, m in self.modules() if name and ends_with(name, target)}
+        if not matched:
+            try:
+                pattern = re.compile(target)
+            except re.error as problem:
+                raise TargetError(f"target {target!r} is neither a name nor a regular expression: {problem}") from None
+            matched = {name: m for name, m in self.modules() if name and pattern.fullmatch(name)}
+        if not matched:
+            raise TargetError(self._nothing(target, hosts))
+        if in_head := [name for name in matched if self.in_head(name)]:
+            raise TargetError(
+                f"target {target!r} matches {in_head[0]}, which is trained whole as the model's head already"
+            )
+        found = {name for name, m in matched.items() if hosts(m)}
+        if not found:
+            kinds = sorted({type(m).__name__ for m in matched.values()})
+            raise TargetError(f"target {target!r} matches only {', '.join(kinds)}, which this method cannot adapt")
+        return found
+
+    def _role(self, role: str) -> Iterator[str]:
+        if role == ALL_LINEAR:
+            yield from (name for name, m in self.body() if weights.is_linear(m))
+            return
+        for block_name, block in self.blocks.items():
+            attention = [name for name, m in block.named_modules() if _is_attention(m)]
+            for name, module in _base_modules(block, "", set()):
+                if weights.is_linear(module):
+                    inside = any(name == a or name.startswith(a + ".") for a in attention)
+                    if inside == (role == "attention"):
+                        yield f"{block_name}.{name}"
+
+    def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
+        there = Counter(name.rpartition(".")[2] for name, m in self.modules() if hosts(m) and not self.in_head(name))
+        near = did_you_mean(target, {*there, *ROLES})
+        near = near if "did you mean" in near else ""
+        listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
+        return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
+
+
+def ends_with(name: str, suffix: str) -> bool:
+    """Whether `suffix` is a dotted end of `name`, as Hugging Face PEFT matches a list of target_modules."""
+    return name == suffix or name.endswith("." + suffix)
+
+
+def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str]:
+    """The shortest dotted ends that select exactly `hosts` among the modules of `model`."""
+    wanted = set(hosts)
+    others = [name for name, _ in _base_modules(model, "", set()) if name not in wanted]
+    suffixes: list[str] = []
+    for host in hosts:
+        if any(ends_with(host, suffix) for suffix in suffixes):
+            continue
+        parts = host.split(".")
+        ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        suffixes.append(next((e for e in ends if not any(ends_with(o, e) for o in others)), host))
+    return suffixes
+
+
+def task_heads(model: nn.Module) -> tuple[str, ...]:
+    """The modules outside the pretrained base model that own parameters, unless they make it a language model.
+
+    A language model's head is pretrained too; a classifier's is new, so every adapter trains and saves it.
+    """
+    base = getattr(model, "base_model", model)
+    if base is model or _output_embeddings(model) is not None:
+        return ()
+    return tuple(
+        name
+        for name, child in model.named_children()
+        if child is not base and not isinstance(child, Slot) and next(child.parameters(), None) is not None
+    )
+
+
+def _output_embeddings(model: nn.Module) -> nn.Module | None:
+    get = getattr(model, "get_output_embeddings", None)
+    return None if get is None else get()
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return "attention" in type(module).__name__.lower()
+
+
+def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    if id(module) in seen or isinstance(module, Slot):
+        return
+    seen.add(id(module))
+    yield prefix, module
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _base_modules(child, f"{prefix}.{name}" if prefix else name, seen)

@@ -1,0 +1,68 @@
+"""Every error that Inlay raises on purpose, with the exit code the command line gives it.
+
+InlayError
+├── InvalidRequest        2    wrong settings or data; nothing was changed or written
+│   ├── SettingsError          an unknown or impossible setting
+│   ├── TargetError            targets that match no module, or modules that the method cannot adapt
+│   ├── DataError              a file or row that cannot be used
+│   ├── CheckpointError        an adapter file that does not fit: damaged, missing or surplus tensors, another base
+│   └── AdapterStateError      an operation that the adapter's state does not allow, such as merging twice
+├── DoesNotFit            3    needs more memory than there is
+├── TrainingFailed        4    not finite, nothing learned, or nothing to train on
+└── VerificationFailed    5    a check of the result did not hold
+
+A message says what was asked, what was found and what to do, in that order.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+INTERRUPTED_EXIT_CODE = 130
+
+
+class InlayError(Exception):
+    exit_code: ClassVar[int] = 1
+
+
+class InvalidRequest(InlayError, ValueError):
+    exit_code = 2
+
+
+class SettingsError(InvalidRequest):
+    pass
+
+
+class TargetError(InvalidRequest):
+    pass
+
+
+class DataError(InvalidRequest):
+    pass
+
+
+class CheckpointError(InvalidRequest):
+    pass
+
+
+class AdapterStateError(InvalidRequest, RuntimeError):
+    pass
+
+
+class DoesNotFit(InlayError):
+    exit_code = 3
+
+
+class TrainingFailed(InlayError):
+    exit_code = 4
+
+
+class VerificationFailed(InlayError):
+    exit_code = 5
+
+
+def did_you_mean(asked: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the nearest known name, or the whole list of known names if none is near."""
+    known = sorted(known)
+    near = get_close_matches(asked, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,206 @@
+"""Read and write adapters as Hugging Face PEFT does: adapter_config.json beside adapter_model.safetensors.
+
+A method that PEFT lacks uses the same two files with a peft_type of its own. Beside them provenance.json names the base
+model by the fingerprint of its weights. Reading is strict: every tensor has a place, every place a tensor, and a
+setting that would change the function and is not known here is an error.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.models.auto import modeling_auto
+
+from .. import __version__
+from ..core.adapter import Adapter, join, prepare
+from ..core.method import COMMON_KEYS, Method
+from ..core.sites import Sites, ends_with
+from ..errors import CheckpointError
+from ..methods import METHODS
+from .files import write_json, write_whole
+
+CONFIG, TENSORS, PROVENANCE = "adapter_config.json", "adapter_model.safetensors", "provenance.json"
+_PREFIX = "base_model.model."
+_PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
+
+_TASKS = {
+    "CAUSAL_LM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "SEQ_CLS": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "SEQ_2_SEQ_LM": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "TOKEN_CLS": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    "QUESTION_ANS": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+}
+
+
+def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = None) -> None:
+    """Write the adapter's three files into `folder`. `provenance` adds what a later run should know."""
+    method, model = adapter.method, adapter.model
+    sites = Sites(model, adapter.heads)
+    config = {
+        "peft_type": method.peft_type,
+        "task_type": _task_type(model),
+        "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", "") or None,
+        "inference_mode": True,
+        "peft_version": _PEFT_VERSION,
+        "modules_to_save": list(adapter.heads) or None,
+        **method.peft_config(sites, [h for h in adapter.deltas if not sites.in_head(h)]),
+    }
+    tensors = {key: tensor.detach().contiguous() for key, (_, tensor) in _placed(adapter).items()}
+    write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    about = {"inlay_version": __version__, "method": method.name, "base_fingerprint": adapter.base_fingerprint}
+    write_json(folder / PROVENANCE, about | (provenance or {}))
+    write_json(folder / CONFIG, config)
+
+
+def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter:
+    """Attach the adapter saved in `folder` (or in the run's folder that holds it) and make it the active one.
+
+    Raises CheckpointError, having changed nothing, if the files are damaged, do not fit the model, or were made on
+    another base model.
+    """
+    folder = adapter_folder(Path(folder))
+    config = read_config(folder)
+    tensors = read_tensors(folder)
+    adapter, state = match(model, config, tensors, name)
+    check_base(adapter, folder)
+    join(adapter)
+    adapter.load_state_dict(state)
+    return adapter
+
+
+def match(
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], name: str = "default"
+) -> tuple[Adapter, dict[str, Tensor]]:
+    """The adapter that a checkpoint describes, not yet in the model, with its tensors under their own names.
+
+    Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
+    """
+    method = _method(config, tensors)
+    known = [n for n, _ in Sites(model, ()).modules()]
+    saved_whole = config.get("modules_to_save") or ()
+    heads = tuple(n for n in known if any(ends_with(n, entry) for entry in saved_whole))
+    adapter = prepare(model, method, name, heads=heads)
+    tensors = method.from_peft_tensors(config, tensors)
+
+    placed = _placed(adapter)
+    state = {own: tensors[key] for key, (own, _) in placed.items() if key in tensors}
+    for key in tensors.keys() - placed.keys():
+        if not _is_copy_of_base(model, key, tensors[key]):
+            state[key] = tensors[key]
+    adapter.check_fits(state)
+    return adapter, state
+
+
+def check_base(adapter: Adapter, folder: Path) -> None:
+    """Raises CheckpointError if the adapter in `folder` says that it was trained on a base with other weights."""
+    trained_on = read_provenance(folder).get("base_fingerprint")
+    if trained_on and adapter.base_fingerprint and trained_on != adapter.base_fingerprint:
+        raise CheckpointError(wrong_base(folder, adapter.model, trained_on, adapter.base_fingerprint))
+
+
+def wrong_base(folder: Path, model: nn.Module, trained_on: str, found: str) -> str:
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    return (
+        f"{folder} was trained on a base model with fingerprint {trained_on[:12]}; {name} has {found[:12]}: "
+        "the weights differ, so its outputs would be wrong. Load the base model that it was trained on"
+    )
+
+
+def adapter_folder(folder: Path) -> Path:
+    """`folder` itself, or its `adapter` if it is a run's folder. Raises CheckpointError if neither holds an adapter."""
+    for candidate in (folder, folder / "adapter"):
+        if (candidate / CONFIG).is_file():
+            return candidate
+    found = (
+        f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
+        if folder.is_dir()
+        else ("there is no such folder")
+    )
+    raise CheckpointError(f"{folder}: no {CONFIG} here or in its folder adapter; {found}")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise CheckpointError(f"{folder / CONFIG}: not JSON: {problem}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
+    return config
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What Inlay wrote about the adapter; empty for one that another program saved."""
+    path = folder / PROVENANCE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / TENSORS
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; an adapter needs it beside {CONFIG}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise CheckpointError(
+            f"{path}: {path.stat().st_size} bytes, not a whole safetensors file ({problem}); copy or train it again"
+        ) from None
+
+
+def _method(config: dict[str, Any], tensors: dict[str, Tensor]) -> Method:
+    # A subset of layers is named by the tensors themselves; the patterns that chose it need no second reading.
+    if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
+        hosts = {key.removeprefix(_PREFIX).partition(".lora_")[0] for key in tensors if ".lora_" in key}
+        config = config | {"target_modules": sorted(hosts)}
+    for cls in METHODS.values():
+        if (method := cls.from_peft_config(config)) is not None:
+            _check_settings(config, cls)
+            return method
+    kind = config["peft_type"] + (" with use_dora" if config.get("use_dora") else "")
+    known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
+    raise CheckpointError(f"{CONFIG}: no method here reads peft_type {kind}; known: {known}")
+
+
+def _check_settings(config: dict[str, Any], cls: type[Method]) -> None:
+    if not cls.peft_reads:
+        return  # a format of our own: from_peft_config has read every key
+    harmless = COMMON_KEYS | cls.peft_fields | {"layers_to_transform", "exclude_modules", "layers_pattern"}
+    for key, value in config.items():
+        if key not in harmless and value not in (None, False, "none", "", 0) and value != {} and value != []:
+            raise CheckpointError(
+                f"{CONFIG}: {key} is {value!r}; this changes what the adapter computes and is not known"
+            )
+
+
+def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
+    """Checkpoint key -> (the adapter's own key, tensor)."""
+    method, sites = adapter.method, Sites(adapter.model, adapter.heads)
+    placed = {}
+    for host, name, tensor in adapter.tensors():
+        own = f"{host}.{name}" if host else name
+        key = f"{method.peft_head_prefix}{own}" if sites.in_head(host) else method.peft_key(host, name)
+        placed[key] = (own, tensor)
+    return placed
+
+
+def _is_copy_of_base(model: nn.Module, key: str, tensor: Tensor) -> bool:
+    """PEFT saves an adapted embedding's frozen weight as well; that one must be the base's own, and adds nothing."""
+    name, ending, _ = key.removeprefix(_PREFIX).partition(".base_layer.weight")
+    if not ending:
+        return False
+    own = model.get_submodule(name).weight
+    assert isinstance(own, Tensor)
+    return own.shape == tensor.shape and (own.is_meta or torch.equal(own.detach().cpu(), tensor.to(own.dtype)))
+
+
+def _task_type(model: nn.Module) -> str | None:
+    kind = type(model).__name__
+    return next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None)
+
+
+def _flat(names: Any) -> set[str]:
+    return {n for name in names for n in ((name,) if isinstance(name, str) else name)}

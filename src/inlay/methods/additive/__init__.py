@@ -1,0 +1,1 @@
+"""Methods that add small modules to the base."""

@@ -1,0 +1,68 @@
+"""Full fine-tuning, the baseline: every parameter of the base itself is trained.
+
+There is no copy, so the adapter cannot be detached, and the base is gone once training begins. A base in half precision
+keeps its parameters' names but gets them in float32, because a step of 1e-5 is lost in bfloat16; each module still
+computes in the dtype that it had.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core import weights
+from ..core.delta import Args, Delta, Kwargs
+from ..core.method import Method
+from ..core.sites import Sites
+from ..core.weights import Host
+from ..errors import TargetError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Full(Method):
+    name, family, paper = "full", "baseline", "https://arxiv.org/abs/1801.06146"
+    summary = "every parameter of the model, in place"
+    learning_rate = 1e-4
+    peft_type = "INLAY_FULL"
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        for name, module in sites.modules():
+            own = [p for p in module._parameters.values() if p is not None]
+            if not all(p.is_floating_point() for p in own):
+                raise TargetError(f"{name} is quantized; full fine-tuning needs the base in 16 or 32 bits")
+            if own:
+                yield name, InPlace(own[0].dtype)
+
+
+class InPlace(Delta):
+    removable = False
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def install(self, host: Host) -> None:
+        for _, p in self.trained(host):
+            p.data = p.data.float()
+
+    def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        if self.dtype in (torch.bfloat16, torch.float16):
+            weights.shadow(host, {name: p.to(self.dtype) for name, p in self.trained(host)})
+            # A model may have looked at host.weight, now in float32, and cast its input to that.
+            args = tuple(a.to(self.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
+        return args, kwargs
+
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        self.release(host)
+        return result
+
+    def release(self, host: Host) -> None:
+        weights.unshadow(host, host._parameters)
+
+    def trained(self, host: Host) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from ((name, p) for name, p in host._parameters.items() if p is not None)
+
+    def saved(self, host: Host) -> dict[str, Tensor]:
+        return dict(self.trained(host))

@@ -1,0 +1,1 @@
+"""Methods that write the change of a weight in fewer numbers."""

@@ -1,0 +1,353 @@
+"""The contract that every method keeps, on every shape. A new method is covered by being in METHODS."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import inlay
+from inlay.core import weights
+from inlay.core.delta import WeightDelta
+from inlay.errors import AdapterStateError
+
+from .shapes import ROWS, Shape, disturb, logits, method
+
+every_method = pytest.mark.parametrize("name", inlay.METHODS)
+pytestmark = every_method
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+def is_weight_method(adapter: inlay.Adapter) -> bool:
+    return all(isinstance(delta, WeightDelta) for delta in adapter.deltas.values())
+
+
+def attached(name: str, shape: Shape, model: nn.Module, adapter_name: str = "default", scale: float = 0.1) -> Any:
+    adapter = inlay.attach(model, method(name, shape), adapter_name)
+    disturb(adapter, scale)
+    return adapter
+
+
+def test_keeps_the_base_and_starts_as_the_base(name: str, shape: Shape) -> None:
+    model = shape.model()
+    base = {n: p.clone() for n, p in model.named_parameters()}
+    before = logits(model, shape)
+    adapter = inlay.attach(model, method(name, shape))
+    after = dict(model.named_parameters())
+    assert all(torch.equal(after[n], p) for n, p in base.items())
+    if adapter.method.virtual_tokens == 0:
+        close(logits(model, shape), before, 1e-6)
+    else:
+        assert logits(model, shape).shape == before.shape
+
+
+def test_trains_only_itself_and_all_of_itself(name: str, shape: Shape) -> None:
+    model = shape.model().train()
+    adapter = attached(name, shape, model)
+    trained = {id(p) for p in adapter.parameters()}
+    assert {id(p) for p in model.parameters() if p.requires_grad} == trained
+    assert all(p.dtype == torch.float32 for p in adapter.parameters())
+    logits(model, shape).square().sum().backward()
+    for n, p in model.named_parameters():
+        assert (p.grad is not None) == (id(p) in trained), n
+        # a key's bias moves every score of a row alike, which softmax does not see
+        if p.grad is not None and not n.endswith(
+            ("key.bias", "k.adapters.default.bias", "k_proj.adapters.default.bias")
+        ):
+            assert p.grad.abs().sum() > 0 or "key.adapters" in n, n
+
+
+def test_detach_restores_the_model(name: str, shape: Shape) -> None:
+    model = shape.model()
+    next(model.parameters()).requires_grad_(False)
+    flags = {n: p.requires_grad for n, p in model.named_parameters()}
+    before, keys = logits(model, shape), list(model.state_dict())
+    adapter = attached(name, shape, model)
+    assert not torch.allclose(logits(model, shape), before, atol=1e-3)
+    if not adapter.removable:
+        with pytest.raises(AdapterStateError, match="trained the base model itself"):
+            adapter.detach()
+        return
+    adapter.detach()
+    assert torch.equal(logits(model, shape), before)
+    assert list(model.state_dict()) == keys
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
+    assert not inlay.adapters(model)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_merge_equals_forward_and_unmerge_is_exact(name: str, shape: Shape) -> None:
+    model = shape.model()
+    adapter = attached(name, shape, model)
+    adapted = logits(model, shape)
+    base = {n: p.clone() for n, p in model.named_parameters()}
+    try:
+        adapter.merge()
+    except AdapterStateError:
+        adds_biases = getattr(adapter.method, "add_missing", False)
+        assert not is_weight_method(adapter) or adds_biases
+        assert all(torch.equal(base[n], p) for n, p in model.named_parameters())
+        close(logits(model, shape), adapted, 0)
+        return
+    assert any(not torch.equal(base[n], p) for n, p in model.named_parameters())
+    close(logits(model, shape), adapted)
+    with pytest.raises(AdapterStateError, match="is merged"), inlay.using(model):
+        pass
+    adapter.unmerge()
+    assert all(torch.equal(base[n], p) for n, p in model.named_parameters())
+
+
+def test_output_and_gradients_equal_those_of_the_folded_weights_in_float64(name: str, shape: Shape) -> None:
+    model = shape.model().double()
+    adapter = attached(name, shape, model)
+    if not is_weight_method(adapter):
+        pytest.skip("not a change of weights; its own tests compare it with a plain formula")
+    for p in adapter.parameters():
+        p.data = p.data.double()
+    y = logits(model, shape)
+    y.square().mean().backward()
+    gradients = {n: p.grad for n, p in adapter.named_parameters()}
+    model.zero_grad()
+
+    folded = {}
+    for host_name, host, delta in adapter.hosts():
+        for part, p in delta.fold(weights.read(host, delta.folds)).items():
+            if part in host._parameters and host._parameters[part] is not None:
+                folded[f"{host_name}.{part}"] = p.T if part == "weight" and weights.is_flipped(host) else p
+            elif part == "bias":
+                pytest.skip("adds a bias that the plain model has no place for")
+    with inlay.using(model):
+        plain = functional_call(model, folded, (), shape.inputs()).logits
+    plain.square().mean().backward()
+    close(y, plain, 1e-10)
+    for n, p in adapter.named_parameters():
+        close(gradients[n], p.grad, 1e-10)
+
+
+def test_updates_survive_a_bfloat16_base(name: str, shape: Shape) -> None:
+    model = shape.model(torch.bfloat16)
+    adapter = attached(name, shape, model, scale=0.05)
+    ours = {id(p) for p in adapter.parameters()}
+    base = {n: p.clone() for n, p in model.named_parameters() if id(p) not in ours}
+    start = {n: p.clone() for n, p in adapter.named_parameters()}
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-5, weight_decay=0)
+    logits(model, shape).float().square().mean().backward()
+    gradients = {n: p.grad.clone() for n, p in adapter.named_parameters()}
+    for _ in range(3):
+        optimizer.step()
+        optimizer.zero_grad()
+        logits(model, shape).float().square().mean().backward()
+    for n, p in adapter.named_parameters():
+        assert p.dtype == gradients[n].dtype == torch.float32
+        assert (p != start[n])[gradients[n].abs() > 1e-6].all(), n
+    assert any((g.abs() > 1e-6).any() for g in gradients.values())
+    after = dict(model.named_parameters())
+    assert all(p.dtype == torch.bfloat16 and torch.equal(after[n], p) for n, p in base.items())
+
+
+def test_a_bfloat16_base_gives_nearly_the_same_output(name: str, shape: Shape) -> None:
+    exact, rounded = shape.model(), shape.model(torch.bfloat16)
+    attached(name, shape, exact)
+    torch.manual_seed(0)
+    adapter = attached(name, shape, rounded)
+    adapter.load_state_dict(inlay.adapters(exact)["default"].state_dict())
+    y = logits(rounded, shape)
+    assert y.dtype == torch.bfloat16 or adapter.heads  # a head in float32 computes in the activations' dtype too
+    expected = logits(exact, shape)
+    assert (y.float() - expected).square().mean().sqrt() < 0.05 * expected.square().mean().sqrt()
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(name: str, shape: Shape) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model = shape.model().train()
+        torch.manual_seed(0)
+        adapter = attached(name, shape, model)
+        if checkpointing:
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        logits(model, shape, use_cache=False).square().mean().backward()
+        gradients.append([p.grad for p in adapter.parameters()])
+    assert len(gradients[0]) == len(gradients[1])
+    for a, b in zip(*gradients, strict=True):
+        close(a, b, 1e-6)
+
+
+def test_compiles_in_one_graph(name: str, shape: Shape) -> None:
+    torch.compiler.reset()
+    model = shape.model()
+    attached(name, shape, model)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        close(logits(compiled, shape, use_cache=False), logits(model, shape, use_cache=False))
+
+
+def test_attach_and_detach_after_compile_take_effect(name: str, shape: Shape) -> None:
+    torch.compiler.reset()
+    model = shape.model().requires_grad_(False)  # else freezing it would force the recompilation under test
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        before = logits(compiled, shape, use_cache=False)
+        adapter = attached(name, shape, model)
+        close(logits(compiled, shape, use_cache=False), logits(model, shape, use_cache=False))
+        assert not torch.allclose(logits(compiled, shape, use_cache=False), before, atol=1e-3)
+        if adapter.removable:
+            adapter.detach()
+            close(logits(compiled, shape, use_cache=False), before, 1e-6)
+
+
+def test_named_adapters_and_the_base_switch(name: str, shape: Shape) -> None:
+    model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
+    base = logits(model, shape)
+    a = attached(name, shape, model, "a")
+    if not a.removable:
+        with pytest.raises(AdapterStateError, match="the base is gone"), inlay.using(model):
+            pass
+        with pytest.raises(AdapterStateError, match="stays alone"):
+            inlay.attach(model, method(name, shape), "b")
+        return
+    only_a = logits(model, shape)
+    b = attached(name, shape, model, "ab", 0.2)
+    only_b = logits(model, shape)
+    assert not torch.allclose(only_a, only_b, atol=1e-3)
+    with inlay.using(model, "a"):
+        assert torch.equal(logits(model, shape), only_a)
+        with inlay.using(model):
+            assert torch.equal(logits(model, shape), base)
+        assert torch.equal(logits(model, shape), only_a)
+    assert torch.equal(logits(model, shape), only_b)
+    state = {n: t.clone() for n, t in b.state_dict().items()}
+    a.detach()
+    assert torch.equal(logits(model, shape), only_b)
+    assert all(torch.equal(state[n], t) for n, t in b.state_dict().items())
+
+
+def test_rows_of_a_batch_can_have_their_own_adapters(name: str, shape: Shape) -> None:
+    model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
+    base = logits(model, shape)
+    a = attached(name, shape, model, "a")
+    ya = logits(model, shape)
+    if not a.removable:
+        with pytest.raises(AdapterStateError), inlay.using(model, rows=["a", None, None, "a"]):
+            pass
+        return
+    attached(name, shape, model, "b", 0.2)
+    yb = logits(model, shape)
+    rows = ["a", None, "b", "a"]
+    if not all(delta.edits_rows(host) for _, host, delta in a.hosts()):
+        with pytest.raises(AdapterStateError, match="cannot serve single rows"), inlay.using(model, rows=rows):
+            pass
+        close(logits(model, shape), yb, 0)
+        return
+    with inlay.using(model, rows=rows):
+        y = logits(model, shape)
+        with pytest.raises(AdapterStateError, match="names 4 rows"):
+            model(**{k: v[: ROWS - 1] for k, v in shape.inputs().items()})
+    close(y, torch.stack([ya[0], base[1], yb[2], ya[3]]))
+    close(logits(model, shape), yb, 0)
+
+
+def test_an_exception_inside_the_model_leaves_nothing_behind(name: str, shape: Shape) -> None:
+    model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
+    base = logits(model, shape)
+    adapter = attached(name, shape, model)
+    expected = logits(model, shape)
+    broken = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.LayerNorm | nn.Linear)]
+    hooks = [m.register_forward_hook(_fail) for m in (broken[0], broken[-1])]
+    with pytest.raises(RuntimeError, match="on purpose"):
+        logits(model, shape)
+    for hook in hooks:
+        hook.remove()
+    close(logits(model, shape), expected, 0)
+    if adapter.removable:
+        with pytest.raises(KeyError), inlay.using(model):
+            raise KeyError
+        close(logits(model, shape), expected, 0)
+        with inlay.using(model):
+            close(logits(model, shape), base, 0)
+
+
+def _fail(*_: Any) -> None:
+    raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("adapter_name", ["layers", "weight", "keys", "adapters", "a-b", "0"])
+def test_awkward_adapter_names_change_nothing(name: str, shape: Shape, adapter_name: str) -> None:
+    model, plain = shape.model(), shape.model()
+    attached(name, shape, plain)
+    torch.manual_seed(0)
+    adapter = attached(name, shape, model, adapter_name)
+    adapter.load_state_dict(inlay.adapters(plain)["default"].state_dict())
+    assert torch.equal(logits(model, shape), logits(plain, shape))
+
+
+def test_saved_and_loaded_it_gives_the_same_output(name: str, shape: Shape, tmp_path: Any) -> None:
+    for build in (shape.model, shape.classifier):
+        model, again = build(), build()
+        if shape.name == "t5" and build == shape.classifier and name == "prompt":
+            continue  # transformers' T5 classifier refuses embeddings as its input
+        adapter = attached(name, shape, model)
+        adapter.save(tmp_path)
+        loaded = inlay.load(again, tmp_path)
+        assert torch.equal(logits(again, shape), logits(model, shape))
+        assert loaded.method == adapter.method or name in ("lora", "prompt")  # targets are listed, starts are not saved
+        assert list(loaded.state_dict()) == list(adapter.state_dict())
+
+
+def test_deepcopy_is_independent(name: str, shape: Shape) -> None:
+    model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
+    base = logits(model, shape)
+    adapter = attached(name, shape, model)
+    y = logits(model, shape)
+    twin = copy.deepcopy(model)
+    assert torch.equal(logits(twin, shape), y)
+    disturb(adapter)
+    assert torch.equal(logits(twin, shape), y)
+    if adapter.removable:
+        inlay.adapters(twin)["default"].detach()
+        assert torch.equal(logits(twin, shape), base)
+        assert not torch.equal(logits(model, shape), base)
+
+
+def test_a_model_without_values_tells_the_same_count(name: str, shape: Shape) -> None:
+    with torch.device("meta"):
+        empty = shape.model_class(shape.config)
+    planned = inlay.attach(empty, method(name, shape))
+    real = inlay.attach(shape.model(), method(name, shape))
+    assert [(n, p.shape) for n, p in planned.named_parameters()] == [(n, p.shape) for n, p in real.named_parameters()]
+
+
+def test_two_adapters_at_once_both_count(name: str, shape: Shape) -> None:
+    model = shape.model()
+    if not attached(name, shape, model, "a").removable:
+        pytest.skip("stays alone in a model")
+    attached("lora", shape, model, "b", 0.2)
+    ys = {}
+    for names in [("a",), ("b",), ("a", "b"), ("b", "a")]:
+        with inlay.using(model, *names):
+            ys[names] = logits(model, shape)
+    assert not torch.allclose(ys["a", "b"], ys["a",], atol=1e-3)
+    assert not torch.allclose(ys["a", "b"], ys["b",], atol=1e-3)
+
+
+def test_generation_is_the_same_with_padding_and_without_a_cache(name: str, shape: Shape) -> None:
+    if not shape.generates:
+        pytest.skip("does not generate")
+    model = shape.model()
+    attached(name, shape, model)
+    ids_BT = shape.inputs()["input_ids"][:1]
+    settings: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+
+    def generate(padding: int, use_cache: bool) -> list[int]:
+        padded = torch.cat([torch.zeros(1, padding, dtype=torch.long), ids_BT], dim=1)
+        mask = torch.cat([torch.zeros(1, padding, dtype=torch.long), torch.ones_like(ids_BT)], dim=1)
+        return model.generate(input_ids=padded, attention_mask=mask, use_cache=use_cache, **settings)[0, -5:].tolist()
+
+    plain = generate(0, True)
+    assert generate(0, False) == plain
+    if shape.name != "t5":  # its relative positions are counted from the left edge only by distance: padding is masked
+        assert generate(3, True) == plain
