@@ -1,8 +1,9 @@
 """What tells one base model from another: a hash of its weights, whatever its name, folder or dtype.
 
-Each tensor of the pretrained base counts with its shape and up to 256 of its values, rounded to bfloat16, so that the
-same checkpoint loaded in float32, float16 or bfloat16 is the same base. New heads do not count; quantized tensors count
-with their packed bytes.
+Each tensor of the pretrained base counts with its shape and up to 256 of its values, rounded to bfloat16 and, below
+2**-16, to zero, where float16 has fewer digits. So a checkpoint in 16 bits is the same base whether it is loaded in
+bfloat16, float16 or float32, and one in 32 bits whether it is loaded in bfloat16 or float32. (Rounding that one to
+float16 and then to bfloat16 gives other values.) New heads do not count; quantized tensors count with their packed bytes.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from torch import Tensor
 from .sites import Sites
 
 _SAMPLES = 256
+_SMALLEST = 2**-16
 
 
 @torch.no_grad()
@@ -34,6 +36,7 @@ def _tensor_digest(tensor: Tensor) -> bytes:
     step = max(1, flat.numel() // _SAMPLES)
     sample = flat[::step][:_SAMPLES]
     if sample.is_floating_point():
-        sample = sample.to(torch.bfloat16).view(torch.int16)
+        sample = sample.to(torch.bfloat16)
+        sample = sample.masked_fill(sample.abs() < _SMALLEST, 0).view(torch.int16)
     shape = ",".join(map(str, tensor.shape)).encode()
     return hashlib.sha256(shape + b":" + sample.cpu().numpy().tobytes()).digest()

@@ -23,7 +23,8 @@ ROLES = (ALL_LINEAR, "attention", "feedforward")
 # Where the normalization comes last in a block (post-LN), by transformers' model_type: its name within the block. Any
 # other architecture's block ends with the feed-forward's residual addition. tests/core/test_sites.py runs each model.
 BLOCK_FINAL_NORM = {
-    "albert": "full_layer_layer_norm",
+    "albert": "albert_layers.0.full_layer_layer_norm",
+    "bart": "final_layer_norm",
     "bert": "output.LayerNorm",
     "camembert": "output.LayerNorm",
     "deberta": "output.LayerNorm",
@@ -120,10 +121,12 @@ class Sites:
             matched = {name: m for name, m in self.modules() if name and pattern.fullmatch(name)}
         if not matched:
             raise TargetError(self._nothing(target, hosts))
-        if in_head := [name for name in matched if self.in_head(name)]:
+        in_head = [name for name in matched if self.in_head(name)]
+        if len(in_head) == len(matched):
             raise TargetError(
-                f"target {target!r} matches {in_head[0]}, which is trained whole as the model's head already"
+                f"target {target!r} matches only {in_head[0]}, which is trained whole as the model's head already"
             )
+        matched = {name: m for name, m in matched.items() if name not in in_head}
         found = {name for name, m in matched.items() if hosts(m)}
         if not found:
             kinds = sorted({type(m).__name__ for m in matched.values()})
@@ -144,7 +147,7 @@ class Sites:
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
         there = Counter(name.rpartition(".")[2] for name, m in self.modules() if hosts(m) and not self.in_head(name))
-        near = did_you_mean(target, {*there, *ROLES})
+        near = did_you_mean(target, {*there, *ROLES} - {target})
         near = near if "did you mean" in near else ""
         listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
         return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
@@ -155,8 +158,11 @@ def ends_with(name: str, suffix: str) -> bool:
     return name == suffix or name.endswith("." + suffix)
 
 
-def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str]:
-    """The shortest dotted ends that select exactly `hosts` among the modules of `model`."""
+def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str] | str:
+    """The shortest dotted ends that select exactly `hosts` among the modules of `model`.
+
+    A pattern of all the names instead, if a whole name is the end of another one: `head` where there is `value.head`.
+    """
     wanted = set(hosts)
     others = [name for name, _ in _base_modules(model, "", set()) if name not in wanted]
     suffixes: list[str] = []
@@ -165,7 +171,10 @@ def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str]:
             continue
         parts = host.split(".")
         ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-        suffixes.append(next((e for e in ends if not any(ends_with(o, e) for o in others)), host))
+        suffix = next((e for e in ends if not any(ends_with(o, e) for o in others)), None)
+        if suffix is None:
+            return "|".join(re.escape(host) for host in hosts)
+        suffixes.append(suffix)
     return suffixes
 
 

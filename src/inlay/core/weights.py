@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterStateError
@@ -18,6 +19,8 @@ Host = Any  # an nn.Module; what attributes it has depends on its kind, which is
 
 def is_linear(host: Host) -> bool:
     """Whether the host computes x W' + b; quantized linears of other libraries say so by in_features, out_features."""
+    if isinstance(host, NonDynamicallyQuantizableLinear):
+        return False  # nn.MultiheadAttention's: it reads the weights and never calls the layer, so no hook would run
     if isinstance(host, nn.Linear | Conv1D):
         return True
     return isinstance(getattr(host, "in_features", None), int) and isinstance(getattr(host, "out_features", None), int)

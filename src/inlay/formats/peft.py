@@ -6,6 +6,7 @@ setting that would change the function and is not known here is an error.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from transformers.models.auto import modeling_auto
 from .. import __version__
 from ..core.adapter import Adapter, join, prepare
 from ..core.method import COMMON_KEYS, Method
-from ..core.sites import Sites, ends_with
-from ..errors import CheckpointError
+from ..core.sites import Sites, ends_with, task_heads
+from ..errors import CheckpointError, SettingsError, TargetError
 from ..methods import METHODS
 from .files import write_json, write_whole
 
@@ -40,9 +41,11 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
     """Write the adapter's three files into `folder`. `provenance` adds what a later run should know."""
     method, model = adapter.method, adapter.model
     sites = Sites(model, adapter.heads)
+    # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
+    has_heads = set(task_heads(model)) <= set(adapter.heads)
     config = {
         "peft_type": method.peft_type,
-        "task_type": _task_type(model),
+        "task_type": _task_type(model) if has_heads else None,
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", "") or None,
         "inference_mode": True,
         "peft_version": _PEFT_VERSION,
@@ -79,17 +82,21 @@ def match(
 
     Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
     """
-    method = _method(config, tensors)
     known = [n for n, _ in Sites(model, ()).modules()]
     saved_whole = config.get("modules_to_save") or ()
     heads = tuple(n for n in known if any(ends_with(n, entry) for entry in saved_whole))
-    adapter = prepare(model, method, name, heads=heads)
+    sites = Sites(model, heads)
+    method = _method(_with_chosen_targets(config, [n for n in known if n and not sites.in_head(n)]))
+    try:
+        adapter = prepare(model, method, name, heads=heads)
+    except TargetError as problem:
+        raise CheckpointError(f"{CONFIG} does not fit {type(model).__name__}: {problem}") from None
     tensors = method.from_peft_tensors(config, tensors)
 
     placed = _placed(adapter)
     state = {own: tensors[key] for key, (own, _) in placed.items() if key in tensors}
     for key in tensors.keys() - placed.keys():
-        if not _is_copy_of_base(model, key, tensors[key]):
+        if not _is_copy_of_base(adapter, key, tensors[key]):
             state[key] = tensors[key]
     adapter.check_fits(state)
     return adapter, state
@@ -99,11 +106,11 @@ def check_base(adapter: Adapter, folder: Path) -> None:
     """Raises CheckpointError if the adapter in `folder` says that it was trained on a base with other weights."""
     trained_on = read_provenance(folder).get("base_fingerprint")
     if trained_on and adapter.base_fingerprint and trained_on != adapter.base_fingerprint:
-        raise CheckpointError(wrong_base(folder, adapter.model, trained_on, adapter.base_fingerprint))
+        name = getattr(getattr(adapter.model, "config", None), "_name_or_path", "") or type(adapter.model).__name__
+        raise CheckpointError(wrong_base(folder, name, trained_on, adapter.base_fingerprint))
 
 
-def wrong_base(folder: Path, model: nn.Module, trained_on: str, found: str) -> str:
-    name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+def wrong_base(folder: Path, name: str, trained_on: str, found: str) -> str:
     return (
         f"{folder} was trained on a base model with fingerprint {trained_on[:12]}; {name} has {found[:12]}: "
         "the weights differ, so its outputs would be wrong. Load the base model that it was trained on"
@@ -136,7 +143,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_provenance(folder: Path) -> dict[str, Any]:
     """What Inlay wrote about the adapter; empty for one that another program saved."""
     path = folder / PROVENANCE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as problem:
+        raise CheckpointError(f"{path}: not JSON: {problem}") from None
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -151,18 +161,44 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _method(config: dict[str, Any], tensors: dict[str, Tensor]) -> Method:
-    # A subset of layers is named by the tensors themselves; the patterns that chose it need no second reading.
-    if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
-        hosts = {key.removeprefix(_PREFIX).partition(".lora_")[0] for key in tensors if ".lora_" in key}
-        config = config | {"target_modules": sorted(hosts)}
+def _method(config: dict[str, Any]) -> Method:
     for cls in METHODS.values():
-        if (method := cls.from_peft_config(config)) is not None:
+        try:
+            method = cls.from_peft_config(config)
+        except KeyError as key:
+            raise CheckpointError(f"{CONFIG}: {key.args[0]} is missing") from None
+        except (SettingsError, TypeError) as problem:
+            raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
+        if method is not None:
             _check_settings(config, cls)
             return method
     kind = config["peft_type"] + (" with use_dora" if config.get("use_dora") else "")
     known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
     raise CheckpointError(f"{CONFIG}: no method here reads peft_type {kind}; known: {known}")
+
+
+def _with_chosen_targets(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """`config` with the target_modules that select among `names` what they select in PEFT."""
+    targets = config.get("target_modules")
+    if isinstance(targets, list):  # an entry may match nothing, or a head only: whether all is there, the tensors tell
+        config = config | {"target_modules": [t for t in targets if any(ends_with(n, t) for n in names)] or targets}
+    layers, excluded = config.get("layers_to_transform"), config.get("exclude_modules")
+    if layers in (None, []) and not excluded:
+        return config
+    names = [n for n in names if _matches(n, targets) and not _matches(n, excluded)]
+    if layers not in (None, []):
+        numbers = {layers} if isinstance(layers, int) else set(layers)
+        lists = config.get("layers_pattern") or r"[^.]*"
+        lists = lists if isinstance(lists, str) else "|".join(lists)
+        found = {n: re.match(rf"(?:|.*?\.)(?:{lists})\.(\d+)\.", n) for n in names}
+        names = [n for n, match in found.items() if match and int(match[1]) in numbers]
+    return config | {"target_modules": names}
+
+
+def _matches(name: str, targets: str | list[str] | None) -> bool:
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(ends_with(name, target) for target in targets or ())
 
 
 def _check_settings(config: dict[str, Any], cls: type[Method]) -> None:
@@ -187,14 +223,19 @@ def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
     return placed
 
 
-def _is_copy_of_base(model: nn.Module, key: str, tensor: Tensor) -> bool:
+def _is_copy_of_base(adapter: Adapter, key: str, tensor: Tensor) -> bool:
     """PEFT saves an adapted embedding's frozen weight as well; that one must be the base's own, and adds nothing."""
-    name, ending, _ = key.removeprefix(_PREFIX).partition(".base_layer.weight")
-    if not ending:
+    name = key.removeprefix(_PREFIX).removesuffix(".base_layer.weight")
+    if not key.endswith(".base_layer.weight") or name not in adapter.deltas:
         return False
-    own = model.get_submodule(name).weight
+    own = adapter.model.get_submodule(name).weight
     assert isinstance(own, Tensor)
-    return own.shape == tensor.shape and (own.is_meta or torch.equal(own.detach().cpu(), tensor.to(own.dtype)))
+    if own.is_meta:
+        return own.shape == tensor.shape
+    own = own.detach().cpu()
+    if not (torch.equal(own, tensor.to(own.dtype)) or torch.equal(own.to(tensor.dtype), tensor)):
+        raise CheckpointError(f"{key} differs from this model's {name}.weight: the adapter was trained on another base")
+    return True
 
 
 def _task_type(model: nn.Module) -> str | None:

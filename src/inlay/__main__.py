@@ -1,0 +1,7 @@
+"""`python -m inlay` is `inlay`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

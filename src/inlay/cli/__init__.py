@@ -1,0 +1,76 @@
+"""The command `inlay`: a table of verbs, each a module that is imported when it is used."""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import INTERRUPTED_EXIT_CODE, DoesNotFit, InlayError, SettingsError, did_you_mean
+
+VERBS = {
+    "demo": "train a real adapter on a real model, offline, and see what came of it",
+    "methods": "the methods by family; with a NAME: what it trains, its settings, its paper",
+    "data": "what is in a data set, and every problem with its line",
+    "train": "train one adapter: MODEL DATA --method NAME",
+    "eval": "score a trained adapter beside its base",
+    "predict": "labels for a text, a file, or what you type",
+    "doctor": "what this machine and installation have, and what is missing",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except InlayError as problem:
+        return _report(problem, arguments)
+    except MemoryError:
+        return _report(DoesNotFit("out of memory; try a smaller --micro-batch-size or --max-length"), arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:  # `inlay ... | head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as problem:
+        if type(problem).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
+            return _report(DoesNotFit(f"{problem}; try a smaller --micro-batch-size or --max-length"), arguments)
+        print("this is a bug in Inlay; please report it with what follows", file=sys.stderr)
+        raise
+
+
+def _run(arguments: list[str]) -> int:
+    match arguments:
+        case [] | ["-h" | "--help", *_]:
+            print(_overview())
+            return 0
+        case ["--version", *_]:
+            print(f"inlay {__version__}")
+            return 0
+        case [verb, *rest] if verb in VERBS:
+            return importlib.import_module(f".{verb}", __name__).main(rest)
+        case [verb, *_]:
+            raise SettingsError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}")
+    raise AssertionError
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:<9} {what}" for verb, what in VERBS.items())
+    return (
+        "usage: inlay VERB ... [--help] [--json]\n\n"
+        "Fine-tune a pretrained model by training a small part set into it.\n\n"
+        f"{verbs}\n\n"
+        "Start with `inlay demo`. `inlay VERB --help` has the settings of a verb.\n"
+        "Exit codes: 0 done, 1 a bug in Inlay, 2 wrong settings or data, 3 does not fit in memory,\n"
+        "4 training failed, 5 a verification failed, 130 interrupted."
+    )
+
+
+def _report(problem: InlayError, arguments: list[str]) -> int:
+    if "--json" in arguments:
+        event = {"event": "error", "kind": type(problem).__name__, "exit_code": problem.exit_code, "text": str(problem)}
+        print(json.dumps(event, ensure_ascii=False))
+    print(f"inlay: {problem}", file=sys.stderr)
+    return problem.exit_code

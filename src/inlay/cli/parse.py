@@ -1,0 +1,64 @@
+"""From arguments to a verb's dataclass, by tyro, with one way to fail: a SettingsError."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from ..errors import SettingsError
+
+CommandT = TypeVar("CommandT")
+
+
+def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str) -> Any:
+    """An instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            return tyro.cli(
+                command,
+                args=list(arguments),
+                prog=f"inlay {verb}",
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise SettingsError(_sentence(output.getvalue(), verb)) from None
+
+
+def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of `flag` and the other arguments. Raises SettingsError if it is there without a value, or twice."""
+    found, rest, i = [], [], 0
+    while i < len(arguments):
+        argument = arguments[i]
+        if argument == flag:
+            if i + 1 == len(arguments) or arguments[i + 1].startswith("-"):
+                raise SettingsError(f"{flag} needs a value")
+            found.append(arguments[i + 1])
+            i += 1
+        elif argument.startswith(flag + "="):
+            found.append(argument.removeprefix(flag + "="))
+        else:
+            rest.append(argument)
+        i += 1
+    if len(found) > 1:
+        raise SettingsError(f"{flag} is given {len(found)} times: {', '.join(found)}; give it once")
+    return (found[0] if found else None), rest
+
+
+def _sentence(framed: str, verb: str) -> str:
+    """tyro's framed message as one sentence: what is wrong, and the nearest setting."""
+    lines = [line.strip("│╭╮╰╯─ \t") for line in framed.splitlines()]
+    text = " ".join(line for line in lines[1:] if line and not line.startswith("For full helptext"))
+    see = f"; see inlay {verb} --help"
+    if match := re.match(r"Unrecognized options: ([^ ,]+)", text):
+        near = re.search(r"Perhaps you meant: (--[\w.-]+)", text)
+        return f"unknown setting {match[1]}" + (f"; did you mean {near[1]}?" if near else see)
+    if match := re.match(r"Missing from inlay [\w-]+: (--[\w.-]+|[A-Z]+)", text):
+        return f"{match[1]} is missing{see}"
+    text = re.sub(r"^Error parsing (?!--)\S+ ", "", text)  # a dataclass checks itself, in a sentence of its own
+    return text.partition(" Argument helptext:")[0].rstrip(".") + see

@@ -1,0 +1,64 @@
+"""inlay train MODEL DATA --method NAME: one run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError, did_you_mean
+from ..methods import METHODS
+from ..training.settings import MethodT, RunSettings
+from .config_file import read_config_file
+from .console import watching
+from .parse import parse, take
+
+DEFAULT_METHOD = "lora"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(RunSettings[MethodT]):
+    json: bool = False
+    """Print one JSON event per line instead of text."""
+
+
+def main(arguments: list[str]) -> int:
+    settings = parse_settings(arguments)
+    with watching(settings.json) as watcher:
+        from ..training.run import train
+
+        summary = train(settings, watcher, command=["inlay", "train", *arguments])
+    if not settings.json:
+        print(next_steps(summary))
+    return 0
+
+
+def parse_settings(arguments: list[str], verb: str = "train") -> Any:
+    """The run that the arguments describe, with the settings of a `--config` file beneath them."""
+    config, arguments = take(arguments, "--config")
+    method, arguments = take(arguments, "--method")
+    from_file = read_config_file(Path(config)) if config else None
+    if from_file is not None:
+        method = method or from_file.method
+        arguments = [*from_file.arguments(METHODS, method or DEFAULT_METHOD), *arguments]
+    method = method or DEFAULT_METHOD
+    if method not in METHODS:
+        raise SettingsError(f"unknown method {method!r}{did_you_mean(method, METHODS)}")
+    command: Any = Train[METHODS[method]]
+    command.__doc__ = _description(method)
+    return parse(command, arguments, verb)
+
+
+def next_steps(summary: dict[str, Any]) -> str:
+    folder = summary["folder"]
+    return (
+        f"report  {folder}/report.html\n"
+        f"adapter {folder}/adapter\n"
+        f'next    inlay predict {folder} "a text"   ·   inlay eval {folder}'
+    )
+
+
+def _description(method: str) -> str:
+    return (
+        f"Train one adapter on MODEL with DATA and write its run's folder.\n\n"
+        f"--method NAME chooses among {', '.join(METHODS)} (default: {DEFAULT_METHOD}); the method options below are "
+        f"those of {method}. --config FILE reads settings, MODEL and DATA from a run.yaml; flags win over it."
+    )

@@ -1,0 +1,210 @@
+"""What `inlay data` says of DATA: format, counts, lengths, labels, duplicates and, without raising, problems."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+from .classification import Example, parse_labelled, with_valid
+from .formats import Layout, choose_layout, rows_in_layout, unused_columns
+from .generation import texts_of
+from .holdout import normalised
+from .problems import Problem, Problems, listed, shown
+from .rows import Row
+from .settings import DataSettings
+from .source import Source, open_source
+
+PLACES_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReport:
+    name: str
+    split: str
+    rows: int
+    """Rows that could be read, whether or not they can be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    min: int
+    median: int
+    p95: int
+    max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    rows: int
+    """Rows that can be used."""
+    labels: dict[str, int]
+    """Rows of each label, in the order of the ids; none for a format without labels."""
+    missing_labels: tuple[str, ...]
+    """Labels of the data that no row of this split has."""
+    characters: Lengths | None
+    """The length of a row's texts together; None for a split without usable rows."""
+    words: Lengths | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    kind: Literal["exact", "white space"]
+    """Whether the texts are the same, or differ in white space alone."""
+    splits: tuple[str, ...]
+    """One split, or two of which the second repeats texts of the first."""
+    count: int
+    """Rows whose text an earlier row of the split, or a row of the first split, has already."""
+    places: tuple[tuple[str, str], ...]
+    """The first few of them: the place of the text and the place of its repetition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    path: str
+    format: str
+    """`unknown` if no format fits the columns."""
+    files: tuple[FileReport, ...]
+    ignored_files: tuple[str, ...]
+    columns: dict[str, str]
+    ignored_columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: dict[str, SplitReport]
+    valid_from: str | None
+    """The file of the valid split, or how it is held out of train; None if there is no such split."""
+    duplicates: tuple[Duplicates, ...]
+    problems: tuple[Problem, ...]
+
+
+def describe(settings: DataSettings) -> DataReport:
+    """All that can be said of the data. Raises DataError only if there is no such data at all."""
+    problems = Problems()
+    source = open_source(settings.path, problems)
+    train = source.splits["train"]
+    layout = choose_layout(settings, train, problems) if train else None
+    items: dict[str, list[_Item]] = {}
+    labels: tuple[str, ...] = ()
+    valid_from = source.names.get("valid")
+    if layout is None:
+        layout = Layout("unknown", {})
+    elif layout.format == "labelled-text":
+        examples, labels = parse_labelled(source, layout, problems)
+        if examples["train"]:
+            examples, valid_from = with_valid(examples, source, settings.valid_fraction, problems)
+        items = {split: [_Item.of(example, labels) for example in examples[split]] for split in examples}
+    else:
+        items = {split: list(_generated(rows, layout, problems)) for split, rows in source.splits.items()}
+    duplicates = tuple(_duplicates(items))
+    splits = {split: _split_report(items[split], labels) for split in items}
+    _warn_of_duplicates(duplicates, items, problems)
+    _warn_of_labels(labels, splits, source, problems)
+    return DataReport(
+        path=settings.path,
+        format=layout.format,
+        files=tuple(FileReport(name=n, split=s, rows=len(source.splits[s])) for s, n in source.names.items()),
+        ignored_files=source.ignored,
+        columns=layout.columns,
+        ignored_columns=unused_columns(source.splits, layout),
+        labels=labels,
+        splits=splits,
+        valid_from=valid_from,
+        duplicates=duplicates,
+        problems=tuple(problems.found()),
+    )
+
+
+@dataclass(frozen=True)
+class _Item:
+    texts: tuple[str, ...]
+    label: str | None
+    place: str
+
+    @classmethod
+    def of(cls, example: Example, labels: tuple[str, ...]) -> "_Item":
+        texts = (example.text,) if example.pair is None else (example.text, example.pair)
+        return cls(texts, labels[example.label], example.place)
+
+
+def _generated(rows: list[Row], layout: Layout, problems: Problems) -> Iterator[_Item]:
+    for row in rows_in_layout(rows, layout, problems):
+        texts = texts_of(row, layout, problems)
+        if texts is not None:
+            yield _Item(texts, None, row.place)
+
+
+def _split_report(items: list[_Item], labels: tuple[str, ...]) -> SplitReport:
+    counts = Counter(item.label for item in items)
+    return SplitReport(
+        rows=len(items),
+        labels={label: counts[label] for label in labels if label in counts},
+        missing_labels=tuple(label for label in labels if label not in counts),
+        characters=_lengths([sum(map(len, item.texts)) for item in items]),
+        words=_lengths([sum(len(text.split()) for text in item.texts) for item in items]),
+    )
+
+
+def _lengths(values: list[int]) -> Lengths | None:
+    if not values:
+        return None
+    values = sorted(values)
+    median, p95 = (values[math.ceil(len(values) * share) - 1] for share in (0.5, 0.95))
+    return Lengths(min=values[0], median=median, p95=p95, max=values[-1])
+
+
+def _duplicates(items: dict[str, list[_Item]]) -> Iterator[Duplicates]:
+    for one, other in [*((split, split) for split in items), *combinations(items, 2)]:
+        exact: dict[tuple[str, ...], _Item] = {}
+        loose: dict[tuple[str, ...], _Item] = {}
+        for item in items[one]:
+            exact.setdefault(item.texts, item)
+            loose.setdefault(_squeezed(item.texts), item)
+        found: dict[Literal["exact", "white space"], list[tuple[str, str]]] = {"exact": [], "white space": []}
+        for item in items[other]:
+            same, alike = exact.get(item.texts), loose.get(_squeezed(item.texts))
+            if same is not None and same is not item:
+                found["exact"].append((same.place, item.place))
+            elif alike is not None and alike is not item:
+                found["white space"].append((alike.place, item.place))
+        for kind, places in found.items():
+            if places:
+                yield Duplicates(
+                    kind=kind,
+                    splits=(one,) if one == other else (one, other),
+                    count=len(places),
+                    places=tuple(places[:PLACES_SHOWN]),
+                )
+
+
+def _squeezed(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(" ".join(text.split()) for text in texts)
+
+
+def _warn_of_duplicates(duplicates: tuple[Duplicates, ...], items: dict[str, list[_Item]], problems: Problems) -> None:
+    for found in duplicates:
+        first, again = found.places[0]
+        same = "the same text as" if found.kind == "exact" else "the same text but for white space as"
+        problems.add(found, again, f"{same} {first}", severity="warning", rows=found.count)
+    firsts: dict[tuple[str, ...], _Item] = {}
+    for item in (item for split in items.values() for item in split):
+        first = firsts.setdefault(item.texts, item)
+        if item.label != first.label:
+            message = f"the label is {shown(item.label)}, but {shown(first.label)} for the same text at {first.place}"
+            problems.add("contradiction", item.place, message, severity="warning")
+
+
+def _warn_of_labels(
+    labels: tuple[str, ...], splits: dict[str, SplitReport], source: Source, problems: Problems
+) -> None:
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        spellings[normalised(label)].append(shown(label))
+    for alike in spellings.values():
+        if len(alike) > 1:
+            message = f"the labels {' and '.join(alike)} differ only in case or white space"
+            problems.add(("spelling", alike[0]), source.names["train"], message, severity="warning")
+    for split, report in splits.items():
+        if report.missing_labels:
+            place = source.names.get(split, split)
+            message = f"no row of the {split} split has the label {listed(report.missing_labels)}"
+            problems.add(("missing labels", split), place, message, severity="warning")

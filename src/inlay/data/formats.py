@@ -1,0 +1,134 @@
+"""The formats that rows come in: one table, found by the columns of the first row."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ..errors import did_you_mean
+from .problems import Problems, listed
+from .rows import Row
+from .settings import DataSettings
+
+_TEXTS = (
+    {"text": "text_a", "text_pair": "text_b"},
+    {"text": "sentence1", "text_pair": "sentence2"},
+    {"text": "premise", "text_pair": "hypothesis"},
+    {"text": "question1", "text_pair": "question2"},
+    {"text": "question", "text_pair": "passage"},
+    {"text": "question", "text_pair": "sentence"},
+    {"text": "text", "text_pair": "text_pair"},
+    {"text": "text"},
+    {"text": "sentence"},
+)
+_LABELS = ({"label": "label"}, {"label": "labels"})
+
+# Each format with the columns, by role, of every shape that its rows have. Formats and shapes are tried in this order.
+FORMATS: dict[str, tuple[dict[str, str], ...]] = {
+    "messages": ({"messages": "messages"},),
+    "conversations": ({"conversations": "conversations"},),
+    "prompt-completion": ({"prompt": "prompt", "completion": "completion"},),
+    "instruction": ({"instruction": "instruction", "input": "input", "output": "output"},),
+    "labelled-text": tuple(text | label for text in _TEXTS for label in _LABELS),
+    "text": ({"text": "text"},),
+}
+# Roles that a row may leave out: an instruction has an input only where it needs one.
+OPTIONAL_ROLES = ("input",)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows are read: their format, and the column of each role in it."""
+
+    format: str
+    columns: dict[str, str]
+
+
+def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -> Layout | None:
+    """The layout that fits the columns of the first row, as far as the settings leave it open.
+
+    None and a problem if a named column is not there or no format fits.
+    """
+    first = rows[0]
+    named = settings.named_columns()
+    absent = {role: column for role, column in named.items() if column not in first.values}
+    if absent:
+        for role, column in absent.items():
+            problems.add(("named", role), first.place, f"data.{role}: {no_column(column, first.values)}")
+        return None
+    formats = list(FORMATS) if settings.format == "auto" else [settings.format]
+    for format in formats:
+        for shape in FORMATS[format]:
+            columns = _name_columns(shape, named)
+            if columns and all(column in first.values for column in _required(columns)):
+                unused = [r for r in OPTIONAL_ROLES if not any(columns.get(r) in row.values for row in rows)]
+                return Layout(format, {role: column for role, column in columns.items() if role not in unused})
+    fit = "fit none of the formats" if settings.format == "auto" else f"do not fit the format {settings.format}"
+    problems.add(
+        "no format",
+        first.place,
+        f"the columns {listed(first.values)} {fit}; expected: {'; '.join(map(_expectation, formats))}. Columns with "
+        "other names can be given as data.text, data.text_pair and data.label",
+    )
+    return None
+
+
+def rows_in_layout(rows: list[Row], layout: Layout, problems: Problems) -> list[Row]:
+    """The rows that have the layout's columns; the others are added to `problems`."""
+    required = _required(layout.columns)
+    kept = []
+    for row in rows:
+        other = None if all(column in row.values for column in required) else _other_format(row.values, layout)
+        if other is not None:
+            message = f"the row is in the format {other}, the first row in {layout.format}; use one format for all"
+            problems.add("mixed formats", row.place, message)
+        elif has_columns(row, required, problems):
+            kept.append(row)
+    return kept
+
+
+def has_columns(row: Row, columns: Iterable[str], problems: Problems) -> bool:
+    """Whether the row has all `columns`; the first one that it lacks is added to `problems`."""
+    missing = next((column for column in columns if column not in row.values), None)
+    if missing is not None:
+        problems.add(("no column", missing), row.place, no_column(missing, row.values))
+    return missing is None
+
+
+def unused_columns(splits: dict[str, list[Row]], layout: Layout) -> tuple[str, ...]:
+    """The columns that the layout does not read, in the order in which rows bring them up."""
+    seen = dict.fromkeys(column for rows in splits.values() for row in rows for column in row.values)
+    return tuple(column for column in seen if column not in layout.columns.values())
+
+
+def no_column(column: str, columns: Collection[str]) -> str:
+    """`no column "lable"; did you mean label? The columns are text, label`."""
+    near = did_you_mean(column, columns)
+    near = f"{near} The" if "did you mean" in near else "; the"
+    return f'no column "{column}"{near} columns are {listed(columns)}'
+
+
+def _required(columns: dict[str, str]) -> list[str]:
+    return [column for role, column in columns.items() if role not in OPTIONAL_ROLES]
+
+
+def _name_columns(shape: dict[str, str], named: dict[str, str]) -> dict[str, str] | None:
+    """The shape with the columns that the user named; None if it is another shape than the user's."""
+    if "text_pair" in shape and ("text" in named or "text_pair" in named) and not {"text", "text_pair"} <= set(named):
+        return None
+    columns = shape | named
+    known = {*shape, "text_pair"} if "label" in shape else set(shape)
+    return columns if set(columns) <= known and len(set(columns.values())) == len(columns) else None
+
+
+def _other_format(columns: Collection[str], layout: Layout) -> str | None:
+    for format, shapes in FORMATS.items():
+        if any(all(column in columns for column in _required(shape)) for shape in shapes):
+            # A text without its label is a row that lacks a column, not one that is meant for language modelling.
+            return None if format == layout.format or (format, layout.format) == ("text", "labelled-text") else format
+    return None
+
+
+def _expectation(format: str) -> str:
+    if format == "labelled-text":
+        texts = " or ".join(dict.fromkeys("+".join(shape.values()) for shape in _TEXTS))
+        return f"{format}: label with {texts}"
+    return f"{format}: {'+'.join(_required(FORMATS[format][0]))}"

@@ -1,0 +1,52 @@
+"""Rows of train that are held out for evaluation when the data brings no valid split."""
+
+import hashlib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+FEWEST_ROWS = 8
+FEWEST_HELD_OUT = 16
+MOST_HELD_OUT = 500
+
+
+def held_out(texts: Sequence[str], labels: Sequence[int], fraction: float) -> set[int]:
+    """The indices to hold out: `fraction` of the rows, at least 16, at most 500, never more than a third.
+
+    Which ones depends on the texts alone, not on their order or on a seed. The labels are held out in proportion, every
+    label keeps a row in train, and rows with the same text stay together, so there may be fewer, or none, where many
+    rows share a text or have a label of their own.
+    """
+    wanted = min(max(round(len(texts) * fraction), FEWEST_HELD_OUT), MOST_HELD_OUT, len(texts) // 3)
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, text in enumerate(texts):
+        groups[_digest(text)].append(index)
+    remaining = Counter(labels)
+    held: set[int] = set()
+    for digest in _in_proportion({digest: min(labels[i] for i in group) for digest, group in groups.items()}):
+        group = groups[digest]
+        taken = Counter(labels[i] for i in group)
+        if len(held) + len(group) <= wanted and all(remaining[label] > count for label, count in taken.items()):
+            held.update(group)
+            remaining -= taken
+    return held
+
+
+def normalised(text: str) -> str:
+    """The text without differences in case, white space and Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(normalised(text).encode()).hexdigest()
+
+
+def _in_proportion(label_of: dict[str, int]) -> list[str]:
+    """The digests so ordered that every start of the list has each label about as often as the whole has."""
+    by_label: dict[int, list[str]] = defaultdict(list)
+    for digest in sorted(label_of):
+        by_label[label_of[digest]].append(digest)
+    position = {
+        digest: (rank + 0.5) / len(digests) for digests in by_label.values() for rank, digest in enumerate(digests)
+    }
+    return sorted(position, key=lambda digest: (position[digest], digest))

@@ -1,0 +1,70 @@
+"""What is wrong with the data: each kind once, with the first place that has it and how many rows do."""
+
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..errors import DataError
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    severity: Severity
+    place: str
+    """The first place that has it, such as train.jsonl:17, or a file's name."""
+    message: str
+    rows: int
+    """How many rows have it; 1 for a problem of a whole file."""
+
+    def __str__(self) -> str:
+        many = f" ({self.rows} rows have this)" if self.rows > 1 else ""
+        return f"{self.place}: {self.message}{many}"
+
+
+class Problems:
+    """Collects problems while rows are read, so that one message can tell them all."""
+
+    def __init__(self):
+        self._by_kind: dict[Hashable, Problem] = {}
+        self.count = 0
+
+    def add(self, kind: Hashable, place: str, message: str, severity: Severity = "error", rows: int = 1) -> None:
+        """Only the first place and message of a kind are kept; the others are counted."""
+        self.count += rows
+        first = self._by_kind.get(kind)
+        if first is None:
+            self._by_kind[kind] = Problem(severity=severity, place=place, message=message, rows=rows)
+        else:
+            self._by_kind[kind] = replace(first, rows=first.rows + rows)
+
+    def found(self) -> list[Problem]:
+        """Errors first, otherwise in the order in which they were found."""
+        return sorted(self._by_kind.values(), key=lambda problem: problem.severity != "error")
+
+    def error(self) -> DataError:
+        """The errors as one, with a line for each kind."""
+        return DataError("\n".join(str(problem) for problem in self.found() if problem.severity == "error"))
+
+    def raise_errors(self) -> None:
+        """Raises `error()` if there is any."""
+        if any(problem.severity == "error" for problem in self._by_kind.values()):
+            raise self.error()
+
+
+def shown(value: Any, limit: int = 40) -> str:
+    """A value as a message quotes it: as JSON, shortened, or named by its type if it is neither text nor a number."""
+    if isinstance(value, str):
+        return json.dumps(value if len(value) <= limit else value[:limit] + "…", ensure_ascii=False)
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return {list: "a list", dict: "an object"}.get(type(value), f"a {type(value).__name__}")
+
+
+def listed(names: Iterable[str], limit: int = 20) -> str:
+    """Names for a message, shortened, and not more than a reader would look through."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(name if len(name) <= 40 else name[:40] + "…" for name in names[:limit]) + more

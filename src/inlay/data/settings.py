@@ -1,0 +1,51 @@
+"""Which data, and how to read it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from tyro.conf import Positional, arg
+
+from ..errors import SettingsError, did_you_mean
+
+Format = Literal["auto", "messages", "conversations", "prompt-completion", "instruction", "labelled-text", "text"]
+
+LARGEST_VALID_FRACTION = 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    path: Annotated[Positional[str], arg(metavar="DATA")]
+    """A file, a folder with train, valid and test files, a Hugging Face data set id, or builtin:NAME."""
+    format: Format = "auto"
+    """The format of the rows; auto finds it from the columns of the first row."""
+    text: str | None = None
+    """The column with the text (labelled-text and text); found by name if not given."""
+    text_pair: str | None = None
+    """The column with the second text of a pair (labelled-text); found by name if `text` is not given either."""
+    label: str | None = None
+    """The column with the label (labelled-text); found by name if not given."""
+    valid_fraction: float = 0.05
+    """The share of train held out for evaluation if the data has no valid split: at least 16 rows, at most 500, never
+    more than a third."""
+
+    def __post_init__(self):
+        if self.format not in get_args(Format):
+            raise SettingsError(f"data.format is {self.format!r}{did_you_mean(self.format, get_args(Format))}")
+        if not 0 < self.valid_fraction <= LARGEST_VALID_FRACTION:
+            raise SettingsError(f"data.valid_fraction is {self.valid_fraction}; it must be above 0 and at most a third")
+        named = self.named_columns()
+        for role, column in named.items():
+            if not _takes(self.format, role):
+                raise SettingsError(f"data.{role} is {column!r}, but data.format {self.format} has no such column")
+        if len(set(named.values())) < len(named):
+            given = ", ".join(f"data.{role} is {column!r}" for role, column in named.items())
+            raise SettingsError(f"{given}; each must be another column")
+
+    def named_columns(self) -> dict[str, str]:
+        """The columns that the user named, by role."""
+        given = {"text": self.text, "text_pair": self.text_pair, "label": self.label}
+        return {role: column for role, column in given.items() if column is not None}
+
+
+def _takes(format: Format, role: str) -> bool:
+    return format in ("auto", "labelled-text") or (format == "text" and role == "text")

@@ -1,0 +1,138 @@
+"""What a classifier's predictions say: confusions, scores by label, and how sure the figures are."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Interval = tuple[float, float]
+
+Z_95 = 1.959964  # of the normal distribution, two-sided
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    text: str
+    pair: str | None
+    label: str
+    predicted: str
+    probability: float
+    label_probability: float
+    base_predicted: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    labels: list[str]
+    counts: list[list[int]]
+    """One row for each true label, one column for each predicted one."""
+    others: list[int]
+    """For each row, the predictions of labels that are not among `labels`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScores:
+    """A share whose denominator is zero is None: no row has the label, or none was predicted to."""
+
+    label: str
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    base_recall: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusedPair:
+    first: str
+    second: str
+    first_as_second: int
+    second_as_first: int
+
+    @property
+    def total(self) -> int:
+        return self.first_as_second + self.second_as_first
+
+
+def confusion(labels: Sequence[str], predictions: Sequence[Prediction], at_most: int) -> Confusion:
+    """The confusion matrix of the `at_most` labels with the most mistakes, in the order of `labels`."""
+    mistakes = Counter[str]()
+    for p in predictions:
+        if p.predicted != p.label:
+            mistakes.update((p.label, p.predicted))
+    worst = set(sorted(labels, key=lambda label: -mistakes[label])[:at_most])
+    shown = [label for label in labels if label in worst]
+    pairs = Counter((p.label, p.predicted) for p in predictions)
+    support = Counter(p.label for p in predictions)
+    counts = [[pairs[true, predicted] for predicted in shown] for true in shown]
+    others = [support[true] - sum(row) for true, row in zip(shown, counts, strict=True)]
+    return Confusion(labels=shown, counts=counts, others=others)
+
+
+def scores_by_label(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[LabelScores]:
+    """Precision, recall and F1 of each label, and the recall that the base model had."""
+    support = Counter(p.label for p in predictions)
+    predicted = Counter(p.predicted for p in predictions)
+    right = Counter(p.label for p in predictions if p.predicted == p.label)
+    base_right = Counter(p.label for p in predictions if p.base_predicted == p.label)
+    base_known = any(p.base_predicted is not None for p in predictions)
+    return [
+        LabelScores(
+            label=label,
+            support=support[label],
+            precision=_ratio(right[label], predicted[label]),
+            recall=_ratio(right[label], support[label]),
+            f1=_ratio(2 * right[label], support[label] + predicted[label]),
+            base_recall=_ratio(base_right[label], support[label]) if base_known else None,
+        )
+        for label in labels
+    ]
+
+
+def confused_pairs(predictions: Sequence[Prediction], at_most: int) -> list[ConfusedPair]:
+    """The pairs of labels taken for each other most often, in either direction."""
+    wrong = Counter((p.label, p.predicted) for p in predictions if p.predicted != p.label)
+    pairs = [
+        ConfusedPair(first=a, second=b, first_as_second=wrong[a, b], second_as_first=wrong[b, a])
+        for a, b in wrong
+        if (wrong[a, b], b) > (wrong[b, a], a)  # keeps one of the two directions: the more frequent
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.total, pair.first, pair.second))[:at_most]
+
+
+def worst_mistakes(predictions: Sequence[Prediction], at_most: int) -> list[Prediction]:
+    """The wrong predictions made with the highest probability."""
+    wrong = [p for p in predictions if p.predicted != p.label]
+    return sorted(wrong, key=lambda p: -p.probability)[:at_most]
+
+
+def wilson_interval(share: float, rows: int) -> Interval:
+    """The 95 % interval of a share of `rows`; unlike the normal one it holds for few rows and shares near 0 or 1."""
+    z2 = Z_95**2
+    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
+    half = Z_95 / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:
+    """The 95 % interval of tuned minus base accuracy on the same rows (Bonett and Price 2012)."""
+    rows = len(predictions)
+    won = sum(p.predicted == p.label != p.base_predicted for p in predictions)
+    lost = sum(p.base_predicted == p.label != p.predicted for p in predictions)
+    up, down = (won + 1) / (rows + 2), (lost + 1) / (rows + 2)
+    half = Z_95 * math.sqrt((up + down - (up - down) ** 2) / (rows + 2))
+    return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def unpaired_gain_interval(base: float, tuned: float, rows: int) -> Interval:
+    """The same from the two accuracies alone (Newcombe 1998, method 10): wider, as it cannot see the pairing."""
+    base_low, base_high = wilson_interval(base, rows)
+    tuned_low, tuned_high = wilson_interval(tuned, rows)
+    gain = tuned - base
+    return gain - math.hypot(tuned - tuned_low, base_high - base), gain + math.hypot(
+        tuned_high - tuned, base - base_low
+    )
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

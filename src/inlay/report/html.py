@@ -1,0 +1,241 @@
+"""The report's page: what the run's files say, arranged for the template beside this file."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..formats.files import write_text
+from . import figures
+from .classification import (
+    Confusion,
+    LabelScores,
+    confused_pairs,
+    confusion,
+    scores_by_label,
+    wilson_interval,
+    worst_mistakes,
+)
+from .run_files import RunFiles, read_run
+from .units import bytes_text, count_text, percent_text, seconds_text
+from .verdict import points_text, verdict
+
+UNKNOWN = "–"
+
+_LABELS_IN_MATRIX = 20
+_SCORES_IN_SIGHT = 20
+_PAIRS = 10
+_MISTAKES = 15
+# Neither HTML nor UTF-8 can carry these, and a text from the user's data may hold any of them.
+_UNPRINTABLE = re.compile("[^\t\n\r -\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    name: str
+    value: str
+    before: str | None = None
+    """The base model's value."""
+    details: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    count: int
+    heat: float
+    """From 0 to 1: how strongly to colour it."""
+    kind: str
+    """`right`, or `wrong` off the diagonal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    name: str
+    planned: str
+    actual: str
+    difference: str
+
+
+def write_report(run: Path) -> Path:
+    """`report.html` stands in the run's folder, whole. DataError if the folder has no readable summary.json."""
+    path = run / "report.html"
+    write_text(path, render(read_run(run)))
+    return path
+
+
+def render(files: RunFiles) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("inlay", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters.update(percent=percent_text, breakable=_breakable)
+    return _UNPRINTABLE.sub("\ufffd", templates.get_template("report.html.j2").render(_page(files)))
+
+
+def _page(files: RunFiles) -> dict[str, Any]:
+    summary, predictions = files.summary, files.predictions
+    labels = _labels(files)
+    scores = sorted(scores_by_label(labels, predictions), key=_weakest_first)
+    matrix = confusion(labels, predictions, _LABELS_IN_MATRIX)
+    facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
+    return {name: summary.get(name) for name in facts} | {
+        "unknown": UNKNOWN,
+        "split": _split(summary),
+        "versions": summary.get("versions") or {},
+        "tiles": _tiles(summary),
+        "verdict": verdict(summary, labels, predictions),
+        "large_plots": _large_plots(files, 1 / len(labels) if labels else None),
+        "optimizer_plots": _optimizer_plots(files.steps),
+        "resource_plots": _resource_plots(files.steps, summary.get("plan") or {}),
+        "last_step": files.steps[-1] if files.steps else None,
+        "not_finite": [event["step"] for event in files.steps if not math.isfinite(event.get("loss") or 0)],
+        "labels": labels,
+        "predictions": predictions,
+        "mistakes": worst_mistakes(predictions, _MISTAKES),
+        "mistake_count": sum(p.predicted != p.label for p in predictions),
+        "pairs": confused_pairs(predictions, _PAIRS),
+        "confusion": matrix,
+        "cells": _cells(matrix),
+        "scores": scores[:_SCORES_IN_SIGHT],
+        "more_scores": scores[_SCORES_IN_SIGHT:],
+        "costs": _costs(summary),
+        "asked": files.asked,
+        "resolved": files.resolved,
+        "damaged_lines": files.damaged_lines,
+    }
+
+
+def _labels(files: RunFiles) -> list[str]:
+    """The summary's, in its order; a run that failed before it wrote them has those of its predictions."""
+    known = [str(label) for label in files.summary.get("labels") or []]
+    seen = {p.label for p in files.predictions} | {p.predicted for p in files.predictions}
+    return known + sorted(seen - set(known))
+
+
+def _split(summary: dict[str, Any]) -> str:
+    return (summary.get("metrics") or {}).get("split", "valid")
+
+
+def _tiles(summary: dict[str, Any]) -> list[Tile]:
+    metrics = summary.get("metrics") or {}
+    base, tuned = metrics.get("base") or {}, metrics.get("tuned") or {}
+    accuracy_details, trained_details, time_details, memory_details = [], [], [], []
+    if "accuracy" in base and "accuracy" in tuned:
+        accuracy_details.append(f"{points_text(tuned['accuracy'] - base['accuracy'])} points")
+    if "accuracy" in tuned:
+        low, high = wilson_interval(tuned["accuracy"], metrics["rows"])
+        accuracy_details.append(f"95 % interval {100 * low:.1f} to {percent_text(high)}")
+    trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
+    if trainable is not None and total:
+        trained_details.append(f"{percent_text(trainable / total)} of {count_text(total)}")
+    if summary.get("adapter_bytes"):
+        trained_details.append(f"adapter file {bytes_text(summary['adapter_bytes'])}")
+    if summary.get("wall_seconds") is not None:
+        time_details.append(f"{seconds_text(summary['wall_seconds'])} with loading and evaluation")
+    if summary.get("device") and summary.get("dtype"):
+        memory_details.append(f"on {summary['device']}, {summary['dtype']}")
+    return [
+        _score_tile("Accuracy", base, tuned, "accuracy", percent_text, accuracy_details),
+        _score_tile("Macro F1", base, tuned, "macro_f1", "{:.3f}".format, ["mean over the labels"]),
+        _score_tile("Loss", base, tuned, "loss", "{:.3f}".format, [f"on the {_split(summary)} split"]),
+        Tile(name="Training time", value=_text(seconds_text, summary.get("train_seconds")), details=time_details),
+        Tile(name="Peak memory", value=_text(bytes_text, summary.get("peak_memory_bytes")), details=memory_details),
+        Tile(name="Trained parameters", value=_text(count_text, trainable), details=trained_details),
+    ]
+
+
+def _score_tile(
+    name: str, base: dict[str, Any], tuned: dict[str, Any], key: str, text: Callable[[float], str], details: list[str]
+) -> Tile:
+    before = _text(text, base[key]) if key in base and key in tuned else None
+    return Tile(name=name, before=before, value=_text(text, tuned.get(key)), details=details)
+
+
+def _large_plots(files: RunFiles, chance: float | None) -> list[figures.Plot]:
+    best_step = files.summary.get("best_step")
+    train, evaluated = _points(files.steps, "loss"), _points(files.evaluations, "loss")
+    accuracy = _points(files.evaluations, "accuracy")
+    plots = []
+    if train or evaluated:
+        plots.append(figures.loss_plot(train, evaluated, best_step))
+    if accuracy:
+        plots.append(figures.accuracy_plot(accuracy, best_step, chance))
+    return plots
+
+
+def _optimizer_plots(steps: list[dict[str, Any]]) -> list[figures.Plot]:
+    drawn = {"learning_rate": figures.learning_rate_plot, "gradient_norm": figures.gradient_norm_plot}
+    return [draw(points) for key, draw in drawn.items() if (points := _points(steps, key))]
+
+
+def _resource_plots(steps: list[dict[str, Any]], plan: dict[str, Any]) -> list[figures.Plot]:
+    speed, memory = _points(steps, "tokens_per_second"), _points(steps, "memory_bytes")
+    plots = [figures.speed_plot(speed)] if speed else []
+    return plots + ([figures.memory_plot(memory, plan.get("memory_bytes"))] if memory else [])
+
+
+def _points(events: list[dict[str, Any]], key: str) -> figures.Points:
+    """The finite values by step: a run that failed may have logged others."""
+    values = [(event["step"], event.get(key)) for event in events]
+    return [(step, value) for step, value in values if value is not None and math.isfinite(value)]
+
+
+def _cells(matrix: Confusion) -> list[list[Cell]]:
+    rows = []
+    for i, (counts, others) in enumerate(zip(matrix.counts, matrix.others, strict=True)):
+        support = sum(counts) + others
+        rows.append(
+            [
+                # a single mistake among many rows must still be seen
+                Cell(count=n, heat=0.08 + 0.92 * n / support if n else 0, kind="right" if i == j else "wrong")
+                for j, n in enumerate(counts)
+            ]
+        )
+    return rows
+
+
+def _weakest_first(scores: LabelScores) -> tuple[bool, float]:
+    return scores.f1 is None, scores.f1 or 0
+
+
+def _costs(summary: dict[str, Any]) -> list[Cost]:
+    plan = summary.get("plan") or {}
+    planned_seconds = plan.get("seconds") if summary["status"] == "finished" else None  # it is that of a whole run
+    rows = [
+        ("Training time", planned_seconds, summary.get("train_seconds"), seconds_text),
+        ("Whole run", None, summary.get("wall_seconds"), seconds_text),
+        ("Peak memory", plan.get("memory_bytes"), summary.get("peak_memory_bytes"), bytes_text),
+        ("Tokens per second", None, summary.get("tokens_per_second"), "{:,.0f}".format),
+        ("Optimizer steps", None, summary.get("steps"), str),
+    ]
+    return [
+        Cost(name=name, planned=_text(text, planned), actual=_text(text, actual), difference=_excess(planned, actual))
+        for name, planned, actual, text in rows
+    ]
+
+
+def _excess(planned: float | None, actual: float | None) -> str:
+    if not planned or actual is None:
+        return UNKNOWN
+    return f"{100 * (actual / planned - 1):+.0f} %".replace("-", "−")
+
+
+def _text(text: Callable[[Any], str], value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return text(value) if math.isfinite(value) else "not finite"
+
+
+def _breakable(label: str) -> Any:
+    """A label that may break after an underscore, where a browser would rather not."""
+    from markupsafe import Markup
+
+    return Markup("_<wbr/>").join(label.split("_"))

@@ -1,0 +1,90 @@
+"""The files of a run's folder, read for the report: whatever a failed or killed run left behind is enough."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from .classification import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    summary: dict[str, Any]
+    steps: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    """Those of the split that the summary's metrics are about."""
+    predictions: list[Prediction]
+    asked: str | None
+    """run.yaml as it stands."""
+    resolved: str | None
+    """resolved.yaml as it stands."""
+    damaged_lines: dict[str, int]
+    """File name -> how many of its lines could not be read."""
+
+
+def read_run(run: Path) -> RunFiles:
+    """Everything the report needs. DataError if the folder has no readable summary.json."""
+    summary = _summary(run / "summary.json")
+    events, damaged_events = _json_lines(run / "metrics.jsonl")
+    predictions, damaged_predictions = _json_lines(run / "predictions.jsonl")
+    split = (summary.get("metrics") or {}).get("split", "valid")
+    damaged = {"metrics.jsonl": damaged_events, "predictions.jsonl": damaged_predictions}
+    return RunFiles(
+        summary=summary,
+        steps=_by_step(e for e in events if e["event"] == "step"),
+        evaluations=_by_step(e for e in events if e["event"] == "evaluate" and e["split"] == split),
+        predictions=[_prediction(row) for row in predictions],
+        asked=_text(run / "run.yaml"),
+        resolved=_text(run / "resolved.yaml"),
+        damaged_lines={name: count for name, count in damaged.items() if count},
+    )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path.parent}: asked for a report; found no summary.json; name the folder of a run")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}: asked for a report; the file is not JSON ({error.msg}); train again"
+        ) from None
+
+
+def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows, and how many lines are no JSON: a killed run leaves its last line cut, and may be resumed."""
+    rows, damaged = [], 0
+    # not str.splitlines, which also splits at U+2028 and other characters that JSON allows inside a string
+    for line in (_text(path) or "").split("\n"):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                damaged += 1
+    return rows, damaged
+
+
+def _by_step(events: Any) -> list[dict[str, Any]]:
+    """In the order of the steps, each step once: a resumed run repeats those after its last checkpoint."""
+    latest = {event["step"]: event for event in events}
+    return [latest[step] for step in sorted(latest)]
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    base = row.get("base_predicted")
+    return Prediction(
+        text=row["text"],
+        pair=row.get("pair"),
+        label=str(row["label"]),
+        predicted=str(row["predicted"]),
+        probability=row["probability"],
+        label_probability=row["label_probability"],
+        base_predicted=None if base is None else str(base),
+    )
+
+
+def _text(path: Path) -> str | None:
+    # "replace": the cut in a killed run's last line may fall inside a character
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

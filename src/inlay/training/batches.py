@@ -1,0 +1,87 @@
+"""Texts to padded batches of token ids. Rows of like length share a batch, so that little is padded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ..data.classification import Example
+
+Batch = dict[str, Tensor]
+
+_CHUNK = 32  # batches that are sorted together: enough to find rows of like length, few enough to keep the order random
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One split, tokenized."""
+
+    rows: list[dict[str, list[int]]]
+    labels: list[int]
+    cut: int  # rows that were longer than the limit
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(row["input_ids"]) for row in self.rows]
+
+
+def tokenize(tokenizer: Any, texts: Sequence[tuple[str, str | None]], max_length: int) -> list[dict[str, list[int]]]:
+    firsts = [text for text, _ in texts]
+    pairs = [pair for _, pair in texts] if texts and texts[0][1] is not None else None
+    encoded = tokenizer(firsts, pairs, truncation=True, max_length=max_length)
+    return [{key: values[i] for key, values in encoded.items()} for i in range(len(firsts))]
+
+
+def tokenize_split(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Tokens:
+    rows = tokenize(tokenizer, [(e.text, e.pair) for e in examples], max_length)
+    cut = sum(len(row["input_ids"]) == max_length for row in rows)
+    return Tokens(rows, [e.label for e in examples], cut)
+
+
+def training_batches(tokenizer: Any, tokens: Tokens, batch_size: int, seed: int) -> DataLoader[Any]:
+    """Every row once an epoch, in another order each time; call `.batch_sampler.set_epoch` before each."""
+    order = LengthGroups(tokens.lengths, batch_size, seed)
+    rows = [row | {"labels": label} for row, label in zip(tokens.rows, tokens.labels, strict=True)]
+    return DataLoader(rows, batch_sampler=order, collate_fn=lambda rows: pad(tokenizer, rows))  # pyright: ignore[reportArgumentType]
+
+
+def in_order_of_length(
+    tokenizer: Any, rows: Sequence[dict[str, list[int]]], batch_size: int = 32
+) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of all rows, the longest first so that memory runs out at once or never, with the rows' positions."""
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        yield chosen, pad(tokenizer, [rows[i] for i in chosen])
+
+
+def pad(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> Batch:
+    labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
+    columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
+    return dict(tokenizer.pad(columns, return_tensors="pt")) | labels
+
+
+class LengthGroups(Sampler[list[int]]):
+    """Batches of row numbers: shuffled, sorted by length within chunks of batches, and the batches shuffled again."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        batches: list[list[int]] = []
+        for start in range(0, len(order), _CHUNK * self.batch_size):
+            chunk = sorted(order[start : start + _CHUNK * self.batch_size], key=lambda i: self.lengths[i])
+            batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
+        for i in torch.randperm(len(batches), generator=generator).tolist():
+            yield batches[i]

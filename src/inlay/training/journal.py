@@ -1,0 +1,91 @@
+"""What happens in a run, as events: to the run's files, and to whoever watches.
+
+An event is one flat JSON object with the key `event`. The same objects are the lines of metrics.jsonl and what
+`--json` prints; log.txt has them as sentences.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..report.units import bytes_text, count_text, percent_text, seconds_text
+
+Event = dict[str, Any]
+Watcher = Callable[[Event], None]
+
+
+class Journal:
+    """Passes each event to the watcher, and from `open` on to the run's folder."""
+
+    def __init__(self, watcher: Watcher):
+        self.watcher = watcher
+        self.folder: Path | None = None
+        self._before_folder: list[Event] = []
+
+    def open(self, folder: Path) -> None:
+        self.folder = folder
+        for event in self._before_folder:
+            self._write(event)
+
+    def record(self, event: str, **values: Any) -> None:
+        entry = {"event": event, "time": round(time.time(), 3), **values}
+        if self.folder is None:
+            self._before_folder.append(entry)
+        else:
+            self._write(entry)
+        self.watcher(entry)
+
+    def _write(self, event: Event) -> None:
+        assert self.folder is not None
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {sentence(event)}\n")
+
+
+def sentence(event: Event) -> str:
+    """The event in one line for people."""
+    match event["event"]:
+        case "data":
+            rows = " · ".join(f"{split} {count}" for split, count in event["rows"].items())
+            cut = f" · {event['cut']} texts cut at {event['max_length']} tokens" if event["cut"] else ""
+            return f"data    {event['source']}: {rows} · {len(event['labels'])} labels{cut}"
+        case "model":
+            return (
+                f"model   {event['model']}: {event['class']}, {count_text(event['total_parameters'])} parameters in "
+                f"{event['dtype']} on {event['device']}"
+            )
+        case "method":
+            share = event["trainable_parameters"] / event["total_parameters"]
+            return (
+                f"method  {event['method']}: trains {count_text(event['trainable_parameters'])} parameters "
+                f"({percent_text(share)}) at learning rate {event['learning_rate']:g}"
+            )
+        case "plan":
+            about = f", about {seconds_text(event['seconds'])}" if event["seconds"] else ""
+            return f"plan    {event['steps']} steps in {event['epochs']:g} epochs{about}"
+        case "evaluate":
+            best = "  best so far" if event["best"] else ""
+            when = "base   " if event["step"] == 0 else f"step {event['step']}"
+            return (
+                f"{when} {event['split']}: accuracy {event['accuracy']:.4f}  macro-F1 {event['macro_f1']:.4f}  "
+                f"loss {event['loss']:.4f}{best}"
+            )
+        case "step":
+            return (
+                f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
+                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:.0f} tokens/s  "
+                f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
+            )
+        case "note" | "failed" | "interrupted":
+            return f"{event['event']:<7} {event['text']}"
+        case "finished":
+            base, tuned = event["base"], event["tuned"]
+            return (
+                f"done    accuracy {base['accuracy']:.4f} -> {tuned['accuracy']:.4f} on {event['split']} "
+                f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
+                f"peak memory {bytes_text(event['peak_memory_bytes'])}"
+            )
+    raise ValueError(f"no sentence for the event {event['event']!r}")

@@ -1,0 +1,30 @@
+"""predictions.jsonl: what the tuned model says of each row of the evaluation split, beside the base."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ..data.classification import Example
+from ..formats.files import write_text
+
+
+def write_predictions(
+    path: Path, examples: Sequence[Example], labels: Sequence[str], tuned: Tensor, base: Tensor
+) -> None:
+    """`tuned` and `base` are the (rows, labels) log-probabilities of the two."""
+    lines = []
+    for example, tuned_row, base_row in zip(examples, tuned.exp(), base, strict=True):
+        predicted = int(tuned_row.argmax())
+        entry = {
+            "text": example.text,
+            "pair": example.pair,
+            "label": labels[example.label],
+            "predicted": labels[predicted],
+            "probability": round(tuned_row[predicted].item(), 6),
+            "label_probability": round(tuned_row[example.label].item(), 6),
+            "base_predicted": labels[int(base_row.argmax())],
+        }
+        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))

@@ -1,0 +1,48 @@
+"""resolved.yaml: every setting as decided, with the reason of each automatic value beside it."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .settings import RunSettings
+
+if TYPE_CHECKING:
+    from .run import Prepared
+
+
+def resolved_yaml(run: "Prepared") -> str:
+    settings, plan = run.settings, run.plan
+    asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(RunSettings)}
+    method = {"name": settings.method.name, **dataclasses.asdict(asked.pop("method"))}
+    data = dataclasses.asdict(asked.pop("data")) | {"format": run.data.format} | run.data.columns
+    decided = {
+        "out": (str(run.folder), "from the data and the method"),
+        "epochs": (plan.epochs, "3, or more for fewer than 100 steps"),
+        "learning_rate": (plan.learning_rate, f"the default of {settings.method.name}"),
+        "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
+        "max_length": (run.max_length, "what model and method leave, at most 512"),
+        "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
+        "device": (run.device.type, "what is there"),
+    }
+    lines = [f"model: {_inline(asked.pop('model'))}", *_block("data", data), *_block("method", method)]
+    for name, value in asked.items():
+        automatic = value in (None, "auto")
+        final, reason = decided[name] if automatic else (value, "")
+        lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if automatic else ""))
+    lines.append(f"# valid: {len(run.tokens['valid'].rows)} rows, {run.data.valid_from}")
+    lines.append(
+        f"# {plan.steps} steps, {plan.steps_per_epoch} an epoch; evaluated after {sorted(plan.evaluate_after)}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _block(name: str, values: dict[str, Any]) -> Iterator[str]:
+    yield f"{name}:"
+    yield from (f"  {key}: {_inline(value)}" for key, value in values.items())
+
+
+def _inline(value: Any) -> str:
+    text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,61 @@
+"""A classifier on a split: its predictions, and what they are worth."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .batches import Tokens, in_order_of_length
+
+
+@dataclass(frozen=True)
+class Scores:
+    loss: float  # mean cross-entropy, nats per row
+    accuracy: float
+    macro_f1: float  # mean over the labels that occur, as label or as prediction
+
+    def better_than(self, other: "Scores | None") -> bool:
+        """More rows right; among equals the lower loss."""
+        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@torch.inference_mode()
+def log_probabilities(model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> Tensor:
+    """(rows, labels), in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    found: dict[int, Tensor] = {}
+    for positions, batch in in_order_of_length(tokenizer, rows):
+        logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
+        found |= zip(positions, logits.float().log_softmax(dim=-1).cpu(), strict=True)
+    return torch.stack([found[i] for i in range(len(rows))])
+
+
+def evaluate(model: nn.Module, tokenizer: Any, tokens: Tokens) -> tuple[Scores, Tensor]:
+    """The scores on a split, and the (rows, labels) log-probabilities that they come from."""
+    found = log_probabilities(model, tokenizer, tokens.rows)
+    return score(found, torch.tensor(tokens.labels)), found
+
+
+def score(log_probabilities: Tensor, labels: Tensor) -> Scores:
+    predicted = log_probabilities.argmax(dim=-1)
+    return Scores(
+        loss=F.nll_loss(log_probabilities, labels).item(),
+        accuracy=(predicted == labels).float().mean().item(),
+        macro_f1=_macro_f1(predicted.numpy(), labels.numpy()),
+    )
+
+
+def _macro_f1(predicted: np.ndarray, labels: np.ndarray) -> float:
+    f1 = []
+    for label in np.union1d(predicted, labels):
+        right = np.sum((predicted == label) & (labels == label))
+        f1.append(2 * right / (np.sum(predicted == label) + np.sum(labels == label)))
+    return float(np.mean(f1))

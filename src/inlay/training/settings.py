@@ -1,0 +1,87 @@
+"""What a run is asked to do: one dataclass is the Python object, the command line and run.yaml (a flag is its path)."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from tyro.conf import Positional, arg
+
+from ..core.method import Method
+from ..data.settings import DataSettings
+from ..errors import SettingsError
+
+MethodT = TypeVar("MethodT", bound=Method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Generic[MethodT]):
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The pretrained model: a folder, a Hugging Face model id, or builtin:minilm."""
+    data: DataSettings
+    method: MethodT
+    out: str | None = None
+    """Folder for the run; must be new or empty. Default: runs/DATA-METHOD, with a number if that exists."""
+    epochs: float | None = None
+    """Passes over the training data. Default: 3, or more (at most 10) for fewer than 100 steps."""
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW. Default: the method's own."""
+    batch_size: int = 16
+    """Rows between two optimizer steps."""
+    micro_batch_size: int | None = None
+    """Rows in one forward pass; less takes less memory and gives the same gradients. Default: batch_size."""
+    max_length: int | None = None
+    """Tokens after which a text is cut. Default: what the model can take, at most 512."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises; then it falls along a cosine to a tenth."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    clip: float = 1.0
+    """Largest norm of a step's gradient; a longer one is scaled down to it."""
+    evaluations_per_epoch: int = 4
+    """Evaluations in each epoch; the adapter of the best one is kept."""
+    patience: int = 6
+    """Evaluations in a row without a better one after which training stops early; 0: never."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the frozen base and the activations; what is trained is in float32. auto: bfloat16 if the processor has it."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute. auto: an accelerator if there is one."""
+    seed: int = 0
+    """Of the new head, the adapter's start, the order of the rows and dropout."""
+
+    def __post_init__(self) -> None:
+        at_least = {"batch_size": 1, "micro_batch_size": 1, "max_length": 8, "evaluations_per_epoch": 1, "patience": 0}
+        for name, least in at_least.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise SettingsError(f"{name} is {value}; it must be at least {least}")
+        for name in ("epochs", "learning_rate", "clip"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise SettingsError(f"{name} is {value}; it must be above 0")
+        if not 0 <= self.warmup < 1:
+            raise SettingsError(f"warmup is {self.warmup}; it is a share of the steps, at least 0 and below 1")
+        if self.weight_decay < 0:
+            raise SettingsError(f"weight_decay is {self.weight_decay}; it must be at least 0")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise SettingsError(
+                f"batch_size is {self.batch_size}, which micro_batch_size {self.micro_batch_size} does not divide"
+            )
+
+
+def as_asked(settings: RunSettings[Any]) -> dict[str, Any]:
+    """The settings that differ from their defaults, nested as in run.yaml."""
+    asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
+    asked["method"] = {"name": settings.method.name, **asked.get("method", {})}
+    return asked
+
+
+def _changed(settings: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Iterator[tuple[str, Any]]:
+    for field in fields:
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield field.name, dict(_changed(value, dataclasses.fields(value)))
+        elif value != _default(field):
+            yield field.name, list(value) if isinstance(value, tuple) else value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

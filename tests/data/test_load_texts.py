@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from inlay.data.classification import load_texts
+from inlay.errors import DataError
+
+from .files import write_jsonl, write_text
+
+ONE = {"text": "sentence", "label": "label"}
+PAIR = {"text": "premise", "text_pair": "hypothesis", "label": "label"}
+
+
+def complaint(path: object, columns: dict[str, str]) -> str:
+    with pytest.raises(DataError) as caught:
+        load_texts(str(path), columns)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["in.txt", "in.txt.gz"])
+def test_a_text_file_has_one_text_a_line(tmp_path, name):
+    path = write_text(tmp_path / name, "\ufefffirst\r\n second, with a comma\r\nthird\u2028still third\n\n\n")
+    assert load_texts(path, ONE) == [("first", None), (" second, with a comma", None), ("third\u2028still third", None)]
+
+
+def test_rows_need_no_label(tmp_path):
+    path = write_jsonl(tmp_path / "in.jsonl", [{"sentence": "a"}, {"id": 1, "sentence": "b"}])
+    assert load_texts(path, ONE) == [("a", None), ("b", None)]
+
+
+def test_pairs_are_read_from_their_columns(tmp_path):
+    path = write_text(tmp_path / "in.csv", "hypothesis,premise\nh1,p1\nh2,p2\n")
+    assert load_texts(path, PAIR) == [("p1", "h1"), ("p2", "h2")]
+
+
+def test_a_text_file_cannot_hold_pairs(tmp_path):
+    message = complaint(write_text(tmp_path / "in.txt", "a\n"), PAIR)
+    assert message.endswith("give a file with the columns premise and hypothesis")
+
+
+def test_a_blank_line_among_texts_is_reported(tmp_path):
+    message = complaint(write_text(tmp_path / "in.txt", "a\n\nb\n \nc\n"), ONE)
+    assert message == "in.txt:2: sentence is empty; give the row a text or remove it (2 rows have this)"
+
+
+def test_a_missing_column_is_reported_with_its_line(tmp_path):
+    path = write_text(tmp_path / "in.json", json.dumps([{"sentence": "a"}, {"sentense": "b"}, {"prompt": "c"}]))
+    assert complaint(path, ONE) == (
+        'in.json row 2: no column "sentence"; did you mean sentense? The columns are sentense (2 rows have this)'
+    )
+
+
+def test_files_that_are_missing_or_empty_or_of_another_kind_are_errors(tmp_path):
+    assert complaint(write_text(tmp_path / "in.txt", "\n \n"), ONE) == "in.txt: has no text"
+    assert complaint(write_text(tmp_path / "in.jsonl", ""), ONE) == "in.jsonl: has no rows"
+    assert complaint(tmp_path / "im.txt", ONE).endswith(f"no such file; did you mean {tmp_path / 'in.txt'}?")
+    assert "known: .txt, .txt.gz, .jsonl" in complaint(write_text(tmp_path / "in.pdf", "x"), ONE)

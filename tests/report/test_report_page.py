@@ -1,0 +1,335 @@
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from inlay.errors import DataError
+from inlay.report import html, write_report
+
+from .fake_runs import HOSTILE_TEXTS, RUNS, learning, many_labels, prediction, summary, tickets, write_run
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: write_report(build(folder / name)).read_text() for name, build in RUNS.items()}
+
+
+def parsed(page: str) -> ET.Element:
+    return ET.fromstring(page)  # noqa: S314
+
+
+def words(element: ET.Element) -> str:
+    return " ".join(" ".join(element.itertext()).replace("\xa0", " ").split())
+
+
+def section(page: str, heading: str) -> ET.Element:
+    return next(s for s in parsed(page).iter("section") if any(h.text == heading for h in s.findall("h2")))
+
+
+def table(element: ET.Element, css_class: str) -> list[list[str]]:
+    found = next(t for t in element.iter("table") if t.get("class") == css_class)
+    return [["".join(cell.itertext()) for cell in row] for row in found.iter("tr")]
+
+
+def headings(page: str) -> list[str]:
+    return [h.text or "" for s in parsed(page).iter("section") for h in s.findall("h2")]
+
+
+def plots(page: str) -> dict[str, ET.Element]:
+    return {figure.findtext("figcaption/h3", ""): figure for figure in parsed(page).iter("figure")}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_page_is_well_formed(pages, name):
+    root = parsed(pages[name])  # raises unless it is XML as well
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    levels = [int(e.tag[1]) for e in root.iter() if e.tag in ("h1", "h2", "h3")]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_page_asks_for_anything_from_elsewhere(pages, name):
+    root = parsed(pages[name])
+    tags = {element.tag for element in root.iter()}
+    assert tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "image", "base"})
+    styles = "".join(element.text or "" for element in root.iter("style"))
+    assert "@import" not in styles
+    assert "http" not in styles
+    for element in root.iter():
+        for attribute, value in element.attrib.items():
+            assert "://" not in value, (element.tag, attribute, value)
+            assert "url(" not in value.replace("url(#", ""), (element.tag, attribute, value)
+            if attribute in ("href", "src"):
+                assert value.startswith("#")
+    policy = next(m.get("content") for m in root.iter("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_plots_take_their_colours_from_the_page_and_can_be_heard(pages, name):
+    assert not re.search("#0000[0-9a-f]{2}", pages[name])  # what stands for a colour of the style sheet
+    for figure in plots(pages[name]).values():
+        image = figure.find("div")
+        assert image is not None
+        assert image.get("role") == "img"
+        assert len(image.get("aria-label", "")) > 20
+        assert "currentColor" in ET.tostring(figure, "unicode")
+
+
+def test_references_inside_a_plot_find_their_target(pages):
+    root = parsed(pages["tickets"])
+    ids = {element.get("id") for element in root.iter()}
+    uses = [element.get("href", "")[1:] for element in root.iter("use")]
+    clips = re.findall(r"url\(#([^)]*)\)", pages["tickets"])
+    assert uses
+    assert clips
+    assert ids.issuperset(uses + clips)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_header_cell_of_a_table_has_a_scope(pages, name):
+    assert all(th.get("scope") in ("row", "col") for th in parsed(pages[name]).iter("th"))
+
+
+def test_a_finished_run_has_every_part_in_its_order(pages):
+    assert headings(pages["tickets"]) == [
+        "Verdict",
+        "Learning curves",
+        "Confusion matrix",
+        "Scores by label",
+        "Mistakes",
+        "Time, memory and speed",
+        "How to reproduce",
+    ]
+    drawn = ["Loss", "Evaluation accuracy", "Learning rate", "Gradient norm", "Tokens per second", "Memory"]
+    assert list(plots(pages["tickets"])) == drawn
+    text = words(parsed(pages["tickets"]))
+    assert "builtin:minilm · builtin:tickets · lora" in text
+    assert "inlay train builtin:minilm builtin:tickets --method lora --out runs/tickets-lora" in text
+    assert "method: lora # asked learning_rate: 3.0e-4 # ten times full fine-tuning's; <1 B parameters" in text
+    assert "seed 0 device cpu dtype bfloat16 inlay 0.1.0 torch 2.13.0 transformers 5.23.0 python 3.11.7" in text
+
+
+def test_the_tiles_tell_before_after_and_how_sure(tmp_path):
+    found = summary()
+    found["metrics"]["base"]["accuracy"], found["metrics"]["tuned"]["accuracy"] = 0.1, 0.8778
+    root = parsed(write_report(write_run(tmp_path, found)).read_text())
+    tiles = [words(div) for div in root.iter("div") if div.get("class") == "tile"]
+    assert tiles == [
+        "Accuracy 10.0 % → 87.8 % +77.8 points 95 % interval 82.2 to 91.8 %",
+        "Macro F1 0.018 → 0.869 mean over the labels",
+        "Loss 2.339 → 0.413 on the valid split",
+        "Training time 1 min 23 s 1 min 42 s with loading and evaluation",
+        "Peak memory 613 MiB on cpu, bfloat16",
+        "Trained parameters 1.18 M 5.0 % of 23.9 M adapter file 4.52 MiB",
+    ]
+
+
+def test_the_tables_hold_the_figures_computed_by_hand(tmp_path):
+    rows = [
+        prediction("no", "no", base_predicted="no"),
+        prediction("no", "no", base_predicted="yes"),
+        prediction("no", "yes", base_predicted="no", text="sure and wrong", probability=0.97, label_probability=0.031),
+        prediction("yes", "no", base_predicted="no", text="unsure and wrong", probability=0.52),
+        prediction("yes", "yes", base_predicted="no"),
+        prediction("yes", "no", base_predicted="no", text="a pair", pair="and wrong", probability=0.61),
+    ]
+    page = write_report(write_run(tmp_path, summary(labels=["no", "yes"]), predictions=rows)).read_text()
+    matrix = table(section(page, "Confusion matrix"), "confusion")
+    assert [row[1:] for row in matrix] == [["no", "yes"], ["2", "1"], ["2", "1"]]
+    assert table(section(page, "Scores by label"), "scores")[1:] == [
+        ["yes", "3", "0.50", "0.33", "0.40", "0.00"],
+        ["no", "3", "0.50", "0.67", "0.57", "0.67"],
+    ]
+    assert table(section(page, "Mistakes"), "mistakes")[1:] == [
+        ["sure and wrong", "no 3.1 %", "yes", "97.0 %"],
+        ["a pairand wrong", "yes 10.0 %", "no", "61.0 %"],
+        ["unsure and wrong", "yes 10.0 %", "no", "52.0 %"],
+    ]
+    assert table(section(page, "Mistakes"), "pairs")[1:] == [["yes", "no", "2", "1", "3"]]
+
+
+def test_plan_stands_beside_actual_with_the_difference(pages):
+    assert table(section(pages["tickets"], "Time, memory and speed"), "costs") == [
+        ["", "planned", "actual", "difference"],
+        ["Training time", "1 min 31 s", "1 min 23 s", "−9 %"],
+        ["Whole run", "–", "1 min 42 s", "–"],
+        ["Peak memory", "583 MiB", "613 MiB", "+5 %"],
+        ["Tokens per second", "–", "2,144", "–"],
+        ["Optimizer steps", "–", "150", "–"],
+    ]
+    assert "planned, 583 MiB" in words(plots(pages["tickets"])["Memory"])
+    assert "planned" not in words(plots(pages["two_labels"])["Memory"])
+
+
+def test_the_time_of_a_run_that_stopped_is_not_compared_with_the_plan(pages):
+    costs = table(section(pages["interrupted"], "Time, memory and speed"), "costs")
+    assert costs[1] == ["Training time", "–", "1 min 23 s", "–"]
+
+
+def test_the_matrix_of_many_labels_shows_the_most_confused_ones_and_says_so(pages):
+    part = section(pages["many_labels"], "Confusion matrix")
+    header, *rows = table(part, "confusion")
+    assert len(rows) == 20
+    assert header[-1] == "other labels"
+    assert all(sum(map(int, row[1:])) == 10 for row in rows)  # each label has ten rows
+    assert "the 20 of 77 labels with the most mistakes" in words(part)
+    assert "The other 57 labels" in words(section(pages["many_labels"], "Scores by label"))
+
+
+def test_the_colour_of_a_cell_is_its_share_of_the_row(tmp_path):
+    rows = [prediction("a", "a")] * 8 + [prediction("a", "b")] * 2 + [prediction("b", "b")]
+    page = write_report(write_run(tmp_path, summary(labels=["a", "b"]), predictions=rows)).read_text()
+    cells = [
+        (td.text, td.get("class"), td.get("style")) for td in section(page, "Confusion matrix").iter("td") if td.text
+    ]
+    assert cells[1:] == [
+        ("8", "right strong", "--heat: 0.82"),
+        ("2", "wrong", "--heat: 0.26"),
+        ("0", None, None),
+        ("1", "right strong", "--heat: 1.00"),
+    ]
+
+
+def test_texts_of_the_data_are_shown_and_never_run(tmp_path):
+    hostile = "<script>alert(1)</script>"
+    found = summary(status="failed", reason=hostile, model=hostile, labels=["a", hostile], command=hostile)
+    rows = [prediction("a", hostile, text=text, pair=hostile) for text in HOSTILE_TEXTS]
+    page = write_report(write_run(tmp_path, found, predictions=rows)).read_text()
+    assert "<script" not in page
+    assert words(parsed(page)).count(hostile) >= 6
+    shown = [row[0] for row in table(section(page, "Mistakes"), "mistakes")]
+    assert "my parcel 📦 never came 😡😡 {{ 7 * 7 }} {% raw %}" + hostile in shown
+    assert "אני רוצה החזר כספי עבור ההזמנה שלי (מספר 4417)" + hostile in shown
+    assert "a lone surrogate \ufffd, a bell \ufffd and a line\u2028separator" + hostile in shown
+
+
+def test_a_long_label_may_break_after_its_underscores_and_reads_the_same(pages):
+    assert "exchange_<wbr/>rate_<wbr/>for_<wbr/>cash_<wbr/>withdrawal" in pages["many_labels"]
+    assert "exchange_rate_for_cash_withdrawal_1" in words(section(pages["many_labels"], "Scores by label")).replace(
+        "_ ", "_"
+    )
+
+
+def test_a_failed_run_tells_why_and_shows_what_there_is(pages):
+    page = pages["failed"]
+    text = words(parsed(page))
+    assert headings(page)[:2] == ["The run failed", "Verdict"]
+    assert "loss is not finite at step 37 (rows 412, 988)" in text
+    assert "there is nothing to judge" in text
+    assert "Training loss was not finite at 1 of the steps logged, first at step 37" in text
+    assert "1 line of metrics.jsonl could not be read and is left out" in text
+    assert "The run wrote no predictions" in text
+    assert {"Loss", "Learning rate"} <= set(plots(page))
+    assert "Evaluation accuracy" not in plots(page)
+
+
+def test_a_run_that_failed_at_once_has_a_page(pages):
+    text = words(parsed(pages["failed_at_once"]))
+    assert "No reason was recorded." in text
+    assert "The run stopped before its first step was logged." in text
+    assert "Accuracy – Macro F1" in text
+
+
+def test_an_interrupted_run_says_how_to_go_on(pages):
+    text = words(section(pages["interrupted"], "The run was interrupted"))
+    assert "stopped by Ctrl-C at step 80" in text
+    assert "inlay resume with the run's folder continues it." in text
+
+
+def test_a_line_cut_inside_a_character_is_left_out(tmp_path):
+    run = tickets(tmp_path)
+    whole = (run / "predictions.jsonl").read_bytes()
+    cut = (json.dumps(prediction("refund", "cancel", text="€"), ensure_ascii=False)).encode()
+    (run / "predictions.jsonl").write_bytes(whole + cut[: cut.index("€".encode()) + 2])
+    text = words(parsed(write_report(run).read_text()))
+    assert "180 rows of the valid split" in text
+    assert "1 line of predictions.jsonl could not be read and is left out" in text
+
+
+def test_a_text_with_a_line_separator_in_it_stays_one_row(tmp_path):
+    run = write_run(tmp_path, summary())
+    row = json.dumps(prediction("refund", "cancel", text="one\u2028two"), ensure_ascii=False)
+    (run / "predictions.jsonl").write_text(row + "\n")
+    page = write_report(run).read_text()
+    assert table(section(page, "Mistakes"), "mistakes")[1][0] == "one\u2028two"
+
+
+def test_steps_repeated_by_a_resumed_run_are_drawn_once(tmp_path):
+    events = learning(20, 10)
+    before = [e | {"loss": 99.0} for e in events if e["step"] > 15]
+    repeated = write_report(write_run(tmp_path / "a", summary(), before + events)).read_text()
+    assert repeated == write_report(write_run(tmp_path / "b", summary(), events)).read_text()
+
+
+def test_events_of_another_split_and_of_other_kinds_do_not_matter(tmp_path):
+    events = learning(20, 10)
+    other = {"event": "evaluate", "step": 20, "epoch": 3, "split": "test", "loss": 9, "accuracy": 0, "macro_f1": 0}
+    more = write_report(write_run(tmp_path / "a", summary(), [*events, other, {"event": "saved"}])).read_text()
+    assert more == write_report(write_run(tmp_path / "b", summary(), events)).read_text()
+
+
+def test_the_best_step_is_marked(pages):
+    for title in "Loss", "Evaluation accuracy":
+        assert "best, step 144" in words(plots(pages["tickets"])[title])
+        assert "var(--best)" in ET.tostring(plots(pages["tickets"])[title], "unicode")
+
+
+def test_the_same_files_give_the_same_bytes_whatever_the_process_and_its_matplotlib_settings(tmp_path, pages):
+    run = many_labels(tmp_path)
+    with matplotlib.rc_context({"lines.linewidth": 9, "axes.grid": False, "font.size": 30}):
+        settings = dict(matplotlib.rcParams)
+        assert write_report(run).read_text() == pages["many_labels"]
+        assert dict(matplotlib.rcParams) == settings
+    code = (
+        "import sys; from pathlib import Path; from inlay.report import write_report; write_report(Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, run], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    assert (run / "report.html").read_text() == pages["many_labels"]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one_alone(tmp_path, monkeypatch):
+    run = tickets(tmp_path)
+    (run / "report.html").write_text("old")
+    before = sorted(run.iterdir())
+
+    def full(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="disk full"):
+            write_report(run)
+    assert (run / "report.html").read_text() == "old"
+    assert sorted(run.iterdir()) == before
+    assert write_report(run) == run / "report.html"
+    assert sorted(run.iterdir()) == before
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(DataError, match="found no summary.json; name the folder of a run"):
+        write_report(tmp_path)
+    (tmp_path / "summary.json").write_text('{"status": "finished",\n "task"')
+    with pytest.raises(DataError, match=r"summary\.json:2: .* not JSON"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_heavy_libraries_are_loaded_only_to_write_a_report():
+    heavy = ("matplotlib", "jinja2", "torch", "numpy")
+    code = f"import sys, inlay.report, inlay.report.units; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert found == "[]\n"
+
+
+def test_the_template_and_the_style_sheet_are_beside_the_code():
+    assert {"report.html.j2", "report.css"} <= {path.name for path in Path(html.__file__).parent.iterdir()}
