@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from .shapes import SHAPES, Shape
+from .tiny_models import save_tiny_model, write_reviews
 
 torch.set_num_threads(1)  # the models here are too small to share
 
@@ -15,3 +16,15 @@ torch.set_num_threads(1)  # the models here are too small to share
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES)
 def shape(request: pytest.FixtureRequest) -> Shape:
     return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a small BERT with a tokenizer."""
+    return save_tiny_model(SHAPES["bert"], tmp_path_factory.mktemp("tiny-bert"))
+
+
+@pytest.fixture(scope="session")
+def reviews_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with train, valid and test files, two labels."""
+    return write_reviews(tmp_path_factory.mktemp("reviews"))

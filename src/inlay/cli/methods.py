@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
-from tyro.extras import get_parser
 
 from ..core.method import Method
 from ..errors import SettingsError, did_you_mean
@@ -60,8 +59,6 @@ def _table() -> str:
 
 def _explained(method: type[Method]) -> str:
     text = (sys.modules[method.__module__].__doc__ or "").strip()
-    help_lines = get_parser(method).format_help().splitlines()
-    settings = [line for line in help_lines[2:] if "--help" not in line]
     saved = "Hugging Face PEFT's format" if method.peft_reads else "a format of its own, which PEFT does not read"
     return "\n".join(
         [
@@ -73,6 +70,9 @@ def _explained(method: type[Method]) -> str:
             f"paper          {method.paper}",
             f"saved as       {saved}",
             "",
-            *settings,
+            f"settings       what they do: inlay train --method {method.name} --help"
+            if dataclasses.fields(method)
+            else "no settings",
+            *(f"  {name} = {value!r}" for name, value in dataclasses.asdict(method()).items()),
         ]
     )

@@ -52,8 +52,8 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 def _sentence(framed: str, verb: str) -> str:
     """tyro's framed message as one sentence: what is wrong, and the nearest setting."""
-    lines = [line.strip("│╭╮╰╯─ \t") for line in framed.splitlines()]
-    text = " ".join(line for line in lines[1:] if line and not line.startswith("For full helptext"))
+    lines = [line.strip("│╭╮╰╯ \t") for line in framed.splitlines()][1:]  # the first is a title
+    text = " ".join(line for line in lines if set(line) - set("─-")).partition(" For full helptext")[0]
     see = f"; see inlay {verb} --help"
     if match := re.match(r"Unrecognized options: ([^ ,]+)", text):
         near = re.search(r"Perhaps you meant: (--[\w.-]+)", text)

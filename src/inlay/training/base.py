@@ -35,7 +35,6 @@ class Base:
         """The configuration of a classifier of these labels on this base."""
         config = transformers.AutoConfig.from_pretrained(
             self.path,
-            num_labels=len(labels),
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
             problem_type="single_label_classification",

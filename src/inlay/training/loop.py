@@ -170,8 +170,8 @@ def _check_gradients(adapter: Adapter) -> None:
     without = [name for name, p in adapter.named_parameters() if p.grad is None]
     if without:
         raise TrainingFailed(
-            f"{len(without)} of the adapter's parameters get no gradient, such as {without[0]}: the model does not call "
-            "these modules or does not use their results; leave them out of method.targets"
+            f"{len(without)} of the adapter's parameters get no gradient, such as {without[0]}: the model does not "
+            "call these modules or does not use their results; leave them out of method.targets"
         )
 
 

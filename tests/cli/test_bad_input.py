@@ -1,0 +1,252 @@
+"""Wrong settings and data: exit 2 before weights are loaded, one clear message, nothing written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inlay.cli import main
+from inlay.inference import classifier as classifier_module
+from inlay.training import run as run_module
+
+from ..shapes import SHAPES
+from ..tiny_models import reviews, save_tiny_model, write_reviews, write_rows
+
+
+@pytest.fixture(autouse=True)
+def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr(run_module, "load_classifier", refuse)
+    monkeypatch.setattr(classifier_module, "load_classifier", refuse)
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], folder: Path) -> str:
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) <= 2
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    assert "Traceback" not in captured.err
+    assert captured.err.startswith("inlay: ")
+    return captured.err.removeprefix("inlay: ").strip()
+
+
+def bad_json(folder: Path) -> str:
+    path = folder / "rows.jsonl"
+    lines = [json.dumps(row) for row in reviews(30)]
+    lines[16] = '{"text": "half a row", "label": '
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def missing_column(folder: Path) -> str:
+    rows = reviews(30)
+    del rows[4]["label"]
+    return write_rows(folder / "rows.jsonl", rows)
+
+
+def one_class(folder: Path) -> str:
+    return write_rows(folder / "rows.jsonl", [row | {"label": "positive"} for row in reviews(30)])
+
+
+def unknown_label(folder: Path) -> str:
+    write_rows(folder / "d" / "train.jsonl", reviews(30))
+    write_rows(folder / "d" / "valid.jsonl", [*reviews(5, 30), {"text": "so so", "label": "neutral"}])
+    return str(folder / "d")
+
+
+def empty(folder: Path) -> str:
+    return write_rows(folder / "rows.jsonl", [])
+
+
+def generation_rows(folder: Path) -> str:
+    return write_rows(folder / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 30)
+
+
+def absent(folder: Path) -> str:
+    write_rows(folder / "rows.jsonl", reviews(30))
+    return str(folder / "row.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("make", "messages"),
+    [
+        (absent, ["row.jsonl: no such file", "rows.jsonl"]),
+        (empty, ["rows.jsonl", "no rows"]),
+        (bad_json, ["rows.jsonl:17", "JSON"]),
+        (missing_column, ["rows.jsonl:5", "label"]),
+        (one_class, ["positive", "two are needed"]),
+        (unknown_label, ["valid.jsonl:6", "neutral"]),
+        (generation_rows, ["prompt-completion", "classification"]),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_bad_data(
+    make: Callable[[Path], str],
+    messages: list[str],
+    tiny_bert: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = make(tmp_path)
+    message = refused(["train", tiny_bert, data, "--out", str(tmp_path / "run")], capsys, tmp_path)
+    for part in messages:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--method.rnak", "3"], "unknown setting --method.rnak; did you mean --method.rank?"),
+        (["--epoch", "3"], "unknown setting --epoch; did you mean --epochs?"),
+        (["--method", "lroa"], "unknown method 'lroa'; did you mean lora?"),
+        (["--method", "bitfit", "--method.rank", "3"], "unknown setting --method.rank"),
+        (["--method.rank", "many"], "--method.rank: invalid literal for int() with base 10: 'many'"),
+        (["--method.rank", "0"], "method.rank is 0; it must be at least 1"),
+        (["--dtype", "float8"], "invalid choice 'float8' for argument '--dtype'"),
+        (["--method.targets", "q_prj"], "'q_prj' match no module of BertForSequenceClassification; it has"),
+        (
+            ["--method.targets", "query", "valeu"],
+            "'valeu' match no module of BertForSequenceClassification; did you mean",
+        ),
+        (["--method.targets", "classifier"], "trained whole as the model's head"),
+        (["--method.rank-pattern", "q_proj", "4"], "pattern 'q_proj' fits none"),
+        (["--data.text", "txet"], "txet"),
+        (["--max-length", "65"], "the model has room for 64 tokens"),
+        (["--device", "cuda"], "device cuda is not there"),
+        (
+            ["--method", "prompt", "--method.tokens", "60", "--method.initialization", "random"],
+            "leaves 4 of the model's 64 positions to the text",
+        ),
+        (["--method"], "--method needs a value"),
+        (["surplus"], "unknown setting surplus"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_settings(
+    flags: list[str],
+    message: str,
+    tiny_bert: str,
+    reviews_folder: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = refused(["train", tiny_bert, reviews_folder, *flags, "--out", str(tmp_path / "run")], capsys, tmp_path)
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian", "x", "y"], "unknown verb 'trian'; did you mean train?"),
+        (["train", "builtin:minlm", "x"], "'builtin:minlm' is not built in; did you mean minilm?"),
+        (["train", "./nowhere", "builtin:tickets"], "model './nowhere' is no folder with a model"),
+        (["train", "x"], "DATA is missing"),
+        (["data", "builtin:tikets"], "tickets"),
+        (["methods", "lorra"], "unknown method 'lorra'; did you mean lora?"),
+        (
+            ["eval", "./nowhere"],
+            "nowhere: no adapter_config.json here or in its folder adapter; there is no such folder",
+        ),
+        (["predict", "./nowhere", "text"], "there is no such folder"),
+        (["train", "--config", "none.yaml"], "none.yaml: cannot be read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_verbs_and_names(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(arguments, capsys, tmp_path)
+
+
+def test_an_error_is_an_event_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "lorra", "--json"]) == 2
+    event = json.loads(capsys.readouterr().out)
+    assert (event["event"], event["exit_code"], event["kind"]) == ("error", 2, "SettingsError")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "model: m\ndata: d\nmethod:\n  name: lora\n  rnak: 3\n",
+            "run.yaml:5: unknown setting method.rnak; did you mean method.rank?",
+        ),
+        ("model: m\ndata: d\nepoch: 3\n", "run.yaml:3: unknown setting epoch; did you mean epochs?"),
+        ("model: m\nmodel: n\n", "run.yaml:2: model is set in line 1 already"),
+        ("model: [m\n", "run.yaml: not YAML"),
+        ("- m\n", "run.yaml: a run's settings are a mapping"),
+        ("model: m\ndata: d\nmethod: lroa\n", "run.yaml: unknown method 'lroa'; did you mean lora?"),
+        ("model: m\ndata: d\nepochs: soon\n", "--epochs"),
+    ],
+)
+def test_bad_config_files(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert message in refused(["train", "--config", str(path)], capsys, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run and its base, in one folder that a test may copy and damage."""
+    folder = tmp_path_factory.mktemp("run")
+    model = save_tiny_model(SHAPES["bert"], folder / "base")
+    data = write_reviews(folder / "data")
+    assert main(["train", model, data, "--epochs", "1", "--out", str(folder / "run")]) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    shutil.copytree(run / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict"])
+def test_another_base_with_the_same_architecture(
+    verb: str, run: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+    import transformers
+
+    shutil.copytree(run / "base", tmp_path / "other")
+    model = transformers.BertModel.from_pretrained(tmp_path / "other")
+    with torch.no_grad():
+        model.encoder.layer[1].output.dense.weight.mul_(1.01)
+    model.save_pretrained(tmp_path / "other")
+    capsys.readouterr()
+    arguments = [verb, str(copy), "--model", str(tmp_path / "other")]
+    message = refused(arguments, capsys, tmp_path)
+    assert "was trained on a base model with fingerprint" in message
+    assert "the weights differ" in message
+
+
+def test_another_base_of_another_shape(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = save_tiny_model(SHAPES["gpt2"], tmp_path / "other")
+    capsys.readouterr()
+    message = refused(["eval", str(copy), "--model", other], capsys, tmp_path)
+    assert f"does not fit {other}" in message or "match no module" in message
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 2000, -1])
+def test_a_truncated_adapter(kept: int, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy / "adapter" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    message = refused(["predict", str(copy), "text"], capsys, tmp_path)
+    assert "adapter_model.safetensors" in message
+    assert "not a whole safetensors file" in message
+
+
+def test_data_with_other_labels(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [row | {"label": i % 2} for i, row in enumerate(reviews(40))])
+    assert "the adapter was trained on negative, positive" in refused(["eval", str(copy), rows], capsys, tmp_path)
+
+
+def test_a_file_to_label_that_does_not_exist(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "texts.csv: no such file" in refused(["predict", str(copy), "texts.csv"], capsys, tmp_path)

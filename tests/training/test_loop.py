@@ -1,0 +1,92 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import inlay
+from inlay.data.settings import DataSettings
+from inlay.training.batches import LengthGroups, in_order_of_length
+from inlay.training.loop import _learning_rate_share, make_plan
+from inlay.training.scores import Scores, score
+from inlay.training.settings import RunSettings
+
+
+def settings(**changes: Any) -> RunSettings[Any]:
+    return RunSettings(model="m", data=DataSettings(path="d"), method=inlay.LoRA(), **changes)
+
+
+def test_a_plan_evaluates_four_times_an_epoch_and_at_the_end() -> None:
+    plan = make_plan(1600, settings())
+    assert (plan.epochs, plan.steps, plan.steps_per_epoch) == (3, 300, 100)
+    assert sorted(plan.evaluate_after) == list(range(25, 301, 25))
+
+
+def test_small_data_gets_more_epochs_up_to_ten() -> None:
+    assert make_plan(320, settings()).epochs == 5
+    assert make_plan(32, settings()).epochs == 10
+    assert make_plan(32, settings(epochs=2)).steps == 4
+    assert make_plan(100, settings(epochs=0.5)).steps == 4
+    assert max(make_plan(100, settings(epochs=0.5)).evaluate_after) == 4
+
+
+def test_the_learning_rate_rises_and_falls_along_a_cosine_to_a_tenth() -> None:
+    shares = [_learning_rate_share(step, 100, 0.05) for step in range(100)]
+    assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert shares[5] == pytest.approx(1.0)
+    assert shares[5 + 95 // 2] == pytest.approx(0.55, abs=0.02)
+    assert shares[-1] == pytest.approx(0.1, abs=0.01)
+    assert _learning_rate_share(0, 1, 0.05) == 1.0
+
+
+def test_an_epoch_has_every_row_once_in_batches_of_like_length() -> None:
+    lengths = [(7 * i) % 50 for i in range(1003)]
+    order = LengthGroups(lengths, 16, seed=3)
+    first = list(order)
+    assert sorted(i for batch in first for i in batch) == list(range(1003))
+    assert len(first) == len(order) == math.ceil(1003 / 16)
+    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in first]
+    assert sorted(spread)[len(spread) // 2] <= 3
+    assert list(order) == first
+    order.set_epoch(1)
+    assert list(order) != first
+    assert list(LengthGroups(lengths, 16, seed=4)) != first
+
+
+def test_scores_equal_a_calculation_by_hand() -> None:
+    log_probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]).log()
+    found = score(log_probabilities, torch.tensor([0, 1, 1, 0]))
+    assert found.accuracy == 0.5
+    assert found.loss == pytest.approx(-sum(map(math.log, (0.7, 0.8, 0.3, 0.2))) / 4)
+    assert found.macro_f1 == pytest.approx((0.5 + 0.5) / 2)  # the third label neither occurs nor is predicted
+    missed = score(torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]).log(), torch.tensor([1, 1]))
+    assert missed.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_better_means_more_rows_right_then_a_lower_loss() -> None:
+    a, b, c = Scores(0.5, 0.9, 0.1), Scores(0.4, 0.9, 0.1), Scores(0.1, 0.8, 0.9)
+    assert a.better_than(None)
+    assert b.better_than(a)
+    assert not a.better_than(b)
+    assert not a.better_than(a)
+    assert a.better_than(c)
+
+
+def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Path) -> None:
+    import transformers
+
+    from inlay.training.scores import log_probabilities
+
+    from ..tiny_models import reviews
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    texts = [" ".join(row["text"].split()[: 2 + i % 5]) for i, row in enumerate(reviews(40))]
+    rows = [dict(tokenizer(text)) for text in texts]
+    together = log_probabilities(model, tokenizer, rows)
+    alone = torch.cat([log_probabilities(model, tokenizer, [row]) for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    positions = [p for found, _ in in_order_of_length(tokenizer, rows, 8) for p in found]
+    assert sorted(positions) == list(range(40))
+    assert len(rows[positions[0]]["input_ids"]) == max(len(row["input_ids"]) for row in rows)

@@ -1,0 +1,187 @@
+"""A run from its settings to its files, on a small model and data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import inlay
+from inlay.data.settings import DataSettings
+from inlay.errors import SettingsError, TrainingFailed
+from inlay.training import run as run_module
+from inlay.training.run import train
+from inlay.training.settings import RunSettings
+
+CONTRACT_FIELDS = {
+    *("status", "task", "method", "model", "trainable_parameters", "total_parameters", "adapter_bytes"),
+    *("train_seconds", "peak_memory_bytes", "tokens_per_second", "metrics", "forgetting", "plan"),
+}
+
+
+def settings(model: str, data: str, out: Path, method: str = "lora", **changes: Any) -> RunSettings[Any]:
+    wanted = {"epochs": 4, "learning_rate": 5e-3, "dtype": "float32"} | changes
+    return RunSettings(
+        model=model, data=DataSettings(path=data), method=inlay.METHODS[method](), out=str(out), **wanted
+    )
+
+
+@pytest.mark.parametrize("method", inlay.METHODS)
+def test_every_method_learns_and_leaves_the_files_that_the_contract_names(
+    method: str, tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    events: list[dict[str, Any]] = []
+    out = tmp_path / "run"
+    summary = train(settings(tiny_bert, reviews_folder, out, method, epochs=8, learning_rate=1e-2), events.append)
+    files = {p.name for p in out.iterdir()}
+    assert files == {
+        *("run.yaml", "resolved.yaml", "metrics.jsonl", "log.txt", "summary.json", "report.html", "adapter"),
+        "predictions.jsonl",
+    }
+    assert {"adapter_config.json", "adapter_model.safetensors", "provenance.json", "tokenizer.json"} <= {
+        p.name for p in (out / "adapter").iterdir()
+    }
+    written = json.loads((out / "summary.json").read_text())
+    assert written.keys() >= CONTRACT_FIELDS
+    assert written["metrics"]["base"].keys() == written["metrics"]["tuned"].keys() == {"loss", "accuracy", "macro_f1"}
+    assert written["plan"].keys() == {"memory_bytes", "seconds"}
+    assert all(value > 0 for value in written["plan"].values())
+    assert written["status"] == "finished"
+    assert written["adapter_bytes"] == (out / "adapter" / "adapter_model.safetensors").stat().st_size
+    assert written["tokens_per_second"] > 0 < written["train_seconds"]
+    assert written["metrics"]["tuned"]["loss"] < written["metrics"]["base"]["loss"]
+    if method in ("full", "lora"):  # a random base holds too little for the smallest methods
+        assert written["metrics"]["tuned"]["accuracy"] >= 0.9
+        assert summary["metrics"]["test"]["accuracy"] >= 0.9
+    assert [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] == events
+
+
+def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    losses = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(settings(tiny_bert, reviews_folder, tmp_path / name, seed=seed, epochs=1))
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        losses.append([e["loss"] for e in lines if "loss" in e])
+    assert losses[0] == losses[1] != losses[2]
+    assert (tmp_path / "a" / "adapter" / "adapter_model.safetensors").read_bytes() == (
+        tmp_path / "b" / "adapter" / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_micro_batches_give_the_same_training(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    found = []
+    for size in (None, 4):
+        out = tmp_path / str(size)
+        # two epochs of 8 rows a step, in float64-like agreement only if every row counts the same
+        found.append(train(settings(tiny_bert, reviews_folder, out, epochs=1, batch_size=8, micro_batch_size=size)))
+    a, b = (f["metrics"]["tuned"]["loss"] for f in found)
+    assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_the_best_adapter_is_the_one_that_is_saved(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    summary = train(settings(tiny_bert, reviews_folder, tmp_path / "r", learning_rate=3e-2, patience=0), events.append)
+    evaluations = [e for e in events if e["event"] == "evaluate" and e["step"] > 0]
+    best = max(evaluations, key=lambda e: (e["accuracy"], -e["loss"]))
+    assert summary["best_step"] == best["step"]
+    assert summary["metrics"]["tuned"] == {k: best[k] for k in ("loss", "accuracy", "macro_f1")}
+    assert [e["step"] for e in evaluations if e["best"]][-1] == best["step"]
+
+
+def test_training_stops_early_when_nothing_gets_better(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    asked = settings(tiny_bert, reviews_folder, tmp_path / "r", learning_rate=1e-7, patience=2, epochs=10)
+    summary = train(asked)
+    assert summary["steps"] < 80
+    assert "2 evaluations without a better one" in (tmp_path / "r" / "log.txt").read_text()
+
+
+def test_a_run_that_diverges_fails_with_what_there_is(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match=r"step \d+: loss is .* at learning rate .*; try --learning-rate"):
+        train(settings(tiny_bert, reviews_folder, tmp_path / "r", "full", learning_rate=1e30, clip=1e30))
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert summary.keys() >= CONTRACT_FIELDS
+    assert "loss is" in summary["reason"]
+    assert "failed" in (tmp_path / "r" / "report.html").read_text().lower()
+
+
+def test_an_adapter_that_changes_nothing_is_a_failure(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match="nothing was learned"):
+        train(settings(tiny_bert, reviews_folder, tmp_path / "r", learning_rate=1e-60, epochs=1))
+
+
+def test_a_module_that_the_model_bypasses_is_a_failure(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = run_module.load_classifier
+
+    def with_unused_layer(*args: Any) -> Any:
+        model, heads = load(*args)
+        model.bert.unused = torch.nn.Linear(4, 4)
+        return model, heads
+
+    monkeypatch.setattr(run_module, "load_classifier", with_unused_layer)
+    with pytest.raises(TrainingFailed, match=r"2 of the adapter's parameters get no gradient, such as bert\.unused"):
+        train(settings(tiny_bert, reviews_folder, tmp_path / "r"))
+
+
+def test_an_interrupted_run_keeps_its_best_adapter(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(tiny_bert, reviews_folder, tmp_path / "r"), interrupt)
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    assert f"step {summary['best_step']}" in summary["reason"]
+    assert (tmp_path / "r" / "adapter" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "r" / "report.html").is_file()
+
+
+def test_a_run_does_not_write_into_a_folder_that_holds_something(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(SettingsError, match="is not empty"):
+        train(settings(tiny_bert, reviews_folder, tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_what_was_asked_and_what_was_decided_are_both_written(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    train(settings(tiny_bert, reviews_folder, tmp_path / "r", epochs=1, learning_rate=None))
+    asked = yaml.safe_load((tmp_path / "r" / "run.yaml").read_text())
+    assert asked["method"] == {"name": "lora"}
+    assert asked["epochs"] == 1
+    assert "learning_rate" not in asked
+    text = (tmp_path / "r" / "resolved.yaml").read_text()
+    resolved = yaml.safe_load(text)
+    assert resolved["learning_rate"] == inlay.LoRA.learning_rate
+    assert "# the default of lora" in text
+    assert resolved["method"]["rank"] == 16
+    assert resolved["data"]["format"] == "labelled-text"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"epochs": 0}, "epochs is 0; it must be above 0"),
+        ({"warmup": 1.0}, "warmup is 1.0"),
+        ({"micro_batch_size": 5}, "which micro_batch_size 5 does not divide"),
+        ({"max_length": 1000}, "max_length is 1000; the model has room for 64 tokens"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+    ],
+)
+def test_impossible_settings_are_refused(
+    changes: dict[str, Any], message: str, tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        train(settings(tiny_bert, reviews_folder, tmp_path / "r", **changes))
+    assert not (tmp_path / "r").exists()
