@@ -288,8 +288,6 @@ def test_awkward_adapter_names_change_nothing(name: str, shape: Shape, adapter_n
 def test_saved_and_loaded_it_gives_the_same_output(name: str, shape: Shape, tmp_path: Any) -> None:
     for build in (shape.model, shape.classifier):
         model, again = build(), build()
-        if shape.name == "t5" and build == shape.classifier and name == "prompt":
-            continue  # transformers' T5 classifier refuses embeddings as its input
         adapter = attached(name, shape, model)
         adapter.save(tmp_path)
         loaded = inlay.load(again, tmp_path)

@@ -121,7 +121,7 @@ def test_bad_data(
         (["--device", "cuda"], "device cuda is not there"),
         (
             ["--method", "prompt", "--method.tokens", "60", "--method.initialization", "random"],
-            "leaves 4 of the model's 64 positions to the text",
+            "leaves 0 of the model's 64 positions to the text",
         ),
         (["--method"], "--method needs a value"),
         (["surplus"], "unknown setting surplus"),

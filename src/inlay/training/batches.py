@@ -12,6 +12,7 @@ from ..data.classification import Example
 
 Batch = dict[str, Tensor]
 
+LENGTH_STEP = 8  # lengths are padded to its multiples: every new shape costs the CPU's kernels memory that they keep
 _CHUNK = 32  # batches that are sorted together: enough to find rows of like length, few enough to keep the order random
 
 
@@ -61,7 +62,7 @@ def in_order_of_length(
 def pad(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> Batch:
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
-    return dict(tokenizer.pad(columns, return_tensors="pt")) | labels
+    return dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=LENGTH_STEP)) | labels
 
 
 class LengthGroups(Sampler[list[int]]):

@@ -1,18 +1,24 @@
-"""What a run will take, said before its first step: from the base's evaluation, which has just been timed.
+"""What a run will take, said before its first step, from three forward and backward passes that change nothing.
 
-Time: a training step costs its forward pass and about as much again for the gradient of the activations, and once more
-where weights have gradients. Memory: what is in use now, the gradient and the optimizer's two numbers for each trained
-one, and the activations that the backward pass needs, about 34 bytes in 16 bits per token, layer and unit of width
-(https://arxiv.org/abs/2205.05198), without the attention scores, which fused attention does not keep.
+The longest rows tell the memory: what the process holds then, and the optimizer's two float32 numbers for each trained
+one. Rows of median length tell the time of a step, and the base's evaluation, which has been timed, that of the others.
 """
 
+import statistics
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .loop import Plan
+import torch
 
-_ACTIVATIONS_PER_UNIT = 17
-_BACKWARD_OF_ACTIVATIONS, _BACKWARD_OF_WEIGHTS = 1.0, 1.0
+from ..core.adapter import Adapter
+from .batches import Tokens, pad
+from .loop import Plan, batch_loss
+from .memory import peak_memory_bytes
+from .settings import RunSettings
+
+_OPTIMIZER_BYTES = 8  # for each trained number: AdamW's two moments
 
 
 @dataclass(frozen=True)
@@ -22,22 +28,37 @@ class Estimate:
 
 
 def estimate(
+    adapter: Adapter,
     plan: Plan,
-    *,
-    train_tokens: int,
-    evaluation_tokens: int,
+    settings: RunSettings[Any],
+    tokenizer: Any,
+    tokens: Tokens,
     evaluation_seconds: float,
-    trained_share: float,
-    trained_parameters: int,
-    longest_batch_tokens: int,
-    config: Any,
-    bytes_per_value: int,
-    memory_now: int,
 ) -> Estimate:
-    """`train_tokens` are those of one epoch; `trained_share` is the share of the parameters that have gradients."""
-    forward_seconds = evaluation_seconds / max(1, evaluation_tokens)
-    step_cost = 1 + _BACKWARD_OF_ACTIVATIONS + _BACKWARD_OF_WEIGHTS * trained_share
-    training = plan.epochs * train_tokens * forward_seconds * step_cost
+    """Leaves the adapter, its gradients and the random state as they were."""
+    size = settings.micro_batch_size or settings.batch_size
+    device = next(adapter.model.parameters()).device
+    by_length = sorted(range(len(tokens.rows)), key=lambda i: len(tokens.rows[i]["input_ids"]))
+    middle = max(0, len(by_length) // 2 - size // 2)
+    median = by_length[middle : middle + size]
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        _pass(adapter, tokenizer, tokens, by_length[-size:], device)
+        memory = peak_memory_bytes(device)
+        seconds = statistics.mean(_pass(adapter, tokenizer, tokens, median, device) for _ in range(2))
+    trained = sum(p.numel() for p in adapter.parameters())
+    passes = plan.steps * settings.batch_size / size
     evaluations = len(plan.evaluate_after) * evaluation_seconds
-    activations = longest_batch_tokens * config.num_hidden_layers * config.hidden_size * _ACTIVATIONS_PER_UNIT
-    return Estimate(training + evaluations, memory_now + 12 * trained_parameters + activations * bytes_per_value)
+    return Estimate(passes * seconds + evaluations, memory + _OPTIMIZER_BYTES * trained)
+
+
+def _pass(adapter: Adapter, tokenizer: Any, tokens: Tokens, rows: Sequence[int], device: torch.device) -> float:
+    batch = pad(tokenizer, [tokens.rows[i] | {"labels": tokens.labels[i]} for i in rows])
+    began = time.perf_counter()
+    adapter.model.train()
+    batch_loss(adapter.model, {key: value.to(device) for key, value in batch.items()}).backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    for p in adapter.parameters():
+        p.grad = None
+    return time.perf_counter() - began

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -84,8 +84,7 @@ def fit(
         model.train()
         loss = 0.0
         for part, share in _parts(batch, settings.micro_batch_size):
-            labels_B = part.pop("labels")
-            part_loss = F.cross_entropy(model(**part).logits.float(), labels_B) * share
+            part_loss = batch_loss(model, part) * share
             accelerator.backward(part_loss)
             loss += part_loss.item()
             tokens += int(part["attention_mask"].sum())
@@ -125,6 +124,12 @@ def fit(
         for name, p in adapter.named_parameters():
             p.copy_(best_state[name])
     return Outcome(best, best_step, step, tokens, train_seconds, step < plan.steps)
+
+
+def batch_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the rows, in float32 whatever the logits' dtype."""
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    return F.cross_entropy(model(**inputs).logits.float(), batch["labels"])
 
 
 def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:

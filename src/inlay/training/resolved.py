@@ -2,17 +2,15 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from .prepared import Prepared
 from .settings import RunSettings
 
-if TYPE_CHECKING:
-    from .run import Prepared
 
-
-def resolved_yaml(run: "Prepared") -> str:
+def resolved_yaml(run: Prepared) -> str:
     settings, plan = run.settings, run.plan
     asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(RunSettings)}
     method = {"name": settings.method.name, **dataclasses.asdict(asked.pop("method"))}

@@ -1,12 +1,10 @@
 """One run, from what was asked to the files that show what came of it."""
 
-import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,40 +16,23 @@ from torch import nn
 
 from .. import __version__
 from ..core.adapter import Adapter, join, prepare
-from ..data.classification import ClassificationData, load_classification
-from ..errors import InlayError, SettingsError
+from ..errors import InlayError
 from ..formats import peft
 from ..formats.files import write_json, write_text
 from ..report import write_report
-from .base import Base, computes_in_bfloat16, empty_classifier, find_base, load_classifier, pick_device
-from .batches import Tokens, tokenize_split, training_batches
+from .base import load_classifier
+from .batches import training_batches
 from .estimate import Estimate, estimate
 from .journal import Journal, Watcher
-from .loop import Outcome, Plan, StepEvent, fit, make_plan
+from .loop import Outcome, StepEvent, fit
 from .memory import memory_bytes, peak_memory_bytes
 from .predictions import write_predictions
+from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .scores import Scores, evaluate
 from .settings import RunSettings, as_asked
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run that is known to make sense: settings and data are checked, and nothing is loaded or written yet."""
-
-    settings: RunSettings[Any]
-    base: Base
-    data: ClassificationData
-    config: Any
-    tokenizer: Any
-    tokens: dict[str, Tokens]
-    plan: Plan
-    device: torch.device
-    dtype: torch.dtype
-    max_length: int
-    folder: Path
 
 
 def train(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command: Sequence[str] = ()) -> dict[str, Any]:
@@ -69,34 +50,6 @@ def train(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
     return _Run(run, journal, command).go()
 
 
-def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
-    """Every check that needs no weights."""
-    folder = _free_folder(settings)
-    device = pick_device(settings.device)
-    base = find_base(settings.model)
-    data = load_classification(settings.data)
-    tokenizer = base.tokenizer()
-    config = base.classifier_config(data.labels, tokenizer.pad_token_id)
-    prepare(empty_classifier(config), settings.method)
-    max_length = _max_length(settings, config, tokenizer)
-    tokens = {split: tokenize_split(tokenizer, rows, max_length) for split, rows in data.splits.items()}
-    journal.record(
-        "data",
-        source=data.source,
-        rows={split: len(rows) for split, rows in data.splits.items()},
-        labels=list(data.labels),
-        valid_from=data.valid_from,
-        ignored_columns=list(data.ignored_columns),
-        max_length=max_length,
-        cut=sum(t.cut for t in tokens.values()),
-    )
-    wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
-    plan = make_plan(len(tokens["train"].rows), settings)
-    return Prepared(
-        settings, base, data, config, tokenizer, tokens, plan, device, getattr(torch, wanted), max_length, folder
-    )
-
-
 class _Run:
     """The part of a run that computes: its state is what the summary needs, so that a failure can still be told."""
 
@@ -109,6 +62,8 @@ class _Run:
         self.test: Scores | None = None
         self.best_step = 0
         self.last: StepEvent | None = None
+        self.fit_began: float | None = None
+        self.fit_ended: float | None = None
         self.estimate: Estimate | None = None
         self.total_parameters = 0
 
@@ -118,6 +73,7 @@ class _Run:
             base_log_probabilities = self._evaluate_base(model)
             self._attach(model)
             outcome = self._fit()
+            self.fit_ended = time.perf_counter()
             self._finish(outcome, base_log_probabilities)
         except KeyboardInterrupt:
             self._stop("interrupted", "stopped by the user" + self._what_is_kept())
@@ -157,24 +113,13 @@ class _Run:
         run = self.run
         self.adapter = prepare(model, run.settings.method, heads=self.heads)
         join(self.adapter)
-        trained = self.trainable_parameters
-        lengths = sorted(run.tokens["train"].lengths, reverse=True)
         self.estimate = estimate(
-            run.plan,
-            train_tokens=sum(lengths),
-            evaluation_tokens=sum(run.tokens["valid"].lengths),
-            evaluation_seconds=self.evaluation_seconds,
-            trained_share=min(1.0, trained / self.total_parameters),
-            trained_parameters=trained,
-            longest_batch_tokens=lengths[0] * (run.settings.micro_batch_size or run.settings.batch_size),
-            config=run.config,
-            bytes_per_value=run.dtype.itemsize,
-            memory_now=memory_bytes(run.device),
+            self.adapter, run.plan, run.settings, run.tokenizer, run.tokens["train"], self.evaluation_seconds
         )
         self.journal.record(
             "method",
             method=run.settings.method.name,
-            trainable_parameters=trained,
+            trainable_parameters=self.trainable_parameters,
             total_parameters=self.total_parameters,
             learning_rate=run.plan.learning_rate,
         )
@@ -185,6 +130,7 @@ class _Run:
         assert self.adapter is not None
         batches = training_batches(run.tokenizer, run.tokens["train"], run.settings.batch_size, run.settings.seed)
         accelerator = Accelerator(cpu=run.device.type == "cpu")
+        self.fit_began = time.perf_counter()
         return fit(
             self.adapter,
             batches,
@@ -211,16 +157,13 @@ class _Run:
         every = max(1, steps // _STEP_EVENTS)
         if event.step % every and event.step not in (1, steps):
             return
-        elapsed = time.perf_counter() - self.began_fit if event.step > 1 else event.seconds
-        if event.step == 1:
-            self.began_fit = time.perf_counter() - event.seconds
         self.journal.record(
             "step",
             **{k: v for k, v in asdict(event).items() if k != "tokens"},
             steps=steps,
             tokens_per_second=event.tokens / event.seconds,
             memory_bytes=memory_bytes(self.run.device),
-            seconds_left=elapsed / event.step * (steps - event.step),
+            seconds_left=self.train_seconds / event.step * (steps - event.step),
         )
 
     def _on_best(self, step: int) -> None:
@@ -276,6 +219,11 @@ class _Run:
         self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores.as_dict(), best=best)
 
     @property
+    def train_seconds(self) -> float:
+        """From the first step to the last evaluation, or until now."""
+        return 0.0 if self.fit_began is None else (self.fit_ended or time.perf_counter()) - self.fit_began
+
+    @property
     def trainable_parameters(self) -> int:
         return sum(p.numel() for p in self.adapter.parameters()) if self.adapter else 0
 
@@ -295,7 +243,7 @@ class _Run:
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
             "adapter_bytes": tensors.stat().st_size if tensors.is_file() else 0,
-            "train_seconds": round(last.seconds, 3) if last else 0.0,
+            "train_seconds": round(self.train_seconds, 3),
             "wall_seconds": round(time.perf_counter() - self.began, 3),
             "peak_memory_bytes": peak,
             "tokens_per_second": round(last.tokens / last.seconds, 1) if last else 0.0,
@@ -342,26 +290,3 @@ def versions() -> dict[str, str]:
         "transformers": transformers.__version__,
         "python": sys.version.split()[0],
     }
-
-
-def _free_folder(settings: RunSettings[Any]) -> Path:
-    if settings.out is not None:
-        folder = Path(settings.out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SettingsError(f"--out {folder} exists and is not empty; name another folder, so that nothing is lost")
-        return folder
-    data = re.sub(r"\W+", "-", Path(settings.data.path.removeprefix("builtin:")).name.split(".")[0]).strip("-")
-    stem = f"{data or 'run'}-{settings.method.name}"
-    numbered = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
-    return next(folder for folder in numbered if not folder.exists())
-
-
-def _max_length(settings: RunSettings[Any], config: Any, tokenizer: Any) -> int:
-    """Positions for the text: what the model has, less what the method takes."""
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
-    room = min(positions, tokenizer.model_max_length) - settings.method.virtual_tokens
-    if settings.max_length is not None and settings.max_length > room:
-        raise SettingsError(f"max_length is {settings.max_length}; the model has room for {room} tokens of text")
-    if room < 8:
-        raise SettingsError(f"{settings.method.name} leaves {room} of the model's {positions} positions to the text")
-    return settings.max_length or min(room, 512)

@@ -1,0 +1,86 @@
+"""A run before it computes: settings and data are checked against each other, nothing is loaded or written."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.adapter import prepare
+from ..data.classification import ClassificationData, load_classification
+from ..errors import SettingsError
+from .base import Base, computes_in_bfloat16, empty_classifier, find_base, pick_device
+from .batches import LENGTH_STEP, Tokens, tokenize_split
+from .journal import Journal
+from .loop import Plan, make_plan
+from .settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is known to make sense: settings and data are checked, and nothing is loaded or written yet."""
+
+    settings: RunSettings[Any]
+    base: Base
+    data: ClassificationData
+    config: Any
+    tokenizer: Any
+    tokens: dict[str, Tokens]
+    plan: Plan
+    device: torch.device
+    dtype: torch.dtype
+    max_length: int
+    folder: Path
+
+
+def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
+    """Every check that needs no weights."""
+    folder = _free_folder(settings)
+    device = pick_device(settings.device)
+    base = find_base(settings.model)
+    data = load_classification(settings.data)
+    tokenizer = base.tokenizer()
+    config = base.classifier_config(data.labels, tokenizer.pad_token_id)
+    prepare(empty_classifier(config), settings.method)
+    max_length = _max_length(settings, config, tokenizer)
+    tokens = {split: tokenize_split(tokenizer, rows, max_length) for split, rows in data.splits.items()}
+    journal.record(
+        "data",
+        source=data.source,
+        rows={split: len(rows) for split, rows in data.splits.items()},
+        labels=list(data.labels),
+        valid_from=data.valid_from,
+        ignored_columns=list(data.ignored_columns),
+        max_length=max_length,
+        cut=sum(t.cut for t in tokens.values()),
+    )
+    wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
+    plan = make_plan(len(tokens["train"].rows), settings)
+    return Prepared(
+        settings, base, data, config, tokenizer, tokens, plan, device, getattr(torch, wanted), max_length, folder
+    )
+
+
+def _free_folder(settings: RunSettings[Any]) -> Path:
+    if settings.out is not None:
+        folder = Path(settings.out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SettingsError(f"--out {folder} exists and is not empty; name another folder, so that nothing is lost")
+        return folder
+    data = re.sub(r"\W+", "-", Path(settings.data.path.removeprefix("builtin:")).name.split(".")[0]).strip("-")
+    stem = f"{data or 'run'}-{settings.method.name}"
+    numbered = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
+    return next(folder for folder in numbered if not folder.exists())
+
+
+def _max_length(settings: RunSettings[Any], config: Any, tokenizer: Any) -> int:
+    """Positions for the text: what the model has, less what the method takes."""
+    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    room = min(positions, tokenizer.model_max_length) - settings.method.virtual_tokens
+    room -= room % LENGTH_STEP
+    if settings.max_length is not None and settings.max_length > room:
+        raise SettingsError(f"max_length is {settings.max_length}; the model has room for {room} tokens of text")
+    if room < 8:
+        raise SettingsError(f"{settings.method.name} leaves {room} of the model's {positions} positions to the text")
+    return settings.max_length or min(room, 512)
