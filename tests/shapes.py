@@ -132,7 +132,7 @@ def logits(model: nn.Module, shape: Shape, **changes: Any) -> Tensor:
 
 
 def method(name: str, shape: Shape) -> Any:
-    """The method with its default settings, but for the models' small size and for Llama and T5, which have no biases."""
+    """The method with its defaults, but for the models' small size and for Llama and T5, which have no biases."""
     small = {"prompt": {"tokens": 5}, "pfeiffer": {"reduction_factor": 2}}
     missing = {"bitfit": {"add_missing": shape.name in ("llama", "t5")}}
     return inlay.METHODS[name](**small.get(name, {}), **missing.get(name, {}))

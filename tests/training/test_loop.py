@@ -90,3 +90,26 @@ def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Pa
     positions = [p for found, _ in in_order_of_length(tokenizer, rows, 8) for p in found]
     assert sorted(positions) == list(range(40))
     assert len(rows[positions[0]]["input_ids"]) == max(len(row["input_ids"]) for row in rows)
+
+
+def test_an_estimate_leaves_no_trace(tiny_bert: str, tmp_path: Path) -> None:
+    import transformers
+
+    from inlay.training.batches import Tokens
+    from inlay.training.estimate import estimate
+
+    from ..tiny_models import reviews
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+    adapter = inlay.attach(model, inlay.LoRA(dropout=0.5))
+    rows = reviews(40)
+    tokens = Tokens([dict(tokenizer(row["text"])) for row in rows], [i % 2 for i in range(40)], 0)
+    before = {name: p.clone() for name, p in adapter.named_parameters()}
+    state = torch.get_rng_state()
+    plan = make_plan(40, settings(epochs=2))
+    found = estimate(adapter, plan, settings(epochs=2), tokenizer, tokens, evaluation_seconds=100.0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None and torch.equal(p, before[name]) for name, p in adapter.named_parameters())
+    assert found.seconds > 100 * len(plan.evaluate_after)
+    assert found.memory_bytes > 10**7

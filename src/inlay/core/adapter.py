@@ -72,8 +72,8 @@ class Adapter:
         seen: set[int] = set()
         for host_name, host, delta in self.hosts():
             for name, tensor in delta.saved(host).items():
-                if (key := tensor.data_ptr() if tensor.numel() and not tensor.is_meta else id(tensor)) not in seen:
-                    seen.add(key)
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
                     yield host_name, name, tensor
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -111,10 +111,10 @@ class Adapter:
     def merge(self) -> None:
         """Write the adapter into the base's weights; `unmerge` restores those bit for bit.
 
-        Computed in float32 and rounded once to the weight's dtype. Raises AdapterStateError, having changed nothing, if
-        the adapter changes more than weights, a weight is packed or shared, or another adapter is merged.
+        Computed in float32 or finer and rounded once to the weight's dtype. Raises AdapterStateError, having changed
+        nothing, if the adapter changes more than weights, a weight is packed or shared, or another adapter is merged.
         """
-        routing = _state(self.model).routing
+        routing = self._attached_to().routing
         if routing.merged is not None:
             raise AdapterStateError(f"adapter {routing.merged!r} is merged already; unmerge it first")
         self._check_mergeable()
@@ -122,7 +122,8 @@ class Adapter:
             assert isinstance(delta, WeightDelta)
             own = weights.read(host, delta.folds)
             self._replaced[host_name] = {name: p.detach().clone() for name, p in own.items()}
-            weights.write(host, delta.fold({name: p.float() for name, p in own.items()}))
+            exact = {name: p.to(torch.promote_types(p.dtype, torch.float32)) for name, p in own.items()}
+            weights.write(host, delta.fold(exact))
         routing.merged = self.name
 
     def unmerge(self) -> None:
@@ -135,9 +136,7 @@ class Adapter:
 
     def detach(self) -> None:
         """Take the adapter out. With the last one gone the model is exactly what it was."""
-        state = _state(self.model)
-        if state.adapters.get(self.name) is not self:
-            raise AdapterStateError(f"adapter {self.name!r} is not attached")
+        state = self._attached_to()
         if not self.removable:
             raise AdapterStateError(
                 f"{self.method.name} trained the base model itself, so it cannot be detached; load the base model again"
@@ -158,7 +157,15 @@ class Adapter:
             del self.model._inlay
         _forget_compiled_graphs()
 
+    def _attached_to(self) -> _State:
+        state = _state(self.model)
+        if state.adapters.get(self.name) is not self:
+            raise AdapterStateError(f"adapter {self.name!r} is not attached")
+        return state
+
     def _check_mergeable(self) -> None:
+        if not self.removable:
+            raise AdapterStateError(f"{self.method.name} trained the base model itself: there is nothing to merge")
         owners: dict[int, list[str]] = {}
         for name, module in Sites(self.model, ()).modules():
             for p in module._parameters.values():
@@ -211,7 +218,7 @@ def prepare(model: nn.Module, method: Method, name: str = "default", *, heads: S
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
     for host_name, host, _ in adapter.hosts():
-        if not isinstance(getattr(host, SLOT, None), Slot | None):
+        if hasattr(host, SLOT) and not isinstance(getattr(host, SLOT), Slot):
             raise TargetError(f"{host_name} has an attribute {SLOT!r} of its own, which is where adapters are put")
     return adapter
 
@@ -283,7 +290,7 @@ def _check_name(name: str) -> None:
         raise AdapterStateError(
             f"adapter name {name!r}: use letters, digits, _ and -, since it is part of tensor names"
         )
-    if hasattr(Slot, name) or name in ("routing", "hooks", "training"):
+    if hasattr(Slot, name) or name in nn.Module().__dict__ or name in ("routing", "hooks"):
         raise AdapterStateError(f"adapter name {name!r} is an attribute of every torch module; choose another one")
 
 

@@ -53,7 +53,7 @@ class Delta(nn.Module):
 
     def saved(self, host: Host) -> dict[str, Tensor]:
         """The tensors that a checkpoint holds, by name. Writing into them changes the delta."""
-        return self.state_dict()
+        return self.state_dict(keep_vars=True)
 
 
 class WeightDelta(Delta):
@@ -87,14 +87,15 @@ class WeightDelta(Delta):
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if self.edits_output(host):
-            return (self.edit_input(host, args[0]), *args[1:]), kwargs
+            x_BTI = self.edit_input(host, _input(args, kwargs))
+            return ((x_BTI, *args[1:]), kwargs) if args else (args, kwargs | {next(iter(kwargs)): x_BTI})
         own = weights.read(host, self.folds)
         weights.shadow(host, {name: p.to(own[name].dtype) for name, p in self.fold(own).items()})
         return args, kwargs
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
         if self.edits_output(host):
-            return self.edit_output(host, args[0], result)
+            return self.edit_output(host, _input(args, kwargs), result)
         self.release(host)
         return result
 
@@ -103,3 +104,8 @@ class WeightDelta(Delta):
 
     def edits_rows(self, host: Host) -> bool:
         return self.edits_output(host) and type(self).edit_input is WeightDelta.edit_input
+
+
+def _input(args: Args, kwargs: Kwargs) -> Tensor:
+    """The host's first argument, which may be given by its name."""
+    return args[0] if args else next(iter(kwargs.values()))

@@ -3,7 +3,8 @@
 Each tensor of the pretrained base counts with its shape and up to 256 of its values, rounded to bfloat16 and, below
 2**-16, to zero, where float16 has fewer digits. So a checkpoint in 16 bits is the same base whether it is loaded in
 bfloat16, float16 or float32, and one in 32 bits whether it is loaded in bfloat16 or float32. (Rounding that one to
-float16 and then to bfloat16 gives other values.) New heads do not count; quantized tensors count with their packed bytes.
+float16 and then to bfloat16 gives other values.) New heads do not count; quantized tensors count with their packed
+bytes.
 """
 
 import hashlib

@@ -39,7 +39,7 @@ class Replacement(WeightDelta):
         folded = {name: p.to(h_BTO.dtype) for name, p in self.fold({}).items()}
         if "weight" in folded:
             return F.linear(x_BTI, folded["weight"], folded.get("bias", getattr(host, "bias", None)))
-        # In float32 first: a small change of the bias would be lost in the rounding of the two values.
+        # The difference first, which is in float32: rounding the two biases would lose a small change.
         bias_O = self.get_parameter("bias")
-        change_O = bias_O if host.bias is None else bias_O - host.bias.float()
+        change_O = bias_O if host.bias is None else bias_O - host.bias
         return h_BTO + change_O.to(h_BTO.dtype)

@@ -4,7 +4,8 @@ A linear host is used as it is, quantized or not: running it needs only its forw
 of the identity matrix is the weight). Only merging writes, and only into plain floating-point tensors.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -40,15 +41,15 @@ def size(host: Host) -> tuple[int, int]:
 
 def device(host: Host) -> torch.device:
     """Where the host's parameters are; a host may keep none of its own."""
-    tensor = next(host.parameters(), None)
+    tensor = next(chain(host.parameters(), host.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def read(host: Host, names: Iterable[str] = ("weight",)) -> dict[str, Tensor]:
+def read(host: Host, names: Collection[str] = ("weight",)) -> dict[str, Tensor]:
     """The host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones (bias=None) are left out."""
     params = {name: p for name in names if isinstance(p := getattr(host, name, None), Tensor)}
-    if "weight" in params and is_linear(host):
-        if not _is_plain(host, params["weight"]):
+    if "weight" in names and is_linear(host):
+        if "weight" not in params or not _is_plain(host, params["weight"]):
             params["weight"] = _weight_by_forward(host)
         elif is_flipped(host):
             params["weight"] = params["weight"].T

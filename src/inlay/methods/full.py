@@ -24,13 +24,14 @@ from ..errors import TargetError
 class Full(Method):
     name, family, paper = "full", "baseline", "https://arxiv.org/abs/1801.06146"
     summary = "every parameter of the model, in place"
-    learning_rate = 1e-4
+    learning_rate = 5e-5
     peft_type = "INLAY_FULL"
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name, module in sites.modules():
             own = [p for p in module._parameters.values() if p is not None]
-            if not all(p.is_floating_point() for p in own):
+            packed = [b for b in module._buffers.values() if b is not None] if weights.is_linear(module) else []
+            if not all(p.is_floating_point() for p in (*own, *packed)):
                 raise TargetError(f"{name} is quantized; full fine-tuning needs the base in 16 or 32 bits")
             if own:
                 yield name, InPlace(own[0].dtype)

@@ -64,8 +64,8 @@ def sentence(event: Event) -> str:
                 f"({percent_text(share)}) at learning rate {event['learning_rate']:g}"
             )
         case "plan":
-            about = f", about {seconds_text(event['seconds'])}" if event["seconds"] else ""
-            return f"plan    {event['steps']} steps in {event['epochs']:g} epochs{about}"
+            about = f"about {seconds_text(event['seconds'])} and {bytes_text(event['memory_bytes'])} of memory"
+            return f"plan    {event['steps']} steps in {event['epochs']:g} epochs, {about}"
         case "evaluate":
             best = "  best so far" if event["best"] else ""
             when = "base   " if event["step"] == 0 else f"step {event['step']}"

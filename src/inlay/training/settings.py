@@ -40,7 +40,7 @@ class RunSettings(Generic[MethodT]):
     """Largest norm of a step's gradient; a longer one is scaled down to it."""
     evaluations_per_epoch: int = 4
     """Evaluations in each epoch; the adapter of the best one is kept."""
-    patience: int = 6
+    patience: int = 8
     """Evaluations in a row without a better one after which training stops early; 0: never."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base and the activations; what is trained is in float32. auto: bfloat16 if the processor has it."""

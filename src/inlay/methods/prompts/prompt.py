@@ -13,6 +13,8 @@ from ...core.sites import Sites
 from ...errors import SettingsError, TargetError
 from .soft_prompt import PromptInCrossAttention, SoftPrompt
 
+_SAMPLES = 1000  # tokens whose embeddings tell the spread of all
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuning(Method):
@@ -44,9 +46,9 @@ class PromptTuning(Method):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         transformer, decoder = _transformers(sites)
-        embedding_VD = transformer.get_input_embeddings().weight
         names = {id(module): name for name, module in sites.modules()}
-        yield names[id(transformer)], SoftPrompt(self._start(embedding_VD), keep=decoder is not None)
+        prompt_PD = self._start(transformer.get_input_embeddings())
+        yield names[id(transformer)], SoftPrompt(prompt_PD, keep=decoder is not None)
         if decoder is not None:
             yield names[id(decoder)], PromptInCrossAttention(self.tokens)
 
@@ -54,7 +56,16 @@ class PromptTuning(Method):
         return parameter if parameter == "prompt_embeddings" else f"{self.peft_head_prefix}{host}.{parameter}"
 
     def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return {"num_virtual_tokens": self.tokens, "prompt_tuning_init": "RANDOM", "num_transformer_submodules": 1}
+        config = sites.model.config
+        embedding = _transformers(sites)[0].get_input_embeddings()
+        return {
+            "num_virtual_tokens": self.tokens,
+            "prompt_tuning_init": "RANDOM",
+            "num_transformer_submodules": 1,
+            "token_dim": embedding.weight.shape[1],  # which is not every model's hidden_size
+            "num_layers": getattr(config, "num_hidden_layers", None),
+            "num_attention_heads": getattr(config, "num_attention_heads", None),
+        }
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
@@ -69,21 +80,25 @@ class PromptTuning(Method):
             return tensors
         return tensors | {"prompt_embeddings": prompt[: self.tokens]}
 
-    def _start(self, embedding_VD: Tensor) -> Tensor:
-        vocabulary = embedding_VD.shape[0]
-        if self.initialization == "random":
-            noise_PD = torch.randn(self.tokens, embedding_VD.shape[1], device=embedding_VD.device)
-            return noise_PD * embedding_VD.detach().float().std()
-        if self.tokens > vocabulary:
+    @torch.no_grad()
+    def _start(self, embedding: Any) -> Tensor:
+        vocabulary, width = embedding.weight.shape
+        if self.initialization == "vocabulary" and self.tokens > vocabulary:
             raise SettingsError(f"method.tokens is {self.tokens}, more than the vocabulary of {vocabulary}")
-        return embedding_VD.detach()[torch.randperm(vocabulary, device=embedding_VD.device)[: self.tokens]]
+        device = embedding.weight.device
+        drawn = torch.randperm(vocabulary, device=device)[: max(self.tokens, _SAMPLES)]
+        rows_VD = embedding.forward(drawn)  # not its weight: some embeddings scale what they look up
+        if self.initialization == "vocabulary":
+            return rows_VD[: self.tokens]
+        return torch.randn(self.tokens, width, device=device) * rows_VD.float().std()
 
 
 def _transformers(sites: Sites) -> tuple[Any, Any]:
     """The transformer that reads the input, and the decoder that reads its result, if there is one."""
     model = sites.model
-    if not hasattr(model, "get_input_embeddings") or not hasattr(model, "config"):
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if not hasattr(model, "config") or getattr(getattr(embeddings, "weight", None), "ndim", 0) != 2:
         raise TargetError(f"{type(model).__name__} has no token embeddings that a prompt could join")
     if model.config.is_encoder_decoder:
         return model.get_encoder(), model.get_decoder()
-    return model.base_model, None
+    return model.get_decoder(), None  # an encoder too; not base_model, whose forward some models go past

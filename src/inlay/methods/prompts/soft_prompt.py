@@ -7,6 +7,7 @@ In an encoder-decoder the prompt comes before the encoder's input, and the decod
 Shape suffixes: B batch, P prompt, T text, D width.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -29,11 +30,14 @@ class SoftPrompt(Delta):
         """The (P, D) vectors; a method that computes them overrides this."""
         return self.prompt_embeddings
 
+    def install(self, host: Host) -> None:
+        self.argument_names = tuple(inspect.signature(host.forward).parameters)
+
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        kwargs = dict(kwargs)
+        kwargs = dict(zip(self.argument_names, args, strict=False)) | kwargs
         prompt_PD = self.prompt()
         count = len(prompt_PD)
-        ids_BT = kwargs.pop("input_ids", args[0] if args else None)
+        ids_BT = kwargs.pop("input_ids", None)
         x_BTD = kwargs.pop("inputs_embeds", None)
         x_BTD = host.get_input_embeddings()(ids_BT) if x_BTD is None else x_BTD
         first_call = _cached(kwargs) == 0  # later decoding steps find the prompt in the cache
@@ -48,7 +52,7 @@ class SoftPrompt(Delta):
         for key in ("position_ids", "cache_position"):
             if (positions := kwargs.get(key)) is not None:
                 kwargs[key] = _shift(positions, count, first_call)
-        return args[1:], kwargs
+        return (), kwargs
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
         new = kwargs["inputs_embeds"].shape[1]

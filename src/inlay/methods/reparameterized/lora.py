@@ -140,8 +140,8 @@ class LowRank(WeightDelta):
         x_BTI = F.dropout(x_BTI, self.dropout, self.training)
         z_BTR = F.linear(x_BTI, self.lora_A.to(x_BTI.dtype))
         b_RO = self.lora_B.to(z_BTR.dtype).T
-        flat_NO = torch.addmm(h_BTO.flatten(0, -2), z_BTR.flatten(0, -2), b_RO, alpha=self.scale)
-        return flat_NO.view(h_BTO.shape)
+        h_NO, z_NR = h_BTO.reshape(-1, h_BTO.shape[-1]), z_BTR.reshape(-1, z_BTR.shape[-1])
+        return torch.addmm(h_NO, z_NR, b_RO, alpha=self.scale).view(h_BTO.shape)
 
 
 class LowRankEmbedding(WeightDelta):
@@ -178,13 +178,12 @@ class LowRankConvolution(WeightDelta):
         return {"weight": params["weight"] + self.scale * change.view(params["weight"].shape)}
 
     def edits_output(self, host: Host) -> bool:
-        return host.padding_mode == "zeros"
+        return True
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
-        convolve = _CONVOLUTION[type(host)]
         x = F.dropout(x_BTI, self.dropout, self.training)
-        z = convolve(x, self.lora_A.to(x.dtype), None, host.stride, host.padding, host.dilation)
-        return h_BTO + self.scale * convolve(z, self.lora_B.to(z.dtype))
+        z = host._conv_forward(x, self.lora_A.to(x.dtype), None)  # with the host's stride, padding and dilation
+        return h_BTO + self.scale * _CONVOLUTION[type(host)](z, self.lora_B.to(z.dtype))
 
 
 def _can_host(module: Host) -> bool:
