@@ -1,4 +1,4 @@
-"""Model folders as `from_pretrained` reads them, with a tokenizer, made on the spot; and small data sets of two kinds."""
+"""Model folders as `from_pretrained` reads them, with a tokenizer, made on the spot; and small data sets."""
 
 import json
 from collections.abc import Sequence
