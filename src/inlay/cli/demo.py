@@ -7,7 +7,7 @@ from .console import watching
 from .parse import parse
 from .train import next_steps, parse_settings
 
-_EPOCHS = 8
+_SHORT = ("--epochs", "6", "--evaluations-per-epoch", "2")
 _EXAMPLES = (
     "you charged me twice for the same order?? i want to know why",
     "hi! before i buy: can i send it back if it doesnt fit",
@@ -29,7 +29,7 @@ class Demo:
 
 def main(arguments: list[str]) -> int:
     command = parse(Demo, arguments, "demo")
-    run = ["builtin:minilm", "builtin:tickets", "--epochs", str(_EPOCHS), "--seed", str(command.seed)]
+    run = ["builtin:minilm", "builtin:tickets", *_SHORT, "--seed", str(command.seed)]
     run += ["--out", command.out] if command.out else []
     settings = parse_settings(run)
     if not command.json:

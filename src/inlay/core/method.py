@@ -8,13 +8,16 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
 from ..errors import CheckpointError, did_you_mean
 from .delta import Delta
 from .sites import Sites
+
+if TYPE_CHECKING:
+    from .adapter import Adapter
 
 Family = Literal["baseline", "selective", "additive", "reparameterized", "prompt"]
 
@@ -40,6 +43,23 @@ class Method(ABC):
     def virtual_tokens(self) -> int:
         """Positions that the method adds to every sequence."""
         return 0
+
+    def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
+        """Called once before training, for a start that depends on the data: batches as the model takes them, with labels.
+
+        Must leave no gradients behind.
+        """
+
+    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
+        """The optimizer's groups; a method may give some of its parameters another learning rate."""
+        return [{"params": list(adapter.parameters()), "lr": learning_rate}]
+
+    def penalty(self, adapter: "Adapter") -> Tensor | None:
+        """A term that every step adds to the loss."""
+        return None
+
+    def after_step(self, adapter: "Adapter", step: int, total_steps: int) -> None:
+        """Called after each of the optimizer's steps, counted from 1; the step's gradients are still there."""
 
     def peft_key(self, host: str, parameter: str) -> str:
         """The tensor's name in adapter_model.safetensors."""

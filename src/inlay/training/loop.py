@@ -71,7 +71,9 @@ def fit(
     """
     model = adapter.model
     parameters = list(adapter.parameters())
-    optimizer = AdamW(parameters, lr=plan.learning_rate, weight_decay=settings.weight_decay, fused=_fused(accelerator))
+    method = adapter.method
+    groups = method.parameter_groups(adapter, plan.learning_rate)
+    optimizer = AdamW(groups, weight_decay=settings.weight_decay, fused=_fused(accelerator))
     schedule = LambdaLR(optimizer, lambda step: _learning_rate_share(step, plan.steps, settings.warmup))
     order = batches.batch_sampler
     batches, optimizer = accelerator.prepare(batches, optimizer)
@@ -88,6 +90,8 @@ def fit(
             accelerator.backward(part_loss)
             loss += part_loss.item()
             tokens += int(part["attention_mask"].sum())
+        if (penalty := method.penalty(adapter)) is not None:
+            accelerator.backward(penalty)
         if step == 1:
             _check_gradients(adapter)
         norm = accelerator.clip_grad_norm_(parameters, settings.clip)
@@ -98,6 +102,7 @@ def fit(
                 f"{schedule.get_last_lr()[0]:.2g}; try --learning-rate {plan.learning_rate / 5:.1g} or --dtype float32"
             )
         optimizer.step()
+        method.after_step(adapter, step, plan.steps)
         optimizer.zero_grad()
         train_seconds += time.perf_counter() - began
         learning_rate = float(schedule.get_last_lr()[0])
@@ -116,9 +121,7 @@ def fit(
                 break
 
     if all(torch.equal(p, start[name]) for name, p in adapter.named_parameters()):
-        raise TrainingFailed(
-            f"after {step} steps no parameter of {adapter.method.name} has changed: nothing was learned"
-        )
+        raise TrainingFailed(f"after {step} steps no parameter of {method.name} has changed: nothing was learned")
     assert best is not None
     with torch.no_grad():
         for name, p in adapter.named_parameters():

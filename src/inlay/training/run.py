@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
+from torch.utils.data import DataLoader
 
 from .. import __version__
 from ..core.adapter import Adapter, join, prepare
@@ -21,7 +22,7 @@ from ..formats import peft
 from ..formats.files import write_json, write_text
 from ..report import write_report
 from .base import load_classifier
-from .batches import training_batches
+from .batches import Batch, training_batches
 from .estimate import Estimate, estimate
 from .journal import Journal, Watcher
 from .loop import Outcome, StepEvent, fit
@@ -113,6 +114,7 @@ class _Run:
         run = self.run
         self.adapter = prepare(model, run.settings.method, heads=self.heads)
         join(self.adapter)
+        run.settings.method.initialize_from_data(self.adapter, self._first_batches())
         self.estimate = estimate(
             self.adapter, run.plan, run.settings, run.tokenizer, run.tokens["train"], self.evaluation_seconds
         )
@@ -125,15 +127,23 @@ class _Run:
         )
         self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **asdict(self.estimate))
 
+    def _first_batches(self) -> Iterator[Batch]:
+        """Training batches where the model is, for a method that looks at data before it starts."""
+        for batch in self._training_batches():
+            yield {key: value.to(self.run.device) for key, value in batch.items()}
+
+    def _training_batches(self) -> DataLoader[Any]:
+        run = self.run
+        return training_batches(run.tokenizer, run.tokens["train"], run.settings.batch_size, run.settings.seed)
+
     def _fit(self) -> Outcome:
         run = self.run
         assert self.adapter is not None
-        batches = training_batches(run.tokenizer, run.tokens["train"], run.settings.batch_size, run.settings.seed)
         accelerator = Accelerator(cpu=run.device.type == "cpu")
         self.fit_began = time.perf_counter()
         return fit(
             self.adapter,
-            batches,
+            self._training_batches(),
             run.plan,
             run.settings,
             accelerator,
