@@ -45,9 +45,9 @@ class Method(ABC):
         return 0
 
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
-        """Called once before training, for a start that depends on the data: batches as the model takes them, with labels.
+        """Called once before training, for a start that depends on the data. Must leave no gradients behind.
 
-        Must leave no gradients behind.
+        A batch is what the model takes, on its device, with the key `labels`.
         """
 
     def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
