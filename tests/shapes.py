@@ -133,7 +133,14 @@ def logits(model: nn.Module, shape: Shape, **changes: Any) -> Tensor:
 
 def method(name: str, shape: Shape) -> Any:
     """The method with its defaults, but for the models' small size and for Llama and T5, which have no biases."""
-    small = {"prompt": {"tokens": 5}, "pfeiffer": {"reduction_factor": 2}}
+    small: dict[str, Any] = {
+        "houlsby": {"size": 8},
+        "last-layers": {"layers": 1},
+        "pattern": {"include": (r".*\.1\..*",)},
+        "pfeiffer": {"reduction_factor": 2},
+        "prefix": {"tokens": 5},
+        "prompt": {"tokens": 5},
+    }
     missing = {"bitfit": {"add_missing": shape.name in ("llama", "t5")}}
     return inlay.METHODS[name](**small.get(name, {}), **missing.get(name, {}))
 

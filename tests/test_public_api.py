@@ -33,8 +33,6 @@ def test_every_method_is_a_name_of_the_package_and_knows_its_name() -> None:
         assert method.summary
         assert method.paper.startswith("https://")
         assert method() == method()
-    kinds = [method.peft_type for method in inlay.METHODS.values()]
-    assert len(set(kinds)) == len(kinds)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -17,25 +17,43 @@ if TYPE_CHECKING:
     from .errors import InlayError
     from .formats.peft import load
     from .methods import METHODS
-    from .methods.additive.bottleneck import Pfeiffer
+    from .methods.additive.bottleneck import Houlsby, Parallel, Pfeiffer
+    from .methods.additive.ia3 import IA3
     from .methods.full import Full
+    from .methods.prompts.prefix import PrefixTuning
     from .methods.prompts.prompt import PromptTuning
+    from .methods.reparameterized.dora import DoRA
+    from .methods.reparameterized.loha import LoHa
+    from .methods.reparameterized.lokr import LoKr
     from .methods.reparameterized.lora import LoRA
+    from .methods.reparameterized.oft import OFT
+    from .methods.reparameterized.vera import VeRA
     from .methods.selective.bias import BitFit
+    from .methods.selective.norm import NormTuning
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "IA3",
     "METHODS",
+    "OFT",
     "Adapter",
     "BitFit",
     "Delta",
+    "DoRA",
     "Full",
+    "Houlsby",
     "InlayError",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "Method",
+    "NormTuning",
+    "Parallel",
     "Pfeiffer",
+    "PrefixTuning",
     "PromptTuning",
+    "VeRA",
     "WeightDelta",
     "adapters",
     "attach",

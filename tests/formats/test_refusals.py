@@ -152,7 +152,8 @@ def test_a_provenance_that_is_not_json_is_refused(saved: Path) -> None:
         ({"r": 0}, "a setting has a value that it cannot have: method.rank is 0"),
         ({"target_modules": None}, "a setting has a value that it cannot have"),
         ({"target_modules": ["nothing_proj"]}, "targets 'nothing_proj' match no module"),
-        ({"use_dora": True}, "no method here reads peft_type LORA with use_dora"),
+        ({"use_dora": True}, "target 'embed_tokens' matches only Embedding"),
+        ({"use_dora": True, "target_modules": ["q_proj"]}, r"lora_magnitude_vector is missing"),
         ({"lora_bias": True}, "lora_bias is True; this changes what the adapter computes"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"bias": "lora_only"}, "bias is 'lora_only'"),
@@ -190,7 +191,6 @@ def test_names_of_other_architectures_in_the_list_of_targets_are_read(tmp_path: 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"use_dora": True}, "with use_dora"),
         ({"bias": "all"}, "bias is 'all'"),
         ({"bias": "lora_only"}, "bias is 'lora_only'"),
         ({"lora_bias": True}, "lora_bias is True"),

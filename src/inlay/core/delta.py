@@ -55,6 +55,13 @@ class Delta(nn.Module):
         """The tensors that a checkpoint holds, by name. Writing into them changes the delta."""
         return self.state_dict(keep_vars=True)
 
+    def computed(self, host: Host) -> dict[str, Tensor]:
+        """What a checkpoint shows in place of the saved tensors, if that is computed from them, by name.
+
+        The saved ones then go into a file of their own, from which training goes on.
+        """
+        return {}
+
 
 class WeightDelta(Delta):
     """A change that can be written as new host parameters: W -> fold(W).

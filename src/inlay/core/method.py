@@ -61,6 +61,14 @@ class Method(ABC):
     def after_step(self, adapter: "Adapter", step: int, total_steps: int) -> None:
         """Called after each of the optimizer's steps, counted from 1; the step's gradients are still there."""
 
+    def settled(self, step: int, total_steps: int) -> bool:
+        """Whether the adapter after this step may be what the run keeps; not while a method still drops parts of it."""
+        return True
+
+    def decided(self, adapter: "Adapter") -> dict[str, Any]:
+        """What the method has found out in training, such as the rank of each host; for the report."""
+        return {}
+
     def peft_key(self, host: str, parameter: str) -> str:
         """The tensor's name in adapter_model.safetensors."""
         return f"base_model.model.{host}.{self.peft_names.get(parameter, parameter)}"
@@ -68,6 +76,12 @@ class Method(ABC):
     def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
         """The method's fields under the names of the checkpoint format."""
         return dataclasses.asdict(self)
+
+    def to_peft(
+        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The method's fields and the adapter's tensors, by their names in the checkpoint, as they are written."""
+        return self.peft_config(sites, [host for host in adapter.deltas if not sites.in_head(host)]), tensors
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
@@ -80,6 +94,10 @@ class Method(ABC):
         for key in settings.keys() - fields:
             raise CheckpointError(f"adapter_config.json: unknown setting {key!r}{did_you_mean(key, fields)}")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+    def of_tensors(self, tensors: dict[str, Tensor]) -> "Method":
+        """The method whose tensors these are, if a checkpoint's settings alone do not tell."""
+        return self
 
     def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a checkpoint in the shapes that the deltas have."""

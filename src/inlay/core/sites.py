@@ -2,7 +2,7 @@
 
 A role is a fact about the model's structure, not about names: blocks are the elements of the outermost module lists,
 the linear layers inside an attention module are `attention`, the other ones of a block are `feedforward`, and what lies
-outside the base model is its head.
+outside the base model is its head. `norms` are the normalizations with parameters, wherever they are in the base.
 """
 
 import re
@@ -18,7 +18,7 @@ from . import weights
 from .slot import Slot
 
 ALL_LINEAR = "all-linear"
-ROLES = (ALL_LINEAR, "attention", "feedforward")
+ROLES = (ALL_LINEAR, "attention", "feedforward", "norms")
 
 # Where the normalization comes last in a block (post-LN), by transformers' model_type: its name within the block. Any
 # other architecture's block ends with the feed-forward's residual addition. tests/core/test_sites.py runs each model.
@@ -34,6 +34,19 @@ BLOCK_FINAL_NORM = {
     "mpnet": "output.LayerNorm",
     "roberta": "output.LayerNorm",
     "xlm-roberta": "output.LayerNorm",
+}
+
+# The linear layers that compute keys and values, by transformers' model_type. One layer stands for both if it computes
+# queries, keys and values in one, in this order.
+KEYS_VALUES = {
+    **dict.fromkeys(("albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"), ("key", "value")),
+    **dict.fromkeys(("bart", "gemma", "gemma2", "gemma3_text", "llama", "mbart", "mistral"), ("k_proj", "v_proj")),
+    **dict.fromkeys(("opt", "phi", "qwen2", "qwen3", "smollm3", "vit"), ("k_proj", "v_proj")),
+    **dict.fromkeys(("mpnet", "mt5", "t5"), ("k", "v")),
+    "deberta-v2": ("key_proj", "value_proj"),
+    "distilbert": ("k_lin", "v_lin"),
+    "gpt2": ("c_attn",),
+    "phi3": ("qkv_proj",),
 }
 
 
@@ -82,16 +95,50 @@ class Sites:
 
         A post-LN norm receives that sum as its input; any other block returns it.
         """
-        if not self.blocks:
-            raise TargetError(f"{type(self.model).__name__} has no transformer blocks that could be recognised")
         config = getattr(self.model, "config", None)
         norm = BLOCK_FINAL_NORM.get(getattr(config, "model_type", ""))
-        for name, block in self.blocks.items():
+        for name, block in self._all_blocks():
             if norm is None:
                 yield name, block
             else:
                 full = f"{name}.{norm}"
                 yield full, self.model.get_submodule(full)
+
+    def attention_ends(self) -> list[str]:
+        """The output projection of each block's self-attention, which comes before any cross-attention."""
+        return [self._last(name, _split(block)[0][0], "attention") for name, block in self._all_blocks()]
+
+    def feedforwards(self) -> list[tuple[str, str]]:
+        """Of each block's feed-forward the first linear layer that reads its input and the one that gives its output.
+
+        Raises TargetError for experts: which of them run differs from token to token.
+        """
+        pairs = []
+        for name, block in self._all_blocks():
+            if any(word in type(m).__name__.lower() for m in block.modules() for word in ("expert", "moe", "sparse")):
+                raise TargetError(f"the feed-forward of {name} is made of experts; name its layers as targets instead")
+            linears = _split(block)[1]
+            last = self._last(name, linears, "feed-forward")
+            pairs.append((f"{name}.{linears[0]}", last))
+        return pairs
+
+    def keys_values(self) -> dict[str, int]:
+        """The linear layers that compute keys or values, each with the first of its outputs that is one.
+
+        Raises TargetError for an architecture that is not in KEYS_VALUES.
+        """
+        config = getattr(self.model, "config", None)
+        kind = getattr(config, "model_type", type(self.model).__name__)
+        if kind not in KEYS_VALUES:
+            raise TargetError(f"which layers of {kind} compute keys and values is not known here; name them as targets")
+        ends = KEYS_VALUES[kind]
+        names = [n for n in self._role("attention") if any(ends_with(n, end) for end in ends)]
+        if len(ends) > 1:
+            return dict.fromkeys(names, 0)
+        assert config is not None
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        both = 2 * head * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+        return {name: weights.size(self.model.get_submodule(name))[0] - both for name in names}
 
     def find(self, targets: tuple[str, ...], hosts: Callable[[nn.Module], bool] = weights.is_linear) -> list[str]:
         """Names, in the model's order, of the hosts that `targets` select.
@@ -108,7 +155,7 @@ class Sites:
 
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
-            found = set(self._role(target))
+            found = {name for name in self._role(target) if hosts(self.model.get_submodule(name))}
             if not found:
                 raise TargetError(self._nothing(target, hosts))
             return found
@@ -137,13 +184,26 @@ class Sites:
         if role == ALL_LINEAR:
             yield from (name for name, m in self.body() if weights.is_linear(m))
             return
-        for block_name, block in self.blocks.items():
-            attention = [name for name, m in block.named_modules() if _is_attention(m)]
-            for name, module in _base_modules(block, "", set()):
-                if weights.is_linear(module):
-                    inside = any(name == a or name.startswith(a + ".") for a in attention)
-                    if inside == (role == "attention"):
-                        yield f"{block_name}.{name}"
+        if role == "norms":
+            yield from (name for name, m in self.body() if is_norm(m))
+            return
+        for name, block in self.blocks.items():
+            attention, feedforward = _split(block)
+            for linear in [n for a in attention for n in a] if role == "attention" else feedforward:
+                yield f"{name}.{linear}"
+
+    def _all_blocks(self) -> list[tuple[str, nn.Module]]:
+        if not self.blocks:
+            raise TargetError(f"{type(self.model).__name__} has no transformer blocks that could be recognised")
+        return list(self.blocks.items())
+
+    def _last(self, block: str, linears: list[str], part: str) -> str:
+        """The last of them that is as wide as the model; some models list a fused projection after it."""
+        width = self.model.config.hidden_size
+        for name in reversed(linears):
+            if weights.size(self.blocks[block].get_submodule(name))[0] == width:
+                return f"{block}.{name}"
+        raise TargetError(f"the {part} of {block} has no linear layer with {width} outputs, where it would end")
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
         there = Counter(name.rpartition(".")[2] for name, m in self.modules() if hosts(m) and not self.in_head(name))
@@ -151,6 +211,14 @@ class Sites:
         near = near if "did you mean" in near else ""
         listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
         return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether the module is a normalization with a weight, and perhaps a bias, for each feature."""
+    own = list(module.parameters())
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return bool(own)
+    return type(module).__name__.endswith("Norm") and bool(own) and all(p.ndim == 1 for p in own)
 
 
 def ends_with(name: str, suffix: str) -> bool:
@@ -196,6 +264,19 @@ def task_heads(model: nn.Module) -> tuple[str, ...]:
 def _output_embeddings(model: nn.Module) -> nn.Module | None:
     get = getattr(model, "get_output_embeddings", None)
     return None if get is None else get()
+
+
+def _split(block: nn.Module) -> tuple[list[list[str]], list[str]]:
+    """The names of a block's linear layers: those of each of its attention modules, and the others."""
+    found = [name for name, m in block.named_modules() if _is_attention(m)]
+    outermost = [a for a in found if not any(a.startswith(other + ".") for other in found)]
+    attention: dict[str, list[str]] = {a: [] for a in outermost}
+    feedforward: list[str] = []
+    for name, module in _base_modules(block, "", set()):
+        if weights.is_linear(module):
+            inside = next((a for a in outermost if name == a or name.startswith(a + ".")), None)
+            (feedforward if inside is None else attention[inside]).append(name)
+    return list(attention.values()), feedforward
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -15,6 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterStateError
 
+_BLOCK = 2**22  # numbers, of a weight that is cast up in parts
+
 Host = Any  # an nn.Module; what attributes it has depends on its kind, which is what this file asks
 
 
@@ -54,6 +56,26 @@ def read(host: Host, names: Collection[str] = ("weight",)) -> dict[str, Tensor]:
         elif is_flipped(host):
             params["weight"] = params["weight"].T
     return params
+
+
+@torch.no_grad()
+def product(host: Host, x_NI: Tensor) -> Tensor:
+    """x W' of a linear host, without its bias, in float32 or finer unless the host is packed: that one is run.
+
+    A weight in 16 bits is cast up one block of rows after the other, so that there is never a whole copy.
+    """
+    own = getattr(host, "weight", None)
+    if not isinstance(own, Tensor) or not _is_plain(host, own):
+        return _run(host, x_NI).to(x_NI.dtype)
+    weight_OI = own.T if is_flipped(host) else own
+    wide = torch.promote_types(weight_OI.dtype, x_NI.dtype)
+    with torch.autocast(x_NI.device.type, enabled=False):
+        return torch.cat([x_NI.to(wide) @ block_OI.to(wide).T for block_OI in blocks(weight_OI)], dim=1)
+
+
+def blocks(weight_OI: Tensor) -> tuple[Tensor, ...]:
+    """The weight in blocks of rows small enough to be cast up."""
+    return weight_OI.split(max(1, _BLOCK // weight_OI.shape[1]))
 
 
 def shadow(host: Host, params: dict[str, Tensor]) -> None:
@@ -100,8 +122,11 @@ def _is_plain(host: Host, weight: Tensor) -> bool:
 @torch.no_grad()
 def _weight_by_forward(host: Host) -> Tensor:
     """The dense (O, I) weight of a packed linear: its forward of the identity, without its bias."""
+    return _run(host, torch.eye(size(host)[1], device=device(host))).T
+
+
+def _run(host: Host, x_NI: Tensor) -> Tensor:
+    """The forward of a packed linear, without its bias, whose dtype is also that of the computation."""
     bias = getattr(host, "bias", None)
-    dtype = bias.dtype if isinstance(bias, Tensor) else torch.get_default_dtype()
-    eye_II = torch.eye(size(host)[1], dtype=dtype, device=device(host))
-    weight_IO = host.forward(eye_II)
-    return (weight_IO if bias is None else weight_IO - bias).T
+    h_NO = host.forward(x_NI.to(bias.dtype if isinstance(bias, Tensor) else torch.get_default_dtype()))
+    return h_NO if bias is None else h_NO - bias

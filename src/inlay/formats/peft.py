@@ -1,18 +1,20 @@
 """Read and write adapters as Hugging Face PEFT does: adapter_config.json beside adapter_model.safetensors.
 
 A method that PEFT lacks uses the same two files with a peft_type of its own. Beside them provenance.json names the base
-model by the fingerprint of its weights. Reading is strict: every tensor has a place, every place a tensor, and a
-setting that would change the function and is not known here is an error.
+model by the fingerprint of its weights. Where the tensors are the result of a reparameterization, which PEFT drops,
+what they are computed from has a file of its own, so that training can go on. Reading is strict: every tensor has a
+place, every place a tensor, and a setting that would change the function and is not known here is an error.
 """
 
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
@@ -25,6 +27,7 @@ from ..methods import METHODS
 from .files import write_json, write_whole
 
 CONFIG, TENSORS, PROVENANCE = "adapter_config.json", "adapter_model.safetensors", "provenance.json"
+SOURCES = "reparameterization.safetensors"  # what some of the tensors are computed from
 _PREFIX = "base_model.model."
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
@@ -39,11 +42,16 @@ _TASKS = {
 
 
 def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = None) -> None:
-    """Write the adapter's three files into `folder`. `provenance` adds what a later run should know."""
+    """Write the adapter's files into `folder`. `provenance` adds what a later run should know."""
     method, model = adapter.method, adapter.model
     sites = Sites(model, adapter.heads)
     # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
     has_heads = set(task_heads(model)) <= set(adapter.heads)
+    tensors = {key: tensor.detach() for key, (_, tensor) in _placed(adapter).items()}
+    computed, sources = _computed(adapter)
+    from_sources = {key: tensors.pop(key).contiguous() for key in sources}
+    tensors |= computed
+    settings, tensors = method.to_peft(adapter, sites, tensors)
     config = {
         "peft_type": method.peft_type,
         "task_type": _task_type(model) if has_heads else None,
@@ -51,10 +59,15 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         "inference_mode": True,
         "peft_version": _PEFT_VERSION,
         "modules_to_save": list(adapter.heads) or None,
-        **method.peft_config(sites, [h for h in adapter.deltas if not sites.in_head(h)]),
+        **settings,
     }
-    tensors = {key: tensor.detach().contiguous() for key, (_, tensor) in _placed(adapter).items()}
+    tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    if from_sources:
+        of = {"format": "pt", "of": _digest(folder / TENSORS)}
+        write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
+    else:
+        (folder / SOURCES).unlink(missing_ok=True)
     about = {"inlay_version": __version__, "method": method.name, "base_fingerprint": adapter.base_fingerprint}
     write_json(folder / PROVENANCE, about | (provenance or {}))
     write_json(folder / CONFIG, config)
@@ -87,7 +100,7 @@ def match(
     saved_whole = config.get("modules_to_save") or ()
     heads = tuple(n for n in known if any(ends_with(n, entry) for entry in saved_whole))
     sites = Sites(model, heads)
-    method = _method(_with_chosen_targets(config, [n for n in known if n and not sites.in_head(n)]))
+    method = _method(_with_chosen_targets(config, [n for n in known if n and not sites.in_head(n)])).of_tensors(tensors)
     try:
         adapter = prepare(model, method, name, heads=heads)
     except TargetError as problem:
@@ -96,7 +109,7 @@ def match(
 
     placed = _placed(adapter)
     state = {own: tensors[key] for key, (own, _) in placed.items() if key in tensors}
-    for key in tensors.keys() - placed.keys():
+    for key in tensors.keys() - placed.keys() - _computed(adapter)[0].keys():
         if not _is_copy_of_base(adapter, key, tensors[key]):
             state[key] = tensors[key]
     adapter.check_fits(state)
@@ -151,15 +164,34 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The adapter's tensors, and those that training goes on from where they are kept beside them."""
     path = folder / TENSORS
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; an adapter needs it beside {CONFIG}")
+    tensors = _read(path)[0]
+    if (folder / SOURCES).is_file():
+        sources, metadata = _read(folder / SOURCES)
+        if metadata.get("of") != _digest(path):
+            raise CheckpointError(
+                f"{folder / SOURCES} belongs to another {TENSORS} than the one beside it; remove it to use the adapter "
+                "as that one has it"
+            )
+        tensors |= sources
+    return tensors
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as problem:
         raise CheckpointError(
             f"{path}: {path.stat().st_size} bytes, not a whole safetensors file ({problem}); copy or train it again"
         ) from None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _method(config: dict[str, Any]) -> Method:
@@ -173,9 +205,8 @@ def _method(config: dict[str, Any]) -> Method:
         if method is not None:
             _check_settings(config, cls)
             return method
-    kind = config["peft_type"] + (" with use_dora" if config.get("use_dora") else "")
     known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
-    raise CheckpointError(f"{CONFIG}: no method here reads peft_type {kind}; known: {known}")
+    raise CheckpointError(f"{CONFIG}: no method here reads peft_type {config['peft_type']}; known: {known}")
 
 
 def _with_chosen_targets(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -222,6 +253,16 @@ def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
         key = f"{method.peft_head_prefix}{own}" if sites.in_head(host) else method.peft_key(host, name)
         placed[key] = (own, tensor)
     return placed
+
+
+def _computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
+    """The tensors that a checkpoint shows in place of those that compute them, and the keys of the latter."""
+    shown, sources = {}, set()
+    for host, module, delta in adapter.hosts():
+        if computed := delta.computed(module):
+            shown |= {adapter.method.peft_key(host, name): tensor.detach() for name, tensor in computed.items()}
+            sources |= {adapter.method.peft_key(host, name) for name in delta.saved(module)}
+    return shown, sources
 
 
 def _is_copy_of_base(adapter: Adapter, key: str, tensor: Tensor) -> bool:

@@ -1,19 +1,37 @@
 """Every method, by the name used in code, on the command line and in config files. Adding one adds a line here."""
 
 from ..core.method import Method
-from .additive.bottleneck import Pfeiffer
+from .additive.bottleneck import Houlsby, Parallel, Pfeiffer
+from .additive.ia3 import IA3
 from .full import Full
+from .prompts.prefix import PrefixTuning
 from .prompts.prompt import PromptTuning
+from .reparameterized.dora import DoRA
+from .reparameterized.loha import LoHa
+from .reparameterized.lokr import LoKr
 from .reparameterized.lora import LoRA
+from .reparameterized.oft import OFT
+from .reparameterized.vera import VeRA
 from .selective.bias import BitFit
+from .selective.norm import NormTuning
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         Full,
         BitFit,
+        NormTuning,
+        Houlsby,
         Pfeiffer,
+        Parallel,
+        IA3,
         LoRA,
+        DoRA,
+        LoHa,
+        LoKr,
+        VeRA,
+        OFT,
         PromptTuning,
+        PrefixTuning,
     )
 }

@@ -8,41 +8,42 @@ Shape suffixes: B batch, P prompt, T text, D width.
 """
 
 import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...core.delta import Args, Delta, Kwargs
+from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import AdapterStateError
+from .virtual_tokens import transformers_of
 
 
 class SoftPrompt(Delta):
-    """`keep` leaves the prompt's positions in the result, for a decoder to attend to."""
+    """`prompt` says what the vectors are. With `keep` their positions stay in the result, for a decoder to attend to."""
 
-    def __init__(self, prompt_PD: Tensor, keep: bool):
+    def __init__(self, count: int, keep: bool):
         super().__init__()
-        self.prompt_embeddings = nn.Parameter(prompt_PD.detach().float().clone())
-        self.keep = keep
+        self.count, self.keep = count, keep
 
     def prompt(self) -> Tensor:
-        """The (P, D) vectors; a method that computes them overrides this."""
-        return self.prompt_embeddings
+        """The (P, D) vectors, or (B, P, D) if they differ between the rows of a batch."""
+        raise NotImplementedError
 
     def install(self, host: Host) -> None:
         self.argument_names = tuple(inspect.signature(host.forward).parameters)
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         kwargs = dict(zip(self.argument_names, args, strict=False)) | kwargs
-        prompt_PD = self.prompt()
-        count = len(prompt_PD)
+        count = self.count
         ids_BT = kwargs.pop("input_ids", None)
         x_BTD = kwargs.pop("inputs_embeds", None)
         x_BTD = host.get_input_embeddings()(ids_BT) if x_BTD is None else x_BTD
         first_call = _cached(kwargs) == 0  # later decoding steps find the prompt in the cache
         if first_call:
-            x_BTD = torch.cat([prompt_PD.to(x_BTD.dtype).expand(len(x_BTD), -1, -1), x_BTD], dim=1)
+            x_BTD = torch.cat([self.prompt().to(x_BTD.dtype).expand(len(x_BTD), -1, -1), x_BTD], dim=1)
         kwargs["inputs_embeds"] = x_BTD
 
         if (mask := kwargs.get("attention_mask")) is not None:
@@ -58,13 +59,24 @@ class SoftPrompt(Delta):
         new = kwargs["inputs_embeds"].shape[1]
         if self.keep or (kwargs.get("past_key_values") is not None and _cached(kwargs) != new):
             return result
-        count = len(self.prompt())
+        count = self.count
         if isinstance(result, tuple):
             return (result[0][:, count:], *result[1:])
         result.last_hidden_state = result.last_hidden_state[:, count:]
         if getattr(result, "hidden_states", None) is not None:
             result.hidden_states = tuple(h_BTD[:, count:] for h_BTD in result.hidden_states)
         return result
+
+
+class LearnedPrompt(SoftPrompt):
+    """The vectors are the parameters."""
+
+    def __init__(self, prompt_PD: Tensor, keep: bool):
+        super().__init__(len(prompt_PD), keep)
+        self.prompt_embeddings = nn.Parameter(prompt_PD.detach().float().clone())
+
+    def prompt(self) -> Tensor:
+        return self.prompt_embeddings
 
 
 class PromptInCrossAttention(Delta):
@@ -78,6 +90,16 @@ class PromptInCrossAttention(Delta):
         if (mask_BT := kwargs.get("encoder_attention_mask")) is not None:
             kwargs = kwargs | {"encoder_attention_mask": widen_mask(mask_BT, self.count)}
         return args, kwargs
+
+
+def at_transformer(sites: Sites, make: Callable[[Any, bool], SoftPrompt]) -> Iterator[tuple[str, Delta]]:
+    """The prompt that `make` gives for (token embeddings, keep) in its place, and what a decoder must know of it."""
+    transformer, decoder = transformers_of(sites)
+    names = {id(module): name for name, module in sites.modules()}
+    prompt = make(transformer.get_input_embeddings(), decoder is not None)
+    yield names[id(transformer)], prompt
+    if decoder is not None:
+        yield names[id(decoder)], PromptInCrossAttention(prompt.count)
 
 
 def widen_mask(mask_BT: Tensor, count: int) -> Tensor:

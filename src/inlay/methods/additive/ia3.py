@@ -1,0 +1,152 @@
+"""IA3: keys, values and the feed-forward's inner activations are multiplied by learned vectors.
+
+https://arxiv.org/abs/2205.05638
+
+    softmax(Q (l_k * K)' / sqrt(d)) (l_v * V)        l_k and l_v scale the outputs of the layers that compute K and V
+    (l_ff * f(x W1)) W2                              l_ff scales the input of the feed-forward's last layer
+
+All start at one. A gate commutes with l_ff, so a gated feed-forward is scaled at the same place. Where one layer gives
+queries, keys and values, the queries are not scaled.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core import sites as sites_
+from ...core import weights
+from ...core.delta import Delta, WeightDelta
+from ...core.method import Method
+from ...core.sites import Sites
+from ...core.weights import Host
+from ...errors import CheckpointError, SettingsError, TargetError
+
+if TYPE_CHECKING:
+    from ...core.adapter import Adapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class IA3(Method):
+    name, family, paper = "ia3", "additive", "https://arxiv.org/abs/2205.05638"
+    summary = "vectors that scale keys, values and the inner activations of each feed-forward"
+    learning_rate = 5e-3
+    peft_type = "IA3"
+    peft_reads = True
+    peft_fields = frozenset({"feedforward_modules", "fan_in_fan_out", "init_ia3_weights"})
+
+    targets: tuple[str, ...] = ()
+    """Which layers: ends of module names, or patterns of whole names (regex). By default, as in the paper, those that
+    compute keys and values and the last one of each feed-forward."""
+    feedforward: tuple[str, ...] = ()
+    """Which of the targets are scaled at their input instead of their output, likewise."""
+
+    def __post_init__(self) -> None:
+        for field in ("targets", "feedforward"):
+            if isinstance(value := getattr(self, field), str):
+                object.__setattr__(self, field, (value,))
+        for pattern in self.feedforward:
+            try:
+                re.compile(pattern)
+            except re.error as problem:
+                raise SettingsError(f"method.feedforward {pattern!r} is no regular expression: {problem}") from None
+        if self.feedforward and not self.targets:
+            raise SettingsError("method.feedforward chooses among method.targets, which is empty; set both or neither")
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        if not self.targets:
+            outputs, inputs = sites.keys_values(), [last for _, last in sites.feedforwards()]
+        else:
+            names = sites.find(self.targets)
+            for target in self.feedforward:
+                if not any(_fits(target, name) for name in names):
+                    raise TargetError(
+                        f"feedforward {target!r} is none of the {len(names)} modules that targets selects"
+                    )
+            inputs = [name for name in names if any(_fits(target, name) for target in self.feedforward)]
+            outputs = dict.fromkeys((name for name in names if name not in inputs), 0)
+        for name, start in outputs.items():
+            yield name, ScaleOutput(sites.model.get_submodule(name), start)
+        for name in inputs:
+            yield name, ScaleInput(sites.model.get_submodule(name))
+
+    def to_peft(
+        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        tensors, inputs, outputs = dict(tensors), [], []
+        for name, _, delta in adapter.hosts():
+            if isinstance(delta, ScaleOutput):  # PEFT has a number for each output, so the queries' is one
+                key = self.peft_key(name, "ia3_l")
+                tensors[key] = F.pad(tensors[key], (0, 0, delta.start, 0), value=1.0)
+                outputs.append(name)
+            elif isinstance(delta, ScaleInput):
+                inputs.append(name)
+        flipped = any(weights.is_flipped(host) for _, host, _ in adapter.hosts())
+        return _peft_targets(sites, outputs, inputs) | {"fan_in_fan_out": flipped}, tensors
+
+    @classmethod
+    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
+        if config["peft_type"] != "IA3":
+            return None
+        targets, feedforward = config["target_modules"], config["feedforward_modules"]
+        if feedforward is None:
+            raise CheckpointError("adapter_config.json: feedforward_modules is null; list the modules, or none: []")
+        if not isinstance(feedforward, str):  # PEFT takes these for ends of names, without a dot before them
+            feedforward = "|".join(f".*{re.escape(end)}" for end in feedforward)
+        return cls(
+            targets=(targets,) if isinstance(targets, str) else tuple(targets),
+            feedforward=(f"(?:{feedforward})",) if feedforward else (),
+        )
+
+
+class ScaleOutput(WeightDelta):
+    """The outputs from `start` on are scaled."""
+
+    def __init__(self, host: Host, start: int):
+        super().__init__()
+        self.start = start
+        self.folds = ("weight",) if getattr(host, "bias", None) is None else ("weight", "bias")
+        self.ia3_l = nn.Parameter(torch.ones(weights.size(host)[0] - start, 1, device=weights.device(host)))
+
+    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        scale_O1 = F.pad(self.ia3_l, (0, 0, self.start, 0), value=1.0)
+        return {name: p * (scale_O1 if p.ndim == 2 else scale_O1.flatten()) for name, p in params.items()}
+
+    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+        return _scaled(h_BTO, F.pad(self.ia3_l.flatten() - 1, (self.start, 0)))
+
+
+class ScaleInput(WeightDelta):
+    def __init__(self, host: Host):
+        super().__init__()
+        self.ia3_l = nn.Parameter(torch.ones(1, weights.size(host)[1], device=weights.device(host)))
+
+    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"weight": params["weight"] * self.ia3_l}
+
+    def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
+        return _scaled(x_BTI, self.ia3_l.flatten() - 1)
+
+    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+        return h_BTO
+
+
+def _scaled(x: Tensor, change: Tensor) -> Tensor:
+    """x (1 + change), from the difference: in bfloat16 1.001 is 1."""
+    return torch.addcmul(x, x, change.to(x.dtype))
+
+
+def _fits(target: str, name: str) -> bool:
+    return sites_.ends_with(name, target) or re.fullmatch(target, name) is not None
+
+
+def _peft_targets(sites: Sites, outputs: list[str], inputs: list[str]) -> dict[str, Any]:
+    ends = [sites_.shortest_suffixes(sites.model, names) for names in (outputs, inputs)]
+    if any(isinstance(e, str) for e in ends) or any(name.endswith(tuple(ends[1])) for name in outputs):
+        whole = ["|".join(re.escape(name) for name in names) for names in (outputs + inputs, inputs)]
+        return {"target_modules": whole[0], "feedforward_modules": whole[1]}
+    return {"target_modules": [*ends[0], *ends[1]], "feedforward_modules": [*ends[1]]}

@@ -1,0 +1,142 @@
+"""Keys and values before those of the text, in any attention that goes through transformers' attention interface.
+
+An attention module looks its function up under a name in its configuration. For the time of one call another
+configuration stands in for it, whose name is that of `attend` here, which adds the keys and values, widens the mask and
+calls the function that the model would have called. Everything else stays the model's own: its masks are made as ever,
+and its cache holds the text alone, so nothing can be added twice.
+
+Shape suffixes: B batch, H key heads, P prefix, Q queries, T text, C channels of a head.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from ...core.delta import Args, Delta, Kwargs
+from ...core.weights import Host
+from ...errors import TargetError
+
+# Of the text's keys and values, (B, H, T, C): those that come before them, (H, P, C), if any.
+Earlier = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]
+
+_INTERFACE = "ALL_ATTENTION_FUNCTIONS"  # under this name every model of transformers knows the interface
+
+
+class StandIn:
+    """A configuration that is another one in all but the attention function."""
+
+    _attn_implementation = "inlay_earlier_keys"
+
+    def __init__(self, own: Any, earlier: Earlier):
+        self.own, self.earlier = own, earlier
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+
+class EarlierKeys(Delta):
+    """At an attention module: `earlier` says which keys and values come before the text's, `count` how many."""
+
+    count: int
+
+    def earlier(self, key_BHTC: Tensor, value_BHTC: Tensor) -> tuple[Tensor, Tensor] | None:
+        raise NotImplementedError
+
+    def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        host.config = StandIn(host.config, self.earlier)
+        if has_relative_positions(host):
+            host.compute_bias = partial(_bias_of_shifted_text, host.compute_bias, self.count)
+        return args, kwargs
+
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        self.release(host)
+        return result
+
+    def release(self, host: Host) -> None:
+        _restore(host)
+        host.__dict__.pop("compute_bias", None)
+
+
+def recorded(hosts: Sequence[Any], run: Callable[[], Any]) -> dict[Any, tuple[Tensor, Tensor]]:
+    """The keys and values, (B, H, T, C), of each host that `run` calls, in the order of the calls."""
+    found: dict[Any, tuple[Tensor, Tensor]] = {}
+    for host in hosts:
+        host.config = StandIn(host.config, partial(_record, found, host))
+    try:
+        run()
+    finally:
+        for host in hosts:
+            _restore(host)
+    return found
+
+
+def uses_interface(module: nn.Module) -> bool:
+    forward = inspect.unwrap(type(module).forward)
+    return _INTERFACE in forward.__code__.co_names and hasattr(module, "config")
+
+
+def has_relative_positions(module: Any) -> bool:
+    """Whether this is the attention of a T5 that computes the positions' part of the scores, for later layers too."""
+    return bool(getattr(module, "has_relative_attention_bias", False))
+
+
+def attend(
+    module: Any, query_BHQC: Tensor, key_BHTC: Tensor, value_BHTC: Tensor, mask: Tensor | None, **kwargs: Any
+) -> Any:
+    keys, values, config = [key_BHTC], [value_BHTC], module.config
+    while isinstance(config, StandIn):
+        if (more := config.earlier(key_BHTC, value_BHTC)) is not None:
+            key_HPC, value_HPC = more
+            keys.insert(0, key_HPC.expand(len(key_BHTC), -1, -1, -1))
+            values.insert(0, value_HPC.expand(len(value_BHTC), -1, -1, -1))
+        config = config.own
+    kind = config._attn_implementation
+    if kind not in ("eager", "sdpa"):
+        raise TargetError(
+            f"a prefix needs eager or sdpa attention, not {kind}; load the base with attn_implementation='sdpa'"
+        )
+    names = inspect.unwrap(type(module).forward).__globals__
+    function = names[_INTERFACE].get_interface(kind, names["eager_attention_forward"])
+    if len(keys) == 1:
+        return function(module, query_BHQC, key_BHTC, value_BHTC, mask, **kwargs)
+
+    key, value = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+    count = key.shape[2] - key_BHTC.shape[2]
+    causal = kwargs.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if mask is None and kind == "sdpa" and causal and query_BHQC.shape[2] > 1:  # else sdpa would hide the prefix's end
+        mask = query_BHQC.new_ones(1, 1, query_BHQC.shape[2], key_BHTC.shape[2], dtype=torch.bool).tril()
+    bias = kwargs.get("position_bias")
+    if bias is not None and bias.shape[-1] < key.shape[2]:  # without positions, as in cross-attention
+        kwargs = kwargs | {"position_bias": _widened(bias, key.shape[2] - bias.shape[-1])}
+    return function(module, query_BHQC, key, value, None if mask is None else _widened(mask, count), **kwargs)
+
+
+def _restore(host: Host) -> None:
+    while isinstance(host.config, StandIn):
+        host.config = host.config.own
+
+
+def _record(found: dict[Any, tuple[Tensor, Tensor]], host: nn.Module, key_BHTC: Tensor, value_BHTC: Tensor) -> None:
+    found[host] = key_BHTC, value_BHTC
+
+
+def _widened(mask: Tensor, count: int) -> Tensor:
+    """A mask, or what is added to the scores, with `count` keys more that everything sees."""
+    visible = torch.full((*mask.shape[:-1], count), mask.dtype == torch.bool, dtype=mask.dtype, device=mask.device)
+    return torch.cat([visible, mask], dim=-1)
+
+
+def _bias_of_shifted_text(
+    compute_bias: Callable[..., Tensor], count: int, queries: int, keys: int, past_seen_tokens: int = 0, **kwargs: Any
+) -> Tensor:
+    """T5's part of the scores with the prefix at the first positions and the text after it."""
+    return compute_bias(queries, keys + count, past_seen_tokens=past_seen_tokens + count, **kwargs)
+
+
+AttentionInterface.register(StandIn._attn_implementation, attend)

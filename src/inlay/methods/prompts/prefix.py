@@ -1,0 +1,159 @@
+"""Prefix tuning: P trained keys and values before those of the text, in every layer.   https://arxiv.org/abs/2101.00190
+
+    softmax(q [P_k; K]' / sqrt(C)) [P_v; V]
+
+P-tuning v2 is the same method (https://arxiv.org/abs/2110.07602). The text's positions start at P. No prefix is
+nothing: even zeros take their share of the softmax. It starts as what the base computes of P random tokens, so that a
+decoder starts as if its text came after theirs. With `projection` the prefix of all layers is W2 tanh(W1 E + b1) + b2,
+and E (P, N) and the two layers are trained.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ...core.adapter import Adapter, adapters, using
+from ...core.delta import Delta
+from ...core.method import Method
+from ...core.sites import Sites
+from ...errors import CheckpointError, SettingsError, TargetError
+from .attention import has_relative_positions, recorded, uses_interface
+from .positions import shifts
+from .prefix_table import Prefix, PrefixAtLayer, Projection
+from .virtual_tokens import VirtualTokens, transformers_of
+
+_OWN_TYPE = "INLAY_PREFIX"  # in an encoder-decoder, where PEFT has no prefix for each layer; see from_peft_tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixTuning(VirtualTokens):
+    name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
+    summary = "a few keys and values that come before the text's in every layer"
+    learning_rate = 5e-3
+    peft_type = "PREFIX_TUNING"
+    peft_fields = VirtualTokens.peft_fields | {
+        *("encoder_hidden_size", "prefix_projection", "init_weights", "everywhere")
+    }
+
+    projection: bool = False
+    """Train a small network that computes the prefix, instead of the prefix itself."""
+    hidden_size: int = 512
+    """Width of that network's hidden layer."""
+    everywhere: bool = False
+    """In an encoder-decoder, also before the encoder's keys and those that the decoder reads from it, as in the paper.
+    Otherwise in the decoder's self-attention only, as Hugging Face PEFT has it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size < 1:
+            raise SettingsError(f"method.hidden_size is {self.hidden_size}; it must be at least 1")
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        encoder, decoder = transformers_of(sites)
+        parts = [encoder] if decoder is None else [encoder, decoder] if self.everywhere else [decoder]
+        inside = {id(m) for part in parts for m in part.modules()}
+        names = {m: name for name, m in sites.modules() if id(m) in inside}
+        hosts = [m for m in names if uses_interface(m)]
+        if decoder is not None and not self.everywhere:
+            hosts = [
+                m for m in hosts if getattr(m, "is_causal", False)
+            ]  # which leaves out the attention to the encoder
+        shifted = list(shifts(((name, m) for m, name in names.items()), self.tokens))
+        if not shifted and not any(has_relative_positions(host) for host in hosts):
+            raise TargetError(f"it is not known where {type(sites.model).__name__} looks its positions up")
+
+        start = _start(sites, hosts, self.tokens)
+        for name, block in sites.blocks.items():
+            if id(block) in inside and not any(m in start for m in block.modules()):
+                raise TargetError(f"{name} has no attention that goes through transformers' attention interface")
+        if not (layers := list(start.values())):
+            raise TargetError(f"{type(sites.model).__name__} has no transformer blocks that could be recognised")
+        table = Projection(layers, self.hidden_size) if self.projection else Prefix(layers)
+        yield names[parts[-1]], table
+        for layer, host in enumerate(start):
+            yield names[host], PrefixAtLayer(table, layer, start[host])
+        yield from shifted
+
+    def to_peft(
+        self, adapter: Adapter, sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        layers = [delta for delta in adapter.deltas.values() if isinstance(delta, PrefixAtLayer)]
+        config: dict[str, Any] = {
+            "num_virtual_tokens": self.tokens,
+            "num_transformer_submodules": 1,
+            "token_dim": layers[0].width,
+            "num_layers": len(layers),
+            "num_attention_heads": layers[0].heads,
+        }
+        if self.projection:
+            config |= {"prefix_projection": True, "encoder_hidden_size": self.hidden_size}
+        if transformers_of(sites)[1] is not None:
+            config |= {"peft_type": _OWN_TYPE, "everywhere": self.everywhere}
+        return config, tensors
+
+    @classmethod
+    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
+        if config["peft_type"] not in (cls.peft_type, _OWN_TYPE):
+            return None
+        return cls(
+            tokens=config["num_virtual_tokens"],
+            projection=bool(config.get("prefix_projection")),
+            hidden_size=config["encoder_hidden_size"] if config.get("prefix_projection") else cls.hidden_size,
+            everywhere=config.get("everywhere", False),
+        )
+
+    def of_tensors(self, tensors: dict[str, Tensor]) -> Method:
+        # PEFT keeps of a projection its result alone, which is a prefix like any other.
+        if any("projection" in key for key in tensors):
+            return self
+        return replace(self, projection=False, hidden_size=PrefixTuning.hidden_size)
+
+    def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        table = tensors.get("prompt_embeddings")
+        seq2seq = config.get("task_type") == "SEQ_2_SEQ_LM"
+        if table is None or config["peft_type"] == _OWN_TYPE:
+            return tensors
+        if (config.get("num_transformer_submodules") or 1 + seq2seq) == 1:
+            return tensors
+        # PEFT deals an encoder-decoder's table out in fours, of which the decoder's layer takes the first two: layer l
+        # of L gets the keys and values meant for layer 2l, counted round. With an even L half of the table is unused.
+        if not isinstance(layers := config.get("num_layers"), int) or table.shape[1] % layers:
+            raise CheckpointError(
+                f"adapter_config.json: num_layers is {layers!r}; the table has {table.shape[1]} columns"
+            )
+        parts = table.unflatten(1, (layers, -1))
+        dealt = [2 * layer % layers for layer in range(layers)]
+        return tensors | {"prompt_embeddings": parts[:, dealt].flatten(1)}
+
+
+@torch.no_grad()
+def _start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[Tensor, Tensor]]:
+    """Keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
+    reader, decoder = transformers_of(sites)
+
+    def run() -> None:
+        with using(sites.model) if adapters(sites.model) else nullcontext():
+            read_BTD = reader(inputs_embeds=_random_embeddings(reader, count))[0]
+            if decoder is not None:
+                decoder(inputs_embeds=_random_embeddings(decoder, count), encoder_hidden_states=read_BTD)
+
+    training = [m for m in sites.model.modules() if m.training]
+    sites.model.eval()  # no dropout, no checkpointing
+    try:
+        kept = recorded(hosts, run)
+    finally:
+        for m in training:
+            m.training = True
+    found = {host: (key[0].float(), value[0].float()) for host, (key, value) in kept.items()}
+    if len(shapes := {tuple(t.shape) for pair in found.values() for t in pair}) > 1:
+        raise TargetError(f"the keys and values of {type(sites.model).__name__} differ in shape: {sorted(shapes)}")
+    return found
+
+
+def _random_embeddings(transformer: Any, count: int) -> Tensor:
+    embedding = transformer.get_input_embeddings()
+    return embedding(torch.randint(len(embedding.weight), (1, count), device=embedding.weight.device))

@@ -1,0 +1,64 @@
+"""What the methods of virtual tokens share: how many there are, and how Hugging Face PEFT keeps them in a file."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ...core.method import Method
+from ...core.sites import Sites
+from ...errors import SettingsError, TargetError
+
+
+@dataclass(frozen=True, kw_only=True)
+class VirtualTokens(Method):
+    family = "prompt"
+    peft_reads = True
+    peft_fields = frozenset(
+        {"num_virtual_tokens", "num_transformer_submodules", "token_dim", "num_layers", "num_attention_heads"}
+    )
+    peft_head_prefix = "base_model."
+    peft_bare: ClassVar[tuple[str, ...]] = ("prompt_embeddings",)  # tensors whose key is their name alone
+
+    tokens: int = 20
+    """Number of virtual tokens."""
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise SettingsError(f"method.tokens is {self.tokens}; it must be at least 1")
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.tokens
+
+    def peft_key(self, host: str, parameter: str) -> str:
+        return parameter if parameter in self.peft_bare else f"{self.peft_head_prefix}{host}.{parameter}"
+
+    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        config = sites.model.config
+        return {
+            "num_virtual_tokens": self.tokens,
+            "num_transformer_submodules": 1,
+            # which is not every model's hidden_size
+            "token_dim": transformers_of(sites)[0].get_input_embeddings().weight.shape[1],
+            "num_layers": getattr(config, "num_hidden_layers", None),
+            "num_attention_heads": getattr(config, "num_attention_heads", None),
+        }
+
+    def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        # PEFT keeps a second prompt for an encoder-decoder's decoder, which its forward never reads.
+        prompt = tensors.get("prompt_embeddings")
+        if prompt is None or (config.get("num_transformer_submodules") or 1) == 1:
+            return tensors
+        return tensors | {"prompt_embeddings": prompt[: self.tokens]}
+
+
+def transformers_of(sites: Sites) -> tuple[Any, Any]:
+    """The transformer that reads the input, and the decoder that reads its result, if there is one."""
+    model = sites.model
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if not hasattr(model, "config") or getattr(getattr(embeddings, "weight", None), "ndim", 0) != 2:
+        raise TargetError(f"{type(model).__name__} has no token embeddings that a prompt could join")
+    if model.config.is_encoder_decoder:
+        return model.get_encoder(), model.get_decoder()
+    return model.get_decoder(), None  # an encoder too; not base_model, whose forward some models go past

@@ -1,0 +1,101 @@
+"""LoKr: W + s W1 (x) W2, a Kronecker product, with s = alpha / rank.
+https://arxiv.org/abs/2309.14859 (LyCORIS), https://arxiv.org/abs/2212.10650 (KronA)
+
+O = L K and I = M N, each split into the two factors that are nearest to its root. W1 is (L, M); W2 is (K, N), or a
+product of (K, R) and (R, N) where that is smaller. The product itself is never formed: with x laid out as X (M, N), the
+change is W1 X W2', (L, K), and the thin side of W2 is multiplied first. W1 starts as zero.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...core import weights
+from ...core.sites import Sites
+from ...core.weights import Host
+from ...errors import SettingsError
+from .lycoris import Lycoris, Product, uniform, zeros
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoKr(Lycoris):
+    name, family, paper = "lokr", "reparameterized", "https://arxiv.org/abs/2309.14859"
+    summary = "two small matrices beside each weight, whose Kronecker product is added to it"
+    learning_rate = 5e-3
+    peft_type = "LOKR"
+    # rank_dropout_scale: whether the rows that rank dropout leaves are scaled up, in training. Here they always are.
+    peft_fields = Lycoris.peft_fields | {"decompose_both", "decompose_factor", "rank_dropout_scale"}
+
+    decompose_both: bool = False
+    """Make the first matrix a product of rank `rank` too, where that is smaller."""
+    factor: int = -1
+    """Size of the first matrix: each side has this many rows or columns if the layer's size can be divided so, else at
+    most this many. -1: as near to the root of the layer's size as can be."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor != -1 and self.factor < 1:
+            raise SettingsError(f"method.factor is {self.factor}; it must be at least 1, or -1 for the root")
+
+    def delta(self, host: Host, rank: int) -> Product:
+        return KroneckerProduct(host, rank, self.decompose_both, self.factor)
+
+    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().peft_config(sites, hosts) | {
+            "decompose_both": self.decompose_both,
+            "decompose_factor": self.factor,
+            "rank_dropout_scale": True,
+        }
+
+    @classmethod
+    def more_from_peft(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return {"decompose_both": config.get("decompose_both", False), "factor": config.get("decompose_factor", -1)}
+
+
+class KroneckerProduct(Product):
+    def __init__(self, host: Host, rank: int, decompose_both: bool, factor: int):
+        super().__init__()
+        out_features, in_features = weights.size(host)
+        device = weights.device(host)
+        (rows_1, rows_2), (columns_1, columns_2) = split(out_features, factor), split(in_features, factor)
+        self.shape = (columns_1, columns_2)
+        if decompose_both and rank < max(rows_1, columns_1) / 2:
+            self.lokr_w1_a = zeros(rows_1, rank, device)
+            self.lokr_w1_b = uniform(rank, columns_1, device)
+        else:
+            self.lokr_w1 = zeros(rows_1, columns_1, device)
+        self.is_low_rank = rank < max(rows_2, columns_2) / 2
+        if self.is_low_rank:
+            self.lokr_w2_a = uniform(rows_2, rank, device)
+            self.lokr_w2_b = uniform(rank, columns_2, device)
+        else:
+            self.lokr_w2 = uniform(rows_2, columns_2, device)
+
+    def first(self) -> Tensor:
+        return self.scale * (self.lokr_w1 if hasattr(self, "lokr_w1") else self.lokr_w1_a @ self.lokr_w1_b)
+
+    def change(self) -> Tensor:
+        second_KN = self.lokr_w2_a @ self.lokr_w2_b if self.is_low_rank else self.lokr_w2
+        return torch.kron(self.first(), second_KN)
+
+    def changed(self, x_BTI: Tensor) -> Tensor:
+        dtype = x_BTI.dtype
+        thin = self.lokr_w2_b if self.is_low_rank else self.lokr_w2
+        z_BTMR = F.linear(x_BTI.unflatten(-1, self.shape), thin.to(dtype))
+        z_BTLR = F.linear(z_BTMR.transpose(-1, -2), self.first().to(dtype)).transpose(-1, -2)
+        if self.is_low_rank:
+            z_BTLR = F.linear(z_BTLR, self.lokr_w2_a.to(dtype))
+        return z_BTLR.flatten(-2)
+
+
+def split(size: int, factor: int = -1) -> tuple[int, int]:
+    """`size` as a product, by Hugging Face PEFT's rule: `factor` first if it divides the size; else the smaller first,
+    the nearest to the root that is no greater than `factor` (-1: any). A prime is 1 times itself."""
+    if factor > 0 and size % factor == 0:
+        return factor, size // factor
+    most = size if factor == -1 else factor
+    small = max(d for d in range(1, int(size**0.5) + 1) if size % d == 0 and d <= most)
+    return small, size // small

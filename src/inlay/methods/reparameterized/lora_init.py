@@ -1,0 +1,91 @@
+"""Where the factors of LoRA start, from the weight W (O, I) of a linear host: A (R, I) and B (O, R).
+
+kaiming      A is U(-1/sqrt(I), 1/sqrt(I)), B zero
+gaussian     A is normal with deviation 1/R, B zero
+orthogonal   A and B are normal in orthogonal halves of the rank's space: neither is zero, but B A is
+pissa        s B A is the best approximation of W of rank R   https://arxiv.org/abs/2404.02948
+olora        B and A are the first columns of Q and rows of R in W = Q R   https://arxiv.org/abs/2406.01775
+eva          as kaiming, until data is seen: see eva.py
+
+The published forms of pissa and olora take the start out of the base, W - s B0 A0. Here the base keeps its bits and the
+adapter takes its own start away: W + s (B A - B0 A0), which is W exactly as long as nothing is trained.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...core import weights
+from ...core.weights import Host
+
+Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva"]
+TAKEN_AWAY = ("pissa", "olora")  # s B0 A0 is not zero
+
+_EXACT = 256  # up to this size, or for a larger part of the spectrum, all of it is as quick
+_PASSES = 64
+_SETTLED = 1e-5  # relative change of every wanted singular value in a pass
+
+
+@torch.no_grad()
+def start(initialization: Initialization, host: Host, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """A and B in float32, on the host's device; the host is only read."""
+    device = weights.device(host)
+    out_features, in_features = weights.size(host)
+    if initialization in TAKEN_AWAY and device.type != "meta":
+        weight_OI = weights.read(host)["weight"].float()
+        return pissa(weight_OI, rank, scale) if initialization == "pissa" else olora(weight_OI, rank)
+    if initialization == "orthogonal":
+        return orthogonal(in_features, out_features, rank, device)
+    a_RI = torch.empty(rank, in_features, device=device)
+    if initialization == "gaussian":
+        a_RI.normal_(std=1 / rank)
+    else:
+        a_RI.uniform_(-1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
+    return a_RI, torch.zeros(out_features, rank, device=device)
+
+
+def pissa(weight_OI: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    u_OR, values_R, v_RI = top_singular(weight_OI, rank)
+    root_R = (values_R / scale).sqrt()
+    return root_R[:, None] * v_RI, u_OR * root_R
+
+
+def olora(weight_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The first R columns of Q depend on the first R columns of W alone, and the rows of R are Q' W."""
+    q_OR = torch.linalg.qr(weight_OI[:, :rank]).Q
+    return q_OR.T @ weight_OI, q_OR.contiguous()
+
+
+def orthogonal(in_features: int, out_features: int, rank: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    q_RR = torch.linalg.qr(torch.randn(rank, rank, device=device)).Q
+    a_RI = q_RR[0::2].T @ torch.randn(rank // 2, in_features, device=device) / 10
+    b_OR = torch.randn(out_features, rank // 2, device=device) @ q_RR[1::2] / 10
+    return a_RI, b_OR
+
+
+def top_singular(matrix_NI: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` largest singular values with their vectors: U (N, R), values (R,), V' (R, I).
+
+    Of a large matrix they come from subspace iteration, which leaves the random state alone and starts from the same
+    directions every time; directions whose values are nearly equal may be mixed with each other.
+    """
+    size = 2 * count + 8
+    if min(matrix_NI.shape) <= max(_EXACT, 2 * size):
+        u, values, v = torch.linalg.svd(matrix_NI, full_matrices=False)
+        return u[:, :count], values[:count], v[:count]
+    generator = torch.Generator(matrix_NI.device).manual_seed(0)
+    basis_IS = torch.randn(matrix_NI.shape[1], size, device=matrix_NI.device, generator=generator)
+    left_NS = torch.linalg.qr(matrix_NI @ basis_IS).Q
+    basis_IS, small_SS = torch.linalg.qr(matrix_NI.T @ left_NS)
+    values = torch.linalg.svdvals(small_SS)[:count]
+    for _ in range(_PASSES):
+        before = values
+        left_NS = torch.linalg.qr(matrix_NI @ basis_IS).Q
+        basis_IS, small_SS = torch.linalg.qr(matrix_NI.T @ left_NS)
+        values = torch.linalg.svdvals(small_SS)[:count]
+        if ((values - before).abs() <= _SETTLED * values).all():
+            break
+    u_SS, values, v_SS = torch.linalg.svd(small_SS.T)  # the matrix is nearly left small' basis'
+    return left_NS @ u_SS[:, :count], values[:count], v_SS[:count] @ basis_IS.T

@@ -1,0 +1,170 @@
+"""OFT: x R before the layer, with R orthogonal and block-diagonal; so W R', with the angles between rows of W kept.
+https://arxiv.org/abs/2306.07280, and https://arxiv.org/abs/2506.19847 for rotating x instead of W
+
+A block R = (I - Q)(I + Q)^-1 (Cayley) of a skew-symmetric Q, whose upper triangle is what is trained; zero is no turn.
+With `neumann` it is PEFT's series instead, which needs no inverse: I + 2 Q + 2 Q^2 + ... + Q^(terms-1). That is R with
+the opposite turn, and no rotation any more once Q is large. Here x (R - I) is computed and added to x, so that a small
+turn is not rounded away beside the ones of the diagonal.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ...core import weights
+from ...core.delta import Delta, WeightDelta
+from ...core.sites import Sites
+from ...core.weights import Host
+from ...errors import CheckpointError, SettingsError, TargetError
+from .on_linear import OnLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class OFT(OnLinear):
+    name, family, paper = "oft", "reparameterized", "https://arxiv.org/abs/2306.07280"
+    summary = "a rotation of each layer's input, block by block"
+    learning_rate = 5e-4
+    peft_type = "OFT"
+    peft_reads = True
+    peft_names = {"oft_R": "oft_R.weight"}
+    peft_fields = frozenset(
+        {
+            *("r", "oft_block_size", "block_share", "module_dropout"),
+            *("use_cayley_neumann", "num_cayley_neumann_terms"),
+            *("init_weights", "fan_in_fan_out"),
+            "eps",  # of coft, which is refused
+        }
+    )
+
+    block_size: int = 32
+    """Inputs that are rotated among each other; the nearest size that divides a layer's inputs is taken."""
+    blocks: int | None = None
+    """A number of blocks for each layer, likewise the nearest, in place of their size."""
+    block_share: bool = False
+    """Use one rotation for all blocks of a layer."""
+    neumann: bool = False
+    """Compute the rotation by a series (PEFT's use_cayley_neumann): cheaper, and exact for small turns only."""
+    neumann_terms: int = 5
+    """Terms of that series, one power each."""
+    dropout: float = 0.0
+    """Probability with which a block's rotation is left out in training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.block_size < 2:
+            raise SettingsError(f"method.block_size is {self.block_size}; it must be at least 2")
+        if self.blocks is not None and self.blocks < 1:
+            raise SettingsError(f"method.blocks is {self.blocks}; it must be at least 1")
+        if self.neumann_terms < 4:
+            raise SettingsError(f"method.neumann_terms is {self.neumann_terms}; it must be at least 4")
+        if not 0 <= self.dropout < 1:
+            raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        for name in sites.find(self.targets):
+            host = sites.model.get_submodule(name)
+            in_features = weights.size(host)[1]
+            size = in_features // _nearest_divisor(in_features, self.blocks) if self.blocks else self.block_size
+            size = _nearest_divisor(in_features, size)
+            if size == 1:
+                wanted = f"blocks {self.blocks}" if self.blocks else f"block_size {self.block_size}"
+                raise TargetError(
+                    f"{name} has {in_features} inputs, which method.{wanted} would cut into blocks of 1, where nothing "
+                    "turns; choose another or leave it out of method.targets"
+                )
+            yield name, Rotation(host, size, self)
+
+    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().peft_config(sites, hosts) | {
+            "r": self.blocks or 0,
+            "oft_block_size": 0 if self.blocks else self.block_size,
+            "block_share": self.block_share,
+            "use_cayley_neumann": self.neumann,
+            "num_cayley_neumann_terms": self.neumann_terms,
+            "module_dropout": self.dropout,
+            "coft": False,
+            "bias": "none",
+        }
+
+    @classmethod
+    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
+        if config["peft_type"] != "OFT":
+            return None
+        neumann, version = config.get("use_cayley_neumann", True), str(config.get("peft_version") or "0")
+        if neumann and tuple(int(n) for n in version.partition("@")[0].split(".")[:2]) < (0, 18):
+            raise CheckpointError(
+                f"adapter_config.json: use_cayley_neumann with peft_version {config.get('peft_version')}; before 0.18 "
+                "that was another series, so its outputs would be wrong. Train the adapter again"
+            )
+        size, blocks = config["oft_block_size"], config.get("r") or None
+        return cls(
+            **({"block_size": size} if size else {}),
+            **({"neumann_terms": _terms(config.get("num_cayley_neumann_terms", 5))} if neumann else {}),
+            blocks=blocks,
+            block_share=config.get("block_share", False),
+            neumann=neumann,
+            dropout=config.get("module_dropout", 0.0),
+            targets=cls.peft_targets(config),
+        )
+
+
+class Rotation(WeightDelta):
+    """Shape suffixes: N blocks, K their size."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, host: Host, size: int, method: OFT):
+        super().__init__()
+        device = weights.device(host)
+        self.size, self.blocks = size, weights.size(host)[1] // size
+        self.terms = method.neumann_terms if method.neumann else 0
+        self.dropout = method.dropout
+        stored = 1 if method.block_share else self.blocks
+        self.oft_R = nn.Parameter(torch.zeros(stored, size * (size - 1) // 2, device=device))
+        rows, columns = torch.triu_indices(size, size, 1, device=device)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("columns", columns, persistent=False)
+
+    def turn(self) -> Tensor:
+        """R - I for every block, (N, K, K)."""
+        upper_NKK = self.oft_R.new_zeros(len(self.oft_R), self.size, self.size)
+        upper_NKK[:, self.rows, self.columns] = self.oft_R
+        q_NKK = upper_NKK - upper_NKK.mT
+        if not self.terms:
+            eye_KK = torch.eye(self.size, dtype=q_NKK.dtype, device=q_NKK.device)
+            # I + Q always has an inverse; a check would make a GPU wait.
+            turn_NKK = torch.linalg.solve_ex(eye_KK + q_NKK, -2 * q_NKK, left=False)[0]
+        else:
+            power_NKK, turn_NKK = q_NKK, 2 * q_NKK
+            for exponent in range(2, self.terms):
+                power_NKK = power_NKK @ q_NKK
+                turn_NKK = turn_NKK + (1 if exponent == self.terms - 1 else 2) * power_NKK
+        return turn_NKK.expand(self.blocks, -1, -1)
+
+    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        weight_ONK = params["weight"].unflatten(1, (self.blocks, self.size))
+        return {"weight": (weight_ONK + torch.einsum("onk,njk->onj", weight_ONK, self.turn())).flatten(1)}
+
+    def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
+        turn_NKK = self.turn()
+        if self.training and self.dropout:
+            kept_N = torch.rand(self.blocks, device=turn_NKK.device) >= self.dropout
+            turn_NKK = turn_NKK * kept_N[:, None, None]
+        x_BTNK = x_BTI.unflatten(-1, (self.blocks, self.size))
+        return x_BTI + torch.einsum("...nk,nkj->...nj", x_BTNK, turn_NKK.to(x_BTI.dtype)).flatten(-2)
+
+    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+        return h_BTO
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    """As Hugging Face PEFT adjusts a size: of two that are as near, the smaller."""
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d))
+
+
+def _terms(in_config: int) -> int:
+    return 4 if in_config == 3 else in_config  # PEFT's series has no term fewer than with 4

@@ -1,0 +1,28 @@
+"""Settings by module, as Hugging Face PEFT reads rank_pattern and alpha_pattern."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...errors import TargetError
+
+
+def first_fit(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
+    """The value of the first pattern that fits the module `name`."""
+    return next((value for pattern, value in patterns.items() if _fits(pattern, name)), default)
+
+
+def whole(name: str) -> str:
+    """A pattern that fits the module `name` alone."""
+    return f"^{re.escape(name)}"
+
+
+def check_patterns(patterns: Iterable[str], names: list[str]) -> None:
+    """Raises TargetError if a pattern fits none of the modules `names`."""
+    for pattern in patterns:
+        if not any(_fits(pattern, name) for name in names):
+            raise TargetError(f"pattern {pattern!r} fits none of the {len(names)} modules that targets selects")
+
+
+def _fits(pattern: str, name: str) -> bool:
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None

@@ -1,0 +1,49 @@
+"""Norm tuning: train the weight g and the bias b of every normalization, y = g x / |x| + b.
+
+https://arxiv.org/abs/2312.11420
+
+The weights are trained in float32 beside the base: a step of 1e-4 from a weight of 1 is lost in bfloat16, where nothing
+would ever change. Checkpoints hold the new weights themselves, as in Hugging Face PEFT.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ...core import sites as sites_
+from ...core.delta import Delta
+from ...core.method import Method
+from ...core.replacement import Replacement
+from ...core.sites import Sites
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormTuning(Method):
+    name, family, paper = "norm", "selective", "https://arxiv.org/abs/2312.11420"
+    summary = "the weight and bias of every normalization"
+    learning_rate = 1e-3
+    peft_type = "LN_TUNING"
+    peft_reads = True
+    peft_names = {"weight": "ln_tuning_layers.weight", "bias": "ln_tuning_layers.bias"}
+
+    targets: tuple[str, ...] = ("norms",)
+    """Which normalizations: norms (all of them), ends of module names, or patterns of whole names (regex)."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.targets, str):
+            object.__setattr__(self, "targets", (self.targets,))
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        for name in sites.find(self.targets, hosts=sites_.is_norm):
+            host = sites.model.get_submodule(name)
+            yield name, Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
+
+    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return {"target_modules": sites_.shortest_suffixes(sites.model, hosts)}
+
+    @classmethod
+    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
+        if config["peft_type"] != "LN_TUNING":
+            return None
+        targets = config["target_modules"]
+        return cls(targets=(targets,) if isinstance(targets, str) else tuple(targets))
