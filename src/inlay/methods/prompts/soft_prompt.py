@@ -22,7 +22,7 @@ from .virtual_tokens import transformers_of
 
 
 class SoftPrompt(Delta):
-    """`prompt` says what the vectors are. With `keep` their positions stay in the result, for a decoder to attend to."""
+    """`prompt` says what the vectors are. With `keep` their positions stay in the result, for a decoder to see."""
 
     def __init__(self, count: int, keep: bool):
         super().__init__()

@@ -1,7 +1,7 @@
 """DoRA, weight-decomposed: W' = (m / |V|) V with V = W + s B A, row by row.   https://arxiv.org/abs/2402.09353
 
 LoRA changes the direction of each row of W, and m (O,), which starts as |W|, its length. Another method of this name
-drops ranks while it trains: see dynamic_rank.py. In the gradient |V| is a constant, as in section 4.3 of the paper.
+drops ranks while it trains. In the gradient |V| is a constant, as in section 4.3 of the paper.
 With g = m / |V| and x~ the input after dropout, the output is
 
     y = h + (g - 1) (x~ W') + g s x~ A' B'
