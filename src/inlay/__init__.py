@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .methods.full import Full
     from .methods.prompts.prefix import PrefixTuning
     from .methods.prompts.prompt import PromptTuning
+    from .methods.reparameterized.adalora import AdaLoRA
     from .methods.reparameterized.dora import DoRA
+    from .methods.reparameterized.dynamic_rank import DynamicRank
     from .methods.reparameterized.loha import LoHa
     from .methods.reparameterized.lokr import LoKr
     from .methods.reparameterized.lora import LoRA
@@ -37,10 +39,12 @@ __all__ = [
     "IA3",
     "METHODS",
     "OFT",
+    "AdaLoRA",
     "Adapter",
     "BitFit",
     "Delta",
     "DoRA",
+    "DynamicRank",
     "Full",
     "Houlsby",
     "InlayError",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 from torch import Tensor
 
 import inlay
@@ -74,3 +75,24 @@ def test_a_penalty_changes_the_training(weight: float, tiny_bert: str, reviews_f
         return train(asked)["metrics"]["tuned"]["loss"]
 
     assert (run(Decaying(rank=4), "a") == run(inlay.LoRA(rank=4), "b")) == (weight == 0)
+
+
+@pytest.mark.parametrize("name", ["adalora", "dynamic-rank"])
+def test_a_run_that_would_stop_early_still_ends_at_its_budget(
+    name: str, tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    method = inlay.METHODS[name](initial_rank=4, target_rank=2, interval=1)
+    asked = RunSettings(
+        model=tiny_bert,
+        data=DataSettings(path=reviews_folder),
+        method=method,
+        out=str(tmp_path / "r"),
+        epochs=4,
+        learning_rate=1e-7,
+        patience=2,
+        dtype="float32",
+    )
+    summary = train(asked)
+    saved = load_file(tmp_path / "r" / "adapter" / "adapter_model.safetensors")
+    assert summary["steps"] < 32
+    assert sum(len(tensor) for key, tensor in saved.items() if ".lora_A" in key) == 2 * 13  # linear layers of the base

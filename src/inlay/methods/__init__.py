@@ -6,7 +6,9 @@ from .additive.ia3 import IA3
 from .full import Full
 from .prompts.prefix import PrefixTuning
 from .prompts.prompt import PromptTuning
+from .reparameterized.adalora import AdaLoRA
 from .reparameterized.dora import DoRA
+from .reparameterized.dynamic_rank import DynamicRank
 from .reparameterized.loha import LoHa
 from .reparameterized.lokr import LoKr
 from .reparameterized.lora import LoRA
@@ -27,6 +29,8 @@ METHODS: dict[str, type[Method]] = {
         IA3,
         LoRA,
         DoRA,
+        AdaLoRA,
+        DynamicRank,
         LoHa,
         LoKr,
         VeRA,

@@ -111,6 +111,8 @@ def fit(
 
         if step in plan.evaluate_after:
             scores = evaluate(step)
+            if not method.settled(step, plan.steps):
+                continue
             if scores.better_than(best):
                 best, best_step, without_better = scores, step, 0
                 best_state = {name: p.detach().to("cpu", copy=True) for name, p in adapter.named_parameters()}

@@ -155,7 +155,8 @@ class _Run:
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
         scores, _ = evaluate(self.adapter.model, self.run.tokenizer, self.run.tokens["valid"])
-        better = scores.better_than(self.tuned)
+        settled = self.run.settings.method.settled(step, self.run.plan.steps)
+        better = settled and scores.better_than(self.tuned)
         self._record_evaluation(step, scores, better)
         if better:
             self.tuned, self.best_step = scores, step

@@ -1,0 +1,51 @@
+"""A change that is a sum of single-rank components, W + s Σ e_i b_i a_i', some of which are dropped while it trains."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ...core import weights
+from ...core.weights import Host
+from .lora import LowRank
+
+if TYPE_CHECKING:
+    from ...core.adapter import Adapter
+
+
+class Components(LowRank):
+    """LoRA's factors with a coefficient for each component. What is not `kept` counts for nothing, whatever its value.
+
+    The coefficient is part of the first factor, so a component costs on a forward pass what one of LoRA's does.
+    """
+
+    kept: Tensor
+
+    def __init__(self, host: Host, rank: int, scale: float, dropout: float):
+        super().__init__(host, rank, 1.0, dropout)
+        device = weights.device(host)
+        self.component_scale = scale
+        self.coefficient = nn.Parameter(torch.zeros(rank, 1, device=device))
+        self.register_buffer("kept", torch.ones(rank, 1, dtype=torch.bool, device=device))
+        self.averages: dict[str, Tensor] = {}  # what a method's scores remember between steps; no checkpoint needs it
+        self.settled = False  # no more components will be dropped
+
+    def average(self, name: str, now: Tensor, beta: float) -> Tensor:
+        """The running average under this name, begun at zero, with `now` as its newest value."""
+        if name not in self.averages:
+            self.averages[name] = torch.zeros_like(now)
+        return self.averages[name].lerp_(now, 1 - beta)
+
+    def strength(self) -> Tensor:
+        return self.component_scale * self.coefficient * self.kept
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return self.strength() * self.lora_A, self.lora_B
+
+
+def components(adapter: "Adapter") -> Iterator[tuple[str, Components]]:
+    """The adapter's hosts of this kind: all but the heads."""
+    for host, delta in adapter.deltas.items():
+        if isinstance(delta, Components):
+            yield host, delta

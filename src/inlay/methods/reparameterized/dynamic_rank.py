@@ -1,0 +1,106 @@
+"""DoRA of Mao et al., dynamic rank: W + s Σ c_i b_i a_i', a rank for each layer.   https://arxiv.org/abs/2405.17357
+
+Not the weight-decomposed DoRA of Liu et al., which has the same name. c starts as zero, a and b as U(-sqrt(6/n),
+sqrt(6/n)) with n the inputs and the initial rank; s = alpha / initial rank.
+
+A component matters by its share of its layer's change, |c_i b_i a_i'| / |Σ c_j b_j a_j'|, averaged over the steps. The
+norms come from the thin factors: |Σ c_j b_j a_j'|^2 = Σ c_i c_j (A A')_ij (B' B)_ij. The budget of components falls as
+a cubic, slow first, and those with the smallest shares of all layers lose their c. Until then the loss gets dispersion
+times the mean variance within the vectors a_i and b_i, so that no single entry dominates one.
+
+As in the authors' code, where their paper differs (its equation 9, and twice this dispersion). Unlike it, none is
+dropped when the budget says none, and equal shares do not make it drop more.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from ...core.sites import Sites
+from ...errors import SettingsError
+from .components import Components, components
+from .lora import LoRA
+from .patterns import whole
+from .rank_budget import RankBudget, slow_first
+
+if TYPE_CHECKING:
+    from ...core.adapter import Adapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicRank(RankBudget):
+    name, family, paper = "dynamic-rank", "reparameterized", "https://arxiv.org/abs/2405.17357"
+    summary = "LoRA as a sum of weighted components, of which the layers keep those with a large share of their change"
+    learning_rate = 5e-3
+    peft_type = "LORA"  # what is saved is a LoRA, and is read as one
+    peft_reads = True
+    peft_names = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
+    schedule = staticmethod(slow_first)
+
+    alpha: float = 16.0
+    """Strength: the change is scaled by alpha / initial rank."""
+    beta: float = 0.9
+    """Share of the old average in that of a component's share of the change."""
+    dispersion: float = 0.3
+    """Weight in the loss of the variance within the components' vectors."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta < 1:
+            raise SettingsError(f"method.beta is {self.beta}; it must be at least 0 and below 1")
+        if self.dispersion < 0:
+            raise SettingsError(f"method.dispersion is {self.dispersion}; it must be at least 0")
+
+    def component_scale(self) -> float:
+        return self.alpha / self.initial_rank
+
+    def start(self, delta: Components) -> None:
+        for p in (delta.lora_A, delta.lora_B):
+            bound = math.sqrt(6 / p.shape[1])
+            torch.nn.init.uniform_(p, -bound, bound)
+
+    def score(self, delta: Components) -> Tensor:
+        c_R = (delta.coefficient * delta.kept)[:, 0]
+        gram_RR = (delta.lora_A @ delta.lora_A.T) * (delta.lora_B.T @ delta.lora_B)
+        own_R = c_R.abs() * gram_RR.diagonal().sqrt()
+        whole = (c_R @ gram_RR @ c_R).clamp(min=0).sqrt()  # rounding may leave a sum that cancels out below zero
+        return delta.average("share", own_R / (whole + 1e-8), self.beta)
+
+    def penalty(self, adapter: "Adapter") -> Tensor | None:
+        deltas = [delta for _, delta in components(adapter)]
+        if not self.dispersion or deltas[0].settled:
+            return None
+        variances = [_variance(p_RN) for delta in deltas for p_RN in (delta.lora_A, delta.lora_B.T)]
+        return self.dispersion * torch.cat(variances).mean()
+
+    def to_peft(
+        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """A LoRA of scale 1: the scale and the coefficients are in its first factor, and what is gone is left out."""
+        tensors = dict(tensors)
+        ranks: dict[str, int] = {}
+        for host, delta in components(adapter):
+            kept, (a_RI, b_OR) = delta.kept[:, 0].nonzero()[:, 0], delta.factors()
+            for name in ("lora_A", "lora_B", "coefficient", "kept"):
+                del tensors[self.peft_key(host, name)]
+            if len(kept):
+                ranks[host] = len(kept)
+                tensors[self.peft_key(host, "lora_A")] = a_RI.detach()[kept]
+                tensors[self.peft_key(host, "lora_B")] = b_OR.detach()[:, kept]
+        largest = max(ranks.values())
+        # A whole name as a pattern; alpha equals the rank everywhere, even for a reader that knows of no patterns.
+        others = {whole(host): rank for host, rank in ranks.items() if rank != largest}
+        alphas = {pattern: float(rank) for pattern, rank in others.items()}
+        lora = LoRA(rank=largest, alpha=largest, dropout=self.dropout, rank_pattern=others, alpha_pattern=alphas)
+        return lora.peft_config(sites, list(ranks)), tensors
+
+    @classmethod
+    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
+        return None
+
+
+def _variance(p_RN: Tensor) -> Tensor:
+    return p_RN.var(1, correction=min(1, p_RN.shape[1] - 1))  # the unbiased one, but of a single entry
