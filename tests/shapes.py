@@ -131,18 +131,23 @@ def logits(model: nn.Module, shape: Shape, **changes: Any) -> Tensor:
     return model(**inputs).logits
 
 
+NEEDED: dict[str, dict[str, Any]] = {"pattern": {"include": (r".*\.1\..*",)}}
+"""The settings of methods that cannot do without."""
+
+
 def method(name: str, shape: Shape) -> Any:
     """The method with its defaults, but for the models' small size and for Llama and T5, which have no biases."""
     small: dict[str, Any] = {
         "houlsby": {"size": 8},
         "last-layers": {"layers": 1},
-        "pattern": {"include": (r".*\.1\..*",)},
         "pfeiffer": {"reduction_factor": 2},
+        "multitask-prompt": {"tokens": 5},
+        "p-tuning": {"tokens": 5, "hidden_size": 8},
         "prefix": {"tokens": 5},
         "prompt": {"tokens": 5},
     }
     missing = {"bitfit": {"add_missing": shape.name in ("llama", "t5")}}
-    return inlay.METHODS[name](**small.get(name, {}), **missing.get(name, {}))
+    return inlay.METHODS[name](**NEEDED.get(name, {}), **small.get(name, {}), **missing.get(name, {}))
 
 
 def disturb(adapter: inlay.Adapter, scale: float = 0.1) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .methods.additive.bottleneck import Houlsby, Parallel, Pfeiffer
     from .methods.additive.ia3 import IA3
     from .methods.full import Full
+    from .methods.prompts.multitask import MultitaskPrompt
+    from .methods.prompts.p_tuning import PTuning
     from .methods.prompts.prefix import PrefixTuning
     from .methods.prompts.prompt import PromptTuning
     from .methods.reparameterized.adalora import AdaLoRA
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
     from .methods.reparameterized.oft import OFT
     from .methods.reparameterized.vera import VeRA
     from .methods.selective.bias import BitFit
+    from .methods.selective.last_layers import LastLayers
     from .methods.selective.norm import NormTuning
+    from .methods.selective.pattern import Pattern
+    from .methods.selective.sparse import SparseMask
 
 __version__ = "0.1.0"
 
@@ -48,15 +53,20 @@ __all__ = [
     "Full",
     "Houlsby",
     "InlayError",
+    "LastLayers",
     "LoHa",
     "LoKr",
     "LoRA",
     "Method",
+    "MultitaskPrompt",
     "NormTuning",
+    "PTuning",
     "Parallel",
+    "Pattern",
     "Pfeiffer",
     "PrefixTuning",
     "PromptTuning",
+    "SparseMask",
     "VeRA",
     "WeightDelta",
     "adapters",

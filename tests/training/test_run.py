@@ -15,6 +15,8 @@ from inlay.training import run as run_module
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
+from ..shapes import NEEDED
+
 CONTRACT_FIELDS = {
     *("status", "task", "method", "model", "trainable_parameters", "total_parameters", "adapter_bytes"),
     *("train_seconds", "peak_memory_bytes", "tokens_per_second", "metrics", "forgetting", "plan"),
@@ -24,7 +26,11 @@ CONTRACT_FIELDS = {
 def settings(model: str, data: str, out: Path, method: str = "lora", **changes: Any) -> RunSettings[Any]:
     wanted = {"epochs": 4, "learning_rate": 5e-3, "dtype": "float32"} | changes
     return RunSettings(
-        model=model, data=DataSettings(path=data), method=inlay.METHODS[method](), out=str(out), **wanted
+        model=model,
+        data=DataSettings(path=data),
+        method=inlay.METHODS[method](**NEEDED.get(method, {})),
+        out=str(out),
+        **wanted,
     )
 
 

@@ -4,6 +4,8 @@ from ..core.method import Method
 from .additive.bottleneck import Houlsby, Parallel, Pfeiffer
 from .additive.ia3 import IA3
 from .full import Full
+from .prompts.multitask import MultitaskPrompt
+from .prompts.p_tuning import PTuning
 from .prompts.prefix import PrefixTuning
 from .prompts.prompt import PromptTuning
 from .reparameterized.adalora import AdaLoRA
@@ -15,7 +17,10 @@ from .reparameterized.lora import LoRA
 from .reparameterized.oft import OFT
 from .reparameterized.vera import VeRA
 from .selective.bias import BitFit
+from .selective.last_layers import LastLayers
 from .selective.norm import NormTuning
+from .selective.pattern import Pattern
+from .selective.sparse import SparseMask
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -23,6 +28,9 @@ METHODS: dict[str, type[Method]] = {
         Full,
         BitFit,
         NormTuning,
+        LastLayers,
+        Pattern,
+        SparseMask,
         Houlsby,
         Pfeiffer,
         Parallel,
@@ -36,6 +44,8 @@ METHODS: dict[str, type[Method]] = {
         VeRA,
         OFT,
         PromptTuning,
+        PTuning,
+        MultitaskPrompt,
         PrefixTuning,
     )
 }

@@ -4,16 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-import torch
 from torch import Tensor
 
 from ...core.delta import Delta
 from ...core.sites import Sites
 from ...errors import SettingsError
 from .soft_prompt import LearnedPrompt, at_transformer
+from .starts import from_labels, from_noise, from_text, from_vocabulary
 from .virtual_tokens import VirtualTokens
-
-_SAMPLES = 1000  # tokens whose embeddings tell the spread of all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +24,21 @@ class PromptTuning(VirtualTokens):
         *("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")
     }
 
-    initialization: Literal["vocabulary", "random"] = "vocabulary"
-    """Start from embeddings of distinct tokens drawn from the vocabulary, or from noise of the embeddings' spread."""
+    initialization: Literal["vocabulary", "random", "text", "labels"] = "vocabulary"
+    """Start from the embeddings of distinct tokens drawn from the vocabulary, from noise of their spread, from the
+    embeddings of a text, or from those of the labels' names."""
+    text: str = ""
+    """The text to start from, repeated or cut to the number of tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.initialization == "text" and not self.text:
+            raise SettingsError("method.initialization is text; say in method.text which")
+        if self.text and self.initialization != "text":
+            raise SettingsError(f"method.text is {self.text!r}; to start from it, set method.initialization to text")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        return at_transformer(sites, lambda embedding, keep: LearnedPrompt(self._start(embedding), keep))
+        return at_transformer(sites, lambda embedding, keep: LearnedPrompt(self._start(embedding, sites.model), keep))
 
     def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
         return super().peft_config(sites, hosts) | {"prompt_tuning_init": "RANDOM"}
@@ -41,14 +49,9 @@ class PromptTuning(VirtualTokens):
             return None
         return cls(tokens=config["num_virtual_tokens"])
 
-    @torch.no_grad()
-    def _start(self, embedding: Any) -> Tensor:
-        vocabulary, width = embedding.weight.shape
-        if self.initialization == "vocabulary" and self.tokens > vocabulary:
-            raise SettingsError(f"method.tokens is {self.tokens}, more than the vocabulary of {vocabulary}")
-        device = embedding.weight.device
-        drawn = torch.randperm(vocabulary, device=device)[: max(self.tokens, _SAMPLES)]
-        rows_VD = embedding.forward(drawn)  # not its weight: some embeddings scale what they look up
-        if self.initialization == "vocabulary":
-            return rows_VD[: self.tokens]
-        return torch.randn(self.tokens, width, device=device) * rows_VD.float().std()
+    def _start(self, embedding: Any, model: Any) -> Tensor:
+        if self.initialization == "text":
+            return from_text(embedding, self.tokens, model, self.text)
+        if self.initialization == "labels":
+            return from_labels(embedding, self.tokens, model)
+        return (from_vocabulary if self.initialization == "vocabulary" else from_noise)(embedding, self.tokens)

@@ -1,0 +1,95 @@
+"""P-tuning: a prompt that a small network computes, trained in its place.   https://arxiv.org/abs/2103.10385
+
+    mlp     P = W3 relu(W2 relu(W1 E + b1) + b2) + b3           widths D, H, H, D
+    lstm    P = W2 relu(W1 biLSTM(E) + b1) + b2                 widths D, 2 H, 2 H, D
+
+with E (P, D) from N(0, 1), trained too. The paper has the second. The prompt comes before the text, as in Hugging Face
+PEFT; the paper's templates put it between its parts. The network has no use but to compute P, so other programs read P
+alone, which is prompt tuning's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from ...core.delta import Delta
+from ...core.method import Method
+from ...core.sites import Sites
+from ...errors import CheckpointError, SettingsError
+from .encoded_prompt import BidirectionalLSTM, EncodedPrompt
+from .prompt import PromptTuning
+from .soft_prompt import at_transformer
+from .virtual_tokens import VirtualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class PTuning(VirtualTokens):
+    name, paper = "p-tuning", "https://arxiv.org/abs/2103.10385"
+    summary = "a small network whose results are embeddings that come before every input"
+    learning_rate = 1e-3
+    peft_type = "P_TUNING"
+    peft_fields = VirtualTokens.peft_fields | {
+        *("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout")
+    }
+
+    encoder: Literal["mlp", "lstm"] = "mlp"
+    """The network: three layers for each embedding alone, or a bidirectional LSTM over all of them and two layers."""
+    hidden_size: int | None = None
+    """Width of its hidden layers, or of each direction of the LSTM; by default the width of the model's embeddings."""
+    layers: int = 2
+    """Number of layers of the LSTM."""
+    dropout: float = 0.0
+    """Probability with which a value between the LSTM's layers is dropped in training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden_size", "layers"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SettingsError(f"method.{name} is {value}; it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        return at_transformer(sites, self._prompt)
+
+    def _prompt(self, embedding: Any, keep: bool) -> EncodedPrompt:
+        width, device = embedding.weight.shape[1], embedding.weight.device
+        hidden = self.hidden_size or width
+        input_PD = torch.randn(self.tokens, width, device=device)
+        if self.encoder == "mlp":
+            return EncodedPrompt(input_PD, (width, hidden, hidden, width), None, keep)
+        lstm = BidirectionalLSTM(width, hidden, self.layers, self.dropout, device)
+        return EncodedPrompt(input_PD, (2 * hidden, 2 * hidden, width), lstm, keep)
+
+    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().peft_config(sites, hosts) | {
+            "encoder_reparameterization_type": self.encoder.upper(),
+            "encoder_hidden_size": self.hidden_size,
+            "encoder_num_layers": self.layers,
+            "encoder_dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
+        if config["peft_type"] != cls.peft_type:
+            return None
+        encoders: dict[str, Literal["mlp", "lstm"]] = {"MLP": "mlp", "LSTM": "lstm"}
+        kind = config.get("encoder_reparameterization_type", "MLP")
+        if kind not in encoders:
+            raise CheckpointError(
+                f"adapter_config.json: encoder_reparameterization_type is {kind!r}; MLP and LSTM are known"
+            )
+        return cls(
+            tokens=config["num_virtual_tokens"],
+            encoder=encoders[kind],
+            hidden_size=config.get("encoder_hidden_size"),
+            layers=config.get("encoder_num_layers", 2),
+            dropout=config.get("encoder_dropout", 0.0),
+        )
+
+    def of_tensors(self, tensors: dict[str, Tensor]) -> Method:
+        # PEFT keeps the result alone, which is a prompt like any other.
+        return self if any("encoder_" in key for key in tensors) else PromptTuning(tokens=self.tokens)

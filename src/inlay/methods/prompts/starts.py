@@ -1,0 +1,78 @@
+"""What a prompt may start from: tokens drawn from the vocabulary, noise of their spread, a text, the labels' names.
+
+Tokens are looked up by calling the embedding, not in its weight: some embeddings scale what they look up.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import SettingsError
+
+_SAMPLES = 1000  # tokens whose embeddings tell the spread of all
+
+
+@torch.no_grad()
+def from_vocabulary(embedding: Any, count: int) -> Tensor:
+    """Of distinct tokens. Raises SettingsError if there are fewer than `count`."""
+    vocabulary = len(embedding.weight)
+    if count > vocabulary:
+        raise SettingsError(f"method.tokens is {count}, more than the vocabulary of {vocabulary}")
+    return embedding.forward(torch.randperm(vocabulary, device=embedding.weight.device)[:count])
+
+
+@torch.no_grad()
+def from_noise(embedding: Any, count: int) -> Tensor:
+    drawn_VD = from_vocabulary(embedding, min(len(embedding.weight), _SAMPLES)).float()
+    return torch.randn(count, drawn_VD.shape[1], device=drawn_VD.device) * drawn_VD.std()
+
+
+@torch.no_grad()
+def from_text(embedding: Any, count: int, model: Any, text: str) -> Tensor:
+    """Of the text's tokens, from its beginning again where it is shorter. Raises SettingsError if it has none."""
+    if not (ids := _tokens(_tokenizer(model, "text"), text)):
+        raise SettingsError(f"method.text is {text!r}, which has no tokens in the vocabulary")
+    ids = (ids * -(-count // len(ids)))[:count]
+    return embedding.forward(torch.tensor(ids, device=embedding.weight.device))
+
+
+@torch.no_grad()
+def from_labels(embedding: Any, count: int, model: Any) -> Tensor:
+    """The mean of the tokens of each label's name, then tokens drawn from the vocabulary.
+
+    Raises SettingsError if the model's labels have no names, or are more than `count`.
+    """
+    names = [name for _, name in sorted(model.config.id2label.items())]
+    if names == [f"LABEL_{i}" for i in range(len(names))]:
+        raise SettingsError("method.initialization is labels, but the model's labels have no names (config.id2label)")
+    if len(names) > count:
+        raise SettingsError(f"method.tokens is {count}, fewer than the {len(names)} labels to start from")
+    tokenizer = _tokenizer(model, "labels")
+    device, rows = embedding.weight.device, []
+    for name in names:
+        if not (ids := _tokens(tokenizer, name)):
+            raise SettingsError(f"method.initialization is labels, but label {name!r} has no tokens in the vocabulary")
+        rows.append(embedding.forward(torch.tensor(ids, device=device)).float().mean(dim=0))
+    return torch.cat([torch.stack(rows), from_vocabulary(embedding, count - len(rows)).float()])
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    """Empty if all of them are unknown, as they are to the tokenizer that transformers makes where there is no file."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [] if all(i == tokenizer.unk_token_id for i in ids) else ids
+
+
+def _tokenizer(model: Any, initialization: str) -> Any:
+    """The one beside the model's weights. Raises SettingsError if the model does not say where that is."""
+    from transformers import AutoTokenizer
+
+    name = model.config.name_or_path
+    asked = f"method.initialization is {initialization}, which needs the model's tokenizer"
+    if not name:
+        raise SettingsError(f"{asked}; set model.config.name_or_path to the folder or hub id that has it")
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise SettingsError(f"{asked}, but {name} has none that can be loaded: {reason}") from None

@@ -1,0 +1,77 @@
+"""Train the last blocks whole, and what comes after them; all below is frozen.   https://arxiv.org/abs/1911.03090
+
+    h = blocks[-layers:](sg(blocks[:-layers](x)))      with sg: no gradient goes further down
+
+Nothing below the cut is trained, so its backward pass does not run and its activations are not kept. After the blocks
+come the final normalization, a pooler and the head. With layers = 0 only the head is trained, on a frozen model. In an
+encoder-decoder the blocks are the decoder's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...core.delta import Delta
+from ...core.method import Method
+from ...core.sites import BLOCK_FINAL_NORM, Sites, is_norm
+from ...errors import SettingsError, TargetError
+from .retrained import Retrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastLayers(Method):
+    name, family, paper = "last-layers", "selective", "https://arxiv.org/abs/1911.03090"
+    summary = "the last blocks whole, with what comes after them"
+    learning_rate = 1e-4
+    peft_type = "INLAY_LAST_LAYERS"
+
+    layers: int = 2
+    """How many blocks are trained, counted from the end; 0 trains the head only."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 0:
+            raise SettingsError(f"method.layers is {self.layers}; it must be at least 0")
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        kind = type(sites.model).__name__
+        if self.layers == 0:
+            if not sites.heads:
+                raise TargetError(
+                    f"method.layers is 0, which trains the head only, but {kind} has none; take 1 or more"
+                )
+            return
+        blocks = _last_stack(sites)
+        if self.layers > len(blocks):
+            raise TargetError(f"method.layers is {self.layers}, but {kind} has {len(blocks)} blocks; take fewer")
+        trained = [*blocks[-self.layers :], *_after(sites, blocks[-1])]
+        for name, module in sites.body():
+            own = tuple(n for n, p in module._parameters.items() if p is not None)
+            if own and any(name == top or name.startswith(top + ".") for top in trained):
+                yield name, Retrained(module, own)
+
+
+def _last_stack(sites: Sites) -> list[str]:
+    """The names of the blocks that run one after the other up to the head."""
+    stacks: dict[str, list[str]] = {}
+    for name in sites.blocks:
+        stacks.setdefault(name.rpartition(".")[0], []).append(name)
+    if not stacks:
+        raise TargetError(f"{type(sites.model).__name__} has no transformer blocks that could be recognised")
+    config = getattr(sites.model, "config", None)
+    is_pair = getattr(config, "is_encoder_decoder", False)
+    blocks = list(stacks.values())[-1] if is_pair else max(stacks.values(), key=len)
+    if len(blocks) == 1 < getattr(config, "num_hidden_layers", 1):
+        raise TargetError(f"{type(sites.model).__name__} runs one block again and again: it has no last ones to train")
+    return blocks
+
+
+def _after(sites: Sites, block: str) -> Iterator[str]:
+    """The final normalization and the pooler, which are beside the stack of blocks or beside what holds it."""
+    post_norm = getattr(getattr(sites.model, "config", None), "model_type", "") in BLOCK_FINAL_NORM
+    holder = block.rpartition(".")[0]
+    while holder:
+        holder = holder.rpartition(".")[0]
+        for name, child in sites.model.get_submodule(holder).named_children():
+            full = f"{holder}.{name}" if holder else name
+            final = is_norm(child) and not post_norm and "emb" not in name
+            if final or name == "pooler":
+                yield full

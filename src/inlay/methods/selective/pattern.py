@@ -1,0 +1,80 @@
+"""Train the parameters of the base whose names fit patterns.   https://arxiv.org/abs/2203.06904
+
+The survey calls such methods specification-based: which parameters are trained is a choice, and nothing is added.
+A parameter that is in several places of the model (tied) is trained in all of them, whichever of its names fits.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from ...core.delta import Delta
+from ...core.method import Method
+from ...core.sites import Sites
+from ...errors import SettingsError, TargetError
+from .retrained import Retrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern(Method):
+    name, family, paper = "pattern", "selective", "https://arxiv.org/abs/2203.06904"
+    summary = "the parameters whose names fit patterns"
+    learning_rate = 1e-4
+    peft_type = "INLAY_PATTERN"
+
+    include: tuple[str, ...] = ()
+    r"""Regular expressions for whole parameter names, such as '.*\.bias'; what fits one of them is trained."""
+    exclude: tuple[str, ...] = ()
+    """Regular expressions for names that are not trained though they fit."""
+
+    def __post_init__(self) -> None:
+        for field in ("include", "exclude"):
+            if isinstance(value := getattr(self, field), str):
+                object.__setattr__(self, field, (value,))
+            for pattern in getattr(self, field):
+                try:
+                    re.compile(pattern)
+                except re.error as problem:
+                    raise SettingsError(f"method.{field} {pattern!r} is no regular expression: {problem}") from None
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        places: dict[int, list[tuple[str, nn.Module, str]]] = {}
+        names: dict[int, list[str]] = {}
+        for host_name, host in sites.modules():
+            for own, p in host._parameters.items():
+                if p is not None:
+                    places.setdefault(id(p), []).append((host_name, host, own))
+                    names.setdefault(id(p), []).append(f"{host_name}.{own}" if host_name else own)
+        self._check(sites, [name for some in names.values() for name in some])
+        chosen: dict[str, tuple[nn.Module, dict[str, int]]] = {}
+        for p, some in names.items():
+            if any(_fits(self.include, name) for name in some) and not any(_fits(self.exclude, name) for name in some):
+                for host_name, host, own in places[p]:
+                    if not sites.in_head(host_name):
+                        chosen.setdefault(host_name, (host, {}))[1][own] = p
+        copies: dict[int, nn.Parameter] = {}
+        for host_name, (host, parts) in chosen.items():
+            delta = Retrained(host, tuple(parts))
+            for own, p in parts.items():  # tied parameters stay tied
+                delta.register_parameter(own, copies.setdefault(p, delta.get_parameter(own)))
+            yield host_name, delta
+
+    def _check(self, sites: Sites, names: list[str]) -> None:
+        kind = type(sites.model).__name__
+        if not self.include:
+            raise TargetError("method.include is empty; give regular expressions for the names of parameters")
+        for pattern in (*self.include, *self.exclude):
+            if not any(_fits((pattern,), name) for name in names):
+                raise TargetError(f"pattern {pattern!r} fits no parameter of {kind}; its names are like {names[-1]}")
+        in_head = [name for name in names if sites.in_head(name.rpartition(".")[0])]
+        for pattern in self.exclude:
+            if all(name in in_head for name in names if _fits((pattern,), name)):
+                raise TargetError(f"pattern {pattern!r} excludes only the model's head, which is always trained whole")
+        if not any(_fits(self.include, name) and not _fits(self.exclude, name) for name in names):
+            raise TargetError(f"method.exclude leaves nothing of what method.include selects in {kind}")
+
+
+def _fits(patterns: tuple[str, ...], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)

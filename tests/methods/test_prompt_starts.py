@@ -1,0 +1,104 @@
+"""Prompt tuning that starts from a text or from the labels' names, which takes the model's tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+import inlay
+from inlay.errors import SettingsError
+from inlay.training.base import empty_classifier, find_base, load_classifier
+
+from ..shapes import SHAPES
+from ..tiny_models import SPECIAL, WORDS, save_tiny_model
+
+IDS = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_model(SHAPES["bert"], tmp_path_factory.mktemp("bert"))
+
+
+def classifier(folder: str, *labels: str) -> Any:
+    base = find_base(folder)
+    return load_classifier(base, base.classifier_config(labels, 0), torch.float32)[0]
+
+
+def prompt_and_table(model: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+    adapter = inlay.attach(model, inlay.PromptTuning(**settings))
+    return next(iter(adapter.deltas.values())).prompt_embeddings.detach(), model.get_input_embeddings().weight.detach()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [(7, "the plot was the plot was the"), (3, "the plot was"), (2, "the plot")],
+)
+def test_a_text_is_repeated_or_cut_to_the_number_of_tokens(folder: str, tokens: int, expected: str) -> None:
+    model = classifier(folder, "good", "bad")
+    prompt_PD, table_VD = prompt_and_table(model, tokens=tokens, initialization="text", text="the plot was")
+    assert torch.equal(prompt_PD, table_VD[[IDS[word] for word in expected.split()]])
+    assert prompt_PD.data_ptr() != table_VD.data_ptr()
+
+
+def test_labels_are_the_means_of_their_tokens_and_the_rest_is_from_the_vocabulary(folder: str) -> None:
+    model = classifier(folder, "good", "very bad", "so so")
+    prompt_PD, table_VD = prompt_and_table(model, tokens=8, initialization="labels")
+    for row, words in enumerate(("good", "very bad", "so so")):
+        expected_D = table_VD[[IDS[word] for word in words.split()]].mean(dim=0)
+        torch.testing.assert_close(prompt_PD[row], expected_D)
+    rest = [next(i for i, row in enumerate(table_VD) if torch.equal(row, p)) for p in prompt_PD[3:]]
+    assert len(set(rest)) == 5
+
+
+def test_a_run_s_model_without_values_says_what_is_wrong_already(folder: str, tmp_path: Path) -> None:
+    base = find_base(folder)
+    empty = empty_classifier(base.classifier_config(("good", "bad"), 0))
+    adapter = inlay.attach(empty, inlay.PromptTuning(tokens=4, initialization="labels"))
+    assert next(iter(adapter.parameters())).shape == (4, 32)
+    adapter.detach()
+    with pytest.raises(SettingsError, match=r"method\.text is '   ', which has no tokens"):
+        inlay.attach(empty, inlay.PromptTuning(tokens=4, initialization="text", text="   "))
+    with pytest.raises(SettingsError, match=r"method\.tokens is 1, fewer than the 2 labels to start from"):
+        inlay.attach(empty, inlay.PromptTuning(tokens=1, initialization="labels"))
+
+    empty.config.name_or_path = ""
+    with pytest.raises(SettingsError, match=r"needs the model's tokenizer; set model\.config\.name_or_path"):
+        inlay.attach(empty, inlay.PromptTuning(initialization="labels"))
+    good = inlay.PromptTuning(initialization="text", text="good")
+    empty.config.name_or_path = str(tmp_path / "nowhere")
+    with pytest.raises(SettingsError, match="nowhere has none that can be loaded: "):
+        inlay.attach(empty, good)
+    transformers.BertConfig().save_pretrained(tmp_path)
+    empty.config.name_or_path = str(tmp_path)  # transformers makes a tokenizer that knows no word
+    with pytest.raises(SettingsError, match=r"method\.text is 'good', which has no tokens in the vocabulary"):
+        inlay.attach(empty, good)
+    assert not inlay.adapters(empty)
+
+
+def test_labels_without_names_or_tokens_are_refused(folder: str) -> None:
+    unnamed = SHAPES["bert"].model()
+    unnamed.config.name_or_path = folder
+    with pytest.raises(SettingsError, match=r"the model's labels have no names \(config\.id2label\)"):
+        inlay.attach(unnamed, inlay.PromptTuning(initialization="labels"))
+    with pytest.raises(SettingsError, match="label ' ' has no tokens"):
+        inlay.attach(classifier(folder, "good", " "), inlay.PromptTuning(initialization="labels"))
+
+
+def test_a_start_that_the_settings_do_not_describe_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"method\.initialization is text; say in method\.text which"):
+        inlay.PromptTuning(initialization="text")
+    with pytest.raises(SettingsError, match=r"method\.text is 'good'; to start from it, set method\.initialization"):
+        inlay.PromptTuning(text="good")
+
+
+def test_loading_needs_no_tokenizer(folder: str, tmp_path: Path) -> None:
+    model = classifier(folder, "good", "bad")
+    inlay.attach(model, inlay.PromptTuning(tokens=3, initialization="text", text="good film")).save(tmp_path)
+    again = classifier(folder, "good", "bad")
+    again.config.name_or_path = ""
+    prompt_PD = next(iter(inlay.load(again, tmp_path).deltas.values())).prompt_embeddings
+    assert torch.equal(prompt_PD, next(iter(inlay.adapters(model)["default"].deltas.values())).prompt_embeddings)
