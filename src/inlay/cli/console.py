@@ -75,4 +75,6 @@ class _Bar:
         )
         if self.task is None:
             self.task = self.progress.add_task("", total=event["steps"], now=now)
-        self.progress.update(self.task, completed=event["step"], now=now)
+        self.progress.update(
+            self.task, total=event["steps"], completed=event["step"], now=now
+        )  # a run may train others

@@ -83,7 +83,7 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
     config = read_config(folder)
     tensors = read_tensors(folder)
     adapter, state = match(model, config, tensors, name)
-    check_base(adapter, folder)
+    check_base(folder, model, adapter.base_fingerprint)
     join(adapter)
     adapter.load_state_dict(state)
     return adapter
@@ -116,12 +116,12 @@ def match(
     return adapter, state
 
 
-def check_base(adapter: Adapter, folder: Path) -> None:
+def check_base(folder: Path, model: nn.Module, base_fingerprint: str | None) -> None:
     """Raises CheckpointError if the adapter in `folder` says that it was trained on a base with other weights."""
     trained_on = read_provenance(folder).get("base_fingerprint")
-    if trained_on and adapter.base_fingerprint and trained_on != adapter.base_fingerprint:
-        name = getattr(getattr(adapter.model, "config", None), "_name_or_path", "") or type(adapter.model).__name__
-        raise CheckpointError(wrong_base(folder, name, trained_on, adapter.base_fingerprint))
+    if trained_on and base_fingerprint and trained_on != base_fingerprint:
+        name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+        raise CheckpointError(wrong_base(folder, name, trained_on, base_fingerprint))
 
 
 def wrong_base(folder: Path, name: str, trained_on: str, found: str) -> str:

@@ -64,8 +64,10 @@ def fit(
     evaluate: Callable[[int], Scores],
     on_step: Callable[[StepEvent], None],
     on_best: Callable[[int], None],
+    loss_of: Callable[[nn.Module, Batch], Tensor] | None = None,
 ) -> Outcome:
-    """Train `adapter`. `on_best` is called with the best step's parameters in place; they are there at the end again.
+    """Train `adapter` on `loss_of`, by default `batch_loss`. `on_best` is called with the best step's parameters in
+    place; they are there at the end again.
 
     Raises TrainingFailed if a loss is not finite, a parameter gets no gradient, or nothing has changed.
     """
@@ -86,7 +88,7 @@ def fit(
         model.train()
         loss = 0.0
         for part, share in _parts(batch, settings.micro_batch_size):
-            part_loss = batch_loss(model, part) * share
+            part_loss = (loss_of or batch_loss)(model, part) * share
             accelerator.backward(part_loss)
             loss += part_loss.item()
             tokens += int(part["attention_mask"].sum())

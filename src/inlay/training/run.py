@@ -32,6 +32,7 @@ from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .scores import Scores, evaluate
 from .settings import RunSettings, as_asked
+from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -43,19 +44,19 @@ def train(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
     what there is, if the training does not work out. KeyboardInterrupt passes through after the same.
     """
     journal = Journal(watcher)
-    run = prepare_run(settings, journal)
+    run = prepare_run(without_sources(settings), journal)
+    sources = source_tasks(settings, run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     journal.open(run.folder)
     write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
-    write_text(run.folder / "resolved.yaml", resolved_yaml(run))
-    return _Run(run, journal, command).go()
+    return _Run(run, sources, journal, command).go()
 
 
 class _Run:
     """The part of a run that computes: its state is what the summary needs, so that a failure can still be told."""
 
-    def __init__(self, run: Prepared, journal: Journal, command: Sequence[str]):
-        self.run, self.journal, self.command = run, journal, command
+    def __init__(self, run: Prepared, sources: list[SourceTask], journal: Journal, command: Sequence[str]):
+        self.run, self.sources, self.journal, self.command = run, sources, journal, command
         self.began = time.perf_counter()
         self.adapter: Adapter | None = None
         self.base_scores: Scores | None = None
@@ -70,6 +71,9 @@ class _Run:
 
     def go(self) -> dict[str, Any]:
         try:
+            if self.sources:
+                self.run = learn_sources(self.run, self.sources, self.journal)
+            write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
             model = self._load()
             base_log_probabilities = self._evaluate_base(model)
             self._attach(model)

@@ -1,0 +1,75 @@
+"""What a prompt of one source task teaches the prompt that all of them share.   https://arxiv.org/abs/2303.02861
+
+    loss = cross-entropy + weight (KL(teacher || student) + mean square of (h_teacher - h_student))
+
+with the label probabilities of the teacher, and h the mean of a text's last hidden states. (The paper compares the
+hidden states of every position.) A teacher never changes, so that what it says of each row is computed once.
+
+Shape suffixes: B rows, T tokens, D width, L labels of all tasks together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..methods.prompts.multitask import TaskPrompt
+from .batches import Batch, in_order_of_length
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Of one row."""
+
+    probabilities_L: Tensor
+    state_D: Tensor
+
+
+@torch.inference_mode()
+def lessons(
+    model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]], own: slice, labels: int
+) -> list[Any]:
+    """What the teacher says of each row; its labels are `own` of the `labels` of all tasks together."""
+    model.eval()
+    device = next(model.parameters()).device
+    found: dict[int, Lesson] = {}
+    for positions, batch in in_order_of_length(tokenizer, rows):
+        output = model(**{key: value.to(device) for key, value in batch.items()}, output_hidden_states=True)
+        wide_BL = torch.zeros(len(positions), labels)
+        wide_BL[:, own] = output.logits.float().softmax(dim=-1).cpu()
+        state_BD = _state(output, batch["attention_mask"].to(device)).cpu()
+        found |= zip(positions, map(Lesson, wide_BL, state_BD), strict=True)
+    return [found[i] for i in range(len(rows))]
+
+
+@dataclass(frozen=True)
+class TaughtLoss:
+    """The loss of a batch of rows of several tasks. Labels of other tasks than a row's own are no candidates for it."""
+
+    prompt: TaskPrompt
+    own_KL: Tensor  # which labels are each task's
+    weight: float
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {k: v for k, v in batch.items() if k not in ("labels", "tasks", "probabilities", "states")}
+        self.prompt.task = batch["tasks"]
+        output = model(**inputs, output_hidden_states=True)
+        own_BL = self.own_KL.to(output.logits.device)[batch["tasks"]]
+        log_BL = output.logits.float().masked_fill(~own_BL, -torch.inf).log_softmax(dim=-1)
+        loss = F.nll_loss(log_BL, batch["labels"])
+        if self.weight:
+            taught = F.kl_div(log_BL.masked_fill(~own_BL, 0), batch["probabilities"], reduction="batchmean")
+            apart = F.mse_loss(_state(output, batch["attention_mask"]), batch["states"])
+            loss = loss + self.weight * (taught + apart)
+        return loss
+
+
+def _state(output: Any, mask_BT: Tensor) -> Tensor:
+    """(B, D): the mean over a text's own positions of the states that the head reads."""
+    states = getattr(output, "hidden_states", None)
+    h_BTD = (output.decoder_hidden_states if states is None else states)[-1].float()
+    mask_BT1 = mask_BT[:, :, None].to(h_BTD.dtype)
+    return (h_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)

@@ -1,0 +1,93 @@
+"""A base whose linear layers are kept in 4 bits while adapters beside them are trained, which is QLoRA.
+
+https://arxiv.org/abs/2305.14314
+
+A weight is cut into blocks of 64 numbers, each becomes one of 16 quantiles of the normal distribution (NF4) times the
+block's largest magnitude, and these magnitudes are quantized in turn (double quantization): 4.13 bits a weight. Layers
+run by forming the weight again, in the dtype of the computation.
+"""
+
+import importlib.util
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ..core import weights
+from ..core.adapter import adapters
+from ..core.sites import Sites
+from ..errors import AdapterStateError, SettingsError, TargetError
+
+
+def quantize(model: nn.Module, dtype: torch.dtype, *, heads: Sequence[str] | None = None) -> None:
+    """Keep the linear layers of the pretrained body in 4 bits, in place; they compute in `dtype`, and the rest is kept
+    in it.
+
+    Embeddings, a language model's head, `heads` (as in `attach`) and what shares its weight with another module stay
+    as they are, and so do layers that the model's authors keep in float32. Works on a model without values too. A layer
+    is a new module under its old name, so quantize before anything holds on to one. Raises SettingsError if
+    bitsandbytes is not installed, AdapterStateError if the model has adapters and TargetError if it has no layer to
+    quantize, having changed nothing.
+    """
+    check_installed()
+    if attached := adapters(model):
+        raise AdapterStateError(
+            f"{type(model).__name__} has adapters already ({', '.join(attached)}); quantize it before attaching any"
+        )
+    layers = _layers(Sites(model, None if heads is None else tuple(heads)))
+    if not layers:
+        raise TargetError(f"{type(model).__name__} has no linear layers that could be quantized")
+    packed = {id(layer): _packed(layer, dtype) for layer in layers}
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if id(child) in packed:
+                parent._modules[name] = packed[id(child)]
+    for p in model.parameters():
+        if p.is_floating_point():
+            p.data = p.data.to(dtype)
+    weights.keep_trainable(model)
+
+
+def check_installed() -> None:
+    """Raises SettingsError, which says how to install it, if bitsandbytes is not there."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise SettingsError("quantization needs bitsandbytes, which is not installed: pip install 'inlay[quantize]'")
+
+
+def _layers(sites: Sites) -> list[Any]:
+    owners = Counter(id(p) for _, module in sites.modules() for p in module._parameters.values())
+    whole = set(getattr(sites.model, "_keep_in_fp32_modules", None) or ())
+    return [
+        module
+        for name, module in sites.body()
+        if type(module) in (nn.Linear, Conv1D)  # a subclass may read its weight in ways of its own
+        and owners[id(module.weight)] == 1
+        and whole.isdisjoint(name.split("."))
+    ]
+
+
+def _packed(layer: Any, dtype: torch.dtype) -> nn.Module:
+    nn4bit = _bitsandbytes().nn
+    out_features, in_features = weights.size(layer)
+    settings = {"compress_statistics": True, "quant_type": "nf4"}
+    with torch.device("meta"):
+        packed = nn4bit.Linear4bit(in_features, out_features, bias=False, compute_dtype=dtype, **settings)
+    weight_OI = layer.weight.detach().T if weights.is_flipped(layer) else layer.weight.detach()
+    if weight_OI.is_meta:
+        numbers = torch.empty((weight_OI.numel() + 1) // 2, 1, dtype=torch.uint8, device="meta")
+        packed.weight = nn4bit.Params4bit(numbers, bnb_quantized=True, module=packed, **settings)
+    else:
+        whole = nn4bit.Params4bit(weight_OI.to(dtype).contiguous(), module=packed, **settings)
+        packed.weight = whole.to(weight_OI.device)
+    packed.bias = layer.bias
+    return packed.train(layer.training)
+
+
+def _bitsandbytes() -> Any:
+    # On some processors it says while it is imported that it has not found a kernel, which nothing here would run.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    return importlib.import_module("bitsandbytes")

@@ -1,0 +1,223 @@
+"""Source tasks: what a multitask prompt learns before its target.   https://arxiv.org/abs/2303.02861
+
+For each source a run of prompt tuning alone makes a teacher. Then one prompt learns all sources together, each with
+its own part, from the labels and from the teachers. A batch has rows of two or more tasks, as many of each, so that a
+large data set does not drown a small one. The classifier's head has the labels of all tasks side by side.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from ..core.adapter import attach
+from ..data.settings import DataSettings
+from ..errors import DataError
+from ..formats import peft
+from ..formats.files import write_json
+from ..methods.prompts.multitask import MultitaskPrompt, TaskPrompt
+from ..methods.prompts.prompt import PromptTuning
+from .base import load_classifier
+from .batches import pad
+from .distillation import Lesson, TaughtLoss, lessons
+from .journal import Journal
+from .loop import StepEvent, fit, make_plan
+from .memory import memory_bytes
+from .prepared import Prepared, prepare_run
+from .scores import Scores, log_probabilities, score
+from .settings import RunSettings
+
+_STEP_EVENTS = 100  # in the metrics of the sources, at most
+
+
+@dataclass(frozen=True)
+class SourceTask:
+    name: str
+    run: Prepared  # of its teacher
+    labels: slice  # its own, among those of all tasks
+
+
+def without_sources(settings: RunSettings[Any]) -> RunSettings[Any]:
+    """The target's run alone."""
+    if not isinstance(settings.method, MultitaskPrompt):
+        return settings
+    return dataclasses.replace(settings, method=dataclasses.replace(settings.method, sources=()))
+
+
+def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
+    """The sources that the settings name, checked; nothing is loaded or written. Most methods have none."""
+    tasks: list[SourceTask] = []
+    sources = settings.method.sources if isinstance(settings.method, MultitaskPrompt) else ()
+    for source in sources:
+        name = Path(source.removeprefix("builtin:")).name
+        if any(name == task.name for task in tasks):
+            raise DataError(f"method.sources has two data sets called {name}; rename the folder of one")
+        teacher = dataclasses.replace(
+            settings,
+            data=DataSettings(path=source),
+            method=PromptTuning(tokens=settings.method.tokens),
+            out=str(folder / "sources" / "teachers" / name),
+            learning_rate=None,
+        )
+        run = prepare_run(teacher, Journal(lambda _: None))
+        start = tasks[-1].labels.stop if tasks else 0
+        tasks.append(SourceTask(name, run, slice(start, start + len(run.data.labels))))
+    return tasks
+
+
+def learn_sources(run: Prepared, tasks: Sequence[SourceTask], journal: Journal) -> Prepared:
+    """The target's run with a start in what its sources share, which is left in the folder `sources`."""
+    from .run import train
+
+    folder = run.folder / "sources"
+    folder.mkdir()
+    own = Journal(journal.watcher)
+    own.open(folder)
+    for number, task in enumerate(tasks, 1):
+        own.record("note", text=f"source {number} of {len(tasks)}: a prompt for {task.name} alone")
+        train(task.run.settings, journal.watcher)
+    own.record("note", text=f"one prompt for {', '.join(task.name for task in tasks)}, taught by those")
+    _Student(run, tasks, folder).learn(own)
+    method = dataclasses.replace(run.settings.method, source=str(folder))
+    return dataclasses.replace(run, settings=dataclasses.replace(run.settings, method=method))
+
+
+class _Student:
+    def __init__(self, run: Prepared, tasks: Sequence[SourceTask], folder: Path):
+        settings = run.settings
+        self.run, self.tasks, self.folder = run, tasks, folder
+        self.tokens = {split: [task.run.tokens[split] for task in tasks] for split in ("train", "valid")}
+        self.sizes = [len(tokens.rows) for tokens in self.tokens["train"]]
+        labels = tuple(f"{task.name}: {label}" for task in tasks for label in task.run.data.labels)
+        rows = [self._lessons(task, len(labels)) for task in tasks]
+        set_seed(settings.seed)
+        config = run.base.classifier_config(labels, run.tokenizer.pad_token_id)
+        model, heads = load_classifier(run.base, config, run.dtype)
+        model.to(run.device)  # pyright: ignore[reportArgumentType]
+        method = MultitaskPrompt(tokens=settings.method.tokens, rank=settings.method.rank, tasks=len(tasks))
+        self.adapter = attach(model, method, heads=heads)
+        (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))
+        own_KL = torch.zeros(len(tasks), len(labels), dtype=torch.bool)
+        for own_L, task in zip(own_KL, tasks, strict=True):
+            own_L[task.labels] = True
+        self.loss = TaughtLoss(self.prompt, own_KL, settings.method.distillation)
+        self.batches = _batches(run.tokenizer, rows, self.sizes, settings)
+        self.plan = make_plan(sum(self.sizes), settings)
+
+    def learn(self, journal: Journal) -> None:
+        accelerator = Accelerator(cpu=self.run.device.type == "cpu")
+        steps, best = self.plan.steps, None
+
+        def evaluate(step: int) -> Scores:
+            nonlocal best
+            scores = self._mean_scores()
+            better = scores.better_than(best)
+            best = scores if better else best
+            epoch = step / self.plan.steps_per_epoch
+            journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores.as_dict(), best=better)
+            return scores
+
+        def progress(event: StepEvent) -> None:
+            if event.step % max(1, steps // _STEP_EVENTS) == 0:
+                journal.record(
+                    "step",
+                    **{k: v for k, v in asdict(event).items() if k != "tokens"},
+                    steps=steps,
+                    tokens_per_second=event.tokens / event.seconds,
+                    memory_bytes=memory_bytes(self.run.device),
+                    seconds_left=event.seconds / event.step * (steps - event.step),
+                )
+
+        def save(_: int) -> None:
+            self._save()
+
+        fit(self.adapter, self.batches, self.plan, self.run.settings, accelerator, evaluate, progress, save, self.loss)
+        self._save()
+        found = {task.name: scores.as_dict() for task, scores in zip(self.tasks, self._scores(), strict=True)}
+        write_json(self.folder / "summary.json", {"valid": found, "steps": self.plan.steps})
+        for name, scores in found.items():
+            journal.record("note", text=f"{name} with the shared prompt: accuracy {scores['accuracy']:.4f} on valid")
+
+    def _lessons(self, task: SourceTask, labels: int) -> list[dict[str, Any]]:
+        """The task's training rows with what its teacher says of them."""
+        from ..inference.classifier import open_classifier
+
+        teacher = open_classifier(task.run.folder, device=self.run.device.type)
+        tokens, number = task.run.tokens["train"], self.tasks.index(task)
+        taught = lessons(teacher.adapter.model, self.run.tokenizer, tokens.rows, task.labels, labels)
+        return [
+            row | {"labels": task.labels.start + label, "tasks": number, "lesson": lesson}
+            for row, label, lesson in zip(tokens.rows, tokens.labels, taught, strict=True)
+        ]
+
+    def _scores(self) -> list[Scores]:
+        found = []
+        for number, (task, tokens) in enumerate(zip(self.tasks, self.tokens["valid"], strict=True)):
+            self.prompt.task = number
+            all_NL = log_probabilities(self.adapter.model, self.run.tokenizer, tokens.rows)
+            found.append(score(all_NL[:, task.labels].log_softmax(dim=-1), torch.tensor(tokens.labels)))
+        return found
+
+    def _mean_scores(self) -> Scores:
+        """A task counts as much as another, however many rows it has."""
+        all_scores = [asdict(scores) for scores in self._scores()]
+        return Scores(**{name: sum(s[name] for s in all_scores) / len(all_scores) for name in all_scores[0]})
+
+    def _save(self) -> None:
+        sources = [task.run.data.source for task in self.tasks]
+        about = {"model": self.run.base.name, "task": "sources", "data": sources, "seed": self.run.settings.seed}
+        peft.save(self.adapter, self.folder / "adapter", about)
+
+
+class TaskBatches(Sampler[list[int]]):
+    """Batches of two or more of the tasks, as many rows of each. Rows are numbered through; each task's come in turn,
+    shuffled anew when all have been."""
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int):
+        self.sizes, self.batch_size, self.seed, self.epoch = sizes, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-sum(self.sizes) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+        decks, start = [], 0
+        for size in self.sizes:
+            decks.append(_deck(start, size, generator))
+            start += size
+        for _ in range(len(self)):
+            count = int(torch.randint(2, len(decks) + 1, (), generator=generator))
+            chosen = torch.randperm(len(decks), generator=generator)[:count].tolist()
+            yield [next(decks[chosen[i % count]]) for i in range(self.batch_size)]
+
+
+def _deck(start: int, size: int, generator: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from (start + i for i in torch.randperm(size, generator=generator).tolist())
+
+
+def _batches(
+    tokenizer: Any, rows: list[list[dict[str, Any]]], sizes: list[int], settings: RunSettings[Any]
+) -> DataLoader[Any]:
+    def collate(chosen: list[dict[str, Any]]) -> dict[str, Tensor]:
+        taught: list[Lesson] = [row["lesson"] for row in chosen]
+        plain = [{key: value for key, value in row.items() if key not in ("lesson", "tasks")} for row in chosen]
+        return pad(tokenizer, plain) | {
+            "tasks": torch.tensor([row["tasks"] for row in chosen]),
+            "probabilities": torch.stack([lesson.probabilities_L for lesson in taught]),
+            "states": torch.stack([lesson.state_D for lesson in taught]),
+        }
+
+    order = TaskBatches(sizes, settings.batch_size, settings.seed)
+    every = [row for of_task in rows for row in of_task]
+    return DataLoader(every, batch_sampler=order, collate_fn=collate)  # pyright: ignore[reportArgumentType]
