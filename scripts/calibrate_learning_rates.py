@@ -3,8 +3,9 @@
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates            train; goes on where it was stopped
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates --table    docs/learning_rates.md from the runs
 
-A method's search starts at the three rates below and goes on, a half decade at a time, while the best rate on a data
-set is the lowest or the highest tried. `--share 0/2` and `--share 1/2` divide the methods between two processes.
+A method's search starts at the three rates below, or around the best rate of the data set before, and goes on, a half
+decade at a time, while the best rate is the lowest or the highest tried. `--share 0/2` and `--share 1/2` divide the
+methods between two processes.
 """
 
 import argparse
@@ -59,17 +60,19 @@ def main() -> None:
         print(_page(asked.out))
         return
     part, parts = map(int, asked.share.split("/"))
+    best = dict(MIDDLE)
     for data in EPOCHS:
         for method in asked.methods[part::parts]:
-            _search(asked.data, data, method, asked.out)
+            best[method] = _search(asked.data, data, method, best[method], asked.out)
 
 
-def _search(folder: Path, data: str, method: str, out: Path) -> None:
-    middle = MIDDLE[method]
+def _search(folder: Path, data: str, method: str, middle: float, out: Path) -> float:
+    """The exponent of the best rate."""
     found = {e: _accuracy(folder, data, method, e, out) for e in (middle - 0.5, middle, middle + 0.5)}
     while (best := max(found, key=lambda e: found[e])) in (edge := (min(found), max(found))):
         beyond = best - 0.5 if best == edge[0] else best + 0.5
         found[beyond] = _accuracy(folder, data, method, beyond, out)
+    return best
 
 
 def _accuracy(folder: Path, data: str, method: str, exponent: float, out: Path) -> float:
@@ -119,7 +122,8 @@ def _page(out: Path) -> str:
             for data in EPOCHS
         }
         cells = [
-            " · ".join(f"{rate:g} → {accuracy:.3f}" for rate, accuracy in sorted(tried[data].items())) for data in EPOCHS
+            " · ".join(f"{rate:g} → {accuracy:.3f}" for rate, accuracy in sorted(tried[data].items()))
+            for data in EPOCHS
         ]
         lines.append(f"| {method} | {METHODS[method].learning_rate:g} | {chosen(tried):g} | {' | '.join(cells)} |")
     return "\n".join(lines)

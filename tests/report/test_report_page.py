@@ -11,6 +11,7 @@ import pytest
 
 from inlay.errors import DataError
 from inlay.report import html, write_report
+from inlay.report.decisions import layer_tables
 
 from .fake_runs import HOSTILE_TEXTS, RUNS, learning, many_labels, prediction, summary, tickets, write_run
 
@@ -333,3 +334,28 @@ def test_heavy_libraries_are_loaded_only_to_write_a_report():
 
 def test_the_template_and_the_style_sheet_are_beside_the_code():
     assert {"report.html.j2", "report.css"} <= {path.name for path in Path(html.__file__).parent.iterdir()}
+
+
+def test_what_the_method_decided_is_a_table_of_blocks_and_layers(tmp_path):
+    ranks = {f"bert.layer.{i}.{name}": 3 * i + j for i in range(2) for j, name in enumerate(("att.query", "ffn"))}
+    run = write_run(tmp_path / "run", summary(decided={"ranks": ranks | {"bert.pooler": 7}}))
+    page = write_report(run).read_text()
+    part = section(page, "What the method decided")
+    assert table(part, "confusion") == [
+        ["block ↓ layer →", "att.query", "ffn", "bert.pooler"],
+        ["bert.layer 0", "0", "1", ""],
+        ["bert.layer 1", "3", "4", ""],
+        ["", "", "", "7"],
+    ]
+    assert "The ranks of 5 layers, 15 in all" in words(part)
+    heats = [float(re.search("--heat: ([0-9.]+)", c.get("style"))[1]) for c in part.iter("td") if c.get("style")]
+    assert heats == pytest.approx([0.08 + 0.92 * n / 7 for n in (1, 3, 4, 7)], abs=0.01)
+
+
+def test_nothing_is_said_of_decisions_where_there_are_none(pages):
+    assert not any("What the method decided" in page for page in pages.values())
+
+
+def test_blocks_are_numbered_alone_where_they_are_of_one_stack():
+    (found,) = layer_tables({"ranks": {"h.10.a": 1, "h.9.a": 2}})
+    assert (found.rows, found.columns, found.cells) == (["10", "9"], ["a"], [[1], [2]])

@@ -96,3 +96,6 @@ def test_a_run_that_would_stop_early_still_ends_at_its_budget(
     saved = load_file(tmp_path / "r" / "adapter" / "adapter_model.safetensors")
     assert summary["steps"] < 32
     assert sum(len(tensor) for key, tensor in saved.items() if ".lora_A" in key) == 2 * 13  # linear layers of the base
+    ranks = summary["decided"]["ranks"]
+    assert sum(ranks.values()) == 2 * 13
+    assert "What the method decided" in (tmp_path / "r" / "report.html").read_text()

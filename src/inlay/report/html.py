@@ -18,6 +18,7 @@ from .classification import (
     wilson_interval,
     worst_mistakes,
 )
+from .decisions import layer_tables
 from .run_files import RunFiles, read_run
 from .units import bytes_text, count_text, percent_text, seconds_text
 from .verdict import points_text, verdict
@@ -106,6 +107,7 @@ def _page(files: RunFiles) -> dict[str, Any]:
         "cells": _cells(matrix),
         "scores": scores[:_SCORES_IN_SIGHT],
         "more_scores": scores[_SCORES_IN_SIGHT:],
+        "decisions": layer_tables(summary.get("decided") or {}),
         "costs": _costs(summary),
         "asked": files.asked,
         "resolved": files.resolved,

@@ -24,14 +24,13 @@ from ..errors import AdapterStateError, SettingsError, TargetError
 
 
 def quantize(model: nn.Module, dtype: torch.dtype, *, heads: Sequence[str] | None = None) -> None:
-    """Keep the linear layers of the pretrained body in 4 bits, in place; they compute in `dtype`, and the rest is kept
-    in it.
+    """Keep the linear layers of the pretrained body in 4 bits, in place; they compute in `dtype`.
 
-    Embeddings, a language model's head, `heads` (as in `attach`) and what shares its weight with another module stay
-    as they are, and so do layers that the model's authors keep in float32. Works on a model without values too. A layer
-    is a new module under its old name, so quantize before anything holds on to one. Raises SettingsError if
-    bitsandbytes is not installed, AdapterStateError if the model has adapters and TargetError if it has no layer to
-    quantize, having changed nothing.
+    Embeddings, a language model's head, `heads` (as in `attach`), layers that share their weight with another module
+    and those that the model's authors keep in float32 stay as they are. A layer is a new module under its old name, so
+    quantize before anything holds on to one. Works on a model without values too. Raises SettingsError if bitsandbytes
+    is not installed, AdapterStateError if the model has adapters and TargetError if it has no layer to quantize, having
+    changed nothing.
     """
     check_installed()
     if attached := adapters(model):
@@ -46,9 +45,6 @@ def quantize(model: nn.Module, dtype: torch.dtype, *, heads: Sequence[str] | Non
         for name, child in parent._modules.items():
             if id(child) in packed:
                 parent._modules[name] = packed[id(child)]
-    for p in model.parameters():
-        if p.is_floating_point():
-            p.data = p.data.to(dtype)
     weights.keep_trainable(model)
 
 
@@ -83,6 +79,8 @@ def _packed(layer: Any, dtype: torch.dtype) -> nn.Module:
     else:
         whole = nn4bit.Params4bit(weight_OI.to(dtype).contiguous(), module=packed, **settings)
         packed.weight = whole.to(weight_OI.device)
+    if layer.bias is not None:
+        layer.bias.data = layer.bias.data.to(dtype)  # else the first forward pass would do it
     packed.bias = layer.bias
     return packed.train(layer.training)
 

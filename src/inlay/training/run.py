@@ -271,6 +271,7 @@ class _Run:
                 "tuned": self.tuned.as_dict() if self.tuned else None,
                 "test": self.test.as_dict() if self.test else None,
             },
+            "decided": run.settings.method.decided(self.adapter) if self.adapter else {},
             "forgetting": None,
             "plan": plan,
             "versions": versions(),
