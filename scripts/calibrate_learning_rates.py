@@ -138,10 +138,10 @@ def chosen(tried: dict[str, dict[float, float]]) -> float:
 
 _HEAD = """# Learning rates
 
-The default of each method, for AdamW at 16 rows a step, and what it was chosen from: accuracy on `valid` after
-short runs of `builtin:minilm` with seed 0, one epoch of `trec` and half an epoch of `sst2`. *Found* is the lowest of the rates
-tried on both whose mean accuracy is within 0.5 points of the best; the lower one because these runs are shorter than
-real ones. Differences of under a point are noise: one seed, 501 and 872 rows.
+The default of each method, for AdamW at 16 rows a step, and what it was chosen from: accuracy on `valid` after short
+runs of `builtin:minilm` with seed 0, one epoch of `trec` and half an epoch of `sst2`. *Found* is the lowest of the
+rates tried on both whose mean accuracy is within 0.5 points of the best; the lower one because these runs are shorter
+than real ones. Differences of under a point are noise: one seed, 501 and 872 rows.
 
 ```sh
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates
