@@ -10,7 +10,7 @@ import pytest
 
 from inlay.cli import main
 from inlay.inference import classifier as classifier_module
-from inlay.training import run as run_module
+from inlay.training import classify as classify_module
 
 from ..shapes import SHAPES
 from ..tiny_models import reviews, save_tiny_model, write_reviews, write_rows
@@ -21,7 +21,7 @@ def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(run_module, "load_classifier", refuse)
+    monkeypatch.setattr(classify_module, "load_classifier", refuse)
     monkeypatch.setattr(classifier_module, "load_classifier", refuse)
 
 

@@ -9,12 +9,13 @@ import inlay
 from inlay.data.settings import DataSettings
 from inlay.training.batches import LengthGroups, in_order_of_length
 from inlay.training.loop import _learning_rate_share, make_plan
-from inlay.training.scores import Scores, score
+from inlay.training.scores import ClassScores, score
 from inlay.training.settings import RunSettings
 
 
 def settings(**changes: Any) -> RunSettings[Any]:
-    return RunSettings(model="m", data=DataSettings(path="d"), method=inlay.LoRA(), **changes)
+    asked: dict[str, Any] = {"model": "m", "data": DataSettings(path="d"), "method": inlay.LoRA()}
+    return RunSettings(**asked | changes)
 
 
 def test_a_plan_evaluates_four_times_an_epoch_and_at_the_end() -> None:
@@ -65,7 +66,7 @@ def test_scores_equal_a_calculation_by_hand() -> None:
 
 
 def test_better_means_more_rows_right_then_a_lower_loss() -> None:
-    a, b, c = Scores(0.5, 0.9, 0.1), Scores(0.4, 0.9, 0.1), Scores(0.1, 0.8, 0.9)
+    a, b, c = ClassScores(0.5, 0.9, 0.1), ClassScores(0.4, 0.9, 0.1), ClassScores(0.1, 0.8, 0.9)
     assert a.better_than(None)
     assert b.better_than(a)
     assert not a.better_than(b)
@@ -92,23 +93,20 @@ def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Pa
     assert len(rows[positions[0]]["input_ids"]) == max(len(row["input_ids"]) for row in rows)
 
 
-def test_an_estimate_leaves_no_trace(tiny_bert: str, tmp_path: Path) -> None:
-    import transformers
-
-    from inlay.training.batches import Tokens
+def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> None:
+    from inlay.training.base import find_base
+    from inlay.training.classify import Classify
     from inlay.training.estimate import estimate
 
-    from ..tiny_models import reviews
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
-    adapter = inlay.attach(model, inlay.LoRA(dropout=0.5))
-    rows = reviews(40)
-    tokens = Tokens([dict(tokenizer(row["text"])) for row in rows], [i % 2 for i in range(40)], 0)
+    asked = settings(epochs=2, model=tiny_bert, data=DataSettings(path=reviews_folder))
+    task = Classify.prepare(find_base(tiny_bert), asked)
+    task.tokenize(max_length=16)
+    model, heads = task.load(torch.float32)
+    adapter = inlay.attach(model, inlay.LoRA(dropout=0.5), heads=heads)
     before = {name: p.clone() for name, p in adapter.named_parameters()}
     state = torch.get_rng_state()
-    plan = make_plan(40, settings(epochs=2))
-    found = estimate(adapter, plan, settings(epochs=2), tokenizer, tokens, evaluation_seconds=100.0)
+    plan = make_plan(120, asked)
+    found = estimate(adapter, plan, asked, task, evaluation_seconds=100.0)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in adapter.named_parameters())
     assert found.seconds > 100 * len(plan.evaluate_after)

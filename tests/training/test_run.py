@@ -11,7 +11,7 @@ import yaml
 import inlay
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
-from inlay.training import run as run_module
+from inlay.training import classify as classify_module
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -123,14 +123,14 @@ def test_an_adapter_that_changes_nothing_is_a_failure(tiny_bert: str, reviews_fo
 def test_a_module_that_the_model_bypasses_is_a_failure(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = run_module.load_classifier
+    load = classify_module.load_classifier
 
     def with_unused_layer(*args: Any) -> Any:
         model, heads = load(*args)
         model.bert.unused = torch.nn.Linear(4, 4)
         return model, heads
 
-    monkeypatch.setattr(run_module, "load_classifier", with_unused_layer)
+    monkeypatch.setattr(classify_module, "load_classifier", with_unused_layer)
     with pytest.raises(TrainingFailed, match=r"2 of the adapter's parameters get no gradient, such as bert\.unused"):
         train(settings(tiny_bert, reviews_folder, tmp_path / "r"))
 

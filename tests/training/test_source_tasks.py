@@ -153,7 +153,7 @@ def test_the_loss_is_that_of_each_task_alone(name: str) -> None:
         taught[i, own[k]] = torch.rand(own[k].stop - own[k].start, dtype=torch.double).softmax(0)
     states = torch.randn(ROWS, model.config.hidden_size, dtype=torch.double)
     batch = inputs | {"labels": labels, "tasks": tasks, "probabilities": taught, "states": states}
-    found = TaughtLoss(prompt, own_KL, 0.7)(model, batch)
+    found = TaughtLoss(prompt, own_KL, 0.7).loss(model, batch)
 
     expected = []
     for i, k in enumerate(tasks.tolist()):

@@ -16,7 +16,7 @@ from ..formats import peft
 from ..formats.base_files import fingerprint_of_files
 from ..training.base import empty_classifier, find_base, load_classifier, pick_device
 from ..training.batches import Tokens, tokenize, tokenize_split
-from ..training.scores import Scores, evaluate, log_probabilities
+from ..training.scores import ClassScores, evaluate, log_probabilities
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Classifier:
         """(texts, labels), on the CPU."""
         return log_probabilities(self.adapter.model, self.tokenizer, tokenize(self.tokenizer, texts, self.max_length))
 
-    def scores(self, examples: list[Example]) -> Scores:
+    def scores(self, examples: list[Example]) -> ClassScores:
         return evaluate(self.adapter.model, self.tokenizer, self._tokens(examples))[0]
 
-    def base_scores(self, examples: list[Example]) -> Scores | None:
+    def base_scores(self, examples: list[Example]) -> ClassScores | None:
         """The base's, with the new head as it was before training; None if the adapter changed the base itself."""
         if not self.adapter.removable:
             return None

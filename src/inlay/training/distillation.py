@@ -51,20 +51,23 @@ class TaughtLoss:
 
     prompt: TaskPrompt
     own_KL: Tensor  # which labels are each task's
-    weight: float
+    share: float  # of the teachers, where that of the labels is 1
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "tasks", "probabilities", "states")}
         self.prompt.task = batch["tasks"]
         output = model(**inputs, output_hidden_states=True)
         own_BL = self.own_KL.to(output.logits.device)[batch["tasks"]]
         log_BL = output.logits.float().masked_fill(~own_BL, -torch.inf).log_softmax(dim=-1)
         loss = F.nll_loss(log_BL, batch["labels"])
-        if self.weight:
+        if self.share:
             taught = F.kl_div(log_BL.masked_fill(~own_BL, 0), batch["probabilities"], reduction="batchmean")
             apart = F.mse_loss(_state(output, batch["attention_mask"]), batch["states"])
-            loss = loss + self.weight * (taught + apart)
+            loss = loss + self.share * (taught + apart)
         return loss
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch["labels"])
 
 
 def _state(output: Any, mask_BT: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ..core.adapter import Adapter
-from .batches import Tokens, pad
-from .loop import Plan, batch_loss
+from .loop import Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
+from .task import Task
 
 _OPTIMIZER_BYTES = 8  # for each trained number: AdamW's two moments
 
@@ -31,32 +31,32 @@ def estimate(
     adapter: Adapter,
     plan: Plan,
     settings: RunSettings[Any],
-    tokenizer: Any,
-    tokens: Tokens,
+    task: Task,
     evaluation_seconds: float,
 ) -> Estimate:
     """Leaves the adapter, its gradients and the random state as they were."""
     size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
-    by_length = sorted(range(len(tokens.rows)), key=lambda i: len(tokens.rows[i]["input_ids"]))
+    lengths = task.lengths("train")
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     middle = max(0, len(by_length) // 2 - size // 2)
     median = by_length[middle : middle + size]
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        _pass(adapter, tokenizer, tokens, by_length[-size:], device)
+        _pass(adapter, task, by_length[-size:], device)
         memory = peak_memory_bytes(device)
-        seconds = statistics.mean(_pass(adapter, tokenizer, tokens, median, device) for _ in range(2))
+        seconds = statistics.mean(_pass(adapter, task, median, device) for _ in range(2))
     trained = sum(p.numel() for p in adapter.parameters())
     passes = plan.steps * settings.batch_size / size
     evaluations = len(plan.evaluate_after) * evaluation_seconds
     return Estimate(passes * seconds + evaluations, memory + _OPTIMIZER_BYTES * trained)
 
 
-def _pass(adapter: Adapter, tokenizer: Any, tokens: Tokens, rows: Sequence[int], device: torch.device) -> float:
-    batch = pad(tokenizer, [tokens.rows[i] | {"labels": tokens.labels[i]} for i in rows])
+def _pass(adapter: Adapter, task: Task, rows: Sequence[int], device: torch.device) -> float:
+    batch = task.batch_of(rows)
     began = time.perf_counter()
     adapter.model.train()
-    batch_loss(adapter.model, {key: value.to(device) for key, value in batch.items()}).backward()
+    task.loss(adapter.model, {key: value.to(device) for key, value in batch.items()}).backward()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     for p in adapter.parameters():

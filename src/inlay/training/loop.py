@@ -4,12 +4,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -17,8 +16,8 @@ from torch.utils.data import DataLoader
 from ..core.adapter import Adapter
 from ..errors import TrainingFailed
 from .batches import Batch
-from .scores import Scores
 from .settings import RunSettings
+from .task import Scores
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
 
@@ -32,6 +31,18 @@ class Plan:
     steps_per_epoch: int
     learning_rate: float
     evaluate_after: frozenset[int]  # steps
+
+
+class Objective(Protocol):
+    """What is minimized: a task's loss, or another that takes batches of its own."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean over what is learned in the batch."""
+        ...
+
+    def weight(self, batch: Batch) -> int:
+        """How many things that is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class Outcome:
 
 def fit(
     adapter: Adapter,
+    objective: Objective,
     batches: DataLoader[Any],
     plan: Plan,
     settings: RunSettings[Any],
@@ -64,10 +76,9 @@ def fit(
     evaluate: Callable[[int], Scores],
     on_step: Callable[[StepEvent], None],
     on_best: Callable[[int], None],
-    loss_of: Callable[[nn.Module, Batch], Tensor] | None = None,
 ) -> Outcome:
-    """Train `adapter` on `loss_of`, by default `batch_loss`. `on_best` is called with the best step's parameters in
-    place; they are there at the end again.
+    """Train `adapter` on the objective. `on_best` is called with the best step's parameters in place; they are there at
+    the end again.
 
     Raises TrainingFailed if a loss is not finite, a parameter gets no gradient, or nothing has changed.
     """
@@ -87,8 +98,8 @@ def fit(
         began = time.perf_counter()
         model.train()
         loss = 0.0
-        for part, share in _parts(batch, settings.micro_batch_size):
-            part_loss = (loss_of or batch_loss)(model, part) * share
+        for part, share in _parts(batch, settings.micro_batch_size, objective):
+            part_loss = objective.loss(model, part) * share
             accelerator.backward(part_loss)
             loss += part_loss.item()
             tokens += int(part["attention_mask"].sum())
@@ -133,12 +144,6 @@ def fit(
     return Outcome(best, best_step, step, tokens, train_seconds, step < plan.steps)
 
 
-def batch_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the rows, in float32 whatever the logits' dtype."""
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
-    return F.cross_entropy(model(**inputs).logits.float(), batch["labels"])
-
-
 def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
     """The number of steps, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
@@ -161,12 +166,12 @@ def _steps(batches: DataLoader[Any], order: Any, plan: Plan) -> Iterator[Batch]:
             yield batch
 
 
-def _parts(batch: Batch, size: int | None) -> Iterator[tuple[Batch, float]]:
-    """Micro-batches with their share of the batch's rows, so that their gradients add up to the whole batch's."""
-    rows = len(batch["labels"])
+def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
+    """Micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
+    rows = len(batch["input_ids"])
     for start in range(0, rows, size or rows):
         part = {key: value[start : start + (size or rows)] for key, value in batch.items()}
-        yield part, len(part["labels"]) / rows
+        yield part, objective.weight(part) / objective.weight(batch)
 
 
 def _learning_rate_share(step: int, steps: int, warmup: float) -> float:

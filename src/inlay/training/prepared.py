@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from ..core.adapter import prepare
-from ..data.classification import ClassificationData, load_classification
 from ..errors import SettingsError
-from .base import Base, computes_in_bfloat16, empty_classifier, find_base, pick_device
-from .batches import LENGTH_STEP, Tokens, tokenize_split
+from .base import computes_in_bfloat16, find_base, pick_device
+from .batches import LENGTH_STEP
+from .classify import Classify
 from .journal import Journal
 from .loop import Plan, make_plan
 from .settings import RunSettings
+from .task import Task
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,7 @@ class Prepared:
     """A run that is known to make sense: settings and data are checked, and nothing is loaded or written yet."""
 
     settings: RunSettings[Any]
-    base: Base
-    data: ClassificationData
-    config: Any
-    tokenizer: Any
-    tokens: dict[str, Tokens]
+    task: Task
     plan: Plan
     device: torch.device
     dtype: torch.dtype
@@ -38,28 +35,24 @@ def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
     """Every check that needs no weights."""
     folder = _free_folder(settings)
     device = pick_device(settings.device)
-    base = find_base(settings.model)
-    data = load_classification(settings.data)
-    tokenizer = base.tokenizer()
-    config = base.classifier_config(data.labels, tokenizer.pad_token_id)
-    prepare(empty_classifier(config), settings.method)
-    max_length = _max_length(settings, config, tokenizer)
-    tokens = {split: tokenize_split(tokenizer, rows, max_length) for split, rows in data.splits.items()}
+    task = Classify.prepare(find_base(settings.model), settings)
+    prepare(task.empty(), settings.method)
+    max_length = _max_length(settings, task.config, task.tokenizer)
+    task.tokenize(max_length)
+    data = task.data
     journal.record(
         "data",
         source=data.source,
         rows={split: len(rows) for split, rows in data.splits.items()},
-        labels=list(data.labels),
+        labels=list(getattr(data, "labels", ())),
         valid_from=data.valid_from,
         ignored_columns=list(data.ignored_columns),
         max_length=max_length,
-        cut=sum(t.cut for t in tokens.values()),
+        cut=task.cut,
     )
     wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
-    plan = make_plan(len(tokens["train"].rows), settings)
-    return Prepared(
-        settings, base, data, config, tokenizer, tokens, plan, device, getattr(torch, wanted), max_length, folder
-    )
+    plan = make_plan(len(task.lengths("train")), settings)
+    return Prepared(settings, task, plan, device, getattr(torch, wanted), max_length, folder)
 
 
 def _free_folder(settings: RunSettings[Any]) -> Path:

@@ -11,10 +11,10 @@ from .settings import RunSettings
 
 
 def resolved_yaml(run: Prepared) -> str:
-    settings, plan = run.settings, run.plan
+    settings, plan, data_read = run.settings, run.plan, run.task.data
     asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(RunSettings)}
     method = {"name": settings.method.name, **dataclasses.asdict(asked.pop("method"))}
-    data = dataclasses.asdict(asked.pop("data")) | {"format": run.data.format} | run.data.columns
+    data = dataclasses.asdict(asked.pop("data")) | {"format": data_read.format} | data_read.columns
     decided = {
         "out": (str(run.folder), "from the data and the method"),
         "epochs": (plan.epochs, "3, or more for fewer than 100 steps"),
@@ -29,7 +29,7 @@ def resolved_yaml(run: Prepared) -> str:
         automatic = value in (None, "auto")
         final, reason = decided[name] if automatic else (value, "")
         lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if automatic else ""))
-    lines.append(f"# valid: {len(run.tokens['valid'].rows)} rows, {run.data.valid_from}")
+    lines.append(f"# valid: {len(run.task.lengths('valid'))} rows, {data_read.valid_from}")
     lines.append(
         f"# {plan.steps} steps, {plan.steps_per_epoch} an epoch; evaluated after {sorted(plan.evaluate_after)}"
     )

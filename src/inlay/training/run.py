@@ -13,7 +13,6 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
-from torch.utils.data import DataLoader
 
 from .. import __version__
 from ..core.adapter import Adapter, join, prepare
@@ -21,18 +20,16 @@ from ..errors import InlayError
 from ..formats import peft
 from ..formats.files import write_json, write_text
 from ..report import write_report
-from .base import load_classifier
-from .batches import Batch, training_batches
+from .batches import Batch
 from .estimate import Estimate, estimate
 from .journal import Journal, Watcher
 from .loop import Outcome, StepEvent, fit
 from .memory import memory_bytes, peak_memory_bytes
-from .predictions import write_predictions
 from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
-from .scores import Scores, evaluate
 from .settings import RunSettings, as_asked
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
+from .task import Scores
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -75,11 +72,11 @@ class _Run:
                 self.run = learn_sources(self.run, self.sources, self.journal)
             write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
             model = self._load()
-            base_log_probabilities = self._evaluate_base(model)
+            of_base = self._evaluate_base(model)
             self._attach(model)
             outcome = self._fit()
             self.fit_ended = time.perf_counter()
-            self._finish(outcome, base_log_probabilities)
+            self._finish(outcome, of_base)
         except KeyboardInterrupt:
             self._stop("interrupted", "stopped by the user" + self._what_is_kept())
             raise
@@ -94,12 +91,12 @@ class _Run:
     def _load(self) -> nn.Module:
         run = self.run
         set_seed(run.settings.seed)
-        model, self.heads = load_classifier(run.base, run.config, run.dtype)
+        model, self.heads = run.task.load(run.dtype)
         model.to(run.device)  # pyright: ignore[reportArgumentType]
         self.total_parameters = sum(p.numel() for p in model.parameters())
         self.journal.record(
             "model",
-            model=run.base.name,
+            model=run.task.base.name,
             **{"class": type(model).__name__},
             total_parameters=self.total_parameters,
             dtype=str(run.dtype).removeprefix("torch."),
@@ -107,21 +104,19 @@ class _Run:
         )
         return model
 
-    def _evaluate_base(self, model: nn.Module) -> torch.Tensor:
+    def _evaluate_base(self, model: nn.Module) -> Any:
         began = time.perf_counter()
-        self.base_scores, log_probabilities = evaluate(model, self.run.tokenizer, self.run.tokens["valid"])
+        self.base_scores, predictions = self.run.task.evaluate(model, "valid")
         self.evaluation_seconds = time.perf_counter() - began
         self._record_evaluation(0, self.base_scores, best=False)
-        return log_probabilities
+        return predictions
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
         self.adapter = prepare(model, run.settings.method, heads=self.heads)
         join(self.adapter)
         run.settings.method.initialize_from_data(self.adapter, self._first_batches())
-        self.estimate = estimate(
-            self.adapter, run.plan, run.settings, run.tokenizer, run.tokens["train"], self.evaluation_seconds
-        )
+        self.estimate = estimate(self.adapter, run.plan, run.settings, run.task, self.evaluation_seconds)
         self.journal.record(
             "method",
             method=run.settings.method.name,
@@ -133,12 +128,9 @@ class _Run:
 
     def _first_batches(self) -> Iterator[Batch]:
         """Training batches where the model is, for a method that looks at data before it starts."""
-        for batch in self._training_batches():
+        settings = self.run.settings
+        for batch in self.run.task.batches(settings.batch_size, settings.seed):
             yield {key: value.to(self.run.device) for key, value in batch.items()}
-
-    def _training_batches(self) -> DataLoader[Any]:
-        run = self.run
-        return training_batches(run.tokenizer, run.tokens["train"], run.settings.batch_size, run.settings.seed)
 
     def _fit(self) -> Outcome:
         run = self.run
@@ -147,7 +139,8 @@ class _Run:
         self.fit_began = time.perf_counter()
         return fit(
             self.adapter,
-            self._training_batches(),
+            run.task,
+            run.task.batches(run.settings.batch_size, run.settings.seed),
             run.plan,
             run.settings,
             accelerator,
@@ -158,7 +151,7 @@ class _Run:
 
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
-        scores, _ = evaluate(self.adapter.model, self.run.tokenizer, self.run.tokens["valid"])
+        scores, _ = self.run.task.evaluate(self.adapter.model, "valid")
         settled = self.run.settings.method.settled(step, self.run.plan.steps)
         better = settled and scores.better_than(self.tuned)
         self._record_evaluation(step, scores, better)
@@ -188,10 +181,9 @@ class _Run:
         run = self.run
         assert self.adapter is not None
         provenance = {
-            "model": run.base.name,
-            "task": "classify",
-            "labels": list(run.data.labels),
-            "columns": run.data.columns,
+            "model": run.task.base.name,
+            "task": run.task.kind,
+            **run.task.provenance(),
             "data": asdict(run.settings.data),
             "seed": run.settings.seed,
             "max_length": run.max_length,
@@ -199,7 +191,7 @@ class _Run:
         }
         peft.save(self.adapter, run.folder / "adapter", provenance)
 
-    def _finish(self, outcome: Outcome, base_log_probabilities: torch.Tensor) -> None:
+    def _finish(self, outcome: Outcome, of_base: Any) -> None:
         run = self.run
         assert self.adapter is not None
         if outcome.stopped_early:
@@ -207,18 +199,12 @@ class _Run:
                 "note",
                 text=f"stopped after step {outcome.steps}: {run.settings.patience} evaluations without a better one",
             )
-        self.tuned, log_probabilities = evaluate(self.adapter.model, run.tokenizer, run.tokens["valid"])
-        if "test" in run.tokens:
-            self.test, _ = evaluate(self.adapter.model, run.tokenizer, run.tokens["test"])
-        write_predictions(
-            run.folder / "predictions.jsonl",
-            run.data.splits["valid"],
-            run.data.labels,
-            log_probabilities,
-            base_log_probabilities,
-        )
+        self.tuned, of_tuned = run.task.evaluate(self.adapter.model, "valid")
+        if "test" in run.task.data.splits:
+            self.test, _ = run.task.evaluate(self.adapter.model, "test")
+        run.task.write_predictions(run.folder / "predictions.jsonl", of_tuned, of_base)
         self._save_adapter()
-        run.tokenizer.save_pretrained(run.folder / "adapter")
+        run.task.tokenizer.save_pretrained(run.folder / "adapter")
 
     def _stop(self, status: str, reason: str) -> None:
         self.journal.record(status, text=reason)
@@ -250,11 +236,11 @@ class _Run:
         summary = {
             "status": status,
             "reason": reason,
-            "task": "classify",
+            "task": run.task.kind,
             "method": run.settings.method.name,
-            "model": run.base.name,
-            "data": run.data.source,
-            "labels": list(run.data.labels),
+            "model": run.task.base.name,
+            "data": run.task.data.source,
+            "labels": list(getattr(run.task.data, "labels", ())),
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
             "adapter_bytes": tensors.stat().st_size if tensors.is_file() else 0,
@@ -266,7 +252,7 @@ class _Run:
             "best_step": self.best_step,
             "metrics": {
                 "split": "valid",
-                "rows": len(run.tokens["valid"].rows),
+                "rows": len(run.task.lengths("valid")),
                 "base": self.base_scores.as_dict() if self.base_scores else None,
                 "tuned": self.tuned.as_dict() if self.tuned else None,
                 "test": self.test.as_dict() if self.test else None,

@@ -13,12 +13,12 @@ from .batches import Tokens, in_order_of_length
 
 
 @dataclass(frozen=True)
-class Scores:
+class ClassScores:
     loss: float  # mean cross-entropy, nats per row
     accuracy: float
     macro_f1: float  # mean over the labels that occur, as label or as prediction
 
-    def better_than(self, other: "Scores | None") -> bool:
+    def better_than(self, other: "ClassScores | None") -> bool:
         """More rows right; among equals the lower loss."""
         return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
 
@@ -38,15 +38,15 @@ def log_probabilities(model: nn.Module, tokenizer: Any, rows: Sequence[dict[str,
     return torch.stack([found[i] for i in range(len(rows))])
 
 
-def evaluate(model: nn.Module, tokenizer: Any, tokens: Tokens) -> tuple[Scores, Tensor]:
+def evaluate(model: nn.Module, tokenizer: Any, tokens: Tokens) -> tuple[ClassScores, Tensor]:
     """The scores on a split, and the (rows, labels) log-probabilities that they come from."""
     found = log_probabilities(model, tokenizer, tokens.rows)
     return score(found, torch.tensor(tokens.labels)), found
 
 
-def score(log_probabilities: Tensor, labels: Tensor) -> Scores:
+def score(log_probabilities: Tensor, labels: Tensor) -> ClassScores:
     predicted = log_probabilities.argmax(dim=-1)
-    return Scores(
+    return ClassScores(
         loss=F.nll_loss(log_probabilities, labels).item(),
         accuracy=(predicted == labels).float().mean().item(),
         macro_f1=_macro_f1(predicted.numpy(), labels.numpy()),

@@ -26,12 +26,13 @@ from ..methods.prompts.multitask import MultitaskPrompt, TaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from .base import load_classifier
 from .batches import pad
+from .classify import Classify
 from .distillation import Lesson, TaughtLoss, lessons
 from .journal import Journal
 from .loop import StepEvent, fit, make_plan
 from .memory import memory_bytes
 from .prepared import Prepared, prepare_run
-from .scores import Scores, log_probabilities, score
+from .scores import ClassScores, log_probabilities, score
 from .settings import RunSettings
 
 _STEP_EVENTS = 100  # in the metrics of the sources, at most
@@ -42,6 +43,11 @@ class SourceTask:
     name: str
     run: Prepared  # of its teacher
     labels: slice  # its own, among those of all tasks
+
+    @property
+    def classify(self) -> Classify:
+        assert isinstance(self.run.task, Classify)
+        return self.run.task
 
 
 def without_sources(settings: RunSettings[Any]) -> RunSettings[Any]:
@@ -68,7 +74,7 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
         )
         run = prepare_run(teacher, Journal(lambda _: None))
         start = tasks[-1].labels.stop if tasks else 0
-        tasks.append(SourceTask(name, run, slice(start, start + len(run.data.labels))))
+        tasks.append(SourceTask(name, run, slice(start, start + len(run.task.data.labels))))
     return tasks
 
 
@@ -92,14 +98,14 @@ def learn_sources(run: Prepared, tasks: Sequence[SourceTask], journal: Journal) 
 class _Student:
     def __init__(self, run: Prepared, tasks: Sequence[SourceTask], folder: Path):
         settings = run.settings
-        self.run, self.tasks, self.folder = run, tasks, folder
-        self.tokens = {split: [task.run.tokens[split] for task in tasks] for split in ("train", "valid")}
+        self.run, self.tasks, self.folder, self.tokenizer = run, tasks, folder, run.task.tokenizer
+        self.tokens = {split: [task.classify.tokens[split] for task in tasks] for split in ("train", "valid")}
         self.sizes = [len(tokens.rows) for tokens in self.tokens["train"]]
-        labels = tuple(f"{task.name}: {label}" for task in tasks for label in task.run.data.labels)
+        labels = tuple(f"{task.name}: {label}" for task in tasks for label in task.classify.data.labels)
         rows = [self._lessons(task, len(labels)) for task in tasks]
         set_seed(settings.seed)
-        config = run.base.classifier_config(labels, run.tokenizer.pad_token_id)
-        model, heads = load_classifier(run.base, config, run.dtype)
+        config = run.task.base.classifier_config(labels, self.tokenizer.pad_token_id)
+        model, heads = load_classifier(run.task.base, config, run.dtype)
         model.to(run.device)  # pyright: ignore[reportArgumentType]
         method = MultitaskPrompt(tokens=settings.method.tokens, rank=settings.method.rank, tasks=len(tasks))
         self.adapter = attach(model, method, heads=heads)
@@ -108,14 +114,14 @@ class _Student:
         for own_L, task in zip(own_KL, tasks, strict=True):
             own_L[task.labels] = True
         self.loss = TaughtLoss(self.prompt, own_KL, settings.method.distillation)
-        self.batches = _batches(run.tokenizer, rows, self.sizes, settings)
+        self.batches = _batches(self.tokenizer, rows, self.sizes, settings)
         self.plan = make_plan(sum(self.sizes), settings)
 
     def learn(self, journal: Journal) -> None:
         accelerator = Accelerator(cpu=self.run.device.type == "cpu")
         steps, best = self.plan.steps, None
 
-        def evaluate(step: int) -> Scores:
+        def evaluate(step: int) -> ClassScores:
             nonlocal best
             scores = self._mean_scores()
             better = scores.better_than(best)
@@ -138,7 +144,7 @@ class _Student:
         def save(_: int) -> None:
             self._save()
 
-        fit(self.adapter, self.batches, self.plan, self.run.settings, accelerator, evaluate, progress, save, self.loss)
+        fit(self.adapter, self.loss, self.batches, self.plan, self.run.settings, accelerator, evaluate, progress, save)
         self._save()
         found = {task.name: scores.as_dict() for task, scores in zip(self.tasks, self._scores(), strict=True)}
         write_json(self.folder / "summary.json", {"valid": found, "steps": self.plan.steps})
@@ -150,29 +156,29 @@ class _Student:
         from ..inference.classifier import open_classifier
 
         teacher = open_classifier(task.run.folder, device=self.run.device.type)
-        tokens, number = task.run.tokens["train"], self.tasks.index(task)
-        taught = lessons(teacher.adapter.model, self.run.tokenizer, tokens.rows, task.labels, labels)
+        tokens, number = task.classify.tokens["train"], self.tasks.index(task)
+        taught = lessons(teacher.adapter.model, self.tokenizer, tokens.rows, task.labels, labels)
         return [
             row | {"labels": task.labels.start + label, "tasks": number, "lesson": lesson}
             for row, label, lesson in zip(tokens.rows, tokens.labels, taught, strict=True)
         ]
 
-    def _scores(self) -> list[Scores]:
+    def _scores(self) -> list[ClassScores]:
         found = []
         for number, (task, tokens) in enumerate(zip(self.tasks, self.tokens["valid"], strict=True)):
             self.prompt.task = number
-            all_NL = log_probabilities(self.adapter.model, self.run.tokenizer, tokens.rows)
+            all_NL = log_probabilities(self.adapter.model, self.tokenizer, tokens.rows)
             found.append(score(all_NL[:, task.labels].log_softmax(dim=-1), torch.tensor(tokens.labels)))
         return found
 
-    def _mean_scores(self) -> Scores:
+    def _mean_scores(self) -> ClassScores:
         """A task counts as much as another, however many rows it has."""
         all_scores = [asdict(scores) for scores in self._scores()]
-        return Scores(**{name: sum(s[name] for s in all_scores) / len(all_scores) for name in all_scores[0]})
+        return ClassScores(**{name: sum(s[name] for s in all_scores) / len(all_scores) for name in all_scores[0]})
 
     def _save(self) -> None:
-        sources = [task.run.data.source for task in self.tasks]
-        about = {"model": self.run.base.name, "task": "sources", "data": sources, "seed": self.run.settings.seed}
+        sources = [task.classify.data.source for task in self.tasks]
+        about = {"model": self.run.task.base.name, "task": "sources", "data": sources, "seed": self.run.settings.seed}
         peft.save(self.adapter, self.folder / "adapter", about)
 
 

@@ -1,0 +1,75 @@
+"""Classification: a label for a text or a pair of texts, by a new head on the base."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from ..data.classification import ClassificationData, load_classification
+from .base import Base, empty_classifier, load_classifier
+from .batches import Batch, Tokens, pad, tokenize_split, training_batches
+from .predictions import write_predictions
+from .scores import ClassScores, evaluate
+from .settings import RunSettings
+from .task import Task
+
+
+@dataclass
+class Classify(Task):
+    kind = "classify"
+
+    base: Base
+    data: ClassificationData
+    tokenizer: Any
+    config: Any
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+
+    @classmethod
+    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
+        data, tokenizer = load_classification(settings.data), base.tokenizer()
+        return cls(base, data, tokenizer, base.classifier_config(data.labels, tokenizer.pad_token_id))
+
+    def empty(self) -> nn.Module:
+        return empty_classifier(self.config)
+
+    def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
+        return load_classifier(self.base, self.config, dtype)
+
+    def tokenize(self, max_length: int) -> None:
+        self.tokens = {s: tokenize_split(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
+
+    @property
+    def cut(self) -> int:
+        return sum(tokens.cut for tokens in self.tokens.values())
+
+    def lengths(self, split: str) -> list[int]:
+        return self.tokens[split].lengths
+
+    def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
+        return training_batches(self.tokenizer, self.tokens["train"], batch_size, seed)
+
+    def batch_of(self, rows: Sequence[int]) -> Batch:
+        tokens = self.tokens["train"]
+        return pad(self.tokenizer, [tokens.rows[i] | {"labels": tokens.labels[i]} for i in rows])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return F.cross_entropy(model(**inputs).logits.float(), batch["labels"])
+
+    def weight(self, batch: Batch) -> int:
+        return len(batch["labels"])
+
+    def evaluate(self, model: nn.Module, split: str) -> tuple[ClassScores, Tensor]:
+        """Predictions are (rows, labels) log-probabilities."""
+        return evaluate(model, self.tokenizer, self.tokens[split])
+
+    def write_predictions(self, path: Path, tuned: Tensor, base: Tensor) -> None:
+        write_predictions(path, self.data.splits["valid"], self.data.labels, tuned, base)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"labels": list(self.data.labels), "columns": self.data.columns}

@@ -1,0 +1,89 @@
+"""What a run trains for: its data as tokens, its model, its loss, its scores. classify.py is one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .base import Base
+from .batches import Batch
+from .settings import RunSettings
+
+
+class Scores(Protocol):
+    """Of a model on a split; what `as_dict` holds goes into events and the summary."""
+
+    @property
+    def loss(self) -> float: ...
+
+    def better_than(self, other: Any) -> bool:
+        """Whether a run keeps this adapter rather than the one with the other scores, which may be None."""
+        ...
+
+    def as_dict(self) -> dict[str, float]: ...
+
+
+class Task(ABC):
+    kind: ClassVar[str]  # in summary.json and provenance.json
+    base: Base
+    data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns` and `valid_from`
+    tokenizer: Any
+    config: Any  # the model's
+
+    @classmethod
+    @abstractmethod
+    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
+        """The data, read and checked. Raises DataError or SettingsError; loads no weights."""
+
+    @abstractmethod
+    def empty(self) -> nn.Module:
+        """The model without values, for checks that must not wait for its weights."""
+
+    @abstractmethod
+    def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
+        """The model with its weights, and the names of its heads that are new."""
+
+    @abstractmethod
+    def tokenize(self, max_length: int) -> None:
+        """Make every split's tokens; a run knows the length only when the method is known to fit."""
+
+    @property
+    @abstractmethod
+    def cut(self) -> int:
+        """Rows that were longer than the length."""
+
+    @abstractmethod
+    def lengths(self, split: str) -> list[int]:
+        """Tokens of each row."""
+
+    @abstractmethod
+    def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
+        """Of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each."""
+
+    @abstractmethod
+    def batch_of(self, rows: Sequence[int]) -> Batch:
+        """Of these training rows."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean over what is learned in the batch, in float32 whatever the logits' dtype."""
+
+    @abstractmethod
+    def weight(self, batch: Batch) -> int:
+        """How many things `loss` is the mean of: micro-batches count by it."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
+        """The scores, and what predictions are written from."""
+
+    @abstractmethod
+    def write_predictions(self, path: Path, tuned: Any, base: Any) -> None:
+        """What the two models, each given as `evaluate` gave it, say of each row of valid."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """What is needed to use the adapter later, beside the base."""
