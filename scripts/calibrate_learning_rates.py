@@ -11,6 +11,7 @@ methods between two processes.
 import argparse
 import json
 import math
+import shutil
 import statistics
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def _accuracy(folder: Path, data: str, method: str, exponent: float, out: Path) 
 
     run = out / data / f"{method}@{_rate(exponent):g}"
     if not (run / "summary.json").is_file():
+        shutil.rmtree(run, ignore_errors=True)  # what an interrupted run left
         settings = RunSettings(
             model=MODEL,
             data=DataSettings(path=str(folder / data)),

@@ -8,6 +8,7 @@ memory is the process's.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ def main() -> None:
         folder = asked.out / f"{data}-{name}-{seed}"
         if (folder / "summary.json").is_file():
             continue
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
         method, *settings = VARIANTS.get(name, (name,))
         command = [sys.executable, "-m", "inlay", "train", "builtin:minilm", str(asked.data / data)]
         command += ["--method", method, *settings, "--seed", str(seed), "--out", str(folder)]
