@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from .errors import InlayError
     from .formats.peft import load
     from .methods import METHODS
-    from .methods.additive.bottleneck import Houlsby, Parallel, Pfeiffer
+    from .methods.additive.houlsby import Houlsby
     from .methods.additive.ia3 import IA3
+    from .methods.additive.parallel import Parallel
+    from .methods.additive.pfeiffer import Pfeiffer
     from .methods.full import Full
     from .methods.prompts.multitask import MultitaskPrompt
     from .methods.prompts.p_tuning import PTuning

@@ -136,19 +136,6 @@ def test_flags_win_over_the_config_file(tiny_bert: str, reviews_folder: str, tmp
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["seed"] == 5
 
 
-def test_methods_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["methods"]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"  {name} " in shown for name in inlay.METHODS)
-    for name, method in inlay.METHODS.items():
-        assert main(["methods", name]) == 0
-        shown = capsys.readouterr().out
-        assert method.paper in shown
-        assert f"{method.learning_rate:g}" in shown
-        assert main(["methods", name, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)[name]["family"] == method.family
-
-
 def test_doctor_and_data_print_json(capsys: pytest.CaptureFixture[str], reviews_folder: str, tiny_bert: str) -> None:
     assert main(["doctor", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["packages"]["torch"]

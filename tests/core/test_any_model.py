@@ -137,7 +137,8 @@ def test_state_dict_of_the_adapter_is_its_own_tensors_by_host() -> None:
     adapter = lora(model)
     assert list(adapter.state_dict()) == ["first.lora_A", "first.lora_B", "last.lora_A", "last.lora_B"]
     assert [n for n, _ in adapter.named_parameters()] == list(adapter.state_dict())
-    assert repr(adapter).startswith("Adapter('default', LoRA(rank=2, alpha=4")
+    assert repr(adapter).startswith("Adapter('default', LoRA(")
+    assert "rank=2, alpha=4" in repr(adapter)
     assert repr(adapter).endswith("2 hosts in MLP)")
 
 

@@ -165,7 +165,7 @@ def test_the_label_of_a_row_with_another_problem_is_not_called_missing(tmp_path)
 def test_data_for_generation_is_an_error_that_names_its_format(tmp_path, row, format):
     message = complaint(write_jsonl(tmp_path / "a.jsonl", [row] * 9))
     assert f"the rows are in the format {format} " in message
-    assert "this release trains classification, which needs a text and a label" in message
+    assert "classification needs a text and a label: name their columns with data.text and data.label" in message
 
 
 def test_named_columns_are_used(tmp_path):

@@ -194,11 +194,14 @@ def test_labels_that_differ_in_case_alone_are_a_warning(tmp_path):
     assert complaints(found, "warning") == ['a.jsonl: the labels "Spam " and "spam" differ only in case or white space']
 
 
+ASKED, CALLED = {"role": "user", "content": "abc"}, {"role": "assistant", "content": None, "tool_calls": [{}]}
+
+
 @pytest.mark.parametrize(
     ("format", "row", "characters"),
     [
-        ("messages", {"messages": [{"role": "user", "content": "abc"}, {"role": "assistant", "content": "de"}]}, 5),
-        ("messages", {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, 0),
+        ("messages", {"messages": [ASKED, {"role": "assistant", "content": "de"}]}, 5),
+        ("messages", {"messages": [ASKED, CALLED]}, 3 + len("[{}]")),
         ("conversations", {"conversations": [{"from": "human", "value": "abc"}, {"from": "gpt", "value": "d"}]}, 4),
         ("prompt-completion", {"prompt": "abc", "completion": "de"}, 5),
         ("instruction", {"instruction": "abc", "input": "", "output": "d"}, 4),
@@ -207,19 +210,51 @@ def test_labels_that_differ_in_case_alone_are_a_warning(tmp_path):
     ],
 )
 def test_data_for_generation_is_described(tmp_path, format, row, characters):
-    found = report(write_jsonl(tmp_path / "a.jsonl", [row | {"id": 1}]))
+    write_jsonl(tmp_path / "train.jsonl", [row | {"id": 1}])
+    write_jsonl(tmp_path / "valid.jsonl", [{k: _changed(v) for k, v in row.items()}])
+    found = report(tmp_path)
     assert found.format == format
     assert found.splits["train"].rows == 1
     lengths = found.splits["train"].characters
     assert lengths is not None
     assert lengths.max == characters
     assert found.ignored_columns == ("id",)
-    assert list(found.splits) == ["train"]
-    assert found.valid_from is None
+    assert list(found.splits) == ["train", "valid"]
+    assert found.valid_from == "valid.jsonl"
     assert found.problems == ()
 
 
+def _changed(value):
+    """Another row of the same format."""
+    if isinstance(value, list):
+        return [{k: v + "!" if k in ("content", "value") and v else v for k, v in turn.items()} for turn in value]
+    return value + "!" if value else value
+
+
+def test_rows_for_generation_are_held_out_too(tmp_path):
+    rows = [{"prompt": f"p{i // 2}", "completion": f"c{i}"} for i in range(60)]
+    found = report(write_jsonl(tmp_path / "a.jsonl", rows))
+    assert (found.splits["train"].rows, found.splits["valid"].rows) == (44, 16)
+    assert found.duplicates == ()
+
+
+def test_a_prompt_that_two_splits_share_is_told_apart_from_a_repeated_row(tmp_path):
+    rows = [{"prompt": f"p{i}", "completion": "c"} for i in range(9)]
+    write_jsonl(tmp_path / "train.jsonl", [*rows, rows[2] | {"completion": "another"}])
+    write_jsonl(tmp_path / "valid.jsonl", [rows[3], {"prompt": "p4 ", "completion": "another"}])
+    found = report(tmp_path)
+    assert [(d.kind, d.splits, d.places) for d in found.duplicates] == [
+        ("exact", ("train", "valid"), (("train.jsonl:4", "valid.jsonl:1"),)),
+        ("prompt", ("train", "valid"), (("train.jsonl:5", "valid.jsonl:2"),)),
+    ]
+    assert complaints(found, "warning") == [
+        "valid.jsonl:1: the same text as train.jsonl:4",
+        "valid.jsonl:2: another answer to the same prompt as train.jsonl:5",
+    ]
+
+
 GOOD_TURN = {"role": "user", "content": "hi"}
+GOOD_TURNS = [GOOD_TURN, {"role": "assistant", "content": "ho"}]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +272,7 @@ GOOD_TURN = {"role": "user", "content": "hi"}
     ],
 )
 def test_a_row_for_generation_that_cannot_be_used_is_listed(tmp_path, row, message):
-    found = report(write_jsonl(tmp_path / "a.jsonl", [{"messages": [GOOD_TURN]}, row]))
+    found = report(write_jsonl(tmp_path / "a.jsonl", [{"messages": GOOD_TURNS}, row]))
     assert complaints(found, "error")[0].startswith(f"a.jsonl:2: {message}")
     assert found.splits["train"].rows == 1
 
@@ -245,7 +280,7 @@ def test_a_row_for_generation_that_cannot_be_used_is_listed(tmp_path, row, messa
 def test_an_empty_completion_is_listed(tmp_path):
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": " "}, {"prompt": 1, "completion": "b"}]
     found = report(write_jsonl(tmp_path / "a.jsonl", rows))
-    assert complaints(found, "error") == [
+    assert complaints(found, "error")[:2] == [
         "a.jsonl:2: completion is empty; give the row a text or remove it",
         "a.jsonl:3: prompt is 1, not a text",
     ]

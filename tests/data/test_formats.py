@@ -2,7 +2,7 @@ from dataclasses import asdict
 
 import pytest
 
-from inlay.data.formats import choose_layout
+from inlay.data.formats import choose_layout, rows_in_layout
 from inlay.data.problems import Problems
 from inlay.data.rows import Row
 from inlay.data.settings import DataSettings
@@ -43,11 +43,18 @@ def complaint(*columns: str, **settings) -> str:
         ("text label", "labelled-text"),
         ("sentence labels", "labelled-text"),
         ("text", "text"),
+        ("input target", "prompt-completion"),
+        ("input references", "prompt-completion"),
+        ("question answer", "prompt-completion"),
+        ("input output", "prompt-completion"),
+        ("instruction references", "instruction"),
         # The order of the table decides where several fit.
         ("text label conversations messages", "messages"),
         ("prompt completion conversations", "conversations"),
         ("prompt completion label instruction output", "prompt-completion"),
         ("text label instruction output", "instruction"),
+        ("question answer sentence label", "labelled-text"),
+        ("input target text", "prompt-completion"),
     ],
 )
 def test_the_format_is_detected_from_the_columns(columns, format):
@@ -77,6 +84,34 @@ def test_named_columns_win_over_detection():
     assert layout("text", "stars", label="stars").columns == {"text": "text", "label": "stars"}
     assert layout("question", "passage", "answer", label="answer").columns["text_pair"] == "passage"
     assert layout("messages", "text", "label", label="label").format == "labelled-text"
+
+
+def test_named_prompts_and_completions_are_found():
+    assert layout("a", "b", prompt="a", completion="b").columns == {"prompt": "a", "completion": "b"}
+    assert layout("input", "target", "a", prompt="a").columns == {"prompt": "a", "completion": "target"}
+    named = layout("messages", "text", "label", "a", "b", prompt="a", completion="b")
+    assert (named.format, named.columns) == ("prompt-completion", {"prompt": "a", "completion": "b"})
+    assert 'data.completion: no column "c"; the columns are a, b' in complaint("a", "b", prompt="a", completion="c")
+    assert "fit none of the formats" in complaint("a", "b", "label", prompt="a", label="label")
+
+
+def test_references_stand_in_for_a_named_completion():
+    columns = layout("a", "references", prompt="a", completion="b").columns
+    assert columns == {"prompt": "a", "references": "references"}
+
+
+def test_a_layout_has_the_roles_that_some_row_has():
+    rows = [Row({"input": "a", "target": "b"}, "a.jsonl:1"), Row({"input": "a", "references": ["b"]}, "b.jsonl:1")]
+    settings, problems = DataSettings(path="a.jsonl"), Problems()
+    chosen = choose_layout(settings, rows, problems)
+    assert chosen is not None
+    assert chosen.columns == {"prompt": "input", "completion": "target", "references": "references"}
+    assert rows_in_layout(rows, chosen, problems) == rows
+    chosen = choose_layout(settings, rows[:1], problems)
+    assert chosen is not None
+    assert chosen.columns == {"prompt": "input", "completion": "target"}
+    assert rows_in_layout(rows, chosen, problems) == rows[:1]
+    assert str(problems.error()) == 'b.jsonl:1: no column "target"; the columns are input, references'
 
 
 def test_a_named_text_without_a_label_is_for_language_modelling():

@@ -54,4 +54,4 @@ def test_files_that_are_missing_or_empty_or_of_another_kind_are_errors(tmp_path)
     assert complaint(write_text(tmp_path / "in.txt", "\n \n"), ONE) == "in.txt: has no text"
     assert complaint(write_text(tmp_path / "in.jsonl", ""), ONE) == "in.jsonl: has no rows"
     assert complaint(tmp_path / "im.txt", ONE).endswith(f"no such file; did you mean {tmp_path / 'in.txt'}?")
-    assert "known: .txt, .txt.gz, .jsonl" in complaint(write_text(tmp_path / "in.pdf", "x"), ONE)
+    assert "known: .jsonl, .json, .csv, .tsv, .txt, .jsonl.gz" in complaint(write_text(tmp_path / "in.pdf", "x"), ONE)

@@ -169,3 +169,20 @@ def test_damaged_gzip_and_parquet_files_are_reported(tmp_path):
         assert complaint(tmp_path / name).startswith(f"{name}: cannot be read")
     (tmp_path / "plain.jsonl.gz").write_bytes(JSONL.encode())
     assert complaint(tmp_path / "plain.jsonl.gz").startswith("plain.jsonl.gz: cannot be read: Not a gzipped file")
+
+
+def test_a_plain_text_is_one_document_or_several_that_a_line_ends(tmp_path):
+    text = "\n\nOne.\n\nStill one.\n\n<|endoftext|>\n\n<|endoftext|>\n  Two,\nwith <|endoftext|> inside.\n"
+    path = write_text(tmp_path / "a.txt", text)
+    assert values(path) == [{"text": "One.\n\nStill one."}, {"text": "  Two,\nwith <|endoftext|> inside."}]
+    assert places(path) == ["a.txt:3", "a.txt:10"]
+    assert values(write_text(tmp_path / "b.txt.gz", "\ufeffone\r\n\r\ntwo\r\n<|endoftext|>\r\nthree")) == [
+        {"text": "one\n\ntwo"},
+        {"text": "three"},
+    ]
+    assert complaint(write_text(tmp_path / "c.txt", " \n<|endoftext|>\n")) == "c.txt: has no rows"
+
+
+def test_a_byte_order_mark_between_files_put_together_is_no_part_of_a_row(tmp_path):
+    path = write_text(tmp_path / "a.jsonl", '\ufeff{"text": "a"}\n\ufeff{"text": "b"}\n')
+    assert values(path) == [{"text": "a"}, {"text": "b"}]

@@ -45,6 +45,19 @@ def test_what_else_is_in_a_folder_is_ignored_and_listed(tmp_path):
     assert opened.ignored == ("oos.jsonl", "test.txt", "valid.jsonl")
 
 
+def test_plain_texts_are_splits_unless_train_has_rows(tmp_path):
+    write_text(tmp_path / "train.txt.gz", "once upon a time")
+    write_text(tmp_path / "test.txt", "the end")
+    write_text(tmp_path / "notes.txt", "nothing")
+    opened = open_source(str(tmp_path), Problems())
+    assert opened.names == {"train": "train.txt.gz", "test": "test.txt"}
+    assert opened.ignored == ("notes.txt",)
+    write_jsonl(tmp_path / "train.jsonl", labelled(4))
+    opened = open_source(str(tmp_path), Problems())
+    assert opened.names == {"train": "train.jsonl"}
+    assert opened.ignored == ("notes.txt", "test.txt", "train.txt.gz")
+
+
 def test_two_files_for_one_split_are_an_error_that_names_both(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", labelled(4))
     write_jsonl(tmp_path / "dev.jsonl", labelled(4))
@@ -73,7 +86,9 @@ def test_what_looks_like_a_file_is_not_looked_for_on_the_hub(monkeypatch, asked)
 
 def test_a_file_of_another_kind_is_an_error_that_lists_the_kinds(tmp_path):
     message = complaint(write_text(tmp_path / "tickets.docx", "x"))
-    assert message.endswith("known: .jsonl, .json, .csv, .tsv, .jsonl.gz, .json.gz, .csv.gz, .tsv.gz, .parquet")
+    assert message.endswith(
+        "known: .jsonl, .json, .csv, .tsv, .txt, .jsonl.gz, .json.gz, .csv.gz, .tsv.gz, .txt.gz, .parquet"
+    )
 
 
 @pytest.mark.parametrize("asked", ["imdb", "owner/name-1.0"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import inlay
 from inlay.formats import peft as format_
-from inlay.methods.reparameterized.dora import Decomposed
+from inlay.methods.reparameterized.decomposed import Decomposed
 
 from ..shapes import SHAPES, Shape, disturb, logits
 from .test_peft import LAYERS, QUERY_VALUE, both_equal, close, every_build, inputs, task_type, trained_by_peft

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 import inlay
 from inlay.core import weights
 from inlay.errors import TargetError
-from inlay.methods.reparameterized import dora
+from inlay.methods.reparameterized import decomposed
 
 from ..shapes import Shape, disturb, logits
 from .test_lora import close, double
@@ -116,7 +116,7 @@ def test_the_rows_of_the_new_weight_have_the_lengths_m(shape: Shape) -> None:
     model = shape.model()
     adapter = inlay.attach(model, inlay.DoRA(rank=4))
     disturb(adapter)
-    lengths = {n: d.lora_magnitude_vector.abs() for n, _, d in adapter.hosts() if isinstance(d, dora.Decomposed)}
+    lengths = {n: d.lora_magnitude_vector.abs() for n, _, d in adapter.hosts() if isinstance(d, decomposed.Decomposed)}
     adapter.merge()
     for name, length in lengths.items():
         merged = weights.read(model.get_submodule(name))["weight"]
@@ -310,9 +310,9 @@ def test_the_norm_is_the_same_under_autocast() -> None:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
-    sums, squares = dora.Decomposed._norms, dora.row_squares
-    monkeypatch.setattr(dora.Decomposed, "_norms", lambda *a: (calls.append("sum"), sums(*a))[1])
-    monkeypatch.setattr(dora, "row_squares", lambda host: (calls.append("base"), squares(host))[1])
+    sums, squares = decomposed.Decomposed._norms, decomposed.row_squares
+    monkeypatch.setattr(decomposed.Decomposed, "_norms", lambda *a: (calls.append("sum"), sums(*a))[1])
+    monkeypatch.setattr(decomposed, "row_squares", lambda host: (calls.append("base"), squares(host))[1])
     return calls
 
 
@@ -517,8 +517,8 @@ def test_conv1d_computes_the_same_as_the_linear_layer_with_its_transpose() -> No
 def test_it_has_lora_s_settings(shape: Shape) -> None:
     model = shape.classifier()
     adapter = inlay.attach(model, inlay.DoRA(rank=4, rank_stabilized=True, learning_rate_ratio=4))
-    assert {d.scale for d in adapter.deltas.values() if isinstance(d, dora.Decomposed)} == {32 / math.sqrt(4)}
+    assert {d.scale for d in adapter.deltas.values() if isinstance(d, decomposed.Decomposed)} == {32 / math.sqrt(4)}
     first, second = adapter.method.parameter_groups(adapter, 1e-3)
     assert second["lr"] == 4 * first["lr"]
-    magnitudes = {id(d.lora_magnitude_vector) for d in adapter.deltas.values() if isinstance(d, dora.Decomposed)}
+    magnitudes = {id(d.lora_magnitude_vector) for d in adapter.deltas.values() if isinstance(d, decomposed.Decomposed)}
     assert magnitudes <= {id(p) for p in first["params"]}

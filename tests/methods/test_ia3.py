@@ -12,7 +12,7 @@ import inlay
 from inlay.core import weights
 from inlay.core.sites import KEYS_VALUES, Sites
 from inlay.errors import SettingsError, TargetError
-from inlay.methods.additive.ia3 import ScaleInput, ScaleOutput
+from inlay.methods.additive.scaling import ScaleInput, ScaleOutput
 
 from ..core.test_architectures import ARCHITECTURES, SMALL, run
 from ..shapes import BERT, GPT2, LLAMA, SHAPES, T5, Shape, disturb, logits

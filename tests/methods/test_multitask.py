@@ -9,7 +9,7 @@ from torch import Tensor
 
 import inlay
 from inlay.errors import SettingsError
-from inlay.methods.prompts.multitask import TaskPrompt
+from inlay.methods.prompts.task_prompt import TaskPrompt
 
 from ..shapes import ROWS, SHAPES, Shape, disturb, logits
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import inlay
 from inlay.errors import SettingsError
-from inlay.methods.additive.bottleneck import BesideInput
+from inlay.methods.additive.parallel import BesideInput
 
 from ..core.test_architectures import ARCHITECTURES, every_architecture, run
 from ..shapes import SHAPES, Shape, disturb, logits

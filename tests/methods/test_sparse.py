@@ -14,7 +14,7 @@ from inlay.core import weights
 from inlay.core.sites import Sites
 from inlay.errors import DataError, SettingsError, TargetError
 from inlay.methods.selective.fisher import information
-from inlay.methods.selective.sparse import Sparse, _random_entries
+from inlay.methods.selective.sparse_entries import Sparse, random_entries
 
 from ..shapes import LABELS, SHAPES, Shape, disturb, logits
 from .one_host import close, equals_the_formula, linear, one, parameters_with_gradient
@@ -110,13 +110,13 @@ def test_memory_for_the_backward_pass_is_that_of_the_entries() -> None:
     assert sizes.count(64 * 64) == 1
 
 
-def test_random_entries_are_distinct_and_anywhere() -> None:
+def testrandom_entries_are_distinct_and_anywhere() -> None:
     torch.manual_seed(0)
     for count, total in [(1, 1), (5, 5), (3, 7), (10, 1000), (0, 9)]:
-        drawn = _random_entries(count, total)
+        drawn = random_entries(count, total)
         assert len(drawn.unique()) == len(drawn) == count
         assert all(0 <= i < total for i in drawn.tolist())
-    times = torch.stack([torch.bincount(_random_entries(3, 12), minlength=12) for _ in range(4000)]).sum(0)
+    times = torch.stack([torch.bincount(random_entries(3, 12), minlength=12) for _ in range(4000)]).sum(0)
     assert times.min() > 850  # of 1000 expected
     assert times.max() < 1150
     first, second = (inlay.attach(nn.Sequential(nn.Linear(20, 20)), inlay.SparseMask()).deltas["0"] for _ in "ab")
@@ -222,7 +222,7 @@ def test_rows_count_one_by_one_and_only_so_many() -> None:
     assert {n: delta.indices.tolist() for n, delta in sparse(few).items()} != masks[0]
 
 
-def test_random_entries_stay_as_they_are_whatever_the_data() -> None:
+def testrandom_entries_stay_as_they_are_whatever_the_data() -> None:
     adapter = inlay.attach(SHAPES["bert"].classifier(), inlay.SparseMask(selection="random"))
     before = {n: t.clone() for n, t in adapter.state_dict().items()}
     adapter.method.initialize_from_data(adapter, iter([]))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import inlay
 from inlay.errors import CheckpointError, InvalidRequest, SettingsError
 from inlay.formats import peft
-from inlay.methods.prompts.multitask import TaskPrompt
+from inlay.methods.prompts.task_prompt import TaskPrompt
 from inlay.training.distillation import TaughtLoss, lessons
 from inlay.training.run import train
 from inlay.training.source_tasks import TaskBatches

@@ -1,23 +1,27 @@
-"""inlay data DATA [MODEL]: what is in a data set, and every problem with its line."""
+"""inlay data DATA [MODEL]: what is in a data set, every problem with its line, and what a model learns of it."""
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from ..data.describe import DataReport, describe
 from ..data.settings import DataSettings
+from ..errors import SettingsError
 from .parse import parse
 
-_PROBLEMS_SHOWN = 20
+if TYPE_CHECKING:
+    from ..data.token_report import TokenReport
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is in a data set: format, rows, labels, lengths, duplicates, and every problem with its line."""
+    """What is in a data set: format, rows, labels, lengths, duplicates, and every problem with its line.
+
+    With a model: the tokens of its rows, and which of them carry the loss.
+    """
 
     data: DataSettings
     tokens: "_Tokens"
@@ -28,73 +32,63 @@ class Data:
 @dataclass(frozen=True, kw_only=True)
 class _Tokens:  # nested like the data, since a verb's own positionals come before nested ones
     model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
-    """A model, to count tokens as it does."""
+    """A model, to make tokens as it does."""
+    max_length: Annotated[int | None, arg(name="max-length", prefix_name=False)] = None
+    """Tokens after which a row is cut. Default: as in training, what the model can take, at most 512."""
+    samples: Annotated[int, arg(prefix_name=False)] = 3
+    """Rows whose tokens are shown, with those that carry the loss marked."""
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.max_length is not None:
+            raise SettingsError(f"max-length is {self.max_length}, but there is no MODEL whose tokens it counts")
+        if self.max_length is not None and self.max_length < 8:
+            raise SettingsError(f"max-length is {self.max_length}; it must be at least 8")
+        if self.samples < 0:
+            raise SettingsError(f"samples is {self.samples}; it must be at least 0")
 
 
 def main(arguments: list[str]) -> int:
     command = parse(Data, arguments, "data")
     report = describe(command.data)
-    broken = any(problem.severity == "error" for problem in report.problems)
-    tokens = None if command.tokens.model is None or broken else _token_lengths(command)
+    tokens = None
+    if command.tokens.model is not None and not _broken(report):
+        tokens = _tokens(command, report.format)
+        report = dataclasses.replace(report, problems=(*report.problems, *tokens.problems))
     if command.json:
-        print(json.dumps(dataclasses.asdict(report) | {"tokens": tokens}, ensure_ascii=False))
+        print(json.dumps(dataclasses.asdict(report) | _json(tokens), ensure_ascii=False))
     else:
-        print("\n".join(_lines(report, tokens)))
-    return 2 if broken else 0
+        from .data_screen import show
+
+        show(report, tokens)
+    return 2 if _broken(report) else 0
 
 
-def _token_lengths(command: Data) -> dict[str, dict[str, int]]:
+def _json(tokens: "TokenReport | None") -> dict[str, Any]:
+    if tokens is None:
+        return {"tokens": None}
+    facts = dataclasses.asdict(tokens)
+    splits = {name: (split.pop("lengths") or {}) | split for name, split in facts.pop("splits").items()}
+    return {"tokens": splits} | {name: facts[name] for name in ("limit", "written", "stop", "samples")}
+
+
+def _broken(report: DataReport) -> bool:
+    return any(problem.severity == "error" for problem in report.problems)
+
+
+def _tokens(command: Data, format: str) -> "TokenReport":
     from ..data.classification import load_classification
+    from ..data.generation import load_generation
+    from ..data.token_report import report_classification, report_generation
     from ..training.base import find_base
-    from ..training.batches import tokenize_split
+    from ..training.batches import LENGTH_STEP
 
     assert command.tokens.model is not None
-    tokenizer = find_base(command.tokens.model).tokenizer()
-    lengths = {}
-    for split, rows in load_classification(command.data).splits.items():
-        counts = sorted(tokenize_split(tokenizer, rows, max_length=10**6).lengths)
-        lengths[split] = {
-            "min": counts[0],
-            "median": counts[len(counts) // 2],
-            "p95": counts[int(0.95 * (len(counts) - 1))],
-            "max": counts[-1],
-            "over_512": sum(count > 512 for count in counts),
-        }
-    return lengths
-
-
-def _lines(report: DataReport, tokens: dict[str, dict[str, int]] | None) -> Iterator[str]:
-    yield f"{report.path}: {report.format}"
-    yield f"  columns   {', '.join(f'{role} = {column}' for role, column in report.columns.items()) or 'none used'}"
-    if report.ignored_columns:
-        yield f"  ignored   {', '.join(report.ignored_columns)}"
-    if report.ignored_files:
-        yield f"  not read  {', '.join(report.ignored_files)}"
-    if report.valid_from:
-        yield f"  valid     {report.valid_from}"
-    yield ""
-    yield f"{'split':<8}{'rows':>8}{'words: min':>12}{'median':>8}{'p95':>8}{'max':>8}"
-    for name, split in report.splits.items():
-        words = split.words
-        lengths = f"{words.min:>12}{words.median:>8}{words.p95:>8}{words.max:>8}" if words else ""
-        yield f"{name:<8}{split.rows:>8}{lengths}"
-    if report.labels:
-        yield ""
-        yield f"{'label':<24}" + "".join(f"{name:>8}" for name in report.splits)
-        for label in report.labels:
-            yield f"{label:<24}" + "".join(f"{split.labels.get(label, 0):>8}" for split in report.splits.values())
-    if tokens:
-        yield ""
-        yield f"{'tokens':<8}{'min':>8}{'median':>8}{'p95':>8}{'max':>8}{'over 512':>10}"
-        for name, t in tokens.items():
-            yield f"{name:<8}{t['min']:>8}{t['median']:>8}{t['p95']:>8}{t['max']:>8}{t['over_512']:>10}"
-    for same in report.duplicates:
-        where = " and ".join(same.splits)
-        first = ", ".join(f"{a} = {b}" for a, b in same.places[:2])
-        yield f"\n{same.count} texts repeated ({same.kind}) in {where}, such as {first}"
-    if report.problems:
-        yield ""
-    for problem in report.problems[:_PROBLEMS_SHOWN]:
-        yield f"{problem.severity}: {problem}"
-    if len(report.problems) > _PROBLEMS_SHOWN:
-        yield f"... and {len(report.problems) - _PROBLEMS_SHOWN} more; --json lists them all"
+    base = find_base(command.tokens.model)
+    tokenizer, asked = base.tokenizer(), command.tokens.max_length
+    room = min(getattr(base.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
+    if asked is not None and asked > room:
+        raise SettingsError(f"max-length is {asked}; the model has room for {room} tokens of text")
+    limit = asked or min(room - room % LENGTH_STEP, 512)
+    if format == "labelled-text":
+        return report_classification(tokenizer, load_classification(command.data), limit)
+    return report_generation(tokenizer, load_generation(command.data), limit, command.tokens.samples)

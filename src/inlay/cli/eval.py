@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from ..data.settings import DataSettings
 from ..errors import SettingsError
+from ..training.journal import SCORES
 from .parse import parse
 
 
@@ -22,6 +23,8 @@ class Eval:
     """Data with the same columns. Default: the run's own."""
     split: Literal["train", "valid", "test"] = "valid"
     """Which part of the data."""
+    samples: int | None = None
+    """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -37,27 +40,37 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(result, ensure_ascii=False))
         return 0
     print(f"{result['rows']} rows of {command.split} from {result['data']}")
-    print(f"{'':<8}{'accuracy':>10}{'macro-F1':>10}{'loss':>10}")
+    names = {key: name for key, name in SCORES.items() if key in result["tuned"]}
+    print(f"{'':<8}" + "".join(f"{name:>14}" for name in names.values()))
     for name in ("base", "tuned"):
         if (scores := result[name]) is None:
             print(f"{name:<8}  trained over: full fine-tuning changed the base itself")
         else:
-            print(f"{name:<8}{scores['accuracy']:>10.4f}{scores['macro_f1']:>10.4f}{scores['loss']:>10.4f}")
+            print(f"{name:<8}" + "".join(f"{scores[key]:>14.4f}" for key in names))
     return 0
 
 
 def evaluate(command: Eval) -> dict[str, Any]:
-    from ..data.classification import load_classification
     from ..formats import peft
-    from ..inference.classifier import open_classifier
+    from ..inference.opened import task_of
 
-    trained = peft.read_provenance(peft.adapter_folder(Path(command.adapter)))
+    folder = Path(command.adapter)
+    trained = peft.read_provenance(peft.adapter_folder(folder))
     settings = DataSettings(**trained.get("data", {"path": command.data or ""}))
     if command.data is not None:
         settings = replace(settings, path=command.data)
+    scores = _of_texts if task_of(folder) == "causal" else _of_labels
+    return {"data": settings.path, "split": command.split} | scores(command, settings, trained)
+
+
+def _of_labels(command: Eval, settings: DataSettings, trained: dict[str, Any]) -> dict[str, Any]:
+    from ..data.classification import load_classification
+    from ..inference.classifier import open_classifier
+
+    if command.samples is not None:
+        raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
     data = load_classification(settings)
-    if command.split not in data.splits:
-        raise SettingsError(f"{data.source} has no {command.split} split; it has {', '.join(data.splits)}")
+    _check_split(command.split, data)
     if tuple(trained.get("labels", data.labels)) != data.labels:
         raise SettingsError(
             f"{data.source} has the labels {', '.join(data.labels[:8])}; the adapter was trained on "
@@ -66,10 +79,22 @@ def evaluate(command: Eval) -> dict[str, Any]:
     classifier = open_classifier(Path(command.adapter), command.model, command.device)
     rows = data.splits[command.split]
     base = classifier.base_scores(rows)
-    return {
-        "data": data.source,
-        "split": command.split,
-        "rows": len(rows),
-        "base": base.as_dict() if base else None,
-        "tuned": classifier.scores(rows).as_dict(),
-    }
+    tuned = classifier.scores(rows)
+    return {"rows": len(rows), "base": base.as_dict() if base else None, "tuned": tuned.as_dict()}
+
+
+def _of_texts(command: Eval, settings: DataSettings, trained: dict[str, Any]) -> dict[str, Any]:
+    from ..data.generation import load_generation
+    from ..inference.generator import open_generator
+
+    data = load_generation(settings)
+    _check_split(command.split, data)
+    generator = open_generator(Path(command.adapter), command.model, command.device)
+    base, tuned = generator.scores(data, command.split, command.samples)
+    rows = len(data.splits[command.split])
+    return {"rows": rows, "base": base.as_dict() if base else None, "tuned": tuned.as_dict()}
+
+
+def _check_split(split: str, data: Any) -> None:
+    if split not in data.splits:
+        raise SettingsError(f"{data.source} has no {split} split; it has {', '.join(data.splits)}")

@@ -1,8 +1,9 @@
-"""inlay methods [NAME]: the methods by family, or one of them explained."""
+"""inlay methods [NAME]: the methods by family, or one family or method explained."""
 
-import dataclasses
 import json
-import sys
+import shutil
+import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,69 +11,194 @@ from tyro.conf import Positional, arg
 
 from ..core.method import Method
 from ..errors import SettingsError, did_you_mean
-from ..methods import METHODS
+from ..methods import FAMILIES, METHODS
+from ..methods.explained import Block, blocks, explained, settings
+from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
+from ..report.units import bytes_text, percent_text
 from .parse import parse
+
+LEGEND = "double lines: trained · single lines: frozen · I inputs, O outputs of a layer"
+_WIDEST = 100  # columns; longer lines are hard to read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Methods:
-    """The methods by family; with a NAME: what it trains, its settings, its paper."""
+    """The methods by family; with a NAME: a family or a method explained."""
 
     name: Annotated[Positional[str | None], arg(metavar="NAME")] = None
-    """A method, such as lora."""
+    """A method, such as lora, or a family: baseline, selective, additive, reparameterized or prompts."""
     json: bool = False
     """Print one JSON object instead of text."""
 
 
 def main(arguments: list[str]) -> int:
     command = parse(Methods, arguments, "methods")
-    if command.name is not None and command.name not in METHODS:
-        raise SettingsError(f"unknown method {command.name!r}{did_you_mean(command.name, METHODS)}")
-    chosen = METHODS if command.name is None else {command.name: METHODS[command.name]}
-    if command.json:
-        print(json.dumps({name: facts(method) for name, method in chosen.items()}, indent=2))
-    elif command.name is None:
-        print(_table())
-    else:
-        print(_explained(METHODS[command.name]))
+    name: str = command.name or ""
+    if name not in ("", *METHODS, *FAMILIES):
+        raise SettingsError(f"unknown method {name!r}{did_you_mean(name, [*METHODS, *FAMILIES])}")
+    print(json.dumps(_facts(name), indent=2, ensure_ascii=False) if command.json else "\n".join(_text(name)))
     return 0
 
 
 def facts(method: type[Method]) -> dict[str, Any]:
+    text, count = explained(method), on_llama_7b(method)
     return {
         "family": method.family,
         "trains": method.summary,
+        "idea": text.idea,
+        "picture": text.picture,
+        "formula": text.formula,
+        "when": text.when,
+        "cost": text.cost,
+        "on_llama_2_7b": {
+            "settings": count.settings,
+            "trained_parameters": count.trained,
+            "total_parameters": count.total,
+            "bytes_to_train": BYTES_TO_TRAIN * count.trained,
+        },
+        "can_merge": count.can_merge,
+        "virtual_tokens": method().virtual_tokens,
         "learning_rate": method.learning_rate,
         "paper": method.paper,
         "peft_type": method.peft_type if method.peft_reads else None,
-        "settings": dataclasses.asdict(method()),
+        "settings": {setting.name: setting.default for setting in settings(method)},
     }
 
 
-def _table() -> str:
-    lines: list[str] = []
-    for family in dict.fromkeys(method.family for method in METHODS.values()):
-        lines.append(family)
-        lines += [f"  {name:<10} {m.summary}" for name, m in METHODS.items() if m.family == family]
-    return "\n".join([*lines, "", "inlay methods NAME explains one."])
+def family_facts(family: str) -> dict[str, Any]:
+    text = "\n\n".join(block.text for block in family_text(family))
+    return {"explanation": text, "methods": {method.name: facts(method) for method in members(family)}}
 
 
-def _explained(method: type[Method]) -> str:
-    text = (sys.modules[method.__module__].__doc__ or "").strip()
-    saved = "Hugging Face PEFT's format" if method.peft_reads else "a format of its own, which PEFT does not read"
-    return "\n".join(
-        [
-            f"{method.name} ({method.family}): trains {method.summary}",
-            "",
-            text,
-            "",
-            f"learning rate  {method.learning_rate:g} by default",
-            f"paper          {method.paper}",
-            f"saved as       {saved}",
-            "",
-            f"settings       what they do: inlay train --method {method.name} --help"
-            if dataclasses.fields(method)
-            else "no settings",
-            *(f"  {name} = {value!r}" for name, value in dataclasses.asdict(method()).items()),
-        ]
+def family_text(family: str) -> list[Block]:
+    docstring = FAMILIES[family].__doc__
+    assert docstring
+    return list(blocks(docstring))
+
+
+def members(family: str) -> list[type[Method]]:
+    return [method for method in METHODS.values() if method.family == family]
+
+
+def found_out(method: type[Method]) -> dict[str, str]:
+    """What is counted or computed, or said by the class, in sentences by what they are about."""
+    count, tokens = on_llama_7b(method), method().virtual_tokens
+    example = ", ".join(f"{name} {value_text(value)}" for name, value in count.settings.items())
+    share = f"{count.trained:,} of {count.total:,} parameters ({percent_text(count.share)})"
+    saved = (
+        f"in PEFT's format, {method.peft_type}"
+        if method.peft_reads
+        else "in two files like PEFT's, which cannot read it"
+    )
+    return {
+        "trained": method.summary,
+        "of Llama 2 7B": f"{share}, with {example}" if example else share,
+        "to train them": f"{bytes_text(BYTES_TO_TRAIN * count.trained)} for values, gradients and AdamW's averages",
+        **({"virtual tokens": f"{tokens} before every text"} if tokens else {}),
+        "merging": "yes, into the base's weights" if count.can_merge else "no",
+        "learning rate": f"{method.learning_rate:g} at the peak, if --learning-rate does not say otherwise",
+        "saved": saved,
+        "paper": method.paper,
+    }
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as on the command line."""
+    match value:
+        case None:
+            return "automatic"
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return " ".join(map(str, value)) or "none"
+        case dict() | "":
+            return str(value) if value else "none"
+        case float():
+            return f"{value:g}"
+    return str(value)
+
+
+def _facts(name: str) -> dict[str, Any]:
+    if name in METHODS:
+        return {name: facts(METHODS[name])}
+    return {family: family_facts(family) for family in FAMILIES if name in ("", family)}
+
+
+def _text(name: str) -> Iterator[str]:
+    if name in METHODS:
+        return _method(METHODS[name])
+    return _family(name) if name else _overview()
+
+
+def _overview() -> Iterator[str]:
+    for family in FAMILIES:
+        yield family
+        yield from _table(members(family))
+        yield ""
+    yield from _lines(_shares(METHODS.values()))
+    yield from _lines("inlay methods NAME explains a method or a family.")
+
+
+def _family(family: str) -> Iterator[str]:
+    for block in family_text(family):
+        yield from _block(block)
+        yield ""
+    yield from _table(members(family))
+    yield ""
+    yield from _lines(_shares(members(family)))
+
+
+def _method(method: type[Method]) -> Iterator[str]:
+    text = explained(method)
+    yield from _lines(f"{method.name}, of the family {method.family} (inlay methods {method.family})")
+    yield ""
+    yield from _lines(text.idea)
+    for part in (text.picture, text.formula):
+        yield ""
+        yield textwrap.indent(part, "  ")
+    yield ""
+    yield from _lines(LEGEND, indent="  ")
+    yield ""
+    yield from _columns({"when": text.when, "cost": text.cost, **found_out(method)}.items(), 16)
+    yield ""
+    if chosen := settings(method):
+        yield f"Settings: inlay train --method {method.name} --method.NAME VALUE"
+        rows = ((f"{s.name} = {value_text(s.default)}", s.text) for s in chosen)
+        yield from _columns(rows, 26, indent="  ")
+    else:
+        yield "No settings."
+
+
+def _table(methods: Iterable[type[Method]]) -> Iterator[str]:
+    rows = ((f"{m.name:<18}{percent_text(on_llama_7b(m).share)}{'*' * bool(m.example)}", m.summary) for m in methods)
+    return _columns(rows, 28, indent="  ")
+
+
+def _shares(methods: Iterable[type[Method]]) -> str:
+    needed = "; * with settings that it needs" if any(method.example for method in methods) else ""
+    return f"The share is what a method trains of Llama 2 7B's parameters{needed}."
+
+
+def _columns(rows: Iterable[tuple[str, str]], width: int, indent: str = "") -> Iterator[str]:
+    """Two columns, the second wrapped; a first one that is too wide has a line of its own."""
+    for left, right in rows:
+        if len(left) >= width:
+            yield indent + left
+            left = ""
+        yield from _lines(right, indent + f"{left:<{width}}", indent + " " * width)
+
+
+def _block(block: Block) -> Iterator[str]:
+    return iter([textwrap.indent(block.text, "  ")]) if block.is_verbatim else _lines(block.text)
+
+
+def _lines(text: str, indent: str = "", following: str | None = None) -> Iterator[str]:
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    yield from textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent if following is None else following,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -16,6 +16,8 @@ DEFAULT_METHOD = "lora"
 
 @dataclass(frozen=True, kw_only=True)
 class Train(RunSettings[MethodT]):
+    method: MethodT
+    """`inlay methods NAME` explains the method."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 

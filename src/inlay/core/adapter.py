@@ -195,6 +195,7 @@ def attach(model: nn.Module, method: Method, name: str = "default", *, heads: Se
 
 def prepare(model: nn.Module, method: Method, name: str = "default", *, heads: Sequence[str] | None = None) -> Adapter:
     """The adapter that `attach` would attach, with every check made and nothing changed."""
+    weights.keep_trainable(model)
     state = getattr(model, "_inlay", None) or _State(Routing(), {}, {})
     _check_name(name)
     if name in state.adapters:

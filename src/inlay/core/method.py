@@ -19,7 +19,7 @@ from .sites import Sites
 if TYPE_CHECKING:
     from .adapter import Adapter
 
-Family = Literal["baseline", "selective", "additive", "reparameterized", "prompt"]
+Family = Literal["baseline", "selective", "additive", "reparameterized", "prompts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Method(ABC):
     paper: ClassVar[str]
     summary: ClassVar[str]  # one line: what is trained
     learning_rate: ClassVar[float]  # peak, for AdamW at an effective batch of 16
+    example: ClassVar[dict[str, Any]] = {}  # settings to show it with on a Llama, if those by default do not fit one
     peft_type: ClassVar[str]  # in adapter_config.json; Hugging Face PEFT's where it has the method, else INLAY_...
     peft_reads: ClassVar[bool] = False  # whether Hugging Face PEFT can load what is saved
     peft_names: ClassVar[dict[str, str]] = {}  # delta parameter -> checkpoint suffix, where they differ

@@ -24,7 +24,8 @@ class Replacement(WeightDelta):
                 own = torch.zeros(weights.size(host)[0], device=weights.device(host))
             if not own.is_floating_point():
                 raise TargetError(
-                    f"the {name} of a {type(host).__name__} is packed ({own.dtype}) and cannot be trained"
+                    f"the {name} of a {type(host).__name__} is packed ({own.dtype}) and cannot be trained; load the "
+                    "base in 16 or 32 bits, or choose a method that leaves its weights alone"
                 )
             self.register_parameter(name, nn.Parameter(own.detach().to(torch.float32, copy=True)))
 

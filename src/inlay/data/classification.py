@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from .formats import Layout, choose_layout, has_columns, rows_in_layout, unused_columns
-from .holdout import FEWEST_ROWS, held_out
+from .formats import Layout, Opened, has_columns, open_data, rows_in_layout, unused_columns
+from .holdout import with_valid
 from .labels import label_names, read_labels
 from .problems import Problems, listed, shown
-from .rows import EXTENSIONS, Row, read_rows, read_text, row_extension
+from .rows import EXTENSIONS, Row, plain_text, read_rows, read_text, row_extension, text_in
 from .settings import DataSettings
-from .source import Source, nearest_file, open_source
+from .source import Source, nearest_file
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Example:
     pair: str | None
     label: int
     place: str
+
+    @property
+    def together(self) -> str:
+        return f"{self.text}\0{self.pair or ''}"
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,21 @@ class ClassificationData:
 
 def load_classification(settings: DataSettings) -> ClassificationData:
     """The data's examples. Raises DataError, with a line for each kind of problem, unless every row can be used."""
-    problems = Problems()
-    source = open_source(settings.path, problems)
-    problems.raise_errors()
-    layout = choose_layout(settings, source.splits["train"], problems)
-    if layout is None:
-        raise problems.error()
+    return classification_in(open_data(settings))
+
+
+def classification_in(opened: Opened) -> ClassificationData:
+    """As `load_classification`, of data that is open."""
+    settings, source, layout, problems = opened.settings, opened.source, opened.layout, opened.problems
     if layout.format != "labelled-text":
         raise DataError(
             f"{settings.path}: the rows are in the format {layout.format} (columns {listed(layout.columns.values())}); "
-            "this release trains classification, which needs a text and a label: name their columns with data.text and "
-            "data.label if they have other names here"
+            "classification needs a text and a label: name their columns with data.text and data.label if they have "
+            "other names here"
         )
     splits, labels = parse_labelled(source, layout, problems)
     problems.raise_errors()
-    splits, valid_from = with_valid(splits, source, settings.valid_fraction, problems)
+    splits, valid_from = with_valid(splits, source.names, settings.valid_fraction, problems, label_of)
     if valid_from is None:
         raise problems.error()
     return ClassificationData(
@@ -89,31 +93,8 @@ def parse_labelled(
     return examples, tuple(names.values())
 
 
-def with_valid(
-    splits: dict[str, list[Example]], source: Source, fraction: float, problems: Problems
-) -> tuple[dict[str, list[Example]], str | None]:
-    """The splits with a valid split, and where that is from: held out of train, by a hash of the text, if not given.
-
-    As they are, with None and a problem, if train has too few rows for that.
-    """
-    if "valid" in splits:
-        return splits, source.names["valid"]
-    name, train = source.names["train"], splits["train"]
-    if len(train) < FEWEST_ROWS:
-        message = f"{len(train)} rows are too few to hold some out for evaluation; give at least {FEWEST_ROWS}"
-        problems.add("few rows", name, f"{message}, or a valid file as well")
-        return splits, None
-    held = held_out([f"{e.text}\0{e.pair or ''}" for e in train], [e.label for e in train], fraction)
-    if not held:
-        message = f"none of the {len(train)} rows can be held out for evaluation: too many share a text or have a label"
-        problems.add("few rows", name, f"{message} that no other row has; give more rows, or a valid file as well")
-        return splits, None
-    parts = {
-        "train": [example for i, example in enumerate(train) if i not in held],
-        "valid": [example for i, example in enumerate(train) if i in held],
-    }
-    share = f"{100 * len(held) / len(train):.2g} % of train (seed-independent, by a hash of the text)"
-    return parts | {split: examples for split, examples in splits.items() if split != "train"}, share
+def label_of(example: Example) -> int:
+    return example.label
 
 
 def load_texts(path: str, columns: dict[str, str]) -> list[tuple[str, str | None]]:
@@ -122,11 +103,11 @@ def load_texts(path: str, columns: dict[str, str]) -> list[tuple[str, str | None
     Blank lines at the end of a .txt file do not count. Raises DataError if any input cannot be used.
     """
     file = Path(path).expanduser()
-    plain = file.name.lower().endswith((".txt", ".txt.gz"))
+    plain = plain_text(file.name)
     if not file.is_file():
         raise DataError(f"{path}: no such file{nearest_file(file)}")
-    if not plain and row_extension(file.name) is None:
-        raise DataError(f"{path}: not a kind of file that can be read; known: .txt, .txt.gz, {', '.join(EXTENSIONS)}")
+    if row_extension(file.name) is None:
+        raise DataError(f"{path}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
     if plain and "text_pair" in columns:
         raise DataError(
             f"{path}: a line of a .txt file is one text, and pairs are needed; give a file with the columns "
@@ -154,19 +135,8 @@ def _lines(file: Path, column: str, problems: Problems) -> list[Row]:
 
 def _inputs(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, str | None] | None:
     """The row's text and, for pairs, second text; None and a problem if one of them cannot be used."""
-    text = _text(row, columns["text"], problems)
+    text = text_in(row, columns["text"], problems)
     if "text_pair" not in columns:
         return None if text is None else (text, None)
-    pair = _text(row, columns["text_pair"], problems)
+    pair = text_in(row, columns["text_pair"], problems)
     return None if text is None or pair is None else (text, pair)
-
-
-def _text(row: Row, column: str, problems: Problems) -> str | None:
-    value = row.values[column]
-    if value is None or (isinstance(value, str) and not value.strip()):
-        problems.add(("empty", column), row.place, f"{column} is empty; give the row a text or remove it")
-        return None
-    if not isinstance(value, str):
-        problems.add(("no text", column), row.place, f"{column} is {shown(value)}, not a text")
-        return None
-    return value

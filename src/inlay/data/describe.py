@@ -2,21 +2,25 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from .classification import Example, parse_labelled, with_valid
-from .formats import Layout, choose_layout, rows_in_layout, unused_columns
-from .generation import texts_of
-from .holdout import normalised
+from .classification import Example, label_of, parse_labelled
+from .formats import Layout, choose_layout, unused_columns
+from .generation import GenerationExample, parse_generation, with_valid_texts
+from .holdout import normalised, with_valid
 from .problems import Problem, Problems, listed, shown
-from .rows import Row
 from .settings import DataSettings
 from .source import Source, open_source
 
 PLACES_SHOWN = 5
+_REPEATS = {
+    "exact": "the same text as",
+    "white space": "the same text but for white space as",
+    "prompt": "another answer to the same prompt as",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,15 @@ class Lengths:
     p95: int
     max: int
 
+    @classmethod
+    def of(cls, values: Sequence[int]) -> "Lengths | None":
+        """None if there are no values."""
+        if not values:
+            return None
+        values = sorted(values)
+        median, p95 = (values[math.ceil(len(values) * share) - 1] for share in (0.5, 0.95))
+        return cls(min=values[0], median=median, p95=p95, max=values[-1])
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
@@ -50,12 +63,12 @@ class SplitReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    kind: Literal["exact", "white space"]
-    """Whether the texts are the same, or differ in white space alone."""
+    kind: Literal["exact", "white space", "prompt"]
+    """Whether the texts are the same, differ in white space alone, or (in two splits) share the prompt alone."""
     splits: tuple[str, ...]
     """One split, or two of which the second repeats texts of the first."""
     count: int
-    """Rows whose text an earlier row of the split, or a row of the first split, has already."""
+    """Rows whose text (or prompt) an earlier row of the split, or a row of the first split, has already."""
     places: tuple[tuple[str, str], ...]
     """The first few of them: the place of the text and the place of its repetition."""
 
@@ -82,7 +95,7 @@ def describe(settings: DataSettings) -> DataReport:
     problems = Problems()
     source = open_source(settings.path, problems)
     train = source.splits["train"]
-    layout = choose_layout(settings, train, problems) if train else None
+    layout = choose_layout(settings, source.all_rows(), problems) if train else None
     items: dict[str, list[_Item]] = {}
     labels: tuple[str, ...] = ()
     valid_from = source.names.get("valid")
@@ -91,10 +104,13 @@ def describe(settings: DataSettings) -> DataReport:
     elif layout.format == "labelled-text":
         examples, labels = parse_labelled(source, layout, problems)
         if examples["train"]:
-            examples, valid_from = with_valid(examples, source, settings.valid_fraction, problems)
+            examples, valid_from = with_valid(examples, source.names, settings.valid_fraction, problems, label_of)
         items = {split: [_Item.of(example, labels) for example in examples[split]] for split in examples}
     else:
-        items = {split: list(_generated(rows, layout, problems)) for split, rows in source.splits.items()}
+        texts = parse_generation(source, layout, problems)
+        if texts["train"]:
+            texts, valid_from = with_valid_texts(texts, source.names, settings.valid_fraction, problems)
+        items = {split: [_Item.generated(example) for example in texts[split]] for split in texts}
     duplicates = tuple(_duplicates(items))
     splits = {split: _split_report(items[split], labels) for split in items}
     _warn_of_duplicates(duplicates, items, problems)
@@ -119,18 +135,16 @@ class _Item:
     texts: tuple[str, ...]
     label: str | None
     place: str
+    prompt: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, example: Example, labels: tuple[str, ...]) -> "_Item":
         texts = (example.text,) if example.pair is None else (example.text, example.pair)
         return cls(texts, labels[example.label], example.place)
 
-
-def _generated(rows: list[Row], layout: Layout, problems: Problems) -> Iterator[_Item]:
-    for row in rows_in_layout(rows, layout, problems):
-        texts = texts_of(row, layout, problems)
-        if texts is not None:
-            yield _Item(texts, None, row.place)
+    @classmethod
+    def generated(cls, example: GenerationExample) -> "_Item":
+        return cls(example.texts, None, example.place, example.texts[:-1])
 
 
 def _split_report(items: list[_Item], labels: tuple[str, ...]) -> SplitReport:
@@ -139,33 +153,32 @@ def _split_report(items: list[_Item], labels: tuple[str, ...]) -> SplitReport:
         rows=len(items),
         labels={label: counts[label] for label in labels if label in counts},
         missing_labels=tuple(label for label in labels if label not in counts),
-        characters=_lengths([sum(map(len, item.texts)) for item in items]),
-        words=_lengths([sum(len(text.split()) for text in item.texts) for item in items]),
+        characters=Lengths.of([sum(map(len, item.texts)) for item in items]),
+        words=Lengths.of([sum(len(text.split()) for text in item.texts) for item in items]),
     )
-
-
-def _lengths(values: list[int]) -> Lengths | None:
-    if not values:
-        return None
-    values = sorted(values)
-    median, p95 = (values[math.ceil(len(values) * share) - 1] for share in (0.5, 0.95))
-    return Lengths(min=values[0], median=median, p95=p95, max=values[-1])
 
 
 def _duplicates(items: dict[str, list[_Item]]) -> Iterator[Duplicates]:
     for one, other in [*((split, split) for split in items), *combinations(items, 2)]:
         exact: dict[tuple[str, ...], _Item] = {}
         loose: dict[tuple[str, ...], _Item] = {}
+        prompts: dict[tuple[str, ...], _Item] = {}
         for item in items[one]:
             exact.setdefault(item.texts, item)
             loose.setdefault(_squeezed(item.texts), item)
-        found: dict[Literal["exact", "white space"], list[tuple[str, str]]] = {"exact": [], "white space": []}
+            if item.prompt and one != other:
+                prompts.setdefault(_squeezed(item.prompt), item)
+        found: dict[Literal["exact", "white space", "prompt"], list[tuple[str, str]]]
+        found = {"exact": [], "white space": [], "prompt": []}
         for item in items[other]:
             same, alike = exact.get(item.texts), loose.get(_squeezed(item.texts))
+            asked = prompts.get(_squeezed(item.prompt))
             if same is not None and same is not item:
                 found["exact"].append((same.place, item.place))
             elif alike is not None and alike is not item:
                 found["white space"].append((alike.place, item.place))
+            elif asked is not None:
+                found["prompt"].append((asked.place, item.place))
         for kind, places in found.items():
             if places:
                 yield Duplicates(
@@ -183,8 +196,7 @@ def _squeezed(texts: tuple[str, ...]) -> tuple[str, ...]:
 def _warn_of_duplicates(duplicates: tuple[Duplicates, ...], items: dict[str, list[_Item]], problems: Problems) -> None:
     for found in duplicates:
         first, again = found.places[0]
-        same = "the same text as" if found.kind == "exact" else "the same text but for white space as"
-        problems.add(found, again, f"{same} {first}", severity="warning", rows=found.count)
+        problems.add(found, again, f"{_REPEATS[found.kind]} {first}", severity="warning", rows=found.count)
     firsts: dict[tuple[str, ...], _Item] = {}
     for item in (item for split in items.values() for item in split):
         first = firsts.setdefault(item.texts, item)

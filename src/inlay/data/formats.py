@@ -7,6 +7,7 @@ from ..errors import did_you_mean
 from .problems import Problems, listed
 from .rows import Row
 from .settings import DataSettings
+from .source import Source, open_source
 
 _TEXTS = (
     {"text": "text_a", "text_pair": "text_b"},
@@ -21,17 +22,24 @@ _TEXTS = (
 )
 _LABELS = ({"label": "label"}, {"label": "labels"})
 
-# Each format with the columns, by role, of every shape that its rows have. Formats and shapes are tried in this order.
-FORMATS: dict[str, tuple[dict[str, str], ...]] = {
-    "messages": ({"messages": "messages"},),
-    "conversations": ({"conversations": "conversations"},),
-    "prompt-completion": ({"prompt": "prompt", "completion": "completion"},),
-    "instruction": ({"instruction": "instruction", "input": "input", "output": "output"},),
-    "labelled-text": tuple(text | label for text in _TEXTS for label in _LABELS),
-    "text": ({"text": "text"},),
-}
+# The columns, by role, of every shape that rows have, with its format, in the order in which they are tried: what names
+# its format beyond doubt comes first.
+SHAPES: tuple[tuple[str, dict[str, str]], ...] = (
+    ("messages", {"messages": "messages", "tools": "tools"}),
+    ("conversations", {"conversations": "conversations", "system": "system", "tools": "tools"}),
+    ("prompt-completion", {"prompt": "prompt", "completion": "completion", "references": "references"}),
+    ("instruction", {"instruction": "instruction", "input": "input", "output": "output", "references": "references"}),
+    *(("labelled-text", text | label) for text in _TEXTS for label in _LABELS),
+    ("prompt-completion", {"prompt": "input", "completion": "target", "references": "references"}),
+    ("prompt-completion", {"prompt": "question", "completion": "answer", "references": "references"}),
+    ("prompt-completion", {"prompt": "input", "completion": "output", "references": "references"}),
+    ("text", {"text": "text"}),
+)
+FORMATS = tuple(dict.fromkeys(format for format, _ in SHAPES))
 # Roles that a row may leave out: an instruction has an input only where it needs one.
-OPTIONAL_ROLES = ("input",)
+OPTIONAL_ROLES = ("input", "system", "tools", "references")
+# Roles that a row may leave out if it has references, several right answers, in their place.
+ANSWER_ROLES = ("completion", "output")
 
 
 @dataclass(frozen=True)
@@ -42,40 +50,65 @@ class Layout:
     columns: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Data that can be read, and how; its problems so far are no errors."""
+
+    settings: DataSettings
+    source: Source
+    layout: Layout
+    problems: Problems
+
+
+def open_data(settings: DataSettings) -> Opened:
+    """The data's rows and their layout. Raises DataError if there are none, or if any cannot be read."""
+    problems = Problems()
+    source = open_source(settings.path, problems)
+    problems.raise_errors()
+    layout = choose_layout(settings, source.all_rows(), problems)
+    if layout is None:
+        raise problems.error()
+    return Opened(settings, source, layout, problems)
+
+
 def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -> Layout | None:
     """The layout that fits the columns of the first row, as far as the settings leave it open.
 
-    None and a problem if a named column is not there or no format fits.
+    It has only roles that some row has. None and a problem if a named column is not there or no format fits.
     """
     first = rows[0]
     named = settings.named_columns()
-    absent = {role: column for role, column in named.items() if column not in first.values}
+    stands_in = [role for role in ANSWER_ROLES if "references" in first.values]
+    absent = {role: col for role, col in named.items() if col not in first.values and role not in stands_in}
     if absent:
         for role, column in absent.items():
             problems.add(("named", role), first.place, f"data.{role}: {no_column(column, first.values)}")
         return None
-    formats = list(FORMATS) if settings.format == "auto" else [settings.format]
-    for format in formats:
-        for shape in FORMATS[format]:
-            columns = _name_columns(shape, named)
-            if columns and all(column in first.values for column in _required(columns)):
-                unused = [r for r in OPTIONAL_ROLES if not any(columns.get(r) in row.values for row in rows)]
-                return Layout(format, {role: column for role, column in columns.items() if role not in unused})
+    formats = FORMATS if settings.format == "auto" else (settings.format,)
+    for format, shape in SHAPES:
+        columns = _name_columns(shape, named) if format in formats else None
+        if columns and all(column in first.values for column in _required(columns, first.values)):
+            must = _required(columns, ())
+            seen = {column for row in rows for column in row.values}
+            kept = {
+                role: col for role, col in columns.items() if col in seen or (col in must and role not in stands_in)
+            }
+            return Layout(format, kept)
     fit = "fit none of the formats" if settings.format == "auto" else f"do not fit the format {settings.format}"
     problems.add(
         "no format",
         first.place,
         f"the columns {listed(first.values)} {fit}; expected: {'; '.join(map(_expectation, formats))}. Columns with "
-        "other names can be given as data.text, data.text_pair and data.label",
+        "other names can be given as data.text, data.text_pair, data.label, data.prompt and data.completion",
     )
     return None
 
 
 def rows_in_layout(rows: list[Row], layout: Layout, problems: Problems) -> list[Row]:
     """The rows that have the layout's columns; the others are added to `problems`."""
-    required = _required(layout.columns)
     kept = []
     for row in rows:
+        required = _required(layout.columns, row.values)
         other = None if all(column in row.values for column in required) else _other_format(row.values, layout)
         if other is not None:
             message = f"the row is in the format {other}, the first row in {layout.format}; use one format for all"
@@ -106,8 +139,10 @@ def no_column(column: str, columns: Collection[str]) -> str:
     return f'no column "{column}"{near} columns are {listed(columns)}'
 
 
-def _required(columns: dict[str, str]) -> list[str]:
-    return [column for role, column in columns.items() if role not in OPTIONAL_ROLES]
+def _required(columns: dict[str, str], there: Collection[str]) -> list[str]:
+    """The columns that a row with the columns `there` must have."""
+    may_lack = (*OPTIONAL_ROLES, *ANSWER_ROLES) if columns.get("references") in there else OPTIONAL_ROLES
+    return [column for role, column in columns.items() if role not in may_lack]
 
 
 def _name_columns(shape: dict[str, str], named: dict[str, str]) -> dict[str, str] | None:
@@ -120,8 +155,8 @@ def _name_columns(shape: dict[str, str], named: dict[str, str]) -> dict[str, str
 
 
 def _other_format(columns: Collection[str], layout: Layout) -> str | None:
-    for format, shapes in FORMATS.items():
-        if any(all(column in columns for column in _required(shape)) for shape in shapes):
+    for format, shape in SHAPES:
+        if all(column in columns for column in _required(shape, columns)):
             # A text without its label is a row that lacks a column, not one that is meant for language modelling.
             return None if format == layout.format or (format, layout.format) == ("text", "labelled-text") else format
     return None
@@ -131,4 +166,5 @@ def _expectation(format: str) -> str:
     if format == "labelled-text":
         texts = " or ".join(dict.fromkeys("+".join(shape.values()) for shape in _TEXTS))
         return f"{format}: label with {texts}"
-    return f"{format}: {'+'.join(_required(FORMATS[format][0]))}"
+    shapes = ("+".join(_required(shape, ())) for other, shape in SHAPES if other == format)
+    return f"{format}: {' or '.join(shapes)}"

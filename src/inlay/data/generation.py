@@ -1,67 +1,235 @@
-"""Rows of the generation formats, as far as they are described: their texts, and what is wrong with them.
+"""Texts to learn to write: answers in a conversation, completions of prompts, or texts as a whole."""
 
-Training on them is not part of this release.
-"""
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from typing import Any
+from ..errors import DataError
+from .conversation import Message, read_messages
+from .formats import ANSWER_ROLES, Layout, Opened, open_data, rows_in_layout, unused_columns
+from .holdout import FEWEST_ROWS, with_valid
+from .problems import Problem, Problems, listed, shown
+from .rows import Row, text_in
+from .settings import DataSettings
+from .source import Source
 
-from .formats import OPTIONAL_ROLES, Layout
-from .problems import Problems, shown
-from .rows import Row
-
-# For each format whose rows are a list of turns: the keys of a turn for who speaks and for what is said, and who may.
-_TURNS = {
-    "messages": ("role", "content", ("system", "user", "assistant", "tool")),
-    "conversations": (
-        "from",
-        "value",
-        ("system", "human", "user", "gpt", "assistant", "function_call", "observation", "tool"),
-    ),
+Form = Literal["chat", "completion", "text"]
+FORMS: dict[str, Form] = {
+    "messages": "chat",
+    "conversations": "chat",
+    "instruction": "chat",
+    "prompt-completion": "completion",
+    "text": "text",
 }
+"""How rows of each format are written for a model; see rendering.py."""
+
+SHORTEST_PARTED = 2000  # characters: a text of which an end can be held out
 
 
-def texts_of(row: Row, layout: Layout, problems: Problems) -> tuple[str, ...] | None:
-    """What the row says, in order; None and a problem if it cannot be used."""
-    if layout.format in _TURNS:
-        column = layout.columns[layout.format]
-        speaker, says, speakers = _TURNS[layout.format]
-        return _turns(row, column, speaker, says, speakers, problems)
-    texts = []
-    for role, column in layout.columns.items():
-        value = row.values.get(column)
-        empty = value is None or (isinstance(value, str) and not value.strip())
-        if empty and role not in OPTIONAL_ROLES:
-            problems.add(("empty", column), row.place, f"{column} is empty; give the row a text or remove it")
-            return None
-        if not empty and not isinstance(value, str):
-            problems.add(("no text", column), row.place, f"{column} is {shown(value)}, not a text")
-            return None
-        texts.append(value or "")
-    return tuple(texts)
+@dataclass(frozen=True)
+class GenerationExample:
+    messages: tuple[Message, ...]
+    """The turns; the last is the answer. A prompt and its completion are a user's turn and the assistant's; a text is
+    one turn, the assistant's."""
+    form: Form
+    place: str
+    references: tuple[str, ...] = ()
+    """Every right answer, as far as there are any in words; the one that is learned is among them."""
+    tools: tuple[Any, ...] = ()
+    """What the assistant may call, as the row describes it."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said, turn by turn."""
+        return tuple(_said(message) for message in self.messages)
+
+    @property
+    def together(self) -> str:
+        return "\0".join(self.texts[:-1]) or self.texts[-1]
 
 
-def _turns(
-    row: Row, column: str, speaker: str, says: str, speakers: tuple[str, ...], problems: Problems
-) -> tuple[str, ...] | None:
-    turns: Any = row.values[column]
-    if not isinstance(turns, list) or not turns:
-        problems.add("no turns", row.place, f"{column} is {shown(turns)}; it must be a list of objects, and not empty")
+@dataclass(frozen=True)
+class GenerationData:
+    splits: dict[str, list[GenerationExample]]
+    """Always train and valid, and test if the data has one."""
+    source: str
+    """The path as asked."""
+    format: str
+    columns: dict[str, str]
+    """The column of each role."""
+    ignored_columns: tuple[str, ...]
+    valid_from: str
+    """The file of the valid split, or how it was held out of train."""
+    warnings: tuple[Problem, ...]
+    """What was put right, with a line of each kind, and what the user may want to know."""
+
+
+def load_generation(settings: DataSettings) -> GenerationData:
+    """The data's examples. Raises DataError, with a line for each kind of problem, unless every row can be used."""
+    return generation_in(open_data(settings))
+
+
+def generation_in(opened: Opened) -> GenerationData:
+    """As `load_generation`, of data that is open."""
+    settings, source, layout, problems = opened.settings, opened.source, opened.layout, opened.problems
+    if layout.format not in FORMS:
+        raise DataError(
+            f"{settings.path}: the rows are in the format {layout.format} (columns {listed(layout.columns.values())}); "
+            "generation needs texts to write: name their columns with data.prompt and data.completion, or read the "
+            "texts without their labels with data.format text"
+        )
+    splits = parse_generation(source, layout, problems)
+    problems.raise_errors()
+    splits, valid_from = with_valid_texts(splits, source.names, settings.valid_fraction, problems)
+    if valid_from is None:
+        raise problems.error()
+    return GenerationData(
+        splits=splits,
+        source=settings.path,
+        format=layout.format,
+        columns=layout.columns,
+        ignored_columns=unused_columns(source.splits, layout),
+        valid_from=valid_from,
+        warnings=tuple(problems.found()),
+    )
+
+
+def parse_generation(source: Source, layout: Layout, problems: Problems) -> dict[str, list[GenerationExample]]:
+    """The usable examples of each split; the other rows are added to `problems`."""
+    return {split: list(_examples(rows, layout, problems)) for split, rows in source.splits.items()}
+
+
+def with_valid_texts(
+    splits: dict[str, list[GenerationExample]], names: dict[str, str], fraction: float, problems: Problems
+) -> tuple[dict[str, list[GenerationExample]], str | None]:
+    """As `with_valid`; where train is a few long texts, such as a book, the end of each is held out instead."""
+    train = splits["train"]
+    if "valid" in splits or len(train) >= FEWEST_ROWS or any(example.form != "text" for example in train):
+        return with_valid(splits, names, fraction, problems)
+    parts = [(example, _end(example.texts[0], fraction)) for example in train]
+    starts = [_part(example, example.texts[0][:cut].rstrip(), example.place) for example, cut in parts]
+    ends = [_part(example, example.texts[0][cut:].lstrip(), f"{example.place} (end)") for example, cut in parts if cut]
+    if not ends:
+        return with_valid(splits, names, fraction, problems)
+    others = {split: examples for split, examples in splits.items() if split != "train"}
+    texts = "the text" if len(train) == 1 else "each long text"
+    return {"train": starts, "valid": ends} | others, f"the last {100 * fraction:.2g} % of {texts} of {names['train']}"
+
+
+def _end(text: str, fraction: float) -> int | None:
+    """Where the last `fraction` of the text starts, at a line's start or a word's; None for a short text."""
+    if len(text) < SHORTEST_PARTED:
         return None
-    texts = []
-    for i, turn in enumerate(turns):
-        here = f"{column}[{i}]"
-        if not isinstance(turn, dict) or speaker not in turn:
-            problems.add("no speaker", row.place, f'{here} has no "{speaker}"; each must be an object with one')
+    half, start = len(text) // 2, int(len(text) * (1 - fraction))
+    return next((cut for space in "\n " if (cut := text.rfind(space, half, start)) > 0), start)
+
+
+def _part(example: GenerationExample, text: str, place: str) -> GenerationExample:
+    return replace(example, messages=({"role": "assistant", "content": text},), place=place)
+
+
+def _examples(rows: list[Row], layout: Layout, problems: Problems) -> Iterator[GenerationExample]:
+    for row in rows_in_layout(rows, layout, problems):
+        example = _example(_with_plain_line_ends(row, layout, problems), layout, problems)
+        if example is not None:
+            yield example
+
+
+def _example(row: Row, layout: Layout, problems: Problems) -> GenerationExample | None:
+    """The row as an example; None and a problem if it cannot be used."""
+    columns, form = layout.columns, FORMS[layout.format]
+    if layout.format in ("messages", "conversations"):
+        messages = read_messages(row, columns[layout.format], columns.get("system"), problems)
+        tools = _tools(row, columns, problems)
+        if messages is None or tools is None:
             return None
-        if turn[speaker] not in speakers:
-            message = f"{here}.{speaker} is {shown(turn[speaker])}; allowed: {', '.join(speakers)}"
-            problems.add("speaker", row.place, message)
+        answer = messages[-1]["content"]
+        return GenerationExample(messages, form, row.place, (answer,) if answer.strip() else (), tools)
+    if form == "text":
+        text = text_in(row, columns["text"], problems)
+        return None if text is None else GenerationExample(_turns(text), form, row.place)
+    asked = text_in(row, columns["instruction" if layout.format == "instruction" else "prompt"], problems)
+    answers = _answers(row, columns, problems)
+    more = _value(row, columns, "input")
+    if more is not None and text_in(row, columns["input"], problems) is None:
+        return None
+    if asked is None or answers is None:
+        return None
+    if more is not None:
+        asked = f"{asked}\n\n{more}"
+    return GenerationExample(_turns(asked, answers[0]), form, row.place, answers)
+
+
+def _turns(*texts: str) -> tuple[Message, ...]:
+    roles = ("user", "assistant")[-len(texts) :]
+    return tuple({"role": role, "content": text} for role, text in zip(roles, texts, strict=True))
+
+
+def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, ...] | None:
+    """The right answers, the one to learn first; None and a problem if there is none."""
+    column = next((columns[role] for role in ANSWER_ROLES if role in columns), None)
+    references = _value(row, columns, "references")
+    if references is not None:
+        right = (
+            isinstance(references, list) and references and all(isinstance(r, str) and r.strip() for r in references)
+        )
+        if not right:
+            message = f"{columns['references']} is {shown(references)}; it must be a list of texts, none of them empty"
+            problems.add("references", row.place, message)
             return None
-        text = turn.get(says)
-        if text is None and turn.get("tool_calls"):
-            text = ""
-        if not isinstance(text, str):
-            problems.add("says", row.place, f"{here}.{says} is {shown(text)}, not a text")
-            return None
-        texts.append(text)
-    return tuple(texts)
+        if column is None or row.values.get(column) is None:
+            return tuple(references)
+    if column is None:
+        problems.add(("empty", "references"), row.place, f"{columns['references']} is empty; every row needs an answer")
+        return None
+    answer = text_in(row, column, problems)
+    return None if answer is None else tuple(dict.fromkeys((answer, *(references or ()))))
+
+
+def _tools(row: Row, columns: dict[str, str], problems: Problems) -> tuple[Any, ...] | None:
+    """The descriptions of tools, which some data sets have as JSON in a text; None and a problem if they are none."""
+    given = tools = _value(row, columns, "tools")
+    if isinstance(given, str):
+        try:
+            tools = json.loads(given)
+        except ValueError:
+            tools = given
+    if not tools:
+        return ()
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        problems.add("tools", row.place, f"{columns['tools']} is {shown(given)}; it must be a list of objects")
+        return None
+    return tuple(tools)
+
+
+def _value(row: Row, columns: dict[str, str], role: str) -> Any:
+    """What the row has in a column that it may leave out or leave empty."""
+    value = row.values.get(columns[role]) if role in columns else None
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _with_plain_line_ends(row: Row, layout: Layout, problems: Problems) -> Row:
+    """The row with \\n where its texts have \\r\\n: what a model learns to write is not to depend on an editor."""
+    used = {column: row.values[column] for column in layout.columns.values() if column in row.values}
+    plain = _plain(used)
+    if plain == used:
+        return row
+    message = "texts with Windows line ends (\\r\\n) are read with plain ones (\\n)"
+    problems.add("line ends", row.place, message, severity="warning")
+    return replace(row, values=row.values | plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n") if "\r" in value else value
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return value
+
+
+def _said(message: Message) -> str:
+    calls = message.get("tool_calls")
+    return message["content"] + (json.dumps(calls, ensure_ascii=False) if calls else "")

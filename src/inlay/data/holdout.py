@@ -3,11 +3,55 @@
 import hashlib
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from .problems import Problems
 
 FEWEST_ROWS = 8
 FEWEST_HELD_OUT = 16
 MOST_HELD_OUT = 500
+
+
+class Heldable(Protocol):
+    @property
+    def together(self) -> str:
+        """Rows in which this is the same are never held out without one another."""
+        ...
+
+
+HeldableT = TypeVar("HeldableT", bound=Heldable)
+
+
+def with_valid(
+    splits: dict[str, list[HeldableT]],
+    names: dict[str, str],
+    fraction: float,
+    problems: Problems,
+    label_of: Callable[[HeldableT], int] = lambda _: 0,
+) -> tuple[dict[str, list[HeldableT]], str | None]:
+    """The splits with a valid split, and where that is from: held out of train, by a hash of the text, if not given.
+
+    `names` are the files of the splits. As they are, with None and a problem, if train has too few rows for that.
+    """
+    if "valid" in splits:
+        return splits, names["valid"]
+    name, train = names["train"], splits["train"]
+    if len(train) < FEWEST_ROWS:
+        message = f"{len(train)} rows are too few to hold some out for evaluation; give at least {FEWEST_ROWS}"
+        problems.add("few rows", name, f"{message}, or a valid file as well")
+        return splits, None
+    held = held_out([example.together for example in train], [label_of(example) for example in train], fraction)
+    if not held:
+        message = f"none of the {len(train)} rows can be held out for evaluation: too many share a text or have a label"
+        problems.add("few rows", name, f"{message} that no other row has; give more rows, or a valid file as well")
+        return splits, None
+    parts = {
+        "train": [example for i, example in enumerate(train) if i not in held],
+        "valid": [example for i, example in enumerate(train) if i in held],
+    }
+    share = f"{100 * len(held) / len(train):.2g} % of train (seed-independent, by a hash of the text)"
+    return parts | {split: examples for split, examples in splits.items() if split != "train"}, share
 
 
 def held_out(texts: Sequence[str], labels: Sequence[int], fraction: float) -> set[int]:

@@ -1,4 +1,4 @@
-"""Rows of one file: .jsonl, .json, .csv, .tsv (each also .gz) and .parquet."""
+"""Rows of one file: .jsonl, .json, .csv, .tsv, .txt (each also .gz) and .parquet."""
 
 import csv
 import gzip
@@ -14,6 +14,7 @@ from typing import Any
 
 from .problems import Problems, listed, shown
 
+DOCUMENT_END = "<|endoftext|>"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -27,6 +28,11 @@ class Row:
 def row_extension(name: str) -> str | None:
     """The ending of a file that holds rows, such as .csv.gz, or None if the name has none that is known."""
     return next((extension for extension in EXTENSIONS if name.lower().endswith(extension)), None)
+
+
+def plain_text(name: str) -> bool:
+    """Whether the file holds text without columns."""
+    return row_extension(name) in (".txt", ".txt.gz")
 
 
 def read_rows(path: Path, problems: Problems) -> list[Row]:
@@ -44,6 +50,18 @@ def read_rows(path: Path, problems: Problems) -> list[Row]:
     if not rows and problems.count == before:
         problems.add(("no rows", path), path.name, "has no rows")
     return rows
+
+
+def text_in(row: Row, column: str, problems: Problems) -> str | None:
+    """The text of a column; None and a problem if it is empty or no text."""
+    value = row.values[column]
+    if value is None or (isinstance(value, str) and not value.strip()):
+        problems.add(("empty", column), row.place, f"{column} is empty; give the row a text or remove it")
+        return None
+    if not isinstance(value, str):
+        problems.add(("no text", column), row.place, f"{column} is {shown(value)}, not a text")
+        return None
+    return value
 
 
 def read_text(path: Path, problems: Problems) -> str | None:
@@ -72,6 +90,7 @@ def read_text(path: Path, problems: Problems) -> str | None:
 def _json_lines(name: str, text: str, problems: Problems) -> Iterator[Row]:
     # Not splitlines(): JSON text may hold U+2028 and other characters that it takes for ends of lines.
     for number, line in enumerate(text.split("\n"), 1):
+        line = line.lstrip("\ufeff")  # files with a byte-order mark each, put together into one
         if not line.strip():
             continue
         place = f"{name}:{number}"
@@ -144,6 +163,23 @@ def _delimited(name: str, text: str, problems: Problems, *, delimiter: str) -> I
         problems.add(("csv", name), f"{name}:{next_line}", f"the row cannot be split into fields: {problem}")
 
 
+def _documents(name: str, text: str, problems: Problems) -> Iterator[Row]:
+    """A plain text is one document, or several that a line with nothing but <|endoftext|> ends.
+
+    Blank lines part paragraphs, and a language model is to learn how one follows from another.
+    """
+    lines: list[str] = []
+    first = 1
+    for number, line in enumerate([*text.replace("\r\n", "\n").split("\n"), DOCUMENT_END], 1):
+        if line.strip() != DOCUMENT_END:
+            lines.append(line)
+            continue
+        blank = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
+        if document := "\n".join(lines[blank:]).rstrip():
+            yield Row({"text": document}, f"{name}:{first + blank}")
+        lines, first = [], number + 1
+
+
 def _parquet(path: Path, problems: Problems) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
@@ -162,5 +198,6 @@ TEXT_FORMATS: dict[str, Callable[[str, str, Problems], Iterator[Row]]] = {
     ".json": _json_list,
     ".csv": partial(_delimited, delimiter=","),
     ".tsv": partial(_delimited, delimiter="\t"),
+    ".txt": _documents,
 }
 EXTENSIONS = (*TEXT_FORMATS, *(f"{extension}.gz" for extension in TEXT_FORMATS), ".parquet")

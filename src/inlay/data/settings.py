@@ -10,6 +10,11 @@ from ..errors import SettingsError, did_you_mean
 Format = Literal["auto", "messages", "conversations", "prompt-completion", "instruction", "labelled-text", "text"]
 
 LARGEST_VALID_FRACTION = 1 / 3
+_NAMED_ROLES = {
+    "labelled-text": ("text", "text_pair", "label"),
+    "prompt-completion": ("prompt", "completion"),
+    "text": ("text",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,10 @@ class DataSettings:
     """The column with the second text of a pair (labelled-text); found by name if `text` is not given either."""
     label: str | None = None
     """The column with the label (labelled-text); found by name if not given."""
+    prompt: str | None = None
+    """The column with the prompt (prompt-completion); found by name if not given."""
+    completion: str | None = None
+    """The column with the completion (prompt-completion); found by name if not given."""
     valid_fraction: float = 0.05
     """The share of train held out for evaluation if the data has no valid split: at least 16 rows, at most 500, never
     more than a third."""
@@ -43,9 +52,15 @@ class DataSettings:
 
     def named_columns(self) -> dict[str, str]:
         """The columns that the user named, by role."""
-        given = {"text": self.text, "text_pair": self.text_pair, "label": self.label}
+        given = {
+            "text": self.text,
+            "text_pair": self.text_pair,
+            "label": self.label,
+            "prompt": self.prompt,
+            "completion": self.completion,
+        }
         return {role: column for role, column in given.items() if column is not None}
 
 
 def _takes(format: Format, role: str) -> bool:
-    return format in ("auto", "labelled-text") or (format == "text" and role == "text")
+    return format == "auto" or role in _NAMED_ROLES.get(format, ())

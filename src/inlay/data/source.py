@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError, did_you_mean
 from .problems import Problems, listed
-from .rows import EXTENSIONS, Row, read_rows, row_extension
+from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension
 
 __all__ = ["Row", "Source", "open_source", "open_splits"]
 
@@ -35,6 +35,10 @@ class Source:
     """The file of each split, or what the hub calls it."""
     ignored: tuple[str, ...]
     """What else is in the folder."""
+
+    def all_rows(self) -> list[Row]:
+        """Of every split, those of train first."""
+        return [row for rows in self.splits.values() for row in rows]
 
 
 def open_splits(path: str) -> dict[str, list[Row]]:
@@ -75,6 +79,8 @@ def _open_folder(asked: str, folder: Path, problems: Problems) -> Source:
     for path in sorted(folder.iterdir()):
         extension = row_extension(path.name) if path.is_file() else None
         stems[path.name] = path.name[: -len(extension)] if extension else None
+    if any(SPLIT_OF.get((stem or "").lower()) == "train" and not plain_text(name) for name, stem in stems.items()):
+        stems = {name: None if plain_text(name) else stem for name, stem in stems.items()}  # notes beside rows
     names, ignored = _assign(asked, stems, "file")
     splits = {split: read_rows(folder / name, problems) for split, name in names.items()}
     return Source(splits, names, ignored)

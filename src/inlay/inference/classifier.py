@@ -4,19 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.utils import set_seed
 from torch import Tensor
 
 from ..core.adapter import Adapter, using
-from ..core.sites import Sites
 from ..data.classification import Example
 from ..errors import CheckpointError
-from ..formats import peft
-from ..formats.base_files import fingerprint_of_files
-from ..training.base import empty_classifier, find_base, load_classifier, pick_device
 from ..training.batches import Tokens, tokenize, tokenize_split
 from ..training.scores import ClassScores, evaluate, log_probabilities
+from .opened import open_adapter
 
 
 @dataclass(frozen=True)
@@ -46,36 +41,9 @@ class Classifier:
 
 
 def open_classifier(folder: Path, model: str | None = None, device: str = "auto") -> Classifier:
-    """Raises CheckpointError if the files are damaged or the base is another one: before its weights are loaded, as
-    far as its files tell.
-
-    `model` names the base if it is not where it was when the adapter was trained.
-    """
-    where = pick_device(device)
-    folder = peft.adapter_folder(folder)
-    provenance = peft.read_provenance(folder)
-    if provenance.get("task") != "classify":
-        raise CheckpointError(
-            f"{folder}: no {peft.PROVENANCE} says that this is a classifier; in Python, inlay.load reads adapters that "
-            "other programs have made"
-        )
-    config_of_adapter, tensors = peft.read_config(folder), peft.read_tensors(folder)
-    base = find_base(model or provenance["model"])
-    labels = tuple(provenance["labels"])
-    tokenizer = base.tokenizer()
-    config = base.classifier_config(labels, tokenizer.pad_token_id)
-
-    empty = empty_classifier(config)
-    try:
-        peft.match(empty, config_of_adapter, tensors)
-    except CheckpointError as problem:
-        raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
-    found = fingerprint_of_files(Path(base.path), Sites(empty, ()))
-    trained_on = provenance["base_fingerprint"]
-    if found is not None and found != trained_on:
-        raise CheckpointError(peft.wrong_base(folder, base.name, trained_on, found))
-
-    set_seed(provenance["seed"])
-    loaded, _ = load_classifier(base, config, getattr(torch, provenance["dtype"]))
-    loaded.to(where)  # pyright: ignore[reportArgumentType]
-    return Classifier(peft.load(loaded, folder), tokenizer, labels, provenance["max_length"], provenance)
+    """Raises CheckpointError as `open_adapter` does, and if the adapter is no classifier's."""
+    opened = open_adapter(folder, model, device)
+    about = opened.provenance
+    if about["task"] != "classify":
+        raise CheckpointError(f"{folder} writes texts; it has no labels to give")
+    return Classifier(opened.adapter, opened.tokenizer, tuple(about["labels"]), about["max_length"], about)

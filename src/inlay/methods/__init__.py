@@ -1,8 +1,13 @@
 """Every method, by the name used in code, on the command line and in config files. Adding one adds a line here."""
 
+from types import ModuleType
+
 from ..core.method import Method
-from .additive.bottleneck import Houlsby, Parallel, Pfeiffer
+from . import additive, full, prompts, reparameterized, selective
+from .additive.houlsby import Houlsby
 from .additive.ia3 import IA3
+from .additive.parallel import Parallel
+from .additive.pfeiffer import Pfeiffer
 from .full import Full
 from .prompts.multitask import MultitaskPrompt
 from .prompts.p_tuning import PTuning
@@ -48,4 +53,13 @@ METHODS: dict[str, type[Method]] = {
         MultitaskPrompt,
         PrefixTuning,
     )
+}
+
+# Where each family is explained, in the module's docstring.
+FAMILIES: dict[str, ModuleType] = {
+    "baseline": full,
+    "selective": selective,
+    "additive": additive,
+    "reparameterized": reparameterized,
+    "prompts": prompts,
 }

@@ -1,5 +1,11 @@
 """Full fine-tuning, the baseline: every parameter of the base itself is trained.
 
+Supervised fine-tuning goes on training a pretrained model on pairs of an input and the answer that is wanted. Done to
+all of its parameters it needs, for each, a gradient and the optimizer's two averages, and gives every task a model of
+its own; and while it learns the task, it may lose what the base could do before, which is called catastrophic
+forgetting. Methods that train few parameters are measured against it: how near they come to its score, and what they
+save and keep.
+
 There is no copy, so the adapter cannot be detached, and the base is gone once training begins. A base in half precision
 keeps its parameters' names but gets them in float32, because a step of 1e-5 is lost in bfloat16; each module still
 computes in the dtype that it had.
@@ -22,6 +28,23 @@ from ..errors import TargetError
 
 @dataclass(frozen=True, kw_only=True)
 class Full(Method):
+    """Every parameter of the base is trained, where it is: nothing is frozen and nothing is added.
+
+             ╔═════════╗    ╔═════════╗           ╔═════════╗
+        x ──▶║ block 1 ║───▶║ block 2 ║──▶ ... ──▶║ block L ║──▶ y
+             ╚═════════╝    ╚═════════╝           ╚═════════╝
+
+        W' = W + D        D as large as W, and free to have any rank
+
+    When: As the yardstick: what another method saves or loses is measured against it. Also where the task is far from
+    what the base knows and there is much data for it. Not when memory is short, when several tasks are to share one
+    base, or when the base must not forget: nothing holds its weights near to where they were.
+
+    Cost: Memory for the value, the gradient and AdamW's two averages of every parameter, in float32. A step takes three
+    products with each weight: one forward, one for the gradient of the layer's input, one for that of the weight.
+    Inference costs what the base costs, but every task is a whole model of its own, and it cannot be detached.
+    """
+
     name, family, paper = "full", "baseline", "https://arxiv.org/abs/1801.06146"
     summary = "every parameter of the model, in place"
     learning_rate = 5e-5

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,21 @@ from .classification import (
     confused_pairs,
     confusion,
     scores_by_label,
-    wilson_interval,
     worst_mistakes,
 )
 from .decisions import layer_tables
 from .run_files import RunFiles, read_run
-from .units import bytes_text, count_text, percent_text, seconds_text
-from .verdict import points_text, verdict
-
-UNKNOWN = "–"
+from .tiles import UNKNOWN, split_of, text_or_unknown, tiles
+from .units import bytes_text, percent_text, seconds_text
+from .verdict import verdict
 
 _LABELS_IN_MATRIX = 20
 _SCORES_IN_SIGHT = 20
 _PAIRS = 10
 _MISTAKES = 15
+_SAMPLES = 8
 # Neither HTML nor UTF-8 can carry these, and a text from the user's data may hold any of them.
 _UNPRINTABLE = re.compile("[^\t\n\r -\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    name: str
-    value: str
-    before: str | None = None
-    """The base model's value."""
-    details: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +78,9 @@ def _page(files: RunFiles) -> dict[str, Any]:
     facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
     return {name: summary.get(name) for name in facts} | {
         "unknown": UNKNOWN,
-        "split": _split(summary),
+        "split": split_of(summary),
         "versions": summary.get("versions") or {},
-        "tiles": _tiles(summary),
+        "tiles": tiles(summary),
         "verdict": verdict(summary, labels, predictions),
         "large_plots": _large_plots(files, 1 / len(labels) if labels else None),
         "optimizer_plots": _optimizer_plots(files.steps),
@@ -100,6 +89,9 @@ def _page(files: RunFiles) -> dict[str, Any]:
         "not_finite": [event["step"] for event in files.steps if not math.isfinite(event.get("loss") or 0)],
         "labels": labels,
         "predictions": predictions,
+        "task": summary.get("task"),
+        "samples": files.samples[:_SAMPLES],
+        "more_samples": files.samples[_SAMPLES:],
         "mistakes": worst_mistakes(predictions, _MISTAKES),
         "mistake_count": sum(p.predicted != p.label for p in predictions),
         "pairs": confused_pairs(predictions, _PAIRS),
@@ -120,45 +112,6 @@ def _labels(files: RunFiles) -> list[str]:
     known = [str(label) for label in files.summary.get("labels") or []]
     seen = {p.label for p in files.predictions} | {p.predicted for p in files.predictions}
     return known + sorted(seen - set(known))
-
-
-def _split(summary: dict[str, Any]) -> str:
-    return (summary.get("metrics") or {}).get("split", "valid")
-
-
-def _tiles(summary: dict[str, Any]) -> list[Tile]:
-    metrics = summary.get("metrics") or {}
-    base, tuned = metrics.get("base") or {}, metrics.get("tuned") or {}
-    accuracy_details, trained_details, time_details, memory_details = [], [], [], []
-    if "accuracy" in base and "accuracy" in tuned:
-        accuracy_details.append(f"{points_text(tuned['accuracy'] - base['accuracy'])} points")
-    if "accuracy" in tuned:
-        low, high = wilson_interval(tuned["accuracy"], metrics["rows"])
-        accuracy_details.append(f"95 % interval {100 * low:.1f} to {percent_text(high)}")
-    trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
-    if trainable is not None and total:
-        trained_details.append(f"{percent_text(trainable / total)} of {count_text(total)}")
-    if summary.get("adapter_bytes"):
-        trained_details.append(f"adapter file {bytes_text(summary['adapter_bytes'])}")
-    if summary.get("wall_seconds") is not None:
-        time_details.append(f"{seconds_text(summary['wall_seconds'])} with loading and evaluation")
-    if summary.get("device") and summary.get("dtype"):
-        memory_details.append(f"on {summary['device']}, {summary['dtype']}")
-    return [
-        _score_tile("Accuracy", base, tuned, "accuracy", percent_text, accuracy_details),
-        _score_tile("Macro F1", base, tuned, "macro_f1", "{:.3f}".format, ["mean over the labels"]),
-        _score_tile("Loss", base, tuned, "loss", "{:.3f}".format, [f"on the {_split(summary)} split"]),
-        Tile(name="Training time", value=_text(seconds_text, summary.get("train_seconds")), details=time_details),
-        Tile(name="Peak memory", value=_text(bytes_text, summary.get("peak_memory_bytes")), details=memory_details),
-        Tile(name="Trained parameters", value=_text(count_text, trainable), details=trained_details),
-    ]
-
-
-def _score_tile(
-    name: str, base: dict[str, Any], tuned: dict[str, Any], key: str, text: Callable[[float], str], details: list[str]
-) -> Tile:
-    before = _text(text, base[key]) if key in base and key in tuned else None
-    return Tile(name=name, before=before, value=_text(text, tuned.get(key)), details=details)
 
 
 def _large_plots(files: RunFiles, chance: float | None) -> list[figures.Plot]:
@@ -219,7 +172,12 @@ def _costs(summary: dict[str, Any]) -> list[Cost]:
         ("Optimizer steps", None, summary.get("steps"), str),
     ]
     return [
-        Cost(name=name, planned=_text(text, planned), actual=_text(text, actual), difference=_excess(planned, actual))
+        Cost(
+            name=name,
+            planned=text_or_unknown(text, planned),
+            actual=text_or_unknown(text, actual),
+            difference=_excess(planned, actual),
+        )
         for name, planned, actual, text in rows
     ]
 
@@ -228,12 +186,6 @@ def _excess(planned: float | None, actual: float | None) -> str:
     if not planned or actual is None:
         return UNKNOWN
     return f"{100 * (actual / planned - 1):+.0f} %".replace("-", "−")
-
-
-def _text(text: Callable[[Any], str], value: float | None) -> str:
-    if value is None:
-        return UNKNOWN
-    return text(value) if math.isfinite(value) else "not finite"
 
 
 def _breakable(label: str) -> Any:

@@ -10,12 +10,21 @@ from .classification import Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    prompt: str
+    references: list[str]
+    text: str
+    base_text: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFiles:
     summary: dict[str, Any]
     steps: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     """Those of the split that the summary's metrics are about."""
     predictions: list[Prediction]
+    samples: list[Sample]
     asked: str | None
     """run.yaml as it stands."""
     resolved: str | None
@@ -35,7 +44,8 @@ def read_run(run: Path) -> RunFiles:
         summary=summary,
         steps=_by_step(e for e in events if e["event"] == "step"),
         evaluations=_by_step(e for e in events if e["event"] == "evaluate" and e["split"] == split),
-        predictions=[_prediction(row) for row in predictions],
+        predictions=[_prediction(row) for row in predictions if "label" in row],
+        samples=[Sample(**row) for row in predictions if "prompt" in row],
         asked=_text(run / "run.yaml"),
         resolved=_text(run / "resolved.yaml"),
         damaged_lines={name: count for name, count in damaged.items() if count},

@@ -25,13 +25,33 @@ def verdict(summary: dict[str, Any], labels: list[str], predictions: list[Predic
         return Verdict(kind="unknown", sentence=sentence, notes=[])
 
     rows, split = metrics["rows"], metrics["split"]
+    if summary.get("task") == "causal":
+        return _of_texts(summary["status"], base, tuned, metrics)
     gain = tuned["accuracy"] - base["accuracy"]
     interval = gain_interval(base["accuracy"], tuned["accuracy"], rows, predictions)
     kind = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "unclear"
     notes = [_base_note(base["accuracy"], rows, len(labels)), _choice_note(metrics, split)]
     if summary["status"] != "finished":
-        notes.insert(0, f"The run is {summary['status']}: these are the figures of its best checkpoint so far.")
+        notes.insert(0, _best_so_far(summary["status"]))
     return Verdict(kind=kind, sentence=_sentence(kind, gain, interval, rows, split), notes=notes)
+
+
+def _of_texts(status: str, base: dict[str, Any], tuned: dict[str, Any], metrics: dict[str, Any]) -> Verdict:
+    fell, rows, split = tuned["loss"] < base["loss"], metrics["rows"], metrics["split"]
+    sentence = (
+        f"The loss {'fell' if fell else 'rose'} from {base['loss']:.3f} to {tuned['loss']:.3f} nats per learned token "
+        f"on the {rows} rows of the {split} split: perplexity {base['perplexity']:.2f} became "
+        f"{tuned['perplexity']:.2f}."
+    )
+    notes = [] if status == "finished" else [_best_so_far(status)]
+    test = metrics.get("test")
+    chosen = f"The best checkpoint was chosen on the {split} split, so its figures there are slightly optimistic"
+    checked = (
+        f"on the test split, which no choice was made on, the loss is {test['loss']:.3f}"
+        if test
+        else "there was no test split to check them on"
+    )
+    return Verdict(kind="better" if fell else "worse", sentence=sentence, notes=[*notes, f"{chosen}; {checked}."])
 
 
 def gain_interval(base: float, tuned: float, rows: int, predictions: list[Prediction]) -> Interval:
@@ -60,6 +80,10 @@ def _sentence(kind: str, gain: float, interval: Interval, rows: int, split: str)
         f"Accuracy {direction} by {points_text(size, signed=False)} points on {where}, which exceeds its uncertainty "
         f"({spread})."
     )
+
+
+def _best_so_far(status: str) -> str:
+    return f"The run is {status}: these are the figures of its best checkpoint so far."
 
 
 def _base_note(accuracy: float, rows: int, label_count: int) -> str:

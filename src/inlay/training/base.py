@@ -63,6 +63,11 @@ def empty_classifier(config: Any) -> nn.Module:
         return _classifier_class().from_config(config)
 
 
+def empty_language_model(config: Any) -> nn.Module:
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config)
+
+
 def load_classifier(base: Base, config: Any, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
     """The model with its weights, and its heads: every module that the checkpoint does not have, made anew."""
     with _quiet():
@@ -75,6 +80,18 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype) -> tuple[nn.Mod
     if len(body) > len(dict(model.named_modules())) / 4:
         raise SettingsError(f"model {base.name!r} has no weights for most of {type(model).__name__}, such as {body[0]}")
     return model, (*heads, *body)
+
+
+def load_language_model(base: Base, dtype: torch.dtype) -> nn.Module:
+    """Raises SettingsError if the checkpoint lacks weights that a causal language model of this kind has."""
+    with _quiet():
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            base.path, dtype=dtype, output_loading_info=True
+        )
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise SettingsError(f"model {base.name!r} has no weights for {missing[0]} of {type(model).__name__}")
+    return model
 
 
 def pick_device(asked: str) -> torch.device:

@@ -59,6 +59,10 @@ def in_order_of_length(
         yield chosen, pad(tokenizer, [rows[i] for i in chosen])
 
 
+def padded_length(longest: int) -> int:
+    return -(-longest // LENGTH_STEP) * LENGTH_STEP
+
+
 def pad(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> Batch:
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..methods.prompts.multitask import TaskPrompt
+from ..methods.prompts.task_prompt import TaskPrompt
 from .batches import Batch, in_order_of_length
 
 

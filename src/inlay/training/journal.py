@@ -16,6 +16,19 @@ Event = dict[str, Any]
 Watcher = Callable[[Event], None]
 
 
+SCORES = {  # by their keys in events and summaries, in the order in which they are told
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "loss": "loss",
+    "perplexity": "perplexity",
+    "slots": "slots filled",
+    "exact_match": "exact match",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge_l": "ROUGE-L",
+}
+
+
 class Journal:
     """Passes each event to the watcher, and from `open` on to the run's folder."""
 
@@ -51,7 +64,8 @@ def sentence(event: Event) -> str:
         case "data":
             rows = " · ".join(f"{split} {count}" for split, count in event["rows"].items())
             cut = f" · {event['cut']} texts cut at {event['max_length']} tokens" if event["cut"] else ""
-            return f"data    {event['source']}: {rows} · {len(event['labels'])} labels{cut}"
+            labels = f" · {len(event['labels'])} labels" if event["labels"] else ""
+            return f"data    {event['source']}: {rows}{labels}{cut}"
         case "model":
             return (
                 f"model   {event['model']}: {event['class']}, {count_text(event['total_parameters'])} parameters in "
@@ -69,10 +83,8 @@ def sentence(event: Event) -> str:
         case "evaluate":
             best = "  best so far" if event["best"] else ""
             when = "base   " if event["step"] == 0 else f"step {event['step']}"
-            return (
-                f"{when} {event['split']}: accuracy {event['accuracy']:.4f}  macro-F1 {event['macro_f1']:.4f}  "
-                f"loss {event['loss']:.4f}{best}"
-            )
+            scores = "  ".join(f"{name} {event[key]:.4f}" for key, name in SCORES.items() if key in event)
+            return f"{when} {event['split']}: {scores}{best}"
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
@@ -83,8 +95,9 @@ def sentence(event: Event) -> str:
             return f"{event['event']:<7} {event['text']}"
         case "finished":
             base, tuned = event["base"], event["tuned"]
+            key = next(key for key in SCORES if key in tuned)
             return (
-                f"done    accuracy {base['accuracy']:.4f} -> {tuned['accuracy']:.4f} on {event['split']} "
+                f"done    {SCORES[key]} {base[key]:.4f} -> {tuned[key]:.4f} on {event['split']} "
                 f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
                 f"peak memory {bytes_text(event['peak_memory_bytes'])}"
             )

@@ -1,4 +1,4 @@
-"""predictions.jsonl: what the tuned model says of each row of the evaluation split, beside the base."""
+"""predictions.jsonl: what the tuned model says of rows of the evaluation split, beside the base."""
 
 import json
 from collections.abc import Sequence
@@ -26,5 +26,17 @@ def write_predictions(
             "label_probability": round(tuned_row[example.label].item(), 6),
             "base_predicted": labels[int(base_row.argmax())],
         }
+        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
+
+
+def write_text_predictions(
+    path: Path, prompts: Sequence[str], references: Sequence[Sequence[str]], tuned: Sequence[str], base: Sequence[str]
+) -> None:
+    """Of the first rows: what the two write after each prompt. `base` may be empty, if there is none any more."""
+    lines = []
+    for i, (prompt, text) in enumerate(zip(prompts, tuned, strict=True)):
+        entry = {"prompt": prompt, "references": list(references[i]), "text": text}
+        entry["base_text"] = base[i] if base else None
         lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 
 from ..core.adapter import prepare
+from ..data.formats import open_data
 from ..errors import SettingsError
 from .base import computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP
+from .causal import Causal
 from .classify import Classify
 from .journal import Journal
 from .loop import Plan, make_plan
@@ -35,7 +37,8 @@ def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
     """Every check that needs no weights."""
     folder = _free_folder(settings)
     device = pick_device(settings.device)
-    task = Classify.prepare(find_base(settings.model), settings)
+    base, kind = find_base(settings.model), task_of(settings)
+    task = kind.prepare(base, settings)
     prepare(task.empty(), settings.method)
     max_length = _max_length(settings, task.config, task.tokenizer)
     task.tokenize(max_length)
@@ -53,6 +56,11 @@ def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
     wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
     plan = make_plan(len(task.lengths("train")), settings)
     return Prepared(settings, task, plan, device, getattr(torch, wanted), max_length, folder)
+
+
+def task_of(settings: RunSettings[Any]) -> type[Task]:
+    """The task that the format of the data asks for."""
+    return Classify if open_data(settings.data).layout.format == "labelled-text" else Causal
 
 
 def _free_folder(settings: RunSettings[Any]) -> Path:

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..core import weights
 from ..core.adapter import adapters
+from ..core.fingerprint import remember
 from ..core.sites import Sites
 from ..errors import AdapterStateError, SettingsError, TargetError
 
@@ -67,21 +68,22 @@ def _layers(sites: Sites) -> list[Any]:
 
 
 def _packed(layer: Any, dtype: torch.dtype) -> nn.Module:
-    nn4bit = _bitsandbytes().nn
+    bitsandbytes = _bitsandbytes()
     out_features, in_features = weights.size(layer)
-    settings = {"compress_statistics": True, "quant_type": "nf4"}
-    with torch.device("meta"):
-        packed = nn4bit.Linear4bit(in_features, out_features, bias=False, compute_dtype=dtype, **settings)
     weight_OI = layer.weight.detach().T if weights.is_flipped(layer) else layer.weight.detach()
-    if weight_OI.is_meta:
-        numbers = torch.empty((weight_OI.numel() + 1) // 2, 1, dtype=torch.uint8, device="meta")
-        packed.weight = nn4bit.Params4bit(numbers, bnb_quantized=True, module=packed, **settings)
-    else:
-        whole = nn4bit.Params4bit(weight_OI.to(dtype).contiguous(), module=packed, **settings)
-        packed.weight = whole.to(weight_OI.device)
+    # Bitsandbytes keeps the table of the first double quantization for good, which must not be one without values.
+    settings = {"compress_statistics": not weight_OI.is_meta, "quant_type": "nf4"}
+    numbers, state = bitsandbytes.functional.quantize_4bit(weight_OI.to(dtype), **settings)
+    with torch.device("meta"):
+        packed = bitsandbytes.nn.Linear4bit(in_features, out_features, False, compute_dtype=dtype, **settings)
+    packed.weight = bitsandbytes.nn.Params4bit(numbers, quant_state=state, bnb_quantized=True, **settings)
+    packed.quant_state = state
+    if not weight_OI.is_meta:
+        remember(packed, layer.weight)
     if layer.bias is not None:
         layer.bias.data = layer.bias.data.to(dtype)  # else the first forward pass would do it
     packed.bias = layer.bias
+    layer.weight = None  # so that there is never a second copy of all of them
     return packed.train(layer.training)
 
 

@@ -106,8 +106,9 @@ class _Run:
 
     def _evaluate_base(self, model: nn.Module) -> Any:
         began = time.perf_counter()
-        self.base_scores, predictions = self.run.task.evaluate(model, "valid")
+        found = self.run.task.evaluate(model, "valid")
         self.evaluation_seconds = time.perf_counter() - began
+        self.base_scores, predictions = self.run.task.complete(model, "valid", *found)
         self._record_evaluation(0, self.base_scores, best=False)
         return predictions
 
@@ -199,12 +200,15 @@ class _Run:
                 "note",
                 text=f"stopped after step {outcome.steps}: {run.settings.patience} evaluations without a better one",
             )
-        self.tuned, of_tuned = run.task.evaluate(self.adapter.model, "valid")
+        self.tuned, of_tuned = self._final_scores(self.adapter.model, "valid")
         if "test" in run.task.data.splits:
-            self.test, _ = run.task.evaluate(self.adapter.model, "test")
+            self.test, _ = self._final_scores(self.adapter.model, "test")
         run.task.write_predictions(run.folder / "predictions.jsonl", of_tuned, of_base)
         self._save_adapter()
         run.task.tokenizer.save_pretrained(run.folder / "adapter")
+
+    def _final_scores(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
+        return self.run.task.complete(model, split, *self.run.task.evaluate(model, split))
 
     def _stop(self, status: str, reason: str) -> None:
         self.journal.record(status, text=reason)

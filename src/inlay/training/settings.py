@@ -46,11 +46,20 @@ class RunSettings(Generic[MethodT]):
     """Of the frozen base and the activations; what is trained is in float32. auto: bfloat16 if the processor has it."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute. auto: an accelerator if there is one."""
+    samples: int = 50
+    """Rows of a split for which texts are written, by the base and by the tuned model, for scores and report."""
     seed: int = 0
     """Of the new head, the adapter's start, the order of the rows and dropout."""
 
     def __post_init__(self) -> None:
-        at_least = {"batch_size": 1, "micro_batch_size": 1, "max_length": 8, "evaluations_per_epoch": 1, "patience": 0}
+        at_least = {
+            "batch_size": 1,
+            "micro_batch_size": 1,
+            "max_length": 8,
+            "evaluations_per_epoch": 1,
+            "patience": 0,
+            "samples": 0,
+        }
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise SettingsError(f"{name} is {value}; it must be at least {least}")

@@ -22,8 +22,9 @@ from ..data.settings import DataSettings
 from ..errors import DataError
 from ..formats import peft
 from ..formats.files import write_json
-from ..methods.prompts.multitask import MultitaskPrompt, TaskPrompt
+from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
+from ..methods.prompts.task_prompt import TaskPrompt
 from .base import load_classifier
 from .batches import pad
 from .classify import Classify
@@ -70,6 +71,7 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
             data=DataSettings(path=source),
             method=PromptTuning(tokens=settings.method.tokens),
             out=str(folder / "sources" / "teachers" / name),
+            epochs=None,  # those asked for are the target's, which may have a few rows only
             learning_rate=None,
         )
         run = prepare_run(teacher, Journal(lambda _: None))
@@ -115,7 +117,7 @@ class _Student:
             own_L[task.labels] = True
         self.loss = TaughtLoss(self.prompt, own_KL, settings.method.distillation)
         self.batches = _batches(self.tokenizer, rows, self.sizes, settings)
-        self.plan = make_plan(sum(self.sizes), settings)
+        self.plan = make_plan(sum(self.sizes), dataclasses.replace(settings, epochs=None, learning_rate=None))
 
     def learn(self, journal: Journal) -> None:
         accelerator = Accelerator(cpu=self.run.device.type == "cpu")

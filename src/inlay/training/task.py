@@ -78,7 +78,11 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
-        """The scores, and what predictions are written from."""
+        """The scores, and what predictions are written from, as far as they cost nothing more."""
+
+    def complete(self, model: nn.Module, split: str, scores: Any, predictions: Any) -> tuple[Scores, Any]:
+        """What `evaluate` gave, with what takes longer and is wanted before and after training only."""
+        return scores, predictions
 
     @abstractmethod
     def write_predictions(self, path: Path, tuned: Any, base: Any) -> None:

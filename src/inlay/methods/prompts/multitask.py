@@ -1,6 +1,4 @@
-"""Multitask prompt tuning: one prompt for all tasks times a small part of each.   https://arxiv.org/abs/2303.02861
-
-    P_k = P * (U_k V_k)           P (P, D), and for each task k  U_k (P, R) and V_k (R, D); the paper has R = 1
+"""Multitask prompt tuning.   https://arxiv.org/abs/2303.02861
 
 Every U_k V_k starts as ones, so that the tasks start from P itself, which starts from tokens of the vocabulary.
 (Hugging Face PEFT starts the products near zero, and with them the prompts.) The paper's first stage, in which several
@@ -13,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
-from torch import Tensor, nn
-
 from ...core.delta import Delta
-from ...core.fingerprint import fingerprint
 from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError
-from .soft_prompt import LearnedPrompt, at_transformer
+from .soft_prompt import at_transformer
 from .starts import from_vocabulary
+from .task_prompt import PARTS, TaskPrompt, shared_start
 from .virtual_tokens import VirtualTokens
 
 if TYPE_CHECKING:
@@ -30,15 +25,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MultitaskPrompt(VirtualTokens):
+    """One prompt for several tasks, times a small part of each: they learn it together, and a new task starts from it.
+
+        ╔════╗ ╔════╗
+        ║ U1 ║·║ V1 ║ ──┐    ╔═════╗    ╔══════════════════╗┌──────┐
+        ╚════╝ ╚════╝   ├──▶ ║  P  ║ ─▶ ║ prompt of task k ║│ text │ ─▶ model
+        ╔════╗ ╔════╗   │    ╚═════╝    ╚══════════════════╝└──────┘
+        ║ U2 ║·║ V2 ║ ──┘    of all
+        ╚════╝ ╚════╝
+
+        P_k = P ∘ (U_k V_k)        P (tokens, D), U_k (tokens, rank), V_k (rank, D)
+        sources: loss + distillation · (KL from the task's own prompt + |h - h'|^2)
+        target: starts from P and the means of the U_k and of the V_k
+
+    When: For a small new task, when there are larger ones that are like it: name those in sources. What they learned is
+    kept in the run's folder sources, for other targets. Not with one task alone, where it is prompt.
+
+    Cost: As prompt, for the target; before it, for each source a run of its own and all of them once more together. At
+    inference a prompt is computed from two thin matrices, and every sequence is longer by it; it cannot be merged.
+    """
+
     name, paper = "multitask-prompt", "https://arxiv.org/abs/2303.02861"
     summary = "a prompt that tasks share, and a product of thin matrices for each that it is multiplied with"
-    learning_rate = 1e-2
+    learning_rate = 1e-1
     peft_type = "MULTITASK_PROMPT_TUNING"
     peft_fields = VirtualTokens.peft_fields | {
         *("num_tasks", "num_ranks", "prompt_tuning_init", "prompt_tuning_init_task", "prompt_tuning_init_text"),
         *("prompt_tuning_init_state_dict_path", "tokenizer_name_or_path", "tokenizer_kwargs"),
     }
-    peft_bare = ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows")
+    peft_bare = PARTS
 
     tasks: int = 1
     """Number of tasks."""
@@ -81,7 +96,7 @@ class MultitaskPrompt(VirtualTokens):
         def prompt(embedding: Any, keep: bool) -> TaskPrompt:
             new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
             if self.source:
-                new.start_from(_shared(Path(self.source), sites))
+                new.start_from(shared_start(Path(self.source), sites, self.peft_type))
             return new
 
         return at_transformer(sites, prompt)
@@ -122,46 +137,3 @@ class MultitaskPrompt(VirtualTokens):
             task=0 if config.get("prompt_tuning_init") == "EXACT_SOURCE_TASK" else task,  # there, of another file
             rank=config.get("num_ranks", 1),
         )
-
-
-class TaskPrompt(LearnedPrompt):
-    """`task` may be set to a tensor (B,) of tasks too, one for each row of the batches to come."""
-
-    task: int | Tensor
-
-    def __init__(self, prompt_PD: Tensor, keep: bool, tasks: int, task: int, rank: int):
-        super().__init__(prompt_PD, keep)
-        self.task = task
-        (count, width), device = prompt_PD.shape, prompt_PD.device
-        u_KPR = 0.02 * torch.randn(tasks, count, rank, device=device)
-        v_KRD = torch.zeros(tasks, rank, width, device=device)
-        u_KPR[:, :, 0], v_KRD[:, 0] = 1, 1  # the others have u alone: equal ones would stay equal
-        self.prefix_task_cols, self.prefix_task_rows = nn.Parameter(u_KPR), nn.Parameter(v_KRD)
-
-    @torch.no_grad()
-    def start_from(self, shared: dict[str, Tensor]) -> None:
-        """Take the prompt and, for each task here, the mean of the tasks' parts. Raises SettingsError if they differ in
-        size."""
-        for name, p in self.named_parameters():
-            value = shared[name] if p.ndim == 2 else shared[name].mean(0, keepdim=True).expand(len(p), -1, -1)
-            if value.shape != p.shape:
-                raise SettingsError(
-                    f"method.source has {name} of shape {tuple(shared[name].shape)}, which gives {tuple(value.shape)}; "
-                    f"here it is {tuple(p.shape)}: set method.tokens and method.rank as they were there"
-                )
-            p.copy_(value)
-
-    def prompt(self) -> Tensor:
-        return self.prompt_embeddings * (self.prefix_task_cols[self.task] @ self.prefix_task_rows[self.task])
-
-
-def _shared(folder: Path, sites: Sites) -> dict[str, Tensor]:
-    """The prompt and the tasks' parts. Raises CheckpointError unless it is a multitask prompt of this very base."""
-    from ...formats import peft
-
-    folder = peft.adapter_folder(folder)
-    kind = peft.read_config(folder)["peft_type"]
-    if kind != MultitaskPrompt.peft_type:
-        raise CheckpointError(f"method.source {folder} is an adapter of type {kind}, not {MultitaskPrompt.peft_type}")
-    peft.check_base(folder, sites.model, fingerprint(sites))
-    return {name: t for name, t in peft.read_tensors(folder).items() if name in MultitaskPrompt.peft_bare}

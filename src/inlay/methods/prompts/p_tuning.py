@@ -1,11 +1,7 @@
-"""P-tuning: a prompt that a small network computes, trained in its place.   https://arxiv.org/abs/2103.10385
+"""P-tuning.   https://arxiv.org/abs/2103.10385
 
-    mlp     P = W3 relu(W2 relu(W1 E + b1) + b2) + b3           widths D, H, H, D
-    lstm    P = W2 relu(W1 biLSTM(E) + b1) + b2                 widths D, 2 H, 2 H, D
-
-with E (P, D) from N(0, 1), trained too. The paper has the second. The prompt comes before the text, as in Hugging Face
-PEFT; the paper's templates put it between its parts. The network has no use but to compute P, so other programs read P
-alone, which is prompt tuning's.
+The paper has the LSTM. The prompt comes before the text, as in Hugging Face PEFT; the paper's templates put it between
+its parts. The network has no use but to compute P, so other programs read P alone, which is prompt tuning's.
 """
 
 from collections.abc import Iterator
@@ -27,9 +23,28 @@ from .virtual_tokens import VirtualTokens
 
 @dataclass(frozen=True, kw_only=True)
 class PTuning(VirtualTokens):
+    """Puts vectors before every input that a small network computes; the network is what is trained.
+
+        ╔═══════╗   ╔═════════╗   ┌────┐     ┌────┐┌────┐     ┌────┐
+        ║ E P×D ║──▶║ network ║──▶│ p1 │ ... │ pP ││ e1 │ ... │ eT │
+        ╚═══════╝   ╚═════════╝   └─┬──┘     └─┬──┘└─┬──┘     └─┬──┘
+                                  ┌─┴──────────┴─────┴──────────┴──┐
+                                  │      transformer, frozen       │
+                                  └────────────────────────────────┘
+
+        mlp   P = W3 relu(W2 relu(W1 E + b1) + b2) + b3        widths D, H, H, D
+        lstm  P = W2 relu(W1 biLSTM(E) + b1) + b2              widths D, 2H, 2H, D
+
+    When: As prompt tuning, where that is slow or unsteady: one network computes all the vectors, so that they need not
+    find their way one by one. Not on small models, where prefix or lora do better.
+
+    Cost: The network is far larger than the prompt and needs an optimizer's memory, but it has no part in inference:
+    then only the prompt is left, by which every sequence is longer. It cannot be merged.
+    """
+
     name, paper = "p-tuning", "https://arxiv.org/abs/2103.10385"
     summary = "a small network whose results are embeddings that come before every input"
-    learning_rate = 1e-3
+    learning_rate = 1e-2
     peft_type = "P_TUNING"
     peft_fields = VirtualTokens.peft_fields | {
         *("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout")

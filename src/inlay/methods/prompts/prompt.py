@@ -1,4 +1,4 @@
-"""Prompt tuning: P learned embeddings before the input.   https://arxiv.org/abs/2104.08691"""
+"""Prompt tuning.   https://arxiv.org/abs/2104.08691"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,27 @@ from .virtual_tokens import VirtualTokens
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuning(VirtualTokens):
+    """Puts a few trained vectors before the embeddings of every input.
+
+        ╔════╗╔════╗     ╔════╗┌────┐┌────┐     ┌────┐
+        ║ p1 ║║ p2 ║ ... ║ pP ║│ e1 ││ e2 │ ... │ eT │     eT: embedding of token T
+        ╚═╤══╝╚═╤══╝     ╚═╤══╝└─┬──┘└─┬──┘     └─┬──┘
+        ┌─┴─────┴──────────┴─────┴─────┴──────────┴──┐
+        │            transformer, frozen             │
+        └────────────────────────────────────────────┘
+
+        input = [P; E(text)]        P (tokens, D) is trained
+
+    When: With a large model and many tasks: the paper closes the gap to full fine-tuning only with models of billions
+    of parameters. Not on small models, where prefix or lora do better, and not in a hurry: it needs many steps.
+
+    Cost: Nothing for the optimizer to keep; the activations remain, and the backward pass goes through every layer, two
+    thirds of full fine-tuning's arithmetic. At inference every sequence is longer by the prompt; it cannot be merged.
+    """
+
     name, paper = "prompt", "https://arxiv.org/abs/2104.08691"
     summary = "a few embeddings that come before every input"
-    learning_rate = 1e-2
+    learning_rate = 1e-1
     peft_type = "PROMPT_TUNING"
     peft_fields = VirtualTokens.peft_fields | {
         *("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")

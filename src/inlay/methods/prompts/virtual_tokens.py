@@ -12,7 +12,7 @@ from ...errors import SettingsError, TargetError
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualTokens(Method):
-    family = "prompt"
+    family = "prompts"
     peft_reads = True
     peft_fields = frozenset(
         {"num_virtual_tokens", "num_transformer_submodules", "token_dim", "num_layers", "num_attention_heads"}

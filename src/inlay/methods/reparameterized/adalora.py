@@ -1,11 +1,8 @@
-"""AdaLoRA: W + s P diag(E) Q with P'P = QQ' = I wanted, and a rank for each layer.   https://arxiv.org/abs/2303.10512
+"""AdaLoRA.   https://arxiv.org/abs/2303.10512
 
-A component is a triplet of an entry of E, a column of P and a row of Q; s = alpha / initial rank. E starts as zero, P
-and Q as N(0, 0.02^2). The loss gets orthogonality times the mean of |P'P - I| and |QQ' - I| over all layers.
-
-A number p matters as far as the loss moves if it goes, I = |p dL/dp|. With its average J <- b1 J + (1 - b1) I and the
-average of its uncertainty, U <- b2 U + (1 - b2) |I - J|, a triplet scores J U of its entry of E plus the means of J U
-over its column and its row. The budget of triplets falls as a cubic, fast first, and the lowest scores lose their E.
+A component is a triplet of an entry of E, a column of P and a row of Q. E starts as zero, P and Q as N(0, 0.02^2). With
+I = |p dL/dp|, J <- b1 J + (1 - b1) I and U <- b2 U + (1 - b2) |I - J|, a triplet scores J U of its entry of E plus the
+means of J U over its column and its row. The budget of triplets falls as a cubic, fast first.
 """
 
 from dataclasses import dataclass
@@ -14,35 +11,46 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from ...core import sites as sites_
-from ...core import weights
 from ...core.sites import Sites
-from ...errors import CheckpointError, SettingsError
+from ...errors import SettingsError
+from . import adalora_peft
 from .components import Components, components
 from .rank_budget import RankBudget, fast_first
 
 if TYPE_CHECKING:
     from ...core.adapter import Adapter
 
-_STEPS = 1000  # PEFT's phases are numbers of steps of one run; ours are shares, written as those of a run so long
-_KEY = "base_model.model."
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLoRA(RankBudget):
+    """LoRA in a form like a singular value decomposition, whose rank is shared out among the layers while it trains.
+
+        ┌───────┐       ╔═══════╗ ╔═════════════╗ ╔═══════╗
+        │       │       ║       ║ ║ e1          ║ ║       ║
+        │ W O×I │ + s · ║ P O×R ║·║     0       ║·║ Q R×I ║  =  W'
+        │       │       ║       ║ ║         e3  ║ ║       ║
+        └───────┘       ╚═══════╝ ╚═════════════╝ ╚═══════╝
+                                   E: components that matter little for the loss
+                                   are set to zero, in whichever layers they are
+
+        W' = W + s P diag(E) Q        s = alpha / initial_rank
+        loss + orthogonality · mean of |P^T P - I| and |Q Q^T - I|
+        p matters by |p dL/dp|: its average times the average of its uncertainty
+
+    When: To spend a fixed number of components where they help most, or to learn which layers need rank: the report
+    says what each kept. Not for runs of few steps, which leave no time for its phases.
+
+    Cost: LoRA's at the initial rank throughout, and 8 bytes more for each trained number until the ranks are decided.
+    The penalty takes products of R x R a layer. Merged, it costs nothing at inference.
+    """
+
     name, family, paper = "adalora", "reparameterized", "https://arxiv.org/abs/2303.10512"
     summary = "LoRA as P diag(E) Q, its rank shared out among the layers by how much the loss depends on each part"
     learning_rate = 5e-3
     peft_type = "ADALORA"
     peft_reads = True
     peft_names = {"coefficient": "lora_E"}
-    peft_fields = frozenset(
-        {
-            *("target_r", "init_r", "tinit", "tfinal", "deltaT", "total_step", "beta1", "beta2", "orth_reg_weight"),
-            *("lora_alpha", "lora_dropout", "rank_pattern", "fan_in_fan_out", "init_lora_weights"),
-            *("r", "megatron_core", "qalora_group_size"),
-        }
-    )
+    peft_fields = adalora_peft.FIELDS
     schedule = staticmethod(fast_first)
 
     alpha: float = 32.0
@@ -91,83 +99,19 @@ class AdaLoRA(RankBudget):
         return self.orthogonality * torch.stack(distances).mean()
 
     def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        first = min(round(_STEPS * self.initial_phase), _STEPS - 1)
-        return {
-            "init_r": self.initial_rank,
-            "target_r": self.target_rank,
-            "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout,
-            "total_step": _STEPS,
-            "tinit": first,
-            "tfinal": min(round(_STEPS * self.final_phase), _STEPS - 1 - first),
-            "deltaT": self.interval,
-            "beta1": self.beta1,
-            "beta2": self.beta2,
-            "orth_reg_weight": self.orthogonality,
-            "target_modules": sites_.shortest_suffixes(sites.model, hosts),
-            "fan_in_fan_out": any(weights.is_flipped(sites.model.get_submodule(host)) for host in hosts),
-            "bias": "none",
-            "init_lora_weights": True,
-        }
+        return adalora_peft.config(self, sites, hosts)
 
     def to_peft(
         self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What is not kept is left out of the tensors, and listed in rank_pattern."""
         config, tensors = super().to_peft(adapter, sites, tensors)
-        pattern: dict[str, list[bool]] = {}
-        for host, delta in components(adapter):
-            kept = delta.kept[:, 0]
-            pattern[f"{host}.lora_E"] = kept.tolist()
-            del tensors[self.peft_key(host, "kept")]
-            for name, dim in _RANK_DIM.items():
-                key = self.peft_key(host, name)
-                tensors[key] = tensors[key].index_select(dim, kept.nonzero()[:, 0])
-        some_are_gone = not all(all(kept) for kept in pattern.values())
-        return config | {"rank_pattern": pattern if some_are_gone else None}, tensors
+        return adalora_peft.without_dropped(self, adapter, config, tensors)
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
         if config["peft_type"] != cls.peft_type:
             return None
-        if (init := config.get("init_lora_weights", True)) not in (True, False):
-            raise CheckpointError(f"adapter_config.json: init_lora_weights is {init!r}, which AdaLoRA does not have")
-        if (steps := config["total_step"]) < 1:
-            raise CheckpointError(f"adapter_config.json: total_step is {steps}; it must be at least 1")
-        return cls(
-            initial_rank=config["init_r"],
-            target_rank=config["target_r"],
-            alpha=config["lora_alpha"],
-            dropout=config.get("lora_dropout", 0.0),
-            initial_phase=config.get("tinit", 0) / steps,
-            final_phase=config.get("tfinal", 0) / steps,
-            interval=config.get("deltaT", 1),
-            beta1=config.get("beta1", 0.85),
-            beta2=config.get("beta2", 0.85),
-            orthogonality=config.get("orth_reg_weight", 0.5),
-            targets=cls.peft_targets(config),
-        )
+        return cls(targets=cls.peft_targets(config), **adalora_peft.settings(config))
 
     def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The components that rank_pattern says are gone are there as zeros, so that training can go on."""
-        tensors, pattern = dict(tensors), dict(config.get("rank_pattern") or {})
-        for host in [key[len(_KEY) : -len(".lora_E")] for key in tensors if key.endswith(".lora_E")]:
-            kept = torch.tensor(pattern.pop(f"{host}.lora_E", [True] * self.initial_rank), dtype=torch.bool)
-            tensors[self.peft_key(host, "kept")] = kept.view(-1, 1)
-            for name, dim in _RANK_DIM.items():
-                if (key := self.peft_key(host, name)) in tensors:
-                    tensors[key] = _spread(key, tensors[key], dim, kept)
-        if pattern:
-            raise CheckpointError(f"adapter_config.json: rank_pattern names {next(iter(pattern))}, which has no tensor")
-        return tensors
-
-
-_RANK_DIM = {"lora_A": 0, "lora_B": 1, "coefficient": 0}
-
-
-def _spread(key: str, tensor: Tensor, dim: int, kept: Tensor) -> Tensor:
-    if tensor.ndim != 2 or tensor.shape[dim] != kept.sum():
-        raise CheckpointError(f"{key} has shape {tuple(tensor.shape)}, but rank_pattern keeps {int(kept.sum())} rows")
-    shape = list(tensor.shape)
-    shape[dim] = len(kept)
-    return tensor.new_zeros(shape).index_copy(dim, kept.nonzero()[:, 0], tensor)
+        return adalora_peft.with_dropped(self, config, tensors)

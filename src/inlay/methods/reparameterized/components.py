@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...core import weights
 from ...core.weights import Host
-from .lora import LowRank
+from .low_rank import LowRank
 
 if TYPE_CHECKING:
     from ...core.adapter import Adapter

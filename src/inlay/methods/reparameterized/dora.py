@@ -1,46 +1,50 @@
-"""DoRA, weight-decomposed: W' = (m / |V|) V with V = W + s B A, row by row.   https://arxiv.org/abs/2402.09353
+"""DoRA, weight-decomposed.   https://arxiv.org/abs/2402.09353
 
-LoRA changes the direction of each row of W, and m (O,), which starts as |W|, its length. Another method of this name
-drops ranks while it trains. In the gradient |V| is a constant, as in section 4.3 of the paper.
-With g = m / |V| and x~ the input after dropout, the output is
-
-    y = h + (g - 1) (x~ W') + g s x~ A' B'
-
-where h is the host's own output. Written so, a gain near 1 is not rounded away in 16 bits, and the start is the base.
-
-V is never formed. With M = W A' (O, R) and G = A A' (R, R), each row has
-
-    |V|^2 = |W|^2 + 2 s B M + s^2 B G B'
-
-where M is the host's forward of A's rows. A row whose update cancels most of it would lose its digits in this sum, and
-is formed after all. The norms are kept until the base, A or B changes.
+Another method of this name drops ranks while it trains: dynamic_rank.py.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from ...core import weights
 from ...core.delta import Delta
 from ...core.weights import Host
-from .lora import LoRA, LowRank, plus_product
-from .lora_init import Initialization
+from .decomposed import Decomposed
+from .lora import LoRA
 
-_CANCELLED = 0.25  # |V|^2 / |W|^2 below which a row is formed
+if TYPE_CHECKING:
+    from ...core.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoRA(LoRA):
+    """LoRA for the direction of each row of a weight, and a vector for the rows' lengths.
+
+        ┌───────┐       ╔═══════╗ ╔═══════╗
+        │ W O×I │ + s · ║ B O×R ║·║ A R×I ║  =  V         which way each row points
+        └───────┘       ╚═══════╝ ╚═══════╝
+                            ╔═════╗
+                  W'   =    ║  m  ║ · V / |V|             how long it is
+                            ╚═════╝
+
+        W' = m V / |V|        V = W + s B A; |V| is the length of each row,
+                              a constant in the gradient; m (O) starts as |W|
+
+    When: Where LoRA of a low rank falls short or is hard to train: the paper, with the same numbers or half as many,
+    reports better results than LoRA. Not where LoRA is as good already. (Another paper's DoRA, which gives rank to the
+    layers that use it, is dynamic-rank.)
+
+    Cost: LoRA's, a vector for each layer, and the rows' lengths, which are computed from the thin matrices once after
+    each step (a dropout makes each layer run twice). Merged, it costs nothing at inference.
+    """
+
     name, paper = "dora", "https://arxiv.org/abs/2402.09353"
     summary = "LoRA for the direction of each row of a weight, and a vector for the rows' lengths"
-    learning_rate = 5e-4
+    learning_rate = 1e-3
     decomposed = True
 
     def can_host(self, module: Host) -> bool:
@@ -49,116 +53,15 @@ class DoRA(LoRA):
     def delta(self, host: Host, rank: int, scale: float) -> Delta:
         return Decomposed(host, rank, scale, self.dropout, self.initialization)
 
+    @torch.no_grad()
+    def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
+        super().initialize_from_data(adapter, batches)
+        if self.initialization == "loftq":  # whose product is not zero at the start, so it changes the lengths
+            for _, host, delta in adapter.hosts():
+                if isinstance(delta, Decomposed):
+                    delta.lora_magnitude_vector.copy_(delta.norms(host))
+
     def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Old files of PEFT have a module for the lengths, whose tensor is named weight."""
         old = ".lora_magnitude_vector.weight"
         return {key.removesuffix(".weight") if key.endswith(old) else key: t for key, t in tensors.items()}
-
-
-class Decomposed(LowRank):
-    def __init__(self, host: Host, rank: int, scale: float, dropout: float, initialization: Initialization = "kaiming"):
-        super().__init__(host, rank, scale, dropout, initialization)
-        self.lora_magnitude_vector = nn.Parameter(row_squares(host).sqrt().float())
-        self._kept: dict[str, _Kept] = {}
-
-    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        changed_OI = super().fold(params)["weight"]
-        with torch.no_grad():
-            norms_O = torch.linalg.vector_norm(changed_OI, dim=1, dtype=_fine(changed_OI.device))
-        return {"weight": self.gain(norms_O)[:, None] * changed_OI}
-
-    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
-        a_RI, b_OR = self.factors()
-        gain_O = self.gain(self.norms(host))
-        base_BTO, bias_O = h_BTO, getattr(host, "bias", None)
-        if self.training and self.dropout:
-            x_BTI = F.dropout(x_BTI, self.dropout)
-            base_BTO = host.forward(x_BTI)
-        if bias_O is not None:
-            base_BTO = base_BTO - bias_O.to(base_BTO.dtype)
-        longer_BTO = torch.addcmul(h_BTO, base_BTO, (gain_O - 1).to(h_BTO.dtype))
-        z_BTR = F.linear(x_BTI, a_RI.to(x_BTI.dtype))
-        return plus_product(longer_BTO, z_BTR, self.scale * gain_O[:, None] * b_OR)
-
-    def gain(self, norms_O: Tensor) -> Tensor:
-        """m / |V|; a row of zeros has no direction and is left as it is."""
-        norms_O = norms_O.to(self.lora_magnitude_vector.dtype)
-        return torch.where(norms_O > 0, self.lora_magnitude_vector / norms_O.masked_fill(norms_O == 0, 1), 1)
-
-    def norms(self, host: Host) -> Tensor:
-        """|V| of every row as a constant. A compiled graph cannot ask if it is known, and computes it each time."""
-        if torch.compiler.is_compiling():
-            return self._norms(host, row_squares(host))
-        base, own = [*_tensors(host)], [*_tensors(self)]
-        # Kept values serve later calls that record gradients, for which a tensor of inference mode is no use.
-        with torch.inference_mode(False):
-            squares_O = self._keep("base", base, lambda: row_squares(host))
-            return self._keep("sum", base + own, lambda: self._norms(host, squares_O))
-
-    @torch.no_grad()
-    def _norms(self, host: Host, squares_O: Tensor) -> Tensor:
-        a_RI, b_OR = self.factors()
-        fine = squares_O.dtype
-        product_OR = weights.product(host, a_RI).T.to(fine)
-        a_RI, b_OR = a_RI.to(fine), self.scale * b_OR.to(fine)
-        sums_O = squares_O + (b_OR * (2 * product_OR + b_OR @ (a_RI @ a_RI.T))).sum(1)
-        if not torch.compiler.is_compiling():  # a graph's shapes cannot depend on values
-            rows = (sums_O < _CANCELLED * squares_O).nonzero()[:, 0]
-            if len(rows):
-                weight_OI = weights.read(host)["weight"][rows].to(fine)
-                sums_O[rows] = (weight_OI + b_OR[rows] @ a_RI).square().sum(1)
-        return sums_O.clamp(min=0).sqrt()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": {}}  # a copy has tensors of its own to watch
-
-    def _keep(self, name: str, tensors: list[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` gave when the tensors were last other ones, had other values or got a gradient.
-
-        After a gradient comes a step, and fused optimizers change a tensor without raising its version.
-        """
-        marks = [_mark(t) for t in tensors]
-        kept = self._kept.get(name)
-        if kept is None or kept.marks != marks:
-            self._forget(name)
-            trained = [t for t in tensors if t.requires_grad and t.is_leaf]
-            hooks = [t.register_post_accumulate_grad_hook(lambda _: self._forget(name)) for t in trained]
-            kept = self._kept[name] = _Kept(tensors, marks, hooks, compute())
-        return kept.value
-
-    def _forget(self, name: str) -> None:
-        if (kept := self._kept.pop(name, None)) is not None:
-            for hook in kept.hooks:
-                hook.remove()
-
-
-@dataclass
-class _Kept:
-    tensors: list[Tensor]  # held, so that no other tensor can get the identity of one of them
-    marks: list[Any]
-    hooks: list[RemovableHandle]
-    value: Tensor
-
-
-@torch.no_grad()
-def row_squares(host: Host) -> Tensor:
-    """The squared length of each row of a linear host's weight."""
-    weight_OI = weights.read(host)["weight"]
-    fine = _fine(weight_OI.device)
-    return torch.cat([block_OI.to(fine).square().sum(1) for block_OI in weights.blocks(weight_OI)])
-
-
-def _fine(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-
-
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    return (t for t in chain(module._parameters.values(), module._buffers.values()) if t is not None)
-
-
-def _mark(tensor: Tensor) -> Any:
-    """Differs after another tensor, value, place or dtype has come in."""
-    if tensor.is_inference() or not tensor.is_leaf:
-        return object()  # has no version, or is a view of what is trained: it may have changed
-    where = tensor.device if is_traceable_wrapper_subclass(tensor) else tensor.data_ptr()
-    return id(tensor), tensor._version, tensor.dtype, where

@@ -1,12 +1,9 @@
-"""DoRA of Mao et al., dynamic rank: W + s Σ c_i b_i a_i', a rank for each layer.   https://arxiv.org/abs/2405.17357
+"""DoRA of Mao et al., dynamic rank.   https://arxiv.org/abs/2405.17357
 
 Not the weight-decomposed DoRA of Liu et al., which has the same name. c starts as zero, a and b as U(-sqrt(6/n),
-sqrt(6/n)) with n the inputs and the initial rank; s = alpha / initial rank.
-
-A component matters by its share of its layer's change, |c_i b_i a_i'| / |Σ c_j b_j a_j'|, averaged over the steps. The
-norms come from the thin factors: |Σ c_j b_j a_j'|^2 = Σ c_i c_j (A A')_ij (B' B)_ij. The budget of components falls as
-a cubic, slow first, and those with the smallest shares of all layers lose their c. Until then the loss gets dispersion
-times the mean variance within the vectors a_i and b_i, so that no single entry dominates one.
+sqrt(6/n)) with n the inputs and the initial rank. The norms come from the thin factors: |Σ c_j b_j a_j'|^2 =
+Σ c_i c_j (A A')_ij (B' B)_ij. The budget of components falls as a cubic, slow first. Until it is settled the loss gets
+dispersion times the mean variance within the vectors a_i and b_i, so that no single entry dominates one.
 
 As in the authors' code, where their paper differs (its equation 9, and twice this dispersion). Unlike it, none is
 dropped when the budget says none, and equal shares do not make it drop more.
@@ -32,9 +29,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicRank(RankBudget):
+    """LoRA as a sum of weighted components, of which those with a small share of their layer's change are dropped.
+
+        ┌───────┐        ╔════════════╗   ╔════════════╗         ╔════════════╗
+        │ W O×I │ + s · (║ c1 b1 a1^T ║ + ║ c2 b2 a2^T ║ + ... + ║ cR bR aR^T ║)
+        └───────┘        ╚════════════╝   ╚════════════╝         ╚════════════╝
+         share of change      0.61             0.02                   0.30
+                              stays          dropped                 stays
+
+        W' = W + s sum_i c_i b_i a_i^T        s = alpha / initial_rank
+        share_i = |c_i b_i a_i^T| / |sum_j c_j b_j a_j^T|, averaged over the steps
+
+    When: As adalora: to let layers have the rank they use, here judged by the size of what a component does and not by
+    the loss's gradient. What it leaves is a plain LoRA with a rank for each layer. Not for runs of few steps. (Its
+    paper calls it DoRA too; what is known by that name is dora.)
+
+    Cost: LoRA's at the initial rank throughout, with small products of the thin factors after each step. Merged, it
+    costs nothing at inference.
+    """
+
     name, family, paper = "dynamic-rank", "reparameterized", "https://arxiv.org/abs/2405.17357"
     summary = "LoRA as a sum of weighted components, of which the layers keep those with a large share of their change"
-    learning_rate = 5e-3
+    learning_rate = 1e-2
     peft_type = "LORA"  # what is saved is a LoRA, and is read as one
     peft_reads = True
     peft_names = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}

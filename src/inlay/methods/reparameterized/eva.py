@@ -20,7 +20,7 @@ from ...errors import DataError
 from .lora_init import top_singular
 
 if TYPE_CHECKING:
-    from .lora import LowRank
+    from .low_rank import LowRank
 
 _SETTLED = 0.99  # cosine of each direction with itself one batch earlier
 _BATCHES = 100  # at most: directions of nearly equal variance never settle

@@ -1,9 +1,8 @@
-"""LoHa: W + s (A1 B1) * (A2 B2), elementwise, with A (O, R) and B (R, I), and s = alpha / rank.
-https://arxiv.org/abs/2108.06098 (FedPara)
+"""LoHa.   https://arxiv.org/abs/2108.06098 (FedPara)
 
-The change has a rank of up to R squared: entry (o, i) is the sum over p and q of A1[o,p] A2[o,q] B1[p,i] B2[q,i], which
-is again a product of two thin matrices, (O, RR) times (RR, I). While that is the cheaper way, the change is applied so
-and its (O, I) entries are never formed. B2 starts as zero, the others as U(-1/sqrt(n), 1/sqrt(n)) with n their columns.
+Entry (o, i) of the change is the sum over p and q of A1[o,p] A2[o,q] B1[p,i] B2[q,i], which is again a product of two
+thin matrices, (O, RR) times (RR, I). While that is the cheaper way, the change is applied so and its (O, I) entries are
+never formed. B2 starts as zero, the others as U(-1/sqrt(n), 1/sqrt(n)) with n their columns.
 """
 
 from dataclasses import dataclass
@@ -18,6 +17,24 @@ from .lycoris import Lycoris, Product, uniform, zeros
 
 @dataclass(frozen=True, kw_only=True)
 class LoHa(Lycoris):
+    """Two low-rank products beside each weight, multiplied entry by entry and added to it.
+
+        ┌───────┐        ╔════════╗ ╔════════╗       ╔════════╗ ╔════════╗
+        │ W O×I │ + s · (║ A1 O×R ║·║ B1 R×I ║)  *  (║ A2 O×R ║·║ B2 R×I ║)
+        └───────┘        ╚════════╝ ╚════════╝       ╚════════╝ ╚════════╝
+                          rank R                  *   rank R        = up to rank R·R
+
+        W' = W + s (A1 B1) * (A2 B2)        s = alpha / rank; * is entry by entry
+        B2 starts at zero, so the model starts as the base
+
+    When: For a change of high rank in few numbers: with LoRA's numbers at rank 2 R it can reach rank R·R. It comes from
+    federated learning and is common for image models. Not where a plain LoRA's rank is enough, which is simpler and
+    faster.
+
+    Cost: A step takes what LoRA's of rank R·R would, or forms the whole change where that is cheaper; it is slower than
+    LoRA either way. Merged, it costs nothing at inference.
+    """
+
     name, family, paper = "loha", "reparameterized", "https://arxiv.org/abs/2108.06098"
     summary = "two low-rank products beside each weight, multiplied elementwise and added to it"
     learning_rate = 5e-3

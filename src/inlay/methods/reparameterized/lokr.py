@@ -1,9 +1,7 @@
-"""LoKr: W + s W1 (x) W2, a Kronecker product, with s = alpha / rank.
-https://arxiv.org/abs/2309.14859 (LyCORIS), https://arxiv.org/abs/2212.10650 (KronA)
+"""LoKr.   https://arxiv.org/abs/2309.14859 (LyCORIS), https://arxiv.org/abs/2212.10650 (KronA)
 
-O = L K and I = M N, each split into the two factors that are nearest to its root. W1 is (L, M); W2 is (K, N), or a
-product of (K, R) and (R, N) where that is smaller. The product itself is never formed: with x laid out as X (M, N), the
-change is W1 X W2', (L, K), and the thin side of W2 is multiplied first. W1 starts as zero.
+The product itself is never formed: with x laid out as X (M, N), the change is W1 X W2', (L, K), and the thin side of W2
+is multiplied first. W1 starts as zero.
 """
 
 from dataclasses import dataclass
@@ -22,6 +20,26 @@ from .lycoris import Lycoris, Product, uniform, zeros
 
 @dataclass(frozen=True, kw_only=True)
 class LoKr(Lycoris):
+    """Two small matrices beside each weight, whose Kronecker product is added to it.
+
+        ┌───────┐       ╔════════╗   ╔════════╗
+        │ W O×I │ + s · ║ W1 L×M ║ ⊗ ║ W2 K×N ║        O = L·K,  I = M·N
+        └───────┘       ╚════════╝   ╚════════╝
+          ╔     ╗          ╔             ╗
+          ║ a b ║          ║ a·W2   b·W2 ║        every entry of W1
+          ║ c d ║ ⊗ W2  =  ║ c·W2   d·W2 ║        times the whole of W2
+          ╚     ╝          ╚             ╝
+
+        W' = W + s W1 ⊗ W2        s = alpha / rank
+        W2 is a product (K, R) (R, N) where that is smaller; W1 starts at zero
+
+    When: For very small files with a change of high rank: the rank is the product of the two matrices' ranks. Not where
+    the change does not fit the pattern that every block is one and the same W2 times a number.
+
+    Cost: Little for the optimizer to keep. The large product is never formed: a step takes two thirds of full
+    fine-tuning's arithmetic and some small products. Merged, it costs nothing at inference.
+    """
+
     name, family, paper = "lokr", "reparameterized", "https://arxiv.org/abs/2309.14859"
     summary = "two small matrices beside each weight, whose Kronecker product is added to it"
     learning_rate = 5e-3

@@ -6,26 +6,59 @@ orthogonal   A and B are normal in orthogonal halves of the rank's space: neithe
 pissa        s B A is the best approximation of W of rank R   https://arxiv.org/abs/2404.02948
 olora        B and A are the first columns of Q and rows of R in W = Q R   https://arxiv.org/abs/2406.01775
 eva          as kaiming, until data is seen: see eva.py
+loftq        as kaiming, until the weights before quantization are read: see loftq.py
 
 The published forms of pissa and olora take the start out of the base, W - s B0 A0. Here the base keeps its bits and the
 adapter takes its own start away: W + s (B A - B0 A0), which is W exactly as long as nothing is trained.
 """
 
 import math
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ...core import weights
 from ...core.weights import Host
+from ...errors import SettingsError, TargetError
 
-Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva"]
+Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 TAKEN_AWAY = ("pissa", "olora")  # s B0 A0 is not zero
 
 _EXACT = 256  # up to this size, or for a larger part of the spectrum, all of it is as quick
 _PASSES = 64
 _SETTLED = 1e-5  # relative change of every wanted singular value in a pass
+
+
+def check_settings(initialization: str, ranks: Iterable[int], alphas: Iterable[float]) -> None:
+    """Raises SettingsError unless there is such a start, for these ranks and alphas."""
+    if initialization not in get_args(Initialization):
+        raise SettingsError(
+            f"method.initialization is {initialization!r}; allowed: {', '.join(get_args(Initialization))}"
+        )
+    for rank in ranks:
+        if initialization == "orthogonal" and rank % 2:
+            raise SettingsError(f"method.rank is {rank}; the orthogonal initialization needs an even one")
+    for alpha in alphas:
+        if initialization in ("pissa", "loftq") and alpha <= 0:
+            raise SettingsError(f"method.alpha is {alpha}; {initialization} needs it above 0")
+
+
+def check_host(initialization: Initialization, name: str, host: Host, rank: int) -> None:
+    """Raises TargetError if the host called `name` cannot start so."""
+    if initialization == "kaiming":
+        return
+    if not weights.is_linear(host):
+        raise TargetError(
+            f"method.initialization is {initialization}, which only linear layers can have; "
+            f"{name} is a {type(host).__name__}"
+        )
+    if initialization in ("pissa", "olora", "eva", "loftq") and rank > min(weights.size(host)):
+        raise TargetError(
+            f"method.rank is {rank}, and {initialization} cannot find as many directions in the "
+            f"{' x '.join(map(str, weights.size(host)))} weight of {name}; lower it, if only in method.rank_pattern"
+        )
 
 
 @torch.no_grad()

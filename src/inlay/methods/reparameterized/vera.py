@@ -1,33 +1,44 @@
-"""VeRA: h + b * (B (d * (A x))), with trained vectors b (O,) and d (R,).   https://arxiv.org/abs/2310.11454
+"""VeRA.   https://arxiv.org/abs/2310.11454"""
 
-A and B are random, frozen and shared by all layers: a layer with I inputs and O outputs uses the first I columns of A
-and the first O rows of B. Both are U(-sqrt(6/n), sqrt(6/n)) with n their columns, drawn on the CPU from a seed, so that
-they need not be saved. They are kept in the base's dtype, for they are frozen, and count as nothing that is trained. b
-starts as zero, d as 0.1.
-"""
-
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...core import weights
-from ...core.delta import Delta, WeightDelta
+from ...core.delta import Delta
 from ...core.sites import Sites
-from ...core.weights import Host
 from ...errors import SettingsError
 from .on_linear import OnLinear
+from .shared_projection import Projections, ScaledProjection
 
 
 @dataclass(frozen=True, kw_only=True)
 class VeRA(OnLinear):
+    """A random low-rank change that all layers share; each layer trains two vectors, which scale its parts.
+
+                 ┌────────────────────────────────────┐
+             ┌──▶│               W O×I                │────▶ + ──▶ y
+             │   └────────────────────────────────────┘      ▲
+        x ───┤   ┌───────┐ ╔═════╗  ┌───────┐ ╔═════╗        │
+             └──▶│ A R×I │─╢ × d ╟─▶│ B O×R │─╢ × b ╟────────┘
+                 └───────┘ ╚═════╝  └───────┘ ╚═════╝
+                  A and B are random, and the same in all layers
+
+        y = W x + b * (B (d * (A x)))        * is entry by entry; b starts at zero
+
+    When: For very many adapters of one base: the paper reports LoRA's quality with far fewer trained numbers. Not to
+    save time: the rank must be far higher than LoRA's, and each layer works through all of it.
+
+    Cost: Next to nothing for the optimizer to keep, and one pair of frozen matrices for the whole model. A step takes
+    what LoRA's of the same, high rank would, less the gradients of A and B. The file holds A and B too unless
+    save_projection is off. Merged, it costs nothing at inference.
+    """
+
     name, family, paper = "vera", "reparameterized", "https://arxiv.org/abs/2310.11454"
     summary = "two vectors per layer, which scale a random low-rank change that all layers share"
-    learning_rate = 5e-3
+    learning_rate = 1e-2
     peft_type = "VERA"
     peft_reads = True
     peft_fields = frozenset(
@@ -63,11 +74,11 @@ class VeRA(OnLinear):
         sizes = [weights.size(host) for host in hosts.values()]
         own = (p for _, module in sites.body() for p in module._parameters.values() if p is not None)
         dtype = next((p.dtype for p in own if p.is_floating_point()), torch.float32)
-        shared = Projections(self, max(o for o, _ in sizes), max(i for _, i in sizes)).to(
-            weights.device(hosts[names[0]]), dtype
-        )
+        most_outputs, most_inputs = max(o for o, _ in sizes), max(i for _, i in sizes)
+        shared = Projections(self.rank, most_outputs, most_inputs, self.seed, self.save_projection)
+        shared = shared.to(weights.device(hosts[names[0]]), dtype)
         for name, host in hosts.items():
-            yield name, ScaledProjection(host, shared, self)
+            yield name, ScaledProjection(host, shared, self.d_initial, self.dropout)
 
     def peft_key(self, host: str, parameter: str) -> str:
         if parameter.startswith("shared."):
@@ -97,42 +108,3 @@ class VeRA(OnLinear):
             save_projection=config.get("save_projection", True),
             targets=cls.peft_targets(config),
         )
-
-
-class Projections(nn.Module):
-    """A and B, once per adapter: every delta has this same module, since a shared tensor would part on `.to`."""
-
-    vera_A: Tensor
-    vera_B: Tensor
-
-    def __init__(self, method: VeRA, most_outputs: int, most_inputs: int):
-        super().__init__()
-        generator = torch.Generator().manual_seed(method.seed)
-        for name, shape in (("vera_A", (method.rank, most_inputs)), ("vera_B", (most_outputs, method.rank))):
-            bound = math.sqrt(6 / shape[1])
-            drawn = torch.empty(shape, dtype=torch.float32, device="cpu").uniform_(-bound, bound, generator=generator)
-            self.register_buffer(name, drawn, persistent=method.save_projection)
-
-
-class ScaledProjection(WeightDelta):
-    def __init__(self, host: Host, shared: Projections, method: VeRA):
-        super().__init__()
-        self.size = weights.size(host)
-        self.shared, self.dropout = shared, method.dropout
-        device = weights.device(host)
-        self.vera_lambda_d = nn.Parameter(torch.full((method.rank,), method.d_initial, device=device))
-        self.vera_lambda_b = nn.Parameter(torch.zeros(self.size[0], device=device))
-
-    def projections(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """This layer's part of A (R, I) and B (O, R)."""
-        out_features, in_features = self.size
-        return self.shared.vera_A[:, :in_features].to(like), self.shared.vera_B[:out_features].to(like)
-
-    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        a_RI, b_OR = self.projections(self.vera_lambda_b)
-        return {"weight": params["weight"] + (self.vera_lambda_b[:, None] * b_OR * self.vera_lambda_d) @ a_RI}
-
-    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
-        a_RI, b_OR = self.projections(x_BTI)
-        z_BTR = F.linear(F.dropout(x_BTI, self.dropout, self.training), a_RI) * self.vera_lambda_d.to(x_BTI.dtype)
-        return torch.addcmul(h_BTO, F.linear(z_BTR, b_OR), self.vera_lambda_b.to(h_BTO.dtype))

@@ -1,6 +1,5 @@
-"""Train the parameters of the base whose names fit patterns.   https://arxiv.org/abs/2203.06904
+"""The parameters of the base whose names fit patterns.   https://arxiv.org/abs/2203.06904
 
-The survey calls such methods specification-based: which parameters are trained is a choice, and nothing is added.
 A parameter that is in several places of the model (tied) is trained in all of them, whichever of its names fits.
 """
 
@@ -19,9 +18,30 @@ from .retrained import Retrained
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern(Method):
+    r"""Trains the parameters whose names fit what you write; the rest is frozen.
+
+        layers.0.self_attn.q_proj.weight ──▶ fits no include ────▶ ┌────────┐
+        layers.0.mlp.up_proj.weight ───────▶ fits an exclude ────▶ │ frozen │
+                                                                   └────────┘
+        layers.0.self_attn.v_proj.weight ──▶ fits an include ────▶ ╔═════════╗
+        layers.1.self_attn.v_proj.weight ──▶ fits an include ────▶ ║ trained ║
+                                                                   ╚═════════╝
+
+        p' = p + d    if p's name fits include and not exclude; else p' = p
+        example: --method.include '.*\.v_proj\.weight'
+
+    When: To try a choice of parameters that no other method is: only the values' layers, only the upper half, norms and
+    embeddings together. The survey it comes from calls such methods specification-based. Not as a first try: nothing
+    but your patterns says how much is trained, so look at the count before you start.
+
+    Cost: That of what is chosen: a gradient and AdamW's averages for each of its parameters, and no backward pass below
+    the lowest of them. Merged, it costs nothing at inference.
+    """
+
     name, family, paper = "pattern", "selective", "https://arxiv.org/abs/2203.06904"
     summary = "the parameters whose names fit patterns"
     learning_rate = 1e-4
+    example = {"include": (r".*\.v_proj\.weight",)}
     peft_type = "INLAY_PATTERN"
 
     include: tuple[str, ...] = ()

@@ -1,13 +1,7 @@
-"""Sparse training: a fixed few entries of each weight learn, W + S with S zero everywhere else.
+"""Sparse training.   https://arxiv.org/abs/2111.09839 (FISH), https://arxiv.org/abs/2406.13175 (SHiRA)
 
-fisher   the entries of all targets together with the most empirical Fisher information (FISH), which is the sum over
-         training rows of (d log p(y | x) / d w)^2, taken once from the untrained model.  https://arxiv.org/abs/2111.09839
-random   rank (inputs + outputs) random entries of each weight (SHiRA).                   https://arxiv.org/abs/2406.13175
-
-Only the chosen entries are parameters, so that the others have neither an optimizer's state nor weight decay. What an
-entry gets starts at zero. SHiRA's size is also the size of the whole with fisher, which spreads it as it likes.
-
-Shape suffixes: K entries, N tokens.
+The Fisher information is taken once, from the untrained model. SHiRA's size for each weight is also the size of the
+whole with fisher, which spreads it as it likes.
 """
 
 import dataclasses
@@ -17,17 +11,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...core import weights
-from ...core.delta import Delta, WeightDelta
+from ...core.delta import Delta
 from ...core.method import COMMON_KEYS
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import CheckpointError, SettingsError, TargetError
 from ..reparameterized.on_linear import OnLinear
-from . import sparse_product
 from .fisher import information
+from .sparse_entries import Sparse, random_entries
 
 if TYPE_CHECKING:
     from ...core.adapter import Adapter
@@ -37,9 +31,30 @@ _SHIRA_KEYS = {"r", "mask_type", "random_seed", "fan_in_fan_out", "init_weights"
 
 @dataclass(frozen=True, kw_only=True)
 class SparseMask(OnLinear):
+    """Trains a few single entries of each weight, chosen before training; all others stay as they are.
+
+               W  O×I              S  O×I
+             ┌───────────┐       ╔═══════════╗
+             │ w w w w w │       ║ . . s . . ║
+        x ──▶│ w w w w w │   +   ║ s . . . . ║──▶ y        . is zero and stays so
+             │ w w w w w │       ║ . . . . s ║
+             └───────────┘       ╚═══════════╝
+
+        W' = W + S        K = rank (I + O) entries, as many numbers as LoRA has
+        fisher: the entries with most F = sum over rows of (d log p(y|x) / dw)^2
+        random: any
+
+    When: For a change of few numbers that is not held to a low rank, and adapters that overwrite little of the base
+    when they are merged. fisher looks at training data to choose, random is SHiRA's simplest choice. Not to save time.
+
+    Cost: The optimizer keeps only the K entries, but each layer's S is made dense and its whole gradient is formed on
+    the way, so a step is slower than full fine-tuning's; fisher first needs 4 bytes for every entry of the weights, and
+    a pass over training rows, one by one. Merged, it costs nothing at inference.
+    """
+
     name, family, paper = "sparse", "selective", "https://arxiv.org/abs/2111.09839"
     summary = "a fixed few entries of each weight, those that the data says most about or random ones"
-    learning_rate = 3e-4
+    learning_rate = 1e-3
     peft_type = "INLAY_SPARSE"  # or SHIRA, where each weight has as many entries as that wants
     peft_names = {"values": "shira_weight", "indices": "shira_indices"}
 
@@ -70,7 +85,7 @@ class SparseMask(OnLinear):
                 raise TargetError(
                     f"method.rank is {self.rank}: {count} entries of {name}, which has {outputs * inputs}"
                 )
-            yield name, Sparse(host, _random_entries(count, outputs * inputs))
+            yield name, Sparse(host, random_entries(count, outputs * inputs))
 
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":
@@ -110,42 +125,6 @@ class SparseMask(OnLinear):
     def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         # PEFT writes indices as floats on Windows.
         return {key: t.int() if key.endswith(".shira_indices") else t for key, t in tensors.items()}
-
-
-class Sparse(WeightDelta):
-    def __init__(self, host: Host, entries_K: Tensor):
-        super().__init__()
-        self.size = weights.size(host)
-        self.device = weights.device(host)
-        self.register_buffer("indices", None)
-        self.choose(entries_K)
-
-    indices: Tensor  # (2, K): rows and columns
-
-    def choose(self, entries_K: Tensor) -> None:
-        """Take these entries of the weight, counted along its rows, and start at zero."""
-        entries_K = entries_K.sort().values
-        self.indices = torch.stack([entries_K // self.size[1], entries_K % self.size[1]]).int().to(self.device)
-        self.values = nn.Parameter(torch.zeros(len(entries_K), device=self.device))
-
-    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        w_OI = params["weight"]
-        return {"weight": w_OI.index_put(tuple(self.indices), self.values.to(w_OI.dtype), accumulate=True)}
-
-    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
-        x_NI = x_BTI.reshape(-1, x_BTI.shape[-1]).to(h_BTO.dtype)
-        y_NO = sparse_product.product(x_NI, self.values.to(x_NI.dtype), self.indices, self.size[0])
-        return h_BTO + y_NO.view(h_BTO.shape)
-
-
-def _random_entries(count: int, total: int) -> Tensor:
-    """Distinct numbers below `total`, all equally likely; a permutation of a whole weight would take seconds."""
-    if 2 * count > total:
-        return torch.randperm(total, device="cpu")[:count]
-    drawn = torch.empty(0, dtype=torch.long, device="cpu")
-    while len(drawn) < count:
-        drawn = torch.cat([drawn, torch.randint(total, (count,), device="cpu")]).unique()
-    return drawn[torch.randperm(len(drawn), device="cpu")[:count]]
 
 
 def _is_shira(host: Host, delta: Sparse, rank: int) -> bool:

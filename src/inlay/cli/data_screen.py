@@ -1,0 +1,199 @@
+"""How `inlay data` looks in a terminal, and without colours elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..data.describe import DataReport, Lengths
+from ..data.token_report import Sample, SplitTokens, Token, TokenReport
+
+_PROBLEMS_SHOWN = 20
+_LABELS_SHOWN = 40
+_BAR = 32
+_EDGE = 30  # tokens shown at each end of what is learned together, or read together
+_RUNS_SHOWN = 12
+
+_READ, _LEARNED = ("default", "dim"), ("black on color(114)", "black on color(157)")  # neighbours are told apart
+_READ_SPECIAL, _LEARNED_SPECIAL = "bold magenta", "bold black on color(221)"
+_VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
+
+
+def show(report: DataReport, tokens: TokenReport | None, console: Console | None = None) -> None:
+    """Print all of it; lines are not broken where no terminal shows them."""
+    console = console or Console(highlight=False)
+    console.print(Text(f"{report.path}: {report.format}", style="bold"), soft_wrap=True)
+    for name, value in _facts(report, tokens):
+        console.print(_fact(name, value) if console.is_terminal else Text(f"  {name:<10}{value}"), soft_wrap=True)
+    console.print()
+    console.print(_splits(report))
+    if report.labels:
+        console.print()
+        console.print(_labels(report))
+    if tokens is not None:
+        _show_tokens(tokens, console)
+    _show_problems(report, console)
+
+
+def _facts(report: DataReport, tokens: TokenReport | None) -> Iterator[tuple[str, str]]:
+    yield "columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items()) or "none used"
+    if report.ignored_columns:
+        yield "ignored", ", ".join(report.ignored_columns)
+    if report.ignored_files:
+        yield "not read", ", ".join(report.ignored_files)
+    if report.valid_from:
+        yield "valid", report.valid_from
+    if tokens is not None:
+        yield "written", tokens.written
+        if tokens.stop:
+            yield "ends with", " ".join(tokens.stop)
+
+
+def _fact(name: str, value: str) -> Table:
+    """A line whose continuations stand beneath its value."""
+    fact = Table.grid()
+    fact.add_column(width=12)
+    fact.add_column(overflow="fold")
+    fact.add_row(f"  {name}", Text(value))
+    return fact
+
+
+def _splits(report: DataReport) -> Table:
+    table = _table("split", "rows", "words: min", "median", "p95", "max")
+    for name, split in report.splits.items():
+        table.add_row(name, _number(split.rows), *_lengths(split.words))
+    return table
+
+
+def _labels(report: DataReport) -> Table:
+    table = _table("label", *report.splits)
+    for label in report.labels[:_LABELS_SHOWN]:
+        table.add_row(Text(label), *(_number(split.labels.get(label, 0)) for split in report.splits.values()))
+    if len(report.labels) > _LABELS_SHOWN:
+        table.add_row(f"… {len(report.labels) - _LABELS_SHOWN} more; --json has all")
+    return table
+
+
+def _show_tokens(tokens: TokenReport, console: Console) -> None:
+    learns = any(split.learned for split in tokens.splits.values())
+    table = _table("tokens", "rows", "min", "median", "p95", "max", f"over {tokens.limit}", *["learned"] * learns)
+    for name, split in tokens.splits.items():
+        share = [f"{split.learned / split.tokens:.0%}" if split.tokens else ""] * learns
+        over = _number(split.over_limit)
+        table.add_row(name, _number(split.rows), *_lengths(split.lengths), over, *share)
+    console.print()
+    console.print(table)
+    for name, split in tokens.splits.items():
+        if said := _fate(split):
+            console.print(Text(f"  over the limit in {name}: {said}"), soft_wrap=not console.is_terminal)
+    console.print()
+    console.print(Text("tokens in a row of train", style="bold"))
+    for line in _bars(tokens.splits["train"], tokens.limit):
+        console.print(line, soft_wrap=True)
+    if tokens.samples:
+        _show_samples(tokens.samples, console)
+
+
+def _fate(split: SplitTokens) -> str:
+    """What becomes of rows over the limit."""
+    becomes = {
+        "lose their end": split.cut,
+        "left out (no room for the answer)": split.left_out,
+        "go on in further rows": split.over_limit - split.cut - split.left_out,
+    }
+    return ", ".join(f"{_number(count)} {what}" for what, count in becomes.items() if count)
+
+
+def _bars(split: SplitTokens, limit: int) -> Iterator[Text]:
+    most = max((count for _, _, count in split.histogram), default=0)
+    for low, high, count in split.histogram:
+        label = f"over {limit}" if low > limit else f"{low}–{high}"
+        eighths = round(8 * _BAR * count / most)
+        bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+        style = "yellow" if low > limit else "cyan"
+        yield Text.assemble(f"{label:>14}  ", (bar or "▏" * bool(count), style), f" {_number(count)}")
+
+
+def _show_samples(samples: Sequence[Sample], console: Console) -> None:
+    colours = console.is_terminal and console.color_system is not None and not console.no_color
+    legend = (
+        Text.assemble(
+            ("which tokens carry the loss", "bold"), "  ", ("read", _READ[0]), " ", ("<special>", _READ_SPECIAL), "  ",
+            ("learned", _LEARNED[0]), (" token", _LEARNED[1]), ("<special>", _LEARNED_SPECIAL),
+        )
+        if colours
+        else Text("which tokens carry the loss: ⟦learned⟧, the others are read; · parts tokens")
+    )  # fmt: skip
+    console.print()
+    console.print(legend)
+    for sample in samples:
+        learned = sum(token.learned for token in sample.tokens)
+        console.print()
+        title = f"{sample.place}: {len(sample.tokens)} tokens, {learned} learned"
+        console.print(Text(title, style="underline" if colours else ""), soft_wrap=True)
+        console.print(_coloured(sample) if colours else _marked(sample), soft_wrap=not console.is_terminal)
+
+
+def _coloured(sample: Sample) -> Text:
+    text = Text(overflow="fold")
+    for learned, runs in _runs(sample):
+        for i, token in enumerate(runs):
+            if isinstance(token, str):
+                text.append(token, "italic cyan")
+                continue
+            plain, special = (_LEARNED, _LEARNED_SPECIAL) if learned else (_READ, _READ_SPECIAL)
+            text.append(_visible(token), special if token.special else plain[i % 2])
+    return text
+
+
+def _marked(sample: Sample) -> Text:
+    text = ""
+    for learned, tokens in _runs(sample):
+        words = "·".join(token if isinstance(token, str) else _visible(token) for token in tokens)
+        text += f"⟦{words}⟧" if learned else words
+    return Text(text, overflow="fold")
+
+
+def _runs(sample: Sample) -> Iterator[tuple[bool, list[Token | str]]]:
+    """Tokens that are read or learned together, without the middle of many."""
+    runs = [(learned, list(tokens)) for learned, tokens in groupby(sample.tokens, key=lambda token: token.learned)]
+    for learned, tokens in runs[:_RUNS_SHOWN]:
+        if len(tokens) <= 2 * _EDGE + 5:
+            yield learned, [*tokens]
+        else:
+            yield learned, [*tokens[:_EDGE], f" … {len(tokens) - 2 * _EDGE} tokens … ", *tokens[-_EDGE:]]
+    if rest := sum(len(tokens) for _, tokens in runs[_RUNS_SHOWN:]):
+        yield False, [f" … {rest} tokens more"]
+
+
+def _visible(token: Token) -> str:
+    return "".join(_VISIBLE.get(letter, letter) for letter in token.text)
+
+
+def _show_problems(report: DataReport, console: Console) -> None:
+    console.print()
+    for problem in report.problems[:_PROBLEMS_SHOWN]:
+        style = "bold red" if problem.severity == "error" else "yellow"
+        console.print(Text.assemble((f"{problem.severity}: ", style), str(problem)), soft_wrap=not console.is_terminal)
+    if len(report.problems) > _PROBLEMS_SHOWN:
+        console.print(f"... and {len(report.problems) - _PROBLEMS_SHOWN} more; --json lists them all")
+    if not report.problems:
+        console.print(Text("no problems found", style="green"))
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _lengths(lengths: Lengths | None) -> list[str]:
+    return [_number(n) for n in (lengths.min, lengths.median, lengths.p95, lengths.max)] if lengths else [""] * 4
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"

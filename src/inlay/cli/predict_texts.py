@@ -1,0 +1,61 @@
+"""inlay predict with a language model: the answer to a prompt, to every prompt of a file, or a conversation."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+
+from ..data.classification import load_texts
+from ..data.conversation import Message
+from ..errors import DataError
+from ..inference.generator import Generator, open_generator
+from .predict import Predict, file_of, typed
+
+_PROMPTS = ("prompt", "instruction", "text")  # roles of the column that a row's prompt stands in
+
+
+def main(command: Predict) -> None:
+    prompts = None if command.input is None else _prompts(command, command.input)
+    generator = open_generator(Path(command.adapter), command.model, command.device)
+    if prompts is not None:
+        for prompt, answer in zip(prompts, _answers(command, generator, [[_turn(p)] for p in prompts]), strict=True):
+            _print(command, prompt, answer, alone=len(prompts) == 1)
+        return
+    said: list[Message] = []
+    together = generator.converses and sys.stdin.isatty()
+    for text in typed():
+        said = [*said, _turn(text)] if together else [_turn(text)]
+        (answer,) = _answers(command, generator, [said])
+        said.append({"role": "assistant", "content": answer})
+        _print(command, text, answer, alone=True)
+
+
+def _prompts(command: Predict, text: str) -> list[str]:
+    if file_of(text) is None:
+        return [text]
+    from ..formats import peft
+
+    columns = peft.read_provenance(peft.adapter_folder(Path(command.adapter))).get("columns", {})
+    column = next((columns[role] for role in _PROMPTS if role in columns), "prompt")
+    return [prompt for prompt, _ in load_texts(text, {"text": column})]
+
+
+def _answers(command: Predict, generator: Generator, conversations: list[list[Message]]) -> list[str]:
+    try:
+        return generator.answers(conversations, command.max_tokens, command.temperature)
+    except TemplateError as refusal:
+        raise DataError(f"the model's chat template refuses this: {refusal}") from None
+
+
+def _turn(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _print(command: Predict, prompt: str, answer: str, alone: bool) -> None:
+    if command.json:
+        entry: dict[str, Any] = {"prompt": prompt, "text": answer}
+        print(json.dumps(entry, ensure_ascii=False), flush=True)
+    else:
+        print(answer if alone else f"{' '.join(answer.split())}", flush=True)

@@ -1,0 +1,288 @@
+"""Examples as token ids, with a mark on each token that is learned.
+
+A row is tokenized piece by piece (rendering.py), so what stands before an answer has the very tokens that it has when
+the model generates: a token that would reach across, such as one of a prompt's last space and the answer's first word,
+is never made. Rows are built so that each of these holds, whatever the tokenizer and its template do:
+
+- The beginning-of-sequence token is there once if the tokenizer puts it before a text, or the template writes it.
+- Each answer ends with a token at which generation can stop: the last special one that the template puts there, or the
+  end-of-sequence token; it is learned, and what follows it is not.
+- A row is no longer than the limit: an answer is cut at its end, a row of which no answer is left is left out, and a
+  text that is learned as a whole goes on in further rows.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from .conversation import Message
+from .generation import Form, GenerationExample
+from .problems import Problem, Problems, shown
+from .rendering import Piece, pieces_of, prompt_text, uses_template
+
+TokenRow = dict[str, list[Any]]
+
+_LONGEST_OPENING = 32  # tokens of a text from which it is generated, to be looked at
+_ANCHORS = ("\n", "a", ".")
+
+
+@dataclass(frozen=True)
+class GenerationTokens:
+    """One split, tokenized. The lists `rows`, `prompts`, `references` and `examples` belong together."""
+
+    rows: list[TokenRow]
+    """`input_ids`, and `trained`: whether the loss at each of them counts."""
+    prompts: list[list[int]]
+    """The ids from which the row's last answer is generated; of a text, those that it starts with."""
+    references: list[tuple[str, ...]]
+    """The right answers to each prompt; none for a text."""
+    examples: list[GenerationExample]
+    """The example of each row: one may have several rows, or none."""
+    full_lengths: list[int]
+    """The tokens of every row, and of every text, before the limit."""
+    cut: int
+    """Rows of which an answer's end is missing."""
+    left_out: int
+    """Rows of which no answer was left, and which are not among `rows`."""
+    stop: tuple[int, ...]
+    """The ids that end answers."""
+    problems: tuple[Problem, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(row["input_ids"]) for row in self.rows]
+
+    @property
+    def trained(self) -> int:
+        """Tokens that carry loss."""
+        return sum(sum(row["trained"]) for row in self.rows)
+
+
+def tokenize_generation(tokenizer: Any, rows: Sequence[GenerationExample], max_length: int) -> GenerationTokens:
+    """The tokens of the rows. Raises DataError if a row cannot be written or ended, or if no token would be learned."""
+    problems = Problems()
+    tokens = tokens_of(tokenizer, rows, max_length, problems)
+    problems.raise_errors()
+    return tokens
+
+
+def tokenize_prompt(tokenizer: Any, messages: Sequence[Message], form: Form, tools: Sequence[Any] = ()) -> list[int]:
+    """The ids from which an answer is generated, as rows of this form have them before theirs.
+
+    Raises DataError if the chat template refuses the turns.
+    """
+    return _Encoder(tokenizer).first([prompt_text(tokenizer, messages, form, tools)])[0]
+
+
+def tokens_of(
+    tokenizer: Any, examples: Sequence[GenerationExample], max_length: int, problems: Problems
+) -> GenerationTokens:
+    """As `tokenize_generation`, but what is wrong is added to `problems`, and rows that have no fault are returned."""
+    encoder = _Encoder(tokenizer)
+    _warn_of_special_tokens(tokenizer, examples, problems)
+    if any(not uses_template(tokenizer, example.form) for example in examples) and encoder.end is None:
+        message = "the tokenizer has no end-of-sequence token, so nothing would tell the model where an answer ends"
+        problems.add("no end", examples[0].place, f"{message}; set eos_token in its tokenizer_config.json")
+        return _collected([], [], 0, 0, problems)
+    encoded = [
+        row
+        for example, pieces, ids in _encoded(tokenizer, encoder, examples, problems)
+        if (row := _row(encoder, example, pieces, ids, problems)) is not None
+    ]
+    rows: list[_Row] = []
+    cut = left_out = 0
+    for row in encoded:
+        if row.example.form == "text":
+            rows += _windows(row, max_length)
+            continue
+        kept = row.cut(max_length)
+        if kept is None:
+            left_out += 1
+            message = (
+                f"{row.starts[0]} tokens come before the answer and the limit is {max_length}: the row is left out"
+            )
+            problems.add("left out", row.example.place, message, severity="warning")
+            continue
+        if len(row.ids) > max_length:
+            cut += 1
+            message = (
+                f"the row has {len(row.ids)} tokens and the limit is {max_length}: the answer's end is not learned"
+            )
+            problems.add("cut", row.example.place, message, severity="warning")
+        rows.append(kept)
+    if encoded and not any(any(row.trained) for row in rows):
+        message = f"no token of the {len(examples)} rows would be learned within the limit of {max_length} tokens"
+        problems.add(
+            "nothing", examples[0].place, f"{message}; raise --max-length, or shorten what comes before answers"
+        )
+    return _collected(rows, [len(row.ids) for row in encoded], cut, left_out, problems)
+
+
+def _collected(
+    rows: "list[_Row]", full_lengths: list[int], cut: int, left_out: int, problems: Problems
+) -> GenerationTokens:
+    return GenerationTokens(
+        rows=[{"input_ids": row.ids, "trained": row.trained} for row in rows],
+        prompts=[row.ids[: row.starts[-1]] for row in rows],
+        references=[row.references for row in rows],
+        examples=[row.example for row in rows],
+        full_lengths=full_lengths,
+        cut=cut,
+        left_out=left_out,
+        stop=tuple(sorted({id for row in rows for id in row.ends})),
+        problems=tuple(problems.found()),
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    example: GenerationExample
+    ids: list[int]
+    trained: list[bool]
+    starts: list[int]
+    """Where each answer starts."""
+    turns: list[int]
+    """The turn that each answer is."""
+    ends: list[int]
+    """The token that ends each answer."""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        turn = self.turns[-1]
+        if turn == len(self.example.messages) - 1:
+            return self.example.references
+        return (self.example.messages[turn]["content"],)
+
+    def cut(self, length: int) -> "_Row | None":
+        """The row within the limit, without what follows its last learned token; None if it learns nothing."""
+        last = next((i for i in reversed(range(min(length, len(self.ids)))) if self.trained[i]), None)
+        if last is None:
+            return None
+        answers = sum(start <= last for start in self.starts)
+        parts = (self.starts[:answers], self.turns[:answers], self.ends[:answers])
+        return _Row(self.example, self.ids[: last + 1], self.trained[: last + 1], *parts)
+
+
+def _encoded(
+    tokenizer: Any, encoder: "_Encoder", examples: Sequence[GenerationExample], problems: Problems
+) -> Iterator[tuple[GenerationExample, list[Piece], list[list[int]]]]:
+    """The pieces of each row and their ids; all rows are tokenized at once, which is several times as fast."""
+    written = [(example, pieces) for example in examples for pieces in pieces_of(tokenizer, example, problems)]
+    first = iter(encoder.first([pieces[0].text for _, pieces in written]))
+    further = iter(encoder.further([(a.text, b.text) for _, pieces in written for a, b in pairwise(pieces)]))
+    for example, pieces in written:
+        yield example, pieces, [next(first), *(next(further) for _ in pieces[1:])]
+
+
+def _row(
+    encoder: "_Encoder", example: GenerationExample, pieces: list[Piece], encoded: list[list[int]], problems: Problems
+) -> _Row | None:
+    """The whole row; None and a problem if an answer is empty or does not end."""
+    row = _Row(example, [], [], [], [], [])
+    by_template = uses_template(encoder.tokenizer, example.form)
+    for piece, ids in zip(pieces, encoded, strict=True):
+        length = 0
+        if piece.answer is not None:
+            ids = ids if by_template else encoder.ended(ids)
+            length = encoder.length_to_end(ids)
+            if length == 0:
+                problems.add("no end", example.place, _endless(encoder.tokenizer, piece.text))
+                return None
+            if not piece.text.partition(encoder.tokenizer.convert_ids_to_tokens(ids[length - 1]))[0].strip():
+                message = f"messages[{piece.answer}] is empty as the chat template writes it"
+                problems.add("empty", example.place, f"{message}: {shown(piece.text)}; change the row, or the template")
+                return None
+            row.starts.append(len(row.ids))
+            row.turns.append(piece.answer)
+            row.ends.append(ids[length - 1])
+        row.trained.extend(i < length for i in range(len(ids)))
+        row.ids.extend(ids)
+    return row.cut(len(row.ids))
+
+
+def _warn_of_special_tokens(tokenizer: Any, examples: Sequence[GenerationExample], problems: Problems) -> None:
+    special = sorted({token for token in tokenizer.all_special_tokens if token}, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, special)) or "(?!)")
+    for example in examples:
+        found = next((match[0] for text in example.texts if (match := pattern.search(text))), None)
+        if found is not None:
+            message = f"the text holds {found}, which the tokenizer reads as its special token and not as these letters"
+            problems.add(("special", found), example.place, message, severity="warning")
+
+
+def _windows(row: _Row, length: int) -> Iterator[_Row]:
+    """The text in rows of at most `length` tokens; the last of each is in the next as well, so that all are learned.
+
+    But for the text's first: nothing comes before it from which it could be told.
+    """
+    for start in range(0, max(len(row.ids) - 1, 1), length - 1):
+        ids = row.ids[start : start + length]
+        opening = min(_LONGEST_OPENING, (len(ids) + 1) // 2)
+        yield _Row(row.example, ids, [False] + [True] * (len(ids) - 1), [opening], row.turns, row.ends)
+
+
+def _endless(tokenizer: Any, text: str) -> str:
+    return (
+        f"the chat template ends an assistant's turn with {shown(text[-20:])}, in which the tokenizer has no special "
+        "token at which the model could learn to stop; let the template write "
+        f"{tokenizer.eos_token or 'an eos_token'} after what the assistant says, or remove it to use a plain form"
+    )
+
+
+class _Encoder:
+    """A tokenizer without what it adds of its own, but for the beginning-of-sequence token."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.end: int | None = tokenizer.eos_token_id
+
+    def first(self, texts: list[str]) -> list[list[int]]:
+        """The ids of texts that start a row."""
+        begin = self.tokenizer.bos_token_id
+        wanted = begin is not None and self.tokenizer("a")["input_ids"][:1] == [begin]
+        rows = []
+        for ids in self._plain(texts):
+            there = next((i for i, id in enumerate(ids) if id != begin), len(ids))
+            rows.append([begin] * (wanted or there > 0) + ids[there:])
+        return rows
+
+    def further(self, texts: list[tuple[str, str]]) -> list[list[int]]:
+        """The ids of the second text of each pair, as it has them after the first."""
+        rows = self._plain([text for _, text in texts])
+        if self._plain(["\na"])[0] == [*self._plain(["\n"])[0], *self._plain(["a"])[0]]:
+            return rows
+        # The tokenizer puts a space before a text, or after a special token, that is not to be there within one.
+        special = tuple(self.tokenizer.convert_ids_to_tokens(sorted(self._special)))
+        left = list(range(len(texts)))
+        for anchor in _ANCHORS:  # a token may reach from an anchor into the text, but hardly from each
+            anchors = [next((s for s in special if texts[i][0].endswith(s)), anchor) for i in left]
+            before = self._plain(anchors)
+            whole = self._plain([anchor + texts[i][1] for anchor, i in zip(anchors, left, strict=True)])
+            apart = [ids[: len(start)] == start for start, ids in zip(before, whole, strict=True)]
+            for i, start, ids, fits in zip(left, before, whole, apart, strict=True):
+                rows[i] = ids[len(start) :] if fits else rows[i]
+            left = [i for i, fits in zip(left, apart, strict=True) if not fits]
+        return rows
+
+    def ended(self, ids: list[int]) -> list[int]:
+        return ids if self.end is None or self.end in ids[-1:] else [*ids, self.end]
+
+    def length_to_end(self, ids: list[int]) -> int:
+        """The tokens up to the special one that ends the answer and has nothing but white space behind it, or 0."""
+        length = next((i + 1 for i in reversed(range(len(ids))) if ids[i] in self._special), 0)
+        return 0 if self._says(tuple(ids[length:])) else length
+
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+    def _says(self, ids: tuple[int, ...]) -> bool:
+        return bool(ids) and bool(self.tokenizer.decode(list(ids)).strip())
+
+    @cached_property
+    def _special(self) -> set[int]:
+        special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        special = (special | set(self.tokenizer.all_special_ids)) - {self.tokenizer.unk_token_id}
+        return special if self.end is None else special | {self.end}

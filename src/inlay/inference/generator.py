@@ -1,0 +1,65 @@
+"""A trained language model, opened from a run's folder or an adapter's, on its base: it answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.adapter import using
+from ..data.conversation import Message
+from ..data.generation import FORMS, GenerationData
+from ..data.tokens import tokenize_prompt
+from ..errors import CheckpointError
+from ..training.causal import Causal, CausalScores
+from .generate import generate
+from .opened import Opened, open_adapter
+
+
+@dataclass(frozen=True)
+class Generator:
+    opened: Opened
+
+    @property
+    def converses(self) -> bool:
+        """Whether it was trained on conversations, so that what was said before belongs to what it reads."""
+        return FORMS[self.opened.provenance["format"]] == "chat"
+
+    def answers(
+        self, conversations: Sequence[Sequence[Message]], max_new_tokens: int | None = None, temperature: float = 0.0
+    ) -> list[str]:
+        """What is said next in each; with a temperature of 0 what is most likely. Raises jinja2.TemplateError if the
+        model's chat template refuses the turns."""
+        about, tokenizer = self.opened.provenance, self.opened.tokenizer
+        form = FORMS[about["format"]]
+        prompts = [tokenize_prompt(tokenizer, messages, form) for messages in conversations]
+        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
+        room = max_new_tokens or about["room"]
+        written = generate(self.opened.model, prompts, about["stop"], tokenizer.pad_token_id, room, **sampling)
+        return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in written]
+
+    def scores(
+        self, data: GenerationData, split: str, samples: int | None = None
+    ) -> tuple[CausalScores | None, CausalScores]:
+        """The base's, or None if the adapter changed the base itself, and the tuned model's. Texts are written for the
+        first `samples` rows, or for all."""
+        opened = self.opened
+        rows = len(data.splits[split]) if samples is None else samples
+        task = Causal(opened.base, data, opened.tokenizer, opened.base.config, rows)
+        task.tokenize(opened.provenance["max_length"])
+        base = None
+        if opened.adapter.removable:
+            with using(opened.model):
+                base = _scores(task, opened, split)
+        return base, _scores(task, opened, split)
+
+
+def open_generator(folder: Path, model: str | None = None, device: str = "auto") -> Generator:
+    """Raises CheckpointError as `open_adapter` does, and if the adapter writes no texts."""
+    opened = open_adapter(folder, model, device)
+    if opened.provenance["task"] != "causal":
+        raise CheckpointError(f"{folder} gives labels; it writes no texts")
+    return Generator(opened)
+
+
+def _scores(task: Causal, opened: Opened, split: str) -> CausalScores:
+    return task.complete(opened.model, split, *task.evaluate(opened.model, split))[0]

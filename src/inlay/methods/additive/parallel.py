@@ -1,0 +1,90 @@
+"""The parallel adapter: one bottleneck in each block, beside the feed-forward.   https://arxiv.org/abs/2110.04366
+
+In a pre-LN model it reads what the feed-forward reads, behind the norm.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...core import weights
+from ...core.delta import Args, Delta, Kwargs
+from ...core.method import Method
+from ...core.sites import Sites
+from ...core.weights import Host
+from .bottleneck import Bottleneck, check_factor, size_of, uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel(Method):
+    """Puts a small network of two layers beside the feed-forward of each block; both read the same input.
+
+                ┌───────────────────────────┐
+        z ───┬─▶│       feed-forward        │────────▶ + ──▶ y
+             │  └───────────────────────────┘          ▲
+             │  ╔══════╗           ╔════╗              │
+             └─▶║ down ║── ReLU ──▶║ up ║──── · s ─────┘
+                ╚══════╝           ╚════╝
+
+        y = FFN(z) + s up(ReLU(down(z)))        s = scale
+        up starts at zero, so the model starts as the base
+
+    When: For tasks that need much capacity, such as summarization or translation, which the paper studies; it found
+    beside better than behind, and the feed-forward the place where more numbers help most. Not with the default width
+    if memory is short: a bottleneck of half the model's width is large, and a higher reduction_factor makes it small.
+
+    Cost: By default it trains many numbers, all with a gradient and AdamW's averages. Its products do not wait for the
+    feed-forward's, so it delays a token less than an adapter in line does; it stays at inference and cannot be merged.
+    """
+
+    name, family, paper = "parallel", "additive", "https://arxiv.org/abs/2110.04366"
+    summary = "a two-layer bottleneck beside the feed-forward of each block"
+    learning_rate = 1e-3
+    peft_type = "INLAY_PARALLEL"
+
+    reduction_factor: float = 2.0
+    """Width of the model divided by the width of the bottleneck."""
+    scale: float = 4.0
+    """Factor of the bottleneck's output."""
+
+    def __post_init__(self) -> None:
+        check_factor(self.reduction_factor)
+
+    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
+        for start, end in sites.feedforwards():
+            host = sites.model.get_submodule(start)
+            width = weights.size(host)[1]
+            reader = BesideInput(width, size_of(width, self.reduction_factor), weights.device(host), uniform)
+            yield start, reader
+            yield end, BesideOutput(reader, self.scale)
+
+
+class BesideInput(Bottleneck):
+    """At the first layer of a feed-forward: it keeps what the layer reads until the last one has run."""
+
+    x_BTD: Tensor | None = None
+
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        self.x_BTD = args[0]
+        return result
+
+
+class BesideOutput(Delta):
+    """At the last layer of the feed-forward: it adds the change that the first layer's input makes."""
+
+    def __init__(self, reader: BesideInput, scale: float):
+        super().__init__()
+        self.reader = (reader,)  # in a tuple, so that it is no child of two modules
+        self.scale = scale
+
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        (reader,) = self.reader
+        assert reader.x_BTD is not None
+        change_BTD = reader.change(reader.x_BTD)
+        reader.x_BTD = None
+        return result + self.scale * change_BTD
+
+    def edits_rows(self, host: Host) -> bool:
+        return True

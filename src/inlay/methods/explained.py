@@ -1,0 +1,101 @@
+"""A method explained, from its class's docstring, which has this shape:
+
+    What the method does, in a sentence or two.
+
+        A picture of the data's flow; what has double lines is trained, what has single ones is frozen.
+
+        The formula.
+
+    When: when to use it, and when not.
+
+    Cost: memory, time for a step, and what is left of it at inference.
+
+The picture and the formula are indented. A family is explained in the docstring of its package, as prose and indented
+blocks that stand for themselves.
+"""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.method import Method
+
+_SHAPE = ["text", "indented", "indented", "When", "Cost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    idea: str
+    picture: str
+    formula: str
+    when: str
+    cost: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    name: str
+    default: Any
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    text: str
+    is_verbatim: bool  # indented: a picture or a formula, whose line breaks stay
+
+
+def explained(method: type[Method]) -> Explained:
+    """Raises AssertionError if the docstring has another shape."""
+    found = list(blocks(vars(method)["__doc__"]))
+    shape = [_kind(block) for block in found]
+    assert shape == _SHAPE, f"the docstring of {method.__name__} has {shape}; it must have {_SHAPE}"
+    idea, picture, formula, when, cost = (block.text for block in found)
+    return Explained(
+        idea=idea,
+        picture=picture,
+        formula=formula,
+        when=when.removeprefix("When: "),
+        cost=cost.removeprefix("Cost: "),
+    )
+
+
+def blocks(docstring: str) -> Iterator[Block]:
+    """The paragraphs, each in one line, and the indented blocks, without their indentation."""
+    for part in inspect.cleandoc(docstring).split("\n\n"):
+        is_verbatim = part.startswith(" ")
+        yield Block(text=textwrap.dedent(part) if is_verbatim else " ".join(part.split()), is_verbatim=is_verbatim)
+
+
+def settings(method: type[Method]) -> list[Setting]:
+    """The method's settings in their order, with the text that stands below each in the code."""
+    texts: dict[str, str] = {}
+    for cls in reversed(method.__mro__):
+        if dataclasses.is_dataclass(cls):
+            texts |= _field_texts(cls)
+    defaults = method()
+    return [
+        Setting(name=field.name, default=getattr(defaults, field.name), text=texts[field.name])
+        for field in dataclasses.fields(method)
+    ]
+
+
+def _kind(block: Block) -> str:
+    if block.is_verbatim:
+        return "indented"
+    return next((part for part in ("When", "Cost") if block.text.startswith(f"{part}: ")), "text")
+
+
+def _field_texts(cls: type) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = " ".join(text.split())
+    return texts

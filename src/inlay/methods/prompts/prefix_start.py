@@ -1,0 +1,42 @@
+"""What a prefix starts from: the keys and values that the base computes of random tokens."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...core.adapter import adapters, using
+from ...core.sites import Sites
+from ...errors import TargetError
+from .attention import recorded
+from .virtual_tokens import transformers_of
+
+
+@torch.no_grad()
+def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[Tensor, Tensor]]:
+    """Keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
+    reader, decoder = transformers_of(sites)
+
+    def run() -> None:
+        with using(sites.model) if adapters(sites.model) else nullcontext():
+            read_BTD = reader(inputs_embeds=_random_embeddings(reader, count))[0]
+            if decoder is not None:
+                decoder(inputs_embeds=_random_embeddings(decoder, count), encoder_hidden_states=read_BTD)
+
+    training = [m for m in sites.model.modules() if m.training]
+    sites.model.eval()  # no dropout, no checkpointing
+    try:
+        kept = recorded(hosts, run)
+    finally:
+        for m in training:
+            m.training = True
+    found = {host: (key[0].float(), value[0].float()) for host, (key, value) in kept.items()}
+    if len(shapes := {tuple(t.shape) for pair in found.values() for t in pair}) > 1:
+        raise TargetError(f"the keys and values of {type(sites.model).__name__} differ in shape: {sorted(shapes)}")
+    return found
+
+
+def _random_embeddings(transformer: Any, count: int) -> Tensor:
+    embedding = transformer.get_input_embeddings()
+    return embedding(torch.randint(len(embedding.weight), (1, count), device=embedding.weight.device))

@@ -1,0 +1,83 @@
+"""LoRA as Hugging Face PEFT writes it: what starts or ranks of its own a run had becomes a plain LoRA in the file."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ...core import sites as sites_
+from ...core import weights
+from ...core.sites import Sites
+from ...errors import CheckpointError
+from . import lora_init
+from .low_rank import low_rank
+from .patterns import whole
+
+if TYPE_CHECKING:
+    from ...core.adapter import Adapter
+    from .lora import LoRA
+
+FIELDS = frozenset(
+    {
+        *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"),
+        *("fan_in_fan_out", "init_lora_weights", "eva_config", "ensure_weight_tying"),
+        *("megatron_core", "qalora_group_size"),
+    }
+)
+
+
+def config(method: "LoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    """Plain LoRA; with a start that was taken away, of twice the rank and as strong (see `LowRank.factors`)."""
+    wider = 2 if method.initialization in lora_init.TAKEN_AWAY else 1
+    stronger = math.sqrt(wider) if method.rank_stabilized else wider
+    return {
+        "r": wider * method.rank,
+        "lora_alpha": stronger * method.alpha,
+        "lora_dropout": method.dropout,
+        "use_rslora": method.rank_stabilized,
+        "rank_pattern": {pattern: wider * rank for pattern, rank in method.rank_pattern.items()},
+        "alpha_pattern": {pattern: stronger * alpha for pattern, alpha in method.alpha_pattern.items()},
+        "target_modules": sites_.shortest_suffixes(sites.model, hosts),
+        "fan_in_fan_out": any(weights.is_flipped(sites.model.get_submodule(host)) for host in hosts),
+        "bias": "none",
+        "init_lora_weights": True,
+        "use_dora": method.decomposed,
+    }
+
+
+def as_plain(
+    method: "LoRA", adapter: "Adapter", config: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A start that was taken away becomes part of the factors; ranks that eva chose are listed by module."""
+    tensors, deltas = dict(tensors), low_rank(adapter)
+    for host, delta in deltas.items():
+        if delta.start_A is not None:
+            for name in ("start_A", "start_B"):
+                del tensors[method.peft_key(host, name)]
+            for name, factor in zip(("lora_A", "lora_B"), delta.factors(), strict=True):
+                tensors[method.peft_key(host, name)] = factor.detach()
+    if method.initialization == "eva":
+        ranks = {host: len(delta.lora_A) for host, delta in deltas.items()}
+        strengths = {h: d.scale * ranks[h] ** (0.5 if method.rank_stabilized else 1) for h, d in deltas.items()}
+        config = config | {
+            "rank_pattern": {whole(h): rank for h, rank in ranks.items() if rank != method.rank},
+            "alpha_pattern": {whole(h): alpha for h, alpha in strengths.items() if alpha != method.alpha},
+        }
+    return config, tensors
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """LoRA's settings but for its targets. Raises CheckpointError if the file belongs to another base model."""
+    if (init := config.get("init_lora_weights", True)) not in (True, False, "gaussian", "eva", "orthogonal"):
+        raise CheckpointError(
+            f"adapter_config.json: init_lora_weights is {init!r}, which changes the base model; "
+            "convert the adapter to plain LoRA with PEFT first (path_initial_model_for_weight_conversion)"
+        )
+    return {
+        "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "dropout": config.get("lora_dropout", 0.0),
+        "rank_stabilized": config.get("use_rslora", False),
+        "rank_pattern": config.get("rank_pattern") or {},
+        "alpha_pattern": config.get("alpha_pattern") or {},
+    }

@@ -1,0 +1,50 @@
+"""A change that a few entries of a weight have, W + S with S zero everywhere else; what they get starts at zero.
+
+Only these entries are parameters, so that the others have neither an optimizer's state nor weight decay.
+
+Shape suffixes: K entries, N tokens.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ...core import weights
+from ...core.delta import WeightDelta
+from ...core.weights import Host
+from . import sparse_product
+
+
+class Sparse(WeightDelta):
+    def __init__(self, host: Host, entries_K: Tensor):
+        super().__init__()
+        self.size = weights.size(host)
+        self.device = weights.device(host)
+        self.register_buffer("indices", None)
+        self.choose(entries_K)
+
+    indices: Tensor  # (2, K): rows and columns
+
+    def choose(self, entries_K: Tensor) -> None:
+        """Take these entries of the weight, counted along its rows, and start at zero."""
+        entries_K = entries_K.sort().values
+        self.indices = torch.stack([entries_K // self.size[1], entries_K % self.size[1]]).int().to(self.device)
+        self.values = nn.Parameter(torch.zeros(len(entries_K), device=self.device))
+
+    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        w_OI = params["weight"]
+        return {"weight": w_OI.index_put(tuple(self.indices), self.values.to(w_OI.dtype), accumulate=True)}
+
+    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+        x_NI = x_BTI.reshape(-1, x_BTI.shape[-1]).to(h_BTO.dtype)
+        y_NO = sparse_product.product(x_NI, self.values.to(x_NI.dtype), self.indices, self.size[0])
+        return h_BTO + y_NO.view(h_BTO.shape)
+
+
+def random_entries(count: int, total: int) -> Tensor:
+    """Distinct numbers below `total`, all equally likely; a permutation of a whole weight would take seconds."""
+    if 2 * count > total:
+        return torch.randperm(total, device="cpu")[:count]
+    drawn = torch.empty(0, dtype=torch.long, device="cpu")
+    while len(drawn) < count:
+        drawn = torch.cat([drawn, torch.randint(total, (count,), device="cpu")]).unique()
+    return drawn[torch.randperm(len(drawn), device="cpu")[:count]]

@@ -1,0 +1,151 @@
+"""Generation: what a causal language model should write, learned from conversations, completions or whole texts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..data.generation import GenerationData, load_generation
+from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
+from ..errors import SettingsError
+from ..inference.generate import generate
+from .base import Base, empty_language_model, load_language_model
+from .batches import Batch, LengthGroups, padded_length
+from .chunked_loss import IGNORED, causal_loss, trained_tokens
+from .predictions import write_text_predictions
+from .settings import RunSettings
+from .task import Task
+from .text_scores import TextScores, text_scores
+
+_ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
+_EVALUATION_ROWS = 16
+
+
+@dataclass(frozen=True)
+class CausalScores:
+    loss: float  # nats per learned token
+    perplexity: float
+    texts: TextScores | None = None
+
+    def better_than(self, other: "CausalScores | None") -> bool:
+        return other is None or self.loss < other.loss
+
+    def as_dict(self) -> dict[str, float]:
+        own = {"loss": self.loss, "perplexity": self.perplexity}
+        return own | {k: v for k, v in asdict(self.texts).items() if v is not None} if self.texts else own
+
+
+@dataclass
+class Causal(Task):
+    kind = "causal"
+
+    base: Base
+    data: GenerationData
+    tokenizer: Any
+    config: Any
+    samples: int  # rows of a split for which texts are generated
+    tokens: dict[str, GenerationTokens] = field(default_factory=dict)
+
+    @classmethod
+    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
+        if base.config.is_encoder_decoder:
+            raise SettingsError(
+                f"model {base.name!r} is an encoder-decoder; texts are learned by causal language models, such as Llama"
+            )
+        return cls(base, load_generation(settings.data), base.tokenizer(), base.config, settings.samples)
+
+    def empty(self) -> nn.Module:
+        return empty_language_model(self.config)
+
+    def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
+        return load_language_model(self.base, dtype), ()
+
+    def tokenize(self, max_length: int) -> None:
+        self.tokens = {s: tokenize_generation(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
+
+    @property
+    def cut(self) -> int:
+        return sum(tokens.cut for tokens in self.tokens.values())
+
+    def lengths(self, split: str) -> list[int]:
+        return self.tokens[split].lengths
+
+    def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
+        order = LengthGroups(self.lengths("train"), batch_size, seed)
+        rows: Any = self.tokens["train"].rows
+        return DataLoader(rows, batch_sampler=order, collate_fn=self._padded)
+
+    def batch_of(self, rows: Sequence[int]) -> Batch:
+        return self._padded([self.tokens["train"].rows[i] for i in rows])
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return causal_loss(model, batch, self.weight(batch))
+
+    def weight(self, batch: Batch) -> int:
+        return trained_tokens(batch)
+
+    def evaluate(self, model: nn.Module, split: str) -> tuple[CausalScores, list[str]]:
+        loss = self._mean_loss(model, self.tokens[split].rows)
+        return CausalScores(loss, float(torch.tensor(loss).exp())), []
+
+    def complete(
+        self, model: nn.Module, split: str, scores: CausalScores, predictions: list[str]
+    ) -> tuple[CausalScores, list[str]]:
+        """Predictions are the texts that the model writes for the first rows of the split."""
+        tokens = self.tokens[split]
+        texts = self.write(model, split) if self.samples else []
+        answered = [i for i in range(len(texts)) if tokens.references[i]]
+        if answered:
+            prompts = [self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True) for i in answered]
+            of_texts = text_scores(prompts, [texts[i] for i in answered], [tokens.references[i] for i in answered])
+            scores = replace(scores, texts=of_texts)
+        return scores, texts
+
+    def write(self, model: nn.Module, split: str) -> list[str]:
+        tokens, pad = self.tokens[split], self.tokenizer.pad_token_id
+        written = generate(model, tokens.prompts[: self.samples], tokens.stop, pad, self.room)
+        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in written]
+
+    @property
+    def room(self) -> int:
+        """Tokens that an answer may have."""
+        tokens = self.tokens["train"]
+        longest = max(len(row["input_ids"]) - len(p) for row, p in zip(tokens.rows, tokens.prompts, strict=True))
+        return int(_ANSWER_ROOM * longest)
+
+    def write_predictions(self, path: Path, tuned: list[str], base: list[str]) -> None:
+        tokens = self.tokens["valid"]
+        prompts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens.prompts[: len(tuned)]]
+        write_text_predictions(path, prompts, tokens.references, tuned, base)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"columns": self.data.columns, "format": self.data.format, "stop": list(self.tokens["train"].stop)} | {
+            "room": self.room
+        }
+
+    @torch.inference_mode()
+    def _mean_loss(self, model: nn.Module, rows: Sequence[TokenRow]) -> float:
+        model.eval()
+        device = next(model.parameters()).device
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
+        total, count = 0.0, 0
+        for start in range(0, len(order), _EVALUATION_ROWS):
+            batch = self._padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]])
+            total += causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item()
+            count += trained_tokens(batch)
+        return total / count
+
+    def _padded(self, rows: Sequence[TokenRow]) -> Batch:
+        width = padded_length(max(len(row["input_ids"]) for row in rows))
+        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        labels = torch.full((len(rows), width), IGNORED)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for i, row in enumerate(rows):
+            found, trained = torch.tensor(row["input_ids"]), torch.tensor(row["trained"])
+            ids[i, : len(found)], mask[i, : len(found)] = found, 1
+            labels[i, : len(found)] = found.masked_fill(~trained, IGNORED)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}

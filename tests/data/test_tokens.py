@@ -1,0 +1,470 @@
+from itertools import groupby
+from typing import Any
+
+import pytest
+import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from inlay.data.generation import GenerationExample
+from inlay.data.tokens import GenerationTokens, tokenize_generation, tokenize_prompt
+from inlay.errors import DataError
+
+from .chat_tokenizers import (
+    CHATML,
+    ENDLESS,
+    ENDS,
+    GEMMA,
+    KINDS,
+    LLAMA,
+    MISTRAL,
+    OPENED,
+    TEMPLATES,
+    THINKING,
+    byte_level,
+    sentencepiece,
+    unsplit,
+)
+
+SYSTEM = ("system", "You are a friendly helper.")
+HELLO = ("user", "Hello there, how are you?")
+FINE = ("assistant", "I am fine, thank you.")
+NAME = ("user", "Name the capital of France.")
+PARIS = ("assistant", "Paris is the capital\n\nof France")
+ANSWERS = [FINE[1], PARIS[1]]
+
+
+def chat(*turns: tuple[str, str], place: str = "a.jsonl:1", **more: Any) -> GenerationExample:
+    messages = tuple({"role": role, "content": text} for role, text in turns)
+    return GenerationExample(messages, "chat", place, (messages[-1]["content"],), **more)
+
+
+def completion(prompt: str, answer: str, place: str = "a.jsonl:1") -> GenerationExample:
+    messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
+    return GenerationExample(messages, "completion", place, (answer, "another answer"))
+
+
+def text(words: str) -> GenerationExample:
+    return GenerationExample(({"role": "assistant", "content": words},), "text", "a.txt:1")
+
+
+def talk(name: str) -> GenerationExample:
+    return chat(*([] if name == "gemma" else [SYSTEM]), HELLO, FINE, NAME, PARIS)
+
+
+def learned(tokenizer: Any, row: dict[str, list[Any]]) -> list[str]:
+    """What each run of trained tokens adds to the text before it."""
+    found, end = [], 0
+    for trained, run in groupby(row["trained"]):
+        start, end = end, end + len(list(run))
+        if trained:
+            before = tokenizer.decode(row["input_ids"][:start])
+            found.append(tokenizer.decode(row["input_ids"][:end])[len(before) :])
+    return found
+
+
+def one(tokenizer: Any, example: GenerationExample, max_length: int = 512) -> tuple[GenerationTokens, list[str]]:
+    tokens = tokenize_generation(tokenizer, [example], max_length)
+    (row,) = tokens.rows
+    assert len(row["input_ids"]) == len(row["trained"])
+    return tokens, learned(tokenizer, row)
+
+
+def complaint(tokenizer: Any, *examples: GenerationExample, max_length: int = 512) -> str:
+    with pytest.raises(DataError) as caught:
+        tokenize_generation(tokenizer, examples, max_length)
+    return str(caught.value)
+
+
+def warnings(tokens: GenerationTokens) -> list[str]:
+    return [str(problem) for problem in tokens.problems]
+
+
+def words(*names: str, **special: str) -> Any:
+    """A tokenizer with one token for each word."""
+    known = ["[UNK]", *special.values(), *names]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(dict.fromkeys(known))}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", **special)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_answers_and_their_ends_are_learned_and_nothing_else(name, kind):
+    tokenizer = KINDS[kind](TEMPLATES[name])
+    tokens, found = one(tokenizer, talk(name))
+    space = " " if name in ("mistral", "vicuna") else ""  # which the template puts before an answer
+    if (name, kind) == ("mistral", "sentencepiece"):
+        space += " "  # the tokenizer's own, after the special token that ends the question
+    assert found == [space + answer + ENDS[name] for answer in ANSWERS]
+    assert tokens.stop == (tokenizer.convert_tokens_to_ids(ENDS[name]),)
+    assert tokens.problems == ()
+    assert tokens.references == [(PARIS[1],)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_row_is_what_the_template_writes(name, kind):
+    if name == "vicuna" and kind != "byte-level":
+        pytest.skip("a token would reach from the question into the answer")
+    tokenizer = KINDS[kind](TEMPLATES[name], bos=name not in ("chatml", "vicuna"))
+    (row,) = tokenize_generation(tokenizer, [talk(name)], 512).rows
+    whole = tokenizer.apply_chat_template(list(talk(name).messages), tokenize=True, return_dict=False)
+    end = len(row["input_ids"])
+    assert row["input_ids"] == whole[:end]
+    assert not tokenizer.decode(whole[end:]).strip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_prompt_is_what_the_template_writes_to_be_answered(name, kind):
+    tokenizer = KINDS[kind](TEMPLATES[name])
+    example = chat(*talk(name).texts and [(m["role"], m["content"]) for m in talk(name).messages[:-2]])
+    tokens = tokenize_generation(tokenizer, [example], 512)
+    asked = tokenizer.apply_chat_template(list(example.messages[:-1]), add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    assert tokens.prompts[0] == ids if ids[0] == 0 else [0, *ids]
+    assert tokens.prompts[0] == tokenize_prompt(tokenizer, example.messages[:-1], "chat")
+    assert tokens.rows[0]["input_ids"][: len(tokens.prompts[0])] == tokens.prompts[0]
+
+
+def test_a_template_that_strips_what_is_said_is_followed():
+    tokens, found = one(byte_level(LLAMA), chat(HELLO, ("assistant", "\n\n I am fine. \n")))
+    assert found == ["I am fine.<|eot_id|>"]
+    assert tokens.references == [("\n\n I am fine. \n",)]
+    assert one(byte_level(CHATML), chat(HELLO, ("assistant", "\n I am fine. \n")))[1] == ["\n I am fine. \n<|im_end|>"]
+
+
+def test_an_answer_is_found_where_a_question_has_the_same_words():
+    assert one(byte_level(CHATML), chat(("user", "Paris"), ("assistant", "Paris")))[1] == ["Paris<|im_end|>"]
+    _, found = one(byte_level(CHATML), chat(HELLO, FINE, HELLO, FINE))
+    assert found == [FINE[1] + "<|im_end|>"] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*TEMPLATES, None])
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_beginning_of_sequence_is_there_once_or_not_at_all(name, kind, bos):
+    tokenizer = KINDS[kind](TEMPLATES[name] if name else None, bos=bos)
+    tokens = tokenize_generation(tokenizer, [talk(name), completion("1 + 1 =", "2"), text("Once.")], 512)
+    writes_it = name in ("llama", "mistral", "gemma")
+    for row, example in zip(tokens.rows, tokens.examples, strict=True):
+        wanted = bos or (writes_it and example.form != "text")
+        assert row["input_ids"].count(tokenizer.bos_token_id) == wanted
+        assert (row["input_ids"][0] == tokenizer.bos_token_id) == wanted
+        assert not row["trained"][0]
+
+
+@pytest.mark.parametrize("form", ["text", "completion"])
+def test_a_beginning_of_sequence_in_the_text_is_not_doubled(form):
+    example = text("<s>Once upon") if form == "text" else completion("<s>1 + 1", "2")
+    tokens, _ = one(byte_level(), example)
+    assert tokens.rows[0]["input_ids"].count(0) == 1
+    assert warnings(tokens) == [
+        f"{example.place}: the text holds <s>, which the tokenizer reads as its special token and not as these letters"
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_template_a_prompt_a_line_break_its_completion_and_the_end(kind):
+    tokenizer = KINDS[kind]()
+    tokens, found = one(tokenizer, completion("Name the capital.", "Paris"))
+    assert tokenizer.decode(tokens.prompts[0]).replace("<s> ", "<s>") == "<s>Name the capital.\n"
+    assert found == ["Paris</s>"]
+    assert tokens.references == [("Paris", "another answer")]
+    tokens, found = one(tokenizer, completion("Name the capital: ", "Paris"))
+    assert tokenizer.decode(tokens.prompts[0]).replace("<s> ", "<s>") == "<s>Name the capital: "
+    assert found == ["Paris</s>"]
+    assert tokens.prompts[0] == tokenize_prompt(
+        tokenizer, completion("Name the capital: ", "").messages[:1], "completion"
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prompt", ["Name", "Name ", "Name\n", "Name\n\n", "Na"])
+@pytest.mark.parametrize("answer", ["me the capital", " the capital", "\n\nthe capital", "the capital"])
+def test_no_token_reaches_from_a_prompt_into_its_completion(kind, prompt, answer):
+    tokenizer = KINDS[kind](texts=["Name the capital\n\nthe capital of Name"] * 9)
+    tokens, found = one(tokenizer, completion(prompt, answer))
+    assert found == [answer + "</s>"]
+    asked = tokenizer(prompt if prompt[-1].isspace() else prompt + "\n")["input_ids"]
+    assert tokens.prompts[0] == asked
+
+
+def test_a_token_would_reach_across_if_it_were_let():
+    tokenizer = unsplit(texts=["Name the capital\n\nthe capital of Name"] * 9)
+    asked, whole = tokenizer("Name ")["input_ids"], tokenizer("Name the capital")["input_ids"]
+    assert whole[: len(asked)] != asked
+
+
+def test_without_a_template_a_conversation_has_a_plain_form():
+    tokenizer = byte_level()
+    tokens, found = one(tokenizer, chat(SYSTEM, HELLO, FINE, NAME, PARIS))
+    assert found == [f" {FINE[1]}</s>", f" {PARIS[1]}</s>"]
+    assert tokenizer.decode(tokens.rows[0]["input_ids"]) == (
+        f"<s>System: {SYSTEM[1]}\nUser: {HELLO[1]}\nAssistant: {FINE[1]}</s>\n"
+        f"User: {NAME[1]}\nAssistant: {PARIS[1]}</s>"
+    )
+
+
+def test_the_plain_form_writes_tools_and_their_calls():
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "add"}]}
+    turns = (
+        {"role": "user", "content": "Add."},
+        call,
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "2"},
+    )
+    example = GenerationExample(turns, "chat", "a.jsonl:1", ("2",), ({"name": "add"},))
+    tokenizer = byte_level()
+    tokens, found = one(tokenizer, example)
+    assert found == [' [{"name": "add"}]</s>', " 2</s>"]
+    assert tokenizer.decode(tokens.prompts[0]) == (
+        '<s>Tools: [{"name": "add"}]\nUser: Add.\nAssistant: [{"name": "add"}]</s>\nTool: 2\nAssistant:'
+    )
+
+
+def test_a_template_writes_prompts_and_completions_too():
+    tokenizer = byte_level(CHATML)
+    tokens, found = one(tokenizer, completion("1 + 1 =", " 2"))
+    assert tokenizer.decode(tokens.prompts[0]) == "<s><|im_start|>user\n1 + 1 =<|im_end|>\n<|im_start|>assistant\n"
+    assert found == [" 2<|im_end|>"]
+
+
+def test_a_text_is_learned_from_its_first_token_that_something_stands_before():
+    tokenizer = byte_level(CHATML)
+    tokens, found = one(tokenizer, text("Once upon a time."))
+    assert found == ["Once upon a time.</s>"]
+    assert tokens.references == [()]
+    assert tokens.prompts[0] == tokens.rows[0]["input_ids"][: len(tokens.prompts[0])]
+    without = byte_level(bos=False)
+    row = tokenize_generation(without, [text("Once upon a time.")], 512).rows[0]
+    assert row["trained"] == [False] + [True] * (len(row["input_ids"]) - 1)
+
+
+def test_an_end_that_the_data_has_is_not_doubled():
+    assert one(byte_level(), completion("1 + 1 =", "2</s>"))[1] == ["2</s>"]
+
+
+@pytest.mark.parametrize("length", [8, 9, 16, 50])
+def test_a_long_text_goes_on_in_further_rows_and_every_token_is_learned_once(length):
+    tokenizer = byte_level()
+    tokens = tokenize_generation(tokenizer, [text("Name the capital of France. " * 20), text("Paris")], length)
+    whole = [0, *tokenizer("Name the capital of France. " * 20, add_special_tokens=False)["input_ids"], 1]
+    rows = [row for row, example in zip(tokens.rows, tokens.examples, strict=True) if example.texts[0] != "Paris"]
+    seen = [id for row in rows for id, trained in zip(row["input_ids"], row["trained"], strict=True) if trained]
+    assert seen == whole[1:]
+    assert max(tokens.lengths) == length
+    assert all(a["input_ids"][-1] == b["input_ids"][0] for a, b in zip(rows, rows[1:], strict=False))
+    assert tokens.full_lengths[0] == len(whole)
+    assert (tokens.cut, tokens.left_out, tokens.problems) == (0, 0, ())
+    assert all(
+        0 < len(prompt) < len(row)
+        for prompt, row in zip(tokens.prompts, (r["input_ids"] for r in tokens.rows), strict=True)
+    )
+
+
+def test_a_tokenizer_without_a_padding_token_and_one_that_pads_with_the_end_learn_the_end_alike():
+    plain, padded = byte_level(CHATML), byte_level(CHATML)
+    assert plain.pad_token is None
+    padded.pad_token = "<|im_end|>"
+    assert one(plain, talk("chatml"))[0].rows == one(padded, talk("chatml"))[0].rows
+    assert one(padded, talk("chatml"))[1][-1].endswith("<|im_end|>")
+    plain, padded = byte_level(), byte_level()
+    padded.pad_token = padded.eos_token
+    assert one(plain, completion("a", "b"))[0].rows == one(padded, completion("a", "b"))[0].rows
+
+
+def test_one_token_for_begin_end_and_unknown_ends_answers_as_well():
+    tokenizer = byte_level(bos=False)
+    tokenizer.bos_token = tokenizer.unk_token = "</s>"
+    assert one(tokenizer, completion("1 + 1 =", "2"))[1] == ["2</s>"]
+    assert one(tokenizer, chat(HELLO, FINE))[1] == [f" {FINE[1]}</s>"]
+
+
+def test_an_answer_that_the_limit_cuts_keeps_its_prompt_and_does_not_learn_to_end():
+    tokenizer = byte_level(CHATML)
+    full = tokenize_generation(tokenizer, [chat(HELLO, FINE)], 512)
+    length = full.lengths[0] - 3
+    tokens, found = one(tokenizer, chat(HELLO, FINE, place="a.jsonl:7"), length)
+    assert tokens.rows[0]["input_ids"] == full.rows[0]["input_ids"][:length]
+    assert tokens.prompts == full.prompts
+    assert len(found) == 1
+    assert FINE[1].startswith(found[0])
+    assert (tokens.cut, tokens.left_out, tokens.lengths, tokens.full_lengths) == (1, 0, [length], [length + 3])
+    assert warnings(tokens) == [
+        f"a.jsonl:7: the row has {length + 3} tokens and the limit is {length}: the answer's end is not learned"
+    ]
+    at_limit, _ = one(tokenizer, chat(HELLO, FINE), full.lengths[0])
+    assert (at_limit.cut, at_limit.rows, at_limit.problems) == (0, full.rows, ())
+    one_less, _ = one(tokenizer, chat(HELLO, FINE), full.lengths[0] - 1)
+    assert one_less.cut == 1
+
+
+def test_a_row_of_which_no_answer_is_left_is_left_out_and_counted():
+    tokenizer = byte_level(CHATML)
+    long = chat(("user", "Name the capital. " * 9), PARIS, place="a.jsonl:2")
+    tokens = tokenize_generation(tokenizer, [chat(HELLO, FINE), long, long, chat(NAME, FINE)], 40)
+    assert [example.texts[0] for example in tokens.examples] == [HELLO[1], NAME[1]]
+    assert len(tokens.rows) == len(tokens.prompts) == len(tokens.references) == 2
+    assert (tokens.cut, tokens.left_out, len(tokens.full_lengths)) == (0, 2, 4)
+    (message,) = warnings(tokens)
+    assert message.startswith("a.jsonl:2: ")
+    assert message.endswith(
+        " tokens come before the answer and the limit is 40: the row is left out (2 rows have this)"
+    )
+
+
+def test_where_the_limit_cuts_off_the_last_answer_the_one_before_is_the_last():
+    tokenizer = byte_level(CHATML)
+    one_answer = tokenize_generation(tokenizer, [chat(HELLO, FINE)], 512)
+    tokens, found = one(tokenizer, chat(HELLO, FINE, NAME, PARIS), one_answer.lengths[0] + 5)
+    assert found == [FINE[1] + "<|im_end|>"]
+    assert tokens.rows == one_answer.rows
+    assert tokens.prompts == one_answer.prompts
+    assert tokens.references == [(FINE[1],)]
+    assert (tokens.cut, tokens.left_out) == (1, 0)
+
+
+def test_data_of_which_no_token_would_be_learned_is_an_error():
+    assert complaint(byte_level(CHATML), chat(NAME, FINE), chat(HELLO, FINE), max_length=8) == (
+        "a.jsonl:1: no token of the 2 rows would be learned within the limit of 8 tokens; raise --max-length, or "
+        "shorten what comes before answers"
+    )
+
+
+def test_two_assistant_turns_in_a_row_are_both_learned_where_the_template_takes_them():
+    assert one(byte_level(CHATML), chat(HELLO, FINE, PARIS))[1] == [answer + "<|im_end|>" for answer in ANSWERS]
+
+
+def test_a_conversation_that_the_template_refuses_is_an_error_with_its_line():
+    good, two = chat(HELLO, FINE), chat(HELLO, FINE, PARIS, place="a.jsonl:2")
+    assert complaint(byte_level(MISTRAL), good, two, two) == (
+        "a.jsonl:2: the chat template refuses the conversation: roles must alternate; change the row, or the model's "
+        "template (2 rows have this)"
+    )
+    assert complaint(byte_level(GEMMA), good, chat(SYSTEM, HELLO, FINE, place="a.jsonl:3")) == (
+        "a.jsonl:3: the chat template refuses the conversation: System role not supported; change the row, or the "
+        "model's template"
+    )
+    with pytest.raises(DataError, match="the chat template refuses the conversation: System role not supported"):
+        tokenize_prompt(byte_level(GEMMA), chat(SYSTEM, HELLO).messages, "chat")
+
+
+def test_an_assistant_turn_that_opens_a_conversation_is_read_and_not_learned():
+    assert one(byte_level(CHATML), chat(PARIS, HELLO, FINE))[1] == [FINE[1] + "<|im_end|>"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_template_that_ends_turns_with_no_special_token_is_an_error(kind):
+    assert complaint(KINDS[kind](ENDLESS), chat(HELLO, ("assistant", "Fine."))) == (
+        'a.jsonl:1: the chat template ends an assistant\'s turn with "Fine.\\n", in which the tokenizer has no special '
+        "token at which the model could learn to stop; let the template write </s> after what the assistant says, or "
+        "remove it to use a plain form"
+    )
+
+
+def test_a_special_token_within_an_answer_does_not_end_it():
+    assert "no special token at which" in complaint(byte_level(ENDLESS), chat(HELLO, ("assistant", "Well</s> then")))
+    assert one(byte_level(CHATML), chat(HELLO, ("assistant", "Well</s> then")))[1] == ["Well</s> then<|im_end|>"]
+
+
+def test_an_unknown_word_does_not_end_an_answer():
+    tokenizer = words("user:", "assistant:", "a", eos_token="</s>")
+    tokenizer.chat_template = ENDLESS
+    assert "no special token at which" in complaint(tokenizer, chat(("user", "a"), ("assistant", "unknown")))
+
+
+def test_nothing_of_an_answer_is_lost_where_a_token_reaches_into_it_from_everything():
+    tokenizer = sentencepiece(texts=["\nNa aNa .Na"] * 9)
+    assert all(len(tokenizer(before + "Na", add_special_tokens=False)["input_ids"]) < 3 for before in "\na.")
+    assert one(tokenizer, completion("a", "Na"))[1][0].strip() == "Na</s>"
+
+
+def test_marks_that_the_tokenizer_does_not_know_end_nothing():
+    assert "no special token at which" in complaint(
+        byte_level(CHATML.replace("<|im_end|>", "<|done|>")), talk("chatml")
+    )
+
+
+def test_a_tokenizer_without_an_end_of_sequence_is_an_error_where_no_template_ends_answers():
+    tokenizer = words("a", "b", bos_token="<s>")
+    for example in (completion("a", "b"), text("a b")):
+        assert complaint(tokenizer, example) == (
+            f"{example.place}: the tokenizer has no end-of-sequence token, so nothing would tell the model where an "
+            "answer ends; set eos_token in its tokenizer_config.json"
+        )
+    assert "let the template write an eos_token after" in complaint(tokenizer, chat(("user", "a"), ("assistant", "b")))
+
+
+def test_an_answer_that_the_template_leaves_empty_is_an_error():
+    call = {"role": "assistant", "content": " ", "tool_calls": [{"function": {"name": "add"}}]}
+    example = GenerationExample(({"role": "user", "content": "Add."}, call), "chat", "a.jsonl:1")
+    assert "a.jsonl:1: the chat template writes nothing of the row's tool_calls" in complaint(
+        byte_level(LLAMA), example
+    )
+    assert one(byte_level(CHATML), example)[1] == [' <call>{"name": "add"}<|im_end|>']
+    blank = chat(HELLO, ("assistant", " "))
+    assert complaint(byte_level(LLAMA), blank) == (
+        'a.jsonl:1: messages[1] is empty as the chat template writes it: "<|eot_id|>"; change the row, or the template'
+    )
+
+
+def test_tools_that_the_template_does_not_write_are_an_error():
+    example = chat(HELLO, FINE, tools=({"name": "add"},))
+    assert complaint(byte_level(CHATML), example, example) == (
+        "a.jsonl:1: the chat template writes nothing of the row's tools; use one that does, or remove them "
+        "(2 rows have this)"
+    )
+    with_tools = "{{ tools | tojson if tools else '' }}" + CHATML
+    tokenizer = byte_level(with_tools)
+    assert tokenizer.decode(one(tokenizer, example)[0].prompts[0]).startswith('<s>[{"name": "add"}]<|im_start|>')
+
+
+def test_an_answer_that_the_template_rewrites_later_is_learned_as_it_is_generated():
+    tokenizer = byte_level(THINKING)
+    tokens = tokenize_generation(tokenizer, [chat(HELLO, FINE, NAME, PARIS), chat(NAME, PARIS)], 512)
+    thought = "<think>\n\n</think>\n\n"
+    assert [learned(tokenizer, row) for row in tokens.rows] == [
+        [f"{thought}{FINE[1]}<|im_end|>"],
+        [f"{thought}{PARIS[1]}<|im_end|>"],
+        [f"{thought}{PARIS[1]}<|im_end|>"],
+    ]
+    assert thought not in tokenizer.decode(tokens.prompts[1])
+    assert [example.texts[0] for example in tokens.examples] == [HELLO[1], HELLO[1], NAME[1]]
+    assert tokens.references == [(FINE[1],), (PARIS[1],), (PARIS[1],)]
+    assert warnings(tokens) == [
+        "a.jsonl:1: the chat template writes an answer otherwise once the conversation goes on; each such answer is "
+        "learned in a row of its own, as it is generated"
+    ]
+
+
+def test_an_answer_is_generated_from_where_it_was_learned_even_if_the_template_opens_it_otherwise():
+    tokenizer = byte_level(OPENED)
+    tokens, found = one(tokenizer, chat(HELLO, FINE))
+    assert found == [FINE[1] + "<|im_end|>"]
+    assert tokenizer.decode(tokens.prompts[0]).endswith("<|im_start|>assistant\n")
+    assert tokens.prompts[0] == tokenize_prompt(tokenizer, chat(HELLO, FINE).messages[:1], "chat")
+    assert warnings(tokens) == [
+        'a.jsonl:1: the chat template opens an answer to generate with "<think>\\n", but a given one with '
+        '"I am fine, thank you…": the model is trained to answer without the former'
+    ]
+
+
+def test_a_sentencepiece_tokenizer_has_no_second_space_where_an_answer_starts():
+    tokenizer = sentencepiece(CHATML)
+    (row,) = tokenize_generation(tokenizer, [chat(HELLO, ("assistant", "Paris"))], 512).rows
+    answer = tokenizer.convert_ids_to_tokens([i for i, t in zip(row["input_ids"], row["trained"], strict=True) if t])
+    assert "".join(answer) == "Paris<|im_end|>"
+
+
+def test_a_tokenizer_of_words_that_ends_texts_of_its_own_accord_does_not_end_prompts():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = words("a", "b", eos_token="</s>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    assert tokenizer("a")["input_ids"] == [2, 1]
+    tokens, _ = one(tokenizer, completion("a", "b"))
+    assert tokens.rows == [{"input_ids": [2, 3, 1], "trained": [False, True, True]}]
+    assert tokens.prompts == [[2]]
