@@ -19,7 +19,7 @@ check: .venv/dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright src
-	$(BIN)/pytest -m "not slow or readme"
+	$(BIN)/pytest -n 2 -m "not slow or readme"
 
 format: .venv/dev-installed
 	$(BIN)/ruff format .

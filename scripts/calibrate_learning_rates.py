@@ -166,8 +166,12 @@ _HEAD = """# Learning rates
 
 The default of each method, for AdamW at 16 rows a step, and what it was chosen from: accuracy on `valid` after short
 runs of `builtin:minilm` with seed 0, one epoch of `trec` and half an epoch of `sst2`. The best mean counts. Where
-others
-are within 0.5 points of it, which is noise (one seed, 501 and 872 rows), whole runs on `trec` decide.
+others are within 0.5 points of it, which is noise (one seed, 501 and 872 rows), whole runs on `trec` decide.
+
+Not all has been run: where a column is empty the default is a rate that was good on `trec` with some distance to the
+rates at which training stays at chance (0.23 on `trec`, 0.51 on `sst2`). `full` keeps 5e-5, between two of the rates
+here, because on the whole of `sst2` it was better than 1e-4 (0.884 against 0.861 when that was stopped). The runs of
+`adalora` had alpha 32; with 128, which is its default now, 3e-3 is better than any of them (docs/results.md).
 
 ```sh
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates

@@ -25,7 +25,7 @@ _INTRO = (
     "`inlay methods NAME` prints the same for one of them.",
     f"In the pictures: {LEGEND}, and D the width of the model. The counts are of Llama 2 7B with a method's defaults: "
     "it is placed on a model of that shape without values, and what it trains is counted, without a task's head. QLoRA "
-    "is no method of its own: it is `lora`, or any other one, on a base in 4 bits.",
+    "is no method of its own: it is `lora` on a base in 4 bits (`--quantize nf4`), on which any other one runs too.",
     "This page is made by `python scripts/methods_page.py > docs/methods.md`; what it says stands in "
     "`src/inlay/methods/`.",
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inlay.cli import main
-from inlay.inference import classifier as classifier_module
+from inlay.inference import opened as opened_module
 from inlay.training import classify as classify_module
 
 from ..shapes import SHAPES
@@ -22,7 +22,7 @@ def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr(classify_module, "load_classifier", refuse)
-    monkeypatch.setattr(classifier_module, "load_classifier", refuse)
+    monkeypatch.setattr(opened_module, "load_classifier", refuse)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], folder: Path) -> str:
@@ -82,7 +82,7 @@ def absent(folder: Path) -> str:
         (missing_column, ["rows.jsonl:5", "label"]),
         (one_class, ["positive", "two are needed"]),
         (unknown_label, ["valid.jsonl:6", "neutral"]),
-        (generation_rows, ["prompt-completion", "classification"]),
+        (generation_rows, ["is an encoder", "texts to write, not labels"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

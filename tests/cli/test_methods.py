@@ -211,3 +211,10 @@ def test_the_page_says_what_the_code_says() -> None:
     made = runpy.run_path(str(ROOT / "scripts" / "methods_page.py"))["page"]()
     there = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert there == made, "docs/methods.md is old; make it anew: python scripts/methods_page.py > docs/methods.md"
+
+
+def test_qlora_is_explained_as_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "qlora"]) == 0
+    of_qlora = capsys.readouterr().out
+    assert main(["methods", "lora"]) == 0
+    assert of_qlora == "qlora is lora with --quantize nf4:\n\n" + capsys.readouterr().out

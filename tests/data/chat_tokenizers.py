@@ -63,6 +63,14 @@ THINKING = (
     "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# Writes the end-of-sequence token where a conversation ends, be it with a question.
+CLOSED = CHATML.replace("{% if add_generation_prompt %}", "{% if not add_generation_prompt %}{{ eos_token }}{% else %}")
+# Ends a turn with two special tokens, of which the second is the end-of-sequence token.
+TWO_ENDS = CHATML.replace("'<|im_end|>\n'", "'<|im_end|>' + eos_token + '\n'")
+# Ends the last answer with the end-of-sequence token in place of the mark that ends the other turns.
+OTHER_END = CHATML.replace(
+    "'<|im_end|>\n'", "(eos_token if loop.last and m.role == 'assistant' else '<|im_end|>') + '\n'"
+)
 # Opens a thought for the model to generate, which given answers do not have.
 OPENED = CHATML.replace("'<|im_start|>assistant\n' }}{% endif", "'<|im_start|>assistant\n<think>\n' }}{% endif")
 ENDLESS = (

@@ -13,6 +13,7 @@ from inlay.errors import DataError
 
 from .chat_tokenizers import (
     CHATML,
+    CLOSED,
     ENDLESS,
     ENDS,
     GEMMA,
@@ -20,8 +21,10 @@ from .chat_tokenizers import (
     LLAMA,
     MISTRAL,
     OPENED,
+    OTHER_END,
     TEMPLATES,
     THINKING,
+    TWO_ENDS,
     byte_level,
     sentencepiece,
     unsplit,
@@ -243,6 +246,10 @@ def test_a_text_is_learned_from_its_first_token_that_something_stands_before():
     assert row["trained"] == [False] + [True] * (len(row["input_ids"]) - 1)
 
 
+def test_a_special_token_at_the_start_of_a_completion_does_not_make_it_empty():
+    assert one(byte_level(), completion("1 + 1 =", "</s>2"))[1] == ["</s>2</s>"]
+
+
 def test_an_end_that_the_data_has_is_not_doubled():
     assert one(byte_level(), completion("1 + 1 =", "2</s>"))[1] == ["2</s>"]
 
@@ -377,7 +384,7 @@ def test_an_unknown_word_does_not_end_an_answer():
 
 
 def test_nothing_of_an_answer_is_lost_where_a_token_reaches_into_it_from_everything():
-    tokenizer = sentencepiece(texts=["\nNa aNa .Na"] * 9)
+    tokenizer = sentencepiece(texts=["\nNa", "aNa", ".Na"] * 9)
     assert all(len(tokenizer(before + "Na", add_special_tokens=False)["input_ids"]) < 3 for before in "\na.")
     assert one(tokenizer, completion("a", "Na"))[1][0].strip() == "Na</s>"
 
@@ -390,11 +397,12 @@ def test_marks_that_the_tokenizer_does_not_know_end_nothing():
 
 def test_a_tokenizer_without_an_end_of_sequence_is_an_error_where_no_template_ends_answers():
     tokenizer = words("a", "b", bos_token="<s>")
-    for example in (completion("a", "b"), text("a b")):
+    for example in (completion("a", "b"), text("a b"), chat(("user", "a"), ("assistant", "b"))):
         assert complaint(tokenizer, example) == (
             f"{example.place}: the tokenizer has no end-of-sequence token, so nothing would tell the model where an "
             "answer ends; set eos_token in its tokenizer_config.json"
         )
+    tokenizer.chat_template = ENDLESS
     assert "let the template write an eos_token after" in complaint(tokenizer, chat(("user", "a"), ("assistant", "b")))
 
 
@@ -407,8 +415,16 @@ def test_an_answer_that_the_template_leaves_empty_is_an_error():
     assert one(byte_level(CHATML), example)[1] == [' <call>{"name": "add"}<|im_end|>']
     blank = chat(HELLO, ("assistant", " "))
     assert complaint(byte_level(LLAMA), blank) == (
-        'a.jsonl:1: messages[1] is empty as the chat template writes it: "<|eot_id|>"; change the row, or the template'
+        'a.jsonl:1: the answer is empty as the chat template writes it: "<|eot_id|>"; change the row, or the template'
     )
+
+
+def test_a_template_that_refuses_a_row_without_its_calls_has_written_them():
+    check = "{% for m in messages %}{% if m.role == 'assistant' and not m.tool_calls %}{{ raise_exception('no call') }}"
+    tokenizer = byte_level(check + "{% endif %}{% endfor %}" + CHATML)
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+    example = GenerationExample(({"role": "user", "content": "Add."}, call), "chat", "a.jsonl:1")
+    assert one(tokenizer, example)[1] == ['<call>{"name": "add"}<|im_end|>']
 
 
 def test_tools_that_the_template_does_not_write_are_an_error():
@@ -438,6 +454,25 @@ def test_an_answer_that_the_template_rewrites_later_is_learned_as_it_is_generate
         "a.jsonl:1: the chat template writes an answer otherwise once the conversation goes on; each such answer is "
         "learned in a row of its own, as it is generated"
     ]
+
+
+def test_an_end_that_a_template_puts_after_the_last_turn_alone_is_no_part_of_it():
+    tokenizer = byte_level(CLOSED)
+    whole = tokenizer.apply_chat_template(list(talk("closed").messages), tokenize=False)
+    assert whole.endswith("<|im_end|>\n</s>")
+    tokens, found = one(tokenizer, talk("closed"))
+    assert found == [answer + "<|im_end|>" for answer in ANSWERS]
+    assert tokens.rows == tokenize_generation(byte_level(CHATML), [talk("closed")], 512).rows
+    assert tokens.problems == ()
+    assert one(byte_level(TWO_ENDS), talk("two"))[1] == [answer + "<|im_end|></s>" for answer in ANSWERS]
+    assert one(byte_level(LLAMA.replace("<|eot_id|>", "</s>")), talk("llama"))[1] == [a + "</s>" for a in ANSWERS]
+
+
+def test_an_end_that_the_last_answer_has_in_place_of_the_others_is_learned_for_each():
+    tokenizer = byte_level(OTHER_END)
+    tokens = tokenize_generation(tokenizer, [talk("other")], 512)
+    assert [learned(tokenizer, row) for row in tokens.rows] == [[answer + "</s>"] for answer in ANSWERS]
+    assert tokens.stop == (tokenizer.eos_token_id,)
 
 
 def test_an_answer_is_generated_from_where_it_was_learned_even_if_the_template_opens_it_otherwise():

@@ -144,6 +144,17 @@ def test_micro_batches_weigh_tokens_not_rows(tiny_llama: str, tmp_path: Path) ->
     assert len(found[0]) > 1
 
 
+def test_rows_that_are_left_out_or_cut_are_told(tiny_llama: str, tmp_path: Path) -> None:
+    rows = [{"prompt": "the " * (60 if i == 3 else 2), "completion": "very " * (9 + i % 2 * 60)} for i in range(24)]
+    write_rows(tmp_path / "d" / "train.jsonl", rows)
+    write_rows(tmp_path / "d" / "valid.jsonl", rows[:2])
+    train(asked(tiny_llama, str(tmp_path / "d"), tmp_path / "run", epochs=1, samples=0, max_length=32))
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "train.jsonl:4" in log
+    assert "the row is left out" in log
+    assert "the answer's end is not learned" in log
+
+
 @pytest.mark.parametrize("name", inlay.METHODS)
 def test_every_method_learns_to_write_and_a_new_process_writes_the_same(
     name: str, tiny_llama: str, completions: str, tmp_path: Path

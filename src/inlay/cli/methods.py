@@ -16,6 +16,7 @@ from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
 from ..report.units import bytes_text, percent_text
 from .parse import parse
+from .train import SHORT_FOR
 
 LEGEND = "double lines: trained · single lines: frozen · I inputs, O outputs of a layer"
 _WIDEST = 100  # columns; longer lines are hard to read
@@ -34,6 +35,11 @@ class Methods:
 def main(arguments: list[str]) -> int:
     command = parse(Methods, arguments, "methods")
     name: str = command.name or ""
+    if name in SHORT_FOR:
+        method, implied = SHORT_FOR[name]
+        if not command.json:
+            print(f"{name} is {method} with {' '.join(implied)}:\n")
+        name = method
     if name not in ("", *METHODS, *FAMILIES):
         raise SettingsError(f"unknown method {name!r}{did_you_mean(name, [*METHODS, *FAMILIES])}")
     print(json.dumps(_facts(name), indent=2, ensure_ascii=False) if command.json else "\n".join(_text(name)))

@@ -5,11 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from ..data.classification import load_texts
 from ..data.conversation import Message
-from ..errors import DataError
 from ..inference.generator import Generator, open_generator
 from .predict import Predict, file_of, typed
 
@@ -43,10 +40,7 @@ def _prompts(command: Predict, text: str) -> list[str]:
 
 
 def _answers(command: Predict, generator: Generator, conversations: list[list[Message]]) -> list[str]:
-    try:
-        return generator.answers(conversations, command.max_tokens, command.temperature)
-    except TemplateError as refusal:
-        raise DataError(f"the model's chat template refuses this: {refusal}") from None
+    return generator.answers(conversations, command.max_tokens, command.temperature)
 
 
 def _turn(text: str) -> Message:

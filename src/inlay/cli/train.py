@@ -12,6 +12,7 @@ from .console import watching
 from .parse import parse, take
 
 DEFAULT_METHOD = "lora"
+SHORT_FOR = {"qlora": ("lora", ["--quantize", "nf4"])}  # names of a method with a setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +39,13 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
     config, arguments = take(arguments, "--config")
     method, arguments = take(arguments, "--method")
     from_file = read_config_file(Path(config)) if config else None
+    method = method or (from_file.method if from_file else None) or DEFAULT_METHOD
+    method, implied = SHORT_FOR.get(method, (method, []))
     if from_file is not None:
-        method = method or from_file.method
-        arguments = [*from_file.arguments(METHODS, method or DEFAULT_METHOD), *arguments]
-    method = method or DEFAULT_METHOD
+        arguments = [*from_file.arguments(METHODS, method), *arguments]
+    arguments = [*implied, *arguments]
     if method not in METHODS:
-        raise SettingsError(f"unknown method {method!r}{did_you_mean(method, METHODS)}")
+        raise SettingsError(f"unknown method {method!r}{did_you_mean(method, (*METHODS, *SHORT_FOR))}")
     command: Any = Train[METHODS[method]]
     command.__doc__ = _description(method)
     return parse(command, arguments, verb)
@@ -61,6 +63,7 @@ def next_steps(summary: dict[str, Any]) -> str:
 def _description(method: str) -> str:
     return (
         f"Train one adapter on MODEL with DATA and write its run's folder.\n\n"
-        f"--method NAME chooses among {', '.join(METHODS)} (default: {DEFAULT_METHOD}); the method options below are "
-        f"those of {method}. --config FILE reads settings, MODEL and DATA from a run.yaml; flags win over it."
+        f"--method NAME chooses among {', '.join(METHODS)} (default: {DEFAULT_METHOD}), or is qlora, which is lora "
+        f"with --quantize nf4; the method options below are those of {method}. --config FILE reads settings, MODEL and "
+        "DATA from a run.yaml; flags win over it."
     )

@@ -88,12 +88,8 @@ def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -
     for format, shape in SHAPES:
         columns = _name_columns(shape, named) if format in formats else None
         if columns and all(column in first.values for column in _required(columns, first.values)):
-            must = _required(columns, ())
             seen = {column for row in rows for column in row.values}
-            kept = {
-                role: col for role, col in columns.items() if col in seen or (col in must and role not in stands_in)
-            }
-            return Layout(format, kept)
+            return Layout(format, {role: column for role, column in columns.items() if column in seen})
     fit = "fit none of the formats" if settings.format == "auto" else f"do not fit the format {settings.format}"
     problems.add(
         "no format",

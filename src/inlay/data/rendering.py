@@ -7,31 +7,21 @@ assistant says is found by writing the conversation with and without it, so any 
     with      <|user|>Hi<|end|><|assistant|>Hello!<|end|>
                                            ^^^^^^^^^^^^^ learned
 
-Without a template of the model's own, PLAIN_TEMPLATE writes conversations and instructions, a prompt and its completion
+Without a template of the model's own, a plain one writes conversations and instructions, a prompt and its completion
 are written one after the other, with a line break between them unless the prompt ends with white space, and the
 tokenizer's end-of-sequence token ends each answer.
 """
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
+from .chat_template import ChatTemplate, refusals
 from .conversation import Message
 from .generation import Form, GenerationExample
 from .problems import Problems, shown
-
-PLAIN_TEMPLATE = (
-    "{% if tools %}Tools: {{ tools | tojson }}\n{% endif %}"
-    "{% for message in messages %}"
-    "{{ message.role | capitalize }}: {{ message.content }}"
-    "{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}"
-    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-"""`User: Hi`, a line break, `Assistant: Hello!`, the end-of-sequence token, and so on."""
 
 
 @dataclass(frozen=True)
@@ -41,46 +31,40 @@ class Piece:
     """The turn that this is the words of; None for what is only read."""
 
 
-def pieces_of(tokenizer: Any, example: GenerationExample, problems: Problems) -> list[list[Piece]]:
+def pieces_of(template: ChatTemplate, example: GenerationExample, problems: Problems) -> list[list[Piece]]:
     """The rows of the example, each with an answer at its end; none and a problem if the template cannot write it.
 
     There is one, or several where the template writes an answer otherwise once the conversation has gone on, as those
     of reasoning models do: then each such answer is learned as it is generated, in a row of its own.
     """
-    if not uses_template(tokenizer, example.form):
+    if not template.writes(example.form):
         texts = example.texts
         return [[*(Piece(opening(prompt)) for prompt in texts[:-1]), Piece(texts[-1], len(texts) - 1)]]
-    writer = _Writer(tokenizer, example.tools)
     try:
-        if lost := _unwritten(writer, example):
-            message = f"the chat template writes nothing of the row's {lost}; use one that does, or remove them"
-            problems.add(("unwritten", lost), example.place, message)
-            return []
-        return list(_turn_by_turn(writer, example, problems))
-    except _refusals() as refusal:
+        rows = list(_turn_by_turn(template, example, problems))
+    except refusals() as refusal:
         message = f"the chat template refuses the conversation: {refusal}; change the row, or the model's template"
         problems.add(("template", str(refusal)), example.place, message)
         return []
+    if lost := _unwritten(template, example):
+        message = f"the chat template writes nothing of the row's {lost}; use one that does, or remove them"
+        problems.add(("unwritten", lost), example.place, message)
+        return []
+    return rows
 
 
-def prompt_text(tokenizer: Any, messages: Sequence[Message], form: Form, tools: Sequence[Any] = ()) -> str:
+def prompt_text(template: ChatTemplate, messages: Sequence[Message], form: Form, tools: Sequence[Any] = ()) -> str:
     """What the model reads before an answer, as in training. Raises DataError if its template refuses the turns."""
     if form == "text":
         return "".join(message["content"] for message in messages)
-    if not uses_template(tokenizer, form):
+    if not template.writes(form):
         return "".join(opening(message["content"]) for message in messages)
-    writer = _Writer(tokenizer, tools)
     try:
-        before = writer.write(messages, answering=True)
-        after = writer.write([*messages, {"role": "assistant", "content": "x"}])
-    except _refusals() as refusal:
+        before = template.write(messages, tools, answering=True)
+        after = template.write([*messages, {"role": "assistant", "content": "x"}], tools)
+    except refusals() as refusal:
         raise DataError(f"the chat template refuses the conversation: {refusal}; change what is asked") from None
     return before[: _start(before, after)]
-
-
-def uses_template(tokenizer: Any, form: Form) -> bool:
-    """Whether a chat template writes what has this form, be it the plain one."""
-    return form == "chat" or (form == "completion" and bool(tokenizer.chat_template))
 
 
 def opening(prompt: str) -> str:
@@ -88,29 +72,14 @@ def opening(prompt: str) -> str:
     return prompt if prompt[-1:].isspace() else prompt + "\n"
 
 
-@dataclass(frozen=True)
-class _Writer:
-    tokenizer: Any
-    tools: Sequence[Any]
-
-    def write(self, messages: Sequence[Message], answering: bool = False) -> str:
-        return self.tokenizer.apply_chat_template(
-            list(messages),
-            tools=list(self.tools) or None,
-            chat_template=None if self.tokenizer.chat_template else PLAIN_TEMPLATE,
-            add_generation_prompt=answering,
-            tokenize=False,
-        )
-
-
-def _turn_by_turn(writer: _Writer, example: GenerationExample, problems: Problems) -> Iterator[list[Piece]]:
-    messages = example.messages
+def _turn_by_turn(template: ChatTemplate, example: GenerationExample, problems: Problems) -> Iterator[list[Piece]]:
+    messages, tools = example.messages, example.tools
     # An assistant's turn that opens the conversation answers nothing: it is read, not learned.
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i]
-    whole, done, pieces, warnings = writer.write(messages), 0, [], {}
+    whole, done, pieces, warnings = template.write(messages, tools), 0, [], {}
     for turn in turns:
-        before = writer.write(messages[:turn], answering=True)
-        after = whole if turn == turns[-1] else writer.write(messages[: turn + 1])
+        before = template.write(messages[:turn], tools, answering=True)
+        after = whole if turn == turns[-1] else template.write(messages[: turn + 1], tools)
         start = _start(before, after)
         if start < len(before):
             warnings["opening"] = (
@@ -132,27 +101,25 @@ def _turn_by_turn(writer: _Writer, example: GenerationExample, problems: Problem
         problems.add(kind, example.place, message, severity="warning")
 
 
-def _unwritten(writer: _Writer, example: GenerationExample) -> str | None:
+def _unwritten(template: ChatTemplate, example: GenerationExample) -> str | None:
     """What of the row makes no difference to the text."""
-    if example.tools and writer.write(example.messages) == replace(writer, tools=()).write(example.messages):
-        return "tools"
-    for i, message in enumerate(example.messages):
+    messages, tools = example.messages, example.tools
+    without = [("tools", messages, ())] if tools else []
+    for i, message in enumerate(messages):
         if message.get("tool_calls"):
-            without = {key: value for key, value in message.items() if key != "tool_calls"}
-            if writer.write(example.messages) == writer.write(
-                [*example.messages[:i], without, *example.messages[i + 1 :]]
-            ):
-                return "tool_calls"
+            silent = {key: value for key, value in message.items() if key != "tool_calls"}
+            without.append(("tool_calls", (*messages[:i], silent, *messages[i + 1 :]), tools))
+    whole = template.write(messages, tools) if without else ""
+    for name, others, other_tools in without:
+        try:
+            same = template.write(others, other_tools) == whole
+        except refusals():  # it makes all the difference
+            same = False
+        if same:
+            return name
     return None
 
 
 def _start(before: str, after: str) -> int:
     """Where the answer starts in `after`."""
     return len(before) if after.startswith(before) else len(os.path.commonprefix((before, after)))
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What a template raises on turns that it was not made for."""
-    import jinja2
-
-    return jinja2.TemplateError, TypeError

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .chat_template import ChatTemplate, special_tokens
 from .classification import ClassificationData
 from .describe import Lengths
 from .generation import GenerationData
 from .problems import Problem, Problems
-from .rendering import uses_template
 from .tokens import GenerationTokens, tokens_of
 
 _BARS = 10
@@ -72,7 +72,8 @@ def report_generation(tokenizer: Any, data: GenerationData, limit: int, samples:
         "completion": "prompt, a line break unless it ends with white space, completion, the end-of-sequence token",
         "chat": "a plain form, as the model has no chat template: User: …, Assistant: …, the end-of-sequence token",
     }[form]
-    if tokenizer.chat_template and uses_template(tokenizer, form):
+    template = ChatTemplate(tokenizer)
+    if template.own and template.writes(form):
         written = "by the model's chat template"
     return TokenReport(
         limit=limit,
@@ -138,7 +139,7 @@ def _histogram(lengths: Sequence[int], limit: int) -> tuple[tuple[int, int, int]
 
 
 def _samples(tokenizer: Any, tokens: GenerationTokens, count: int) -> Iterator[Sample]:
-    special = set(tokenizer.all_special_ids)
+    special = special_tokens(tokenizer)
     for row, example in zip(tokens.rows[:count], tokens.examples, strict=False):
         texts = _texts(tokenizer, row["input_ids"])
         shown = zip(row["input_ids"], texts, row["trained"], strict=True)

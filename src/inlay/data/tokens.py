@@ -14,14 +14,14 @@ is never made. Rows are built so that each of these holds, whatever the tokenize
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from .chat_template import ChatTemplate, special_tokens
 from .conversation import Message
 from .generation import Form, GenerationExample
 from .problems import Problem, Problems, shown
-from .rendering import Piece, pieces_of, prompt_text, uses_template
+from .rendering import Piece, pieces_of, prompt_text
 
 TokenRow = dict[str, list[Any]]
 
@@ -74,23 +74,23 @@ def tokenize_prompt(tokenizer: Any, messages: Sequence[Message], form: Form, too
 
     Raises DataError if the chat template refuses the turns.
     """
-    return _Encoder(tokenizer).first([prompt_text(tokenizer, messages, form, tools)])[0]
+    return _Encoder(tokenizer).first([prompt_text(ChatTemplate(tokenizer), messages, form, tools)])[0]
 
 
 def tokens_of(
     tokenizer: Any, examples: Sequence[GenerationExample], max_length: int, problems: Problems
 ) -> GenerationTokens:
     """As `tokenize_generation`, but what is wrong is added to `problems`, and rows that have no fault are returned."""
-    encoder = _Encoder(tokenizer)
-    _warn_of_special_tokens(tokenizer, examples, problems)
-    if any(not uses_template(tokenizer, example.form) for example in examples) and encoder.end is None:
+    encoder, template = _Encoder(tokenizer), ChatTemplate(tokenizer)
+    _warn_of_special_tokens(encoder.special, examples, problems)
+    if encoder.end is None and not (template.own and all(template.writes(example.form) for example in examples)):
         message = "the tokenizer has no end-of-sequence token, so nothing would tell the model where an answer ends"
         problems.add("no end", examples[0].place, f"{message}; set eos_token in its tokenizer_config.json")
         return _collected([], [], 0, 0, problems)
     encoded = [
         row
-        for example, pieces, ids in _encoded(tokenizer, encoder, examples, problems)
-        if (row := _row(encoder, example, pieces, ids, problems)) is not None
+        for example, pieces, ids in _encoded(encoder, template, examples, problems)
+        if (row := _row(encoder, template, example, pieces, ids, problems)) is not None
     ]
     rows: list[_Row] = []
     cut = left_out = 0
@@ -167,10 +167,10 @@ class _Row:
 
 
 def _encoded(
-    tokenizer: Any, encoder: "_Encoder", examples: Sequence[GenerationExample], problems: Problems
+    encoder: "_Encoder", template: ChatTemplate, examples: Sequence[GenerationExample], problems: Problems
 ) -> Iterator[tuple[GenerationExample, list[Piece], list[list[int]]]]:
     """The pieces of each row and their ids; all rows are tokenized at once, which is several times as fast."""
-    written = [(example, pieces) for example in examples for pieces in pieces_of(tokenizer, example, problems)]
+    written = [(example, pieces) for example in examples for pieces in pieces_of(template, example, problems)]
     first = iter(encoder.first([pieces[0].text for _, pieces in written]))
     further = iter(encoder.further([(a.text, b.text) for _, pieces in written for a, b in pairwise(pieces)]))
     for example, pieces in written:
@@ -178,22 +178,27 @@ def _encoded(
 
 
 def _row(
-    encoder: "_Encoder", example: GenerationExample, pieces: list[Piece], encoded: list[list[int]], problems: Problems
+    encoder: "_Encoder",
+    template: ChatTemplate,
+    example: GenerationExample,
+    pieces: list[Piece],
+    encoded: list[list[int]],
+    problems: Problems,
 ) -> _Row | None:
     """The whole row; None and a problem if an answer is empty or does not end."""
     row = _Row(example, [], [], [], [], [])
-    by_template = uses_template(encoder.tokenizer, example.form)
     for piece, ids in zip(pieces, encoded, strict=True):
         length = 0
         if piece.answer is not None:
-            ids = ids if by_template else encoder.ended(ids)
+            written = template.writes(example.form)
+            ids = ids if written else encoder.ended(ids)
             length = encoder.length_to_end(ids)
             if length == 0:
                 problems.add("no end", example.place, _endless(encoder.tokenizer, piece.text))
                 return None
-            if not piece.text.partition(encoder.tokenizer.convert_ids_to_tokens(ids[length - 1]))[0].strip():
-                message = f"messages[{piece.answer}] is empty as the chat template writes it"
-                problems.add("empty", example.place, f"{message}: {shown(piece.text)}; change the row, or the template")
+            if written and not piece.text.rpartition(encoder.special[ids[length - 1]])[0].strip():
+                message = f"the answer is empty as the chat template writes it: {shown(piece.text)}"
+                problems.add("empty", example.place, f"{message}; change the row, or the template")
                 return None
             row.starts.append(len(row.ids))
             row.turns.append(piece.answer)
@@ -203,9 +208,9 @@ def _row(
     return row.cut(len(row.ids))
 
 
-def _warn_of_special_tokens(tokenizer: Any, examples: Sequence[GenerationExample], problems: Problems) -> None:
-    special = sorted({token for token in tokenizer.all_special_tokens if token}, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, special)) or "(?!)")
+def _warn_of_special_tokens(special: dict[int, str], examples: Sequence[GenerationExample], problems: Problems) -> None:
+    longest_first = sorted(special.values(), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
     for example in examples:
         found = next((match[0] for text in example.texts if (match := pattern.search(text))), None)
         if found is not None:
@@ -238,6 +243,7 @@ class _Encoder:
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.end: int | None = tokenizer.eos_token_id
+        self.special = special_tokens(tokenizer)
 
     def first(self, texts: list[str]) -> list[list[int]]:
         """The ids of texts that start a row."""
@@ -255,10 +261,9 @@ class _Encoder:
         if self._plain(["\na"])[0] == [*self._plain(["\n"])[0], *self._plain(["a"])[0]]:
             return rows
         # The tokenizer puts a space before a text, or after a special token, that is not to be there within one.
-        special = tuple(self.tokenizer.convert_ids_to_tokens(sorted(self._special)))
         left = list(range(len(texts)))
         for anchor in _ANCHORS:  # a token may reach from an anchor into the text, but hardly from each
-            anchors = [next((s for s in special if texts[i][0].endswith(s)), anchor) for i in left]
+            anchors = [next((s for s in self.special.values() if texts[i][0].endswith(s)), anchor) for i in left]
             before = self._plain(anchors)
             whole = self._plain([anchor + texts[i][1] for anchor, i in zip(anchors, left, strict=True)])
             apart = [ids[: len(start)] == start for start, ids in zip(before, whole, strict=True)]
@@ -272,17 +277,8 @@ class _Encoder:
 
     def length_to_end(self, ids: list[int]) -> int:
         """The tokens up to the special one that ends the answer and has nothing but white space behind it, or 0."""
-        length = next((i + 1 for i in reversed(range(len(ids))) if ids[i] in self._special), 0)
-        return 0 if self._says(tuple(ids[length:])) else length
+        length = next((i + 1 for i in reversed(range(len(ids))) if ids[i] in self.special), 0)
+        return 0 if self.tokenizer.decode(ids[length:]).strip() else length
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-
-    def _says(self, ids: tuple[int, ...]) -> bool:
-        return bool(ids) and bool(self.tokenizer.decode(list(ids)).strip())
-
-    @cached_property
-    def _special(self) -> set[int]:
-        special = {id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        special = (special | set(self.tokenizer.all_special_ids)) - {self.tokenizer.unk_token_id}
-        return special if self.end is None else special | {self.end}

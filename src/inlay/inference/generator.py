@@ -27,8 +27,8 @@ class Generator:
     def answers(
         self, conversations: Sequence[Sequence[Message]], max_new_tokens: int | None = None, temperature: float = 0.0
     ) -> list[str]:
-        """What is said next in each; with a temperature of 0 what is most likely. Raises jinja2.TemplateError if the
-        model's chat template refuses the turns."""
+        """What is said next in each; with a temperature of 0 what is most likely. Raises DataError if the model's
+        chat template refuses the turns."""
         about, tokenizer = self.opened.provenance, self.opened.tokenizer
         form = FORMS[about["format"]]
         prompts = [tokenize_prompt(tokenizer, messages, form) for messages in conversations]

@@ -22,6 +22,7 @@ from ..training.base import (
     load_language_model,
     pick_device,
 )
+from ..training.quantized import quantize
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
     classifies = task == "classify"
     config = base.classifier_config(tuple(provenance["labels"]), tokenizer.pad_token_id) if classifies else base.config
 
+    dtype, packed = getattr(torch, provenance["dtype"]), provenance.get("quantize") == "nf4"
     empty = empty_classifier(config) if classifies else empty_language_model(config)
     try:
         peft.match(empty, config_of_adapter, tensors)
@@ -72,7 +74,12 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
         raise CheckpointError(peft.wrong_base(folder, base.name, trained_on, found))
 
     set_seed(provenance["seed"])
-    dtype = getattr(torch, provenance["dtype"])
-    loaded = load_classifier(base, config, dtype)[0] if classifies else load_language_model(base, dtype)
+    heads = None
+    if classifies:
+        loaded, heads = load_classifier(base, config, dtype)
+    else:
+        loaded = load_language_model(base, dtype)
     loaded.to(where)  # pyright: ignore[reportArgumentType]
+    if packed:
+        quantize(loaded, dtype, heads=heads)
     return Opened(peft.load(loaded, folder), base, tokenizer, provenance)

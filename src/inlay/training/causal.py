@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from transformers.models.auto import modeling_auto
 
 from ..data.generation import GenerationData, load_generation
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
@@ -52,9 +53,10 @@ class Causal(Task):
 
     @classmethod
     def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
-        if base.config.is_encoder_decoder:
+        if (kind := _no_writer(base.config)) is not None:
             raise SettingsError(
-                f"model {base.name!r} is an encoder-decoder; texts are learned by causal language models, such as Llama"
+                f"model {base.name!r} is an {kind}, and {settings.data.path} has texts to write, not labels; those are "
+                "learned by causal language models, such as Llama"
             )
         return cls(base, load_generation(settings.data), base.tokenizer(), base.config, settings.samples)
 
@@ -70,6 +72,10 @@ class Causal(Task):
     @property
     def cut(self) -> int:
         return sum(tokens.cut for tokens in self.tokens.values())
+
+    def notes(self) -> list[str]:
+        found = [*self.data.warnings, *(problem for tokens in self.tokens.values() for problem in tokens.problems)]
+        return [str(problem) for problem in found]
 
     def lengths(self, split: str) -> list[int]:
         return self.tokens[split].lengths
@@ -149,3 +155,11 @@ class Causal(Task):
             ids[i, : len(found)], mask[i, : len(found)] = found, 1
             labels[i, : len(found)] = found.masked_fill(~trained, IGNORED)
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def _no_writer(config: Any) -> str | None:
+    """What the model is, if it does not write a text word by word."""
+    if config.is_encoder_decoder:
+        return "encoder-decoder"
+    masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "encoder" if masked and not getattr(config, "is_decoder", False) else None

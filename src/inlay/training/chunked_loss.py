@@ -57,7 +57,7 @@ def trained_tokens(batch: Batch) -> int:
 
 @dataclass(frozen=True)
 class _Finish:
-    """What the model does with its head's output z: cap * tanh(scale * z / cap), or scale * z."""
+    """What the model does with its head's output z: scale * z, or cap * tanh(z / cap)."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -67,8 +67,8 @@ class _Finish:
         if self.cap is None:
             z.mul_(self.scale)
             return None if self.scale == 1 else self.scale
-        z.mul_(self.scale / self.cap).tanh_()
-        slope = (1 - z.square()).mul_(self.scale)
+        z.div_(self.cap).tanh_()
+        slope = 1 - z.square()
         z.mul_(self.cap)
         return slope
 
@@ -116,15 +116,14 @@ def _finish(config: Any, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
     """Which of the ways that the configuration allows for leads from the ramp to the logits."""
     numbers = [getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier")]
     scales = {1.0} | {s for number in numbers if isinstance(number, int | float) for s in (number, 1 / number)}
-    cap = getattr(config, "final_logit_softcapping", None)
-    ways = [_Finish(scale, c) for scale in scales for c in {None, cap}]
+    ways = [_Finish(scale) for scale in scales] + [_Finish(cap=getattr(config, "final_logit_softcapping", None))]
     best, distance = min(((way, _distance(way, ramp_V, logits_V)) for way in ways), key=lambda pair: pair[1])
     rounding = 4 * max(torch.finfo(t.dtype).eps for t in (ramp_V, logits_V)) * float(logits_V.abs().max())
     return best if distance <= rounding else None
 
 
 def _distance(way: _Finish, ramp_V: Tensor, logits_V: Tensor) -> float:
-    found_V = ramp_V.to(torch.float32, copy=True)
+    found_V = ramp_V.to(torch.promote_types(ramp_V.dtype, torch.float32), copy=True)
     way.apply_(found_V)
     return float((found_V - logits_V).abs().max())
 

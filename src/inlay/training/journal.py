@@ -67,9 +67,10 @@ def sentence(event: Event) -> str:
             labels = f" · {len(event['labels'])} labels" if event["labels"] else ""
             return f"data    {event['source']}: {rows}{labels}{cut}"
         case "model":
+            packed = "" if event.get("quantize", "none") == "none" else f", linear layers in {event['quantize']},"
             return (
                 f"model   {event['model']}: {event['class']}, {count_text(event['total_parameters'])} parameters in "
-                f"{event['dtype']} on {event['device']}"
+                f"{event['dtype']}{packed} on {event['device']}"
             )
         case "method":
             share = event["trainable_parameters"] / event["total_parameters"]

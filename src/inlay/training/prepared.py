@@ -16,6 +16,7 @@ from .causal import Causal
 from .classify import Classify
 from .journal import Journal
 from .loop import Plan, make_plan
+from .quantized import quantize
 from .settings import RunSettings
 from .task import Task
 
@@ -39,7 +40,12 @@ def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
     device = pick_device(settings.device)
     base, kind = find_base(settings.model), task_of(settings)
     task = kind.prepare(base, settings)
-    prepare(task.empty(), settings.method)
+    wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
+    dtype = getattr(torch, wanted)
+    empty = task.empty()
+    if settings.quantize == "nf4":
+        quantize(empty, dtype)
+    prepare(empty, settings.method)
     max_length = _max_length(settings, task.config, task.tokenizer)
     task.tokenize(max_length)
     data = task.data
@@ -53,9 +59,10 @@ def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
         max_length=max_length,
         cut=task.cut,
     )
-    wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
+    for text in task.notes():
+        journal.record("note", text=text)
     plan = make_plan(len(task.lengths("train")), settings)
-    return Prepared(settings, task, plan, device, getattr(torch, wanted), max_length, folder)
+    return Prepared(settings, task, plan, device, dtype, max_length, folder)
 
 
 def task_of(settings: RunSettings[Any]) -> type[Task]:

@@ -26,6 +26,7 @@ from .journal import Journal, Watcher
 from .loop import Outcome, StepEvent, fit
 from .memory import memory_bytes, peak_memory_bytes
 from .prepared import Prepared, prepare_run
+from .quantized import quantize
 from .resolved import resolved_yaml
 from .settings import RunSettings, as_asked
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
@@ -94,12 +95,15 @@ class _Run:
         model, self.heads = run.task.load(run.dtype)
         model.to(run.device)  # pyright: ignore[reportArgumentType]
         self.total_parameters = sum(p.numel() for p in model.parameters())
+        if run.settings.quantize == "nf4":
+            quantize(model, run.dtype, heads=self.heads)
         self.journal.record(
             "model",
             model=run.task.base.name,
             **{"class": type(model).__name__},
             total_parameters=self.total_parameters,
             dtype=str(run.dtype).removeprefix("torch."),
+            quantize=run.settings.quantize,
             device=str(run.device),
         )
         return model
@@ -189,6 +193,7 @@ class _Run:
             "seed": run.settings.seed,
             "max_length": run.max_length,
             "dtype": str(run.dtype).removeprefix("torch."),
+            "quantize": run.settings.quantize,
         }
         peft.save(self.adapter, run.folder / "adapter", provenance)
 
@@ -267,6 +272,7 @@ class _Run:
             "versions": versions(),
             "device": str(run.device),
             "dtype": str(run.dtype).removeprefix("torch."),
+            "quantize": run.settings.quantize,
             "seed": run.settings.seed,
             "command": shlex.join(self.command),
         }

@@ -44,6 +44,9 @@ class RunSettings(Generic[MethodT]):
     """Evaluations in a row without a better one after which training stops early; 0: never."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base and the activations; what is trained is in float32. auto: bfloat16 if the processor has it."""
+    quantize: Literal["none", "nf4"] = "none"
+    """Keep the frozen base's linear layers in 4 bits (nf4, by bitsandbytes, with double quantization): a quarter of the
+    memory of bfloat16. With method lora this is QLoRA."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute. auto: an accelerator if there is one."""
     samples: int = 50

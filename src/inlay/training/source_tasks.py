@@ -33,6 +33,7 @@ from .journal import Journal
 from .loop import StepEvent, fit, make_plan
 from .memory import memory_bytes
 from .prepared import Prepared, prepare_run
+from .quantized import quantize
 from .scores import ClassScores, log_probabilities, score
 from .settings import RunSettings
 
@@ -109,6 +110,8 @@ class _Student:
         config = run.task.base.classifier_config(labels, self.tokenizer.pad_token_id)
         model, heads = load_classifier(run.task.base, config, run.dtype)
         model.to(run.device)  # pyright: ignore[reportArgumentType]
+        if settings.quantize == "nf4":
+            quantize(model, run.dtype, heads=heads)
         method = MultitaskPrompt(tokens=settings.method.tokens, rank=settings.method.rank, tasks=len(tasks))
         self.adapter = attach(model, method, heads=heads)
         (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))

@@ -56,6 +56,10 @@ class Task(ABC):
     def cut(self) -> int:
         """Rows that were longer than the length."""
 
+    def notes(self) -> list[str]:
+        """What was put right or left out in the data, for the run's log."""
+        return []
+
     @abstractmethod
     def lengths(self, split: str) -> list[int]:
         """Tokens of each row."""

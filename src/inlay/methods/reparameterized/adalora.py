@@ -46,14 +46,14 @@ class AdaLoRA(RankBudget):
 
     name, family, paper = "adalora", "reparameterized", "https://arxiv.org/abs/2303.10512"
     summary = "LoRA as P diag(E) Q, its rank shared out among the layers by how much the loss depends on each part"
-    learning_rate = 5e-3
+    learning_rate = 3e-3
     peft_type = "ADALORA"
     peft_reads = True
     peft_names = {"coefficient": "lora_E"}
     peft_fields = adalora_peft.FIELDS
     schedule = staticmethod(fast_first)
 
-    alpha: float = 32.0
+    alpha: float = 128.0
     """Strength: the change is scaled by alpha / initial rank."""
     beta1: float = 0.85
     """Share of the old average in that of how much the loss depends on a number."""

@@ -1,0 +1,77 @@
+"""What writes a conversation as text for a model: its tokenizer's chat template, or a plain one where it has none."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from .conversation import Message
+from .generation import Form
+
+PLAIN_TEMPLATE = (
+    "{% if tools %}Tools: {{ tools | tojson }}\n{% endif %}"
+    "{% for message in messages %}"
+    "{{ message.role | capitalize }}: {{ message.content }}"
+    "{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""`User: Hi`, a line break, `Assistant: Hello!`, the end-of-sequence token, and so on."""
+
+
+class ChatTemplate:
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+        self.own = bool(tokenizer.chat_template)
+
+    def writes(self, form: Form) -> bool:
+        """Whether what has this form is a conversation for this model."""
+        return form == "chat" or (form == "completion" and self.own)
+
+    def write(self, messages: Sequence[Message], tools: Sequence[Any] = (), answering: bool = False) -> str:
+        """The turns; with `answering`, and what an answer starts after. Raises one of `refusals()` if it cannot."""
+        text = self._apply(messages, tools, answering)
+        return text if answering else text.removesuffix(self._closing)
+
+    @cached_property
+    def _closing(self) -> str:
+        """The end-of-sequence token, where that follows the last turn of a conversation, which ends like any other.
+
+        As it is not there when the conversation goes on, an answer would seem to end otherwise where it is the last.
+        """
+        asked, answered = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
+        end = self.tokenizer.eos_token
+        try:
+            whole, longer = self._apply([asked, answered], ()), self._apply([asked, answered, asked], ())
+        except refusals():
+            return ""
+        turns = whole.rstrip().removesuffix(end or "")
+        ended = turns.rstrip().endswith(tuple(special_tokens(self.tokenizer).values()))
+        goes_on = longer.startswith(turns) and not longer.startswith(whole.rstrip())
+        return whole[len(turns) :] if ended and goes_on else ""
+
+    def _apply(self, messages: Sequence[Message], tools: Sequence[Any], answering: bool = False) -> str:
+        return self.tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(tools) or None,
+            chat_template=None if self.own else PLAIN_TEMPLATE,
+            add_generation_prompt=answering,
+            tokenize=False,
+        )
+
+
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """The id and the text of each token that is no text, but for the one that stands for what is unknown."""
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = (special | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+    if tokenizer.eos_token_id is not None:
+        special.add(tokenizer.eos_token_id)  # which some have for the unknown as well
+    ids = sorted(special)
+    return dict(zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True))
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What a template raises on turns that it was not made for."""
+    import jinja2
+
+    return jinja2.TemplateError, TypeError
