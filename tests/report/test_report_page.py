@@ -359,3 +359,19 @@ def test_nothing_is_said_of_decisions_where_there_are_none(pages):
 def test_blocks_are_numbered_alone_where_they_are_of_one_stack():
     (found,) = layer_tables({"ranks": {"h.10.a": 1, "h.9.a": 2}})
     assert (found.rows, found.columns, found.cells) == (["10", "9"], ["a"], [[1], [2]])
+
+
+def test_a_language_models_texts_stand_side_by_side(tmp_path):
+    scores = {"loss": 1.5, "perplexity": 4.48, "bleu": 31.4}
+    metrics = {"split": "valid", "rows": 9, "base": scores | {"loss": 3.0}, "tuned": scores, "test": None}
+    rows = [{"prompt": f"p{i}", "references": ["w", "v"], "text": "t", "base_text": ""} for i in range(9)]
+    rows[0] |= {"text": "<b>&", "references": [], "base_text": None}
+    run = write_run(tmp_path / "run", summary(task="causal", labels=[], metrics=metrics), predictions=rows)
+    page = write_report(run).read_text()
+    part = section(page, "Samples")
+    shown = table(part, "samples")
+    assert shown[:3] == [["prompt", "wanted", "base", "tuned"], ["p0", "–", "–", "<b>&"], ["p1", "w", "(nothing)", "t"]]
+    assert len(shown) == 9
+    assert "1 more" in words(part)
+    assert "The loss fell from 3.000 to 1.500 nats per learned token" in words(section(page, "Verdict"))
+    assert not {"Confusion matrix", "Scores by label", "Predictions"} & set(headings(page))
