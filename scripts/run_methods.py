@@ -27,11 +27,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    names = [*FIRST, *(name for name in METHODS if name not in FIRST)]
+    parser.add_argument("--methods", nargs="*", default=names, choices=names)
     parser.add_argument("--share", default="0/1")
     asked = parser.parse_args()
     part, parts = map(int, asked.share.split("/"))
-    names = [*FIRST, *(name for name in METHODS if name not in FIRST)]
-    runs = [(data, name, seed) for data, seeds in SEEDS.items() for seed in seeds for name in names]
+    runs = [(data, name, seed) for data, seeds in SEEDS.items() for seed in seeds for name in asked.methods]
     for data, name, seed in runs[part::parts]:
         folder = asked.out / f"{data}-{name}-{seed}"
         if (folder / "summary.json").is_file():

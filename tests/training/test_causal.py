@@ -16,6 +16,7 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.inference.generate import generate
 from inlay.inference.generator import open_generator
+from inlay.training.packing import packed
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -142,6 +143,40 @@ def test_micro_batches_weigh_tokens_not_rows(tiny_llama: str, tmp_path: Path) ->
         found.append([e["loss"] for e in lines if e["event"] == "step"])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     assert len(found[0]) > 1
+
+
+@pytest.mark.parametrize("name", ["lora", "prefix", "prompt"])
+def test_texts_share_a_row_unless_a_prompt_comes_before_it(
+    name: str, tiny_llama: str, completions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the learning is the same: the batches of an epoch have other rows, so all rows are one batch here."""
+    losses = []
+    for packs in (True, False):
+        if not packs:
+            monkeypatch.setattr("inlay.training.causal.can_pack", lambda _: False)
+        out = tmp_path / str(packs)
+        train(asked(tiny_llama, completions, out, name, epochs=4, batch_size=60, samples=0))
+        assert ("share a row" in (out / "log.txt").read_text()) == (packs and name != "prompt")
+        lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+        losses.append([e["loss"] for e in lines if e["event"] == "step"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_each_row_of_a_packed_batch_is_a_micro_batch() -> None:
+    from inlay.training.loop import _parts  # what costs memory cannot be seen from outside
+
+    batch = packed([{"input_ids": [1, 2, 3], "trained": [True] * 3} for _ in range(4)], capacity=6)
+    parts = [part["input_ids"].shape for part, _ in _parts(batch, 2, Counting())]
+    assert parts == [(1, 32), (1, 32)]
+
+
+class Counting:
+    def loss(self, model: Any, batch: Any) -> Any:
+        raise NotImplementedError
+
+    def weight(self, batch: Any) -> int:
+        return len(batch["input_ids"])
 
 
 def test_rows_that_are_left_out_or_cut_are_told(tiny_llama: str, tmp_path: Path) -> None:

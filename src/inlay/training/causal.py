@@ -1,5 +1,6 @@
 """Generation: what a causal language model should write, learned from conversations, completions or whole texts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.models.auto import modeling_auto
 
+from ..core.document_attention import attend_by_document
 from ..data.generation import GenerationData, load_generation
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
 from ..inference.generate import generate
 from .base import Base, empty_language_model, load_language_model
 from .batches import Batch, LengthGroups, padded_length
-from .chunked_loss import IGNORED, causal_loss, trained_tokens
+from .chunked_loss import causal_loss, trained_tokens
+from .packing import Shuffled, can_pack, packed, padded
 from .predictions import write_text_predictions
 from .settings import RunSettings
 from .task import Task
@@ -49,6 +52,8 @@ class Causal(Task):
     tokenizer: Any
     config: Any
     samples: int  # rows of a split for which texts are generated
+    micro_share: float = 1.0  # of a batch that is computed at once
+    packs: bool = False  # several texts in a row
     tokens: dict[str, GenerationTokens] = field(default_factory=dict)
 
     @classmethod
@@ -58,7 +63,8 @@ class Causal(Task):
                 f"model {base.name!r} is an {kind}, and {settings.data.path} has texts to write, not labels; those are "
                 "learned by causal language models, such as Llama"
             )
-        return cls(base, load_generation(settings.data), base.tokenizer(), base.config, settings.samples)
+        micro_share = (settings.micro_batch_size or settings.batch_size) / settings.batch_size
+        return cls(base, load_generation(settings.data), base.tokenizer(), base.config, settings.samples, micro_share)
 
     def empty(self) -> nn.Module:
         return empty_language_model(self.config)
@@ -80,13 +86,23 @@ class Causal(Task):
     def lengths(self, split: str) -> list[int]:
         return self.tokens[split].lengths
 
+    def ready(self, model: Any) -> list[str]:
+        self.packs = can_pack(model) and attend_by_document(model)
+        return ["several texts share a row, and none sees another: nothing is padded"] if self.packs else []
+
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
-        order = LengthGroups(self.lengths("train"), batch_size, seed)
+        lengths = self.lengths("train")
+        order = Shuffled(len(lengths), batch_size, seed) if self.packs else LengthGroups(lengths, batch_size, seed)
         rows: Any = self.tokens["train"].rows
-        return DataLoader(rows, batch_sampler=order, collate_fn=self._padded)
+        return DataLoader(rows, batch_sampler=order, collate_fn=self._packed if self.packs else padded)
 
     def batch_of(self, rows: Sequence[int]) -> Batch:
-        return self._padded([self.tokens["train"].rows[i] for i in rows])
+        texts = [self.tokens["train"].rows[i] for i in rows]
+        return packed(texts) if self.packs else padded(texts)
+
+    def size(self, rows: Sequence[int]) -> int:
+        lengths = [self.tokens["train"].lengths[i] for i in rows]
+        return sum(lengths) if self.packs else len(rows) * padded_length(max(lengths))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return causal_loss(model, batch, self.weight(batch))
@@ -140,21 +156,14 @@ class Causal(Task):
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
         total, count = 0.0, 0
         for start in range(0, len(order), _EVALUATION_ROWS):
-            batch = self._padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]])
+            batch = padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]])
             total += causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item()
             count += trained_tokens(batch)
         return total / count
 
-    def _padded(self, rows: Sequence[TokenRow]) -> Batch:
-        width = padded_length(max(len(row["input_ids"]) for row in rows))
-        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
-        labels = torch.full((len(rows), width), IGNORED)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
-        for i, row in enumerate(rows):
-            found, trained = torch.tensor(row["input_ids"]), torch.tensor(row["trained"])
-            ids[i, : len(found)], mask[i, : len(found)] = found, 1
-            labels[i, : len(found)] = found.masked_fill(~trained, IGNORED)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    def _packed(self, texts: Sequence[TokenRow]) -> Batch:
+        """A row for each micro-batch, more where they do not fill them."""
+        return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
 
 
 def _no_writer(config: Any) -> str | None:

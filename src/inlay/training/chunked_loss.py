@@ -25,8 +25,10 @@ from .batches import Batch
 
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
 
-_CHUNK_LOGITS = 2**24  # of a chunk
-_CHUNK_TOKENS = 256  # of a chunk at least: with fewer the matrix product waits for the weight
+_CHUNK_LOGITS = 2**26  # of a chunk
+_CHUNK_LOGITS_ON_CPU = 2**23  # more take it longer for each: its products leave the cache, and memory is cleared anew
+_CHUNK_TOKENS = 128  # of a chunk at least: with fewer the matrix product waits for the weight
+_CHUNK_STEP = 64  # chunks are filled up to its multiples: a length that is new costs a CPU more than the product itself
 _CACHED_LOGITS = 2**18  # what a CPU's cache holds in float32
 _RAMP = 50.0
 
@@ -132,20 +134,21 @@ def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tens
     loss = torch.zeros((), device=x_ND.device, dtype=torch.promote_types(x_ND.dtype, torch.float32))
     gradient_ND = torch.zeros_like(x_ND)
     parameters: dict[Tensor, Tensor] = {}  # of the head that are trained, with their gradients
-    size = max(_CHUNK_TOKENS, _CHUNK_LOGITS // weights.size(head)[0])
+    logits = _CHUNK_LOGITS_ON_CPU if x_ND.device.type == "cpu" else _CHUNK_LOGITS
+    size = max(_CHUNK_TOKENS, logits // weights.size(head)[0] // _CHUNK_STEP * _CHUNK_STEP)
     for x_CD, gradient_CD, target_C in zip(
         x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True
     ):
-        x_CD = x_CD.detach().requires_grad_(x_ND.requires_grad)
+        used = len(x_CD)
+        x_CD = F.pad(x_CD.detach(), (0, 0, 0, -used % _CHUNK_STEP)).requires_grad_(x_ND.requires_grad)
         z_CV = head(x_CD)
-        gradient_CV = torch.empty_like(z_CV) if z_CV.requires_grad else None
-        loss += _cross_entropy(z_CV.detach(), target_C, finish, gradient_CV)
-        if gradient_CV is None:
+        loss += _cross_entropy_(z_CV.detach(), target_C, finish, z_CV.requires_grad)
+        if not z_CV.requires_grad:
             continue
         leaves = list(_leaves(z_CV))
-        for leaf, gradient in zip(leaves, torch.autograd.grad(z_CV, leaves, gradient_CV), strict=True):
+        for leaf, gradient in zip(leaves, torch.autograd.grad(z_CV, leaves, z_CV.detach()), strict=True):
             if leaf is x_CD:
-                gradient_CD.copy_(gradient)
+                gradient_CD.copy_(gradient[:used])
             elif leaf in parameters:
                 parameters[leaf] += gradient
             else:
@@ -157,24 +160,24 @@ def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tens
 
 
 @torch.no_grad()
-def _cross_entropy(z_CV: Tensor, target_C: Tensor, finish: _Finish, gradient_CV: Tensor | None) -> Tensor:
-    """The sum of the chunk's losses; the gradient with respect to z goes into `gradient_CV`.
+def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradient: bool) -> Tensor:
+    """The sum of the chunk's losses; their gradient with respect to z takes its place.
 
-    On a CPU a few rows at a time, which stay in its cache while they are worked on.
+    Rows without a target have no part in it. On a CPU a few rows at a time, which stay in its cache meanwhile.
     """
     exact = torch.promote_types(z_CV.dtype, torch.float32)
     loss = torch.zeros((), device=z_CV.device, dtype=exact)
     rows = len(z_CV) if z_CV.device.type != "cpu" else max(1, _CACHED_LOGITS // z_CV.shape[1])
-    for start in range(0, len(z_CV), rows):
-        part = slice(start, start + rows)
-        p, target = z_CV[part].to(exact, copy=True), target_C[part, None]
+    for z, target in zip(z_CV[: len(target_C)].split(rows), target_C[:, None].split(rows), strict=True):
+        p = z.to(exact, copy=True)
         slope = finish.apply_(p)
         highest, reached = p.amax(1, keepdim=True), p.gather(1, target)
         total = p.sub_(highest).exp_().sum(1, keepdim=True)
         loss += (highest + total.log() - reached).sum()
-        if gradient_CV is not None:
-            p.div_(total).scatter_add_(1, target, torch.full_like(reached, -1.0))
-            gradient_CV[part] = p if slope is None else p.mul_(slope)
+        if with_gradient:
+            p.mul_(1 / total).scatter_add_(1, target, torch.full_like(reached, -1.0))
+            z.copy_(p if slope is None else p.mul_(slope))
+    z_CV[len(target_C) :] = 0
     return loss
 
 

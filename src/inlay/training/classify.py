@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.classification import ClassificationData, load_classification
 from .base import Base, empty_classifier, load_classifier
-from .batches import Batch, Tokens, pad, tokenize_split, training_batches
+from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
 from .predictions import write_predictions
 from .scores import ClassScores, evaluate
 from .settings import RunSettings
@@ -56,6 +56,9 @@ class Classify(Task):
     def batch_of(self, rows: Sequence[int]) -> Batch:
         tokens = self.tokens["train"]
         return pad(self.tokenizer, [tokens.rows[i] | {"labels": tokens.labels[i]} for i in rows])
+
+    def size(self, rows: Sequence[int]) -> int:
+        return len(rows) * padded_length(max(self.tokens["train"].lengths[i] for i in rows))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key != "labels"}

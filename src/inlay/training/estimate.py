@@ -1,7 +1,8 @@
 """What a run will take, said before its first step, from three forward and backward passes that change nothing.
 
-The longest rows tell the memory: what the process holds then, and the optimizer's two float32 numbers for each trained
-one. Rows of median length tell the time of a step, and the base's evaluation, which has been timed, that of the others.
+The largest batch of the first epoch tells the memory: what the process holds then, and the optimizer's two float32
+numbers for each trained one. One of average size tells the time of a step, and the base's evaluation, which has been
+timed, that of the others.
 """
 
 import statistics
@@ -37,15 +38,15 @@ def estimate(
     """Leaves the adapter, its gradients and the random state as they were."""
     size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
-    lengths = task.lengths("train")
-    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    middle = max(0, len(by_length) // 2 - size // 2)
-    median = by_length[middle : middle + size]
+    order: Any = task.batches(size, settings.seed).batch_sampler
+    batches = {tuple(rows): task.size(rows) for rows in order}
+    average = statistics.mean(batches.values())
+    typical = min(batches, key=lambda rows: abs(batches[rows] - average))
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        _pass(adapter, task, by_length[-size:], device)
+        _pass(adapter, task, max(batches, key=batches.__getitem__), device)
         memory = peak_memory_bytes(device)
-        seconds = statistics.mean(_pass(adapter, task, median, device) for _ in range(2))
+        seconds = statistics.mean(_pass(adapter, task, typical, device) for _ in range(2))
     trained = sum(p.numel() for p in adapter.parameters())
     passes = plan.steps * settings.batch_size / size
     evaluations = len(plan.evaluate_after) * evaluation_seconds

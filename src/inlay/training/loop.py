@@ -169,8 +169,9 @@ def _steps(batches: DataLoader[Any], order: Any, plan: Plan) -> Iterator[Batch]:
 def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
     """Micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
     rows = len(batch["input_ids"])
-    for start in range(0, rows, size or rows):
-        part = {key: value[start : start + (size or rows)] for key, value in batch.items()}
+    size = rows if size is None else 1 if "position_ids" in batch else size
+    for start in range(0, rows, size):
+        part = {key: value[start : start + size] for key, value in batch.items()}
         yield part, objective.weight(part) / objective.weight(batch)
 
 

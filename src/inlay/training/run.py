@@ -121,6 +121,8 @@ class _Run:
         self.adapter = prepare(model, run.settings.method, heads=self.heads)
         join(self.adapter)
         run.settings.method.initialize_from_data(self.adapter, self._first_batches())
+        for text in run.task.ready(model):
+            self.journal.record("note", text=text)
         self.estimate = estimate(self.adapter, run.plan, run.settings, run.task, self.evaluation_seconds)
         self.journal.record(
             "method",

@@ -60,17 +60,27 @@ class Task(ABC):
         """What was put right or left out in the data, for the run's log."""
         return []
 
+    def ready(self, model: Any) -> list[str]:
+        """Choose how batches are made for this model, which has its adapter; what there is to say of it."""
+        return []
+
     @abstractmethod
     def lengths(self, split: str) -> list[int]:
         """Tokens of each row."""
 
     @abstractmethod
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
-        """Of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each."""
+        """Of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each.
+
+        A batch with `position_ids` is packed; its rows are micro-batches."""
 
     @abstractmethod
     def batch_of(self, rows: Sequence[int]) -> Batch:
         """Of these training rows."""
+
+    @abstractmethod
+    def size(self, rows: Sequence[int]) -> int:
+        """Tokens of their batch, with padding."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from ...core import document_attention
 from ...core.delta import Args, Delta, Kwargs
+from ...core.document_attention import Documents
 from ...core.weights import Host
 from ...errors import TargetError
 
@@ -86,7 +88,12 @@ def has_relative_positions(module: Any) -> bool:
 
 
 def attend(
-    module: Any, query_BHQC: Tensor, key_BHTC: Tensor, value_BHTC: Tensor, mask: Tensor | None, **kwargs: Any
+    module: Any,
+    query_BHQC: Tensor,
+    key_BHTC: Tensor,
+    value_BHTC: Tensor,
+    mask: Documents | Tensor | None,
+    **kwargs: Any,
 ) -> Any:
     keys, values, config = [key_BHTC], [value_BHTC], module.config
     while isinstance(config, StandIn):
@@ -96,7 +103,7 @@ def attend(
             values.insert(0, value_HPC.expand(len(value_BHTC), -1, -1, -1))
         config = config.own
     kind = config._attn_implementation
-    if kind not in ("eager", "sdpa"):
+    if kind not in ("eager", "sdpa", document_attention.NAME):
         raise TargetError(
             f"a prefix needs eager or sdpa attention, not {kind}; load the base with attn_implementation='sdpa'"
         )
@@ -109,12 +116,14 @@ def attend(
     count = key.shape[2] - key_BHTC.shape[2]
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    if mask is None and kind == "sdpa" and causal and query_BHQC.shape[2] > 1:  # else sdpa would hide the prefix's end
+    if mask is None and kind != "eager" and causal and query_BHQC.shape[2] > 1:  # else sdpa would hide the prefix's end
         mask = query_BHQC.new_ones(1, 1, query_BHQC.shape[2], key_BHTC.shape[2], dtype=torch.bool).tril()
     bias = kwargs.get("position_bias")
     if bias is not None and bias.shape[-1] < key.shape[2]:  # without positions, as in cross-attention
         kwargs = kwargs | {"position_bias": _widened(bias, key.shape[2] - bias.shape[-1])}
-    return function(module, query_BHQC, key, value, None if mask is None else _widened(mask, count), **kwargs)
+    if mask is not None:
+        mask = mask.widened(count) if isinstance(mask, Documents) else _widened(mask, count)
+    return function(module, query_BHQC, key, value, mask, **kwargs)
 
 
 def _restore(host: Host) -> None:

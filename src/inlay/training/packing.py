@@ -1,0 +1,125 @@
+"""Several texts in one row of a batch, one after the other, instead of each in a row of its own with padding after it.
+
+A token attends to its own text alone, and its position is counted from its text's first token, so losses and gradients
+are those of the padded batch. No text is cut: `best_fit` fills rows as well as whole texts can.
+"""
+
+import inspect
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+from ..data.tokens import TokenRow
+from .batches import LENGTH_STEP, Batch, padded_length
+from .chunked_loss import IGNORED
+
+_PACKED_STEP = 4 * LENGTH_STEP  # or more: a row of many texts has far more lengths to choose from
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """The texts in rows of at most `capacity` tokens, by their numbers: best-fit decreasing.
+
+    The longest first, each goes where it leaves the least room. A text longer than `capacity` has a row of its own.
+    """
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # how many tokens a row has left, and its number; in order
+    for text in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        found = bisect_left(rooms, (lengths[text], 0))
+        if found == len(rooms):
+            room, row = capacity, len(rows)
+            rows.append([])
+        else:
+            room, row = rooms.pop(found)
+        rows[row].append(text)
+        insort(rooms, (room - lengths[text], row))
+    return rows
+
+
+def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Batch:
+    """A batch of rows of at most `capacity` tokens, or of one row; for `causal_loss` alone.
+
+    `position_ids` tell it where texts begin. A model that is given them together with a cache or an attention mask
+    takes a row for one text.
+    """
+    lengths = [len(text["input_ids"]) for text in texts]
+    rows = best_fit(lengths, sum(lengths) if capacity is None else capacity)
+    longest = max(sum(lengths[i] for i in row) for row in rows)
+    step = max(_PACKED_STEP, 2 ** (longest.bit_length() - 5))  # sixteen lengths up to the double
+    return _batch(texts, rows, -(-longest // step) * step)
+
+
+def padded(texts: Sequence[TokenRow]) -> Batch:
+    """A batch of one row for each text, in their order, with padding after it."""
+    longest = max(len(text["input_ids"]) for text in texts)
+    batch = _batch(texts, [[i] for i in range(len(texts))], padded_length(longest))
+    del batch["position_ids"]
+    return batch
+
+
+@torch.no_grad()
+def can_pack(model: Any) -> bool:
+    """Whether a text has the same logits in a packed row as alone; tried out, with the adapters that are active.
+
+    Not so for a soft prompt, which only comes before a row, for models that carry a state from token to token, and for
+    those that count positions in ways of their own.
+    """
+    if model.config.is_encoder_decoder or "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    weight = model.get_input_embeddings().weight
+    random = torch.Generator().manual_seed(0)
+    first, other, text = (torch.randint(len(weight), (n,), generator=random).to(weight.device) for n in (5, 5, 7))
+    rows = torch.stack([torch.cat([first, text]), torch.cat([other, text])])
+    positions = torch.cat([torch.arange(5), torch.arange(7)]).to(weight.device).expand(2, -1)
+    training = [m for m in model.modules() if m.training]
+    model.eval()
+    try:
+        after_first, after_other = model(input_ids=rows, position_ids=positions, use_cache=False).logits[:, 5:].float()
+        alone = model(input_ids=text[None], use_cache=False).logits[0].float()
+    finally:
+        for module in training:
+            module.training = True
+    size, exact = alone.abs().max(), weight.dtype == torch.float32
+    isolated = (after_first - after_other).abs().max() <= (1e-5 if exact else 1e-2) * size
+    return bool(isolated and (after_first - alone).abs().max() <= (1e-4 if exact else 5e-2) * size)
+
+
+class Shuffled(Sampler[list[int]]):
+    """Batches of row numbers in random order: packed rows need no texts of like length."""
+
+    def __init__(self, count: int, batch_size: int, seed: int):
+        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+        yield from (part.tolist() for part in torch.randperm(self.count, generator=generator).split(self.batch_size))
+
+
+def _batch(texts: Sequence[TokenRow], rows: Sequence[Sequence[int]], width: int) -> Batch:
+    lengths, shape = [len(text["input_ids"]) for text in texts], (len(rows), width)
+    batch = {
+        "input_ids": torch.full(shape, texts[0]["input_ids"][0]),  # in padding any token will do
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+        "position_ids": torch.zeros(shape, dtype=torch.long),
+        "labels": torch.full(shape, IGNORED),
+    }
+    for row, members in enumerate(rows):
+        end = 0
+        for i in members:
+            start, end = end, end + lengths[i]
+            ids, trained = torch.tensor(texts[i]["input_ids"]), torch.tensor(texts[i]["trained"])
+            trained[0] = False  # nothing predicts it, least of all the text before
+            batch["input_ids"][row, start:end] = ids
+            batch["position_ids"][row, start:end] = torch.arange(lengths[i])
+            batch["labels"][row, start:end] = ids.masked_fill(~trained, IGNORED)
+        batch["attention_mask"][row, :end] = 1
+        batch["position_ids"][row, end:] = torch.arange(width - end) % max(lengths)  # no further than a text has them
+    return batch
