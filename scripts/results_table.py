@@ -1,5 +1,5 @@
 """A Markdown table of finished runs whose folders are called DATA-NAME-SEED: a line for each data set and name, with
-mean and deviation over the seeds.
+mean and deviation over the seeds: of the accuracy in per cent, or of BLEU.
 
 python scripts/results_table.py runs/sst2-*
 """
@@ -26,9 +26,11 @@ def main(folders: list[str]) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for (data, name), runs in groups.items():
         first = runs[0]
+        score, scale = ("accuracy", 100) if first["task"] == "classify" else ("bleu", 1)
         cells = [data, name, ", ".join(str(run["seed"]) for run in runs)]
-        cells.append(_spread([run["metrics"]["tuned"]["accuracy"] for run in runs]))
-        cells.append(_spread([run["metrics"]["test"]["accuracy"] for run in runs]) if first["metrics"]["test"] else "–")
+        for scores in ("tuned", "test"):
+            there = first["metrics"][scores] is not None
+            cells.append(_spread([scale * run["metrics"][scores][score] for run in runs]) if there else "–")
         cells += [count_text(first["trainable_parameters"]), bytes_text(first["adapter_bytes"])]
         cells.append(f"{statistics.mean(run['steps'] for run in runs):.0f}")
         cells.append(seconds_text(statistics.median(run["train_seconds"] for run in runs)))
@@ -37,11 +39,10 @@ def main(folders: list[str]) -> None:
 
 
 def _spread(values: list[float]) -> str:
-    """In per cent."""
-    each = ", ".join(f"{100 * value:.1f}" for value in values)
+    each = ", ".join(f"{value:.1f}" for value in values)
     if len(values) == 1:
         return each
-    return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f} ({each})"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({each})"
 
 
 if __name__ == "__main__":

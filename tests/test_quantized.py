@@ -391,6 +391,34 @@ def test_a_model_that_transformers_has_quantized_keeps_its_gradients_too(shape: 
     same(found[1], found[0], 0.1)  # the evaluation before has rounded the blocks' magnitudes to 16 bits
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT's own, about transformers' deprecations
+@pytest.mark.parametrize(
+    "layers", ["Linear4bit", "Linear"]
+)  # PEFT has some of its own for bases that say what they are
+@two_shapes
+def test_a_trained_qlora_adapter_gives_the_same_logits_in_peft_on_the_same_4_bits(
+    shape: Shape, layers: str, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    model, theirs = quantized(shape), quantized(shape)
+    theirs.is_loaded_in_4bit = layers == "Linear4bit"
+    before = logits(model, shape)
+    adapter = inlay.attach(model.train(), inlay.LoRA(rank=4))
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-2)
+    for _ in range(5):
+        optimizer.zero_grad()
+        logits(model, shape).square().mean().backward()
+        optimizer.step()
+    adapter.save(tmp_path)
+    theirs = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
+    kinds = {type(m).__name__ for m in theirs.modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
+    assert kinds == {layers}
+    with torch.no_grad():
+        ours = logits(model.eval(), shape)
+        close(logits(theirs, shape), ours, 1e-5)
+    assert (ours - before).abs().max() > 0.1
+
+
 @pytest.mark.parametrize("name", ["lora", "dora"])  # dora reads the weight on every forward pass of a graph
 def test_compiles_in_one_graph(name: str) -> None:
     torch.compiler.reset()

@@ -28,6 +28,7 @@ def test_small_data_gets_more_epochs_up_to_ten() -> None:
     assert make_plan(320, settings()).epochs == 5
     assert make_plan(32, settings()).epochs == 10
     assert make_plan(32, settings(epochs=2)).steps == 4
+    assert make_plan(1600, settings(method=inlay.PrefixTuning())).epochs == inlay.PrefixTuning.epochs > 3
     assert make_plan(100, settings(epochs=0.5)).steps == 4
     assert max(make_plan(100, settings(epochs=0.5)).evaluate_after) == 4
 

@@ -65,6 +65,7 @@ def facts(method: type[Method]) -> dict[str, Any]:
         "can_merge": count.can_merge,
         "virtual_tokens": method().virtual_tokens,
         "learning_rate": method.learning_rate,
+        "epochs": method.epochs,
         "paper": method.paper,
         "peft_type": method.peft_type if method.peft_reads else None,
         "settings": {setting.name: setting.default for setting in settings(method)},
@@ -103,6 +104,7 @@ def found_out(method: type[Method]) -> dict[str, str]:
         **({"virtual tokens": f"{tokens} before every text"} if tokens else {}),
         "merging": "yes, into the base's weights" if count.can_merge else "no",
         "learning rate": f"{method.learning_rate:g} at the peak, if --learning-rate does not say otherwise",
+        "epochs": f"{method.epochs:g}, or more for fewer than 100 steps, if --epochs does not say otherwise",
         "saved": saved,
         "paper": method.paper,
     }

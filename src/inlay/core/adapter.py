@@ -117,7 +117,7 @@ class Adapter:
         routing = self._attached_to().routing
         if routing.merged is not None:
             raise AdapterStateError(f"adapter {routing.merged!r} is merged already; unmerge it first")
-        self._check_mergeable()
+        self.check_mergeable()
         for host_name, host, delta in self.hosts():
             assert isinstance(delta, WeightDelta)
             own = weights.read(host, delta.folds)
@@ -157,13 +157,8 @@ class Adapter:
             del self.model._inlay
         _forget_compiled_graphs()
 
-    def _attached_to(self) -> _State:
-        state = _state(self.model)
-        if state.adapters.get(self.name) is not self:
-            raise AdapterStateError(f"adapter {self.name!r} is not attached")
-        return state
-
-    def _check_mergeable(self) -> None:
+    def check_mergeable(self) -> None:
+        """Raises AdapterStateError if `merge` could not do it; on a model without values too."""
         if not self.removable:
             raise AdapterStateError(f"{self.method.name} trained the base model itself: there is nothing to merge")
         owners: dict[int, list[str]] = {}
@@ -172,13 +167,22 @@ class Adapter:
                 owners.setdefault(id(p), []).append(name)
         for host_name, host, delta in self.hosts():
             if not isinstance(delta, WeightDelta):
-                raise AdapterStateError(f"{self.method.name} changes activations, not weights, so it cannot be merged")
+                raise AdapterStateError(
+                    f"{self.method.name} changes activations, not weights, so it cannot be merged; "
+                    "use the adapter beside its base"
+                )
             weights.check_writable(host_name, host, delta.folds)
             for name in delta.folds:
                 if len(shared := owners[id(host._parameters[name])]) > 1:
                     raise AdapterStateError(
                         f"{' and '.join(shared)} share one {name}, so merging would change them all; untie them first"
                     )
+
+    def _attached_to(self) -> _State:
+        state = _state(self.model)
+        if state.adapters.get(self.name) is not self:
+            raise AdapterStateError(f"adapter {self.name!r} is not attached")
+        return state
 
 
 def attach(model: nn.Module, method: Method, name: str = "default", *, heads: Sequence[str] | None = None) -> Adapter:

@@ -4,7 +4,8 @@ An attention implementation for transformers, under the name NAME. Its mask says
 of all T² pairs may see each other, and travels to the layers as any mask does, so that gradient checkpointing finds it
 again. A text begins where a token does not see the one before it: where positions start anew in a packed row, and where
 padding begins or ends. What is no set of causal texts (generation with a cache, attention in both directions) is left
-to sdpa, with the mask that it would have had.
+to sdpa, with the mask that it would have had; and so is what needs no gradients, whose every rounding is then that of a
+model which was only loaded.
 
 Shape suffixes: B batch, H heads, T tokens, K keys, C channels of a head, N texts, Q tokens of
 one, P earlier keys.
@@ -75,7 +76,7 @@ def find_documents(
     row_B1, token_T = torch.arange(batch_size, device=device)[:, None], torch.arange(q_length, device=device)
     own: dict[str, Any] = {"mask_function": mask_function, "attention_mask": attention_mask, "device": device}
     by_sdpa = partial(sdpa_mask, batch_size=batch_size, q_length=q_length, kv_length=kv_length, **own, **kwargs)
-    whole = q_length == kv_length > 1  # nothing is in a cache
+    whole = q_length == kv_length > 1 and torch.is_grad_enabled()  # nothing is in a cache
     known = not kwargs.get("use_vmap") and not torch.compiler.is_compiling()
     if not (whole and known and _is_one_run(attention_mask, kv_length)) or (
         mask_function(row_B1, head, token_T[:-1], token_T[1:]).any()  # sees what comes after it

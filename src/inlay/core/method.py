@@ -29,6 +29,7 @@ class Method(ABC):
     paper: ClassVar[str]
     summary: ClassVar[str]  # one line: what is trained
     learning_rate: ClassVar[float]  # peak, for AdamW at an effective batch of 16
+    epochs: ClassVar[float] = 3  # more where that is too few to learn in
     example: ClassVar[dict[str, Any]] = {}  # settings to show it with on a Llama, if those by default do not fit one
     peft_type: ClassVar[str]  # in adapter_config.json; Hugging Face PEFT's where it has the method, else INLAY_...
     peft_reads: ClassVar[bool] = False  # whether Hugging Face PEFT can load what is saved

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import set_seed
@@ -37,6 +37,55 @@ class Opened:
         return self.adapter.model
 
 
+@dataclass(frozen=True)
+class Found:
+    """An adapter that fits its base, as far as their files tell; no weights are loaded yet."""
+
+    folder: Path
+    base: Base
+    tokenizer: Any
+    config: Any  # of the model that was trained
+    provenance: dict[str, Any]
+    planned: Adapter  # on a model without values
+
+    @property
+    def classifies(self) -> bool:
+        return self.provenance["task"] == "classify"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the base in training."""
+        return getattr(torch, self.provenance["dtype"])
+
+    @property
+    def packed(self) -> bool:
+        """Whether the base was quantized in training."""
+        return self.provenance.get("quantize") == "nf4"
+
+    def as_trained(self, device: torch.device) -> Opened:
+        """Raises CheckpointError if the weights are not those of the base that the adapter was trained on."""
+        loaded, heads = self._load(device, self.dtype)
+        if self.packed:
+            quantize(loaded, self.dtype, heads=heads)
+        return self._attached(loaded)
+
+    def as_stored(self, device: torch.device) -> Opened:
+        """On the base as its files have it, in their dtype and not quantized; raises CheckpointError likewise."""
+        return self._attached(self._load(device, "auto")[0])
+
+    def _load(self, device: torch.device, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, tuple[str, ...] | None]:
+        set_seed(self.provenance["seed"])
+        heads = None
+        if self.classifies:
+            loaded, heads = load_classifier(self.base, self.config, dtype)
+        else:
+            loaded = load_language_model(self.base, dtype)
+        return loaded.to(device), heads  # pyright: ignore[reportArgumentType]
+
+    def _attached(self, loaded: nn.Module) -> Opened:
+        return Opened(peft.load(loaded, self.folder), self.base, self.tokenizer, self.provenance)
+
+
 def task_of(folder: Path) -> str | None:
     """`classify` or `causal`; None for an adapter that another program has made."""
     return peft.read_provenance(peft.adapter_folder(folder)).get("task")
@@ -49,6 +98,11 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
     `model` names the base if it is not where it was when the adapter was trained.
     """
     where = pick_device(device)
+    return find_adapter(folder, model).as_trained(where)
+
+
+def find_adapter(folder: Path, model: str | None = None) -> Found:
+    """Raises CheckpointError if the files are damaged or do not belong together; loads no weights."""
     folder = peft.adapter_folder(folder)
     provenance = peft.read_provenance(folder)
     if (task := provenance.get("task")) not in ("classify", "causal"):
@@ -62,24 +116,13 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
     classifies = task == "classify"
     config = base.classifier_config(tuple(provenance["labels"]), tokenizer.pad_token_id) if classifies else base.config
 
-    dtype, packed = getattr(torch, provenance["dtype"]), provenance.get("quantize") == "nf4"
     empty = empty_classifier(config) if classifies else empty_language_model(config)
     try:
-        peft.match(empty, config_of_adapter, tensors)
+        planned, _ = peft.match(empty, config_of_adapter, tensors)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     found = fingerprint_of_files(Path(base.path), Sites(empty, ()))
     trained_on = provenance["base_fingerprint"]
     if found is not None and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, trained_on, found))
-
-    set_seed(provenance["seed"])
-    heads = None
-    if classifies:
-        loaded, heads = load_classifier(base, config, dtype)
-    else:
-        loaded = load_language_model(base, dtype)
-    loaded.to(where)  # pyright: ignore[reportArgumentType]
-    if packed:
-        quantize(loaded, dtype, heads=heads)
-    return Opened(peft.load(loaded, folder), base, tokenizer, provenance)
+    return Found(folder, base, tokenizer, config, provenance, planned)

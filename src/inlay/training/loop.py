@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from ..core.adapter import Adapter
+from ..core.method import Method
 from ..errors import TrainingFailed
 from .batches import Batch
 from .settings import RunSettings
@@ -147,12 +148,17 @@ def fit(
 def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
     """The number of steps, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
-    epochs = settings.epochs or min(10, max(3, math.ceil(100 / per_epoch)))
+    epochs = settings.epochs or default_epochs(settings.method, per_epoch)
     steps = max(1, round(epochs * per_epoch))
     every = per_epoch / settings.evaluations_per_epoch
     after = {max(1, round(i * every)) for i in range(1, int(steps / every) + 1)} | {steps}
     learning_rate = settings.learning_rate or settings.method.learning_rate
     return Plan(epochs, steps, per_epoch, learning_rate, frozenset(after))
+
+
+def default_epochs(method: Method, steps_per_epoch: int) -> float:
+    """The method's own, or as many as have 100 steps if that is more; at most 10."""
+    return min(10, max(method.epochs, math.ceil(100 / steps_per_epoch)))
 
 
 def _steps(batches: DataLoader[Any], order: Any, plan: Plan) -> Iterator[Batch]:

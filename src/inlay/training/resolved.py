@@ -17,7 +17,10 @@ def resolved_yaml(run: Prepared) -> str:
     data = dataclasses.asdict(asked.pop("data")) | {"format": data_read.format} | data_read.columns
     decided = {
         "out": (str(run.folder), "from the data and the method"),
-        "epochs": (plan.epochs, "3, or more for fewer than 100 steps"),
+        "epochs": (
+            plan.epochs,
+            f"{settings.method.epochs:g} for {settings.method.name}, or more for fewer than 100 steps",
+        ),
         "learning_rate": (plan.learning_rate, f"the default of {settings.method.name}"),
         "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),

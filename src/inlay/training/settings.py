@@ -17,13 +17,13 @@ MethodT = TypeVar("MethodT", bound=Method)
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Generic[MethodT]):
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The pretrained model: a folder, a Hugging Face model id, or builtin:minilm."""
+    """The pretrained model: a folder, a Hugging Face model id, builtin:minilm, or builtin:tiny-lm."""
     data: DataSettings
     method: MethodT
     out: str | None = None
     """Folder for the run; must be new or empty. Default: runs/DATA-METHOD, with a number if that exists."""
     epochs: float | None = None
-    """Passes over the training data. Default: 3, or more (at most 10) for fewer than 100 steps."""
+    """Passes over the training data. Default: the method's, 3 for most; more, at most 10, for fewer than 100 steps."""
     learning_rate: float | None = None
     """Peak learning rate of AdamW. Default: the method's own."""
     batch_size: int = 16

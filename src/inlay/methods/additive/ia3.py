@@ -49,7 +49,7 @@ class IA3(Method):
 
     name, family, paper = "ia3", "additive", "https://arxiv.org/abs/2205.05638"
     summary = "vectors that scale keys, values and the inner activations of each feed-forward"
-    learning_rate = 1e-2
+    learning_rate = 3e-2
     peft_type = "IA3"
     peft_reads = True
     peft_fields = frozenset({"feedforward_modules", "fan_in_fan_out", "init_ia3_weights"})

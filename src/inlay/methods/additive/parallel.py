@@ -41,7 +41,7 @@ class Parallel(Method):
 
     name, family, paper = "parallel", "additive", "https://arxiv.org/abs/2110.04366"
     summary = "a two-layer bottleneck beside the feed-forward of each block"
-    learning_rate = 1e-3
+    learning_rate = 3e-4
     peft_type = "INLAY_PARALLEL"
 
     reduction_factor: float = 2.0

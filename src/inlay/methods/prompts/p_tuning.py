@@ -44,7 +44,7 @@ class PTuning(VirtualTokens):
 
     name, paper = "p-tuning", "https://arxiv.org/abs/2103.10385"
     summary = "a small network whose results are embeddings that come before every input"
-    learning_rate = 1e-2
+    learning_rate = 3e-2
     peft_type = "P_TUNING"
     peft_fields = VirtualTokens.peft_fields | {
         *("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout")

@@ -51,7 +51,8 @@ class PrefixTuning(VirtualTokens):
 
     name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
     summary = "a few keys and values that come before the text's in every layer"
-    learning_rate = 3e-2
+    learning_rate = 2e-2
+    epochs = 10
     peft_type = "PREFIX_TUNING"
     peft_fields = VirtualTokens.peft_fields | {
         *("encoder_hidden_size", "prefix_projection", "init_weights", "everywhere")

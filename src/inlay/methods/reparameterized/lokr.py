@@ -42,7 +42,7 @@ class LoKr(Lycoris):
 
     name, family, paper = "lokr", "reparameterized", "https://arxiv.org/abs/2309.14859"
     summary = "two small matrices beside each weight, whose Kronecker product is added to it"
-    learning_rate = 5e-3
+    learning_rate = 3e-3
     peft_type = "LOKR"
     # rank_dropout_scale: whether the rows that rank dropout leaves are scaled up, in training. Here they always are.
     peft_fields = Lycoris.peft_fields | {"decompose_both", "decompose_factor", "rank_dropout_scale"}

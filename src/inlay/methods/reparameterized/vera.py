@@ -38,7 +38,7 @@ class VeRA(OnLinear):
 
     name, family, paper = "vera", "reparameterized", "https://arxiv.org/abs/2310.11454"
     summary = "two vectors per layer, which scale a random low-rank change that all layers share"
-    learning_rate = 1e-2
+    learning_rate = 3e-2
     peft_type = "VERA"
     peft_reads = True
     peft_fields = frozenset(

@@ -35,7 +35,7 @@ class LastLayers(Method):
 
     name, family, paper = "last-layers", "selective", "https://arxiv.org/abs/1911.03090"
     summary = "the last blocks whole, with what comes after them"
-    learning_rate = 3e-4
+    learning_rate = 1e-3
     peft_type = "INLAY_LAST_LAYERS"
 
     layers: int = 2

@@ -40,7 +40,7 @@ class NormTuning(Method):
 
     name, family, paper = "norm", "selective", "https://arxiv.org/abs/2312.11420"
     summary = "the weight and bias of every normalization"
-    learning_rate = 3e-3
+    learning_rate = 1e-2
     peft_type = "LN_TUNING"
     peft_reads = True
     peft_names = {"weight": "ln_tuning_layers.weight", "bias": "ln_tuning_layers.bias"}

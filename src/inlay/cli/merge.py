@@ -1,0 +1,92 @@
+"""inlay merge RUN_OR_ADAPTER OUT: a plain checkpoint with the adapter folded in, loaded again and compared."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from ..report.units import bytes_text, count_text, percent_text, seconds_text
+from .parse import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Fold a trained adapter into its base and write that as a plain checkpoint, which transformers loads by itself.
+
+    The checkpoint has the dtype of the base's files. It is loaded again and must give the logits of base + adapter.
+    Soft prompts and bottleneck adapters are no change of weights and cannot be merged.
+    """
+
+    adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
+    """A run's folder, or an adapter's."""
+    out: Annotated[Positional[str], arg(metavar="OUT")]
+    """Folder for the checkpoint; must be new or empty."""
+    into: Literal["base", "dequantized"] = "base"
+    """Of an adapter that was trained on a base in 4 bits: merge it into the base as it was before, or into the weights
+    that the 4 bits stand for, with which it was trained."""
+    model: str | None = None
+    """The base model, if it is no longer where it was."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    json: bool = False
+    """Print one JSON object per step instead of text."""
+
+
+def main(arguments: list[str]) -> int:
+    command = parse(Merge, arguments, "merge")
+    from ..inference.merge import merge
+
+    say = _json_line if command.json else _line
+    merge(Path(command.adapter), Path(command.out), command.model, command.device, command.into, say)
+    return 0
+
+
+def _json_line(event: dict[str, Any]) -> None:
+    print(json.dumps(event, ensure_ascii=False), flush=True)
+
+
+def _line(event: dict[str, Any]) -> None:
+    print(_sentence(event), flush=True)
+
+
+def _sentence(event: dict[str, Any]) -> str:
+    match event["event"]:
+        case "model":
+            return (
+                f"model   {event['model']}: {event['class']}, {count_text(event['total_parameters'])} parameters in "
+                f"{event['dtype']}, as its files have them, on {event['device']}"
+            )
+        case "merged":
+            return f"merge   {event['method']} into {event['hosts']} layers"
+        case "checked":
+            of = "of the run" if event["of"] == "run" else "of random tokens"
+            return (
+                f"check   loaded again: on {event['texts']} texts {of} the logits differ from those of base + adapter "
+                f"by at most {event['largest_difference']:.2g} (the largest is {event['largest_logit']:.3g}), by "
+                f"{event['rms_difference']:.2g} in root mean square; the adapter changes them by "
+                f"{event['rms_change']:.2g}"
+            )
+        case "changed":
+            return f"change  {_change(event)}"
+        case "finished":
+            kind = "SequenceClassification" if event["class"].endswith("SequenceClassification") else "CausalLM"
+            return (
+                f"done    {bytes_text(event['bytes'])} in {event['dtype']} in {seconds_text(event['seconds'])}; use it "
+                f'with transformers.AutoModelFor{kind}.from_pretrained("{event["folder"]}")'
+            )
+    raise ValueError(f"no sentence for the event {event['event']!r}")
+
+
+def _change(event: dict[str, Any]) -> str:
+    trained = f"a base in {event['trained_dtype']}"
+    into = "one in the dtype of its files"
+    if event["trained_quantize"] != "none":
+        trained = f"a base in {event['trained_quantize']}"
+        into = "the base as it was before" if event["into"] == "base" else "the weights that its 4 bits stand for"
+    return (
+        f"trained on {trained}, merged into {into}: of {event['outputs']} outputs {percent_text(event['agreement'])} "
+        f"have the same most probable token or label, and the distributions differ by {event['divergence']:.2g} nats "
+        "(KL) on average"
+    )

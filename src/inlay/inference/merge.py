@@ -1,0 +1,255 @@
+"""A trained adapter folded into its base: a checkpoint that needs neither Inlay nor the base, checked before it counts.
+
+The fold happens in float32 and is rounded once, to the dtype in which the base's files have the weight. A base that was
+quantized in training is merged in the precision it was quantized from, so the result is not what was trained; how far
+it is from that is measured.
+"""
+
+import gc
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core import weights
+from ..core.adapter import Adapter, using
+from ..errors import SettingsError, VerificationFailed
+from ..training.base import find_base, load_classifier, load_language_model, pick_device, quiet
+from .opened import Found, Opened, find_adapter
+
+Into = Literal["base", "dequantized"]
+Event = dict[str, Any]
+
+_TEXTS, _TOKENS = 8, 64  # what logits are compared on: of a vocabulary of 150,000 they take 300 MB
+_LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest logit
+
+
+@dataclass(frozen=True)
+class _Logits:
+    """Of one model, (outputs, classes) in float32 on the CPU: an output is a text's label or a token's successor."""
+
+    adapted: Tensor
+    base: Tensor
+
+
+def merge(
+    folder: Path,
+    out: Path,
+    model: str | None = None,
+    device: str = "auto",
+    into: Into = "base",
+    watcher: Callable[[Event], None] = lambda _: None,
+) -> Event:
+    """Write the merged model and its tokenizer into `out`; returns the last event, which has what the others have.
+
+    Raises InvalidRequest before any weights are loaded: for an adapter that cannot be merged, one that does not fit its
+    base, or an `out` that is not empty. Raises VerificationFailed if what was written, loaded again, does not compute
+    what the adapter does. Whatever is raised, `out` is as it was.
+    """
+    began = time.perf_counter()
+    where = pick_device(device)
+    _check_free(out)
+    found = find_adapter(folder, model)
+    found.planned.check_mergeable()
+    _check_into(found, into)
+    texts, of = _texts(found)
+    rows = _rows(found, texts)
+
+    with _written_whole(out) as unfinished:
+        facts, expected = _write(found, unfinished, where, into, rows, watcher)
+        _free()
+        merged = _logits(_loaded(unfinished, found.classifies).to(where), rows)
+        _free()
+        facts |= _told(watcher, "checked", texts=len(texts), of=of, **_check(expected, merged, facts["dtype"]))
+        if found.packed or facts["dtype"] != found.provenance["dtype"]:
+            trained = _logits(found.as_trained(where).model, rows)
+            _free()
+            facts |= _told(watcher, "changed", **_change(found, into, trained, merged))
+        size = sum(path.stat().st_size for path in unfinished.rglob("*") if path.is_file())
+    seconds = round(time.perf_counter() - began, 3)
+    last = {"event": "finished", **facts, "folder": str(out), "bytes": size, "seconds": seconds}
+    watcher(last)
+    return last
+
+
+def _check_free(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SettingsError(f"OUT {out} exists and is not empty; name another folder, so that nothing is lost")
+
+
+def _check_into(found: Found, into: Into) -> None:
+    if into == "dequantized" and not found.packed:
+        raise SettingsError(
+            f"--into is dequantized, but {found.folder} was trained on a base that was not quantized; leave it out"
+        )
+    if into == "base" and found.packed and _made_up_for_quantization(found.folder):
+        raise SettingsError(
+            f"{found.folder} started as LoftQ's correction of what 4 bits had done to the weights, which the base as "
+            "it was before does not need; merge with --into dequantized"
+        )
+
+
+def _made_up_for_quantization(folder: Path) -> bool:
+    """Whether the settings of the run that the adapter lies in say so; the adapter is plain LoRA and does not."""
+    asked = folder.parent / "run.yaml"
+    settings = yaml.safe_load(asked.read_text(encoding="utf-8")) if asked.is_file() else {}
+    return settings.get("method", {}).get("initialization") == "loftq"
+
+
+def _write(
+    found: Found, folder: Path, device: torch.device, into: Into, rows: list[Any], watcher: Callable[[Event], None]
+) -> tuple[Event, _Logits]:
+    """The checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is gone."""
+    opened = found.as_stored(device)
+    network: Any = opened.model
+    dtype = str(network.dtype).removeprefix("torch.")
+    facts = _told(
+        watcher,
+        "model",
+        model=found.base.name,
+        **{"class": type(network).__name__},
+        total_parameters=sum(p.numel() for p in network.parameters())
+        - sum(p.numel() for p in opened.adapter.parameters()),
+        dtype=dtype,
+        device=str(device),
+    )
+    if into == "dequantized":
+        _dequantize(found, opened, device)
+    with using(network):
+        base = _logits(network, rows)
+    expected = _Logits(_logits(network, rows), base)
+    facts |= _told(watcher, "merged", method=opened.adapter.method.name, hosts=len(opened.adapter.deltas))
+    _fold(opened.adapter)
+    if not found.classifies:
+        network.generation_config.eos_token_id = list(found.provenance["stop"])  # where the adapter learned to stop
+    with quiet():
+        network.save_pretrained(folder)
+        found.tokenizer.save_pretrained(folder)
+    return facts, expected
+
+
+@torch.no_grad()
+def _dequantize(found: Found, opened: Opened, device: torch.device) -> None:
+    """Give the plain base the weights that the quantized one computes with."""
+    packed = found.as_trained(device).model
+    for name, host in packed.named_modules():
+        if weights.is_linear(host) and weights.is_packed(host):
+            weights.write(opened.model.get_submodule(name), weights.read(host))
+    del packed
+    _free()
+
+
+@torch.no_grad()
+def _fold(adapter: Adapter) -> None:
+    """Leave the plain model with the adapter in its weights: taking a merged adapter out would restore them."""
+    adapter.merge()
+    own = [host._parameters[name] for _, host, delta in adapter.hosts() for name in getattr(delta, "folds", ())]
+    folded = [(p, p.detach().clone()) for p in own if p is not None]
+    adapter.detach()
+    for p, value in folded:
+        p.copy_(value)
+
+
+def _loaded(folder: Path, classifies: bool) -> nn.Module:
+    written = find_base(str(folder))
+    return load_classifier(written, written.config, "auto")[0] if classifies else load_language_model(written, "auto")
+
+
+def _texts(found: Found) -> tuple[list[tuple[str, str | None]], str]:
+    """Texts that the run has written beside the adapter; random tokens if there are none."""
+    path = found.folder.parent / "predictions.jsonl"
+    if found.folder.name == "adapter" and path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            entries = [json.loads(line) for line, _ in zip(lines, range(_TEXTS), strict=False)]
+        texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in entries]
+        if texts and all(text.strip() for text, _ in texts):
+            return texts, "run"
+    special = set(found.tokenizer.all_special_ids)
+    plain = torch.tensor([i for i in range(len(found.tokenizer)) if i not in special])
+    drawn = torch.randint(len(plain), (_TEXTS, _TOKENS // 2), generator=torch.Generator().manual_seed(0))
+    return [(found.tokenizer.decode(plain[row].tolist()), None) for row in drawn], "random"
+
+
+def _rows(found: Found, texts: list[tuple[str, str | None]]) -> list[dict[str, Tensor]]:
+    length = min(_TOKENS, found.provenance["max_length"])
+    encoded = [found.tokenizer(*text, truncation=True, max_length=length, return_tensors="pt") for text in texts]
+    keys = None if found.classifies else ("input_ids", "attention_mask")
+    return [{key: value for key, value in row.items() if keys is None or key in keys} for row in encoded]
+
+
+@torch.inference_mode()
+def _logits(model: Any, rows: list[dict[str, Tensor]]) -> Tensor:
+    """One row after the other, so that no padding comes in."""
+    model.eval()
+    found = [model(**{key: value.to(model.device) for key, value in row.items()}).logits for row in rows]
+    return torch.cat([logits.float().cpu().flatten(end_dim=-2) for logits in found])
+
+
+def _check(expected: _Logits, merged: Tensor, dtype: str) -> dict[str, float]:
+    """Raises VerificationFailed unless the merged model does what base and adapter do."""
+    difference = float((merged - expected.adapted).abs().max())
+    largest = float(expected.adapted.abs().max())
+    rms = float((merged - expected.adapted).square().mean().sqrt())
+    of_adapter = float((expected.base - expected.adapted).square().mean().sqrt())
+    if not difference <= _LARGEST_DIFFERENCE[getattr(torch, dtype)] * max(largest, 1) or rms > of_adapter:
+        raise VerificationFailed(
+            f"the merged model, loaded again, should have the logits of base + adapter, but they differ by up to "
+            f"{difference:.2g} (the largest is {largest:.2g}), by {rms:.2g} in root mean square, where the adapter "
+            f"changes the base's by {of_adapter:.2g}; nothing is kept. Use the adapter without merging it"
+        )
+    return {
+        "largest_difference": difference,
+        "largest_logit": largest,
+        "rms_difference": rms,
+        "rms_change": of_adapter,
+    }
+
+
+def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[str, Any]:
+    """How far the merged model is from the one that was trained."""
+    of_trained, of_merged = trained.log_softmax(-1), merged.log_softmax(-1)
+    return {
+        "trained_dtype": found.provenance["dtype"],
+        "trained_quantize": found.provenance.get("quantize", "none"),
+        "into": into,
+        "outputs": len(trained),
+        "divergence": max(0.0, float(F.kl_div(of_merged, of_trained, reduction="batchmean", log_target=True))),
+        "agreement": float((trained.argmax(-1) == merged.argmax(-1)).float().mean()),
+    }
+
+
+def _told(watcher: Callable[[Event], None], event: str, **facts: Any) -> Event:
+    watcher({"event": event, **facts})
+    return facts
+
+
+def _free() -> None:
+    """Models with adapters hold themselves in a circle, and two at once may not fit."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _written_whole(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, which takes its place when the block is done, and is gone if it fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.unfinished")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if out.exists():
+            out.rmdir()  # it is empty, and in Windows no folder takes the place of another
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
