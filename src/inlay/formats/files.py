@@ -1,10 +1,14 @@
-"""Files that are written whole or not at all: first under another name beside it, then renamed."""
+"""Files and folders that are written whole or not at all: first under another name beside it, then renamed."""
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from ..errors import SettingsError
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -24,3 +28,24 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def folder_written_whole(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, which takes its place when the block is done, and is gone if it fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.unfinished")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if out.exists():
+            out.rmdir()  # it is empty, and in Windows no folder takes the place of another
+        os.replace(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def check_free(folder: Path, asked: str) -> None:
+    """Raises SettingsError unless the folder, which the user gave as `asked`, is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{asked} {folder} exists and is not empty; name another folder, so that nothing is lost")

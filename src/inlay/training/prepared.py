@@ -10,6 +10,7 @@ import torch
 from ..core.adapter import prepare
 from ..data.formats import open_data
 from ..errors import SettingsError
+from ..formats.files import check_free
 from .base import computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP
 from .causal import Causal
@@ -73,8 +74,7 @@ def task_of(settings: RunSettings[Any]) -> type[Task]:
 def _free_folder(settings: RunSettings[Any]) -> Path:
     if settings.out is not None:
         folder = Path(settings.out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SettingsError(f"--out {folder} exists and is not empty; name another folder, so that nothing is lost")
+        check_free(folder, "--out")
         return folder
     data = re.sub(r"\W+", "-", Path(settings.data.path.removeprefix("builtin:")).name.split(".")[0]).strip("-")
     stem = f"{data or 'run'}-{settings.method.name}"
