@@ -5,7 +5,8 @@ python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates --tab
 
 A method's search starts at the three rates below, or around the best rate of the data set before, and goes on, a half
 decade at a time, while the best rate is the lowest or the highest tried. Rates that these short runs cannot tell apart
-are tried in whole runs. `--share 0/2` and `--share 1/2` divide the methods between two processes.
+are tried in whole runs. `--only e2e_nlg` tries rates on that data set; `--share 0/2` and `--share 1/2` divide the
+methods between two processes.
 """
 
 import argparse
@@ -13,14 +14,32 @@ import json
 import math
 import shutil
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
 
-MODEL = "builtin:minilm"
-EPOCHS = {"trec": 1.0, "sst2": 0.5}  # 305 and 216 steps of 16 rows
+
+@dataclass(frozen=True)
+class Trial:
+    """What a rate is tried on."""
+
+    model: str
+    score: str  # on valid, of the best evaluation
+    epochs: float | None = None  # None: the method's own
+
+    @property
+    def sign(self) -> int:
+        return -1 if self.score == "loss" else 1
+
+
+CHOOSING = {  # 305 and 216 steps of 16 rows: from these the defaults are chosen
+    "trec": Trial("builtin:minilm", "accuracy", 1.0),
+    "sst2": Trial("builtin:minilm", "accuracy", 0.5),
+}
+TRIALS = {**CHOOSING, "e2e_nlg": Trial("builtin:tiny-lm", "loss", 0.1)}  # 210 steps
 WHOLE = "trec"  # the data of the whole runs
 MIDDLE = {  # exponents of ten: the search starts here and a half decade to either side
     "full": -4.0,
@@ -54,6 +73,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", default=list(MIDDLE))
+    parser.add_argument("--only", nargs="*", default=list(TRIALS), choices=list(TRIALS), help="these data sets")
     parser.add_argument("--share", default="0/1")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
@@ -63,35 +83,37 @@ def main() -> None:
         return
     part, parts = map(int, asked.share.split("/"))
     best = dict(MIDDLE)
-    for data in EPOCHS:
+    for data in asked.only:
         for method in asked.methods[part::parts]:
             best[method] = _search(asked.data, data, method, best[method], asked.out)
-    for method in asked.methods[part::parts]:
+    for method in asked.methods[part::parts] if set(CHOOSING) <= set(asked.only) else ():
         decide(asked.data, method, asked.out)
 
 
 def decide(folder: Path, method: str, out: Path) -> None:
     """Whole runs of the rates that the short ones leave open."""
     rates = close(tried(method, out))
+    whole = Trial(CHOOSING[WHOLE].model, CHOOSING[WHOLE].score)
     for rate in rates if len(rates) > 1 else ():
-        _accuracy(folder, WHOLE, method, rate, out / "whole", None)
+        _score(folder, WHOLE, whole, method, rate, out / "whole")
 
 
 def _search(folder: Path, data: str, method: str, middle: float, out: Path) -> float:
     """The exponent of the best rate."""
+    trial = TRIALS[data]
 
-    def accuracy(exponent: float) -> float:
-        return _accuracy(folder, data, method, _rate(exponent), out, EPOCHS[data])
+    def worth(exponent: float) -> float:
+        return trial.sign * _score(folder, data, trial, method, _rate(exponent), out)
 
-    found = {exponent: accuracy(exponent) for exponent in (middle - 0.5, middle, middle + 0.5)}
+    found = {exponent: worth(exponent) for exponent in (middle - 0.5, middle, middle + 0.5)}
     while (best := max(found, key=lambda e: found[e])) in (edge := (min(found), max(found))):
         beyond = best - 0.5 if best == edge[0] else best + 0.5
-        found[beyond] = accuracy(beyond)
+        found[beyond] = worth(beyond)
     return best
 
 
-def _accuracy(folder: Path, data: str, method: str, rate: float, out: Path, epochs: float | None) -> float:
-    """On valid, of the best evaluation; 0 for a run that failed."""
+def _score(folder: Path, data: str, trial: Trial, method: str, rate: float, out: Path) -> float:
+    """On valid, of the best evaluation; the worst there is for a run that failed."""
     from inlay.training.run import train
     from inlay.training.settings import RunSettings
 
@@ -99,20 +121,21 @@ def _accuracy(folder: Path, data: str, method: str, rate: float, out: Path, epoc
     if not (run / "summary.json").is_file():
         shutil.rmtree(run, ignore_errors=True)  # what an interrupted run left
         settings = RunSettings(
-            model=MODEL,
+            model=trial.model,
             data=DataSettings(path=str(folder / data)),
             method=METHODS[method](),
             out=str(run),
-            epochs=epochs,
+            epochs=trial.epochs,
             learning_rate=rate,
+            samples=0,
         )
         try:
             train(settings)
         except TrainingFailed as problem:
             print(f"{run}: {problem}", flush=True)
-    accuracy = _result(run)
-    print(f"{run.parent} {method} {rate:g}: {accuracy:.4f}", flush=True)
-    return accuracy
+    score = _result(run, trial)
+    print(f"{run.parent} {method} {rate:g}: {trial.score} {score:.4f}", flush=True)
+    return score
 
 
 def _rate(exponent: float) -> float:
@@ -121,14 +144,15 @@ def _rate(exponent: float) -> float:
     return float(f"{1 if exponent == whole else 3}e{whole}")
 
 
-def _result(run: Path) -> float:
+def _result(run: Path, trial: Trial) -> float:
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    return summary["metrics"]["tuned"]["accuracy"] if summary["status"] == "finished" else 0.0
+    failed = 0.0 if trial.sign > 0 else math.inf
+    return summary["metrics"]["tuned"][trial.score] if summary["status"] == "finished" else failed
 
 
 def tried(method: str, out: Path) -> dict[str, dict[float, float]]:
-    """The accuracy of each rate on each data set."""
-    return {data: _rates(method, out / data) for data in EPOCHS}
+    """The accuracy of each rate on each data set that chooses."""
+    return {data: _rates(method, out / data, trial) for data, trial in CHOOSING.items()}
 
 
 def close(tried: dict[str, dict[float, float]]) -> list[float]:
@@ -139,13 +163,13 @@ def close(tried: dict[str, dict[float, float]]) -> list[float]:
 
 
 def chosen(method: str, out: Path) -> float:
-    whole = _rates(method, out / "whole" / WHOLE)
+    whole = _rates(method, out / "whole" / WHOLE, CHOOSING[WHOLE])
     return max(whole, key=lambda rate: whole[rate]) if whole else close(tried(method, out))[0]
 
 
-def _rates(method: str, folder: Path) -> dict[float, float]:
+def _rates(method: str, folder: Path, trial: Trial) -> dict[float, float]:
     runs = [run for run in folder.glob(f"{method}@*") if (run / "summary.json").is_file()]
-    return {float(run.name.partition("@")[2]): _result(run) for run in runs}
+    return {float(run.name.partition("@")[2]): _result(run, trial) for run in runs}
 
 
 def _page(out: Path) -> str:
@@ -154,9 +178,13 @@ def _page(out: Path) -> str:
     for method in METHODS:
         default = f"{METHODS[method].learning_rate:g}"
         if method in UNTRIED:
-            lines.append(f"| {method} | {default} | {UNTRIED[method]} | | |")
+            lines.append(f"| {method} | {default} | {UNTRIED[method]} | | | |")
             continue
-        columns = [*tried(method, out).values(), _rates(method, out / "whole" / WHOLE)]
+        columns = [
+            *tried(method, out).values(),
+            _rates(method, out / "whole" / WHOLE, CHOOSING[WHOLE]),
+            _rates(method, out / "e2e_nlg", TRIALS["e2e_nlg"]),
+        ]
         cells = [" · ".join(f"{rate:g} → {value:.3f}" for rate, value in sorted(c.items())) for c in columns]
         lines.append(f"| {method} | {default} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -178,8 +206,8 @@ python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates --table > docs/learning_rates.md
 ```
 
-| method | default | trec, 1 epoch | sst2, ½ epoch | trec, whole run |
-|---|---|---|---|---|"""
+| method | default | trec, 1 epoch | sst2, ½ epoch | trec, whole run | e2e_nlg, loss |
+|---|---|---|---|---|---|"""
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import gzip
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def main() -> None:
         for name, method in {"multitask-prompt": ["multitask-prompt", *given], "prompt": ["prompt"]}.items():
             folder = asked.out / f"{name}-{seed}"
             if not (folder / "summary.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
                 command = [sys.executable, "-m", "inlay", "train", "builtin:minilm", str(target), "--method", *method]
                 command += ["--epochs", EPOCHS, "--seed", str(seed), "--out", str(folder)]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

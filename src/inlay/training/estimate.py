@@ -1,8 +1,8 @@
-"""What a run will take, said before its first step, from three forward and backward passes that change nothing.
+"""What a run will take, said before its first step, from two forward and backward passes that change nothing.
 
 The largest batch of the first epoch tells the memory: what the process holds then, and the optimizer's two float32
-numbers for each trained one. One of average size tells the time of a step, and the base's evaluation, which has been
-timed, that of the others.
+numbers for each trained one. One of average size, after it, tells the time of a step, and the base's evaluation, which
+has been timed, that of the others.
 """
 
 import statistics
@@ -46,7 +46,7 @@ def estimate(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         _pass(adapter, task, max(batches, key=batches.__getitem__), device)
         memory = peak_memory_bytes(device)
-        seconds = statistics.mean(_pass(adapter, task, typical, device) for _ in range(2))
+        seconds = _pass(adapter, task, typical, device)
     trained = sum(p.numel() for p in adapter.parameters())
     passes = plan.steps * settings.batch_size / size
     evaluations = len(plan.evaluate_after) * evaluation_seconds
