@@ -50,7 +50,7 @@ class DynamicRank(RankBudget):
 
     name, family, paper = "dynamic-rank", "reparameterized", "https://arxiv.org/abs/2405.17357"
     summary = "LoRA as a sum of weighted components, of which the layers keep those with a large share of their change"
-    learning_rate = 1e-2
+    learning_rate = 3e-3
     peft_type = "LORA"  # what is saved is a LoRA, and is read as one
     peft_reads = True
     peft_names = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
