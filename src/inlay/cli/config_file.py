@@ -27,9 +27,10 @@ class ConfigFile:
         """The settings as the command line has them. Raises SettingsError for an unknown one, with its line."""
         if method not in methods:
             raise SettingsError(f"{self.path}: unknown method {method!r}{did_you_mean(method, methods)}")
-        known = {f.name for f in dataclasses.fields(RunSettings)} - {"data", "method"}
-        known |= {f"data.{f.name}" for f in dataclasses.fields(DataSettings)}
-        known |= {f"method.{f.name}" for f in dataclasses.fields(methods[method])} | {"method.name"}
+        fields = {f.name: f for f in dataclasses.fields(RunSettings) if f.name not in ("data", "method")}
+        fields |= {f"data.{f.name}": f for f in dataclasses.fields(DataSettings)}
+        fields |= {f"method.{f.name}": f for f in dataclasses.fields(methods[method])}
+        known = {*fields, "method.name"}
         flags, positional = [], []
         for name, value in self.values.items():
             if name not in known:
@@ -39,7 +40,7 @@ class ConfigFile:
             if name in ("model", "data.path"):
                 positional.append(str(value))
             elif name != "method.name":
-                flags += _flag(name, value)
+                flags += _flag(name, value, fields[name].default)
         return [*flags, *positional]
 
 
@@ -74,13 +75,16 @@ def _flatten(path: Path, node: yaml.MappingNode, prefix: str, values: dict[str, 
         values[short] = yaml.SafeLoader("").construct_object(value_node, deep=True)
 
 
-def _flag(name: str, value: Any) -> list[str]:
+def _flag(name: str, value: Any, default: Any) -> list[str]:
     flag = "--" + name.replace("_", "-")
     match value:
+        case True | False if value == default:
+            return []
         case True:
             return [flag]
         case False:
-            return []
+            group, dot, setting = flag.removeprefix("--").rpartition(".")
+            return [f"--{group}{dot}no-{setting}"]
         case dict():
             return [flag, *(str(part) for pair in value.items() for part in pair)]
         case list():

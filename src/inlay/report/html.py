@@ -17,6 +17,7 @@ from .classification import (
     worst_mistakes,
 )
 from .decisions import layer_tables
+from .forgetting import forgetting_section
 from .run_files import RunFiles, read_run
 from .tiles import UNKNOWN, split_of, text_or_unknown, tiles
 from .units import bytes_text, percent_text, seconds_text
@@ -81,6 +82,7 @@ def _page(files: RunFiles) -> dict[str, Any]:
         "split": split_of(summary),
         "versions": summary.get("versions") or {},
         "tiles": tiles(summary),
+        "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
         "verdict": verdict(summary, labels, predictions),
         "large_plots": _large_plots(files, 1 / len(labels) if labels else None),
         "optimizer_plots": _optimizer_plots(files.steps),

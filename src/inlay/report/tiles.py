@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .classification import wilson_interval
+from .forgetting import interval_text, level
 from .units import bytes_text, count_text, percent_text, seconds_text
 from .verdict import points_text
 
@@ -37,6 +38,7 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
     of_scores = _of_texts if summary.get("task") == "causal" else _of_labels
     return [
         *of_scores(base, tuned, metrics, split_of(summary)),
+        *([_forgetting(found)] if (found := summary.get("forgetting")) else []),
         Tile(
             name="Training time",
             value=text_or_unknown(seconds_text, summary.get("train_seconds")),
@@ -88,6 +90,14 @@ def _of_texts(base: dict[str, Any], tuned: dict[str, Any], metrics: dict[str, An
         _score("Perplexity", base, tuned, "perplexity", "{:.2f}".format, ["exp of the loss"]),
         *(_score(name, base, tuned, key, text, [why]) for name, key, text, why in of_texts if key in tuned),
     ]
+
+
+def _forgetting(found: dict[str, Any]) -> Tile:
+    if found["measure"] == "loss":
+        details = [f"{level(found)}: nats per token of general text", f"95 % interval {interval_text(found)}"]
+        return Tile(name="Forgetting", value=text_or_unknown("{:+.3f}".format, found["value"]), details=details)
+    details = [f"of 1, CKA with the base; 95 % interval {interval_text(found)}"]
+    return Tile(name="Geometry kept", value=text_or_unknown("{:.3f}".format, found["cka"]), details=details)
 
 
 def _score(

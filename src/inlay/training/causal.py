@@ -19,6 +19,9 @@ from ..inference.generate import generate
 from .base import Base, empty_language_model, load_language_model
 from .batches import Batch, LengthGroups, padded_length
 from .chunked_loss import causal_loss, trained_tokens
+from .forgetting.language import LanguageBaseline
+from .forgetting.passages import GeneralText
+from .forgetting.retaining import Replay
 from .packing import Shuffled, can_pack, packed, padded
 from .predictions import write_text_predictions
 from .settings import RunSettings
@@ -143,6 +146,12 @@ class Causal(Task):
         tokens = self.tokens["valid"]
         prompts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens.prompts[: len(tuned)]]
         write_text_predictions(path, prompts, tokens.references, tuned, base)
+
+    def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> LanguageBaseline:
+        return LanguageBaseline(model, self.tokenizer, text, tokens)
+
+    def held(self, model: nn.Module, text: GeneralText, seed: int) -> Replay:
+        return Replay(self.tokenizer, text.kept, text.max_length, seed)
 
     def provenance(self) -> dict[str, Any]:
         return {"columns": self.data.columns, "format": self.data.format, "stop": list(self.tokens["train"].stop)} | {

@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader
 from ..data.classification import ClassificationData, load_classification
 from .base import Base, empty_classifier, load_classifier
 from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
+from .forgetting.geometry import GeometryBaseline
+from .forgetting.passages import GeneralText
+from .forgetting.retaining import Anchor
 from .predictions import write_predictions
 from .scores import ClassScores, evaluate
 from .settings import RunSettings
@@ -73,6 +76,12 @@ class Classify(Task):
 
     def write_predictions(self, path: Path, tuned: Tensor, base: Tensor) -> None:
         write_predictions(path, self.data.splits["valid"], self.data.labels, tuned, base)
+
+    def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> GeometryBaseline:
+        return GeometryBaseline(model, self.tokenizer, text, tokens)
+
+    def held(self, model: nn.Module, text: GeneralText, seed: int) -> Anchor:
+        return Anchor(model, self.tokenizer, text.kept, text.max_length, seed)
 
     def provenance(self) -> dict[str, Any]:
         return {"labels": list(self.data.labels), "columns": self.data.columns}

@@ -5,7 +5,7 @@
 with the label probabilities of the teacher, and h the mean of a text's last hidden states. (The paper compares the
 hidden states of every position.) A teacher never changes, so that what it says of each row is computed once.
 
-Shape suffixes: B rows, T tokens, D width, L labels of all tasks together.
+Shape suffixes: B rows, D width, L labels of all tasks together.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..methods.prompts.task_prompt import TaskPrompt
 from .batches import Batch, in_order_of_length
+from .sentence import mean_state
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def lessons(
         output = model(**{key: value.to(device) for key, value in batch.items()}, output_hidden_states=True)
         wide_BL = torch.zeros(len(positions), labels)
         wide_BL[:, own] = output.logits.float().softmax(dim=-1).cpu()
-        state_BD = _state(output, batch["attention_mask"].to(device)).cpu()
+        state_BD = mean_state(output, batch["attention_mask"].to(device)).cpu()
         found |= zip(positions, map(Lesson, wide_BL, state_BD), strict=True)
     return [found[i] for i in range(len(rows))]
 
@@ -62,17 +63,9 @@ class TaughtLoss:
         loss = F.nll_loss(log_BL, batch["labels"])
         if self.share:
             taught = F.kl_div(log_BL.masked_fill(~own_BL, 0), batch["probabilities"], reduction="batchmean")
-            apart = F.mse_loss(_state(output, batch["attention_mask"]), batch["states"])
+            apart = F.mse_loss(mean_state(output, batch["attention_mask"]), batch["states"])
             loss = loss + self.share * (taught + apart)
         return loss
 
     def weight(self, batch: Batch) -> int:
         return len(batch["labels"])
-
-
-def _state(output: Any, mask_BT: Tensor) -> Tensor:
-    """(B, D): the mean over a text's own positions of the states that the head reads."""
-    states = getattr(output, "hidden_states", None)
-    h_BTD = (output.decoder_hidden_states if states is None else states)[-1].float()
-    mask_BT1 = mask_BT[:, :, None].to(h_BTD.dtype)
-    return (h_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)

@@ -7,14 +7,14 @@ has been timed, that of the others.
 
 import statistics
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..core.adapter import Adapter
-from .loop import Plan
+from .batches import Batch
+from .loop import Objective, Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
 from .task import Task
@@ -33,6 +33,7 @@ def estimate(
     plan: Plan,
     settings: RunSettings[Any],
     task: Task,
+    objective: Objective,
     evaluation_seconds: float,
 ) -> Estimate:
     """Leaves the adapter, its gradients and the random state as they were."""
@@ -44,20 +45,19 @@ def estimate(
     typical = min(batches, key=lambda rows: abs(batches[rows] - average))
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        _pass(adapter, task, max(batches, key=batches.__getitem__), device)
+        _pass(adapter, objective, task.batch_of(max(batches, key=batches.__getitem__)), device)
         memory = peak_memory_bytes(device)
-        seconds = _pass(adapter, task, typical, device)
+        seconds = _pass(adapter, objective, task.batch_of(typical), device)
     trained = sum(p.numel() for p in adapter.parameters())
     passes = plan.steps * settings.batch_size / size
     evaluations = len(plan.evaluate_after) * evaluation_seconds
     return Estimate(passes * seconds + evaluations, memory + _OPTIMIZER_BYTES * trained)
 
 
-def _pass(adapter: Adapter, task: Task, rows: Sequence[int], device: torch.device) -> float:
-    batch = task.batch_of(rows)
+def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.device) -> float:
     began = time.perf_counter()
     adapter.model.train()
-    task.loss(adapter.model, {key: value.to(device) for key, value in batch.items()}).backward()
+    objective.loss(adapter.model, {key: value.to(device) for key, value in batch.items()}).backward()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     for p in adapter.parameters():

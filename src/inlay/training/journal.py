@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..report.forgetting import forgetting_text
 from ..report.units import bytes_text, count_text, percent_text, seconds_text
 
 Event = dict[str, Any]
@@ -92,6 +93,8 @@ def sentence(event: Event) -> str:
                 f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
+        case "forgetting":
+            return f"kept    {forgetting_text(event)}"
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":

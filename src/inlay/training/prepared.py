@@ -15,6 +15,7 @@ from .base import computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP
 from .causal import Causal
 from .classify import Classify
+from .forgetting.passages import LONGEST, GeneralText, general_text
 from .journal import Journal
 from .loop import Plan, make_plan
 from .quantized import quantize
@@ -33,6 +34,7 @@ class Prepared:
     dtype: torch.dtype
     max_length: int
     folder: Path
+    text: GeneralText | None  # general, if forgetting is measured or held back
 
 
 def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
@@ -47,7 +49,9 @@ def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
     if settings.quantize == "nf4":
         quantize(empty, dtype)
     prepare(empty, settings.method)
-    max_length = _max_length(settings, task.config, task.tokenizer)
+    room = _room(settings, task.config, task.tokenizer)
+    max_length = settings.max_length or min(room, 512)
+    text = _general_text(settings, room)
     task.tokenize(max_length)
     data = task.data
     journal.record(
@@ -60,10 +64,10 @@ def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
         max_length=max_length,
         cut=task.cut,
     )
-    for text in task.notes():
-        journal.record("note", text=text)
+    for note in (*task.notes(), *(text.notes if text else ())):
+        journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
-    return Prepared(settings, task, plan, device, dtype, max_length, folder)
+    return Prepared(settings, task, plan, device, dtype, max_length, folder, text)
 
 
 def task_of(settings: RunSettings[Any]) -> type[Task]:
@@ -82,7 +86,12 @@ def _free_folder(settings: RunSettings[Any]) -> Path:
     return next(folder for folder in numbered if not folder.exists())
 
 
-def _max_length(settings: RunSettings[Any], config: Any, tokenizer: Any) -> int:
+def _general_text(settings: RunSettings[Any], room: int) -> GeneralText | None:
+    needed = settings.forgetting or settings.retain_weight
+    return general_text(settings.retain, min(room, LONGEST)) if needed else None
+
+
+def _room(settings: RunSettings[Any], config: Any, tokenizer: Any) -> int:
     """Positions for the text: what the model has, less what the method takes."""
     positions = getattr(config, "max_position_embeddings", None) or 10**9
     room = min(positions, tokenizer.model_max_length) - settings.method.virtual_tokens
@@ -91,4 +100,4 @@ def _max_length(settings: RunSettings[Any], config: Any, tokenizer: Any) -> int:
         raise SettingsError(f"max_length is {settings.max_length}; the model has room for {room} tokens of text")
     if room < 8:
         raise SettingsError(f"{settings.method.name} leaves {room} of the model's {positions} positions to the text")
-    return settings.max_length or min(room, 512)
+    return room

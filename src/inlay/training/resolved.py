@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from .forgetting.passages import BUILTIN_PASSAGES
 from .prepared import Prepared
 from .settings import RunSettings
 
@@ -26,6 +27,7 @@ def resolved_yaml(run: Prepared) -> str:
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
         "device": (run.device.type, "what is there"),
+        "retain": (BUILTIN_PASSAGES, "comes with Inlay"),
     }
     lines = [f"model: {_inline(asked.pop('model'))}", *_block("data", data), *_block("method", method)]
     for name, value in asked.items():

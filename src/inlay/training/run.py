@@ -22,8 +22,11 @@ from ..formats.files import write_json, write_text
 from ..report import write_report
 from .batches import Batch
 from .estimate import Estimate, estimate
+from .forgetting.measurement import Measurement
+from .forgetting.retaining import Retaining
+from .forgetting.sample import affordable_tokens
 from .journal import Journal, Watcher
-from .loop import Outcome, StepEvent, fit
+from .loop import Objective, Outcome, StepEvent, fit
 from .memory import memory_bytes, peak_memory_bytes
 from .prepared import Prepared, prepare_run
 from .quantized import quantize
@@ -66,6 +69,9 @@ class _Run:
         self.fit_ended: float | None = None
         self.estimate: Estimate | None = None
         self.total_parameters = 0
+        self.objective: Objective = run.task
+        self.measurement: Measurement | None = None
+        self.forgetting: dict[str, Any] | None = None
 
     def go(self) -> dict[str, Any]:
         try:
@@ -74,6 +80,7 @@ class _Run:
             write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
             model = self._load()
             of_base = self._evaluate_base(model)
+            self._remember_base(model)
             self._attach(model)
             outcome = self._fit()
             self.fit_ended = time.perf_counter()
@@ -116,6 +123,17 @@ class _Run:
         self._record_evaluation(0, self.base_scores, best=False)
         return predictions
 
+    def _remember_base(self, model: nn.Module) -> None:
+        """What is needed of the base to measure and to hold back forgetting, before anything changes it."""
+        task, text, settings = self.run.task, self.run.text, self.run.settings
+        if settings.forgetting:
+            assert text is not None
+            trained = sum(task.lengths("train")) * self.run.plan.steps / self.run.plan.steps_per_epoch
+            self.measurement = Measurement(task, model, text, affordable_tokens(trained))
+        if settings.retain_weight:
+            assert text is not None
+            self.objective = Retaining(task, task.held(model, text, settings.seed), settings.retain_weight)
+
     def _attach(self, model: nn.Module) -> None:
         run = self.run
         self.adapter = prepare(model, run.settings.method, heads=self.heads)
@@ -123,7 +141,9 @@ class _Run:
         run.settings.method.initialize_from_data(self.adapter, self._first_batches())
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
-        self.estimate = estimate(self.adapter, run.plan, run.settings, run.task, self.evaluation_seconds)
+        self.estimate = estimate(
+            self.adapter, run.plan, run.settings, run.task, self.objective, self.evaluation_seconds
+        )
         self.journal.record(
             "method",
             method=run.settings.method.name,
@@ -146,7 +166,7 @@ class _Run:
         self.fit_began = time.perf_counter()
         return fit(
             self.adapter,
-            run.task,
+            self.objective,
             run.task.batches(run.settings.batch_size, run.settings.seed),
             run.plan,
             run.settings,
@@ -210,6 +230,9 @@ class _Run:
         self.tuned, of_tuned = self._final_scores(self.adapter.model, "valid")
         if "test" in run.task.data.splits:
             self.test, _ = self._final_scores(self.adapter.model, "test")
+        if self.measurement is not None:
+            self.forgetting = self.measurement.of(self.adapter.model)
+            self.journal.record("forgetting", **self.forgetting)
         run.task.write_predictions(run.folder / "predictions.jsonl", of_tuned, of_base)
         self._save_adapter()
         run.task.tokenizer.save_pretrained(run.folder / "adapter")
@@ -269,7 +292,7 @@ class _Run:
                 "test": self.test.as_dict() if self.test else None,
             },
             "decided": run.settings.method.decided(self.adapter) if self.adapter else {},
-            "forgetting": None,
+            "forgetting": self.forgetting,
             "plan": plan,
             "versions": versions(),
             "device": str(run.device),

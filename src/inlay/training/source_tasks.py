@@ -74,6 +74,9 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
             out=str(folder / "sources" / "teachers" / name),
             epochs=None,  # those asked for are the target's, which may have a few rows only
             learning_rate=None,
+            forgetting=False,  # what is measured and held is the target's run
+            retain=None,
+            retain_weight=0.0,
         )
         run = prepare_run(teacher, Journal(lambda _: None))
         start = tasks[-1].labels.stop if tasks else 0

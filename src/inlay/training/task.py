@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from .base import Base
 from .batches import Batch
+from .forgetting.passages import GeneralText
 from .settings import RunSettings
 
 
@@ -25,6 +26,22 @@ class Scores(Protocol):
         ...
 
     def as_dict(self) -> dict[str, float]: ...
+
+
+class Baseline(Protocol):
+    """What the base does with general text, kept until the tuned model can be compared."""
+
+    def compare(self, model: nn.Module) -> dict[str, Any]:
+        """What the model has forgotten, as summary.json says it."""
+        ...
+
+
+class Held(Protocol):
+    """What holds a model to its base in training."""
+
+    def loss(self, model: nn.Module) -> Tensor:
+        """On some passages of general text, others each time."""
+        ...
 
 
 class Task(ABC):
@@ -101,6 +118,14 @@ class Task(ABC):
     @abstractmethod
     def write_predictions(self, path: Path, tuned: Any, base: Any) -> None:
         """What the two models, each given as `evaluate` gave it, say of each row of valid."""
+
+    @abstractmethod
+    def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> Baseline:
+        """What the base, which `model` is now, does with the first passages, as many as have `tokens` together."""
+
+    @abstractmethod
+    def held(self, model: nn.Module, text: GeneralText, seed: int) -> Held:
+        """What holds the model to what the base, which it is now, does with the passages kept for that."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:

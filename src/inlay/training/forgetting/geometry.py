@@ -1,0 +1,87 @@
+"""Forgetting of an encoder: what its sentence geometry has kept, and whether a fixed task can still be read from it.
+
+    value = 1 - CKA of base and tuned representations of the passages
+    probe = share of passages whose domain is that of the nearest centroid, the passage's own left out of it
+
+A representation is the mean of a text's last hidden states: what the task's head reads, or is near to. A head that the
+task has added has no part in it.
+
+Shape suffixes: N passages, D width, C domains.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...report.classification import counted_gain_interval
+from ..batches import in_order_of_length, tokenize
+from ..sentence import sentence_states
+from .cka import linear_cka
+from .passages import GeneralText
+from .sample import first_within
+
+
+class GeometryBaseline:
+    """Where a base model places the first passages, as many as have `tokens` together."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, text: GeneralText, tokens: int):
+        self.tokenizer = tokenizer
+        rows = tokenize(tokenizer, [(p.text, None) for p in text.measured], text.max_length)
+        self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens)]
+        self.domains = [p.domain for p in text.measured[: len(self.rows)]]
+        self.states_ND = states_of(model, tokenizer, self.rows)
+
+    def compare(self, model: nn.Module) -> dict[str, Any]:
+        """How far the tuned model is from the base, for summary.json."""
+        tuned_ND = states_of(model, self.tokenizer, self.rows)
+        cka, (low, high) = linear_cka(self.states_ND, tuned_ND)
+        return {
+            "measure": "geometry",
+            "value": 1 - cka,
+            "interval": [1 - min(high, 1.0), 1 - low],
+            "passages": len(self.rows),
+            "tokens": sum(len(row["input_ids"]) for row in self.rows),
+            "cka": cka,
+            **self._probe(tuned_ND),
+        }
+
+    def _probe(self, tuned_ND: Tensor) -> dict[str, Any]:
+        if None in self.domains or len(set(self.domains)) < 2:
+            return dict.fromkeys(("probe_base", "probe_tuned", "probe_interval"))
+        base, tuned = (nearest_is_own(states, self.domains) for states in (self.states_ND, tuned_ND))
+        won, lost = int((tuned & ~base).sum()), int((base & ~tuned).sum())
+        return {
+            "probe_base": base.float().mean().item(),
+            "probe_tuned": tuned.float().mean().item(),
+            "probe_interval": list(counted_gain_interval(won, lost, len(base))),
+        }
+
+
+def nearest_is_own(states_ND: Tensor, domains: list[Any]) -> Tensor:
+    """(N,): whether each passage lies nearer to the centroid of its domain's others than to those of other domains.
+
+    Never, for the only one of its domain.
+    """
+    x_ND = states_ND.double()
+    names = sorted(set(domains))
+    own_N = torch.tensor([names.index(domain) for domain in domains])
+    one_hot_NC = nn.functional.one_hot(own_N, len(names)).double()
+    sums_CD, counts_C = one_hot_NC.T @ x_ND, one_hot_NC.sum(dim=0)
+    distance_NC = torch.cdist(x_ND, sums_CD / counts_C[:, None])
+    others_ND = (sums_CD[own_N] - x_ND) / (counts_C[own_N] - 1)[:, None]  # not a number where there are no others
+    own_distance_N = (x_ND - others_ND).norm(dim=1)
+    nearest_N = distance_NC.scatter(1, own_N[:, None], torch.inf).amin(dim=1)
+    return own_distance_N < nearest_N
+
+
+@torch.inference_mode()
+def states_of(model: nn.Module, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Tensor:
+    """(N, D) in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    found: dict[int, Tensor] = {}
+    for positions, batch in in_order_of_length(tokenizer, rows):
+        states_BD = sentence_states(model, {key: value.to(device) for key, value in batch.items()})
+        found |= zip(positions, states_BD.cpu(), strict=True)
+    return torch.stack([found[i] for i in range(len(rows))])

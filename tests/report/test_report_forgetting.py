@@ -1,0 +1,95 @@
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inlay.report import write_report
+from inlay.report.forgetting import forgetting_section, forgetting_text
+from inlay.report.tiles import tiles
+
+from .fake_runs import summary, write_run
+
+
+def of_loss(value: float, low: float, high: float) -> dict[str, Any]:
+    return {
+        "measure": "loss",
+        "value": value,
+        "interval": [low, high],
+        "source": "builtin:passages",
+        "passages": 168,
+        "tokens": 12_345,
+        "seconds": 1.2,
+        "base_loss": 3.0,
+        "tuned_loss": 3.0 + value,
+        "kl": 0.031,
+        "kl_interval": [0.027, 0.035],
+        "kl_positions": 336,
+    }
+
+
+def of_geometry(cka: float, base: float | None, tuned: float | None, interval: list[float] | None) -> dict[str, Any]:
+    return {
+        "measure": "geometry",
+        "value": 1 - cka,
+        "interval": [1 - cka - 0.02, 1 - cka + 0.02],
+        "source": "general.txt",
+        "passages": 168,
+        "tokens": 12_345,
+        "seconds": 1.2,
+        "cka": cka,
+        "probe_base": base,
+        "probe_tuned": tuned,
+        "probe_interval": interval,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "level", "said"),
+    [
+        (0.02, 0.01, 0.03, "low", "forgot little: general text costs it 0.020 nats per token more than its base"),
+        (0.05, 0.04, 0.06, "watch", "forgot something"),
+        (0.15, 0.10, 0.20, "high", "so its perplexity there is 16.2 % higher"),
+        (0.01, -0.01, 0.03, "low", "No forgetting that could be measured"),
+        (-0.2, -0.3, -0.1, "low", "forgot nothing: on general text its loss fell by 0.200"),
+    ],
+)
+def test_a_loss_is_put_into_words(value: float, low: float, high: float, level: str, said: str) -> None:
+    section = forgetting_section(of_loss(value, low, high))
+    assert section.level == level
+    assert said in section.sentence
+    assert any("--retain-weight" in note for note in section.notes) == (level != "low")
+
+
+def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
+    fell = forgetting_section(of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1]))
+    held = forgetting_section(of_geometry(0.6, 0.9, 0.88, [-0.06, 0.02]))
+    without = forgetting_section(of_geometry(0.6, None, None, None))
+    assert [s.level for s in (fell, held, without)] == ["watch", "low", "unknown"]
+    assert "in 70.0 % of them, before in 90.0 %: that has been lost" in fell.sentence
+    assert "no loss that could be measured" in held.sentence
+    assert "CKA of 0.600 (95 % interval 0.580 to 0.620)" in without.sentence
+    assert len(without.lines) == 1
+
+
+def test_the_log_has_it_in_one_line() -> None:
+    assert forgetting_text(of_loss(0.02, 0.01, 0.03)) == (
+        "loss on general text 3.0000 -> 3.0200, +0.020 (+0.010 to +0.030) nats per token: low; KL 0.0310; "
+        "168 passages of builtin:passages"
+    )
+    assert forgetting_text(of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1])) == (
+        "sentence geometry: CKA 0.6000 (0.580 to 0.620); kind of text told 90.0 % -> 70.0 %; "
+        "168 passages of general.txt"
+    )
+
+
+@pytest.mark.parametrize("found", [of_loss(0.2, 0.1, 0.3), of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1]), None])
+def test_page_and_tiles_have_it_if_it_was_measured(found: dict[str, Any] | None, tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path, summary(forgetting=found), [], [])).read_text()
+    text = " ".join(ET.fromstring(page).itertext()).replace("\xa0", " ")  # noqa: S314
+    assert ("Forgetting in figures" in page) == (found is not None)
+    names = [tile.name for tile in tiles(summary(forgetting=found))]
+    assert ("Forgetting" in names or "Geometry kept" in names) == (found is not None)
+    if found is not None:
+        assert forgetting_section(found).sentence in text
+        assert "12,345 tokens" in text
