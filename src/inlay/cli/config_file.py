@@ -40,7 +40,7 @@ class ConfigFile:
                 positional.append(str(value))
             elif name != "method.name":
                 flags += _flag(name, value)
-        return [*flags, *positional]
+        return [*positional, *flags]  # after a flag that takes any number of values they would be more of those
 
 
 def read_config_file(path: Path) -> ConfigFile:
