@@ -191,3 +191,18 @@ def test_a_host_whose_name_is_the_end_of_another_name_is_named_by_a_pattern(tmp_
 def test_errors_are_inlay_errors() -> None:
     assert issubclass(TargetError, InlayError)
     assert TargetError.exit_code == 2
+
+
+def test_a_place_is_the_block_the_role_and_the_name_in_there() -> None:
+    sites = Sites(SHAPES["t5"].classifier())
+    found = sites.place("transformer.decoder.block.1.layer.1.EncDecAttention.q")
+    assert (found.block, found.role, found.within) == (
+        "transformer.decoder.block.1",
+        "attention",
+        "layer.1.EncDecAttention.q",
+    )
+    assert sites.place("transformer.encoder.block.0.layer.1.DenseReluDense.wo").role == "feedforward"
+    outside = Sites(SHAPES["bert"].classifier()).place("bert.pooler.dense")
+    assert (outside.block, outside.role, outside.within) == (None, "outside", "bert.pooler.dense")
+    assert Sites(SHAPES["gpt2"].classifier()).place("transformer.h.1.attn.c_proj").role == "attention"
+    assert Sites(SHAPES["gpt2"].classifier()).place("transformer.h.1.mlp.c_proj").role == "feedforward"

@@ -16,6 +16,7 @@ VERBS = {
     "train": "train one adapter: MODEL DATA --method NAME",
     "eval": "score a trained adapter beside its base",
     "predict": "labels for a text, a file, or what you type",
+    "rank": "the rank of what was learned, and the score at smaller ones; or a rank before training",
     "merge": "a plain checkpoint with the adapter folded in, checked",
     "doctor": "what this machine and installation have, and what is missing",
 }

@@ -41,7 +41,7 @@ class ConfigFile:
                 positional.append(str(value))
             elif name != "method.name":
                 flags += _flag(name, value, fields[name].default)
-        return [*flags, *positional]
+        return [*positional, *flags]  # after a flag that takes any number of values they would be more of those
 
 
 def read_config_file(path: Path) -> ConfigFile:

@@ -78,6 +78,11 @@ class WeightDelta(Delta):
         """The adapted parameters. `params["weight"]` is dense, (O, I) if linear; what the host lacks is absent."""
         raise NotImplementedError
 
+    def thin(self) -> tuple[Tensor, Tensor] | None:
+        """Left (O, R) and right (R, I), whose product is all that `fold` adds to the weight as a matrix; None if what
+        is added is no such product, or depends on the weight."""
+        return None
+
     def edits_output(self, host: Host) -> bool:
         """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
         return weights.is_linear(host)

@@ -8,6 +8,7 @@ outside the base model is its head. `norms` are the normalizations with paramete
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +49,16 @@ KEYS_VALUES = {
     "gpt2": ("c_attn",),
     "phi3": ("qkv_proj",),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    block: str | None
+    """None outside all blocks."""
+    role: str
+    """attention, feedforward, or outside the blocks."""
+    within: str
+    """The module's name within its block."""
 
 
 class Sites:
@@ -152,6 +163,15 @@ class Sites:
         for target in targets:
             names |= self._select(target, hosts)
         return [name for name, _ in self.modules() if name in names]
+
+    def place(self, name: str) -> "Place":
+        """Where the module `name` is: its block, its role and what it is called in there."""
+        block = next((b for b in self.blocks if name.startswith(b + ".")), None)
+        if block is None:
+            return Place(block=None, role="outside", within=name)
+        within = name.removeprefix(block + ".")
+        in_attention = any(within in linears for linears in _split(self.blocks[block])[0])
+        return Place(block=block, role="attention" if in_attention else "feedforward", within=within)
 
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:

@@ -28,6 +28,7 @@ from .files import write_json, write_whole
 
 CONFIG, TENSORS, PROVENANCE = "adapter_config.json", "adapter_model.safetensors", "provenance.json"
 SOURCES = "reparameterization.safetensors"  # what some of the tensors are computed from
+OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint")  # what `save` itself knows
 _PREFIX = "base_model.model."
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
@@ -68,7 +69,8 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
     else:
         (folder / SOURCES).unlink(missing_ok=True)
-    about = {"inlay_version": __version__, "method": method.name, "base_fingerprint": adapter.base_fingerprint}
+    own = (__version__, method.name, adapter.base_fingerprint)
+    about = dict(zip(OWN_PROVENANCE, own, strict=True))
     write_json(folder / PROVENANCE, about | (provenance or {}))
     write_json(folder / CONFIG, config)
 

@@ -64,10 +64,14 @@ class Found:
 
     def as_trained(self, device: torch.device) -> Opened:
         """Raises CheckpointError if the weights are not those of the base that the adapter was trained on."""
+        return self._attached(self.base_as_trained(device))
+
+    def base_as_trained(self, device: torch.device) -> nn.Module:
+        """What the adapter was attached to, as it was before: a head has the values that it started from."""
         loaded, heads = self._load(device, self.dtype)
         if self.packed:
             quantize(loaded, self.dtype, heads=heads)
-        return self._attached(loaded)
+        return loaded
 
     def as_stored(self, device: torch.device) -> Opened:
         """On the base as its files have it, in their dtype and not quantized; raises CheckpointError likewise."""

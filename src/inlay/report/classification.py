@@ -118,11 +118,11 @@ def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:
     """The 95 % interval of tuned minus base accuracy on the same rows (Bonett and Price 2012)."""
     won = sum(p.predicted == p.label != p.base_predicted for p in predictions)
     lost = sum(p.base_predicted == p.label != p.predicted for p in predictions)
-    return counted_gain_interval(won, lost, len(predictions))
+    return paired_interval(won, lost, len(predictions))
 
 
-def counted_gain_interval(won: int, lost: int, rows: int) -> Interval:
-    """The same from how many rows were right only then, and only before."""
+def paired_interval(won: int, lost: int, rows: int) -> Interval:
+    """Of the difference between two accuracies, from the rows that only one of the two has right (likewise)."""
     up, down = (won + 1) / (rows + 2), (lost + 1) / (rows + 2)
     half = Z_95 * math.sqrt((up + down - (up - down) ** 2) / (rows + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .units import bytes_text, percent_text
@@ -44,6 +45,8 @@ _STYLE: dict[Any, Any] = {
     "xtick.labelcolor": _INK,
     "ytick.labelcolor": _INK,
 }
+_KEYS = {_TRAIN: "train", _EVALUATION: "evaluation", _BEST: "best"}  # classes of a legend's keys
+_MARKERS = {_TRAIN: "", _EVALUATION: "o", _BEST: "D"}  # as in the legend: colours alone do not tell lines apart
 _WIDTH_INCHES = 4.8  # small, so that the text stays readable when a phone shows the plot at 330 pixels
 
 
@@ -111,6 +114,77 @@ def memory_plot(points: Points, planned: float | None) -> Plot:
     return _single_plot("Memory", in_units, y_text=lambda value: f"{value:.4g} {name}", reference=reference)
 
 
+def spectrum_plot(spectra: dict[str, list[Points]]) -> Plot:
+    """By role, of each layer: (number, value over the first). The line is the median, the band all layers."""
+    colours = dict(zip(spectra, (_TRAIN, _EVALUATION, _BEST), strict=False))
+    medians = {role: _across(layers) for role, layers in spectra.items()}
+
+    def draw(axes: "Axes") -> None:
+        for role, rows in medians.items():
+            numbers = [number for number, _, _, _ in rows]
+            least, most = [row[2] for row in rows], [row[3] for row in rows]
+            axes.fill_between(numbers, least, most, color=colours[role], alpha=0.13, linewidth=0)
+            middle = [row[1] for row in rows]
+            style: Any = {"marker": _MARKERS[colours[role]], "markersize": 4.5, "markevery": max(1, len(rows) // 12)}
+            axes.plot(numbers, middle, color=colours[role], linewidth=1.8, **style)
+        axes.set_ylim(0, 1.02)
+
+    return Plot(
+        title="Singular values",
+        description="".join(
+            f"{role}: the median value {last[0]} is {last[1]:.2f} of the first. "
+            for role, rows in medians.items()
+            for last in rows[-1:]
+        ),
+        legend=[(_KEYS[colours[role]], role) for role in spectra],
+        svg=_svg("spectra", draw, height=2.9, x_label="singular value, the largest first"),
+    )
+
+
+def curve_plot(
+    title: str,
+    ranks: Sequence[int],
+    points: Sequence[float],
+    lower: Sequence[float],
+    upper: Sequence[float],
+    whole: float,
+) -> Plot:
+    """A score by rank, from the smallest, with the interval of each; `whole` is the uncut update's."""
+    below = [y - low for y, low in zip(points, lower, strict=True)]
+    above = [high - y for y, high in zip(points, upper, strict=True)]
+
+    def draw(axes: "Axes") -> None:
+        _draw_reference(axes, whole)
+        axes.errorbar(
+            range(len(ranks)),
+            points,
+            yerr=[below, above],
+            color=_EVALUATION,
+            linewidth=1.6,
+            marker="o",
+            markersize=4.5,
+            elinewidth=1.1,
+            capsize=3.5,
+        )
+
+    shares = title == "Accuracy"
+    text: Formatter = percent_text if shares else "{:.4g}".format
+    return Plot(
+        title=f"{title} by rank",
+        description="".join(f"Rank {rank}: {text(y)}. " for rank, y in zip(ranks, points, strict=True))
+        + f"Whole: {text(whole)}.",
+        legend=[("evaluation", "cut to the rank"), ("reference", f"whole, {text(whole)}")],
+        svg=_svg(
+            "curve",
+            draw,
+            height=2.9,
+            y_text=(lambda share: f"{100 * share:.0f} %") if shares else "{:g}".format,
+            x_label="rank of every layer",
+            x_ticks=ranks,
+        ),
+    )
+
+
 def smoothed(points: Points) -> Points:
     """An exponential average over about a twelfth of the points, corrected for its start at zero."""
     keep = 1 - 1 / max(3.0, len(points) / 12)
@@ -157,8 +231,18 @@ def _evaluation_legend(points: Points, best_step: int | None) -> list[tuple[str,
     return legend + [("best", f"best, step {best_step}") for x, _ in points if x == best_step]
 
 
-def _svg(name: str, draw: Callable[["Axes"], None], height: float, y_text: Formatter = "{:g}".format) -> str:
-    """An <svg> element whose ids begin with `name`, so that several fit on one page."""
+def _svg(
+    name: str,
+    draw: Callable[["Axes"], None],
+    height: float,
+    y_text: Formatter = "{:g}".format,
+    x_label: str = "step",
+    x_ticks: Sequence[int] | None = None,
+) -> str:
+    """An <svg> element whose ids begin with `name`, so that several fit on one page.
+
+    With `x_ticks`, what is drawn at 0, 1, 2 ... stands above them.
+    """
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -171,8 +255,11 @@ def _svg(name: str, draw: Callable[["Axes"], None], height: float, y_text: Forma
         figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 3, 5, 10]))
+        axes.set_xlabel(x_label)
+        if x_ticks is None:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 3, 5, 10]))
+        else:
+            axes.set_xticks(range(len(x_ticks)), [str(tick) for tick in x_ticks])
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: y_text(value)))
         axes.tick_params(length=0)
@@ -197,6 +284,15 @@ def _described(what: str, points: Points, y_text: Formatter = "{:.3g}".format) -
         return ""
     (first, start), (last, end) = points[0], points[-1]
     return f"{what[0].upper()}{what[1:]}: {y_text(start)} at step {first:g}, {y_text(end)} at step {last:g}. "
+
+
+def _across(layers: list[Points]) -> list[tuple[float, float, float, float]]:
+    """At each number that any layer has: the median over these layers, the least and the most."""
+    found: dict[float, list[float]] = {}
+    for points in layers:
+        for number, value in points:
+            found.setdefault(number, []).append(value)
+    return [(number, median(values), min(values), max(values)) for number, values in sorted(found.items())]
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

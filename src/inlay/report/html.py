@@ -58,17 +58,26 @@ def write_report(run: Path) -> Path:
 
 def render(files: RunFiles) -> str:
     """The page as text."""
+    return printable(templates().get_template("report.html.j2").render(_page(files)))
+
+
+def templates() -> Any:
+    """The templates beside this file, as jinja2 has them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    templates = Environment(
+    found = Environment(
         loader=PackageLoader("inlay", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(percent=percent_text, breakable=_breakable)
-    return _UNPRINTABLE.sub("\ufffd", templates.get_template("report.html.j2").render(_page(files)))
+    found.filters.update(percent=percent_text, breakable=_breakable)
+    return found
+
+
+def printable(page: str) -> str:
+    return _UNPRINTABLE.sub("\ufffd", page)
 
 
 def _page(files: RunFiles) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..inference.generate import generate
 from .base import Base, empty_language_model, load_language_model
 from .batches import Batch, LengthGroups, padded_length
 from .chunked_loss import causal_loss, trained_tokens
+from .differences import Means
 from .forgetting.language import LanguageBaseline
 from .forgetting.passages import GeneralText
 from .forgetting.retaining import Replay
@@ -49,6 +50,7 @@ class CausalScores:
 @dataclass
 class Causal(Task):
     kind = "causal"
+    main_score = "loss"
 
     base: Base
     data: GenerationData
@@ -114,8 +116,13 @@ class Causal(Task):
         return trained_tokens(batch)
 
     def evaluate(self, model: nn.Module, split: str) -> tuple[CausalScores, list[str]]:
-        loss = self._mean_loss(model, self.tokens[split].rows)
-        return CausalScores(loss, float(torch.tensor(loss).exp())), []
+        sums, counts = self._losses(model, self.tokens[split].rows)
+        return _scores(sum(sums) / sum(counts)), []
+
+    def parts(self, model: nn.Module, split: str) -> tuple[CausalScores, Means]:
+        sums, counts = self._losses(model, self.tokens[split].rows)
+        tokens_N = torch.tensor(counts, dtype=torch.float64)
+        return _scores(sum(sums) / sum(counts)), Means(torch.tensor(sums, dtype=torch.float64) / tokens_N, tokens_N)
 
     def complete(
         self, model: nn.Module, split: str, scores: CausalScores, predictions: list[str]
@@ -159,20 +166,25 @@ class Causal(Task):
         }
 
     @torch.inference_mode()
-    def _mean_loss(self, model: nn.Module, rows: Sequence[TokenRow]) -> float:
+    def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> tuple[list[float], list[int]]:
+        """Of each batch of rows of like length: the sum over its learned tokens, and how many these are."""
         model.eval()
         device = next(model.parameters()).device
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-        total, count = 0.0, 0
+        sums, counts = [], []
         for start in range(0, len(order), _EVALUATION_ROWS):
             batch = padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]])
-            total += causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item()
-            count += trained_tokens(batch)
-        return total / count
+            sums.append(causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item())
+            counts.append(trained_tokens(batch))
+        return sums, counts
 
     def _packed(self, texts: Sequence[TokenRow]) -> Batch:
         """A row for each micro-batch, more where they do not fill them."""
         return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
+
+
+def _scores(loss: float) -> CausalScores:
+    return CausalScores(loss, float(torch.tensor(loss).exp()))
 
 
 def _no_writer(config: Any) -> str | None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ..data.classification import ClassificationData, load_classification
 from .base import Base, empty_classifier, load_classifier
 from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
+from .differences import Shares
 from .forgetting.geometry import GeometryBaseline
 from .forgetting.passages import GeneralText
 from .forgetting.retaining import Anchor
@@ -25,6 +26,7 @@ from .task import Task
 @dataclass
 class Classify(Task):
     kind = "classify"
+    main_score = "accuracy"
 
     base: Base
     data: ClassificationData
@@ -73,6 +75,10 @@ class Classify(Task):
     def evaluate(self, model: nn.Module, split: str) -> tuple[ClassScores, Tensor]:
         """Predictions are (rows, labels) log-probabilities."""
         return evaluate(model, self.tokenizer, self.tokens[split])
+
+    def parts(self, model: nn.Module, split: str) -> tuple[ClassScores, Shares]:
+        scores, found = self.evaluate(model, split)
+        return scores, Shares(found.argmax(dim=-1) == torch.tensor(self.tokens[split].labels))
 
     def write_predictions(self, path: Path, tuned: Tensor, base: Tensor) -> None:
         write_predictions(path, self.data.splits["valid"], self.data.labels, tuned, base)

@@ -46,6 +46,7 @@ class Held(Protocol):
 
 class Task(ABC):
     kind: ClassVar[str]  # in summary.json and provenance.json
+    main_score: ClassVar[str]  # the one by which `better_than` goes first
     base: Base
     data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns` and `valid_from`
     tokenizer: Any
@@ -110,6 +111,10 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
         """The scores, and what predictions are written from, as far as they cost nothing more."""
+
+    @abstractmethod
+    def parts(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
+        """The scores, and what `main_score` is the mean of, so that two models can be compared (differences.py)."""
 
     def complete(self, model: nn.Module, split: str, scores: Any, predictions: Any) -> tuple[Scores, Any]:
         """What `evaluate` gave, with what takes longer and is wanted before and after training only."""

@@ -40,6 +40,9 @@ class Decomposed(LowRank):
         self.lora_magnitude_vector = nn.Parameter(row_squares(host).sqrt().float())
         self._kept: dict[str, _Kept] = {}
 
+    def thin(self) -> tuple[Tensor, Tensor] | None:
+        return None  # the rows' lengths change the whole weight
+
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         changed_OI = super().fold(params)["weight"]
         with torch.no_grad():

@@ -20,7 +20,6 @@ from ...core.sites import Sites
 from ...errors import SettingsError
 from .components import Components, components
 from .lora import LoRA
-from .patterns import whole
 from .rank_budget import RankBudget, slow_first
 
 if TYPE_CHECKING:
@@ -106,12 +105,7 @@ class DynamicRank(RankBudget):
                 ranks[host] = len(kept)
                 tensors[self.peft_key(host, "lora_A")] = a_RI.detach()[kept]
                 tensors[self.peft_key(host, "lora_B")] = b_OR.detach()[:, kept]
-        largest = max(ranks.values())
-        # A whole name as a pattern; alpha equals the rank everywhere, even for a reader that knows of no patterns.
-        others = {whole(host): rank for host, rank in ranks.items() if rank != largest}
-        alphas = {pattern: float(rank) for pattern, rank in others.items()}
-        lora = LoRA(rank=largest, alpha=largest, dropout=self.dropout, rank_pattern=others, alpha_pattern=alphas)
-        return lora.peft_config(sites, list(ranks)), tensors
+        return LoRA.of_ranks(ranks, dropout=self.dropout).peft_config(sites, list(ranks)), tensors
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:

@@ -5,7 +5,7 @@ other starts, low_rank.py embeddings and convolutions, lora_plus.py the learning
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -20,7 +20,7 @@ from . import eva, loftq, lora_init, lora_peft, lora_plus
 from .lora_init import Initialization
 from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
 from .on_linear import OnLinear
-from .patterns import check_patterns, first_fit
+from .patterns import check_patterns, first_fit, whole
 
 if TYPE_CHECKING:
     from ...core.adapter import Adapter
@@ -94,6 +94,16 @@ class LoRA(OnLinear):
             raise SettingsError(f"method.eva_rank_ratio is {self.eva_rank_ratio}; it must be at least 1")
         if self.learning_rate_ratio <= 0:
             raise SettingsError(f"method.learning_rate_ratio is {self.learning_rate_ratio}; it must be above 0")
+
+    @classmethod
+    def of_ranks(cls, ranks: Mapping[str, int], scale: float = 1.0, **settings: Any) -> Self:
+        """A LoRA at the modules that `ranks` names, each of its rank, all with the same alpha / rank, which is `scale`;
+        for a reader that knows of no patterns, too."""
+        largest = max(ranks.values())
+        others = {whole(host): rank for host, rank in ranks.items() if rank != largest}
+        alphas = {pattern: scale * rank for pattern, rank in others.items()}
+        placed = {"targets": tuple(ranks), "rank_pattern": others, "alpha_pattern": alphas}
+        return cls(**{"rank": largest, "alpha": scale * largest} | placed | settings)
 
     def scale(self, rank: int, alpha: float) -> float:
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)

@@ -44,6 +44,15 @@ class LowRank(WeightDelta):
             return self.lora_A, self.lora_B
         return _widened(self.lora_A, self.lora_B, self.start_A, self.start_B)
 
+    def thin(self) -> tuple[Tensor, Tensor] | None:
+        a_RI, b_OR = self.factors()
+        return self.scale * b_OR, a_RI
+
+    def set_thin(self, left_OR: Tensor, right_RI: Tensor) -> None:
+        """Make the product of these the change; the delta has their rank and no start of its own."""
+        self.lora_A.copy_(right_RI)
+        self.lora_B.copy_(left_OR / self.scale)
+
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         a_RI, b_OR = self.factors()
         return {"weight": params["weight"] + self.scale * (b_OR @ a_RI)}
@@ -69,6 +78,14 @@ class LowRankEmbedding(WeightDelta):
         self.lora_embedding_A = nn.Parameter(torch.zeros(rank, host.num_embeddings, device=device))
         self.lora_embedding_B = nn.Parameter(torch.randn(host.embedding_dim, rank, device=device))
 
+    def thin(self) -> tuple[Tensor, Tensor] | None:
+        return self.scale * self.lora_embedding_A.T, self.lora_embedding_B.T
+
+    def set_thin(self, left_VR: Tensor, right_RD: Tensor) -> None:
+        """Make the product of these the change of the embedding, (V, D)."""
+        self.lora_embedding_A.copy_(left_VR.T / self.scale)
+        self.lora_embedding_B.copy_(right_RD.T)
+
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"weight": params["weight"] + self.scale * (self.lora_embedding_B @ self.lora_embedding_A).T}
 
@@ -89,6 +106,14 @@ class LowRankConvolution(WeightDelta):
         self.lora_A = nn.Parameter(torch.empty(rank, *kernel, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.lora_B = nn.Parameter(torch.zeros(out_channels, rank, *[1] * (len(kernel) - 1), device=device))
+
+    def thin(self) -> tuple[Tensor, Tensor] | None:
+        return self.scale * self.lora_B.flatten(1), self.lora_A.flatten(1)
+
+    def set_thin(self, left_OR: Tensor, right_RI: Tensor) -> None:
+        """Make the product of these the change; I counts the entries of a kernel over all input channels."""
+        self.lora_A.copy_(right_RI.view_as(self.lora_A))
+        self.lora_B.copy_((left_OR / self.scale).view_as(self.lora_B))
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         change = self.lora_B.flatten(1) @ self.lora_A.flatten(1)

@@ -50,8 +50,10 @@ class Rotation(WeightDelta):
         return turn_NKK.expand(self.blocks, -1, -1)
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        weight_ONK = params["weight"].unflatten(1, (self.blocks, self.size))
-        return {"weight": (weight_ONK + torch.einsum("onk,njk->onj", weight_ONK, self.turn())).flatten(1)}
+        turn_NKK = self.turn()
+        finer = torch.promote_types(params["weight"].dtype, turn_NKK.dtype)
+        weight_ONK = params["weight"].to(finer).unflatten(1, (self.blocks, self.size))
+        return {"weight": (weight_ONK + torch.einsum("onk,njk->onj", weight_ONK, turn_NKK.to(finer))).flatten(1)}
 
     def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
         turn_NKK = self.turn()

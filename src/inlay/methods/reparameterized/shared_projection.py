@@ -45,9 +45,13 @@ class ScaledProjection(WeightDelta):
         out_features, in_features = self.size
         return self.shared.vera_A[:, :in_features].to(like), self.shared.vera_B[:out_features].to(like)
 
-    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    def thin(self) -> tuple[Tensor, Tensor]:
         a_RI, b_OR = self.projections(self.vera_lambda_b)
-        return {"weight": params["weight"] + (self.vera_lambda_b[:, None] * b_OR * self.vera_lambda_d) @ a_RI}
+        return self.vera_lambda_b[:, None] * b_OR * self.vera_lambda_d, a_RI
+
+    def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        left_OR, right_RI = self.thin()
+        return {"weight": params["weight"] + left_OR @ right_RI}
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
         a_RI, b_OR = self.projections(x_BTI)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...report.classification import counted_gain_interval
+from ...report.classification import paired_interval
 from ..batches import in_order_of_length, tokenize
 from ..sentence import sentence_states
 from .cka import linear_cka
@@ -54,7 +54,7 @@ class GeometryBaseline:
         return {
             "probe_base": base.float().mean().item(),
             "probe_tuned": tuned.float().mean().item(),
-            "probe_interval": list(counted_gain_interval(won, lost, len(base))),
+            "probe_interval": list(paired_interval(won, lost, len(base))),
         }
 
 

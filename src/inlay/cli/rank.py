@@ -1,0 +1,147 @@
+"""inlay rank RUN: the rank of what was learned, and a cut adapter. inlay rank MODEL DATA: a rank before training."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from ..errors import SettingsError
+from .parse import parse
+from .rank_screen import analysis_screen, suggestion_screen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """The rank of what a run has learned, layer by layer, and what a smaller one would score: inlay rank RUN.
+    With MODEL DATA, before training: a rank for each layer.
+
+    RUN: every layer's singular values and ranks, overlap with the base's directions, intruders, the measured score of
+    the update cut to smaller ranks; written to rank.json and rank.html in RUN. MODEL DATA: what the model's activations
+    or first gradients say, written as settings that inlay train --config reads.
+    """
+
+    subject: Annotated[Positional[str], arg(metavar="RUN_OR_MODEL")]
+    """A run's folder or an adapter's; or, with DATA, a model to be trained."""
+    train_data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
+    """Data to train on; for a suggestion."""
+
+    other: Annotated[str | None, arg(name="with")] = None
+    """RUN: another run on the same base, whose directions are compared."""
+    to: int | None = None
+    """RUN: write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
+    out: str | None = None
+    """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion (default: rank-suggestion)."""
+    ranks: tuple[int, ...] = (16, 8, 4, 2, 1)
+    """RUN: the ranks of the curve."""
+    curve: bool = True
+    """RUN: evaluate the cut adapters; --no-curve leaves that out."""
+    base: Literal["auto", "always", "never"] = "auto"
+    """RUN: compare with the base's directions, which takes a full decomposition of each weight. auto: if all take no
+    more than minutes."""
+    data: str | None = None
+    """RUN: data with the same columns to evaluate on. Default: the run's own."""
+    split: Literal["train", "valid", "test"] = "valid"
+    """RUN: which part of it."""
+    model: str | None = None
+    """RUN: the base model, if it is no longer where it was."""
+
+    origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "activations"
+    """MODEL DATA: what the ranks follow: the variance of each layer's inputs (EVA), or the first gradients."""
+    rank: int = 16
+    """MODEL DATA: the rank of every layer that takes as many parameters."""
+    targets: tuple[str, ...] = ("all-linear",)
+    """MODEL DATA: which layers, as for method lora."""
+    attempt: Annotated[bool, arg(name="try")] = False
+    """MODEL DATA: train with the suggestion and with one rank everywhere, and show both scores."""
+    epochs: float = 1.0
+    """MODEL DATA: passes over the data in what --try trains."""
+    seed: int = 0
+    """MODEL DATA: of the order of the rows, and of what --try trains."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+BOTH = {"subject", "train_data", "out", "device", "json"}
+BEFORE = {"origin", "rank", "targets", "attempt", "epochs", "seed"}
+FLAGS = {"other": "with", "origin": "from", "attempt": "try"}  # settings whose flag is a word of Python
+
+
+def main(arguments: list[str]) -> int:
+    command = parse(Rank, arguments, "rank")
+    _check(command)
+    return _analyse(command) if command.train_data is None else _suggest(command)
+
+
+def _check(command: Rank) -> None:
+    """Raises SettingsError for a setting that this form of the verb does not have."""
+    before = command.train_data is not None
+    for field in fields(Rank):
+        asked = getattr(command, field.name) != field.default
+        if field.name not in BOTH and asked and (field.name in BEFORE) != before:
+            flag, given = FLAGS.get(field.name, field.name), "MODEL DATA" if before else "RUN"
+            form = "RUN alone, after training" if before else "MODEL DATA, before training"
+            raise SettingsError(f"--{flag} is given with {given}; it belongs to inlay rank {form}")
+    if not before and (command.to is None) != (command.out is None):
+        raise SettingsError("--to RANK and --out FOLDER belong together: the rank to cut to, and where to write that")
+    if command.to is not None and command.to < 1:
+        raise SettingsError(f"--to is {command.to}; it must be at least 1")
+    if not command.ranks or min(command.ranks) < 1:
+        raise SettingsError(f"--ranks is {' '.join(map(str, command.ranks)) or 'empty'}; it needs numbers from 1 on")
+
+
+def _analyse(command: Rank) -> int:
+    from ..rank.analysis import Asked, analyse
+    from ..report.rank_page import write_rank_report
+
+    asked = Asked(
+        folder=Path(command.subject),
+        model=command.model,
+        other=None if command.other is None else Path(command.other),
+        base=command.base,
+        ranks=command.ranks,
+        curve=command.curve,
+        data=command.data,
+        split=command.split,
+        to=command.to,
+        out=None if command.out is None else Path(command.out),
+        device=command.device,
+    )
+    result = analyse(asked, (lambda _: None) if command.json else (lambda text: print(text, flush=True)))
+    page = write_rank_report(result, Path(command.subject))
+    if command.json:
+        print(json.dumps(result.as_dict(), ensure_ascii=False))
+    else:
+        print(analysis_screen(result))
+        print(f"report  {page}")
+    return 0
+
+
+def _suggest(command: Rank) -> int:
+    from ..data.settings import DataSettings
+    from ..formats.files import check_free, write_json
+    from ..methods.reparameterized.lora import LoRA
+    from ..rank.suggestion import attempt, suggest
+    from ..training.settings import RunSettings
+    from .console import watching
+
+    folder = Path(command.out or "rank-suggestion")
+    check_free(folder, "--out")
+    settings: Any = RunSettings(
+        model=command.subject,
+        data=DataSettings(path=str(command.train_data)),
+        method=LoRA(rank=command.rank, targets=command.targets),
+        seed=command.seed,
+        device=command.device,
+    )
+    result = suggest(settings, command.origin, folder)
+    if command.attempt:
+        with watching(command.json) as watcher:
+            result = attempt(result, settings, command.epochs, folder, watcher)
+    write_json(folder / "suggestion.json", result.as_dict())
+    print(json.dumps(result.as_dict(), ensure_ascii=False) if command.json else suggestion_screen(result))
+    return 0

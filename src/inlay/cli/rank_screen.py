@@ -1,0 +1,144 @@
+"""The result of `inlay rank` in a terminal."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..report.classification import unpaired_gain_interval
+from ..report.units import count_text, seconds_text
+
+if TYPE_CHECKING:
+    from ..rank.analysis import Analysis
+    from ..rank.curve import Curve
+    from ..rank.export import Cut
+    from ..rank.suggestion import Suggestion
+
+
+def analysis_screen(result: "Analysis") -> str:
+    from ..rank.advice import advice
+
+    thin = sum(layer.way == "thin" for layer in result.layers)
+    ways = [f"{thin} from thin factors"] if thin else []
+    ways += [f"{len(result.layers) - thin} from the whole change"] if thin < len(result.layers) else []
+    lines = [
+        f"{result.folder}: {result.method} on {result.model}, the update of {len(result.layers)} weights "
+        f"({', '.join(ways)})",
+        "",
+        *_role_table(result),
+        *(_curve_table(result.curve) if result.curve else []),
+        *(_cut(result.cut, result.curve) if result.cut else []),
+        "",
+        *(f"· {sentence}" for sentence in (*advice(result), *result.notes)),
+        "",
+        "time    " + ", ".join(f"{name} {seconds_text(value)}" for name, value in result.seconds.items()),
+    ]
+    return "\n".join(lines)
+
+
+def suggestion_screen(result: "Suggestion") -> str:
+    roles = dict.fromkeys(layer.place.role for layer in result.layers)
+    origin = "the variance of their inputs" if result.origin == "activations" else "the first gradients"
+    rows = []
+    for role in roles:
+        ranks = [layer.rank for layer in result.layers if layer.place.role == role]
+        rows.append([role, str(len(ranks)), _span(ranks, "{:.0f}".format), f"{sum(ranks) / len(ranks):.1f}"])
+    return "\n".join(
+        [
+            f"ranks of {len(result.layers)} layers by {origin}: {count_text(result.parameters)} parameters, where rank "
+            f"{result.rank} everywhere takes {count_text(result.uniform_parameters)}",
+            "",
+            *_table(["role", "layers", "rank: median (range)", "mean"], rows),
+            "",
+            f"· What the answers in the data say needs rank {result.floor} at least (2 bits a parameter); whether more "
+            "helps, only training tells.",
+            *_agreed(result),
+            *_tried(result),
+            "",
+            f"settings {result.settings_file}",
+            f"next     inlay train --config {result.settings_file}",
+        ]
+    )
+
+
+def _agreed(result: "Suggestion") -> list[str]:
+    if result.origin != "gradients":
+        return []
+    enough = _span([layer.enough for layer in result.layers], "{:.0f}".format)
+    return [f"· Nine tenths of what two halves of the gradients agree on lie in {enough} directions of a layer."]
+
+
+def _tried(result: "Suggestion") -> list[str]:
+    if (tried := result.tried) is None:
+        return ["· Not tried: --try trains with these ranks and with one rank everywhere, and compares."]
+    key = tried.score
+    interval = ""
+    if key == "accuracy":
+        low, high = unpaired_gain_interval(tried.uniform[key], tried.suggested[key], tried.rows)
+        interval = (
+            f"; the rows alone leave the difference open from {100 * low:+.1f} to {100 * high:+.1f} points (95 %)"
+        )
+    return [
+        f"· Tried for {tried.epochs:g} epochs, one seed: {key} {tried.suggested[key]:.4f} with these ranks, "
+        f"{tried.uniform[key]:.4f} with rank {result.rank} everywhere, on {tried.rows} rows{interval}.",
+        f"· The runs are in {' and '.join(tried.folders.values())}.",
+    ]
+
+
+def _role_table(result: "Analysis") -> list[str]:
+    from ..rank.analysis import by_role
+
+    with_base = any(layer.base for layer in result.layers)
+    head = ["role", "layers", "numerical", "stable", "effective", "90 %", "95 %", "99 %", "size of W"]
+    head += ["overlap in", "out", "intruders"] if with_base else []
+    rows = []
+    for role, layers in by_role(result.layers).items():
+        ranks = [layer.ranks for layer in layers]
+        row = [role, str(len(layers)), _span([r.numerical for r in ranks], "{:.0f}".format)]
+        row += [_span([getattr(r, name) for r in ranks], "{:.1f}".format) for name in ("stable", "effective")]
+        row += [_span([r.energy[percent] for r in ranks], "{:.0f}".format) for percent in (90, 95, 99)]
+        row.append(_span([layer.relative for layer in layers], "{:.2%}".format))
+        if with_base:
+            known = [layer.base for layer in layers if layer.base is not None]
+            row += [_span([getattr(b.overlap, s) for b in known], "{:.2f}".format) for s in ("right", "left")]
+            row.append(str(sum(b.intruders for b in known)))
+        rows.append(row)
+    return [*_table(head, rows), "median (range) over the layers"]
+
+
+def _curve_table(curve: "Curve") -> list[str]:
+    from ..rank.advice import gain_text
+
+    keys = list(curve.whole.as_dict())
+    rows = [["whole", "", *(f"{value:.4f}" for value in curve.whole.as_dict().values()), ""]]
+    for point in curve.points:
+        scores = (f"{point.scores.as_dict()[key]:.4f}" for key in keys)
+        rows.append([str(point.rank), count_text(point.parameters), *scores, gain_text(curve, point)])
+    head = ["rank", "parameters", *(key.replace("_", " ") for key in keys), f"gain in {curve.score}"]
+    return ["", f"measured on {curve.rows} rows of {curve.split}", *_table(head, rows)]
+
+
+def _cut(cut: "Cut", curve: "Curve | None") -> list[str]:
+    uniform, by_energy = cut.uniform.scores.as_dict(), cut.by_energy.scores.as_dict()
+    key = next(iter(uniform)) if curve is None else curve.score
+    how = "ranks by layer" if cut.per_layer else f"rank {cut.to} everywhere"
+    return [
+        "",
+        f"cut     {cut.folder}: {how}, {count_text(cut.chosen.parameters)} parameters",
+        f"        {key} {uniform[key]:.4f} at rank {cut.to} everywhere, {by_energy[key]:.4f} by layer, in no more "
+        f"parameters; loaded again {cut.again.as_dict()[key]:.4f}",
+    ]
+
+
+def _span(values: Sequence[float], text: Callable[[Any], str]) -> str:
+    from ..rank.analysis import middle
+
+    if not values:
+        return "–"
+    median, least, most = middle(values)
+    return text(median) if least == most else f"{text(median)} ({text(least)}–{text(most)})"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
