@@ -21,8 +21,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "src" / "inlay" / "builtin" / 
 GRAMMAR = tomllib.loads((FOLDER / "grammar.toml").read_text(encoding="utf-8"))
 SUBJECTS, VALUES, PLACES = GRAMMAR["subjects"], GRAMMAR["values"], GRAMMAR["places"]
 SEED = 19
-ROWS = {"train": 3000, "valid": 200, "test": 200}
-ATTRIBUTES = (3, 4, 4, 4, 5, 5, 5, 6, 6)
+ROWS = {"train": 9000, "valid": 200, "test": 200}
+ATTRIBUTES = (3, 3, 4, 4, 4, 5)
 REFERENCES = (3, 4, 5)
 TRIES = 400
 
@@ -123,7 +123,7 @@ class Scene:
 
 
 def draw_scene(chance: Chance) -> Scene:
-    """A scene of 3 to 6 attributes that go together."""
+    """A scene of 3 to 5 attributes that go together."""
     while True:
         slots = _draw_slots(chance)
         scene = Scene({name: slots[name] for name in chance.shuffled(slots)})

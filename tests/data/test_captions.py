@@ -55,12 +55,12 @@ def test_the_files_are_what_the_script_makes(script, told):
 
 
 def test_the_set_has_the_rows_and_columns_of_its_readme():
-    assert {split: len(rows) for split, rows in SPLITS.items()} == {"train": 3000, "valid": 200, "test": 200}
+    assert {split: len(rows) for split, rows in SPLITS.items()} == {"train": 9000, "valid": 200, "test": 200}
     assert all(set(row) == {"prompt", "completion"} for row in SPLITS["train"])
     assert all(set(row) == {"prompt", "references"} for row in SPLITS["valid"] + SPLITS["test"])
     assert {len(row["references"]) for row in SPLITS["valid"] + SPLITS["test"]} == {3, 4, 5}
-    assert {len(slots(row)) for row in ROWS} == {3, 4, 5, 6}
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_000_000
+    assert {len(slots(row)) for row in ROWS} == {3, 4, 5}
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2_000_000
 
 
 def test_it_opens_as_a_built_in_and_is_described_without_problems(capsys):
@@ -120,7 +120,7 @@ def test_every_value_of_valid_and_test_is_known_from_train():
 def test_most_test_rows_put_values_together_that_train_never_does():
     together = {pair for row in SPLITS["train"] for pair in product(slots(row), repeat=2)}
     new = [row for row in SPLITS["test"] if not set(product(slots(row), repeat=2)) <= together]
-    assert len(new) > 0.9 * len(SPLITS["test"])
+    assert len(new) > 0.6 * len(SPLITS["test"])
 
 
 def test_every_text_is_one_or_two_sentences_in_sound_spelling():
