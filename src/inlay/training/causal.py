@@ -1,7 +1,7 @@
 """Generation: what a causal language model should write, learned from conversations, completions or whole texts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -42,10 +42,16 @@ class CausalScores:
         own = {"loss": self.loss, "perplexity": self.perplexity}
         return own | {k: v for k, v in asdict(self.texts).items() if v is not None} if self.texts else own
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        of_texts = {name: value for name, value in values.items() if name not in ("loss", "perplexity")}
+        texts = TextScores(**{"slots": None, **of_texts}) if of_texts else None
+        return cls(values["loss"], values["perplexity"], texts)
+
 
 @dataclass
 class Causal(Task):
-    kind = "causal"
+    kind, scores = "causal", CausalScores
 
     base: Base
     data: GenerationData
@@ -89,6 +95,10 @@ class Causal(Task):
     def ready(self, model: Any) -> list[str]:
         self.packs = can_pack(model) and attend_by_document(model)
         return ["several texts share a row, and none sees another: nothing is padded"] if self.packs else []
+
+    def contents(self, split: str) -> Iterator[Any]:
+        tokens = self.tokens[split]
+        return zip(tokens.rows, tokens.prompts, tokens.references, strict=True)
 
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
         lengths = self.lengths("train")

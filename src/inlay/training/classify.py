@@ -1,6 +1,6 @@
 """Classification: a label for a text or a pair of texts, by a new head on the base."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +21,7 @@ from .task import Task
 
 @dataclass
 class Classify(Task):
-    kind = "classify"
+    kind, scores = "classify", ClassScores
 
     base: Base
     data: ClassificationData
@@ -49,6 +49,9 @@ class Classify(Task):
 
     def lengths(self, split: str) -> list[int]:
         return self.tokens[split].lengths
+
+    def contents(self, split: str) -> Iterator[Any]:
+        return zip(self.tokens[split].rows, self.tokens[split].labels, strict=True)
 
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
         return training_batches(self.tokenizer, self.tokens["train"], batch_size, seed)

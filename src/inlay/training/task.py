@@ -1,7 +1,7 @@
 """What a run trains for: its data as tokens, its model, its loss, its scores. classify.py is one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -26,9 +26,15 @@ class Scores(Protocol):
 
     def as_dict(self) -> dict[str, float]: ...
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Those of which `as_dict` gave `values`."""
+        ...
+
 
 class Task(ABC):
     kind: ClassVar[str]  # in summary.json and provenance.json
+    scores: ClassVar[type[Scores]]
     base: Base
     data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns` and `valid_from`
     tokenizer: Any
@@ -67,6 +73,10 @@ class Task(ABC):
     @abstractmethod
     def lengths(self, split: str) -> list[int]:
         """Tokens of each row."""
+
+    @abstractmethod
+    def contents(self, split: str) -> Iterator[Any]:
+        """What each row is learned and scored by; its `repr` tells it from any other."""
 
     @abstractmethod
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
