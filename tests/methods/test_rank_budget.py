@@ -264,7 +264,9 @@ def test_a_whole_run_ends_with_exactly_its_budget(
 ) -> None:
     trained: list[inlay.Adapter] = []
     fit = run_module.fit
-    monkeypatch.setattr(run_module, "fit", lambda adapter, *a, **k: (trained.append(adapter), fit(adapter, *a, **k))[1])
+    monkeypatch.setattr(
+        run_module, "fit", lambda training, *a: (trained.append(training.adapter), fit(training, *a))[1]
+    )
     settings = RunSettings(
         model=tiny_bert,
         data=DataSettings(path=reviews_folder),

@@ -198,7 +198,7 @@ def failed_at_once(run: Path) -> Path:
 
 def interrupted(run: Path) -> Path:
     events = [e for e in learning(150, 10) if e["step"] <= 80]
-    reason = "stopped by Ctrl-C at step 80; a checkpoint was written"
+    reason = "stopped after step 80; go on with: inlay resume runs/tickets-lora"
     return write_run(run, summary(status="interrupted", reason=reason, steps=80, best_step=best_step(events)), events)
 
 

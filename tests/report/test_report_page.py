@@ -243,8 +243,7 @@ def test_a_run_that_failed_at_once_has_a_page(pages):
 
 def test_an_interrupted_run_says_how_to_go_on(pages):
     text = words(section(pages["interrupted"], "The run was interrupted"))
-    assert "stopped by Ctrl-C at step 80" in text
-    assert "inlay resume with the run's folder continues it." in text
+    assert "stopped after step 80; go on with: inlay resume runs/tickets-lora" in text
 
 
 def test_a_line_cut_inside_a_character_is_left_out(tmp_path):

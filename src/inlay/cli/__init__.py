@@ -14,6 +14,7 @@ VERBS = {
     "methods": "the methods by family; with a NAME: what it trains, its settings, its paper",
     "data": "what is in a data set, and every problem with its line",
     "train": "train one adapter: MODEL DATA --method NAME",
+    "resume": "continue an interrupted run: RUN",
     "eval": "score a trained adapter beside its base",
     "predict": "labels for a text, a file, or what you type",
     "rank": "the rank of what was learned, and the score at smaller ones; or a rank before training",

@@ -10,7 +10,7 @@ from .train import next_steps, parse_settings
 
 _RUNS = {
     "classify": ("builtin:minilm", "builtin:tickets", "--epochs", "6", "--evaluations-per-epoch", "2"),
-    "generate": ("builtin:tiny-lm", "builtin:captions", "--learning-rate", "5e-3", "--evaluations-per-epoch", "2"),
+    "generate": ("builtin:tiny-lm", "builtin:captions", "--learning-rate", "5e-3", "--evaluations-per-epoch", "1"),
 }
 _TEXTS = (
     "you charged me twice for the same order?? i want to know why",

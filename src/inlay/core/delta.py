@@ -62,6 +62,14 @@ class Delta(nn.Module):
         """
         return {}
 
+    def memory(self) -> dict[str, Tensor]:
+        """What the method remembers here from step to step, and no checkpoint of the adapter needs, by name: a run that
+        was interrupted goes on from it."""
+        return {}
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        """Go on from what `memory` gave."""
+
 
 class WeightDelta(Delta):
     """A change that can be written as new host parameters: W -> fold(W).

@@ -22,6 +22,12 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process had begun to write in the folder; nothing else may be writing there."""
+    for path in folder.rglob(".*.unfinished"):
+        path.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
 

@@ -1,7 +1,9 @@
 """Texts to padded batches of token ids. Rows of like length share a batch, so that little is padded."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -69,20 +71,39 @@ def pad(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> Batch:
     return dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=LENGTH_STEP)) | labels
 
 
-class LengthGroups(Sampler[list[int]]):
-    """Batches of row numbers: shuffled, sorted by length within chunks of batches, and the batches shuffled again."""
+class Order(Sampler[list[int]]):
+    """Batches of row numbers: of every epoch others, which the seed decides, from the one after `skip` on."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+    def __init__(self, seed: int):
+        self.seed, self.epoch, self.skip = seed, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+        return islice(self.batches(generator), self.skip, None)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+
+    @abstractmethod
+    def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """Those of one epoch, all of them."""
+
+
+class LengthGroups(Order):
+    """Shuffled rows, sorted by length within chunks of batches, and the batches shuffled again."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        super().__init__(seed)
+        self.lengths, self.batch_size = lengths, batch_size
+
     def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+    def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         batches: list[list[int]] = []
         for start in range(0, len(order), _CHUNK * self.batch_size):

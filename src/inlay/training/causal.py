@@ -1,7 +1,7 @@
 """Generation: what a causal language model should write, learned from conversations, completions or whole texts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -46,11 +46,16 @@ class CausalScores:
         own = {"loss": self.loss, "perplexity": self.perplexity}
         return own | {k: v for k, v in asdict(self.texts).items() if v is not None} if self.texts else own
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        of_texts = {name: value for name, value in values.items() if name not in ("loss", "perplexity")}
+        texts = TextScores(**{"slots": None, **of_texts}) if of_texts else None
+        return cls(values["loss"], values["perplexity"], texts)
+
 
 @dataclass
 class Causal(Task):
-    kind = "causal"
-    main_score = "loss"
+    kind, scores, main_score = "causal", CausalScores, "loss"
 
     base: Base
     data: GenerationData
@@ -94,6 +99,10 @@ class Causal(Task):
     def ready(self, model: Any) -> list[str]:
         self.packs = can_pack(model) and attend_by_document(model)
         return ["several texts share a row, and none sees another: nothing is padded"] if self.packs else []
+
+    def contents(self, split: str) -> Iterator[Any]:
+        tokens = self.tokens[split]
+        return zip(tokens.rows, tokens.prompts, tokens.references, strict=True)
 
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
         lengths = self.lengths("train")
@@ -157,8 +166,8 @@ class Causal(Task):
     def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> LanguageBaseline:
         return LanguageBaseline(model, self.tokenizer, text, tokens)
 
-    def held(self, model: nn.Module, text: GeneralText, seed: int) -> Replay:
-        return Replay(self.tokenizer, text.kept, text.max_length, seed)
+    def held(self, model: nn.Module, text: GeneralText) -> Replay:
+        return Replay(self.tokenizer, text.kept, text.max_length)
 
     def provenance(self) -> dict[str, Any]:
         return {"columns": self.data.columns, "format": self.data.format, "stop": list(self.tokens["train"].stop)} | {

@@ -1,6 +1,6 @@
 """Classification: a label for a text or a pair of texts, by a new head on the base."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -25,8 +25,7 @@ from .task import Task
 
 @dataclass
 class Classify(Task):
-    kind = "classify"
-    main_score = "accuracy"
+    kind, scores, main_score = "classify", ClassScores, "accuracy"
 
     base: Base
     data: ClassificationData
@@ -54,6 +53,9 @@ class Classify(Task):
 
     def lengths(self, split: str) -> list[int]:
         return self.tokens[split].lengths
+
+    def contents(self, split: str) -> Iterator[Any]:
+        return zip(self.tokens[split].rows, self.tokens[split].labels, strict=True)
 
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
         return training_batches(self.tokenizer, self.tokens["train"], batch_size, seed)
@@ -86,8 +88,8 @@ class Classify(Task):
     def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> GeometryBaseline:
         return GeometryBaseline(model, self.tokenizer, text, tokens)
 
-    def held(self, model: nn.Module, text: GeneralText, seed: int) -> Anchor:
-        return Anchor(model, self.tokenizer, text.kept, text.max_length, seed)
+    def held(self, model: nn.Module, text: GeneralText) -> Anchor:
+        return Anchor(model, self.tokenizer, text.kept, text.max_length)
 
     def provenance(self) -> dict[str, Any]:
         return {"labels": list(self.data.labels), "columns": self.data.columns}

@@ -16,6 +16,7 @@ from ..report.units import bytes_text, count_text, percent_text, seconds_text
 Event = dict[str, Any]
 Watcher = Callable[[Event], None]
 
+_EVENTS, _LOG = "metrics.jsonl", "log.txt"
 
 SCORES = {  # by their keys in events and summaries, in the order in which they are told
     "accuracy": "accuracy",
@@ -40,6 +41,8 @@ class Journal:
 
     def open(self, folder: Path) -> None:
         self.folder = folder
+        for name in (_EVENTS, _LOG):
+            _end_line(folder / name)
         for event in self._before_folder:
             self._write(event)
 
@@ -53,10 +56,17 @@ class Journal:
 
     def _write(self, event: Event) -> None:
         assert self.folder is not None
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / _EVENTS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+        with (self.folder / _LOG).open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {sentence(event)}\n")
+
+
+def _end_line(path: Path) -> None:
+    """A killed run may have left a line without its end, which the next must not go on."""
+    if path.is_file() and not path.read_bytes().endswith(b"\n"):
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n")
 
 
 def sentence(event: Event) -> str:
@@ -82,6 +92,10 @@ def sentence(event: Event) -> str:
         case "plan":
             about = f"about {seconds_text(event['seconds'])} and {bytes_text(event['memory_bytes'])} of memory"
             return f"plan    {event['steps']} steps in {event['epochs']:g} epochs, {about}"
+        case "resume":
+            return (
+                f"resume  after step {event['step']} of {event['steps']}, {seconds_text(event['seconds'])} of training"
+            )
         case "evaluate":
             best = "  best so far" if event["best"] else ""
             when = "base   " if event["step"] == 0 else f"step {event['step']}"

@@ -2,15 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Protocol, Self
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..core.adapter import Adapter
@@ -58,91 +59,131 @@ class StepEvent:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    best: Scores
-    best_step: int
-    steps: int
-    tokens: int
-    train_seconds: float  # without evaluations
-    stopped_early: bool
+class Progress:
+    """How far a training is. It is replaced whole after each step and each evaluation."""
+
+    step: int = 0
+    evaluated: int = 0  # the step after which the last evaluation was
+    best: Scores | None = None
+    best_step: int = 0
+    best_state: Mapping[str, Tensor] = field(default_factory=dict)  # the parameters after that step, on the CPU
+    without_better: int = 0  # evaluations since then
+    tokens: int = 0  # trained on, without padding
+    seconds: float = 0.0  # of training, without evaluations
+
+
+@dataclass
+class Training:
+    """All that the next step depends on, besides the data and the random state."""
+
+    adapter: Adapter
+    optimizer: Optimizer
+    accelerator: Accelerator
+    start: dict[str, Tensor]  # the parameters from which this process trains them
+    progress: Progress = field(default_factory=Progress)
+    changed_before: bool = False  # an earlier process has changed a parameter
+
+    @classmethod
+    def begin(cls, adapter: Adapter, plan: Plan, settings: RunSettings[Any], accelerator: Accelerator) -> Self:
+        groups = adapter.method.parameter_groups(adapter, plan.learning_rate)
+        for group in groups:
+            group["initial_lr"] = group["lr"]  # lr is that of the step
+        fused = accelerator.device.type in ("cpu", "cuda")
+        optimizer = accelerator.prepare(AdamW(groups, weight_decay=settings.weight_decay, fused=fused))
+        return cls(adapter, optimizer, accelerator, {n: p.detach().clone() for n, p in adapter.named_parameters()})
+
+    @torch.no_grad()
+    def put(self, state: Mapping[str, Tensor]) -> None:
+        for name, p in self.adapter.named_parameters():
+            p.copy_(state[name])
+
+    @contextmanager
+    def at(self, state: Mapping[str, Tensor]) -> Iterator[None]:
+        """Give the parameters these values for as long as the block runs."""
+        now = {name: p.detach().clone() for name, p in self.adapter.named_parameters()}
+        self.put(state)
+        yield
+        self.put(now)
+
+    @property
+    def changed(self) -> bool:
+        named = self.adapter.named_parameters()
+        return self.changed_before or not all(torch.equal(p, self.start[name]) for name, p in named)
 
 
 def fit(
-    adapter: Adapter,
+    training: Training,
     objective: Objective,
     batches: DataLoader[Any],
     plan: Plan,
     settings: RunSettings[Any],
-    accelerator: Accelerator,
     evaluate: Callable[[int], Scores],
     on_step: Callable[[StepEvent], None],
     on_best: Callable[[int], None],
-) -> Outcome:
-    """Train `adapter` on the objective. `on_best` is called with the best step's parameters in place; they are there at
-    the end again.
+    whole_step: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
+    """Train the adapter on the objective, from wherever `training` is, until it has the best step's parameters.
 
-    Raises TrainingFailed if a loss is not finite, a parameter gets no gradient, or nothing has changed.
+    `on_best` is called with those in place. Inside `whole_step` the training is between two states, and outside always
+    in one. Raises TrainingFailed if a loss is not finite, a parameter gets no gradient, or nothing has changed.
     """
-    model = adapter.model
-    parameters = list(adapter.parameters())
-    method = adapter.method
-    groups = method.parameter_groups(adapter, plan.learning_rate)
-    optimizer = AdamW(groups, weight_decay=settings.weight_decay, fused=_fused(accelerator))
-    schedule = LambdaLR(optimizer, lambda step: _learning_rate_share(step, plan.steps, settings.warmup))
-    order = batches.batch_sampler
-    batches, optimizer = accelerator.prepare(batches, optimizer)
-    start = {name: p.detach().clone() for name, p in adapter.named_parameters()}
-    best_state: dict[str, Tensor] = {}
-    best, best_step, without_better, tokens, train_seconds, step = None, 0, 0, 0, 0.0, 0
+    adapter, optimizer, accelerator = training.adapter, training.optimizer, training.accelerator
+    model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
+    steps = _steps(accelerator.prepare(batches), batches.batch_sampler, plan, training.progress.step)
 
-    for step, batch in enumerate(_steps(batches, order, plan), start=1):
-        began = time.perf_counter()
-        model.train()
-        loss = 0.0
-        for part, share in _parts(batch, settings.micro_batch_size, objective):
-            part_loss = objective.loss(model, part) * share
-            accelerator.backward(part_loss)
-            loss += part_loss.item()
-            tokens += int(part["attention_mask"].sum())
-        if (penalty := method.penalty(adapter)) is not None:
-            accelerator.backward(penalty)
-        if step == 1:
-            _check_gradients(adapter)
-        norm = accelerator.clip_grad_norm_(parameters, settings.clip)
-        gradient_norm = float(norm) if norm is not None else 0.0
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            raise TrainingFailed(
-                f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate "
-                f"{schedule.get_last_lr()[0]:.2g}; try --learning-rate {plan.learning_rate / 5:.1g} or --dtype float32"
-            )
-        optimizer.step()
-        method.after_step(adapter, step, plan.steps)
-        optimizer.zero_grad()
-        train_seconds += time.perf_counter() - began
-        learning_rate = float(schedule.get_last_lr()[0])
-        on_step(StepEvent(step, step / plan.steps_per_epoch, loss, learning_rate, gradient_norm, tokens, train_seconds))
-        schedule.step()
-
-        if step in plan.evaluate_after:
-            scores = evaluate(step)
-            if not method.settled(step, plan.steps):
-                continue
-            if scores.better_than(best):
-                best, best_step, without_better = scores, step, 0
-                best_state = {name: p.detach().to("cpu", copy=True) for name, p in adapter.named_parameters()}
-                on_best(step)
+    while True:
+        done = training.progress
+        if done.evaluated < done.step and done.step in plan.evaluate_after:
+            scores = evaluate(done.step)
+            if not method.settled(done.step, plan.steps):
+                done = replace(done, evaluated=done.step)
+            elif scores.better_than(done.best):
+                on_best(done.step)
+                state = {name: p.detach().to("cpu", copy=True) for name, p in adapter.named_parameters()}
+                best = {"best": scores, "best_step": done.step, "best_state": state}
+                done = replace(done, evaluated=done.step, without_better=0, **best)
             else:
-                without_better += 1
-            if without_better == settings.patience > 0:
-                break
+                done = replace(done, evaluated=done.step, without_better=done.without_better + 1)
+            training.progress = done
+        if done.step == plan.steps or done.without_better == settings.patience > 0:
+            break
 
-    if all(torch.equal(p, start[name]) for name, p in adapter.named_parameters()):
-        raise TrainingFailed(f"after {step} steps no parameter of {method.name} has changed: nothing was learned")
-    assert best is not None
-    with torch.no_grad():
-        for name, p in adapter.named_parameters():
-            p.copy_(best_state[name])
-    return Outcome(best, best_step, step, tokens, train_seconds, step < plan.steps)
+        with whole_step():
+            step, batch = done.step + 1, next(steps)
+            began = time.perf_counter()
+            model.train()
+            share = _learning_rate_share(done.step, plan.steps, settings.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * share
+            loss, tokens = 0.0, done.tokens
+            for part, part_share in _parts(batch, settings.micro_batch_size, objective):
+                part_loss = objective.loss(model, part) * part_share
+                accelerator.backward(part_loss)
+                loss += part_loss.item()
+                tokens += int(part["attention_mask"].sum())
+            if (penalty := method.penalty(adapter)) is not None:
+                accelerator.backward(penalty)
+            if step == 1:
+                _check_gradients(adapter)
+            norm = accelerator.clip_grad_norm_(parameters, settings.clip)
+            gradient_norm = float(norm) if norm is not None else 0.0
+            learning_rate = float(optimizer.param_groups[0]["lr"])
+            if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+                raise TrainingFailed(
+                    f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
+                    f"; try --learning-rate {plan.learning_rate / 5:.1g} or --dtype float32"
+                )
+            optimizer.step()
+            method.after_step(adapter, step, plan.steps)
+            optimizer.zero_grad()
+            seconds = done.seconds + time.perf_counter() - began
+            training.progress = replace(done, step=step, tokens=tokens, seconds=seconds)
+        on_step(StepEvent(step, step / plan.steps_per_epoch, loss, learning_rate, gradient_norm, tokens, seconds))
+
+    if not training.changed:
+        raise TrainingFailed(f"after {done.step} steps no parameter of {method.name} has changed: nothing was learned")
+    training.changed_before = True
+    training.put(done.best_state)
 
 
 def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
@@ -161,15 +202,17 @@ def _default_epochs(method: Method, steps_per_epoch: int) -> float:
     return min(10, max(method.epochs, math.ceil(100 / steps_per_epoch)))
 
 
-def _steps(batches: DataLoader[Any], order: Any, plan: Plan) -> Iterator[Batch]:
-    done = 0
-    for epoch in range(math.ceil(plan.epochs)):
-        order.set_epoch(epoch)
-        for batch in batches:
-            if done == plan.steps:
-                return
-            done += 1
+def _steps(batches: Any, order: Any, plan: Plan, done: int) -> Iterator[Batch]:
+    """The batches of every step after the first `done`, epoch after epoch."""
+    begun, order.skip = divmod(done, plan.steps_per_epoch)
+    for epoch in count(begun):
+        batches.set_epoch(epoch)
+        state = torch.get_rng_state()
+        for number, batch in enumerate(batches):
+            if number == 0 and order.skip:  # a loader draws a random number as an epoch begins, and this one has begun
+                torch.set_rng_state(state)
             yield batch
+        order.skip = 0
 
 
 def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
@@ -197,7 +240,3 @@ def _check_gradients(adapter: Adapter) -> None:
             f"{len(without)} of the adapter's parameters get no gradient, such as {without[0]}: the model does not "
             "call these modules or does not use their results; leave them out of method.targets"
         )
-
-
-def _fused(accelerator: Accelerator) -> bool:
-    return accelerator.device.type in ("cpu", "cuda")

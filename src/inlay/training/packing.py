@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
 
 from ..data.tokens import TokenRow
-from .batches import LENGTH_STEP, Batch, padded_length
+from .batches import LENGTH_STEP, Batch, Order, padded_length
 from .chunked_loss import IGNORED
 
 _PACKED_STEP = 4 * LENGTH_STEP  # or more: a row of many texts has far more lengths to choose from
@@ -86,20 +85,17 @@ def can_pack(model: Any) -> bool:
     return bool(isolated and (after_first - alone).abs().max() <= (1e-4 if exact else 5e-2) * size)
 
 
-class Shuffled(Sampler[list[int]]):
-    """Batches of row numbers in random order: packed rows need no texts of like length."""
+class Shuffled(Order):
+    """Rows in random order: packed rows need no texts of like length."""
 
     def __init__(self, count: int, batch_size: int, seed: int):
-        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        super().__init__(seed)
+        self.count, self.batch_size = count, batch_size
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+    def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
         yield from (part.tolist() for part in torch.randperm(self.count, generator=generator).split(self.batch_size))
 
 

@@ -37,9 +37,9 @@ class Prepared:
     text: GeneralText | None  # general, if forgetting is measured or held back
 
 
-def prepare_run(settings: RunSettings[Any], journal: Journal) -> Prepared:
-    """Every check that needs no weights."""
-    folder = _free_folder(settings)
+def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | None = None) -> Prepared:
+    """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one."""
+    folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
     base, kind = find_base(settings.model), task_of(settings)
     task = kind.prepare(base, settings)

@@ -1,48 +1,59 @@
 """One run, from what was asked to the files that show what came of it."""
 
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from .. import __version__
-from ..core.adapter import Adapter, join, prepare
+from ..core.adapter import join, prepare
+from ..core.fingerprint import fingerprint
+from ..core.sites import Sites
 from ..errors import InlayError
 from ..formats import peft
-from ..formats.files import write_json, write_text
+from ..formats.files import remove_unfinished, write_json, write_text
 from ..report import write_report
 from .batches import Batch
-from .estimate import Estimate, estimate
+from .checkpoint import About, Checkpoint, anew, data_fingerprint, read_checkpoint, remove_checkpoint
+from .estimate import estimate
 from .forgetting.measurement import Measurement
 from .forgetting.retaining import Retaining
 from .forgetting.sample import affordable_tokens
 from .journal import Journal, Watcher
-from .loop import Objective, Outcome, StepEvent, fit
-from .memory import memory_bytes, peak_memory_bytes
+from .keeper import Keeper
+from .loop import StepEvent, Training, fit
+from .memory import memory_bytes
 from .prepared import Prepared, prepare_run
 from .quantized import quantize
 from .resolved import resolved_yaml
-from .settings import RunSettings, as_asked
+from .run_state import RunState, versions
+from .settings import RunSettings, all_values, as_asked, of_values
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 from .task import Scores
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
 
-def train(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command: Sequence[str] = ()) -> dict[str, Any]:
+def train(
+    settings: RunSettings[Any],
+    watcher: Watcher = lambda _: None,
+    command: Sequence[str] = (),
+    *,
+    resumable: bool = True,
+) -> dict[str, Any]:
     """Train one adapter and write its run's folder; returns the summary.
 
     Raises InvalidRequest, having written nothing, for settings or data that cannot work; TrainingFailed, having written
-    what there is, if the training does not work out. KeyboardInterrupt passes through after the same.
+    what there is, if the training does not work out. KeyboardInterrupt passes through after the same, and after the
+    checkpoint that `resume` goes on from; a run that is part of another is not `resumable` by itself.
     """
     journal = Journal(watcher)
     run = prepare_run(without_sources(settings), journal)
@@ -50,51 +61,66 @@ def train(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
     run.folder.mkdir(parents=True, exist_ok=True)
     journal.open(run.folder)
     write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
-    return _Run(run, sources, journal, command).go()
+    return _Run(run, settings, journal, command, sources=sources, resumable=resumable).go()
 
 
-class _Run:
-    """The part of a run that computes: its state is what the summary needs, so that a failure can still be told."""
+def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
+    """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
 
-    def __init__(self, run: Prepared, sources: list[SourceTask], journal: Journal, command: Sequence[str]):
-        self.run, self.sources, self.journal, self.command = run, sources, journal, command
-        self.began = time.perf_counter()
-        self.adapter: Adapter | None = None
-        self.base_scores: Scores | None = None
-        self.tuned: Scores | None = None
-        self.test: Scores | None = None
-        self.best_step = 0
-        self.last: StepEvent | None = None
-        self.fit_began: float | None = None
-        self.fit_ended: float | None = None
-        self.estimate: Estimate | None = None
-        self.total_parameters = 0
-        self.objective: Objective = run.task
-        self.measurement: Measurement | None = None
-        self.forgetting: dict[str, Any] | None = None
+    Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
+    """
+    journal = Journal(watcher)
+    checkpoint = read_checkpoint(folder)
+    settings = of_values(checkpoint.about.settings)
+    run = prepare_run(without_sources(settings), journal, folder)
+    checkpoint.check(folder, run.task, run.text)
+    journal.open(folder)
+    remove_unfinished(folder)
+    if others := [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]:
+        journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
+    return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
+
+
+class _Run(RunState):
+    """The part of a run that computes; whatever stops it, its state can still be told."""
+
+    def __init__(
+        self,
+        run: Prepared,
+        asked: RunSettings[Any],
+        journal: Journal,
+        command: Sequence[str],
+        *,
+        sources: Sequence[SourceTask] = (),
+        checkpoint: Checkpoint | None = None,
+        resumable: bool = True,
+    ):
+        super().__init__(run, command, checkpoint.about if checkpoint else None)
+        self.asked, self.journal, self.sources, self.resumable = asked, journal, sources, resumable
+        self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
+        self.keeper = Keeper(run.folder, asked.checkpoint_minutes, journal, self._about)
 
     def go(self) -> dict[str, Any]:
-        try:
-            if self.sources:
-                self.run = learn_sources(self.run, self.sources, self.journal)
-            write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
-            model = self._load()
-            of_base = self._evaluate_base(model)
-            self._remember_base(model)
-            self._attach(model)
-            outcome = self._fit()
-            self.fit_ended = time.perf_counter()
-            self._finish(outcome, of_base)
-        except KeyboardInterrupt:
-            self._stop("interrupted", "stopped by the user" + self._what_is_kept())
-            raise
-        except torch.OutOfMemoryError as problem:
-            self._stop("failed", str(problem))
-            raise
-        except InlayError as problem:
-            self._stop("failed", str(problem) + self._what_is_kept())
-            raise
-        return self._write_summary("finished", None) | {"folder": str(self.run.folder)}
+        with self.keeper.interrupts:
+            try:
+                if self.sources:
+                    self.run = learn_sources(self.run, self.sources, self.journal)
+                if self.checkpoint is None:
+                    write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
+                model = self._load()
+                of_base = self._evaluate_base(model)
+                self._remember_base(model)
+                self._attach(model)
+                self._fit()
+                self.fit_ended = time.perf_counter()
+                self._finish(of_base)
+                summary = self._write_summary("finished", None)
+            except (KeyboardInterrupt, torch.OutOfMemoryError, InlayError) as problem:
+                if self.checkpoint is None:
+                    self._stop(problem)
+                raise
+            remove_checkpoint(self.run.folder)
+        return summary | {"folder": str(self.run.folder)}
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -104,6 +130,8 @@ class _Run:
         self.total_parameters = sum(p.numel() for p in model.parameters())
         if run.settings.quantize == "nf4":
             quantize(model, run.dtype, heads=self.heads)
+        if self.checkpoint is not None:
+            self.checkpoint.check_base(run.folder, fingerprint(Sites(model, self.heads)))
         self.journal.record(
             "model",
             model=run.task.base.name,
@@ -132,13 +160,14 @@ class _Run:
             self.measurement = Measurement(task, model, text, affordable_tokens(trained))
         if settings.retain_weight:
             assert text is not None
-            self.objective = Retaining(task, task.held(model, text, settings.seed), settings.retain_weight)
+            self.objective = Retaining(task, task.held(model, text), settings.retain_weight)
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
         self.adapter = prepare(model, run.settings.method, heads=self.heads)
         join(self.adapter)
-        run.settings.method.initialize_from_data(self.adapter, self._first_batches())
+        if self.checkpoint is None:
+            run.settings.method.initialize_from_data(self.adapter, self._first_batches())
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
         self.estimate = estimate(
@@ -159,47 +188,72 @@ class _Run:
         for batch in self.run.task.batches(settings.batch_size, settings.seed):
             yield {key: value.to(self.run.device) for key, value in batch.items()}
 
-    def _fit(self) -> Outcome:
+    def _fit(self) -> None:
         run = self.run
         assert self.adapter is not None
         accelerator = Accelerator(cpu=run.device.type == "cpu")
+        training = Training.begin(self.adapter, run.plan, run.settings, accelerator)
         self.fit_began = time.perf_counter()
-        return fit(
-            self.adapter,
-            self.objective,
-            run.task.batches(run.settings.batch_size, run.settings.seed),
-            run.plan,
-            run.settings,
-            accelerator,
-            evaluate=self._evaluate,
-            on_step=self._on_step,
-            on_best=self._on_best,
+        if self.checkpoint is not None:
+            self._go_on(training, self.checkpoint)
+        self.training = training
+        self.keeper.training = training if self.resumable else None
+        batches = run.task.batches(run.settings.batch_size, run.settings.seed)
+        callbacks = (self._evaluate, self._on_step, self._on_best, self.keeper.whole_step)
+        fit(training, self.objective, batches, run.plan, run.settings, *callbacks)
+
+    def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
+        """Whatever the folder holds of steps after the checkpoint is written again."""
+        checkpoint.restore(training, self.run.task.scores)
+        assert self.fit_began is not None
+        self.fit_began -= checkpoint.about.train_seconds
+        progress = training.progress
+        self.journal.record("resume", step=progress.step, steps=self.run.plan.steps, seconds=self.train_seconds)
+        if progress.best_step:
+            with training.at(progress.best_state):
+                self._save_adapter()
+        self.checkpoint = None
+
+    def _about(self) -> About:
+        run, adapter = self.run, self.adapter
+        assert adapter is not None
+        decided = {"device": run.device.type, "dtype": str(run.dtype).removeprefix("torch.")}
+        return About(
+            settings=all_values(replace(self.asked, **decided)),
+            asked=(run.folder / "run.yaml").read_text(encoding="utf-8"),
+            data=self._data,
+            base=adapter.base_fingerprint,
+            versions=versions(),
+            command=list(self.command),
+            train_seconds=self.train_seconds,
+            wall_seconds=self.wall_seconds,
+            peak_memory_bytes=self.peak_memory_bytes,
         )
+
+    @cached_property
+    def _data(self) -> str:
+        return data_fingerprint(self.run.task, self.run.text)
 
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
         scores, _ = self.run.task.evaluate(self.adapter.model, "valid")
         settled = self.run.settings.method.settled(step, self.run.plan.steps)
-        better = settled and scores.better_than(self.tuned)
-        self._record_evaluation(step, scores, better)
-        if better:
-            self.tuned, self.best_step = scores, step
+        self._record_evaluation(step, scores, best=settled and scores.better_than(self.progress.best))
         return scores
 
     def _on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps
-        self.last = event
         every = max(1, steps // _STEP_EVENTS)
-        if event.step % every and event.step not in (1, steps):
-            return
-        self.journal.record(
-            "step",
-            **{k: v for k, v in asdict(event).items() if k != "tokens"},
-            steps=steps,
-            tokens_per_second=event.tokens / event.seconds,
-            memory_bytes=memory_bytes(self.run.device),
-            seconds_left=self.train_seconds / event.step * (steps - event.step),
-        )
+        if event.step % every == 0 or event.step in (1, steps):
+            self.journal.record(
+                "step",
+                **{k: v for k, v in asdict(event).items() if k != "tokens"},
+                steps=steps,
+                tokens_per_second=event.tokens / event.seconds,
+                memory_bytes=memory_bytes(self.run.device),
+                seconds_left=self.train_seconds / event.step * (steps - event.step),
+            )
+        self.keeper.between_steps()
 
     def _on_best(self, step: int) -> None:
         self._save_adapter()
@@ -219,15 +273,14 @@ class _Run:
         }
         peft.save(self.adapter, run.folder / "adapter", provenance)
 
-    def _finish(self, outcome: Outcome, of_base: Any) -> None:
-        run = self.run
+    def _finish(self, of_base: Any) -> None:
+        run, steps = self.run, self.progress.step
         assert self.adapter is not None
-        if outcome.stopped_early:
+        if steps < run.plan.steps:
             self.journal.record(
-                "note",
-                text=f"stopped after step {outcome.steps}: {run.settings.patience} evaluations without a better one",
+                "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
-        self.tuned, of_tuned = self._final_scores(self.adapter.model, "valid")
+        self.final, of_tuned = self._final_scores(self.adapter.model, "valid")
         if "test" in run.task.data.splits:
             self.test, _ = self._final_scores(self.adapter.model, "test")
         if self.measurement is not None:
@@ -240,90 +293,42 @@ class _Run:
     def _final_scores(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
         return self.run.task.complete(model, split, *self.run.task.evaluate(model, split))
 
-    def _stop(self, status: str, reason: str) -> None:
+    def _stop(self, problem: BaseException) -> None:
+        match problem:
+            case KeyboardInterrupt():
+                status = "interrupted"
+                reason = f"stopped after step {self.progress.step}{self._what_is_kept()}{self._how_to_go_on()}"
+            case torch.OutOfMemoryError():
+                status, reason = "failed", str(problem)
+            case _:
+                remove_checkpoint(self.run.folder)  # from which it would fail again
+                status, reason = "failed", str(problem) + self._what_is_kept()
         self.journal.record(status, text=reason)
         self._write_summary(status, reason)
 
     def _what_is_kept(self) -> str:
-        if self.tuned is None:
+        if self.progress.best is None:
             return "; nothing was evaluated yet, so no adapter is kept"
-        return f"; the adapter of step {self.best_step}, the best so far, is kept"
+        return f"; the adapter of step {self.progress.best_step}, the best so far, is kept"
+
+    def _how_to_go_on(self) -> str:
+        folder = self.run.folder
+        if not self.resumable:
+            return ""
+        if self.keeper.keep():
+            return f"; go on with: inlay resume {shlex.quote(str(folder))}"
+        return f"; there is nothing to go on from: begin anew with {anew(folder)}"
 
     def _record_evaluation(self, step: int, scores: Scores, best: bool) -> None:
         epoch = step / self.run.plan.steps_per_epoch
         self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores.as_dict(), best=best)
 
-    @property
-    def train_seconds(self) -> float:
-        """From the first step to the last evaluation, or until now."""
-        return 0.0 if self.fit_began is None else (self.fit_ended or time.perf_counter()) - self.fit_began
-
-    @property
-    def trainable_parameters(self) -> int:
-        return sum(p.numel() for p in self.adapter.parameters()) if self.adapter else 0
-
     def _write_summary(self, status: str, reason: str | None) -> dict[str, Any]:
-        run, last = self.run, self.last
-        tensors = run.folder / "adapter" / peft.TENSORS
-        peak = peak_memory_bytes(run.device)
-        plan = {"memory_bytes": None, "seconds": None} if self.estimate is None else asdict(self.estimate)
-        summary = {
-            "status": status,
-            "reason": reason,
-            "task": run.task.kind,
-            "method": run.settings.method.name,
-            "model": run.task.base.name,
-            "data": run.task.data.source,
-            "labels": list(getattr(run.task.data, "labels", ())),
-            "trainable_parameters": self.trainable_parameters,
-            "total_parameters": self.total_parameters,
-            "adapter_bytes": tensors.stat().st_size if tensors.is_file() else 0,
-            "train_seconds": round(self.train_seconds, 3),
-            "wall_seconds": round(time.perf_counter() - self.began, 3),
-            "peak_memory_bytes": peak,
-            "tokens_per_second": round(last.tokens / last.seconds, 1) if last else 0.0,
-            "steps": last.step if last else 0,
-            "best_step": self.best_step,
-            "metrics": {
-                "split": "valid",
-                "rows": len(run.task.lengths("valid")),
-                "base": self.base_scores.as_dict() if self.base_scores else None,
-                "tuned": self.tuned.as_dict() if self.tuned else None,
-                "test": self.test.as_dict() if self.test else None,
-            },
-            "decided": run.settings.method.decided(self.adapter) if self.adapter else {},
-            "forgetting": self.forgetting,
-            "plan": plan,
-            "versions": versions(),
-            "device": str(run.device),
-            "dtype": str(run.dtype).removeprefix("torch."),
-            "quantize": run.settings.quantize,
-            "seed": run.settings.seed,
-            "command": shlex.join(self.command),
-        }
-        write_json(run.folder / "summary.json", summary)
-        write_report(run.folder)
+        folder, summary = self.run.folder, self.summary(status, reason)
+        write_json(folder / "summary.json", summary)
+        write_report(folder)
         if status == "finished":
-            assert self.base_scores is not None
-            assert self.tuned is not None
-            self.journal.record(
-                "finished",
-                folder=str(run.folder),
-                split="valid",
-                base=self.base_scores.as_dict(),
-                tuned=self.tuned.as_dict(),
-                test=self.test.as_dict() if self.test else None,
-                best_step=self.best_step,
-                train_seconds=summary["train_seconds"],
-                peak_memory_bytes=peak,
-            )
+            metrics = {name: summary["metrics"][name] for name in ("split", "base", "tuned", "test")}
+            cost = {name: summary[name] for name in ("best_step", "train_seconds", "peak_memory_bytes")}
+            self.journal.record("finished", folder=str(folder), **metrics, **cost)
         return summary
-
-
-def versions() -> dict[str, str]:
-    return {
-        "inlay": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": sys.version.split()[0],
-    }

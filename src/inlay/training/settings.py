@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
+from ..methods import METHODS
 
 MethodT = TypeVar("MethodT", bound=Method)
 
@@ -59,6 +60,9 @@ class RunSettings(Generic[MethodT]):
     retain_weight: float = 0.0
     """Adds this times a loss on general text to the task's, which makes the model forget less: of a language model the
     cross-entropy, of a classifier how far its sentence representations have moved. 0: off."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between two checkpoints, each of which takes the place of the one before: `inlay resume` goes on from it
+    if the process is killed. 0: only when the run is interrupted."""
     seed: int = 0
     """Of the new head, the adapter's start, the order of the rows and dropout."""
 
@@ -70,6 +74,7 @@ class RunSettings(Generic[MethodT]):
             "evaluations_per_epoch": 1,
             "patience": 0,
             "samples": 0,
+            "checkpoint_minutes": 0,
         }
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
@@ -98,6 +103,24 @@ def as_asked(settings: RunSettings[Any]) -> dict[str, Any]:
     asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
     asked["method"] = {"name": settings.method.name, **asked.get("method", {})}
     return asked
+
+
+def all_values(settings: RunSettings[Any]) -> dict[str, Any]:
+    """Every setting, as JSON has it."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
+    method = {"name": settings.method.name, **dataclasses.asdict(settings.method)}
+    return values | {"data": dataclasses.asdict(settings.data), "method": method}
+
+
+def of_values(values: dict[str, Any]) -> RunSettings[Any]:
+    """The settings of which `all_values` gave these. Raises SettingsError if one of them is unknown."""
+    method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
+    name = str(method.pop("name"))
+    try:
+        built = METHODS[name](**method)
+        return RunSettings(**values | {"data": DataSettings(**values["data"]), "method": built})
+    except (KeyError, TypeError) as problem:
+        raise SettingsError(f"another version of Inlay had other settings: {problem}") from None
 
 
 def _changed(settings: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Iterator[tuple[str, Any]]:

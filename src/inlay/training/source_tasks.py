@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from ..core.adapter import attach
 from ..data.settings import DataSettings
@@ -26,11 +26,11 @@ from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
 from .base import load_classifier
-from .batches import pad
+from .batches import Order, pad
 from .classify import Classify
 from .distillation import Lesson, TaughtLoss, lessons
 from .journal import Journal
-from .loop import StepEvent, fit, make_plan
+from .loop import StepEvent, Training, fit, make_plan
 from .memory import memory_bytes
 from .prepared import Prepared, prepare_run
 from .quantized import quantize
@@ -94,7 +94,7 @@ def learn_sources(run: Prepared, tasks: Sequence[SourceTask], journal: Journal) 
     own.open(folder)
     for number, task in enumerate(tasks, 1):
         own.record("note", text=f"source {number} of {len(tasks)}: a prompt for {task.name} alone")
-        train(task.run.settings, journal.watcher)
+        train(task.run.settings, journal.watcher, resumable=False)
     own.record("note", text=f"one prompt for {', '.join(task.name for task in tasks)}, taught by those")
     _Student(run, tasks, folder).learn(own)
     method = dataclasses.replace(run.settings.method, source=str(folder))
@@ -152,7 +152,8 @@ class _Student:
         def save(_: int) -> None:
             self._save()
 
-        fit(self.adapter, self.loss, self.batches, self.plan, self.run.settings, accelerator, evaluate, progress, save)
+        training = Training.begin(self.adapter, self.plan, self.run.settings, accelerator)
+        fit(training, self.loss, self.batches, self.plan, self.run.settings, evaluate, progress, save)
         self._save()
         found = {task.name: scores.as_dict() for task, scores in zip(self.tasks, self._scores(), strict=True)}
         write_json(self.folder / "summary.json", {"valid": found, "steps": self.plan.steps})
@@ -190,21 +191,18 @@ class _Student:
         peft.save(self.adapter, self.folder / "adapter", about)
 
 
-class TaskBatches(Sampler[list[int]]):
+class TaskBatches(Order):
     """Batches of two or more of the tasks, as many rows of each. Rows are numbered through; each task's come in turn,
     shuffled anew when all have been."""
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int):
-        self.sizes, self.batch_size, self.seed, self.epoch = sizes, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        super().__init__(seed)
+        self.sizes, self.batch_size = sizes, batch_size
 
     def __len__(self) -> int:
         return -(-sum(self.sizes) // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
+    def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
         decks, start = [], 0
         for size in self.sizes:
             decks.append(_deck(start, size, generator))

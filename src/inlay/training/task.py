@@ -1,7 +1,7 @@
 """What a run trains for: its data as tokens, its model, its loss, its scores. classify.py is one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -27,6 +27,11 @@ class Scores(Protocol):
 
     def as_dict(self) -> dict[str, float]: ...
 
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Those of which `as_dict` gave `values`."""
+        ...
+
 
 class Baseline(Protocol):
     """What the base does with general text, kept until the tuned model can be compared."""
@@ -46,6 +51,7 @@ class Held(Protocol):
 
 class Task(ABC):
     kind: ClassVar[str]  # in summary.json and provenance.json
+    scores: ClassVar[type[Scores]]
     main_score: ClassVar[str]  # the one by which `better_than` goes first
     base: Base
     data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns` and `valid_from`
@@ -85,6 +91,10 @@ class Task(ABC):
     @abstractmethod
     def lengths(self, split: str) -> list[int]:
         """Tokens of each row."""
+
+    @abstractmethod
+    def contents(self, split: str) -> Iterator[Any]:
+        """What each row is learned and scored by; its `repr` tells it from any other."""
 
     @abstractmethod
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
@@ -129,7 +139,7 @@ class Task(ABC):
         """What the base, which `model` is now, does with the first passages, as many as have `tokens` together."""
 
     @abstractmethod
-    def held(self, model: nn.Module, text: GeneralText, seed: int) -> Held:
+    def held(self, model: nn.Module, text: GeneralText) -> Held:
         """What holds the model to what the base, which it is now, does with the passages kept for that."""
 
     @abstractmethod

@@ -28,7 +28,7 @@ class Components(LowRank):
         self.component_scale = scale
         self.coefficient = nn.Parameter(torch.zeros(rank, 1, device=device))
         self.register_buffer("kept", torch.ones(rank, 1, dtype=torch.bool, device=device))
-        self.averages: dict[str, Tensor] = {}  # what a method's scores remember between steps; no checkpoint needs it
+        self.averages: dict[str, Tensor] = {}  # what a method's scores remember between steps
         self.settled = False  # no more components will be dropped
 
     def average(self, name: str, now: Tensor, beta: float) -> Tensor:
@@ -36,6 +36,13 @@ class Components(LowRank):
         if name not in self.averages:
             self.averages[name] = torch.zeros_like(now)
         return self.averages[name].lerp_(now, 1 - beta)
+
+    def memory(self) -> dict[str, Tensor]:
+        return self.averages | {"settled": torch.tensor(self.settled)}
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        self.averages = dict(memory)
+        self.settled = bool(self.averages.pop("settled"))
 
     def strength(self) -> Tensor:
         return self.component_scale * self.coefficient * self.kept

@@ -5,7 +5,7 @@ sentence representations where the base had them, as learning without forgetting
 (https://arxiv.org/abs/1606.09282).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +43,11 @@ class Retaining:
 class Replay:
     """The cross-entropy of the passages' tokens."""
 
-    def __init__(self, tokenizer: Any, passages: Sequence[Passage], max_length: int, seed: int):
+    def __init__(self, tokenizer: Any, passages: Sequence[Passage], max_length: int):
         self.tokenizer, self.passages, self.max_length = tokenizer, passages, max_length
-        self.turns = _turns(len(passages), seed)
 
     def loss(self, model: nn.Module) -> Tensor:
-        texts = [self.passages[i].text for i in next(self.turns)]
+        texts = [self.passages[i].text for i in _some(len(self.passages))]
         batch = padded(general_rows(self.tokenizer, texts, self.max_length))
         device = next(model.parameters()).device
         return causal_loss(model, {key: value.to(device) for key, value in batch.items()}, trained_tokens(batch))
@@ -61,27 +60,20 @@ class Anchor:
     same for every model.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, passages: Sequence[Passage], max_length: int, seed: int):
+    def __init__(self, model: nn.Module, tokenizer: Any, passages: Sequence[Passage], max_length: int):
         self.tokenizer = tokenizer
         self.rows = tokenize(tokenizer, [(p.text, None) for p in passages], max_length)
         self.base_ND = states_of(model, tokenizer, self.rows)
         self.unit = (self.base_ND - self.base_ND.mean(dim=0)).square().sum(dim=1).mean().item()
-        self.turns = _turns(len(passages), seed)
 
     def loss(self, model: nn.Module) -> Tensor:
-        chosen = next(self.turns)
+        chosen = _some(len(self.rows))
         device = next(model.parameters()).device
         batch = {key: value.to(device) for key, value in pad(self.tokenizer, [self.rows[i] for i in chosen]).items()}
         moved_BD = sentence_states(model, batch) - self.base_ND[chosen].to(device)
         return moved_BD.square().sum(dim=1).mean() / self.unit
 
 
-def _turns(count: int, seed: int) -> Iterator[list[int]]:
-    """Numbers of passages, a few at a time: each comes once before any comes again, in another order each time."""
-    generator = torch.Generator().manual_seed(seed)
-    rest: list[int] = []
-    while True:
-        while len(rest) < _ROWS:
-            rest += torch.randperm(count, generator=generator).tolist()
-        yield rest[:_ROWS]
-        rest = rest[_ROWS:]
+def _some(count: int) -> list[int]:
+    """Numbers of passages, by torch's own generator, whose state a checkpoint holds."""
+    return torch.randperm(count)[:_ROWS].tolist()

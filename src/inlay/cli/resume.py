@@ -1,0 +1,37 @@
+"""inlay resume RUN: an interrupted run goes on as if nothing had happened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from .console import watching
+from .parse import parse
+from .train import next_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Continue an interrupted run from its checkpoint, with the settings that it has, to the result that it would have
+    had.
+
+    A run writes a checkpoint when Ctrl-C or SIGTERM stops it, and every --checkpoint-minutes in case it is killed. Its
+    data and its base model must be what they were.
+    """
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """The run's folder."""
+    json: bool = False
+    """Print one JSON event per line instead of text."""
+
+
+def main(arguments: list[str]) -> int:
+    command = parse(Resume, arguments, "resume")
+    with watching(command.json) as watcher:
+        from ..training.run import resume
+
+        summary = resume(Path(command.run), watcher)
+    if not command.json:
+        print(next_steps(summary))
+    return 0

@@ -1,0 +1,48 @@
+"""Keeps the checkpoint of a run: from time to time, and when it is interrupted."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from .checkpoint import CHECKPOINT, About, write_checkpoint
+from .interrupts import Interrupts
+from .journal import Journal
+from .loop import Training
+
+
+class Keeper:
+    def __init__(self, folder: Path, minutes: float, journal: Journal, about: Callable[[], About]):
+        self.folder, self.minutes, self.journal, self.about = folder, minutes, journal, about
+        self.interrupts = Interrupts(self._say_to_wait)
+        self.training: Training | None = None
+        self._whole = True  # whether the training is in a state that it can go on from
+        self._kept = time.monotonic()
+
+    @contextmanager
+    def whole_step(self) -> Iterator[None]:
+        """Interruptions wait until the step is done, and told."""
+        with self.interrupts.held():
+            self._whole = False
+            yield
+            self._whole = True
+
+    def between_steps(self) -> None:
+        self.interrupts.raise_waiting()
+        if 0 < 60 * self.minutes <= time.monotonic() - self._kept:
+            self.keep()
+
+    def keep(self) -> bool:
+        """Whether the run's folder now has a checkpoint, be it one from before because a step was broken off."""
+        if self.training is not None and self._whole and self.training.progress.step:
+            try:
+                write_checkpoint(self.folder, self.training, self.about())
+            except (OSError, SafetensorError) as problem:
+                self.journal.record("note", text=f"the checkpoint could not be written: {problem}")
+            self._kept = time.monotonic()
+        return (self.folder / CHECKPOINT).is_file()
+
+    def _say_to_wait(self) -> None:
+        self.journal.record("note", text="stopping after this step; a second Ctrl-C or signal does not wait for it")

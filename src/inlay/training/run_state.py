@@ -1,0 +1,115 @@
+"""What there is to tell of a run, however far it has come."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import transformers
+
+from .. import __version__
+from ..core.adapter import Adapter
+from ..formats import peft
+from .checkpoint import About
+from .estimate import Estimate
+from .forgetting.measurement import Measurement
+from .loop import Objective, Progress, Training
+from .memory import peak_memory_bytes
+from .prepared import Prepared
+from .task import Scores
+
+
+class RunState:
+    """A run as it stands. Time and memory include what `earlier` tells of the processes before an interruption."""
+
+    def __init__(self, run: Prepared, command: Sequence[str], earlier: About | None):
+        self.run, self.command, self.earlier = run, command, earlier
+        self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
+        self.fit_began: float | None = None
+        self.fit_ended: float | None = None
+        self.total_parameters = 0
+        self.adapter: Adapter | None = None
+        self.estimate: Estimate | None = None
+        self.training: Training | None = None
+        self.base_scores: Scores | None = None
+        self.final: Scores | None = None
+        self.test: Scores | None = None
+        self.objective: Objective = run.task
+        self.measurement: Measurement | None = None
+        self.forgetting: dict[str, Any] | None = None
+
+    @property
+    def progress(self) -> Progress:
+        return self.training.progress if self.training else Progress()
+
+    @property
+    def tuned(self) -> Scores | None:
+        return self.final or self.progress.best
+
+    @property
+    def train_seconds(self) -> float:
+        """From the first step to the last evaluation, or until now."""
+        return 0.0 if self.fit_began is None else (self.fit_ended or time.perf_counter()) - self.fit_began
+
+    @property
+    def wall_seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        return max(peak_memory_bytes(self.run.device), self.earlier.peak_memory_bytes if self.earlier else 0)
+
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(p.numel() for p in self.adapter.parameters()) if self.adapter else 0
+
+    def summary(self, status: str, reason: str | None) -> dict[str, Any]:
+        run, progress = self.run, self.progress
+        tensors = run.folder / "adapter" / peft.TENSORS
+        plan = {"memory_bytes": None, "seconds": None} if self.estimate is None else asdict(self.estimate)
+        return {
+            "status": status,
+            "reason": reason,
+            "task": run.task.kind,
+            "method": run.settings.method.name,
+            "model": run.task.base.name,
+            "data": run.task.data.source,
+            "labels": list(getattr(run.task.data, "labels", ())),
+            "trainable_parameters": self.trainable_parameters,
+            "total_parameters": self.total_parameters,
+            "adapter_bytes": tensors.stat().st_size if tensors.is_file() else 0,
+            "train_seconds": round(self.train_seconds, 3),
+            "wall_seconds": round(self.wall_seconds, 3),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.step else 0.0,
+            "steps": progress.step,
+            "best_step": progress.best_step,
+            "metrics": {
+                "split": "valid",
+                "rows": len(run.task.lengths("valid")),
+                "base": self.base_scores.as_dict() if self.base_scores else None,
+                "tuned": self.tuned.as_dict() if self.tuned else None,
+                "test": self.test.as_dict() if self.test else None,
+            },
+            "decided": run.settings.method.decided(self.adapter) if self.adapter else {},
+            "forgetting": self.forgetting,
+            "plan": plan,
+            "versions": versions(),
+            "device": str(run.device),
+            "dtype": str(run.dtype).removeprefix("torch."),
+            "quantize": run.settings.quantize,
+            "seed": run.settings.seed,
+            "command": shlex.join(self.command),
+        }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "inlay": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": sys.version.split()[0],
+    }
