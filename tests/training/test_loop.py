@@ -107,7 +107,7 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     before = {name: p.clone() for name, p in adapter.named_parameters()}
     state = torch.get_rng_state()
     plan = make_plan(120, asked)
-    found = estimate(adapter, plan, asked, task, evaluation_seconds=100.0)
+    found = estimate(adapter, plan, asked, task, task, evaluation_seconds=100.0)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in adapter.named_parameters())
     assert found.seconds > 100 * len(plan.evaluate_after)
