@@ -14,6 +14,7 @@ VERBS = {
     "methods": "the methods by family; with a NAME: what it trains, its settings, its paper",
     "data": "what is in a data set, and every problem with its line",
     "train": "train one adapter: MODEL DATA --method NAME",
+    "compare": "several methods on the same data: a table, plots and advice",
     "eval": "score a trained adapter beside its base",
     "predict": "labels for a text, a file, or what you type",
     "merge": "a plain checkpoint with the adapter folded in, checked",

@@ -39,7 +39,7 @@ class ConfigFile:
             if name in ("model", "data.path"):
                 positional.append(str(value))
             elif name != "method.name":
-                flags += _flag(name, value)
+                flags += flag(name, value)
         return [*flags, *positional]
 
 
@@ -74,15 +74,16 @@ def _flatten(path: Path, node: yaml.MappingNode, prefix: str, values: dict[str, 
         values[short] = yaml.SafeLoader("").construct_object(value_node, deep=True)
 
 
-def _flag(name: str, value: Any) -> list[str]:
-    flag = "--" + name.replace("_", "-")
+def flag(name: str, value: Any) -> list[str]:
+    """A setting as the command line has it."""
+    option = "--" + name.replace("_", "-")
     match value:
         case True:
-            return [flag]
+            return [option]
         case False:
             return []
         case dict():
-            return [flag, *(str(part) for pair in value.items() for part in pair)]
+            return [option, *(str(part) for pair in value.items() for part in pair)]
         case list():
-            return [flag, *map(str, value)]
-    return [flag, str(value)]
+            return [option, *map(str, value)]
+    return [option, str(value)]

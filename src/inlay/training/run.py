@@ -5,13 +5,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import nn
 
 from .. import __version__
@@ -24,19 +24,29 @@ from .batches import Batch
 from .estimate import Estimate, estimate
 from .journal import Journal, Watcher
 from .loop import Outcome, StepEvent, fit
-from .memory import memory_bytes, peak_memory_bytes
+from .memory import memory_bytes, peak_memory_bytes, reset_peak_memory
 from .prepared import Prepared, prepare_run
-from .quantized import quantize
 from .resolved import resolved_yaml
 from .settings import RunSettings, as_asked
+from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 from .task import Scores
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
 
-def train(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command: Sequence[str] = ()) -> dict[str, Any]:
+def train(
+    settings: RunSettings[Any],
+    watcher: Watcher = lambda _: None,
+    command: Sequence[str] = (),
+    *,
+    bases: NoSharing | None = None,
+    start: Path | None = None,
+) -> dict[str, Any]:
     """Train one adapter and write its run's folder; returns the summary.
+
+    `bases` lends the model, which is loaded if there is none. With `start`, the folder of an adapter by the same method
+    on the same base, training goes on from its tensors, with new heads.
 
     Raises InvalidRequest, having written nothing, for settings or data that cannot work; TrainingFailed, having written
     what there is, if the training does not work out. KeyboardInterrupt passes through after the same.
@@ -47,14 +57,23 @@ def train(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
     run.folder.mkdir(parents=True, exist_ok=True)
     journal.open(run.folder)
     write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
-    return _Run(run, sources, journal, command).go()
+    return _Run(run, sources, journal, command, bases or NoSharing(), start).go()
 
 
 class _Run:
     """The part of a run that computes: its state is what the summary needs, so that a failure can still be told."""
 
-    def __init__(self, run: Prepared, sources: list[SourceTask], journal: Journal, command: Sequence[str]):
+    def __init__(
+        self,
+        run: Prepared,
+        sources: list[SourceTask],
+        journal: Journal,
+        command: Sequence[str],
+        bases: NoSharing,
+        start: Path | None,
+    ):
         self.run, self.sources, self.journal, self.command = run, sources, journal, command
+        self.bases, self.start = bases, start
         self.began = time.perf_counter()
         self.adapter: Adapter | None = None
         self.base_scores: Scores | None = None
@@ -68,6 +87,7 @@ class _Run:
         self.total_parameters = 0
 
     def go(self) -> dict[str, Any]:
+        reset_peak_memory(self.run.device)
         try:
             if self.sources:
                 self.run = learn_sources(self.run, self.sources, self.journal)
@@ -87,16 +107,15 @@ class _Run:
         except InlayError as problem:
             self._stop("failed", str(problem) + self._what_is_kept())
             raise
-        return self._write_summary("finished", None) | {"folder": str(self.run.folder)}
+        summary = self._write_summary("finished", None)
+        assert self.adapter is not None
+        self.bases.take_back(self.adapter)
+        return summary | {"folder": str(self.run.folder)}
 
     def _load(self) -> nn.Module:
         run = self.run
-        set_seed(run.settings.seed)
-        model, self.heads = run.task.load(run.dtype)
-        model.to(run.device)  # pyright: ignore[reportArgumentType]
-        self.total_parameters = sum(p.numel() for p in model.parameters())
-        if run.settings.quantize == "nf4":
-            quantize(model, run.dtype, heads=self.heads)
+        loaded = self.bases.lend(run)
+        model, self.heads, self.total_parameters = loaded.model, loaded.heads, loaded.total_parameters
         self.journal.record(
             "model",
             model=run.task.base.name,
@@ -121,6 +140,8 @@ class _Run:
         self.adapter = prepare(model, run.settings.method, heads=self.heads)
         join(self.adapter)
         run.settings.method.initialize_from_data(self.adapter, self._first_batches())
+        if self.start is not None:
+            peft.start_from(self.adapter, self.start)
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
         self.estimate = estimate(self.adapter, run.plan, run.settings, run.task, self.evaluation_seconds)
