@@ -101,7 +101,16 @@ def test_json_events_are_one_object_a_line(
     arguments = ["train", tiny_bert, reviews_folder, "--epochs", "1", "--out", str(tmp_path / "r"), "--json"]
     assert main(arguments) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {e["event"] for e in events} == {"data", "model", "evaluate", "method", "plan", "step", "finished"}
+    assert {e["event"] for e in events} == {
+        "data",
+        "model",
+        "evaluate",
+        "method",
+        "plan",
+        "step",
+        "forgetting",
+        "finished",
+    }
 
 
 def test_plain_lines_where_the_output_is_no_terminal(

@@ -15,6 +15,7 @@ VERBS = {
     "data": "what is in a data set, and every problem with its line",
     "train": "train one adapter: MODEL DATA --method NAME",
     "resume": "continue an interrupted run: RUN",
+    "compare": "several methods on the same data: a table, plots and advice",
     "eval": "score a trained adapter beside its base",
     "predict": "labels for a text, a file, or what you type",
     "rank": "the rank of what was learned, and the score at smaller ones; or a rank before training",

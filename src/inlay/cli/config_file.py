@@ -40,7 +40,7 @@ class ConfigFile:
             if name in ("model", "data.path"):
                 positional.append(str(value))
             elif name != "method.name":
-                flags += _flag(name, value, fields[name].default)
+                flags += flag(name, value, fields[name].default)
         return [*positional, *flags]  # after a flag that takes any number of values they would be more of those
 
 
@@ -75,18 +75,19 @@ def _flatten(path: Path, node: yaml.MappingNode, prefix: str, values: dict[str, 
         values[short] = yaml.SafeLoader("").construct_object(value_node, deep=True)
 
 
-def _flag(name: str, value: Any, default: Any) -> list[str]:
-    flag = "--" + name.replace("_", "-")
+def flag(name: str, value: Any, default: Any = None) -> list[str]:
+    """A setting as the command line has it."""
+    option = "--" + name.replace("_", "-")
     match value:
         case True | False if value == default:
             return []
         case True:
-            return [flag]
+            return [option]
         case False:
-            group, dot, setting = flag.removeprefix("--").rpartition(".")
+            group, dot, setting = option.removeprefix("--").rpartition(".")
             return [f"--{group}{dot}no-{setting}"]
         case dict():
-            return [flag, *(str(part) for pair in value.items() for part in pair)]
+            return [option, *(str(part) for pair in value.items() for part in pair)]
         case list():
-            return [flag, *map(str, value)]
-    return [flag, str(value)]
+            return [option, *map(str, value)]
+    return [option, str(value)]

@@ -91,6 +91,22 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
     return adapter
 
 
+def start_from(adapter: Adapter, folder: Path) -> None:
+    """Give the attached adapter, but for its heads, the tensors saved in `folder` by the same method.
+
+    Raises CheckpointError, having changed nothing, if they do not fit.
+    """
+    folder = adapter_folder(folder)
+    tensors = adapter.method.from_peft_tensors(read_config(folder), read_tensors(folder))
+    sites = Sites(adapter.model, adapter.heads)
+    placed = {key: own for key, (own, _) in _placed(adapter).items() if not sites.in_head(own)}
+    if missing := sorted(placed.keys() - tensors.keys()):
+        raise CheckpointError(
+            f"{folder} has no {missing[0]}, which {adapter.method.name} trains here: it was made by another method"
+        )
+    adapter.load_state_dict(adapter.state_dict() | {own: tensors[key] for key, own in placed.items()})
+
+
 def match(
     model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], name: str = "default"
 ) -> tuple[Adapter, dict[str, Tensor]]:

@@ -72,12 +72,20 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(percent=percent_text, breakable=_breakable)
+    found.filters.update(percent=percent_text, breakable=breakable)
     return found
 
 
 def printable(page: str) -> str:
+    """Without the characters that no page can have; each has become the sign for that."""
     return _UNPRINTABLE.sub("\ufffd", page)
+
+
+def breakable(label: str) -> Any:
+    """A label that may break after an underscore, where a browser would rather not."""
+    from markupsafe import Markup
+
+    return Markup("_<wbr/>").join(label.split("_"))
 
 
 def _page(files: RunFiles) -> dict[str, Any]:
@@ -197,10 +205,3 @@ def _excess(planned: float | None, actual: float | None) -> str:
     if not planned or actual is None:
         return UNKNOWN
     return f"{100 * (actual / planned - 1):+.0f} %".replace("-", "−")
-
-
-def _breakable(label: str) -> Any:
-    """A label that may break after an underscore, where a browser would rather not."""
-    from markupsafe import Markup
-
-    return Markup("_<wbr/>").join(label.split("_"))

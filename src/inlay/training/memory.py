@@ -1,9 +1,16 @@
 """How much memory the process takes, now and at most."""
 
+import ctypes
+import gc
+import re
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -14,12 +21,32 @@ def memory_bytes(device: torch.device) -> int:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that was in use since the process began."""
+    """The most that was in use since the process began, or since `reset_peak_memory`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
+    if sys.platform == "linux" and (peak := re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)):
+        return 1024 * int(peak[1])
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """From now on the peak is counted anew, and what earlier work has freed is given back to the system.
+
+    On macOS and Windows, which count from the process's begin, a CPU's figure is a run's own only in a process of its
+    own; so it is, to the last kernel that a library keeps, everywhere.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    if sys.platform != "linux":
+        return
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's: others give back by themselves
+        trim(0)
+    with suppress(OSError):  # not every container lets one
+        _CLEAR.write_text("5")  # the peak's mark goes down to what is resident now: proc_pid_clear_refs(5)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import nn
 
 from ..core.adapter import join, prepare
@@ -30,12 +29,12 @@ from .forgetting.sample import affordable_tokens
 from .journal import Journal, Watcher
 from .keeper import Keeper
 from .loop import StepEvent, Training, fit
-from .memory import memory_bytes
+from .memory import memory_bytes, reset_peak_memory
 from .prepared import Prepared, prepare_run
-from .quantized import quantize
 from .resolved import resolved_yaml
 from .run_state import RunState, versions
 from .settings import RunSettings, all_values, as_asked, of_values
+from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 from .task import Scores
 
@@ -48,8 +47,13 @@ def train(
     command: Sequence[str] = (),
     *,
     resumable: bool = True,
+    bases: NoSharing | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train one adapter and write its run's folder; returns the summary.
+
+    `bases` lends the model, which is loaded if there is none. With `start`, the folder of an adapter by the same method
+    on the same base, training goes on from its tensors, with new heads.
 
     Raises InvalidRequest, having written nothing, for settings or data that cannot work; TrainingFailed, having written
     what there is, if the training does not work out. KeyboardInterrupt passes through after the same, and after the
@@ -61,7 +65,8 @@ def train(
     run.folder.mkdir(parents=True, exist_ok=True)
     journal.open(run.folder)
     write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
-    return _Run(run, settings, journal, command, sources=sources, resumable=resumable).go()
+    parts: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
+    return _Run(run, settings, journal, command, **parts).go()
 
 
 def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
@@ -94,13 +99,17 @@ class _Run(RunState):
         sources: Sequence[SourceTask] = (),
         checkpoint: Checkpoint | None = None,
         resumable: bool = True,
+        bases: NoSharing | None = None,
+        start: Path | None = None,
     ):
         super().__init__(run, command, checkpoint.about if checkpoint else None)
         self.asked, self.journal, self.sources, self.resumable = asked, journal, sources, resumable
+        self.bases, self.start = bases or NoSharing(), start
         self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
         self.keeper = Keeper(run.folder, asked.checkpoint_minutes, journal, self._about)
 
     def go(self) -> dict[str, Any]:
+        reset_peak_memory(self.run.device)
         with self.keeper.interrupts:
             try:
                 if self.sources:
@@ -120,16 +129,14 @@ class _Run(RunState):
                     self._stop(problem)
                 raise
             remove_checkpoint(self.run.folder)
+        assert self.adapter is not None
+        self.bases.take_back(self.adapter)
         return summary | {"folder": str(self.run.folder)}
 
     def _load(self) -> nn.Module:
         run = self.run
-        set_seed(run.settings.seed)
-        model, self.heads = run.task.load(run.dtype)
-        model.to(run.device)  # pyright: ignore[reportArgumentType]
-        self.total_parameters = sum(p.numel() for p in model.parameters())
-        if run.settings.quantize == "nf4":
-            quantize(model, run.dtype, heads=self.heads)
+        loaded = self.bases.lend(run)
+        model, self.heads, self.total_parameters = loaded.model, loaded.heads, loaded.total_parameters
         if self.checkpoint is not None:
             self.checkpoint.check_base(run.folder, fingerprint(Sites(model, self.heads)))
         self.journal.record(
@@ -168,6 +175,8 @@ class _Run(RunState):
         join(self.adapter)
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(self.adapter, self._first_batches())
+            if self.start is not None:
+                peft.start_from(self.adapter, self.start)
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
         self.estimate = estimate(

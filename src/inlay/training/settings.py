@@ -16,17 +16,16 @@ MethodT = TypeVar("MethodT", bound=Method)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Generic[MethodT]):
+class Recipe:
+    """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
+
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """The pretrained model: a folder, a Hugging Face model id, builtin:minilm, or builtin:tiny-lm."""
     data: DataSettings
-    method: MethodT
     out: str | None = None
     """Folder for the run; must be new or empty. Default: runs/DATA-METHOD, with a number if that exists."""
     epochs: float | None = None
     """Passes over the training data. Default: the method's, 3 for most; more, at most 10, for fewer than 100 steps."""
-    learning_rate: float | None = None
-    """Peak learning rate of AdamW. Default: the method's own."""
     batch_size: int = 16
     """Rows between two optimizer steps."""
     micro_batch_size: int | None = None
@@ -63,8 +62,6 @@ class RunSettings(Generic[MethodT]):
     checkpoint_minutes: float = 10.0
     """Minutes between two checkpoints, each of which takes the place of the one before: `inlay resume` goes on from it
     if the process is killed. 0: only when the run is interrupted."""
-    seed: int = 0
-    """Of the new head, the adapter's start, the order of the rows and dropout."""
 
     def __post_init__(self) -> None:
         at_least = {
@@ -79,9 +76,8 @@ class RunSettings(Generic[MethodT]):
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise SettingsError(f"{name} is {value}; it must be at least {least}")
-        for name in ("epochs", "learning_rate", "clip"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise SettingsError(f"{name} is {value}; it must be above 0")
+        for name in ("epochs", "clip"):
+            _check_above_zero(name, getattr(self, name))
         if not 0 <= self.warmup < 1:
             raise SettingsError(f"warmup is {self.warmup}; it is a share of the steps, at least 0 and below 1")
         for name in ("weight_decay", "retain_weight"):
@@ -98,11 +94,29 @@ class RunSettings(Generic[MethodT]):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Recipe, Generic[MethodT]):
+    method: MethodT
+    learning_rate: float | None = None
+    """Peak learning rate of AdamW. Default: the method's own."""
+    seed: int = 0
+    """Of the new head, the adapter's start, the order of the rows and dropout."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_above_zero("learning_rate", self.learning_rate)
+
+
 def as_asked(settings: RunSettings[Any]) -> dict[str, Any]:
     """The settings that differ from their defaults, nested as in run.yaml."""
     asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
-    asked["method"] = {"name": settings.method.name, **asked.get("method", {})}
-    return asked
+    method = {"name": settings.method.name, **asked.pop("method", {})}
+    return {"model": asked.pop("model"), "data": asked.pop("data"), "method": method, **asked}
+
+
+def _check_above_zero(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise SettingsError(f"{name} is {value}; it must be above 0")
 
 
 def all_values(settings: RunSettings[Any]) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""inlay compare MODEL DATA --methods NAME NAME …: the same data, split and budget for each."""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ..compare.settings import Comparison, Contender
+from ..core.method import Method
+from ..errors import SettingsError, did_you_mean
+from ..methods import METHODS
+from .compare_screen import print_result, watching_trials
+from .config_file import flag
+from .parse import parse
+from .train import SHORT_FOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Comparison):
+    """Train several methods on the same data, split and budget, and say what the figures allow one to say.
+
+    Runs are in OUT/runs, each as `inlay train` writes it; OUT has report.html, report.md and report.csv. The same
+    command again goes on where it was stopped. More methods or seeds can be added to what is there.
+    """
+
+    json: bool = False
+    """Print one JSON event per line instead of text."""
+
+
+def main(arguments: list[str]) -> int:
+    asked = parse(Compare, arguments, "compare")
+    contenders = [contender(label) for label in asked.methods]
+    if asked.quantize != "none" and any(c.quantize != "none" for c in contenders):
+        raise SettingsError("qlora is lora on a base in NF4, and with --quantize nf4 every method is; leave one out")
+    try:
+        with watching_trials(asked.json) as watcher:
+            from ..compare.comparison import compare
+
+            result = compare(asked, contenders, watcher, command=["inlay", "compare", *arguments])
+    except KeyboardInterrupt:
+        print("stopped; finished runs are kept, and the same command again goes on with the others", file=sys.stderr)
+        raise
+    if asked.json:
+        print(json.dumps({"event": "compared", "folder": str(result.folder), **_as_json(result)}, ensure_ascii=False))
+    else:
+        print_result(result)
+    return 0
+
+
+def contender(label: str) -> Contender:
+    """`lora`, `qlora` or `lora:rank=4,alpha=8`. Raises SettingsError for an unknown name, setting or value."""
+    asked, _, settings = label.partition(":")
+    name, implied = SHORT_FOR.get(asked, (asked, []))
+    if name not in METHODS:
+        raise SettingsError(f"unknown method {asked!r}{did_you_mean(asked, (*METHODS, *SHORT_FOR))}")
+    return Contender(
+        label=label,
+        method=_method(METHODS[name], label, settings),
+        quantize="nf4" if "nf4" in implied else "none",
+    )
+
+
+def _method(kind: type[Method], label: str, settings: str) -> Any:
+    known = {field.name for field in dataclasses.fields(kind)}
+    arguments = []
+    for setting in filter(None, settings.split(",")):
+        name, equals, value = setting.partition("=")
+        if name not in known:
+            raise SettingsError(f"{label}: unknown setting {name!r}{did_you_mean(name, known)}")
+        if not equals:
+            raise SettingsError(f"{label}: {name} has no value; write {name}=VALUE")
+        arguments += flag(name, yaml.safe_load(value))
+    return parse(kind, arguments, f"methods {kind.name}")
+
+
+def _as_json(result: Any) -> dict[str, Any]:
+    from ..compare.export import advice_object, table_rows
+
+    return {"rows": table_rows(result.table), "advice": advice_object(result.advice)}

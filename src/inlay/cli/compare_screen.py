@@ -1,0 +1,159 @@
+"""How a comparison looks while it goes on, and the table at its end."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from ..report.units import percent_text, seconds_text
+from ..training.journal import SCORES, Event, Watcher
+
+_STYLES = {"failed": "bold red", "finished": "green"}
+_SHARES = ("accuracy",)
+
+
+@contextmanager
+def watching_trials(json_lines: bool) -> Iterator[Watcher]:
+    """A watcher that suits the output."""
+    if json_lines:
+        yield lambda event: print(json.dumps(event, ensure_ascii=False), flush=True)
+    elif sys.stdout.isatty():
+        with _Bars() as bars:
+            yield bars
+    else:
+        yield _print
+
+
+def sentence(event: Event) -> str | None:
+    """The event in one line for people; None for what is in each run's own log."""
+    match event["event"]:
+        case "compare":
+            notes = "".join(f"\nnote     {note}" for note in event["notes"])
+            return f"compare  {event['runs']} runs in {event['folder']}{notes}"
+        case "trial" if event["state"] != "begins":
+            count = f"{event['number']}/{event['of']}"
+            if event["state"] == "failed":
+                return f"{count:>7}  {event['trial']} failed: {event['reason']}"
+            took = f" in {seconds_text(event['seconds'])}" if event["seconds"] else ", as before"
+            left = f", {seconds_text(event['seconds_left'])} left" if event["seconds_left"] else ""
+            return f"{count:>7}  {event['trial']} {_scores(event['metrics'])}{took}{left}"
+    return None
+
+
+def print_result(result: Any) -> None:
+    console = Console(highlight=False)
+    console.print(_table(result))
+    if result.sequences:
+        console.print(_table_of_sequences(result))
+    if result.advice is not None:
+        console.print(result.advice.text, markup=False)
+    print(f"\nreport  {result.folder}/report.html (beside it report.md, report.csv)")
+
+
+def _table(result: Any) -> Table:
+    from ..compare.table import spread_text
+
+    table = Table(box=None, pad_edge=False)
+    quantities = [q for q in result.table.quantities if any(q.key in row.spreads for row in result.table.rows)]
+    shown = [result.table.score, *(q for q in quantities if q.key in _ON_SCREEN)]
+    table.add_column("method")
+    for quantity in shown:
+        table.add_column(quantity.name, justify="right")
+    for row in result.table.rows:
+        if row.runs:
+            table.add_row(row.label, *(spread_text(row.spreads.get(q.key), q.text) for q in shown))
+        for seed, reason in row.failures:
+            table.add_row(row.label, f"seed {seed} failed: {reason}", style="red")
+    return table
+
+
+def _table_of_sequences(result: Any) -> Table:
+    from ..compare.export import sequence_text, way_text
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("method", "tasks", "average forgetting", "backward transfer"):
+        table.add_column(name, justify="left" if name in ("method", "tasks") else "right")
+    for row in result.sequences:
+        if row.matrix is None:
+            table.add_row(row.label, way_text(row), f"failed: {row.reason}", style="red")
+        else:
+            found = (sequence_text(row, which, result.table.score) for which in ("forgetting", "backward transfer"))
+            table.add_row(row.label, way_text(row), *found)
+    return table
+
+
+_ON_SCREEN = ("trainable_parameters", "train_seconds", "peak_memory_bytes", "forgetting")
+
+
+def _scores(metrics: dict[str, Any]) -> str:
+    tuned = metrics["test"] or metrics["tuned"]
+    key = next(key for key in SCORES if key in tuned)
+    text = percent_text(tuned[key]) if key in _SHARES else f"{tuned[key]:.4f}"
+    return f"{SCORES[key]} {text} on {'test' if metrics['test'] else metrics['split']}"
+
+
+def _print(event: Event) -> None:
+    if text := sentence(event):
+        print(text, flush=True)
+
+
+class _Bars:
+    """One line for each run under way, one for the whole; what is finished scrolls by above."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[now]}", markup=False),
+            console=Console(highlight=False),
+            transient=True,
+        )
+        self.whole: TaskID | None = None
+        self.running: dict[str, TaskID] = {}
+        self.left_at = (0.0, 0.0)  # seconds that were left, and when
+
+    def __enter__(self) -> "_Bars":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event["event"]:
+            case "compare":
+                self.whole = self.progress.add_task("all runs", total=event["runs"], now="")
+            case "trial" if event["state"] == "begins":
+                self.running[event["trial"]] = self.progress.add_task(event["trial"], total=None, now="")
+            case "trial":
+                self._finish(event)
+            case "step" if event["trial"] in self.running:
+                now = f"loss {event['loss']:.3f}  {seconds_text(event['seconds_left'])} left"
+                self.progress.update(
+                    self.running[event["trial"]], total=event["steps"], completed=event["step"], now=now
+                )
+                self._say_what_is_left()
+        if text := sentence(event):
+            style = _STYLES.get(event.get("state", ""), "")
+            self.progress.console.print(text, style=style, markup=False, soft_wrap=True)
+
+    def _finish(self, event: Event) -> None:
+        if (task := self.running.pop(event["trial"], None)) is not None:
+            self.progress.remove_task(task)
+        if event["seconds_left"] is not None:
+            self.left_at = (event["seconds_left"], time.monotonic())
+        if self.whole is not None:
+            self.progress.update(self.whole, completed=event["number"])
+        self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        seconds, since = self.left_at
+        left = seconds - (time.monotonic() - since)
+        if self.whole is not None and since and left > 0:
+            self.progress.update(self.whole, now=f"about {seconds_text(left)} left")

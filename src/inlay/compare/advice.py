@@ -1,0 +1,256 @@
+"""What the figures of a comparison allow one to advise, and how sure that is.
+
+A method is as good as the best, as far as can be seen, if the two differ by no more than noise. There are two sources
+of it, and the larger counts. Seeds: the half width of the 95 % t-interval of the differences, seed by seed. Rows: the
+half width of the 95 % interval of the difference of two accuracies on that many rows, as if they were of different
+ones; more seeds do not make it smaller, since all are evaluated on the same rows. Nothing is corrected for how many
+methods there are, so with many of them one may seem worse that is not.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..report.classification import Z_95
+from ..report.units import percent_text
+from .table import Quantity, Row, Spread, Table
+
+Source = Literal["seeds", "rows", "unknown"]
+
+# Of Student's distribution, 97.5 %, for 1, 2, … degrees of freedom.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Differences up to `size` mean nothing."""
+
+    size: float
+    source: Source
+    of_seeds: float | None
+    of_rows: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    row: Row
+    below: float  # how far below the best, in the score's unit
+    noise: Noise
+
+    @property
+    def is_within(self) -> bool:
+        """Of what cannot be measured nothing can be told apart."""
+        return self.noise.source == "unknown" or self.below <= self.noise.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    best: str  # label of the best mean; not a winner unless it is alone
+    equals: tuple[str, ...]  # labels of all that are within noise of it, itself included
+    recommended: str | None
+    sureness: Literal["fairly sure", "not very sure", "unsure"]
+    findings: tuple[str, ...]
+    conclusion: str
+    caveats: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join([*self.findings, self.conclusion, *self.caveats])
+
+
+def advise(table: Table) -> Advice | None:
+    """None if no contender has a score."""
+    score = table.score
+    rows = [row for row in table.finished if score.key in row.spreads]
+    if not rows:
+        return None
+    best = max(rows, key=lambda row: score.sign * row.spreads[score.key].mean)
+    compared = [compare(row, best, table) for row in rows if row is not best]
+    equals = (best, *(c.row for c in compared if c.is_within))
+    worse = [c for c in compared if not c.is_within]
+    if len(equals) == 1 and worse:
+        worse.remove(min(worse, key=lambda c: c.below))  # which is said of the best already
+    seeds = min(len(row.by_seed(score)) for row in rows)
+    sureness = _sureness(seeds, compared)
+    is_known = all(c.noise.source != "unknown" for c in compared)
+    recommended, reasons = _cheapest(equals, table.quantities) if is_known else (None, [])
+    return Advice(
+        best=best.label,
+        equals=tuple(row.label for row in equals),
+        recommended=recommended.label if recommended else None,
+        sureness=sureness,
+        findings=(
+            _equals_sentence(best, equals, compared, table),
+            *reasons,
+            *_worse_sentence(worse, best, score),
+        ),
+        conclusion=_conclusion(recommended, sureness, seeds, compared, table),
+        caveats=tuple(_failed_sentence(table.rows)),
+    )
+
+
+def compare(row: Row, best: Row, table: Table) -> Compared:
+    """How far `row` is below `best`, over the seeds that both have."""
+    score = table.score
+    mine, its = row.by_seed(score), best.by_seed(score)
+    seeds = sorted(mine.keys() & its.keys())
+    differences = [score.sign * (its[seed] - mine[seed]) for seed in seeds]
+    if not differences:
+        below = score.sign * (best.spreads[score.key].mean - row.spreads[score.key].mean)
+        return Compared(row=row, below=below, noise=_noise(None, _rows_noise(row, best, table)))
+    return Compared(
+        row=row,
+        below=statistics.fmean(differences),
+        noise=_noise(t_half_width(differences), _rows_noise(row, best, table)),
+    )
+
+
+def t_half_width(values: Sequence[float]) -> float | None:
+    """Of the 95 % interval of the mean; None for a single value, which does not tell."""
+    if len(values) < 2:
+        return None
+    degrees = len(values) - 1
+    # beyond the table the quantile's expansion in 1/degrees is right to three digits
+    t = _T[degrees - 1] if degrees <= len(_T) else Z_95 + (Z_95**3 + Z_95) / (4 * degrees)
+    return t * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _rows_noise(row: Row, best: Row, table: Table) -> float | None:
+    """None for scores that are no share of rows."""
+    if table.score.key != "accuracy" or not table.evaluated:
+        return None
+    # an accuracy of 0 or 1 would have no error at all: one row more of each kind keeps it honest
+    shares = [(table.evaluated * r.spreads["accuracy"].mean + 1) / (table.evaluated + 2) for r in (row, best)]
+    return Z_95 * math.sqrt(sum(p * (1 - p) for p in shares) / table.evaluated)
+
+
+def _noise(of_seeds: float | None, of_rows: float | None) -> Noise:
+    if of_seeds is None and of_rows is None:
+        return Noise(size=0.0, source="unknown", of_seeds=None, of_rows=None)
+    source: Source = "seeds" if (of_seeds or 0.0) > (of_rows or 0.0) else "rows"
+    if of_rows is None:
+        source = "seeds"
+    size = max(of_seeds or 0.0, of_rows or 0.0)
+    return Noise(size=size, source=source, of_seeds=of_seeds, of_rows=of_rows)
+
+
+def _cheapest(equals: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Row, list[str]]:
+    """The one that is cheapest in most of the costs; among those the one that trains the fewest parameters."""
+    costs = [q for q in quantities if q.key in ("trainable_parameters", "peak_memory_bytes", "train_seconds")]
+    least = {q.key: min(equals, key=lambda row: row.spreads[q.key].mean) for q in costs}
+    wins = {row.label: sum(found is row for found in least.values()) for row in equals}
+    chosen = min(equals, key=lambda row: (-wins[row.label], row.spreads["trainable_parameters"].mean))
+    if len(equals) == 1:
+        return chosen, []
+    verbs = {
+        "trainable_parameters": "trains the fewest parameters",
+        "peak_memory_bytes": "takes the least memory",
+        "train_seconds": "trains in the least time",
+    }
+    of_label: dict[str, list[str]] = {}
+    for q in costs:
+        row = least[q.key]
+        others = [r for r in equals if r is not row]
+        hedge = " (but others are within its spread)" if _is_close(row, others, q) else ""
+        of_label.setdefault(row.label, []).append(f"{verbs[q.key]} ({q.text(row.spreads[q.key].mean)}){hedge}")
+    parts = [f"{label} {_list(what)}" for label, what in of_label.items()]
+    sentences = [f"Of these, {'; '.join(parts)}."]
+    measured = [row for row in equals if "forgetting" in row.spreads]
+    if len(measured) > 1:
+        keeps = min(measured, key=lambda row: row.spreads["forgetting"].mean)
+        text = next(q for q in quantities if q.key == "forgetting").text
+        sentences.append(f"{keeps.label} forgets the least ({text(keeps.spreads['forgetting'].mean)}).")
+    return chosen, sentences
+
+
+def _is_close(row: Row, others: Sequence[Row], quantity: Quantity) -> bool:
+    """Whether another is no farther than the two spread over the seeds."""
+
+    def deviation(found: Spread) -> float:
+        return found.deviation or 0.0
+
+    own = row.spreads[quantity.key]
+    return any(
+        other.spreads[quantity.key].mean - own.mean <= deviation(own) + deviation(other.spreads[quantity.key])
+        for other in others
+    )
+
+
+def _sureness(seeds: int, compared: Sequence[Compared]) -> Literal["fairly sure", "not very sure", "unsure"]:
+    if seeds < 2 or any(c.noise.source == "unknown" for c in compared):
+        return "unsure"
+    # with two or three seeds the t-interval is wide, and what it cannot tell apart may still differ
+    return "fairly sure" if seeds >= 3 else "not very sure"
+
+
+def _equals_sentence(best: Row, equals: Sequence[Row], compared: Sequence[Compared], table: Table) -> str:
+    score, mean = table.score, best.spreads[table.score.key].mean
+    where = f"the {table.evaluated} rows of {table.split}" if table.evaluated else table.split
+    opening = f"On {where}, {best.label} has the best mean {score.name.partition(' (')[0]}, {score.text(mean)}"
+    within = [c for c in compared if c.is_within]
+    if not compared:
+        return f"{opening}; nothing else finished, so there is nothing to compare it with."
+    if not within:
+        closest = min(compared, key=lambda c: c.below)
+        return (
+            f"{opening}: better than {closest.row.label}, the next, by {_difference(closest.below, score)}, which is "
+            f"more than noise ({_noise_text(closest.noise, score)})."
+        )
+    names = _list([c.row.label for c in within])
+    if any(c.noise.source == "unknown" for c in within):
+        return f"{opening}; with one seed the noise is not known, so it cannot be told from {names}."
+    largest = max(within, key=lambda c: c.below)
+    return (
+        f"{opening}, but {names} cannot be told from it: "
+        f"{'the difference is' if len(within) == 1 else 'the largest difference is'} "
+        f"{_difference(largest.below, score)}, within noise ({_noise_text(largest.noise, score)})."
+    )
+
+
+def _worse_sentence(worse: Sequence[Compared], best: Row, score: Quantity) -> list[str]:
+    if not worse:
+        return []
+    parts = [f"{c.row.label} by {_difference(c.below, score)}" for c in sorted(worse, key=lambda c: c.below)]
+    return [f"Worse than {best.label} by more than noise: {_list(parts)}."]
+
+
+def _conclusion(recommended: Row | None, sureness: str, seeds: int, compared: Sequence[Compared], table: Table) -> str:
+    if recommended is None:
+        return "Advice: none from runs of one seed; --seeds 3 shows how far runs of one method differ."
+    begin = f"Advice: {recommended.label}. How sure: {sureness}"
+    if seeds < 2:
+        return f"{begin}, since a method has one run only; --seeds 3 shows how far runs differ."
+    if any(c.noise.source == "seeds" for c in compared):
+        more = f"; noise is mostly that of {seeds} seeds, and more of them would narrow it"
+    elif table.evaluated:
+        more = f"; noise is mostly that of the {table.evaluated} rows, and only more rows would narrow it"
+    else:
+        more = ""
+    return f"{begin}{more}. It holds for this model, these data and this budget."
+
+
+def _failed_sentence(rows: Sequence[Row]) -> list[str]:
+    failed = [row.label for row in rows if not row.runs]
+    some = [row.label for row in rows if row.runs and row.failures]
+    found = [f"Not judged, since no run of it finished: {_list(failed)}."] if failed else []
+    return found + ([f"Judged by fewer runs, since some failed: {_list(some)}."] if some else [])
+
+
+def _difference(value: float, score: Quantity) -> str:
+    return f"{100 * value:.1f} points" if score.text is percent_text else f"{value:.3f}"
+
+
+def _noise_text(noise: Noise, score: Quantity) -> str:
+    parts = []
+    if noise.of_rows is not None:
+        parts.append(f"±{_difference(noise.of_rows, score)} from the rows")
+    if noise.of_seeds is not None:
+        parts.append(f"±{_difference(noise.of_seeds, score)} from the seeds")
+    return ", ".join(parts) + ("; the larger counts" if len(parts) > 1 else "")
+
+
+def _list(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

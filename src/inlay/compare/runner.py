@@ -1,0 +1,176 @@
+"""Runs a comparison's trials, in worker processes, and tells how far it is.
+
+A worker that dies, for want of memory say, costs its trial and no more: that is a failed trial with this reason, and
+another worker takes its place.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from ..training.journal import Watcher
+from . import worker
+from .trial import Trial
+
+_PATIENCE_SECONDS = 30.0  # for an interrupted worker to write what its run has come to
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Any  # a Connection, on Windows a PipeConnection
+    trial: Trial | None = None
+    began: float = 0.0
+
+
+@dataclass
+class Runner:
+    """Use as a context: leaving it ends the workers."""
+
+    jobs: int
+    watcher: Watcher
+    command: Sequence[str]
+    failures: dict[str, str] = field(default_factory=dict)  # trial name -> reason
+    total: int = 0  # trials in all, for the count that is shown
+    finished: int = 0
+    _waiting: deque[Trial] = field(default_factory=deque)
+    _workers: list[_Worker] = field(default_factory=list)
+    _seconds: dict[str, float] = field(default_factory=dict)  # label -> what its latest run took or is said to take
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._workers:
+            each.process.terminate()  # SIGTERM, which a worker takes as an interruption
+        for each in self._workers:
+            each.process.join(_PATIENCE_SECONDS)
+            each.process.kill()
+        self._workers.clear()
+
+    def run(self, trials: Iterable[Trial]) -> None:
+        """Afterwards every trial is finished, or is in `failures`. Those that are finished already are left alone."""
+        for trial in trials:
+            if trial.is_finished:
+                self._done(trial, None, seconds=None)
+            else:
+                self.failures.pop(trial.name, None)
+                self._waiting.append(trial)
+        while self._waiting or self._busy:
+            while len(self._busy) < self.jobs and (trial := self._next()) is not None:
+                self._give(trial)
+            busy = {each.connection: each for each in self._busy}
+            for connection in wait(list(busy)) if busy else ():  # of nothing, `wait` would wait for ever
+                self._hear(busy[connection])
+
+    @property
+    def _busy(self) -> list[_Worker]:
+        return [each for each in self._workers if each.trial]
+
+    def _next(self) -> Trial | None:
+        """The first whose needs are met. One whose needs have failed fails with them."""
+        unfinished = {trial.folder for trial in (*self._waiting, *(each.trial for each in self._busy)) if trial}
+        for trial in list(self._waiting):
+            if unfinished.intersection(trial.needs):
+                continue
+            self._waiting.remove(trial)
+            unfinished.discard(trial.folder)
+            if failed := next((need.name for need in trial.needs if need.name in self.failures), None):
+                self._done(trial, f"it follows {failed}, which failed", seconds=0.0)
+                continue
+            return trial
+        return None
+
+    def _give(self, trial: Trial) -> None:
+        to = next((each for each in self._workers if not each.trial), None)
+        if to is None:
+            to = self._start()
+            self._workers.append(to)
+        to.trial, to.began = trial, time.monotonic()
+        self.watcher({"event": "trial", **_about(trial), "state": "begins", "reason": None})
+        to.connection.send(trial)
+
+    def _start(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang, and cannot use CUDA
+        here, there = context.Pipe()
+        threads = None if self.jobs == 1 else max(1, (os.cpu_count() or 1) // self.jobs)
+        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command)), daemon=True)
+        process.start()
+        there.close()
+        return _Worker(process, here)
+
+    def _hear(self, speaker: _Worker) -> None:
+        assert speaker.trial is not None
+        trial = speaker.trial
+        try:
+            heard = speaker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            speaker.process.join(_PATIENCE_SECONDS)
+            heard = worker.Outcome(_end_of(speaker.process), ends=True)
+        if not isinstance(heard, worker.Outcome):
+            if heard["event"] == "plan":
+                self._seconds.setdefault(trial.label, heard["seconds"])
+            self.watcher(heard | _about(trial))
+            return
+        speaker.trial = None
+        if heard.ends:
+            speaker.process.join(_PATIENCE_SECONDS)  # its memory is free before another trial wants some
+            self._workers.remove(speaker)
+        self._done(trial, heard.reason, time.monotonic() - speaker.began)
+
+    def _done(self, trial: Trial, reason: str | None, seconds: float | None) -> None:
+        """`seconds` is None if it was finished before."""
+        self.finished += 1
+        if reason is not None:
+            self.failures[trial.name] = reason
+        elif seconds is not None:
+            self._seconds[trial.label] = seconds
+        summary = trial.summary() if reason is None else None
+        self.watcher(
+            {
+                "event": "trial",
+                **_about(trial),
+                "state": "failed" if reason is not None else "was finished" if seconds is None else "finished",
+                "reason": reason,
+                "number": self.finished,
+                "of": self.total,
+                "seconds": seconds,
+                "seconds_left": self._seconds_left(),
+                "metrics": summary["metrics"] if summary else None,
+            }
+        )
+
+    def _seconds_left(self) -> float | None:
+        """From what runs of the same methods took, or say that they will take; None while nothing is known."""
+        if not self._seconds:
+            return None
+        average = sum(self._seconds.values()) / len(self._seconds)
+        now = time.monotonic()
+        left = [self._seconds.get(trial.label, average) for trial in self._waiting]
+        left += [
+            max(0.0, self._seconds.get(each.trial.label, average) - (now - each.began))
+            for each in self._busy
+            if each.trial
+        ]
+        later = max(0, self.total - self.finished - len(left)) * average
+        return (sum(left) + later) / self.jobs
+
+
+def _about(trial: Trial) -> dict[str, Any]:
+    return {"trial": trial.name, "label": trial.label, "seed": trial.seed}
+
+
+def _end_of(process: BaseProcess) -> str:
+    code = process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        why = ": the system ended it, most likely for want of memory" if name == "SIGKILL" else ""
+        return f"its process ended with {name}{why}"
+    return f"its process ended with exit code {code}"

@@ -1,0 +1,88 @@
+"""Learning rates, searched for each method with an equal number of trials.
+
+Optuna's TPE proposes them, log-uniform from a tenth to ten times the method's own rate, which is tried first. A trial
+is a whole run with seed 0, judged on valid; nothing here looks at test. What is proposed follows from what was found
+before, so the methods take turns: one rate each, then the next.
+"""
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError
+from .runner import Runner
+from .settings import Comparison, Contender
+from .table import measure_of
+from .trial import Budget, Trial, run_settings, slug
+
+_WIDTH = 10.0  # the rates reach from the method's own divided by this to its own times this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    label: str
+    learning_rate: float
+    score: float | None  # None: the run failed
+    reason: str | None = None
+
+
+@dataclass
+class Search:
+    comparison: Comparison
+    folder: Path
+    budget: Budget
+    tried: list[Tried] = field(default_factory=list)
+
+    def run(self, contenders: list[Contender], runner: Runner) -> dict[str, float]:
+        """The best rate of each contender, by label; its own if all its trials fail."""
+        import optuna  # pyright: ignore[reportMissingImports]
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        studies = {
+            c.label: optuna.create_study(
+                sampler=optuna.samplers.TPESampler(seed=0),
+                direction="maximize",
+            )
+            for c in contenders
+        }
+        for c in contenders:
+            studies[c.label].enqueue_trial({"learning_rate": c.method.learning_rate})
+        for number in range(self.comparison.search):
+            asked = {c.label: studies[c.label].ask() for c in contenders}
+            trials = {c.label: self._trial(c, number, asked[c.label]) for c in contenders}
+            runner.run(trials.values())
+            for label, trial in trials.items():
+                found = self._judged(trial, runner.failures.get(trial.name))
+                self.tried.append(found)
+                if found.score is None:
+                    studies[label].tell(asked[label], state=optuna.trial.TrialState.FAIL)
+                else:
+                    studies[label].tell(asked[label], found.score)
+        return {c.label: self._best(c) for c in contenders}
+
+    def _trial(self, contender: Contender, number: int, asked: Any) -> Trial:
+        own = contender.method.learning_rate
+        rate = float(asked.suggest_float("learning_rate", own / _WIDTH, own * _WIDTH, log=True))
+        out = str(self.folder / "search" / f"{slug(contender.label)}-{number}")
+        settings = run_settings(self.comparison, contender, out=out, budget=self.budget, learning_rate=rate)
+        return Trial(label=contender.label, settings=settings)
+
+    def _judged(self, trial: Trial, reason: str | None) -> Tried:
+        rate = trial.settings.learning_rate
+        assert rate is not None
+        summary = trial.summary()
+        if reason is not None or summary is None:
+            return Tried(label=trial.label, learning_rate=rate, score=None, reason=reason)
+        measure, valid = measure_of([summary]), summary["metrics"]["tuned"]
+        return Tried(label=trial.label, learning_rate=rate, score=measure.sign * valid[measure.key])
+
+    def _best(self, contender: Contender) -> float:
+        scored = [t for t in self.tried if t.label == contender.label and t.score is not None]
+        return max(scored, key=lambda t: t.score or 0.0).learning_rate if scored else contender.method.learning_rate
+
+
+def check_installed() -> None:
+    """Raises SettingsError, which says how to install it, if Optuna is not there."""
+    if importlib.util.find_spec("optuna") is None:
+        raise SettingsError("--search needs Optuna, which is not installed: pip install 'inlay[search]'")

@@ -1,0 +1,69 @@
+"""A process that runs trials: one on the CPU; on an accelerator one after another, on a base that stays loaded."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from ..errors import CheckpointError, InlayError
+from ..formats.files import write_json
+from ..training.base import pick_device
+from ..training.journal import Watcher
+from ..training.shared_base import SharedBase
+from .sequence import scores_on_earlier
+from .trial import EARLIER, Trial
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker says last of a trial."""
+
+    reason: str | None  # why it failed
+    ends: bool  # the worker
+
+
+def run_trial(trial: Trial, bases: SharedBase, watcher: Watcher, command: Sequence[str]) -> None:
+    """The trial's folder holds a finished run, gone on with if it was interrupted. Raises what `train` raises."""
+    from ..training.run import resume, train
+
+    try:
+        resume(trial.folder, watcher)
+    except CheckpointError:  # there is none, or it is of no use any more
+        trial.clear()
+        train(trial.settings, watcher, command, bases=bases, start=trial.start)
+    if trial.earlier:
+        write_json(trial.folder / EARLIER, scores_on_earlier(trial))
+
+
+def main(connection: Connection, threads: int | None, command: Sequence[str]) -> None:
+    """Until there are no more: receive a Trial, send its events and at last its Outcome."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent alone decides
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    bases, ends = SharedBase(), False
+    try:
+        while not ends:
+            trial: Trial = connection.recv()
+            reason = _failure(trial, bases, connection.send, command)
+            # On an accelerator the allocator tells what a run took. On the CPU it is the process, and what libraries
+            # keep from one run (kernels made for each shape) would count as the next one's, by up to a quarter.
+            ends = pick_device(trial.settings.device).type != "cuda"
+            connection.send(Outcome(reason, ends))
+    except (KeyboardInterrupt, EOFError, BrokenPipeError):  # stopped, or the parent is gone
+        pass
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is nothing left to interrupt
+
+
+def _failure(trial: Trial, bases: SharedBase, watcher: Watcher, command: Sequence[str]) -> str | None:
+    """Why the trial failed. Whatever it was, the comparison goes on, and this is the trial's row."""
+    try:
+        run_trial(trial, bases, watcher, command)
+    except InlayError as problem:
+        return str(problem)
+    except BrokenPipeError:
+        raise
+    except Exception as problem:
+        return f"{type(problem).__name__}: {problem}"
+    return None

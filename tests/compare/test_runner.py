@@ -1,0 +1,85 @@
+"""Trials in worker processes."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inlay.compare import runner as runner_module
+from inlay.compare.runner import Runner
+from inlay.compare.settings import Comparison
+from inlay.compare.trial import Budget, Trial, plain_trials
+from inlay.data.settings import DataSettings
+from inlay.errors import SettingsError
+
+from .fakes import contender, write_classifier
+
+
+def trials_of(model: str, data: str, folder: Path, *labels: str, **changes: Any) -> list[Trial]:
+    comparison = Comparison(model=model, data=DataSettings(path=data), dtype="float32", **changes)
+    return plain_trials(comparison, [contender(label) for label in labels], folder, {}, Budget(1, 32))
+
+
+def changed(trial: Trial, **changes: Any) -> Trial:
+    return dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, **changes))
+
+
+def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    bad, good = trials_of(tiny_bert, reviews_folder, tmp_path, "lora", "bitfit")
+    bad = changed(bad, learning_rate=1e30)
+    events: list[dict[str, Any]] = []
+    with Runner(jobs=2, watcher=events.append, command=("inlay", "compare")) as runner:
+        runner.total = 2
+        runner.run([bad, good])
+    assert list(runner.failures) == [bad.name]
+    assert "learning rate" in runner.failures[bad.name]
+    assert good.is_finished
+    summary = good.summary()
+    assert summary is not None
+    assert summary["command"] == "inlay compare"
+    ends = {e["trial"]: e for e in events if e["event"] == "trial" and e["state"] != "begins"}
+    assert ends[bad.name]["state"] == "failed"
+    assert ends[good.name]["metrics"] == summary["metrics"]
+    assert {e["number"] for e in ends.values()} == {1, 2}
+    assert {"step", "evaluate", "finished"} <= {e["event"] for e in events if e["trial"] == good.name}
+
+    later = Trial(label="lora", settings=good.settings, earlier=(bad.folder,))
+    with Runner(jobs=1, watcher=lambda _: None, command=()) as runner:
+        runner.failures[bad.name] = "loss is not finite"
+        runner.run([changed(later, out=str(tmp_path / "later"))])
+    assert runner.failures["later"] == f"it follows {bad.name}, which failed"
+
+
+def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module.multiprocessing, "get_context", None)  # no process can start
+    (trial,) = trials_of("builtin:minilm", "builtin:tickets", tmp_path, "lora")
+    write_classifier(trial, 0.9, 100, True)
+    events: list[dict[str, Any]] = []
+    with Runner(jobs=1, watcher=events.append, command=()) as runner:
+        runner.run([trial])
+    assert [(e["trial"], e["state"]) for e in events] == [("lora-0", "was finished")]
+    assert runner.failures == {}
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_a_run_that_did_not_finish_does_not_count(status: str, tmp_path: Path) -> None:
+    (trial,) = trials_of("builtin:minilm", "builtin:tickets", tmp_path, "lora")
+    assert not trial.is_finished
+    write_classifier(trial, 0.9, 100, True)
+    assert trial.is_finished
+    path = trial.folder / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": status}))
+    assert not trial.is_finished
+
+
+def test_a_run_with_other_settings_does_not_pass_for_this_one(tmp_path: Path) -> None:
+    (trial,) = trials_of("builtin:minilm", "builtin:tickets", tmp_path, "lora")
+    trial.folder.mkdir(parents=True)
+    run_yaml = "model: builtin:minilm\ndata:\n  path: builtin:tickets\nmethod:\n  name: lora\nout: elsewhere\n"
+    (trial.folder / "run.yaml").write_text(run_yaml + "epochs: 1\nmax_length: 32\ndtype: float32\n")
+    trial.check_same_settings()
+    (trial.folder / "run.yaml").write_text(run_yaml + "epochs: 3\nmax_length: 32\ndtype: float32\n")
+    with pytest.raises(SettingsError, match=r"holds a run with other settings \(epochs was 3, is 1\)"):
+        trial.check_same_settings()
