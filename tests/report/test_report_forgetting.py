@@ -50,6 +50,7 @@ def of_geometry(cka: float, base: float | None, tuned: float | None, interval: l
         (0.02, 0.01, 0.03, "low", "forgot little: general text costs it 0.020 nats per token more than its base"),
         (0.05, 0.04, 0.06, "watch", "forgot something"),
         (0.15, 0.10, 0.20, "high", "so its perplexity there is 16.2 % higher"),
+        (3.448, 3.385, 3.511, "high", "so its perplexity there is 31.4 times as high"),
         (0.01, -0.01, 0.03, "low", "No forgetting that could be measured"),
         (-0.2, -0.3, -0.1, "low", "forgot nothing: on general text its loss fell by 0.200"),
     ],

@@ -19,8 +19,8 @@ _TEXTS = (
 )
 _PROMPTS = (
     "animal: fox | colour: red | action: sleeping | place: under the bridge",
-    "person: baker | mood: happy | object: lantern",
-    "number: three | animal: geese | action: dancing | time: midnight",
+    "person: tailor | mood: happy | object: lantern",
+    "number: three | animal: rabbits | action: dancing | time: midnight",
 )
 
 

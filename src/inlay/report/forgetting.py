@@ -76,9 +76,11 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
         sentence = f"The model forgot nothing: on general text its loss fell by {-value:.3f} nats per token ({spread})."
     else:
         how_much = {"low": "little", "watch": "something", "high": "much"}[level(found)]
+        times = math.exp(value)
+        higher = f"{percent_text(times - 1)} higher" if times < 2 else f"{times:.3g} times as high"
         sentence = (
             f"The model forgot {how_much}: general text costs it {value:.3f} nats per token more than its base "
-            f"({spread}), so its perplexity there is {percent_text(math.exp(value) - 1)} higher."
+            f"({spread}), so its perplexity there is {higher}."
         )
     notes = [
         f"Below {WATCH} is low, above {HIGH} high, by what PEFT's benchmark measures in the same way on other text.",
