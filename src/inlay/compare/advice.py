@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..report.classification import Z_95
+from ..report.student_t import student_t
 from ..report.units import percent_text
 from .table import Quantity, Row, Spread, Table
 
 Source = Literal["seeds", "rows", "unknown"]
-
-# Of Student's distribution, 97.5 %, for 1, 2, … degrees of freedom.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +109,7 @@ def t_half_width(values: Sequence[float]) -> float | None:
     """Of the 95 % interval of the mean; None for a single value, which does not tell."""
     if len(values) < 2:
         return None
-    degrees = len(values) - 1
-    # beyond the table the quantile's expansion in 1/degrees is right to three digits
-    t = _T[degrees - 1] if degrees <= len(_T) else Z_95 + (Z_95**3 + Z_95) / (4 * degrees)
-    return t * statistics.stdev(values) / math.sqrt(len(values))
+    return student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def _rows_noise(row: Row, best: Row, table: Table) -> float | None:

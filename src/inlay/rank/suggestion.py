@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from ..core import weights
@@ -30,9 +29,9 @@ from ..methods.reparameterized import eva
 from ..methods.reparameterized.lora import LoRA
 from ..training.journal import Journal, Watcher
 from ..training.prepared import Prepared, prepare_run, task_of
-from ..training.quantized import quantize
 from ..training.run import train
 from ..training.settings import RunSettings, as_asked
+from ..training.shared_base import load_base
 from .gradients import agreed, gradients_of
 from .ranks import energy_rank
 from .sharing import share_out
@@ -95,13 +94,9 @@ def suggest(settings: RunSettings[LoRA], origin: From, folder: Path) -> Suggesti
     run = prepare_run(replace(settings, out=str(folder / "none")), Journal(lambda _: None))
     lora: LoRA = run.settings.method
     hosts = _hosts(run)
-    set_seed(settings.seed)
-    model, heads = run.task.load(run.dtype)
-    model.to(run.device)  # pyright: ignore[reportArgumentType]
-    if settings.quantize == "nf4":
-        quantize(model, run.dtype, heads=heads)
+    base = load_base(run)
     most = lora.rank * _MOST
-    gains = (_of_activations if origin == "activations" else _of_gradients)(run, model, list(hosts), most)
+    gains = (_of_activations if origin == "activations" else _of_gradients)(run, base.model, list(hosts), most)
     if missing := [host for host in hosts if not gains.get(host)]:
         raise DataError(f"{run.task.data.source}: {missing[0]} saw too few rows to find directions; give it more")
 
@@ -110,7 +105,7 @@ def suggest(settings: RunSettings[LoRA], origin: From, folder: Path) -> Suggesti
     ranks = share_out(gains, costs, budget, at_least=1)
     chosen = replace(settings, method=_of_ranks(lora, ranks), out=None)
     write_text(folder / SETTINGS_FILE, yaml.safe_dump(as_asked(chosen), sort_keys=False, allow_unicode=True))
-    sites = Sites(model, heads)
+    sites = Sites(base.model, base.heads)
     return Suggestion(
         origin=origin,
         rank=lora.rank,

@@ -6,9 +6,10 @@ a bootstrap it draws nothing, and has no passage twice, which would look like a 
 """
 
 import math
-from statistics import NormalDist
 
 from torch import Tensor
+
+from ...report.student_t import student_t
 
 Interval = tuple[float, float]
 
@@ -17,7 +18,7 @@ def jackknife_interval(estimate: float, without_N: Tensor) -> Interval:
     """The interval around `estimate`, given its value without each of the N passages."""
     n = len(without_N)
     variance = (n - 1) / n * (without_N - without_N.mean()).square().sum().item()
-    half = _student_t(n - 1) * math.sqrt(variance)
+    half = student_t(n - 1) * math.sqrt(variance)
     return estimate - half, estimate + half
 
 
@@ -26,9 +27,3 @@ def ratio(totals_N: Tensor, counts_N: Tensor) -> tuple[float, Interval]:
     total, count = totals_N.sum(), counts_N.sum()
     estimate = (total / count).item()
     return estimate, jackknife_interval(estimate, (total - totals_N) / (count - counts_N))
-
-
-def _student_t(freedom: int) -> float:
-    """The 97.5 % quantile, to three digits from 15 degrees on (Cornish and Fisher's expansion about the normal's)."""
-    z = NormalDist().inv_cdf(0.975)
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
