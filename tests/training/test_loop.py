@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from inlay.training.batches import LengthGroups, in_order_of_length
 from inlay.training.loop import _learning_rate_share, make_plan
 from inlay.training.scores import ClassScores, score
 from inlay.training.settings import RunSettings
+
+from ..shapes import SHAPES
+from ..tiny_models import save_tiny_model, write_rows
 
 
 def settings(**changes: Any) -> RunSettings[Any]:
@@ -112,3 +116,32 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in adapter.named_parameters())
     assert found.seconds > 100 * len(plan.evaluate_after)
     assert found.memory_bytes > 10**7
+
+
+class Counted(list[Any]):
+    """Rows that know how often they were gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_sizes_of_batches_do_not_go_through_all_rows_for_each(tiny_bert: str, tmp_path: Path) -> None:
+    """Which takes minutes where there are many."""
+    from inlay.training.base import find_base
+    from inlay.training.causal import Causal
+    from inlay.training.classify import Classify
+
+    write_rows(tmp_path / "labels.jsonl", [{"text": f"text {i}", "label": i % 2} for i in range(60)])
+    write_rows(tmp_path / "texts.jsonl", [{"prompt": f"{i}", "completion": "done"} for i in range(60)])
+    tiny_llama = save_tiny_model(SHAPES["llama"], tmp_path / "llama")
+    for kind, model, name in ((Classify, tiny_bert, "labels"), (Causal, tiny_llama, "texts")):
+        asked = settings(model=model, data=DataSettings(path=str(tmp_path / f"{name}.jsonl")))
+        task: Any = kind.prepare(find_base(model), asked)
+        task.tokenize(max_length=16)
+        rows = Counted(task.tokens["train"].rows)
+        task.tokens["train"] = replace(task.tokens["train"], rows=rows)
+        assert sum(task.size(batch) for batch in task.batches(4, 0).batch_sampler) > 0
+        assert rows.passes < 5

@@ -14,6 +14,7 @@ is never made. Rows are built so that each of these holds, whatever the tokenize
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -51,7 +52,7 @@ class GenerationTokens:
     """The ids that end answers."""
     problems: tuple[Problem, ...]
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         return [len(row["input_ids"]) for row in self.rows]
 

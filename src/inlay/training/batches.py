@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -26,7 +27,7 @@ class Tokens:
     labels: list[int]
     cut: int  # rows that were longer than the limit
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
         return [len(row["input_ids"]) for row in self.rows]
 
