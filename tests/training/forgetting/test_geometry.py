@@ -96,7 +96,7 @@ def test_decoders_with_a_classifier_have_a_geometry_too(shape: str, tmp_path: Pa
     tokenizer = base.tokenizer()
     model, _ = load_classifier(base, base.classifier_config(("a", "b"), 0), torch.float32)
     baseline = GeometryBaseline(model, tokenizer, general_text(None, 40), 0)
-    assert baseline.states_ND.shape == (36, 32)
+    assert baseline.states_ND.shape == (24, 32)
     assert baseline.compare(model)["cka"] == pytest.approx(1, abs=1e-9)
 
 

@@ -21,6 +21,8 @@ from .cka import linear_cka
 from .passages import GeneralText
 from .sample import first_within
 
+_FEWEST = 24  # passages: two of each domain of builtin:passages, as the probe task compares one with the others
+
 
 class GeometryBaseline:
     """Where a base model places the first passages, as many as have `tokens` together."""
@@ -28,7 +30,7 @@ class GeometryBaseline:
     def __init__(self, model: nn.Module, tokenizer: Any, text: GeneralText, tokens: int):
         self.tokenizer = tokenizer
         rows = tokenize(tokenizer, [(p.text, None) for p in text.measured], text.max_length)
-        self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens)]
+        self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens, _FEWEST)]
         self.domains = [p.domain for p in text.measured[: len(self.rows)]]
         self.states_ND = states_of(model, tokenizer, self.rows)
 

@@ -26,6 +26,7 @@ from .sample import first_within
 _LOGITS = 2**22  # of a batch
 _ROWS = 16  # of a batch at most
 _KEPT = 2**23  # log-probabilities of the base, in float32
+_FEWEST = 12  # passages: one of each domain of builtin:passages, however short the run is
 _FEWEST_POSITIONS = 2  # of a passage, however large the vocabulary is
 
 
@@ -34,7 +35,7 @@ class LanguageBaseline:
 
     def __init__(self, model: nn.Module, tokenizer: Any, text: GeneralText, tokens: int):
         rows = general_rows(tokenizer, [p.text for p in text.measured], text.max_length)
-        self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens)]
+        self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens, _FEWEST)]
         self.positions = 0  # of a passage, known with the size of the vocabulary
         self.kept: dict[int, Tensor] = {}  # (K, V) by passage
         self.counts_N = torch.tensor([len(row["input_ids"]) - 1 for row in self.rows], dtype=torch.float64)

@@ -7,7 +7,6 @@ model, and with the optimizer about that for an adapter, too. A token of a passa
 from collections.abc import Sequence
 
 SHARE = 0.05
-FEWEST = 36  # three of each domain of builtin:passages, however short the run is
 
 _TRAINED, _MEASURED = 3, 2  # forward passes
 
@@ -17,12 +16,12 @@ def affordable_tokens(trained: float) -> int:
     return int(SHARE * trained * _TRAINED / _MEASURED)
 
 
-def first_within(lengths: Sequence[int], tokens: int) -> int:
-    """How many passages, from the first on, have at most that many tokens together, but at least FEWEST."""
+def first_within(lengths: Sequence[int], tokens: int, fewest: int) -> int:
+    """How many passages, from the first on, have at most that many tokens together, but at least `fewest`."""
     total, count = 0, 0
     for length in lengths:
         total += length
-        if total > tokens and count >= FEWEST:
+        if total > tokens and count >= fewest:
             break
         count += 1
     return count
