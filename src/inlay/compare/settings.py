@@ -31,13 +31,17 @@ class Comparison(Recipe):
     """Learning rates to try for each method, from a tenth to ten times its own, with seed 0 on valid; 0: its own."""
     then: Annotated[tuple[str, ...], arg(metavar="DATA")] = ()
     """Data sets that are learned after DATA, one after another, to see what becomes of the earlier ones."""
-    jobs: int = 1
-    """Runs at a time, each in a process of its own with a share of the cores."""
+    jobs: int | None = None
+    """Runs at a time, each in a process of its own with a share of the cores. Default: 1; on a cluster one for each
+    accelerator, or where there are none one for each machine."""
+    cluster: Annotated[str | None, arg(metavar="ADDRESS")] = None
+    """Hand the runs to the Ray cluster at this address, whose machines share this directory: auto is the one that this
+    machine belongs to."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in {"seeds": 1, "search": 0, "jobs": 1}.items():
-            if (value := getattr(self, name)) < least:
+            if (value := getattr(self, name)) is not None and value < least:
                 raise SettingsError(f"{name} is {value}; it must be at least {least}")
         if self.search == 1:
             raise SettingsError("search is 1, which would try one learning rate; 2 or more make a choice, 0 none")

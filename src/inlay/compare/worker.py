@@ -9,7 +9,7 @@ from ..errors import CheckpointError, InlayError
 from ..formats.files import write_json
 from ..training.base import pick_device
 from ..training.journal import Watcher
-from ..training.shared_base import SharedBase
+from ..training.shared_base import NoSharing, SharedBase
 from .sequence import scores_on_earlier
 from .trial import EARLIER, Trial
 
@@ -22,7 +22,7 @@ class Outcome:
     ends: bool  # the worker
 
 
-def run_trial(trial: Trial, bases: SharedBase, watcher: Watcher, command: Sequence[str]) -> None:
+def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequence[str]) -> None:
     """The trial's folder holds a finished run, gone on with if it was interrupted. Raises what `train` raises."""
     from ..training.run import resume, train
 
@@ -46,7 +46,7 @@ def main(connection: Connection, threads: int | None, command: Sequence[str]) ->
     try:
         while not ends:
             trial: Trial = connection.recv()
-            reason = _failure(trial, bases, connection.send, command)
+            reason = failure(trial, bases, connection.send, command)
             # On an accelerator the allocator tells what a run took. On the CPU it is the process, and what libraries
             # keep from one run (kernels made for each shape) would count as the next one's, by up to a quarter.
             ends = pick_device(trial.settings.device).type != "cuda"
@@ -56,7 +56,7 @@ def main(connection: Connection, threads: int | None, command: Sequence[str]) ->
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is nothing left to interrupt
 
 
-def _failure(trial: Trial, bases: SharedBase, watcher: Watcher, command: Sequence[str]) -> str | None:
+def failure(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequence[str]) -> str | None:
     """Why the trial failed. Whatever it was, the comparison goes on, and this is the trial's row."""
     try:
         run_trial(trial, bases, watcher, command)

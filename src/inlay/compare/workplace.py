@@ -1,0 +1,86 @@
+"""Where a comparison's trials are run: here in processes of this machine, or on a cluster (cluster.py).
+
+A worker takes a trial through its connection, and sends the trial's events and at last its Outcome.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+from . import worker
+
+
+class Worker(Protocol):
+    @property
+    def connection(self) -> Any:
+        """What `multiprocessing.connection.wait` can wait for."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end: its run writes what it has come to."""
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended, or for so long."""
+
+    def kill(self) -> None: ...
+
+    def end(self) -> str:
+        """How it ended, if it did before it sent an Outcome: the reason why its trial failed."""
+        ...
+
+
+class Workplace(Protocol):
+    jobs: int
+    """Trials that it takes at a time."""
+
+    def start(self) -> Worker: ...
+
+    def close(self) -> None:
+        """Nothing of it is used any more."""
+
+
+@dataclass
+class ThisMachine:
+    """Each job in a process of its own with a share of the cores."""
+
+    jobs: int
+    command: Sequence[str]
+
+    def start(self) -> "ProcessWorker":
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang, and cannot use CUDA
+        here, there = context.Pipe()
+        threads = None if self.jobs == 1 else max(1, (os.cpu_count() or 1) // self.jobs)
+        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command)), daemon=True)
+        process.start()
+        there.close()
+        return ProcessWorker(process, here)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class ProcessWorker:
+    process: BaseProcess
+    connection: Any  # a Connection, on Windows a PipeConnection
+
+    def stop(self) -> None:
+        self.process.terminate()  # SIGTERM, which a worker takes as an interruption
+
+    def wait(self, seconds: float) -> None:
+        self.process.join(seconds)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def end(self) -> str:
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            why = ": the system ended it, most likely for want of memory" if name == "SIGKILL" else ""
+            return f"its process ended with {name}{why}"
+        return f"its process ended with exit code {code}"
