@@ -61,6 +61,19 @@ def test_no_winner_is_named_within_noise(tmp_path: Path) -> None:
     assert told <= 3  # one in twenty
 
 
+def test_at_chance_nothing_is_advised(tmp_path: Path) -> None:
+    """The most frequent label is 27.6 % of the rows."""
+    found = advise(table_of(tmp_path / "none", {"lora": (0.276, 0.29, 0.28), "full": (0.24, 0.23, 0.276)}))
+    assert found is not None
+    assert found.recommended is None
+    assert "None of them has learned the task" in found.text
+    assert "27.6 %" in found.text
+    assert "has the best mean" not in found.text
+    one = advise(table_of(tmp_path / "one", {"lora": (0.276, 0.29, 0.28), "full": (0.34, 0.33, 0.35)}))
+    assert one is not None
+    assert one.recommended == "full"
+
+
 def test_one_seed_is_never_sure(tmp_path: Path) -> None:
     found = advise(table_of(tmp_path, {"lora": (0.97,), "full": (0.60,)}))
     assert found is not None

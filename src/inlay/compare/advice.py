@@ -71,6 +71,16 @@ def advise(table: Table) -> Advice | None:
     if len(equals) == 1 and worse:
         worse.remove(min(worse, key=lambda c: c.below))  # which is said of the best already
     seeds = min(len(row.by_seed(score)) for row in rows)
+    if (nothing := _nothing_learned(best, table)) is not None:
+        return Advice(
+            best=best.label,
+            equals=tuple(row.label for row in equals),
+            recommended=None,
+            sureness="unsure",
+            findings=(nothing,),
+            conclusion="Advice: none; --epochs gives them more time, and --search looks for better learning rates.",
+            caveats=tuple(_failed_sentence(table.rows)),
+        )
     sureness = _sureness(seeds, compared)
     is_known = all(c.noise.source != "unknown" for c in compared)
     recommended, reasons = _cheapest(equals, table.quantities) if is_known else (None, [])
@@ -201,6 +211,21 @@ def _equals_sentence(best: Row, equals: Sequence[Row], compared: Sequence[Compar
         f"{opening}, but {names} cannot be told from it: "
         f"{'the difference is' if len(within) == 1 else 'the largest difference is'} "
         f"{_difference(largest.below, score)}, within noise ({_noise_text(largest.noise, score)})."
+    )
+
+
+def _nothing_learned(best: Row, table: Table) -> str | None:
+    """That even the best is not above a model that always says the most frequent label, by more than noise."""
+    if table.score.key != "accuracy" or table.majority is None or not table.evaluated:
+        return None
+    mean, always = best.spreads["accuracy"].mean, table.majority
+    noise = Z_95 * math.sqrt(always * (1 - always) / table.evaluated)
+    if mean > always + noise:
+        return None
+    return (
+        f"None of them has learned the task as far as can be seen: on the {table.evaluated} rows of {table.split} the "
+        f"best mean accuracy is {percent_text(mean)} ({best.label}), and who always says the most frequent label has "
+        f"{percent_text(always)} (±{_difference(noise, table.score)} from the rows)."
     )
 
 

@@ -83,6 +83,7 @@ class Table:
     quantities: tuple[Quantity, ...]  # the first is the score
     split: str  # that the scores are of
     evaluated: int | None  # its rows
+    majority: float | None = None  # the share of its most frequent label, if it has labels
 
     @property
     def score(self) -> Quantity:
@@ -128,11 +129,13 @@ def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failure
     summaries = [run.summary for run in every]
     split = "test" if summaries and all(s["metrics"]["test"] for s in summaries) else "valid"
     quantities = quantities_of(summaries, split)
+    data = _data_event(every[0].folder) if every else {}
     return Table(
         rows=tuple(_row(c, finished[c.label], failed[c.label], quantities) for c in contenders),
         quantities=quantities,
         split=split,
-        evaluated=_rows_of(every[0].folder, split) if every else None,
+        evaluated=data.get("rows", {}).get(split),
+        majority=data.get("majority", {}).get(split),
     )
 
 
@@ -306,11 +309,11 @@ _COSTS = (
 )
 
 
-def _rows_of(run: Path, split: str) -> int | None:
-    """As the run's first events tell."""
+def _data_event(run: Path) -> dict[str, Any]:
+    """What the run tells of its data, among its first events."""
     with (run / "metrics.jsonl").open(encoding="utf-8") as file:
         for line in file:
             event = json.loads(line)
             if event["event"] == "data":
-                return event["rows"][split]
-    return None
+                return event
+    return {}

@@ -59,6 +59,7 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
         source=data.source,
         rows={split: len(rows) for split, rows in data.splits.items()},
         labels=list(getattr(data, "labels", ())),
+        majority=getattr(data, "majority", {}),
         valid_from=data.valid_from,
         ignored_columns=list(data.ignored_columns),
         max_length=max_length,
