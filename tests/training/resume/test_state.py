@@ -1,0 +1,69 @@
+"""Settings, scores, random state and order come back as they were."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import inlay
+from inlay.data.settings import DataSettings
+from inlay.methods import METHODS
+from inlay.training.batches import LengthGroups
+from inlay.training.causal import CausalScores
+from inlay.training.packing import Shuffled
+from inlay.training.random_state import random_numbers, random_tensors, set_random_state
+from inlay.training.scores import ClassScores
+from inlay.training.settings import all_values, of_values
+from inlay.training.text_scores import TextScores
+
+from .runs import short
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_come_back_from_json(name: str) -> None:
+    asked = short("m", "d", Path("out"), name, micro_batch_size=4, quantize="nf4", checkpoint_minutes=2.5)
+    asked = replace(asked, data=DataSettings(path="d", format="labelled-text", text="t", label="l"))
+    assert of_values(json.loads(json.dumps(all_values(asked)))) == asked
+
+
+def test_settings_with_lists_and_patterns_come_back_from_json() -> None:
+    lora = inlay.LoRA(targets=("query", "value"), rank_pattern={"query": 3}, alpha_pattern={"value": 2.0})
+    for built in (lora, inlay.MultitaskPrompt(sources=("a", "b"))):
+        asked = short("m", "d", Path("out"), method=built)
+        assert of_values(json.loads(json.dumps(all_values(asked)))) == asked
+
+
+@pytest.mark.parametrize("slots", [None, 0.5])
+def test_scores_come_back_from_json(slots: float | None) -> None:
+    texts = TextScores(exact_match=0.25, bleu=12.5, chrf=1 / 3, rouge_l=0.1, slots=slots)
+    for scores in (ClassScores(0.1, 0.2, 0.3), CausalScores(0.7, float("inf")), CausalScores(0.7, 2.0, texts)):
+        assert type(scores).of(json.loads(json.dumps(scores.as_dict()))) == scores
+
+
+def test_random_states_come_back_from_json() -> None:
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    random.gauss(0, 1), np.random.standard_normal()  # each draws two, and keeps the second
+    tensors, numbers = random_tensors(torch.device("cpu")), json.loads(json.dumps(random_numbers()))
+
+    def draw() -> list[float]:
+        drawn = [random.gauss(0, 1), random.random(), np.random.standard_normal(), np.random.random()]
+        return [*map(float, drawn), *torch.randn(3).tolist()]
+
+    first = draw()
+    assert draw() != first
+    set_random_state(tensors, numbers, torch.device("cpu"))
+    assert draw() == first
+
+
+@pytest.mark.parametrize("order", [LengthGroups([3, 1, 2] * 40, 16, 5), Shuffled(120, 16, 5)])
+def test_an_order_goes_on_in_the_middle_of_an_epoch(order: Any) -> None:
+    order.set_epoch(2)
+    whole = list(order)
+    order.skip = 3
+    assert list(order) == whole[3:]
+    assert len(order) == len(whole)
