@@ -1,13 +1,12 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..training.journal import SCORES
 from .parse import parse
@@ -52,49 +51,36 @@ def main(arguments: list[str]) -> int:
 
 def evaluate(command: Eval) -> dict[str, Any]:
     from ..formats import peft
+    from ..inference.evaluation import evaluation_data
     from ..inference.opened import task_of
 
     folder = Path(command.adapter)
-    trained = peft.read_provenance(peft.adapter_folder(folder))
-    settings = DataSettings(**trained.get("data", {"path": command.data or ""}))
-    if command.data is not None:
-        settings = replace(settings, path=command.data)
-    scores = _of_texts if task_of(folder) == "causal" else _of_labels
-    return {"data": settings.path, "split": command.split} | scores(command, settings, trained)
+    kind = task_of(folder)
+    if kind == "classify" and command.samples is not None:
+        raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
+    data = evaluation_data(peft.read_provenance(peft.adapter_folder(folder)), kind, command.data)
+    if command.split not in data.splits:
+        raise SettingsError(f"{data.source} has no {command.split} split; it has {', '.join(data.splits)}")
+    base, tuned = (_of_texts if kind == "causal" else _of_labels)(command, data)
+    return {
+        "data": data.source,
+        "split": command.split,
+        "rows": len(data.splits[command.split]),
+        "base": base.as_dict() if base else None,
+        "tuned": tuned.as_dict(),
+    }
 
 
-def _of_labels(command: Eval, settings: DataSettings, trained: dict[str, Any]) -> dict[str, Any]:
-    from ..data.classification import load_classification
+def _of_labels(command: Eval, data: Any) -> tuple[Any, Any]:
     from ..inference.classifier import open_classifier
 
-    if command.samples is not None:
-        raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
-    data = load_classification(settings)
-    _check_split(command.split, data)
-    if tuple(trained.get("labels", data.labels)) != data.labels:
-        raise SettingsError(
-            f"{data.source} has the labels {', '.join(data.labels[:8])}; the adapter was trained on "
-            f"{', '.join(trained['labels'][:8])}"
-        )
     classifier = open_classifier(Path(command.adapter), command.model, command.device)
     rows = data.splits[command.split]
-    base = classifier.base_scores(rows)
-    tuned = classifier.scores(rows)
-    return {"rows": len(rows), "base": base.as_dict() if base else None, "tuned": tuned.as_dict()}
+    return classifier.base_scores(rows), classifier.scores(rows)
 
 
-def _of_texts(command: Eval, settings: DataSettings, trained: dict[str, Any]) -> dict[str, Any]:
-    from ..data.generation import load_generation
+def _of_texts(command: Eval, data: Any) -> tuple[Any, Any]:
     from ..inference.generator import open_generator
 
-    data = load_generation(settings)
-    _check_split(command.split, data)
     generator = open_generator(Path(command.adapter), command.model, command.device)
-    base, tuned = generator.scores(data, command.split, command.samples)
-    rows = len(data.splits[command.split])
-    return {"rows": rows, "base": base.as_dict() if base else None, "tuned": tuned.as_dict()}
-
-
-def _check_split(split: str, data: Any) -> None:
-    if split not in data.splits:
-        raise SettingsError(f"{data.source} has no {split} split; it has {', '.join(data.splits)}")
+    return generator.scores(data, command.split, command.samples)

@@ -19,7 +19,6 @@ takes their place; that zero is measured all the same.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..formats import peft
 from .settings import Comparison, Contender
@@ -77,29 +76,22 @@ def scores_on_earlier(trial: Trial) -> list[dict[str, float]]:
 
 
 def _score(run: Path, body: Path | None) -> dict[str, float]:
-    from ..data.classification import load_classification
-    from ..data.generation import load_generation
-    from ..data.settings import DataSettings
     from ..inference.classifier import open_classifier
+    from ..inference.evaluation import evaluation_data
     from ..inference.generator import open_generator
 
     about = peft.read_provenance(peft.adapter_folder(run))
-    settings = DataSettings(**about["data"])
+    data = evaluation_data(about, about["task"])
+    split = "test" if "test" in data.splits else "valid"
     if about["task"] == "classify":
-        data = load_classification(settings)
         classifier = open_classifier(run)
         if body is not None:
             peft.start_from(classifier.adapter, body)
-        return classifier.scores(data.splits[_judged(data)]).as_dict()
-    written: Any = load_generation(settings)
+        return classifier.scores(data.splits[split]).as_dict()
     generator = open_generator(run)
     if body is not None:
         peft.start_from(generator.opened.adapter, body)
-    return generator.scores(written, _judged(written), samples=0)[1].as_dict()
-
-
-def _judged(data: Any) -> str:
-    return "test" if "test" in data.splits else "valid"
+    return generator.scores(data, split, samples=0)[1].as_dict()
 
 
 def backward_transfer(a: Matrix) -> float:

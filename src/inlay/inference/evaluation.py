@@ -1,6 +1,7 @@
-"""The task that an opened adapter was trained for, with data to evaluate it on."""
+"""What an adapter is evaluated on: the data of its run, or others with the same columns."""
 
 from dataclasses import replace
+from typing import Any
 
 from ..data.classification import load_classification
 from ..data.generation import load_generation
@@ -12,22 +13,31 @@ from ..training.task import Task
 from .opened import Found
 
 
-def evaluation_task(found: Found, path: str | None = None) -> Task:
-    """The data is the run's own, or that in `path` with the same columns. Raises DataError if it cannot be read, and
-    SettingsError if its labels are others."""
-    trained = found.provenance
-    settings = DataSettings(**trained.get("data", {"path": path or ""}))
+def evaluation_data(provenance: dict[str, Any], kind: str | None, path: str | None = None) -> Any:
+    """The adapter's own, or those in `path`, for a task of this kind: ClassificationData or GenerationData. Raises
+    DataError if they cannot be read, and SettingsError if their labels are others."""
+    settings = DataSettings(**provenance.get("data", {"path": path or ""}))
     if path is not None:
         settings = replace(settings, path=path)
-    if found.classifies:
-        data = load_classification(settings)
-        if data.labels != tuple(trained["labels"]):
-            raise SettingsError(
-                f"{data.source} has the labels {', '.join(data.labels[:8])}; the adapter was trained on "
-                f"{', '.join(trained['labels'][:8])}"
-            )
+    if kind == "causal":
+        return load_generation(settings)
+    data = load_classification(settings)
+    learned = tuple(provenance.get("labels", data.labels))
+    if data.labels != learned:
+        raise SettingsError(
+            f"{data.source} has the labels {', '.join(data.labels[:8])}; the adapter was trained on "
+            f"{', '.join(learned[:8])}"
+        )
+    return data
+
+
+def evaluation_task(found: Found, path: str | None = None) -> Task:
+    """The task that the adapter was trained for, on these data. Raises what `evaluation_data` raises."""
+    kind = "classify" if found.classifies else "causal"
+    data = evaluation_data(found.provenance, kind, path)
+    if kind == "classify":
         task: Task = Classify(found.base, data, found.tokenizer, found.config)
     else:
-        task = Causal(found.base, load_generation(settings), found.tokenizer, found.config, samples=0)
-    task.tokenize(trained["max_length"])
+        task = Causal(found.base, data, found.tokenizer, found.config, samples=0)
+    task.tokenize(found.provenance["max_length"])
     return task
