@@ -14,8 +14,9 @@ import json
 import math
 import shutil
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from inlay.data.settings import DataSettings
 from inlay.data.source import open_splits
@@ -31,6 +32,7 @@ class Trial:
     score: str  # on valid, of the best evaluation
     epochs: float | None = None  # None: the method's own
     rows: dict[str, int] | None = None  # this many of a split, evenly spread, and no others; None: all
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # settings that differ from the defaults
 
     @property
     def sign(self) -> int:
@@ -41,7 +43,10 @@ CHOOSING = {  # 305 and 216 steps of 16 rows: from these the defaults are chosen
     "trec": Trial("builtin:minilm", "accuracy", 1.0),
     "sst2": Trial("builtin:minilm", "accuracy", 0.5),
 }
-TRIALS = {**CHOOSING, "e2e_nlg": Trial("builtin:tiny-lm", "loss", 1.0, {"train": 1600, "valid": 128})}  # 100 steps
+TRIALS = {
+    **CHOOSING,
+    "e2e_nlg": Trial("builtin:tiny-lm", "loss", 1.0, {"train": 1600, "valid": 128}, {"bitfit": {"add_missing": True}}),
+}  # 100 steps
 WHOLE = "trec"  # the data of the whole runs
 MIDDLE = {  # exponents of ten: the search starts here and a half decade to either side
     "full": -4.0,
@@ -125,7 +130,7 @@ def _score(folder: Path, data: str, trial: Trial, method: str, rate: float, out:
         settings = RunSettings(
             model=trial.model,
             data=DataSettings(path=str(folder / data if trial.rows is None else _fewer(folder, data, trial.rows, out))),
-            method=METHODS[method](),
+            method=METHODS[method](**trial.methods.get(method, {})),
             out=str(run),
             epochs=trial.epochs,
             learning_rate=rate,
