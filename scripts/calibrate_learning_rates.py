@@ -1,15 +1,16 @@
 """Short runs of each method at several learning rates, from which each method's default was chosen.
 
-python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates            goes on where it was stopped
+python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates            tries what has not been tried
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates --table    docs/learning_rates.md
 
-A method's search starts at the three rates below, or around the best rate of the data set before, and goes on, a half
-decade at a time, while the best rate is the lowest or the highest tried. Rates that these short runs cannot tell apart
-are tried in whole runs. `--only e2e_nlg` tries rates on that data set; `--share 0/2` and `--share 1/2` divide the
-methods between two processes.
+What came out is in docs/learning_rates.csv, which each run adds its line to. A method's search starts at the three
+rates below, or around the best rate of the data set before, and goes on, a half decade at a time, while the best rate
+is the lowest or the highest tried. Rates that these short runs cannot tell apart are tried in whole runs.
+`--only e2e_nlg` tries rates on that data set; `--share 0/2` and `--share 1/2` divide the methods between two processes.
 """
 
 import argparse
+import csv
 import json
 import math
 import shutil
@@ -28,11 +29,13 @@ from inlay.methods import METHODS
 class Trial:
     """What a rate is tried on."""
 
+    data: str
     model: str
     score: str  # on valid, of the best evaluation
     epochs: float | None = None  # None: the method's own
     rows: dict[str, int] | None = None  # this many of a split, evenly spread, and no others; None: all
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # settings that differ from the defaults
+    higher: float = 0.0  # decades by which the search starts above MIDDLE
 
     @property
     def sign(self) -> int:
@@ -40,14 +43,25 @@ class Trial:
 
 
 CHOOSING = {  # 305 and 216 steps of 16 rows: from these the defaults are chosen
-    "trec": Trial("builtin:minilm", "accuracy", 1.0),
-    "sst2": Trial("builtin:minilm", "accuracy", 0.5),
+    "trec": Trial("trec", "builtin:minilm", "accuracy", 1.0),
+    "sst2": Trial("sst2", "builtin:minilm", "accuracy", 0.5),
 }
+WHOLE = "trec-whole"  # what decides between rates that are close
 TRIALS = {
     **CHOOSING,
-    "e2e_nlg": Trial("builtin:tiny-lm", "loss", 1.0, {"train": 1600, "valid": 128}, {"bitfit": {"add_missing": True}}),
-}  # 100 steps
-WHOLE = "trec"  # the data of the whole runs
+    WHOLE: Trial("trec", "builtin:minilm", "accuracy"),
+    "e2e_nlg": Trial(  # 100 steps
+        "e2e_nlg",
+        "builtin:tiny-lm",
+        "loss",
+        epochs=1.0,
+        rows={"train": 1600, "valid": 128},
+        methods={"bitfit": {"add_missing": True}},
+        higher=1.0,
+    ),
+}
+SEARCHED = [name for name in TRIALS if name != WHOLE]
+TRIED = Path(__file__).parent.parent / "docs" / "learning_rates.csv"
 MIDDLE = {  # exponents of ten: the search starts here and a half decade to either side
     "full": -4.0,
     "bitfit": -2.5,
@@ -80,13 +94,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="*", default=list(MIDDLE))
-    parser.add_argument("--only", nargs="*", default=list(TRIALS), choices=list(TRIALS), help="these data sets")
+    parser.add_argument("--only", nargs="*", default=SEARCHED, choices=SEARCHED, help="these data sets")
     parser.add_argument("--share", default="0/1")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
     assert MIDDLE.keys() | UNTRIED.keys() == METHODS.keys(), "a method is in neither MIDDLE nor UNTRIED"
     if asked.table:
-        print(_page(asked.out))
+        print(_page())
         return
     part, parts = map(int, asked.share.split("/"))
     best = dict(MIDDLE)
@@ -99,18 +113,18 @@ def main() -> None:
 
 def decide(folder: Path, method: str, out: Path) -> None:
     """Whole runs of the rates that the short ones leave open."""
-    rates = close(tried(method, out))
-    whole = Trial(CHOOSING[WHOLE].model, CHOOSING[WHOLE].score)
+    rates = close(method)
     for rate in rates if len(rates) > 1 else ():
-        _score(folder, WHOLE, whole, method, rate, out / "whole")
+        _score(folder, WHOLE, method, rate, out)
 
 
 def _search(folder: Path, data: str, method: str, middle: float, out: Path) -> float:
     """The exponent of the best rate."""
     trial = TRIALS[data]
+    middle += trial.higher
 
     def worth(exponent: float) -> float:
-        return trial.sign * _score(folder, data, trial, method, _rate(exponent), out)
+        return trial.sign * _score(folder, data, method, _rate(exponent), out)
 
     found = {exponent: worth(exponent) for exponent in (middle - 0.5, middle, middle + 0.5)}
     while (best := max(found, key=lambda e: found[e])) in (edge := (min(found), max(found))):
@@ -119,34 +133,38 @@ def _search(folder: Path, data: str, method: str, middle: float, out: Path) -> f
     return best
 
 
-def _score(folder: Path, data: str, trial: Trial, method: str, rate: float, out: Path) -> float:
+def _score(folder: Path, name: str, method: str, rate: float, out: Path) -> float:
     """On valid, of the best evaluation; the worst there is for a run that failed."""
     from inlay.training.run import train
     from inlay.training.settings import RunSettings
 
-    run = out / data / f"{method}@{rate:g}"
-    if not (run / "summary.json").is_file():
-        shutil.rmtree(run, ignore_errors=True)  # what an interrupted run left
-        settings = RunSettings(
-            model=trial.model,
-            data=DataSettings(path=str(folder / data if trial.rows is None else _fewer(folder, data, trial.rows, out))),
-            method=METHODS[method](**trial.methods.get(method, {})),
-            out=str(run),
-            epochs=trial.epochs,
-            learning_rate=rate,
-            samples=0,
-            forgetting=False,
-        )
-        try:
-            train(settings)
-        except TrainingFailed as problem:
-            print(f"{run}: {problem}", flush=True)
-    score = _result(run, trial)
-    print(f"{run.parent} {method} {rate:g}: {trial.score} {score:.4f}", flush=True)
+    if (known := tried(name, method).get(rate)) is not None:
+        return known
+    trial, run = TRIALS[name], out / name / f"{method}@{rate:g}"
+    shutil.rmtree(run, ignore_errors=True)  # what an interrupted run left
+    path = folder / trial.data if trial.rows is None else fewer_rows(folder, trial.data, trial.rows, out)
+    settings = RunSettings(
+        model=trial.model,
+        data=DataSettings(path=str(path)),
+        method=METHODS[method](**trial.methods.get(method, {})),
+        out=str(run),
+        epochs=trial.epochs,
+        learning_rate=rate,
+        samples=0,
+        forgetting=False,
+    )
+    try:
+        score = train(settings)["metrics"]["tuned"][trial.score]
+    except TrainingFailed as problem:
+        print(f"{run}: {problem}", flush=True)
+        score = 0.0 if trial.sign > 0 else math.inf
+    with TRIED.open("a", encoding="utf-8") as file:
+        file.write(f"{name},{method},{rate:g},{score:.4f}\n")
+    print(f"{name} {method} {rate:g}: {trial.score} {score:.4f}", flush=True)
     return score
 
 
-def _fewer(folder: Path, data: str, rows: dict[str, int], out: Path) -> Path:
+def fewer_rows(folder: Path, data: str, rows: dict[str, int], out: Path) -> Path:
     """A folder with some rows of each split."""
     fewer = out / f"{data}-rows"
     fewer.mkdir(parents=True, exist_ok=True)
@@ -162,35 +180,22 @@ def _rate(exponent: float) -> float:
     return float(f"{1 if exponent == whole else 3}e{whole}")
 
 
-def _result(run: Path, trial: Trial) -> float:
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    failed = 0.0 if trial.sign > 0 else math.inf
-    return summary["metrics"]["tuned"][trial.score] if summary["status"] == "finished" else failed
+def tried(name: str, method: str) -> dict[float, float]:
+    """The score of each rate, from the lowest on."""
+    with TRIED.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["tried on"], row["method"]) == (name, method)]
+    return {rate: score for rate, score in sorted((float(row["rate"]), float(row["score"])) for row in rows)}
 
 
-def tried(method: str, out: Path) -> dict[str, dict[float, float]]:
-    """The accuracy of each rate on each data set that chooses."""
-    return {data: _rates(method, out / data, trial) for data, trial in CHOOSING.items()}
-
-
-def close(tried: dict[str, dict[float, float]]) -> list[float]:
-    """Of the rates tried on all data sets, those whose mean accuracy is close to the best."""
-    common = set.intersection(*(set(rates) for rates in tried.values()))
-    means = {rate: statistics.mean(rates[rate] for rates in tried.values()) for rate in common}
+def close(method: str) -> list[float]:
+    """Of the rates tried on all data sets that choose, those whose mean accuracy is close to the best."""
+    scores = [tried(name, method) for name in CHOOSING]
+    common = set.intersection(*(set(rates) for rates in scores))
+    means = {rate: statistics.mean(rates[rate] for rates in scores) for rate in common}
     return sorted(rate for rate, mean in means.items() if mean >= max(means.values()) - CLOSE)
 
 
-def chosen(method: str, out: Path) -> float:
-    whole = _rates(method, out / "whole" / WHOLE, CHOOSING[WHOLE])
-    return max(whole, key=lambda rate: whole[rate]) if whole else close(tried(method, out))[0]
-
-
-def _rates(method: str, folder: Path, trial: Trial) -> dict[float, float]:
-    runs = [run for run in folder.glob(f"{method}@*") if (run / "summary.json").is_file()]
-    return {float(run.name.partition("@")[2]): _result(run, trial) for run in runs}
-
-
-def _page(out: Path) -> str:
+def _page() -> str:
     """The Markdown of docs/learning_rates.md."""
     lines = [_HEAD]
     for method in METHODS:
@@ -198,12 +203,8 @@ def _page(out: Path) -> str:
         if method in UNTRIED:
             lines.append(f"| {method} | {default} | {UNTRIED[method]} | | | |")
             continue
-        columns = [
-            *tried(method, out).values(),
-            _rates(method, out / "whole" / WHOLE, CHOOSING[WHOLE]),
-            _rates(method, out / "e2e_nlg", TRIALS["e2e_nlg"]),
-        ]
-        cells = [" · ".join(f"{rate:g} → {value:.3f}" for rate, value in sorted(c.items())) for c in columns]
+        columns = [tried(name, method) for name in TRIALS]
+        cells = [" · ".join(f"{rate:g} → {value:.3f}" for rate, value in c.items()) for c in columns]
         lines.append(f"| {method} | {default} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -219,9 +220,9 @@ Three differ. `full` has 5e-5, between two of the rates here, because on the who
 (0.884 against 0.861 when that was stopped). `prefix` takes ten epochs, for which 2e-2 was better than 3e-2 (0.958 and
 0.950 on `valid` of `trec`). `dynamic-rank` has 3e-3, as 1e-2 fails on the whole of `sst2` (0.654).
 
-`e2e_nlg` chooses nothing: it is the loss on `valid` of `builtin:tiny-lm` after 100 steps (one
-epoch of 1,600 of its rows; the 128 of `valid` have 5.06 before), to see how far a
-rate that is right for classification is from one that is right for writing. An empty cell was not tried.
+`e2e_nlg` chooses nothing: it is the loss on `valid` of `builtin:tiny-lm` after 100 steps, one epoch of 1,600 rows (before,
+it is 5.014 on these 128), to see how far a rate that is right for a classifier is from one that is right for writing.
+`bitfit` adds the biases that the model lacks. An empty cell was not tried.
 
 ```sh
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates
