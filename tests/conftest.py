@@ -4,6 +4,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MKL_CBWR"] = "AUTO,STRICT"  # else a product's last bit depends on where in memory its factors lie
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -11,6 +14,14 @@ from .shapes import SHAPES, Shape
 from .tiny_models import save_tiny_model, write_reviews
 
 torch.set_num_threads(1)  # the models here are too small to share
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """A shell starts what it puts into the background with Ctrl-C ignored, and so would this process be, and others."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES)

@@ -1,6 +1,10 @@
 """Trials on a Ray cluster; here one of this machine alone."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,18 +13,30 @@ import pytest
 
 from inlay.compare import cluster
 from inlay.compare.comparison import compare
-from inlay.compare.settings import Comparison, Contender
+from inlay.compare.settings import Comparison
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
-from inlay.methods import METHODS
 
 from .fakes import contender
 
+SHORT = ["--max-length", "32", "--dtype", "float32", "--no-forgetting", "--cluster", "local", "--json"]
 
-@pytest.fixture(autouse=True)
-def no_patience_with_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's workers give way to all other processes, which a machine that runs tests has."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """`inlay compare` in a process of its own: Ray changes more of the one that it is in than it puts back."""
+    pytest.importorskip("ray")
+    niceness = {"RAY_worker_niceness": "0"}  # its workers give way to all others, which a machine that tests has
+    epochs = [] if "--epochs" in arguments else ["--epochs", "1"]
+    command = [sys.executable, "-m", "inlay", "compare", *arguments, *epochs, *SHORT]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | niceness
+    )
+
+
+def events_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return [json.loads(line) for line in out.splitlines()]
 
 
 def asked(model: str, data: str, out: Path, **changes: Any) -> Comparison:
@@ -29,42 +45,38 @@ def asked(model: str, data: str, out: Path, **changes: Any) -> Comparison:
 
 
 def test_runs_are_the_same_on_a_cluster(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    contenders = [contender("lora"), contender("bitfit")]
-    events: list[dict[str, Any]] = []
-    found = compare(
-        asked(tiny_bert, reviews_folder, tmp_path / "there", cluster="local", jobs=2), contenders, events.append
-    )
-    here = compare(asked(tiny_bert, reviews_folder, tmp_path / "here"), contenders)
-    assert found.failed == 0
+    there = ["--methods", "lora", "bitfit", "--jobs", "2", "--out", str(tmp_path / "there")]
+    events = events_of(started(tiny_bert, reviews_folder, *there))
+    compare(asked(tiny_bert, reviews_folder, tmp_path / "here"), [contender("lora"), contender("bitfit")])
     for name in ("lora-0", "bitfit-0"):
-        a, b = (json.loads((each.folder / "runs" / name / "summary.json").read_text()) for each in (found, here))
+        a, b = (json.loads((tmp_path / way / "runs" / name / "summary.json").read_text()) for way in ("there", "here"))
         assert a["metrics"]["tuned"]["loss"] == pytest.approx(b["metrics"]["tuned"]["loss"], abs=1e-6)
         assert {"step", "finished"} <= {e["event"] for e in events if e.get("trial") == name}
 
 
 def test_what_fails_there_is_told_here(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    comparison = asked(tiny_bert, reviews_folder, tmp_path, cluster="local")
-    off = Contender(label="off", method=METHODS["lora"](alpha=1e30), quantize="none")
-    found = compare(comparison, [contender("lora"), off])
-    assert [len(row.failures) for row in found.table.rows] == [0, 1]
-    assert "learning rate" in found.table.rows[1].failures[0][1]
+    methods = ["--methods", "lora", "lora:alpha=1e30", "--out", str(tmp_path / "out")]
+    events = events_of(started(tiny_bert, reviews_folder, *methods))
+    ends = {e["label"]: e for e in events if e["event"] == "trial" and e["state"] in ("finished", "failed")}
+    assert ends["lora"]["state"] == "finished"
+    assert ends["lora:alpha=1e30"]["state"] == "failed"
+    assert "learning rate" in ends["lora:alpha=1e30"]["reason"]
 
 
 def test_what_is_interrupted_there_can_go_on(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    comparison = asked(tiny_bert, reviews_folder, tmp_path, cluster="local", epochs=200)
-
-    def interrupting(event: dict[str, Any]) -> None:
-        if event["event"] == "step":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        compare(comparison, [contender("lora"), contender("bitfit")], interrupting)
-    summary = json.loads((tmp_path / "runs" / "lora-0" / "summary.json").read_text())
-    assert summary["status"] == "interrupted"
-    assert list((tmp_path / "runs" / "lora-0" / "checkpoints").iterdir())
+    run = tmp_path / "out" / "runs" / "lora-0"
+    process = started(
+        tiny_bert, reviews_folder, "--methods", "lora", "bitfit", "--out", str(tmp_path / "out"), "--epochs", "400"
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "step":
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate()
+    assert process.returncode == 130
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    assert list((run / "checkpoints").iterdir())
 
 
 def test_a_machine_that_does_not_share_the_directory_says_so(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import signal
 import socket
 import threading
 import warnings
@@ -52,7 +53,10 @@ class Cluster:
 
             try:
                 _knock(comparison.cluster)
+                before = signal.getsignal(signal.SIGTERM)
                 ray.init(comparison.cluster, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGTERM, before)  # Ray puts a handler of its own there, for good
             except (OSError, ValueError) as problem:
                 raise SettingsError(
                     f"--cluster {comparison.cluster}: no Ray cluster answers there ({_first_line(problem)}). `ray "

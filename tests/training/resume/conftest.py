@@ -1,7 +1,5 @@
 """What the runs that are interrupted begin with."""
 
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +12,6 @@ from ...tiny_models import save_tiny_model, write_rows
 pytest.register_assert_rewrite(f"{__package__}.runs")  # else a failed assertion there does not show its values
 
 from .runs import DROPOUT  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """A shell starts what it puts into the background with Ctrl-C ignored, and so would this process be, and others."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
