@@ -42,7 +42,7 @@ def test_keeps_the_base_and_starts_as_the_base(name: str, shape: Shape) -> None:
     after = dict(model.named_parameters())
     assert all(torch.equal(after[n], p) for n, p in base.items())
     if adapter.method.virtual_tokens == 0:
-        close(logits(model, shape), before, 1e-6)
+        close(logits(model, shape), before)  # not to the last bit: attention has another kernel for a frozen bias
     else:
         assert logits(model, shape).shape == before.shape
 

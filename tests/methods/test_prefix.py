@@ -200,10 +200,11 @@ def test_padding_on_either_side_changes_nothing(name: str, implementation: str) 
     positions_BT = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
     left = model(**given, position_ids=positions_BT).logits
     right = model(**{k: t.flip(1) for k, t in given.items()}).logits
+    tolerance = 1e-6 if implementation == "eager" else 1e-10  # eager attention takes its softmax in float32
     for row in range(ROWS):
         ids_BT = given["input_ids"][row : row + 1, row:]
-        close(left[row : row + 1, row:], model(input_ids=ids_BT).logits)
-        close(right[row : row + 1, : TOKENS - row], model(input_ids=ids_BT.flip(1)).logits)
+        close(left[row : row + 1, row:], model(input_ids=ids_BT).logits, tolerance)
+        close(right[row : row + 1, : TOKENS - row], model(input_ids=ids_BT.flip(1)).logits, tolerance)
     together = generation(model, given)
     alone = [generation(model, {k: t[row : row + 1, row:] for k, t in given.items()})[0] for row in range(ROWS)]
     assert together == alone

@@ -75,12 +75,13 @@ def can_pack(model: Any) -> bool:
     training = [m for m in model.modules() if m.training]
     model.eval()
     try:
-        after_first, after_other = model(input_ids=rows, position_ids=positions, use_cache=False).logits[:, 5:].float()
+        logits_BTV = model(input_ids=rows, position_ids=positions, use_cache=False).logits
+        after_first, after_other = logits_BTV[:, 5:].float()
         alone = model(input_ids=text[None], use_cache=False).logits[0].float()
     finally:
         for module in training:
             module.training = True
-    size, exact = alone.abs().max(), weight.dtype == torch.float32
+    size, exact = alone.abs().max(), logits_BTV.dtype == torch.float32  # of `full`, the weights alone are in float32
     isolated = (after_first - after_other).abs().max() <= (1e-5 if exact else 1e-2) * size
     return bool(isolated and (after_first - alone).abs().max() <= (1e-4 if exact else 5e-2) * size)
 
