@@ -107,7 +107,11 @@ def forgetting(out: Path, runs: Path, data: str) -> None:
         if share == 1:
             axes.invert_xaxis()  # better to the right
         for method, tried in series.rates.items():
-            found = [json.loads((folder_of(runs, data, method, r) / "summary.json").read_text()) for r in tried]
+            made = [(r, folder_of(runs, data, method, r) / "summary.json") for r in tried]
+            tried = [r for r, path in made if path.is_file()]
+            found = [json.loads(path.read_text(encoding="utf-8")) for _, path in made if path.is_file()]
+            if not found:
+                continue
             points = [(share * s["metrics"]["tuned"][series.score], s["forgetting"]["value"]) for s in found]
             half = [s["forgetting"]["value"] - s["forgetting"]["interval"][0] for s in found]
             draw(axes, method, points, half)
