@@ -37,14 +37,17 @@ def attached(name: str, shape: Shape, model: nn.Module, adapter_name: str = "def
 def test_keeps_the_base_and_starts_as_the_base(name: str, shape: Shape) -> None:
     model = shape.model()
     base = {n: p.clone() for n, p in model.named_parameters()}
-    before = logits(model, shape)
+    with torch.no_grad():  # with gradients attention takes another kernel for a frozen bias, which rounds otherwise
+        before = logits(model, shape)
     adapter = inlay.attach(model, method(name, shape))
     after = dict(model.named_parameters())
     assert all(torch.equal(after[n], p) for n, p in base.items())
+    with torch.no_grad():
+        now = logits(model, shape)
     if adapter.method.virtual_tokens == 0:
-        close(logits(model, shape), before)  # not to the last bit: attention has another kernel for a frozen bias
+        close(now, before, 1e-6)
     else:
-        assert logits(model, shape).shape == before.shape
+        assert now.shape == before.shape
 
 
 def test_trains_only_itself_and_all_of_itself(name: str, shape: Shape) -> None:
