@@ -74,6 +74,16 @@ def test_at_chance_nothing_is_advised(tmp_path: Path) -> None:
     assert one.recommended == "full"
 
 
+def test_what_may_have_learned_nothing_is_not_advised_though_it_cannot_be_told_from_the_best(tmp_path: Path) -> None:
+    scores = {"full": (0.36, 0.37, 0.36), "houlsby": (0.35, 0.36, 0.36), "bitfit": (0.32, 0.31, 0.33)}
+    found = advise(table_of(tmp_path, scores, rows=193))
+    assert found is not None
+    assert found.equals == ("full", "houlsby", "bitfit")
+    assert found.recommended != "bitfit"  # the cheapest of the three
+    assert "may have learned nothing: bitfit (32.0 %)" in found.text
+    assert "Of the rest, " in found.text
+
+
 def test_one_seed_is_never_sure(tmp_path: Path) -> None:
     found = advise(table_of(tmp_path, {"lora": (0.97,), "full": (0.60,)}))
     assert found is not None

@@ -71,26 +71,30 @@ def advise(table: Table) -> Advice | None:
     if len(equals) == 1 and worse:
         worse.remove(min(worse, key=lambda c: c.below))  # which is said of the best already
     seeds = min(len(row.by_seed(score)) for row in rows)
-    if (nothing := _nothing_learned(best, table)) is not None:
+    chance = _chance(table)
+    if chance is not None and not chance.is_beaten_by(best):
         return Advice(
             best=best.label,
             equals=tuple(row.label for row in equals),
             recommended=None,
             sureness="unsure",
-            findings=(nothing,),
+            findings=(_nothing_learned_sentence(best, chance, table),),
             conclusion="Advice: none; --epochs gives them more time, and --search looks for better learning rates.",
             caveats=tuple(_failed_sentence(table.rows)),
         )
     sureness = _sureness(seeds, compared)
     is_known = all(c.noise.source != "unknown" for c in compared)
-    recommended, reasons = _cheapest(equals, table.quantities) if is_known else (None, [])
+    at_chance = [row for row in equals if chance is not None and not chance.is_beaten_by(row)]
+    to_choose = [row for row in equals if row not in at_chance]
+    recommended, reasons = _cheapest(to_choose, at_chance, table.quantities) if is_known else (None, [])
     return Advice(
         best=best.label,
         equals=tuple(row.label for row in equals),
         recommended=recommended.label if recommended else None,
         sureness=sureness,
         findings=(
-            _equals_sentence(best, equals, compared, table),
+            _equals_sentence(best, compared, table),
+            *_at_chance_sentence(at_chance, chance, table),
             *reasons,
             *_worse_sentence(worse, best, score),
         ),
@@ -141,7 +145,7 @@ def _noise(of_seeds: float | None, of_rows: float | None) -> Noise:
     return Noise(size=size, source=source, of_seeds=of_seeds, of_rows=of_rows)
 
 
-def _cheapest(equals: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Row, list[str]]:
+def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Row, list[str]]:
     """The one that is cheapest in most of the costs; among those the one that trains the fewest parameters."""
     costs = [q for q in quantities if q.key in ("trainable_parameters", "peak_memory_bytes", "train_seconds")]
     least = {q.key: min(equals, key=lambda row: row.spreads[q.key].mean) for q in costs}
@@ -161,7 +165,7 @@ def _cheapest(equals: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Ro
         hedge = " (but others are within its spread)" if _is_close(row, others, q) else ""
         of_label.setdefault(row.label, []).append(f"{verbs[q.key]} ({q.text(row.spreads[q.key].mean)}){hedge}")
     parts = [f"{label} {_list(what)}" for label, what in of_label.items()]
-    sentences = [f"Of these, {'; '.join(parts)}."]
+    sentences = [f"Of {'the rest' if left_out else 'these'}, {'; '.join(parts)}."]
     measured = [row for row in equals if "forgetting" in row.spreads]
     if len(measured) > 1:
         keeps = min(measured, key=lambda row: row.spreads["forgetting"].mean)
@@ -190,7 +194,7 @@ def _sureness(seeds: int, compared: Sequence[Compared]) -> Literal["fairly sure"
     return "fairly sure" if seeds >= 3 else "not very sure"
 
 
-def _equals_sentence(best: Row, equals: Sequence[Row], compared: Sequence[Compared], table: Table) -> str:
+def _equals_sentence(best: Row, compared: Sequence[Compared], table: Table) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
     where = f"the {table.evaluated} rows of {table.split}" if table.evaluated else table.split
     opening = f"On {where}, {best.label} has the best mean {score.name.partition(' (')[0]}, {score.text(mean)}"
@@ -214,19 +218,46 @@ def _equals_sentence(best: Row, equals: Sequence[Row], compared: Sequence[Compar
     )
 
 
-def _nothing_learned(best: Row, table: Table) -> str | None:
-    """That even the best is not above a model that always says the most frequent label, by more than noise."""
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """What always saying the most frequent label gets right, and the noise of that many rows."""
+
+    accuracy: float
+    noise: float
+
+    def is_beaten_by(self, row: Row) -> bool:
+        return row.spreads["accuracy"].mean > self.accuracy + self.noise
+
+
+def _chance(table: Table) -> Chance | None:
+    """None for scores that are no share of rows with labels."""
     if table.score.key != "accuracy" or table.majority is None or not table.evaluated:
         return None
-    mean, always = best.spreads["accuracy"].mean, table.majority
-    noise = Z_95 * math.sqrt(always * (1 - always) / table.evaluated)
-    if mean > always + noise:
-        return None
+    always = table.majority
+    return Chance(accuracy=always, noise=Z_95 * math.sqrt(always * (1 - always) / table.evaluated))
+
+
+def _chance_text(chance: Chance, table: Table) -> str:
+    return (
+        f"who always says the most frequent label has {percent_text(chance.accuracy)} "
+        f"(±{_difference(chance.noise, table.score)} from the rows)"
+    )
+
+
+def _nothing_learned_sentence(best: Row, chance: Chance, table: Table) -> str:
+    mean = best.spreads["accuracy"].mean
     return (
         f"None of them has learned the task as far as can be seen: on the {table.evaluated} rows of {table.split} the "
-        f"best mean accuracy is {percent_text(mean)} ({best.label}), and who always says the most frequent label has "
-        f"{percent_text(always)} (±{_difference(noise, table.score)} from the rows)."
+        f"best mean accuracy is {percent_text(mean)} ({best.label}), and {_chance_text(chance, table)}."
     )
+
+
+def _at_chance_sentence(at_chance: Sequence[Row], chance: Chance | None, table: Table) -> list[str]:
+    """Of methods as good as the best, as far as can be seen, that have themselves learned nothing that can be seen."""
+    if not at_chance or chance is None:
+        return []
+    names = _list([f"{row.label} ({percent_text(row.spreads['accuracy'].mean)})" for row in at_chance])
+    return [f"Left out of the choice, since it may have learned nothing: {names}; {_chance_text(chance, table)}."]
 
 
 def _worse_sentence(worse: Sequence[Compared], best: Row, score: Quantity) -> list[str]:
