@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from inlay import extras
 from inlay.compare import cluster
 from inlay.compare.comparison import compare
 from inlay.compare.settings import Comparison
@@ -105,10 +106,10 @@ def test_without_ray_or_a_cluster_nothing_is_begun(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comparison = asked(tiny_bert, reviews_folder, tmp_path / "out", cluster="127.0.0.1:9")
-    if cluster.importlib.util.find_spec("ray"):
+    if extras.importlib.util.find_spec("ray"):
         with pytest.raises(SettingsError, match=r"--cluster 127.0.0.1:9: no Ray cluster answers there"):
             compare(comparison, [contender("lora"), contender("bitfit")])
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"pip install 'inlay\[cluster\]'"):
         compare(comparison, [contender("lora"), contender("bitfit")])
     assert not (tmp_path / "out").exists()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from inlay import extras
 from inlay.cli import main
 from inlay.cli.compare import contender
-from inlay.compare import search
 from inlay.errors import SettingsError
 
 
@@ -61,7 +61,7 @@ def test_search_without_optuna_says_how_to_get_it(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda _: None)
     assert main(["compare", tiny_bert, reviews_folder, "--search", "3", "--out", str(tmp_path / "out")]) == 2
     assert "pip install 'inlay[search]'" in capsys.readouterr().err
 

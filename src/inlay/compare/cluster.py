@@ -4,7 +4,6 @@ A trial is a Ray task, which a thread of this process starts, listens to and spe
 worker like any other. The machines share the working directory, with data and runs in it, and each has Inlay installed.
 """
 
-import importlib.util
 import logging
 import multiprocessing
 import os
@@ -25,12 +24,6 @@ from .worker import Outcome, failure
 
 _POLL_SECONDS = 0.5
 _KNOCK_SECONDS = 10.0
-
-
-def check_installed() -> None:
-    """Raises SettingsError, which says how to install it, if Ray is not there."""
-    if importlib.util.find_spec("ray") is None:
-        raise SettingsError("--cluster needs Ray, which is not installed: pip install 'inlay[cluster]'")
 
 
 @dataclass

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..core.adapter import prepare
 from ..errors import SettingsError, TargetError
+from ..extras import check_installed
 from ..methods import METHODS
 from ..training.journal import Journal, Watcher
 from ..training.loop import make_plan
 from ..training.prepared import Prepared, prepare_run
-from ..training.quantized import check_installed, quantize
+from ..training.quantized import quantize
 from . import cluster, search
 from .advice import Advice, advise
 from .runner import Runner
@@ -60,9 +61,9 @@ def compare(
     from .report import write_comparison
 
     if comparison.search:
-        search.check_installed()
+        check_installed("optuna", "--search needs Optuna", "search")
     if comparison.cluster is not None:
-        cluster.check_installed()
+        check_installed("ray", "--cluster needs Ray", "cluster")
     contenders = list(contenders or _default_contenders(comparison))
     folder = Path(comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}")
     first, *later = _check(comparison, contenders)
@@ -151,7 +152,6 @@ def _check(comparison: Comparison, contenders: Sequence[Contender]) -> list[Budg
 def _check_fits(contender: Contender, comparison: Comparison, run: Prepared) -> None:
     empty = run.task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
-        check_installed()
         quantize(empty, run.dtype)
     prepare(empty, contender.method)
 

@@ -5,12 +5,10 @@ is a whole run with seed 0, judged on valid; nothing here looks at test. What is
 before, so the methods take turns: one rate each, then the next.
 """
 
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingsError
 from .runner import Runner
 from .settings import Comparison, Contender
 from .table import measure_of
@@ -80,9 +78,3 @@ class Search:
     def _best(self, contender: Contender) -> float:
         scored = [t for t in self.tried if t.label == contender.label and t.score is not None]
         return max(scored, key=lambda t: t.score or 0.0).learning_rate if scored else contender.method.learning_rate
-
-
-def check_installed() -> None:
-    """Raises SettingsError, which says how to install it, if Optuna is not there."""
-    if importlib.util.find_spec("optuna") is None:
-        raise SettingsError("--search needs Optuna, which is not installed: pip install 'inlay[search]'")

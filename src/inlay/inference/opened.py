@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import set_seed
 from torch import nn
 
 from ..core.adapter import Adapter
@@ -22,7 +21,7 @@ from ..training.base import (
     load_language_model,
     pick_device,
 )
-from ..training.quantized import quantize
+from ..training.shared_base import load_onto
 
 
 @dataclass(frozen=True)
@@ -68,23 +67,21 @@ class Found:
 
     def base_as_trained(self, device: torch.device) -> nn.Module:
         """What the adapter was attached to, as it was before: a head has the values that it started from."""
-        loaded, heads = self._load(device, self.dtype)
-        if self.packed:
-            quantize(loaded, self.dtype, heads=heads)
-        return loaded
+        return self._load(device, self.dtype, self.dtype if self.packed else None)
 
     def as_stored(self, device: torch.device) -> Opened:
         """On the base as its files have it, in their dtype and not quantized; raises CheckpointError likewise."""
-        return self._attached(self._load(device, "auto")[0])
+        return self._attached(self._load(device, "auto", None))
 
-    def _load(self, device: torch.device, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, tuple[str, ...] | None]:
-        set_seed(self.provenance["seed"])
-        heads = None
-        if self.classifies:
-            loaded, heads = load_classifier(self.base, self.config, dtype)
-        else:
-            loaded = load_language_model(self.base, dtype)
-        return loaded.to(device), heads  # pyright: ignore[reportArgumentType]
+    def _load(
+        self, device: torch.device, dtype: torch.dtype | Literal["auto"], packed_for: torch.dtype | None
+    ) -> nn.Module:
+        def load() -> tuple[nn.Module, tuple[str, ...]]:
+            if self.classifies:
+                return load_classifier(self.base, self.config, dtype)
+            return load_language_model(self.base, dtype), ()
+
+        return load_onto(device, load, self.provenance["seed"], packed_for).model
 
     def _attached(self, loaded: nn.Module) -> Opened:
         return Opened(peft.load(loaded, self.folder), self.base, self.tokenizer, self.provenance)

@@ -36,6 +36,11 @@ class Prepared:
     folder: Path
     text: GeneralText | None  # general, if forgetting is measured or held back
 
+    @property
+    def packed_for(self) -> torch.dtype | None:
+        """What a quantized base computes in; None: it is not quantized."""
+        return self.dtype if self.settings.quantize == "nf4" else None
+
 
 def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | None = None) -> Prepared:
     """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one."""

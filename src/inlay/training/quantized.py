@@ -7,7 +7,7 @@ block's largest magnitude, and these magnitudes are quantized in turn (double qu
 run by forming the weight again, in the dtype of the computation.
 """
 
-import importlib.util
+import importlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ from ..core import weights
 from ..core.adapter import adapters
 from ..core.fingerprint import remember
 from ..core.sites import Sites
-from ..errors import AdapterStateError, SettingsError, TargetError
+from ..errors import AdapterStateError, TargetError
+from ..extras import check_installed
 
 
 def quantize(model: nn.Module, dtype: torch.dtype, *, heads: Sequence[str] | None = None) -> None:
@@ -33,7 +34,7 @@ def quantize(model: nn.Module, dtype: torch.dtype, *, heads: Sequence[str] | Non
     is not installed, AdapterStateError if the model has adapters and TargetError if it has no layer to quantize, having
     changed nothing.
     """
-    check_installed()
+    check_installed("bitsandbytes", "quantization needs bitsandbytes", "quantize")
     if attached := adapters(model):
         raise AdapterStateError(
             f"{type(model).__name__} has adapters already ({', '.join(attached)}); quantize it before attaching any"
@@ -47,12 +48,6 @@ def quantize(model: nn.Module, dtype: torch.dtype, *, heads: Sequence[str] | Non
             if id(child) in packed:
                 parent._modules[name] = packed[id(child)]
     weights.keep_trainable(model)
-
-
-def check_installed() -> None:
-    """Raises SettingsError, which says how to install it, if bitsandbytes is not there."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise SettingsError("quantization needs bitsandbytes, which is not installed: pip install 'inlay[quantize]'")
 
 
 def _layers(sites: Sites) -> list[Any]:

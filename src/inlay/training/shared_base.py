@@ -5,7 +5,7 @@ gets exactly what a load would give: the base's bits, checked by their fingerpri
 are drawn while loading, so the first run of each seed does load; and the random state as loading leaves it.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,15 +27,26 @@ class Loaded:
     total_parameters: int
 
 
-def load_base(run: Prepared) -> Loaded:
-    """Seeds every random number generator, loads the model and puts it where the run computes."""
-    set_seed(run.settings.seed)
-    model, heads = run.task.load(run.dtype)
-    model.to(run.device)  # pyright: ignore[reportArgumentType]
+def load_onto(
+    device: torch.device,
+    load: Callable[[], tuple[nn.Module, tuple[str, ...]]],
+    seed: int,
+    packed_for: torch.dtype | None,
+) -> Loaded:
+    """Seeds every random number generator, since a new head is drawn while loading; loads the model and its new heads,
+    puts it on the device and, if `packed_for` is a dtype, quantizes it to compute in that."""
+    set_seed(seed)
+    model, heads = load()
+    model.to(device)
     total_parameters = sum(p.numel() for p in model.parameters())
-    if run.settings.quantize == "nf4":
-        quantize(model, run.dtype, heads=heads)
+    if packed_for is not None:
+        quantize(model, packed_for, heads=heads)
     return Loaded(model, heads, total_parameters)
+
+
+def load_base(run: Prepared) -> Loaded:
+    """The run's model where the run computes, and every random number generator seeded."""
+    return load_onto(run.device, lambda: run.task.load(run.dtype), run.settings.seed, run.packed_for)
 
 
 class NoSharing:

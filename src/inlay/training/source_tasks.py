@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -33,9 +32,9 @@ from .journal import Journal
 from .loop import StepEvent, Training, fit, make_plan
 from .memory import memory_bytes
 from .prepared import Prepared, prepare_run
-from .quantized import quantize
 from .scores import ClassScores, log_probabilities, score
 from .settings import RunSettings
+from .shared_base import load_onto
 
 _STEP_EVENTS = 100  # in the metrics of the sources, at most
 
@@ -109,14 +108,12 @@ class _Student:
         self.sizes = [len(tokens.rows) for tokens in self.tokens["train"]]
         labels = tuple(f"{task.name}: {label}" for task in tasks for label in task.classify.data.labels)
         rows = [self._lessons(task, len(labels)) for task in tasks]
-        set_seed(settings.seed)
         config = run.task.base.classifier_config(labels, self.tokenizer.pad_token_id)
-        model, heads = load_classifier(run.task.base, config, run.dtype)
-        model.to(run.device)  # pyright: ignore[reportArgumentType]
-        if settings.quantize == "nf4":
-            quantize(model, run.dtype, heads=heads)
+        loaded = load_onto(
+            run.device, lambda: load_classifier(run.task.base, config, run.dtype), settings.seed, run.packed_for
+        )
         method = MultitaskPrompt(tokens=settings.method.tokens, rank=settings.method.rank, tasks=len(tasks))
-        self.adapter = attach(model, method, heads=heads)
+        self.adapter = attach(loaded.model, method, heads=loaded.heads)
         (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))
         own_KL = torch.zeros(len(tasks), len(labels), dtype=torch.bool)
         for own_L, task in zip(own_KL, tasks, strict=True):
