@@ -11,7 +11,6 @@ is the lowest or the highest tried. Rates that these short runs cannot tell apar
 
 import argparse
 import csv
-import json
 import math
 import shutil
 import statistics
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from inlay.data.settings import DataSettings
-from inlay.data.source import open_splits
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
 
@@ -33,7 +31,8 @@ class Trial:
     model: str
     score: str  # on valid, of the best evaluation
     epochs: float | None = None  # None: the method's own
-    rows: dict[str, int] | None = None  # this many of a split, evenly spread, and no others; None: all
+    train_rows: int | None = None
+    eval_rows: int | None = None
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # settings that differ from the defaults
     higher: float = 0.0  # decades by which the search starts above MIDDLE
 
@@ -55,7 +54,8 @@ TRIALS = {
         "builtin:tiny-lm",
         "loss",
         epochs=1.0,
-        rows={"train": 1600, "valid": 128},
+        train_rows=1600,
+        eval_rows=128,
         methods={"bitfit": {"add_missing": True}},
         higher=1.0,
     ),
@@ -142,10 +142,9 @@ def _score(folder: Path, name: str, method: str, rate: float, out: Path) -> floa
         return known
     trial, run = TRIALS[name], out / name / f"{method}@{rate:g}"
     shutil.rmtree(run, ignore_errors=True)  # what an interrupted run left
-    path = folder / trial.data if trial.rows is None else fewer_rows(folder, trial.data, trial.rows, out)
     settings = RunSettings(
         model=trial.model,
-        data=DataSettings(path=str(path)),
+        data=DataSettings(path=str(folder / trial.data), train_rows=trial.train_rows, eval_rows=trial.eval_rows),
         method=METHODS[method](**trial.methods.get(method, {})),
         out=str(run),
         epochs=trial.epochs,
@@ -162,16 +161,6 @@ def _score(folder: Path, name: str, method: str, rate: float, out: Path) -> floa
         file.write(f"{name},{method},{rate:g},{score:.4f}\n")
     print(f"{name} {method} {rate:g}: {trial.score} {score:.4f}", flush=True)
     return score
-
-
-def fewer_rows(folder: Path, data: str, rows: dict[str, int], out: Path) -> Path:
-    """A folder with some rows of each split."""
-    fewer = out / f"{data}-rows"
-    fewer.mkdir(parents=True, exist_ok=True)
-    for split, count in rows.items():
-        lines = [json.dumps(row.values, ensure_ascii=False) + "\n" for row in open_splits(str(folder / data))[split]]
-        (fewer / f"{split}.jsonl").write_text("".join(lines[:: len(lines) // count][:count]), encoding="utf-8")
-    return fewer
 
 
 def _rate(exponent: float) -> float:

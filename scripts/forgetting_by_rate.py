@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibrate_learning_rates import fewer_rows
-
 from inlay.data.settings import DataSettings
 from inlay.methods import METHODS
 
@@ -25,7 +23,8 @@ class Series:
     model: str
     score: str  # on valid
     rates: dict[str, tuple[float, ...]]
-    rows: dict[str, int] | None = None  # of each split; None: all
+    train_rows: int | None = None
+    eval_rows: int | None = None
 
 
 SERIES = {  # one epoch: 305 and 100 steps of 16 rows
@@ -38,7 +37,8 @@ SERIES = {  # one epoch: 305 and 100 steps of 16 rows
         "builtin:tiny-lm",
         "loss",
         {"full": (1e-4, 3e-4, 1e-3, 3e-3), "lora": (1e-3, 3e-3, 1e-2), "pfeiffer": (3e-3, 1e-2)},
-        rows={"train": 1600, "valid": 128},
+        train_rows=1600,
+        eval_rows=128,
     ),
 }
 
@@ -56,7 +56,7 @@ def main() -> None:
     for data, method, rate in runs if asked.table else runs[part::parts]:
         run = folder_of(asked.out, data, method, rate)
         if not asked.table:
-            _train(asked.data, asked.out, data, method, rate, run)
+            _train(asked.data, data, method, rate, run)
         print(_line(data, method, rate, run), flush=True)
 
 
@@ -64,7 +64,7 @@ def folder_of(out: Path, data: str, method: str, rate: float) -> Path:
     return out / data / f"{method}@{rate:g}"
 
 
-def _train(folder: Path, out: Path, data: str, method: str, rate: float, run: Path) -> None:
+def _train(folder: Path, data: str, method: str, rate: float, run: Path) -> None:
     from inlay.training.run import train
     from inlay.training.settings import RunSettings
 
@@ -72,10 +72,9 @@ def _train(folder: Path, out: Path, data: str, method: str, rate: float, run: Pa
         return
     shutil.rmtree(run, ignore_errors=True)  # what an interrupted run left
     series = SERIES[data]
-    path = folder / data if series.rows is None else fewer_rows(folder, data, series.rows, out)
     settings: RunSettings[Any] = RunSettings(
         model=series.model,
-        data=DataSettings(path=str(path)),
+        data=DataSettings(path=str(folder / data), train_rows=series.train_rows, eval_rows=series.eval_rows),
         method=METHODS[method](),
         out=str(run),
         epochs=1,

@@ -11,7 +11,9 @@ import pytest
 
 from inlay.cli import main
 from inlay.data.slots import parse_slots, slot_accuracy
-from inlay.data.source import BUILTIN_FOLDER, open_splits
+from inlay.data.source import BUILTIN_FOLDER
+
+from .files import open_splits
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = BUILTIN_FOLDER / "captions"

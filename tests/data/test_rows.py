@@ -7,10 +7,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from inlay.data.source import open_splits
 from inlay.errors import DataError
 
-from .files import write_jsonl, write_text
+from .files import open_splits, write_jsonl, write_text
 
 ROWS = [{"text": "one, two", "label": "a"}, {"text": 'three "four"\nfive\u2028six', "label": "b"}]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

@@ -3,10 +3,10 @@ import pytest
 
 from inlay.data import source
 from inlay.data.problems import Problems
-from inlay.data.source import open_source, open_splits
+from inlay.data.source import open_source
 from inlay.errors import DataError
 
-from .files import labelled, write_jsonl, write_text
+from .files import labelled, open_splits, write_jsonl, write_text
 
 
 def complaint(path: object) -> str:

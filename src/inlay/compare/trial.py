@@ -133,7 +133,9 @@ def plain_trials(
 
 def other_data(data: DataSettings, path: str) -> DataSettings:
     """Data that is learned after `data`: its columns are found by themselves."""
-    return DataSettings(path=path, valid_fraction=data.valid_fraction)
+    return DataSettings(
+        path=path, valid_fraction=data.valid_fraction, train_rows=data.train_rows, eval_rows=data.eval_rows
+    )
 
 
 def slug(text: str) -> str:

@@ -8,7 +8,8 @@ from ..errors import DataError
 from .formats import Layout, Opened, has_columns, open_data, rows_in_layout, unused_columns
 from .holdout import with_valid
 from .labels import label_names, read_labels
-from .problems import Problems, listed, shown
+from .portion import portion
+from .problems import Problem, Problems, listed, shown
 from .rows import EXTENSIONS, Row, plain_text, read_rows, read_text, row_extension, text_in
 from .settings import DataSettings
 from .source import Source, nearest_file
@@ -40,6 +41,8 @@ class ClassificationData:
     ignored_columns: tuple[str, ...]
     valid_from: str
     """The file of the valid split, or how it was held out of train."""
+    warnings: tuple[Problem, ...]
+    """What the user may want to know, with a line of each kind."""
 
     @property
     def majority(self) -> dict[str, float]:
@@ -67,6 +70,11 @@ def classification_in(opened: Opened) -> ClassificationData:
     splits, valid_from = with_valid(splits, source.names, settings.valid_fraction, problems, label_of)
     if valid_from is None:
         raise problems.error()
+    splits = portion(splits, source.names, settings, problems)
+    used = {example.label for example in splits["train"]}
+    if unused := [name for label, name in enumerate(labels) if label not in used]:
+        message = f"no row of train that is used has the label {listed(unused)}, so it cannot be learned"
+        problems.add("unused labels", source.names["train"], message, severity="warning")
     return ClassificationData(
         splits=splits,
         labels=labels,
@@ -75,6 +83,7 @@ def classification_in(opened: Opened) -> ClassificationData:
         columns=layout.columns,
         ignored_columns=unused_columns(source.splits, layout),
         valid_from=valid_from,
+        warnings=tuple(problems.found()),
     )
 
 

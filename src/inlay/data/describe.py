@@ -11,6 +11,7 @@ from .classification import Example, label_of, parse_labelled
 from .formats import Layout, choose_layout, unused_columns
 from .generation import GenerationExample, parse_generation, with_valid_texts
 from .holdout import normalised, with_valid
+from .portion import portion
 from .problems import Problem, Problems, listed, shown
 from .settings import DataSettings
 from .source import Source, open_source
@@ -105,11 +106,13 @@ def describe(settings: DataSettings) -> DataReport:
         examples, labels = parse_labelled(source, layout, problems)
         if examples["train"]:
             examples, valid_from = with_valid(examples, source.names, settings.valid_fraction, problems, label_of)
+            examples = portion(examples, source.names, settings, problems)
         items = {split: [_Item.of(example, labels) for example in examples[split]] for split in examples}
     else:
         texts = parse_generation(source, layout, problems)
         if texts["train"]:
             texts, valid_from = with_valid_texts(texts, source.names, settings.valid_fraction, problems)
+            texts = portion(texts, source.names, settings, problems)
         items = {split: [_Item.generated(example) for example in texts[split]] for split in texts}
     duplicates = tuple(_duplicates(items))
     splits = {split: _split_report(items[split], labels) for split in items}

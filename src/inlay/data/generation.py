@@ -9,6 +9,7 @@ from ..errors import DataError
 from .conversation import Message, read_messages
 from .formats import ANSWER_ROLES, Layout, Opened, open_data, rows_in_layout, unused_columns
 from .holdout import FEWEST_ROWS, with_valid
+from .portion import portion
 from .problems import Problem, Problems, listed, shown
 from .rows import Row, text_in
 from .settings import DataSettings
@@ -85,7 +86,7 @@ def generation_in(opened: Opened) -> GenerationData:
     if valid_from is None:
         raise problems.error()
     return GenerationData(
-        splits=splits,
+        splits=portion(splits, source.names, settings, problems),
         source=settings.path,
         format=layout.format,
         columns=layout.columns,

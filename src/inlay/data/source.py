@@ -11,7 +11,7 @@ from ..errors import DataError, did_you_mean
 from .problems import Problems, listed
 from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension
 
-__all__ = ["Row", "Source", "open_source", "open_splits"]
+__all__ = ["Row", "Source", "open_source"]
 
 SPLIT_OF = {
     "train": "train",
@@ -39,14 +39,6 @@ class Source:
     def all_rows(self) -> list[Row]:
         """Of every split, those of train first."""
         return [row for rows in self.splits.values() for row in rows]
-
-
-def open_splits(path: str) -> dict[str, list[Row]]:
-    """The rows of train, valid and test, as far as there are such splits. Raises DataError if any cannot be read."""
-    problems = Problems()
-    source = open_source(path, problems)
-    problems.raise_errors()
-    return source.splits
 
 
 def open_source(asked: str, problems: Problems) -> Source:

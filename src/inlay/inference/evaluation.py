@@ -18,7 +18,7 @@ def evaluation_data(provenance: dict[str, Any], kind: str | None, path: str | No
     DataError if they cannot be read, and SettingsError if their labels are others."""
     settings = DataSettings(**provenance.get("data", {"path": path or ""}))
     if path is not None:
-        settings = replace(settings, path=path)
+        settings = replace(settings, path=path, train_rows=None, eval_rows=None)
     if kind == "causal":
         return load_generation(settings)
     data = load_classification(settings)

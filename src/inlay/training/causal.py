@@ -90,8 +90,7 @@ class Causal(Task):
         return sum(tokens.cut for tokens in self.tokens.values())
 
     def notes(self) -> list[str]:
-        found = [*self.data.warnings, *(problem for tokens in self.tokens.values() for problem in tokens.problems)]
-        return [str(problem) for problem in found]
+        return [*super().notes(), *(str(problem) for tokens in self.tokens.values() for problem in tokens.problems)]
 
     def lengths(self, split: str) -> list[int]:
         return self.tokens[split].lengths

@@ -54,7 +54,7 @@ class Task(ABC):
     scores: ClassVar[type[Scores]]
     main_score: ClassVar[str]  # the one by which `better_than` goes first
     base: Base
-    data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns` and `valid_from`
+    data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns`, `valid_from` and `warnings`
     tokenizer: Any
     config: Any  # the model's
 
@@ -82,7 +82,7 @@ class Task(ABC):
 
     def notes(self) -> list[str]:
         """What was put right or left out in the data, for the run's log."""
-        return []
+        return [str(problem) for problem in self.data.warnings]
 
     def ready(self, model: Any) -> list[str]:
         """Choose how batches are made for this model, which has its adapter; what there is to say of it."""
