@@ -23,17 +23,33 @@ def test_the_probe_task_is_the_nearest_centroid_without_the_passage_itself() -> 
     domains = [f"d{i % 4}" for i in range(33)] + ["alone"]
     states = torch.randn(34, 5, generator=generator)
     states[:, 0] += torch.tensor([1.2 * (ord(d[1]) % 4) for d in domains])
+    kinds = {domain: [j for j in range(34) if domains[j] == domain] for domain in domains}
+    within = sum(float((states[j] - states[of].mean(0)).square().sum()) for of in kinds.values() for j in of) / (34 - 5)
     expected = []
     for i, own in enumerate(domains):
         distances = {}
-        for domain in set(domains):
-            others = [j for j in range(34) if domains[j] == domain and j != i]
+        for domain, of in kinds.items():
+            others = [j for j in of if j != i]
             if others:
-                distances[domain] = float((states[others].mean(0) - states[i]).norm())
+                off = float((states[others].mean(0) - states[i]).square().sum())
+                distances[domain] = off - within / len(others)
         expected.append(min(distances, key=distances.__getitem__) == own)
     found = nearest_is_own(states, domains)
     assert found.tolist() == expected
     assert 0.3 < found.float().mean() < 0.95
+
+
+@pytest.mark.parametrize(("each", "tolerance"), [(2, 0.07), (3, 0.035), (20, 0.035)])
+def test_of_what_has_no_structure_the_probe_tells_one_in_as_many_as_there_are_kinds(
+    each: int, tolerance: float
+) -> None:
+    """However few passages a kind has: nothing speaks against a passage's own kind, whose mean is of one fewer. (Of two,
+    it is a single passage, whose distance varies more than that of a mean.)"""
+    generator, kinds = torch.Generator().manual_seed(0), 4
+    domains = [f"d{i % kinds}" for i in range(each * kinds)]
+    draws = [torch.randn(each * kinds, 50, generator=generator) for _ in range(1200 // each)]
+    told = torch.cat([nearest_is_own(states, domains) for states in draws]).double().mean()
+    assert told == pytest.approx(1 / kinds, abs=tolerance)  # four standard errors are 0.025
 
 
 @pytest.fixture(scope="module")

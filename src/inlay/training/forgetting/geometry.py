@@ -1,7 +1,7 @@
 """Forgetting of an encoder: what its sentence geometry has kept, and whether a fixed task can still be read from it.
 
     value = 1 - CKA of base and tuned representations of the passages
-    probe = share of passages whose domain is that of the nearest centroid, the passage's own left out of it
+    probe = share of passages whose domain is that of the nearest centroid, the passage itself left out of it
 
 A representation is the mean of a text's last hidden states: what the task's head reads, or is near to. A head that the
 task has added has no part in it.
@@ -63,18 +63,21 @@ class GeometryBaseline:
 def nearest_is_own(states_ND: Tensor, domains: list[Any]) -> Tensor:
     """(N,): whether each passage lies nearer to the centroid of its domain's others than to those of other domains.
 
-    Never, for the only one of its domain.
+    The mean of n passages is by v / n farther away, squared, than the centre that it stands for, where v is the variance
+    within domains. That is taken off, since the passage's own domain has one fewer and would look too far: of 24
+    passages all-MiniLM-L6-v2 would tell 4 %, not 58 %. Never, for the only one of its domain.
     """
     x_ND = states_ND.double()
     names = sorted(set(domains))
     own_N = torch.tensor([names.index(domain) for domain in domains])
     one_hot_NC = nn.functional.one_hot(own_N, len(names)).double()
     sums_CD, counts_C = one_hot_NC.T @ x_ND, one_hot_NC.sum(dim=0)
-    distance_NC = torch.cdist(x_ND, sums_CD / counts_C[:, None])
-    others_ND = (sums_CD[own_N] - x_ND) / (counts_C[own_N] - 1)[:, None]  # not a number where there are no others
-    own_distance_N = (x_ND - others_ND).norm(dim=1)
-    nearest_N = distance_NC.scatter(1, own_N[:, None], torch.inf).amin(dim=1)
-    return own_distance_N < nearest_N
+    centroids_CD, others_N = sums_CD / counts_C[:, None], counts_C[own_N] - 1
+    variance = (x_ND - centroids_CD[own_N]).square().sum() / max(1, len(domains) - len(names))
+    squared_NC = torch.cdist(x_ND, centroids_CD).square() - variance / counts_C
+    others_ND = (sums_CD[own_N] - x_ND) / others_N[:, None]  # not a number where there are no others
+    own_squared_N = (x_ND - others_ND).square().sum(dim=1) - variance / others_N
+    return own_squared_N < squared_NC.scatter(1, own_N[:, None], torch.inf).amin(dim=1)
 
 
 @torch.inference_mode()
