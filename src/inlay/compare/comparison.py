@@ -9,6 +9,7 @@ from pathlib import Path
 from ..core.adapter import prepare
 from ..errors import SettingsError, TargetError
 from ..extras import check_installed
+from ..formats.files import held
 from ..methods import METHODS
 from ..training.journal import Journal, Watcher
 from ..training.loop import make_plan
@@ -70,7 +71,8 @@ def compare(
     notes = _notes(comparison, contenders, first.epochs)
     rates: dict[str, float | None] = {}
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
-    with Runner(_workplace(comparison, command), watcher) as runner:
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder), Runner(_workplace(comparison, command), watcher) as runner:
         runner.total = _count(comparison, contenders)
         watcher({"event": "compare", "folder": str(folder), "runs": runner.total, "notes": notes})
         looking = search.Search(comparison, folder, first)

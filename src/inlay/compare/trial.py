@@ -12,6 +12,7 @@ import yaml
 
 from ..data.settings import DataSettings
 from ..errors import SettingsError
+from ..formats.files import held
 from ..training.settings import Recipe, RunSettings, as_asked
 from .settings import Comparison, Contender
 
@@ -92,8 +93,11 @@ class Trial:
             )
 
     def clear(self) -> None:
-        """Make room for the run to begin anew: what an interrupted or failed one left is of no use."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Make room for the run to begin anew: what an interrupted or failed one left is of no use.
+        Raises SettingsError if the run is not over."""
+        if self.folder.exists():
+            with held(self.folder):
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def run_settings(

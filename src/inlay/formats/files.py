@@ -51,6 +51,32 @@ def folder_written_whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds a folder until the block is done or the process has ended, in whatever way.
+
+    Raises SettingsError if another process, or another block of this one, holds it. Where the system or the file system
+    has no such locks (Windows, some network drives) nothing is held.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, PermissionError):
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"{folder} is being written by another process; wait for it, or stop it") from None
+        except OSError:
+            pass  # the file system has no locks
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def check_free(folder: Path, asked: str) -> None:
     """Raises SettingsError unless the folder, which the user gave as `asked`, is new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -6,10 +6,12 @@ An event is one flat JSON object with the key `event`. The same objects are the 
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..formats.files import held
 from ..report.forgetting import forgetting_text
 from ..report.units import bytes_text, count_text, percent_text, seconds_text
 
@@ -32,19 +34,23 @@ SCORES = {  # by their keys in events and summaries, in the order in which they 
 
 
 class Journal:
-    """Passes each event to the watcher, and from `open` on to the run's folder."""
+    """Passes each event to the watcher, and from `opened` on to the run's folder."""
 
     def __init__(self, watcher: Watcher):
         self.watcher = watcher
         self.folder: Path | None = None
         self._before_folder: list[Event] = []
 
-    def open(self, folder: Path) -> None:
-        self.folder = folder
-        for name in (_EVENTS, _LOG):
-            _end_line(folder / name)
-        for event in self._before_folder:
-            self._write(event)
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[None]:
+        """The folder is this run's alone: raises SettingsError, having written nothing, if another process holds it."""
+        with held(folder):
+            self.folder = folder
+            for name in (_EVENTS, _LOG):
+                _end_line(folder / name)
+            for event in self._before_folder:
+                self._write(event)
+            yield
 
     def record(self, event: str, **values: Any) -> None:
         entry = {"event": event, "time": round(time.time(), 3), **values}

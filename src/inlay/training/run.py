@@ -63,10 +63,10 @@ def train(
     run = prepare_run(without_sources(settings), journal)
     sources = source_tasks(settings, run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
-    journal.open(run.folder)
-    write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
-    parts: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
-    return _Run(run, settings, journal, command, **parts).go()
+    with journal.opened(run.folder):
+        write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+        parts: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
+        return _Run(run, settings, journal, command, **parts).go()
 
 
 def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
@@ -79,11 +79,12 @@ def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
     settings = of_values(checkpoint.about.settings)
     run = prepare_run(without_sources(settings), journal, folder)
     checkpoint.check(folder, run.task, run.text)
-    journal.open(folder)
-    remove_unfinished(folder)
-    if others := [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]:
-        journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
-    return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
+    with journal.opened(folder):
+        remove_unfinished(folder)
+        others = [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]
+        if others:
+            journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
+        return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
 
 
 class _Run(RunState):

@@ -90,12 +90,12 @@ def learn_sources(run: Prepared, tasks: Sequence[SourceTask], journal: Journal) 
     folder = run.folder / "sources"
     folder.mkdir()
     own = Journal(journal.watcher)
-    own.open(folder)
-    for number, task in enumerate(tasks, 1):
-        own.record("note", text=f"source {number} of {len(tasks)}: a prompt for {task.name} alone")
-        train(task.run.settings, journal.watcher, resumable=False)
-    own.record("note", text=f"one prompt for {', '.join(task.name for task in tasks)}, taught by those")
-    _Student(run, tasks, folder).learn(own)
+    with own.opened(folder):
+        for number, task in enumerate(tasks, 1):
+            own.record("note", text=f"source {number} of {len(tasks)}: a prompt for {task.name} alone")
+            train(task.run.settings, journal.watcher, resumable=False)
+        own.record("note", text=f"one prompt for {', '.join(task.name for task in tasks)}, taught by those")
+        _Student(run, tasks, folder).learn(own)
     method = dataclasses.replace(run.settings.method, source=str(folder))
     return dataclasses.replace(run, settings=dataclasses.replace(run.settings, method=method))
 

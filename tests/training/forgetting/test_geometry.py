@@ -43,8 +43,8 @@ def test_the_probe_task_is_the_nearest_centroid_without_the_passage_itself() -> 
 def test_of_what_has_no_structure_the_probe_tells_one_in_as_many_as_there_are_kinds(
     each: int, tolerance: float
 ) -> None:
-    """However few passages a kind has: nothing speaks against a passage's own kind, whose mean is of one fewer. (Of two,
-    it is a single passage, whose distance varies more than that of a mean.)"""
+    """However few passages a kind has: nothing speaks against a passage's own kind, whose mean is of one fewer.
+    (Of two, it is a single passage, whose distance varies more than that of a mean.)"""
     generator, kinds = torch.Generator().manual_seed(0), 4
     domains = [f"d{i % kinds}" for i in range(each * kinds)]
     draws = [torch.randn(each * kinds, 50, generator=generator) for _ in range(1200 // each)]

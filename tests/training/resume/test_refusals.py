@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from inlay.compare.trial import Trial
+from inlay.compare.worker import run_trial
 from inlay.errors import CheckpointError, InvalidRequest, SettingsError
 from inlay.training import run as run_module
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
 from inlay.training.run_state import versions
 from inlay.training.settings import all_values, of_values
+from inlay.training.shared_base import NoSharing
 
 from .runs import StopAt, interrupted, short, told
 
@@ -47,6 +52,29 @@ def test_what_is_no_run_is_refused(tmp_path: Path, stopped: Path) -> None:
     (tmp_path / "notes.txt").touch()
     refused(tmp_path, r"it holds notes\.txt")
     refused(stopped / "checkpoints", r"it holds last\.safetensors")
+
+
+def test_a_run_at_which_another_process_is_at_work_is_refused(stopped: Path, tmp_path: Path) -> None:
+    """And left alone by a comparison, too, which clears away runs that cannot go on."""
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    holding = "import sys; from pathlib import Path; from inlay.formats.files import held"
+    code = f"{holding}\nwith held(Path({str(run)!r})): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == b"held\n"
+        log = (run / "log.txt").read_bytes()
+        refused(run, "run is being written by another process")
+        with pytest.raises(SettingsError, match="another process"):
+            run_trial(Trial(label="lora", settings=short("m", "d", run)), NoSharing(), lambda _: None, ())
+        (run / CHECKPOINT).rename(tmp_path / CHECKPOINT.name)  # as long as there is none yet
+        with pytest.raises(SettingsError, match="another process"):
+            run_trial(Trial(label="lora", settings=short("m", "d", run)), NoSharing(), lambda _: None, ())
+        (tmp_path / CHECKPOINT.name).rename(run / CHECKPOINT)
+        assert (run / "log.txt").read_bytes() == log
+        other.kill()
+    assert resume(run)["status"] == "finished"
 
 
 def test_a_finished_run_is_refused(dropping_bert: str, few_reviews: str, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class GeometryBaseline:
 def nearest_is_own(states_ND: Tensor, domains: list[Any]) -> Tensor:
     """(N,): whether each passage lies nearer to the centroid of its domain's others than to those of other domains.
 
-    The mean of n passages is by v / n farther away, squared, than the centre that it stands for, where v is the variance
+    The mean of n passages is by v / n farther away, squared, than the centre that it stands for, v being the variance
     within domains. That is taken off, since the passage's own domain has one fewer and would look too far: of 24
     passages all-MiniLM-L6-v2 would tell 4 %, not 58 %. Never, for the only one of its domain.
     """
