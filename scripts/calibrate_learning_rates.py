@@ -211,8 +211,8 @@ Three differ. `full` has 5e-5, between two of the rates here, because on the who
 
 `e2e_nlg` chooses nothing: it is the loss on `valid` of `builtin:tiny-lm` after 100 steps, one epoch of 1,600 rows
 (before, it is 5.014 on these 128), to see how far a rate that is right for a classifier is from one that is right for
-writing. All but `prompt` are best at three to sixty times their default: so small a model, and so few steps, want it.
-`bitfit` adds the biases that the model lacks. An empty cell was not tried; `vera` was not tried to its end.
+writing. All but `prompt` and `p-tuning`, which hardly learn, are best at three to sixty times their default: so small a
+model, and so few steps, want it. `bitfit` adds the biases that the model lacks. An empty cell was not tried.
 
 ```sh
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates
