@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from inlay.compare import workplace
+from inlay.compare.comparison import compare
 from inlay.compare.runner import Runner
 from inlay.compare.settings import Comparison
 from inlay.compare.trial import Budget, Trial, plain_trials
@@ -84,3 +86,55 @@ def test_a_run_with_other_settings_does_not_pass_for_this_one(tmp_path: Path) ->
     (trial.folder / "run.yaml").write_text(run_yaml + "epochs: 3\nmax_length: 32\ndtype: float32\n")
     with pytest.raises(SettingsError, match=r"holds a run with other settings \(epochs was 3, is 1\)"):
         trial.check_same_settings()
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "jobs"),
+    [
+        (0.5, 1),  # of 1.24 GiB that another run could take
+        (3.0, 3),
+        (100.0, 4),
+    ],
+)
+def test_runs_share_the_threads_as_far_as_there_is_memory(
+    free_gib: float, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workplace, "available_memory_bytes", lambda: int(free_gib * 2**30))
+    here = ThisMachine(1, (), most=4)
+    here.heed({"event": "model", "total_parameters": 22_700_000})
+    assert here.jobs == 1
+    here.heed({"event": "plan", "memory_bytes": 750 << 20})
+    assert here.jobs == jobs
+    monkeypatch.setattr(workplace, "available_memory_bytes", lambda: 0)
+    here.heed({"event": "plan", "memory_bytes": 750 << 20})
+    assert here.jobs == jobs  # decided once
+
+
+def test_jobs_that_are_asked_for_are_had_whatever_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workplace, "available_memory_bytes", lambda: 0)
+    here = ThisMachine(3, ())
+    here.heed({"event": "model", "total_parameters": 22_700_000})
+    here.heed({"event": "plan", "memory_bytes": 750 << 20})
+    assert here.jobs == 3
+
+
+def test_by_default_all_threads_are_shared_out(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four runs: the first alone, until it has said what it takes; then two at a time, each on one of two threads."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    comparison = Comparison(
+        model=tiny_bert, data=DataSettings(path=reviews_folder), out=str(tmp_path / "c"), epochs=0.5, seeds=2
+    )
+    running, most = set(), 0
+
+    def watch(event: dict[str, Any]) -> None:
+        nonlocal most
+        if event["event"] == "trial":
+            (running.add if event["state"] == "begins" else running.discard)(event["trial"])
+            most = max(most, len(running))
+
+    result = compare(comparison, [contender("lora"), contender("bitfit")], watch)
+    assert most == 2
+    assert "Times are those of runs on 1 thread each; several runs at a time slow one another down." in result.notes
+    assert result.failed == 0

@@ -59,6 +59,9 @@ class Cluster:
         jobs, share = divided(machines, comparison.jobs, on_accelerators=comparison.device != "cpu")
         return cls(jobs, command, share, ray)
 
+    def heed(self, event: dict[str, Any]) -> None:
+        pass
+
     def start(self) -> "TaskWorker":
         return TaskWorker(self._ray, self.share, tuple(self.command))
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ..core.adapter import prepare
 from ..errors import SettingsError, TargetError
 from ..extras import check_installed
 from ..formats.files import held
 from ..methods import METHODS
+from ..training.base import pick_device
 from ..training.journal import Journal, Watcher
 from ..training.loop import make_plan
 from ..training.prepared import Prepared, prepare_run
@@ -22,7 +25,7 @@ from .sequence import Sequence as TaskSequence
 from .sequence import sequences
 from .settings import DEFAULT_METHODS, Comparison, Contender
 from .table import SequenceRow, Table, make_table, sequence_rows
-from .trial import Budget, Trial, name_of_data, other_data, plain_trials, run_settings
+from .trial import Budget, Trial, first_event, name_of_data, other_data, plain_trials, run_settings
 from .workplace import ThisMachine, Workplace
 
 
@@ -72,8 +75,9 @@ def compare(
     rates: dict[str, float | None] = {}
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder), Runner(_workplace(comparison, command), watcher) as runner:
-        runner.total = _count(comparison, contenders)
+    total = _count(comparison, contenders)
+    with held(folder), Runner(_workplace(comparison, total, command), watcher) as runner:
+        runner.total = total
         watcher({"event": "compare", "folder": str(folder), "runs": runner.total, "notes": notes})
         looking = search.Search(comparison, folder, first)
         if comparison.search:
@@ -101,6 +105,10 @@ def _result(
     command: Sequence[str],
 ) -> Compared:
     table = make_table(contenders, trials, runner.failures)
+    threads = sorted({t for trial in trials if (t := first_event(trial.folder, "model").get("threads")) is not None})
+    if threads:
+        counts = " or ".join(f"{n} thread{'' if n == 1 else 's'}" for n in threads)
+        notes = [*notes, f"Times are those of runs on {counts} each; several runs at a time slow one another down."]
     return Compared(
         comparison=comparison,
         contenders=tuple(contenders),
@@ -171,9 +179,11 @@ def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: boo
             trial.check_same_settings()
 
 
-def _workplace(comparison: Comparison, command: Sequence[str]) -> Workplace:
+def _workplace(comparison: Comparison, total: int, command: Sequence[str]) -> Workplace:
     if comparison.cluster is not None:
         return cluster.Cluster.connect(comparison, command)
+    if comparison.jobs is None and pick_device(comparison.device).type == "cpu":
+        return ThisMachine(1, command, most=min(total, torch.get_num_threads()))
     return ThisMachine(comparison.jobs or 1, command)
 
 

@@ -1,7 +1,6 @@
 """A comparison's page: what came of it, arranged for the template beside this file; Markdown and CSV beside it."""
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from .export import as_csv, as_markdown, sequence_text, shown, way_text
 from .plots import SHAPES, Curve, curve_plot, pareto_plot
 from .samples import disagreements, texts_side_by_side
 from .table import Finished, Quantity, Row, Spread, spread, spread_text
+from .trial import first_event
 
 _SAMPLES = 8
 _DEFAULT_AXES = ("trainable_parameters", "peak_memory_bytes", "train_seconds", "forgetting")
@@ -162,12 +162,6 @@ def _rates(rows: tuple[Row, ...]) -> list[tuple[str, str, str]]:
     found = []
     for row in rows:
         run = row.runs[0]
-        rate = _learning_rate(run.folder)
+        rate = first_event(run.folder, "method").get("learning_rate")
         found.append((row.label, "–" if rate is None else f"{rate:.3g}", str(run.summary["steps"])))
     return found
-
-
-def _learning_rate(run: Path) -> float | None:
-    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
-        events = (json.loads(line) for line in file if '"event": "method"' in line)
-        return next((event["learning_rate"] for event in events), None)

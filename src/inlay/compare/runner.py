@@ -104,6 +104,7 @@ class Runner:
         if not isinstance(heard, Outcome):
             if heard["event"] == "plan":
                 self._seconds.setdefault(trial.label, heard["seconds"])
+            self.workplace.heed(heard)
             self.watcher(heard | _about(trial))
             return
         speaker.trial = None

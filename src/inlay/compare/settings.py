@@ -32,8 +32,9 @@ class Comparison(Recipe):
     then: Annotated[tuple[str, ...], arg(metavar="DATA")] = ()
     """Data sets that are learned after DATA, one after another, to see what becomes of the earlier ones."""
     jobs: int | None = None
-    """Runs at a time, each in a process of its own with a share of the cores. Default: 1; on a cluster one for each
-    accelerator, or where there are none one for each machine."""
+    """Runs at a time, each in a process of its own with a share of the cores. Default: on the CPU one for each core, as
+    far as there is memory, on an accelerator 1; on a cluster one for each accelerator, or where there are none one for
+    each machine."""
     cluster: Annotated[str | None, arg(metavar="ADDRESS")] = None
     """Hand the runs to the Ray cluster at this address, whose machines share this directory: auto is the one that this
     machine belongs to."""

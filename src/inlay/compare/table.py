@@ -1,6 +1,5 @@
 """What a comparison's runs come to: a row for each contender, a value with its spread for each quantity."""
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from ..training.journal import SCORES
 from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
 from .settings import Contender
-from .trial import Trial
+from .trial import Trial, first_event
 
 Summary = dict[str, Any]
 Units = tuple[tuple[float, str], ...]  # sizes with their names, the smallest first: what an axis is marked in
@@ -129,7 +128,7 @@ def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failure
     summaries = [run.summary for run in every]
     split = "test" if summaries and all(s["metrics"]["test"] for s in summaries) else "valid"
     quantities = quantities_of(summaries, split)
-    data = _data_event(every[0].folder) if every else {}
+    data = first_event(every[0].folder, "data") if every else {}
     return Table(
         rows=tuple(_row(c, finished[c.label], failed[c.label], quantities) for c in contenders),
         quantities=quantities,
@@ -307,13 +306,3 @@ _COSTS = (
     ),
     Quantity(key="forgetting", name="forgetting", sign=-1, text="{:.4f}".format, read=_forgetting),
 )
-
-
-def _data_event(run: Path) -> dict[str, Any]:
-    """What the run tells of its data, among its first events."""
-    with (run / "metrics.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            event = json.loads(line)
-            if event["event"] == "data":
-                return event
-    return {}

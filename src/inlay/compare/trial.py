@@ -100,6 +100,15 @@ class Trial:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def first_event(run: Path, name: str) -> dict[str, Any]:
+    """The first of this name that a run tells of; empty if there is none."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return next((event for event in map(json.loads, file) if event["event"] == name), {})
+
+
 def run_settings(
     comparison: Comparison, contender: Contender, budget: Budget | None = None, **changes: Any
 ) -> RunSettings[Any]:

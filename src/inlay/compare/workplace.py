@@ -4,14 +4,17 @@ A worker takes a trial through its connection, and sends the trial's events and 
 """
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+from ..training.memory import available_memory_bytes
 from . import worker
+
+_MARGIN = 1.3  # a run's peak is up to a fifth above its plan
+_FULL_BYTES = 12  # for each parameter, if a later run trains all of them: gradient and the optimizer's two moments
 
 
 class Worker(Protocol):
@@ -35,7 +38,11 @@ class Worker(Protocol):
 
 class Workplace(Protocol):
     jobs: int
-    """Trials that it takes at a time."""
+    """Trials that it takes at a time; may change with what it heeds."""
+
+    def heed(self, event: dict[str, Any]) -> None:
+        """Of a trial that it runs."""
+        ...
 
     def start(self) -> Worker: ...
 
@@ -45,15 +52,30 @@ class Workplace(Protocol):
 
 @dataclass
 class ThisMachine:
-    """Each job in a process of its own with a share of the cores."""
+    """Each job in a process of its own with a share of the threads."""
 
     jobs: int
     command: Sequence[str]
+    most: int | None = None
+    """Jobs that there may be as soon as a first run has told what memory it takes, if there is room for them. Several
+    runs of one thread get more done than one run of several."""
+    _parameters: int = 0
+
+    def heed(self, event: dict[str, Any]) -> None:
+        if event["event"] == "model":
+            self._parameters = event["total_parameters"]
+        elif event["event"] == "plan" and self.most is not None:
+            each = int(_MARGIN * event["memory_bytes"]) + _FULL_BYTES * self._parameters
+            self.jobs = min(self.most, 1 + available_memory_bytes() // each)
+            self.most = None
 
     def start(self) -> "ProcessWorker":
+        import torch
+
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang, and cannot use CUDA
         here, there = context.Pipe()
-        threads = None if self.jobs == 1 else max(1, (os.cpu_count() or 1) // self.jobs)
+        jobs = self.most or self.jobs
+        threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
         process = context.Process(target=worker.main, args=(there, threads, tuple(self.command)), daemon=True)
         process.start()
         there.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import torch
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS, _CLEAR, _CGROUP = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/sys/fs/cgroup")
 
 
 def memory_bytes(device: torch.device) -> int:
@@ -18,6 +18,14 @@ def memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return psutil.Process().memory_info().rss
+
+
+def available_memory_bytes() -> int:
+    """What is free of the machine's memory, or of what a container's limit leaves, if that is less."""
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # there is no limit, or none of this kind
+        free = min(free, int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
+    return free
 
 
 def peak_memory_bytes(device: torch.device) -> int:

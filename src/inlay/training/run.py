@@ -148,6 +148,7 @@ class _Run(RunState):
             dtype=str(run.dtype).removeprefix("torch."),
             quantize=run.settings.quantize,
             device=str(run.device),
+            threads=torch.get_num_threads() if run.device.type == "cpu" else None,
         )
         return model
 
