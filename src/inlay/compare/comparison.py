@@ -74,9 +74,8 @@ def compare(
     notes = _notes(comparison, contenders, first.epochs)
     rates: dict[str, float | None] = {}
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
-    folder.mkdir(parents=True, exist_ok=True)
     total = _count(comparison, contenders)
-    with held(folder), Runner(_workplace(comparison, total, command), watcher) as runner:
+    with Runner(_workplace(comparison, total, command), watcher) as runner, held(folder):
         runner.total = total
         watcher({"event": "compare", "folder": str(folder), "runs": runner.total, "notes": notes})
         looking = search.Search(comparison, folder, first)

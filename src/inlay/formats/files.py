@@ -53,11 +53,12 @@ def folder_written_whole(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a folder until the block is done or the process has ended, in whatever way.
+    """Holds a folder, made if it is not there, until the block is done or the process has ended in whatever way.
 
     Raises SettingsError if another process, or another block of this one, holds it. Where the system or the file system
     has no such locks (Windows, some network drives) nothing is held.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
 

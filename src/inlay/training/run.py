@@ -62,7 +62,6 @@ def train(
     journal = Journal(watcher)
     run = prepare_run(without_sources(settings), journal)
     sources = source_tasks(settings, run.folder)
-    run.folder.mkdir(parents=True, exist_ok=True)
     with journal.opened(run.folder):
         write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
         parts: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
