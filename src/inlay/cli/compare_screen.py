@@ -57,17 +57,15 @@ def print_result(result: Any) -> None:
 
 
 def _table(result: Any) -> Table:
-    from ..compare.table import spread_text
-
     table = Table(box=None, pad_edge=False)
     quantities = [q for q in result.table.quantities if any(q.key in row.spreads for row in result.table.rows)]
     shown = [result.table.score, *(q for q in quantities if q.key in _ON_SCREEN)]
     table.add_column("method")
     for quantity in shown:
-        table.add_column(quantity.name, justify="right")
+        table.add_column(quantity.name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in result.table.rows:
         if row.runs:
-            table.add_row(row.label, *(spread_text(row.spreads.get(q.key), q.text) for q in shown))
+            table.add_row(row.label, *(_cell(row.spreads.get(q.key), q) for q in shown))
         for seed, reason in row.failures:
             table.add_row(row.label, f"seed {seed} failed: {reason}", style="red")
     return table
@@ -88,7 +86,17 @@ def _table_of_sequences(result: Any) -> Table:
     return table
 
 
-_ON_SCREEN = ("trainable_parameters", "train_seconds", "peak_memory_bytes", "forgetting")
+def _cell(found: Any, quantity: Any) -> str:
+    """With its deviation if it is a result; costs without, as a terminal has no room for all: the page has them."""
+    from ..compare.table import spread_text
+
+    if found is not None and quantity.key in _COSTS:
+        return quantity.text(found.mean)
+    return spread_text(found, quantity.text)
+
+
+_COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")
+_ON_SCREEN = (*_COSTS, "forgetting")
 
 
 def _scores(metrics: dict[str, Any]) -> str:
