@@ -8,7 +8,10 @@ import pytest
 from inlay import extras
 from inlay.cli import main
 from inlay.cli.compare import contender
+from inlay.cli.compare_screen import print_result
 from inlay.errors import SettingsError
+
+from .fakes import comparison_of
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,19 @@ def test_a_comparison_from_end_to_end_and_again(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    asked = ["compare", tiny_bert, reviews_folder, "--epochs", "1", "--dtype", "float32", "--out", str(out)]
+    asked = [
+        "compare",
+        tiny_bert,
+        reviews_folder,
+        "--epochs",
+        "1",
+        "--dtype",
+        "float32",
+        "--jobs",
+        "1",
+        "--out",
+        str(out),
+    ]
     assert main([*asked, "--methods", "lora", "full"]) == 0
     shown = capsys.readouterr().out
     assert "2/2  full-0 accuracy" in shown
@@ -103,3 +118,13 @@ def test_a_comparison_from_end_to_end_and_again(
 
     assert main([*asked[:-2], "--batch-size", "8", "--out", str(out), "--methods", "lora", "full"]) == 2
     assert "batch_size was the default, is 8" in capsys.readouterr().err
+
+
+def test_the_screen_has_the_whole_reason_of_a_run_that_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "step 37: loss is nan, gradient norm nan, at learning rate 0.001; try --learning-rate 0.0002 or float32"
+    print_result(comparison_of(tmp_path, {"lora": (0.9, 0.9), "full": (0.95, 0.95)}, failures={"full-1": reason}))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"full, seed 1 failed: {reason}" in shown
+    assert "90.0 %" in shown

@@ -49,6 +49,9 @@ def sentence(event: Event) -> str | None:
 def print_result(result: Any) -> None:
     console = Console(highlight=False)
     console.print(_table(result))
+    for row in result.table.rows:
+        for seed, reason in row.failures:
+            console.print(f"{row.label}, seed {seed} failed: {reason}", style="red", markup=False)
     if result.sequences:
         console.print(_table_of_sequences(result))
     if result.advice is not None:
@@ -66,8 +69,6 @@ def _table(result: Any) -> Table:
     for row in result.table.rows:
         if row.runs:
             table.add_row(row.label, *(_cell(row.spreads.get(q.key), q) for q in shown))
-        for seed, reason in row.failures:
-            table.add_row(row.label, f"seed {seed} failed: {reason}", style="red")
     return table
 
 
