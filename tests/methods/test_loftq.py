@@ -15,7 +15,7 @@ from inlay.methods.reparameterized import loftq
 from inlay.training.quantized import quantize
 
 from ..shapes import Shape, disturb, logits
-from ..test_quantized import WIDE, every_shape, packed_layers
+from ..quantized_models import WIDE, every_shape, packed_layers
 
 RANK = 4
 
