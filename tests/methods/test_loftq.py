@@ -14,8 +14,8 @@ from inlay.errors import SettingsError, TargetError
 from inlay.methods.reparameterized import loftq
 from inlay.training.quantized import quantize
 
-from ..shapes import Shape, disturb, logits
 from ..quantized_models import WIDE, every_shape, packed_layers
+from ..shapes import Shape, disturb, logits
 
 RANK = 4
 

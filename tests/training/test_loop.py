@@ -98,6 +98,31 @@ def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Pa
     assert len(rows[positions[0]]["input_ids"]) == max(len(row["input_ids"]) for row in rows)
 
 
+@pytest.mark.parametrize(("dtype", "step"), [(torch.float32, 1), (torch.bfloat16, 8)], ids=["float32", "bfloat16"])
+def test_batches_are_padded_no_further_than_their_dtype_needs(
+    dtype: torch.dtype, step: int, tiny_bert: str, tmp_path: Path
+) -> None:
+    from inlay.training.base import find_base
+    from inlay.training.batches import length_step
+    from inlay.training.causal import Causal
+    from inlay.training.classify import Classify
+
+    write_rows(tmp_path / "labels.jsonl", [{"text": "good " * (1 + i % 12), "label": i % 2} for i in range(60)])
+    write_rows(tmp_path / "texts.jsonl", [{"prompt": "5 " * (1 + i % 12), "completion": "6"} for i in range(60)])
+    tiny_llama = save_tiny_model(SHAPES["llama"], tmp_path / "llama")
+    for kind, model, name in ((Classify, tiny_bert, "labels"), (Causal, tiny_llama, "texts")):
+        asked = settings(model=model, data=DataSettings(path=str(tmp_path / f"{name}.jsonl")))
+        task: Any = kind.prepare(find_base(model), asked)
+        task.tokenize(64, length_step(torch.device("cpu"), dtype))
+        batches = task.batches(4, 0)
+        lengths = task.lengths("train")
+        for rows, batch in zip(list(batches.batch_sampler), batches, strict=True):
+            longest = max(lengths[i] for i in rows)
+            assert batch["input_ids"].shape == (len(rows), -(-longest // step) * step)
+            assert batch["input_ids"].numel() == task.size(rows)
+            assert batch["input_ids"].shape == task.batch_of(rows)["input_ids"].shape
+
+
 def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> None:
     from inlay.training.base import find_base
     from inlay.training.classify import Classify

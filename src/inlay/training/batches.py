@@ -15,7 +15,7 @@ from ..data.classification import Example
 
 Batch = dict[str, Tensor]
 
-LENGTH_STEP = 8  # lengths are padded to its multiples: every new shape costs the CPU's kernels memory that they keep
+LENGTH_STEP = 8  # lengths are padded to its multiples, unless `length_step` finds that none need be
 _CHUNK = 32  # batches that are sorted together: enough to find rows of like length, few enough to keep the order random
 
 
@@ -45,31 +45,40 @@ def tokenize_split(tokenizer: Any, examples: Sequence[Example], max_length: int)
     return Tokens(rows, [e.label for e in examples], cut)
 
 
-def training_batches(tokenizer: Any, tokens: Tokens, batch_size: int, seed: int) -> DataLoader[Any]:
+def training_batches(tokenizer: Any, tokens: Tokens, batch_size: int, seed: int, step: int) -> DataLoader[Any]:
     """Every row once an epoch, in another order each time; call `.batch_sampler.set_epoch` before each."""
     order = LengthGroups(tokens.lengths, batch_size, seed)
     rows = [row | {"labels": label} for row, label in zip(tokens.rows, tokens.labels, strict=True)]
-    return DataLoader(rows, batch_sampler=order, collate_fn=lambda rows: pad(tokenizer, rows))  # pyright: ignore[reportArgumentType]
+    return DataLoader(rows, batch_sampler=order, collate_fn=lambda rows: pad(tokenizer, rows, step))  # pyright: ignore[reportArgumentType]
 
 
 def in_order_of_length(
-    tokenizer: Any, rows: Sequence[dict[str, list[int]]], batch_size: int = 32
+    tokenizer: Any, rows: Sequence[dict[str, list[int]]], step: int = LENGTH_STEP, batch_size: int = 32
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of all rows, the longest first so that memory runs out at once or never, with the rows' positions."""
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        yield chosen, pad(tokenizer, [rows[i] for i in chosen])
+        yield chosen, pad(tokenizer, [rows[i] for i in chosen], step)
 
 
-def padded_length(longest: int) -> int:
-    return -(-longest // LENGTH_STEP) * LENGTH_STEP
+def length_step(device: torch.device, dtype: torch.dtype) -> int:
+    """What lengths are padded to multiples of.
+
+    A CPU multiplies matrices of any length in float32. Its kernels for bfloat16 keep memory for every new shape, and
+    an accelerator's are faster at multiples of eight.
+    """
+    return 1 if device.type == "cpu" and dtype == torch.float32 else LENGTH_STEP
 
 
-def pad(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> Batch:
+def padded_length(longest: int, step: int) -> int:
+    return -(-longest // step) * step
+
+
+def pad(tokenizer: Any, rows: Sequence[dict[str, Any]], step: int = LENGTH_STEP) -> Batch:
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
-    return dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=LENGTH_STEP)) | labels
+    return dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=step)) | labels
 
 
 class Order(Sampler[list[int]]):

@@ -17,7 +17,7 @@ from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
 from ..inference.generate import generate
 from .base import Base, empty_language_model, load_language_model
-from .batches import Batch, LengthGroups, padded_length
+from .batches import LENGTH_STEP, Batch, LengthGroups, padded_length
 from .chunked_loss import causal_loss, trained_tokens
 from .differences import Means
 from .forgetting.language import LanguageBaseline
@@ -65,6 +65,7 @@ class Causal(Task):
     micro_share: float = 1.0  # of a batch that is computed at once
     packs: bool = False  # several texts in a row
     tokens: dict[str, GenerationTokens] = field(default_factory=dict)
+    length_step: int = LENGTH_STEP
 
     @classmethod
     def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
@@ -82,7 +83,8 @@ class Causal(Task):
     def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
         return load_language_model(self.base, dtype), ()
 
-    def tokenize(self, max_length: int) -> None:
+    def tokenize(self, max_length: int, length_step: int = LENGTH_STEP) -> None:
+        self.length_step = length_step
         self.tokens = {s: tokenize_generation(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
 
     @property
@@ -107,15 +109,15 @@ class Causal(Task):
         lengths = self.lengths("train")
         order = Shuffled(len(lengths), batch_size, seed) if self.packs else LengthGroups(lengths, batch_size, seed)
         rows: Any = self.tokens["train"].rows
-        return DataLoader(rows, batch_sampler=order, collate_fn=self._packed if self.packs else padded)
+        return DataLoader(rows, batch_sampler=order, collate_fn=self._packed if self.packs else self._padded)
 
     def batch_of(self, rows: Sequence[int]) -> Batch:
         texts = [self.tokens["train"].rows[i] for i in rows]
-        return packed(texts) if self.packs else padded(texts)
+        return packed(texts) if self.packs else self._padded(texts)
 
     def size(self, rows: Sequence[int]) -> int:
         lengths = [self.tokens["train"].lengths[i] for i in rows]
-        return sum(lengths) if self.packs else len(rows) * padded_length(max(lengths))
+        return sum(lengths) if self.packs else len(rows) * padded_length(max(lengths), self.length_step)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return causal_loss(model, batch, self.weight(batch))
@@ -181,10 +183,13 @@ class Causal(Task):
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
         sums, counts = [], []
         for start in range(0, len(order), _EVALUATION_ROWS):
-            batch = padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]])
+            batch = self._padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]])
             sums.append(causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item())
             counts.append(trained_tokens(batch))
         return sums, counts
+
+    def _padded(self, texts: Sequence[TokenRow]) -> Batch:
+        return padded(texts, self.length_step)
 
     def _packed(self, texts: Sequence[TokenRow]) -> Batch:
         """A row for each micro-batch, more where they do not fill them."""

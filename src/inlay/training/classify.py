@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.classification import ClassificationData, load_classification
 from .base import Base, empty_classifier, load_classifier
-from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
+from .batches import LENGTH_STEP, Batch, Tokens, pad, padded_length, tokenize_split, training_batches
 from .differences import Shares
 from .forgetting.geometry import GeometryBaseline
 from .forgetting.passages import GeneralText
@@ -32,6 +32,7 @@ class Classify(Task):
     tokenizer: Any
     config: Any
     tokens: dict[str, Tokens] = field(default_factory=dict)
+    length_step: int = LENGTH_STEP
 
     @classmethod
     def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
@@ -44,7 +45,8 @@ class Classify(Task):
     def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
         return load_classifier(self.base, self.config, dtype)
 
-    def tokenize(self, max_length: int) -> None:
+    def tokenize(self, max_length: int, length_step: int = LENGTH_STEP) -> None:
+        self.length_step = length_step
         self.tokens = {s: tokenize_split(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
 
     @property
@@ -58,14 +60,16 @@ class Classify(Task):
         return zip(self.tokens[split].rows, self.tokens[split].labels, strict=True)
 
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
-        return training_batches(self.tokenizer, self.tokens["train"], batch_size, seed)
+        return training_batches(self.tokenizer, self.tokens["train"], batch_size, seed, self.length_step)
 
     def batch_of(self, rows: Sequence[int]) -> Batch:
         tokens = self.tokens["train"]
-        return pad(self.tokenizer, [tokens.rows[i] | {"labels": tokens.labels[i]} for i in rows])
+        chosen = [tokens.rows[i] | {"labels": tokens.labels[i]} for i in rows]
+        return pad(self.tokenizer, chosen, self.length_step)
 
     def size(self, rows: Sequence[int]) -> int:
-        return len(rows) * padded_length(max(self.tokens["train"].lengths[i] for i in rows))
+        longest = max(self.tokens["train"].lengths[i] for i in rows)
+        return len(rows) * padded_length(longest, self.length_step)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key != "labels"}
@@ -76,7 +80,7 @@ class Classify(Task):
 
     def evaluate(self, model: nn.Module, split: str) -> tuple[ClassScores, Tensor]:
         """Predictions are (rows, labels) log-probabilities."""
-        return evaluate(model, self.tokenizer, self.tokens[split])
+        return evaluate(model, self.tokenizer, self.tokens[split], self.length_step)
 
     def parts(self, model: nn.Module, split: str) -> tuple[ClassScores, Shares]:
         scores, found = self.evaluate(model, split)

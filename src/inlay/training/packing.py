@@ -50,10 +50,10 @@ def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Batch:
     return _batch(texts, rows, -(-longest // step) * step)
 
 
-def padded(texts: Sequence[TokenRow]) -> Batch:
+def padded(texts: Sequence[TokenRow], step: int = LENGTH_STEP) -> Batch:
     """A batch of one row for each text, in their order, with padding after it."""
     longest = max(len(text["input_ids"]) for text in texts)
-    batch = _batch(texts, [[i] for i in range(len(texts))], padded_length(longest))
+    batch = _batch(texts, [[i] for i in range(len(texts))], padded_length(longest, step))
     del batch["position_ids"]
     return batch
 

@@ -12,7 +12,7 @@ from ..data.formats import open_data
 from ..errors import SettingsError
 from ..formats.files import check_free
 from .base import computes_in_bfloat16, find_base, pick_device
-from .batches import LENGTH_STEP
+from .batches import LENGTH_STEP, length_step
 from .causal import Causal
 from .classify import Classify
 from .forgetting.passages import LONGEST, GeneralText, general_text
@@ -57,7 +57,7 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
     room = _room(settings, task.config, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
-    task.tokenize(max_length)
+    task.tokenize(max_length, length_step(device, dtype))
     data = task.data
     journal.record(
         "data",

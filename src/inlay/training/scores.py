@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .batches import Tokens, in_order_of_length
+from .batches import LENGTH_STEP, Tokens, in_order_of_length
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,22 @@ class ClassScores:
 
 
 @torch.inference_mode()
-def log_probabilities(model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> Tensor:
+def log_probabilities(
+    model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]], step: int = LENGTH_STEP
+) -> Tensor:
     """(rows, labels), in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     found: dict[int, Tensor] = {}
-    for positions, batch in in_order_of_length(tokenizer, rows):
+    for positions, batch in in_order_of_length(tokenizer, rows, step):
         logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
         found |= zip(positions, logits.float().log_softmax(dim=-1).cpu(), strict=True)
     return torch.stack([found[i] for i in range(len(rows))])
 
 
-def evaluate(model: nn.Module, tokenizer: Any, tokens: Tokens) -> tuple[ClassScores, Tensor]:
+def evaluate(model: nn.Module, tokenizer: Any, tokens: Tokens, step: int = LENGTH_STEP) -> tuple[ClassScores, Tensor]:
     """The scores on a split, and the (rows, labels) log-probabilities that they come from."""
-    found = log_probabilities(model, tokenizer, tokens.rows)
+    found = log_probabilities(model, tokenizer, tokens.rows, step)
     return score(found, torch.tensor(tokens.labels)), found
 
 

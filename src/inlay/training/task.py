@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .base import Base
-from .batches import Batch
+from .batches import LENGTH_STEP, Batch
 from .forgetting.passages import GeneralText
 from .settings import RunSettings
 
@@ -72,8 +72,10 @@ class Task(ABC):
         """The model with its weights, and the names of its heads that are new."""
 
     @abstractmethod
-    def tokenize(self, max_length: int) -> None:
-        """Make every split's tokens; a run knows the length only when the method is known to fit."""
+    def tokenize(self, max_length: int, length_step: int = LENGTH_STEP) -> None:
+        """Make every split's tokens; a run knows the length only when the method is known to fit.
+
+        Batches are padded to multiples of `length_step`."""
 
     @property
     @abstractmethod
