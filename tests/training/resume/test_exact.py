@@ -100,10 +100,11 @@ def test_a_run_that_is_all_but_finished_goes_on(
 
 
 def test_patience_is_counted_over_an_interruption(dropping_bert: str, few_reviews: str, tmp_path: Path) -> None:
-    asked = short(dropping_bert, few_reviews, tmp_path, learning_rate=1e-7, patience=3, epochs=10)
-    for step in (10, 15):
+    too_low = 1e-12  # to change any score: the first evaluation, at step 3, stays the best
+    asked = short(dropping_bert, few_reviews, tmp_path, learning_rate=too_low, patience=3, epochs=10)
+    for step in (8, 12):
         check(asked, tmp_path, event="step", step=step)
-    assert told(tmp_path / "whole")["steps"] == 15
+    assert told(tmp_path / "whole")["steps"] == 12
     run = interrupted(asked, tmp_path / "run", event="note")
     assert f"inlay resume {run}" in told(run)["reason"]
     resume(run)
