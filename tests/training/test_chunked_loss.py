@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 import inlay
 from inlay.training import chunked_loss
-from inlay.training.chunked_loss import IGNORED, causal_loss, trained_tokens
+from inlay.training.chunked_loss import IGNORED, causal_loss, logits_of_rows, trained_tokens
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
 
@@ -189,6 +189,36 @@ class WithoutHead(transformers.LlamaForCausalLM):
 def test_a_model_with_a_head_of_its_own_kind_computes_its_own_logits(kind: Any) -> None:
     torch.manual_seed(0)
     both(kind(LLAMA), some_batch(), calls=2)
+
+
+def rows_are_right(model: Any, batch: dict[str, Tensor]) -> None:
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    with torch.no_grad():
+        expected_BTV = model(**inputs, use_cache=False).logits
+    found_BTV, text = torch.stack(list(logits_of_rows(model, batch))), batch["attention_mask"].bool()
+    torch.testing.assert_close(found_BTV[text], expected_BTV[text], atol=1e-5, rtol=1e-5)
+
+
+@of_each_shape
+def test_rows_go_through_the_model_together_and_through_its_head_one_by_one(shape: Shape) -> None:
+    model, calls = shape.model(), []
+    disturb(inlay.attach(model, method("lora", shape)))
+    rows_are_right(model, some_batch())
+    model.register_forward_hook(lambda *_: calls.append("model"))
+    model.get_output_embeddings().register_forward_hook(lambda _, __, z_BTV: calls.append(tuple(z_BTV.shape[:2])))
+    list(logits_of_rows(model, some_batch(rows=3, tokens=9)))
+    assert calls == [(3, 0), "model", (1, 9), (1, 9), (1, 9)]
+
+
+@pytest.mark.parametrize("kind", [Shifted, WithoutHead])
+def test_rows_of_a_model_with_a_head_of_its_own_kind_go_through_it_one_by_one(kind: Any) -> None:
+    torch.manual_seed(0)
+    rows_are_right(kind(LLAMA), some_batch())
+
+
+def test_rows_of_models_that_scale_or_cap_their_logits_have_them_so() -> None:
+    for model in finishing_models():
+        rows_are_right(model, some_batch())
 
 
 def test_an_encoder_decoder_learns_what_its_decoder_should_say() -> None:

@@ -52,6 +52,24 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     return _chunked_loss(head, finish, x_ND, target_BT.flatten()[trained], divisor)
 
 
+@torch.inference_mode()
+def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
+    """(T, V) of each row in turn, in float32 or finer: the rows go through the model together, and through its head one
+    by one. Those of a model that computes its own logits go through it one by one."""
+    inputs, target_BT = _inputs_and_targets(model, batch)
+    found = _hidden_states(model, inputs, target_BT) if len(target_BT) > 1 else None
+    for row in range(len(target_BT)):
+        if found is None:
+            alone = {key: value[row : row + 1] if isinstance(value, Tensor) else value for key, value in inputs.items()}
+            z_TV, finish = model(**alone).logits[0], _Finish()
+        else:
+            x_BTD, head, finish = found
+            z_TV = head(x_BTD[row : row + 1])[0]
+        z_TV = z_TV.to(torch.promote_types(z_TV.dtype, torch.float32))
+        finish.apply_(z_TV)
+        yield z_TV
+
+
 def trained_tokens(batch: Batch) -> int:
     """How many tokens of the batch are trained, if none of them is the first of a text, which nothing predicts."""
     return int((batch["labels"] != IGNORED).sum())

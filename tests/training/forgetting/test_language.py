@@ -102,13 +102,13 @@ def test_with_a_large_vocabulary_a_few_positions_of_each_passage_stand_for_all(
     assert baseline._spread(torch.zeros(40, 4096)).tolist() == [10, 30]
 
 
-def test_memory_holds_the_logits_of_few_passages_at_once(tokenizer: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "_LOGITS", 4096 * 64)
-    model, sizes = tiny(4096).float(), []
-    model.register_forward_pre_hook(lambda _, __, kwargs: sizes.append(kwargs["input_ids"].numel()), with_kwargs=True)
+def test_memory_holds_the_logits_of_one_passage_at_once(tokenizer: object) -> None:
+    model, rows, logits = tiny(4096).float(), [], []
+    model.model.register_forward_pre_hook(lambda _, __, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    model.lm_head.register_forward_hook(lambda _, __, z: logits.append(z.shape[:2].numel()))
     LanguageBaseline(model, tokenizer, some(8, max_length=32), ALL)
-    assert max(sizes) <= 64
-    assert len(sizes) < 8
+    assert rows == [8]
+    assert max(logits) <= 32
 
 
 def test_as_many_passages_are_measured_as_the_tokens_allow(tokenizer: object) -> None:

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.tokens import TokenRow
+from ..chunked_loss import logits_of_rows
 from ..packing import padded
 from .interval import ratio
 from .passages import GeneralText
 from .sample import first_within
 
-_LOGITS = 2**22  # of a batch
-_ROWS = 16  # of a batch at most
+_ROWS = 16  # of a batch
 _KEPT = 2**23  # log-probabilities of the base, in float32
 _FEWEST = 12  # passages: one of each domain of builtin:passages, however short the run is
 _FEWEST_POSITIONS = 2  # of a passage, however large the vocabulary is
@@ -74,21 +74,13 @@ class LanguageBaseline:
         model.eval()
         device = next(model.parameters()).device
         order = sorted(range(len(self.rows)), key=lambda i: (-len(self.rows[i]["input_ids"]), i))
-        while order:
-            size = self._batch_size(model, len(self.rows[order[0]]["input_ids"]))
-            chosen, order = order[:size], order[size:]
+        for start in range(0, len(order), _ROWS):
+            chosen = order[start : start + _ROWS]
             batch = {key: value.to(device) for key, value in padded([self.rows[i] for i in chosen]).items()}
-            target_BT = batch.pop("labels")[:, 1:]
-            logits_BTV: Tensor = model(**batch, use_cache=False).logits
-            for i, logits_TV, target_T in zip(chosen, logits_BTV, target_BT, strict=True):
-                length = len(self.rows[i]["input_ids"]) - 1
-                exact = torch.promote_types(logits_TV.dtype, torch.float32)
-                log_TV = logits_TV[:length].to(exact).log_softmax(dim=-1)
-                yield i, F.nll_loss(log_TV, target_T[:length], reduction="sum").item(), log_TV
-
-    def _batch_size(self, model: nn.Module, longest: int) -> int:
-        embeddings: Any = model.get_input_embeddings()  # pyright: ignore[reportCallIssue]
-        return max(1, min(_ROWS, _LOGITS // (longest * len(embeddings.weight))))
+            for i, logits_TV in zip(chosen, logits_of_rows(model, batch), strict=True):
+                log_TV = logits_TV[: len(self.rows[i]["input_ids"]) - 1].log_softmax(dim=-1)
+                target_T = torch.tensor(self.rows[i]["input_ids"][1:], device=device)
+                yield i, F.nll_loss(log_TV, target_T, reduction="sum").item(), log_TV
 
     def _spread(self, log_TV: Tensor) -> Tensor:
         """Which positions of the passage are kept, (K,)."""
