@@ -143,6 +143,23 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     assert found.memory_bytes > 10**7
 
 
+@pytest.mark.parametrize(("epochs", "passes"), [(1, 1), (10, 2)], ids=["short", "long"])
+def test_an_estimate_is_a_small_part_of_its_run(epochs: int, passes: int, tiny_bert: str, reviews_folder: str) -> None:
+    from inlay.training.base import find_base
+    from inlay.training.classify import Classify
+    from inlay.training.estimate import estimate
+
+    asked = settings(epochs=epochs, model=tiny_bert, data=DataSettings(path=reviews_folder))
+    task, seen = Classify.prepare(find_base(tiny_bert), asked), []
+    task.tokenize(max_length=16)
+    model, heads = task.load(torch.float32)
+    adapter = inlay.attach(model, inlay.LoRA(), heads=heads)
+    model.register_forward_hook(lambda *_: seen.append(None))
+    found = estimate(adapter, make_plan(120, asked), asked, task, task, evaluation_seconds=0.0)
+    assert len(seen) == passes
+    assert found.seconds > 0
+
+
 class Counted(list[Any]):
     """Rows that know how often they were gone through."""
 

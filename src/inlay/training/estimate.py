@@ -2,7 +2,8 @@
 
 The largest batch of the first epoch tells the memory: what the process holds then, and the optimizer's two float32
 numbers for each trained one. One of average size, after it, tells the time of a step, and the base's evaluation, which
-has been timed, that of the others.
+has been timed, that of the others. For a run of few passes a second one would be too much: the time of the first counts
+by the token, and with what happens only the first time it is rather too long than too short.
 """
 
 import statistics
@@ -20,6 +21,7 @@ from .settings import RunSettings
 from .task import Task
 
 _OPTIMIZER_BYTES = 8  # for each trained number: AdamW's two moments
+_FEW_PASSES = 50  # of a run: one more is a fiftieth
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ def estimate(
     batches = {tuple(rows): task.size(rows) for rows in order}
     average = statistics.mean(batches.values())
     typical = min(batches, key=lambda rows: abs(batches[rows] - average))
+    largest = max(batches, key=batches.__getitem__)
+    passes = plan.steps * settings.batch_size / size
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        _pass(adapter, objective, task.batch_of(max(batches, key=batches.__getitem__)), device)
+        seconds = _pass(adapter, objective, task.batch_of(largest), device) * average / batches[largest]
         memory = peak_memory_bytes(device)
-        seconds = _pass(adapter, objective, task.batch_of(typical), device)
+        if passes > _FEW_PASSES:
+            seconds = _pass(adapter, objective, task.batch_of(typical), device)
     trained = sum(p.numel() for p in adapter.parameters())
-    passes = plan.steps * settings.batch_size / size
     evaluations = len(plan.evaluate_after) * evaluation_seconds
     return Estimate(passes * seconds + evaluations, memory + _OPTIMIZER_BYTES * trained)
 
