@@ -215,7 +215,7 @@ def test_what_cannot_be_analysed_is_refused_before_weights_are_loaded(
         (["--to", "8", "--out", "x"], "--to is 8, but no layer's update has a rank above 8"),
         (["--ranks", "0"], "--ranks is 0"),
         (["--try"], "--try is given with RUN; it belongs to inlay rank MODEL DATA"),
-        (["--from", "gradients"], "--from is given with RUN"),
+        (["--from", "activations"], "--from is given with RUN"),
         (["--split", "dev"], "--split"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
     ],

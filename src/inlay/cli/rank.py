@@ -47,8 +47,9 @@ class Rank:
     model: str | None = None
     """RUN: the base model, if it is no longer where it was."""
 
-    origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "activations"
-    """MODEL DATA: what the ranks follow: the variance of each layer's inputs (EVA), or the first gradients."""
+    origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "gradients"
+    """MODEL DATA: what the ranks follow: the first gradients, which did better where both were tried
+    (docs/lesson.md), or the variance of each layer's inputs (EVA)."""
     rank: int = 16
     """MODEL DATA: the rank of every layer that takes as many parameters."""
     targets: tuple[str, ...] = ("all-linear",)
