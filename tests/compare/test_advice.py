@@ -19,14 +19,18 @@ def test_the_half_width_is_students() -> None:
 
 def test_a_method_beyond_noise_is_called_worse_and_the_cheapest_of_the_equals_is_advised(tmp_path: Path) -> None:
     scores = {"lora": (0.970, 0.972, 0.968), "pfeiffer": (0.960, 0.966, 0.966), "bitfit": (0.90, 0.902, 0.898)}
-    found = advise(table_of(tmp_path, scores))
+    table = table_of(tmp_path, scores)
+    found = advise(table)
     assert found is not None
     assert found.best == "lora"
     assert found.equals == ("lora", "pfeiffer")
     assert found.recommended == "pfeiffer"
     assert "Worse than lora by more than noise: bitfit by 7.0 points" in found.text
     assert "500 rows" in found.text
-    assert "Advice: pfeiffer. How sure: fairly sure" in found.conclusion
+    lora, pfeiffer, _ = table.rows
+    of_pfeiffer = compare(pfeiffer, lora, table)
+    at_worst = f"{100 * (of_pfeiffer.below + of_pfeiffer.noise.size):.1f} points below the best"
+    assert f"Advice: pfeiffer, which may be up to {at_worst}. How sure: fairly sure" in found.conclusion
 
 
 def test_noise_is_the_larger_of_seeds_and_rows(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ A method is as good as the best, as far as can be seen, if the two differ by no 
 of it, and the larger counts. Seeds: the half width of the 95 % t-interval of the differences, seed by seed. Rows: the
 half width of the 95 % interval of the difference of two accuracies on that many rows, as if they were of different
 ones; more seeds do not make it smaller, since all are evaluated on the same rows. Nothing is corrected for how many
-methods there are, so with many of them one may seem worse that is not.
+methods there are, so with many of them one may seem worse that is not. With what is advised goes how far below the best
+it may be: the difference that was seen and its noise.
 """
 
 import math
@@ -270,7 +271,11 @@ def _worse_sentence(worse: Sequence[Compared], best: Row, score: Quantity) -> li
 def _conclusion(recommended: Row | None, sureness: str, seeds: int, compared: Sequence[Compared], table: Table) -> str:
     if recommended is None:
         return "Advice: none from runs of one seed; --seeds 3 shows how far runs of one method differ."
-    begin = f"Advice: {recommended.label}. How sure: {sureness}"
+    found = [c for c in compared if c.row is recommended]  # nothing, where it is the best itself
+    at_worst = "".join(
+        f", which may be up to {_difference(c.below + c.noise.size, table.score)} below the best" for c in found
+    )
+    begin = f"Advice: {recommended.label}{at_worst}. How sure: {sureness}"
     if seeds < 2:
         return f"{begin}, since a method has one run only; --seeds 3 shows how far runs differ."
     if any(c.noise.source == "seeds" for c in compared):

@@ -16,7 +16,7 @@ from .export import as_csv, as_markdown, sequence_text, shown, way_text
 from .plots import SHAPES, Curve, curve_plot, pareto_plot
 from .samples import disagreements, texts_side_by_side
 from .table import Finished, Quantity, Row, Spread, spread, spread_text
-from .trial import first_event
+from .trial import first_event, name_of_data
 
 _SAMPLES = 8
 _DEFAULT_AXES = ("trainable_parameters", "peak_memory_bytes", "train_seconds", "forgetting")
@@ -64,6 +64,8 @@ def render(result: Compared) -> str:
 def _page(result: Compared) -> dict[str, Any]:
     table, there = result.table, shown(result.table)
     plots = pareto_plots(table.finished, there)
+    tasks = [result.comparison.data.path, *result.comparison.then]
+    names = [name_of_data(path) for path in tasks]
     return {
         "result": result,
         "table": table,
@@ -85,7 +87,8 @@ def _page(result: Compared) -> dict[str, Any]:
         "samples_in_sight": _SAMPLES,
         "sequence_text": sequence_text,
         "way_text": way_text,
-        "tasks": [result.comparison.data.path, *result.comparison.then],
+        "tasks": tasks,
+        "task_names": names if len(set(names)) == len(tasks) else tasks,
         "score_text": table.score.text if table.score.sign > 0 else lambda value: table.score.text(-value),
         "versions": table.finished[0].runs[0].summary["versions"] if table.finished else {},
         "machine": table.finished[0].runs[0].summary if table.finished else {},
