@@ -8,6 +8,7 @@ import torch
 
 import inlay
 from inlay.data.settings import DataSettings
+from inlay.training import loop
 from inlay.training.batches import LengthGroups, in_order_of_length
 from inlay.training.loop import _learning_rate_share, make_plan
 from inlay.training.scores import ClassScores, score
@@ -141,6 +142,18 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in adapter.named_parameters())
     assert found.seconds > 100 * len(plan.evaluate_after)
     assert found.memory_bytes > 10**7
+
+
+def test_the_last_bit_of_one_number_tells_that_a_parameter_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_PART", 5)  # several parts of a parameter
+    adapter = inlay.attach(SHAPES["bert"].model(), inlay.LoRA())
+    found = loop.marks(adapter)
+    assert found == loop.marks(adapter)
+    for number, p in enumerate(adapter.parameters()):
+        flat = p.detach().view(-1)
+        was, flat[-1] = flat[-1].clone(), torch.nextafter(flat[-1], torch.tensor(9.0))
+        assert [i for i, (a, b) in enumerate(zip(found, loop.marks(adapter), strict=True)) if a != b] == [number]
+        flat[-1] = was
 
 
 @pytest.mark.parametrize(("epochs", "passes"), [(1, 1), (10, 2)], ids=["short", "long"])

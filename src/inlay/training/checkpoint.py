@@ -26,7 +26,7 @@ from ..data.problems import listed
 from ..errors import CheckpointError
 from ..formats.files import write_whole
 from .forgetting.passages import GeneralText
-from .loop import Progress, Training
+from .loop import Progress, Training, marks
 from .random_state import random_numbers, random_tensors, set_random_state
 from .task import Scores, Task
 
@@ -79,7 +79,7 @@ class Checkpoint:
         best = None if values["best"] is None else scores.of(values["best"])
         training.changed_before = values.pop("changed")
         training.progress = Progress(**values | {"best": best, "best_state": parts.get("best", {})})
-        training.start = {name: p.detach().clone() for name, p in training.adapter.named_parameters()}
+        training.start = marks(training.adapter)
         set_random_state(parts["random"], self.random, device)
 
     def check(self, folder: Path, task: Task, text: GeneralText | None) -> None:

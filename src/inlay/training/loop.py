@@ -22,6 +22,7 @@ from .settings import RunSettings
 from .task import Scores
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
+_PART = 2**20  # numbers of a parameter that are read at once
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Training:
     adapter: Adapter
     optimizer: Optimizer
     accelerator: Accelerator
-    start: dict[str, Tensor]  # the parameters from which this process trains them
+    start: list[int]  # marks of the parameters from which this process trains
     progress: Progress = field(default_factory=Progress)
     changed_before: bool = False  # an earlier process has changed a parameter
 
@@ -90,7 +91,7 @@ class Training:
             group["initial_lr"] = group["lr"]  # lr is that of the step
         fused = accelerator.device.type in ("cpu", "cuda")
         optimizer = accelerator.prepare(AdamW(groups, weight_decay=settings.weight_decay, fused=fused))
-        return cls(adapter, optimizer, accelerator, {n: p.detach().clone() for n, p in adapter.named_parameters()})
+        return cls(adapter, optimizer, accelerator, marks(adapter))
 
     @torch.no_grad()
     def put(self, state: Mapping[str, Tensor]) -> None:
@@ -107,8 +108,13 @@ class Training:
 
     @property
     def changed(self) -> bool:
-        named = self.adapter.named_parameters()
-        return self.changed_before or not all(torch.equal(p, self.start[name]) for name, p in named)
+        return self.changed_before or marks(self.adapter) != self.start
+
+
+def marks(adapter: Adapter) -> list[int]:
+    """Of each parameter the sum of its bits, read as integers: no copy is kept to see whether it has changed."""
+    parts = ([part.view(torch.int32).sum() for part in p.detach().flatten().split(_PART)] for p in adapter.parameters())
+    return [sum(map(int, sums)) for sums in parts]
 
 
 def fit(
