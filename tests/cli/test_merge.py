@@ -135,6 +135,35 @@ def test_a_classifier_has_its_new_head_and_its_labels(
     assert not hasattr(model, "_inlay")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])  # GPT-2's head is its embedding
+def test_what_full_fine_tuning_has_trained_becomes_a_plain_language_model(
+    shape: str, dtype: torch.dtype, completions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = save_tiny_model(SHAPES[shape], tmp_path / "base")
+    transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype).save_pretrained(base)
+    run = trained(base, completions, tmp_path / "run", inlay.Full(), epochs=1)
+    events = merged(run, tmp_path / "out", capsys)
+    model, tokenizer = load("AutoModelForCausalLM", tmp_path / "out")
+    opened = open_adapter(run)
+    exact = dtype == torch.float32
+    close(logits(model, tokenizer), logits(opened.model, opened.tokenizer), 1e-6 if exact else 5e-2)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert events["model"]["total_parameters"] == sum(p.numel() for p in model.parameters())
+    assert events["checked"]["rms_change"] > 0.1
+    assert ("changed" in events) == (not exact)
+
+
+def test_what_full_fine_tuning_has_trained_becomes_a_plain_classifier(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tiny_bert, reviews_folder, tmp_path / "run", inlay.Full(), epochs=1)
+    merged(run, tmp_path / "out", capsys)
+    model, tokenizer = load("AutoModelForSequenceClassification", tmp_path / "out")
+    opened = open_adapter(run)
+    close(logits(model, tokenizer), logits(opened.model, opened.tokenizer), 1e-6)
+
+
 def test_what_it_says(classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["merge", str(classifier), str(tmp_path / "out")]) == 0
@@ -233,7 +262,6 @@ def test_an_out_that_is_not_empty_is_left_alone(
         (inlay.Parallel(), "parallel changes activations, not weights"),
         (inlay.PromptTuning(tokens=4), "prompt changes activations, not weights"),
         (inlay.BitFit(add_missing=True), "has no bias to merge into"),
-        (inlay.Full(), "there is nothing to merge"),
     ],
     ids=lambda value: value.name if isinstance(value, inlay.Method) else None,
 )
@@ -302,7 +330,7 @@ def test_dequantized_is_refused_where_nothing_was_quantized(
 def test_what_does_not_compute_the_same_is_not_kept(
     causal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge_module, "_fold", lambda adapter: adapter.detach())
+    monkeypatch.setattr(merge_module, "_plain", lambda _, adapter, __: adapter.detach() or adapter.model)
     assert "should have the logits of base + adapter, but" in refused(causal, tmp_path / "out", capsys, code=5)
 
 

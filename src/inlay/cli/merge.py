@@ -16,6 +16,7 @@ class Merge:
     """Fold a trained adapter into its base and write that as a plain checkpoint, which transformers loads by itself.
 
     The checkpoint has the dtype of the base's files. It is loaded again and must give the logits of base + adapter.
+    What full fine-tuning has trained is written likewise.
     Soft prompts and bottleneck adapters are no change of weights and cannot be merged.
     """
 

@@ -2,7 +2,7 @@
 
 The fold happens in float32 and is rounded once, to the dtype in which the base's files have the weight. A base that was
 quantized in training is merged in the precision it was quantized from, so the result is not what was trained; how far
-it is from that is measured.
+it is from that is measured. What full fine-tuning has trained is a whole model, and only has to be rounded.
 """
 
 import gc
@@ -58,7 +58,8 @@ def merge(
     where = pick_device(device)
     check_free(out, "OUT")
     found = find_adapter(folder, model)
-    found.planned.check_mergeable()
+    if found.planned.removable:
+        found.planned.check_mergeable()
     _check_into(found, into)
     texts, of = _texts(found)
     rows = _rows(found, texts)
@@ -103,26 +104,25 @@ def _write(
     found: Found, folder: Path, device: torch.device, into: Into, rows: list[Any], watcher: Callable[[Event], None]
 ) -> tuple[Event, _Logits]:
     """The checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is gone."""
-    opened = found.as_stored(device)
-    network: Any = opened.model
-    dtype = str(network.dtype).removeprefix("torch.")
+    stored: Any = found.base_as_stored(device)
     facts = _told(
         watcher,
         "model",
         model=found.base.name,
-        **{"class": type(network).__name__},
-        total_parameters=sum(p.numel() for p in network.parameters())
-        - sum(p.numel() for p in opened.adapter.parameters()),
-        dtype=dtype,
+        **{"class": type(stored).__name__},
+        total_parameters=sum(p.numel() for p in stored.parameters()),
+        dtype=str(stored.dtype).removeprefix("torch."),
         device=str(device),
     )
+    base = _logits(stored, rows)
+    opened = found.attached(stored)
     if into == "dequantized":
         _dequantize(found, opened, device)
-    with using(network):
-        base = _logits(network, rows)
-    expected = _Logits(_logits(network, rows), base)
+        with using(opened.model):
+            base = _logits(opened.model, rows)
+    expected = _Logits(_logits(opened.model, rows), base)
     facts |= _told(watcher, "merged", method=opened.adapter.method.name, hosts=len(opened.adapter.deltas))
-    _fold(opened.adapter)
+    network = _plain(found, opened.adapter, device)
     if not found.classifies:
         network.generation_config.eos_token_id = list(found.provenance["stop"])  # where the adapter learned to stop
     with quiet():
@@ -143,14 +143,19 @@ def _dequantize(found: Found, opened: Opened, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def _fold(adapter: Adapter) -> None:
-    """Leave the plain model with the adapter in its weights: taking a merged adapter out would restore them."""
+def _plain(found: Found, adapter: Adapter, device: torch.device) -> Any:
+    """The model with the adapter in its weights, which taking a merged adapter out would restore."""
+    if not adapter.removable:
+        plain = found.base_as_stored(device)
+        assert not plain.load_state_dict(adapter.state_dict(), strict=False).unexpected_keys
+        return plain
     adapter.merge()
     own = [host._parameters[name] for _, host, delta in adapter.hosts() for name in getattr(delta, "folds", ())]
     folded = [(p, p.detach().clone()) for p in own if p is not None]
     adapter.detach()
     for p, value in folded:
         p.copy_(value)
+    return adapter.model
 
 
 def _loaded(folder: Path, classifies: bool) -> nn.Module:

@@ -63,15 +63,15 @@ class Found:
 
     def as_trained(self, device: torch.device) -> Opened:
         """Raises CheckpointError if the weights are not those of the base that the adapter was trained on."""
-        return self._attached(self.base_as_trained(device))
+        return self.attached(self.base_as_trained(device))
 
     def base_as_trained(self, device: torch.device) -> nn.Module:
         """What the adapter was attached to, as it was before: a head has the values that it started from."""
         return self._load(device, self.dtype, self.dtype if self.packed else None)
 
-    def as_stored(self, device: torch.device) -> Opened:
-        """On the base as its files have it, in their dtype and not quantized; raises CheckpointError likewise."""
-        return self._attached(self._load(device, "auto", None))
+    def base_as_stored(self, device: torch.device) -> nn.Module:
+        """The base as its files have it, in their dtype and not quantized; a head likewise."""
+        return self._load(device, "auto", None)
 
     def _load(
         self, device: torch.device, dtype: torch.dtype | Literal["auto"], packed_for: torch.dtype | None
@@ -83,7 +83,8 @@ class Found:
 
         return load_onto(device, load, self.provenance["seed"], packed_for).model
 
-    def _attached(self, loaded: nn.Module) -> Opened:
+    def attached(self, loaded: nn.Module) -> Opened:
+        """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
         return Opened(peft.load(loaded, self.folder), self.base, self.tokenizer, self.provenance)
 
 
