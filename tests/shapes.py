@@ -1,7 +1,8 @@
 """Four small models built from configurations, one of each architecture, with inputs: nothing is downloaded."""
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,6 +88,15 @@ class Shape:
     def generates(self) -> bool:
         return self.model_class is not self.classifier_class
 
+    @property
+    def shallow(self) -> "Shape":
+        """With one layer, for what takes long and is the same for each."""
+        config = copy.deepcopy(self.config)
+        config.num_hidden_layers = 1
+        if config.is_encoder_decoder:
+            config.num_decoder_layers = 1
+        return replace(self, config=config)
+
     def model(self, dtype: torch.dtype = torch.float32) -> Any:
         return _make(self.model_class, self.config, dtype)
 
@@ -131,8 +141,9 @@ def logits(model: nn.Module, shape: Shape, **changes: Any) -> Tensor:
     return model(**inputs).logits
 
 
-NEEDED: dict[str, dict[str, Any]] = {"pattern": {"include": (r".*\.1\..*",)}}
-"""The settings of methods that cannot do without."""
+def needed(name: str, shape: Shape) -> dict[str, Any]:
+    """The settings that the method cannot do without."""
+    return {"include": (rf".*\.{shape.config.num_hidden_layers - 1}\..*",)} if name == "pattern" else {}
 
 
 def method(name: str, shape: Shape) -> Any:
@@ -147,7 +158,7 @@ def method(name: str, shape: Shape) -> Any:
         "prompt": {"tokens": 5},
     }
     missing = {"bitfit": {"add_missing": shape.name in ("llama", "t5")}}
-    return inlay.METHODS[name](**NEEDED.get(name, {}), **small.get(name, {}), **missing.get(name, {}))
+    return inlay.METHODS[name](**needed(name, shape), **small.get(name, {}), **missing.get(name, {}))
 
 
 def disturb(adapter: inlay.Adapter, scale: float = 0.1) -> None:

@@ -15,7 +15,7 @@ from inlay.training import classify as classify_module
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
-from ..shapes import NEEDED
+from ..shapes import SHAPES, needed
 
 CONTRACT_FIELDS = {
     *("status", "task", "method", "model", "trainable_parameters", "total_parameters", "adapter_bytes"),
@@ -28,7 +28,7 @@ def settings(model: str, data: str, out: Path, method: str = "lora", **changes: 
     return RunSettings(
         model=model,
         data=DataSettings(path=data),
-        method=inlay.METHODS[method](**NEEDED.get(method, {})),
+        method=inlay.METHODS[method](**needed(method, SHAPES["bert"])),
         out=str(out),
         **wanted,
     )
