@@ -3,10 +3,11 @@
     pip install peft trl datasets
     python benchmarks/peers.py [--data ../shared/data/alpaca] [--rows 160] [--rounds 3] [--sides inlay peft trl ...]
 
-`lora` of rank 16 on every linear layer of a random Llama of 8 layers x 512 with 32,000 tokens, in bfloat16; one epoch
-over rows of a prompt and a completion, of which the completion is learned, 8 rows a step, at most 512 tokens a row.
-All sides read the same files, and the tokens that they train on and learn must be as many. They take turns, each in a
-process of its own. A side whose packages are not installed is left out.
+`lora` of rank 16 on every linear layer of a random Llama of 8 layers x 512 with 32,000 tokens, in bfloat16 (`--dtype
+float32` where a processor has none, which the targets are not for); one epoch over rows of a prompt and completion, of
+which the completion is learned, 8 rows a step, at most 512 tokens a row. All sides read the same files, and the tokens
+that they train on and learn must be as many. They take turns, each in a process of its own. A side whose packages are
+not installed is left out.
 
     inlay        `inlay.training.run.train` as it comes: rows packed, loss in chunks, adapter in float32
     peft         peft and transformers.Trainer, padded rows of like length
@@ -62,13 +63,14 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=160)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--threads", type=int, help="default: torch's own")
+    options.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     options.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
     options.add_argument("--step", choices=("prepare", *NEEDS), help=argparse.SUPPRESS)
     options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.step == "prepare":
-        prepare(chosen.folder, chosen.data, chosen.rows)
+        prepare(chosen.folder, chosen.data, chosen.rows, chosen.dtype)
     elif chosen.step:
         measure(chosen.step, chosen.folder, chosen.out, chosen.threads)
     else:
@@ -137,7 +139,7 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def prepare(folder: Path, data: Path, count: int) -> None:
+def prepare(folder: Path, data: Path, count: int, dtype: str) -> None:
     """Model, tokenizer and rows as files, and how many tokens each side is to train on."""
     import gzip
 
@@ -161,7 +163,7 @@ def prepare(folder: Path, data: Path, count: int) -> None:
     )
     tokenizer.save_pretrained(folder / "model")
     torch.manual_seed(0)
-    LlamaForCausalLM(llama()).to(torch.bfloat16).save_pretrained(folder / "model")
+    LlamaForCausalLM(llama()).to(getattr(torch, dtype)).save_pretrained(folder / "model")
 
     (folder / "data").mkdir()
     for split, part in {"train": rows[:count], "valid": rows[count : count + EVALUATED]}.items():
@@ -170,7 +172,7 @@ def prepare(folder: Path, data: Path, count: int) -> None:
     tokens = tokenize_generation(AutoTokenizer.from_pretrained(folder / "model"), examples, LONGEST)
     assert not tokens.cut, "TRL's padding_free takes no limit, so no row may need one"
     counted = {"rows": len(tokens.rows), "tokens": sum(tokens.lengths), "learned": tokens.trained, "longest": LONGEST}
-    (folder / "tokens.json").write_text(json.dumps(counted))
+    (folder / "tokens.json").write_text(json.dumps(counted | {"dtype": dtype}))
 
 
 def completion_row(row: dict[str, str]) -> dict[str, str]:
@@ -225,7 +227,7 @@ def by_inlay(folder: Path, out: Path) -> Found:
         learning_rate=LEARNING_RATE,
         batch_size=BATCH,
         max_length=read(folder / "tokens.json")["longest"],
-        dtype="bfloat16",
+        dtype=read(folder / "tokens.json")["dtype"],
         device="cpu",
         evaluations_per_epoch=1,
         samples=0,
@@ -268,7 +270,7 @@ def by_peft(folder: Path, out: Path, joined: bool) -> Found:
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype="auto", attn_implementation="sdpa")
     model.config.use_cache = False  # with a cache, transformers lets joined rows see each other
     trainer = Trainer(
         get_peft_model(model, lora(), autocast_adapter_dtype=False),
@@ -281,7 +283,6 @@ def by_peft(folder: Path, out: Path, joined: bool) -> Found:
 
 
 def by_trl(folder: Path, out: Path, joined: bool) -> Found:
-    import torch
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
@@ -289,9 +290,12 @@ def by_trl(folder: Path, out: Path, joined: bool) -> Found:
     clock = Clock()
     rows = load_dataset("json", data_files=str(folder / "data/train.jsonl"), split="train", cache_dir=str(out))
     longest = None if joined else read(folder / "tokens.json")["longest"]
-    settings = trainer_settings(out, joined) | {"bf16": True, "gradient_checkpointing": False}
+    settings = trainer_settings(out, joined) | {
+        "bf16": read(folder / "tokens.json")["dtype"] == "bfloat16",
+        "gradient_checkpointing": False,
+    }
     trainer = SFTTrainer(
-        AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16, attn_implementation="sdpa"),
+        AutoModelForCausalLM.from_pretrained(folder / "model", dtype="auto", attn_implementation="sdpa"),
         SFTConfig(max_length=longest, padding_free=joined, **settings),
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
