@@ -114,7 +114,8 @@ def test_batches_are_padded_no_further_than_their_dtype_needs(
     for kind, model, name in ((Classify, tiny_bert, "labels"), (Causal, tiny_llama, "texts")):
         asked = settings(model=model, data=DataSettings(path=str(tmp_path / f"{name}.jsonl")))
         task: Any = kind.prepare(find_base(model), asked)
-        task.tokenize(64, length_step(torch.device("cpu"), dtype))
+        task.tokenize(64)
+        task.length_step = length_step(torch.device("cpu"), dtype)
         batches = task.batches(4, 0)
         lengths = task.lengths("train")
         for rows, batch in zip(list(batches.batch_sampler), batches, strict=True):

@@ -60,15 +60,17 @@ def print_result(result: Any) -> None:
 
 
 def _table(result: Any) -> Table:
+    from ..compare.export import shown
+    from ..compare.table import COSTS
+
     table = Table(box=None, pad_edge=False)
-    quantities = [q for q in result.table.quantities if any(q.key in row.spreads for row in result.table.rows)]
-    shown = [result.table.score, *(q for q in quantities if q.key in _ON_SCREEN)]
+    columns = [result.table.score, *(q for q in shown(result.table) if q.key in (*COSTS, "forgetting"))]
     table.add_column("method")
-    for quantity in shown:
+    for quantity in columns:
         table.add_column(quantity.name.replace(" ", "\n"), justify="right", no_wrap=True)
     for row in result.table.rows:
         if row.runs:
-            table.add_row(row.label, *(_cell(row.spreads.get(q.key), q) for q in shown))
+            table.add_row(row.label, *(_cell(row.spreads.get(q.key), q) for q in columns))
     return table
 
 
@@ -89,15 +91,11 @@ def _table_of_sequences(result: Any) -> Table:
 
 def _cell(found: Any, quantity: Any) -> str:
     """With its deviation if it is a result; costs without, as a terminal has no room for all: the page has them."""
-    from ..compare.table import spread_text
+    from ..compare.table import COSTS, spread_text
 
-    if found is not None and quantity.key in _COSTS:
+    if found is not None and quantity.key in COSTS:
         return quantity.text(found.mean)
     return spread_text(found, quantity.text)
-
-
-_COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")
-_ON_SCREEN = (*_COSTS, "forgetting")
 
 
 def _scores(metrics: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Literal
 from ..report.classification import Z_95
 from ..report.student_t import student_t
 from ..report.units import percent_text
-from .table import Quantity, Row, Spread, Table
+from .table import COSTS, Quantity, Row, Spread, Table
 
 Source = Literal["seeds", "rows", "unknown"]
 
@@ -148,7 +148,7 @@ def _noise(of_seeds: float | None, of_rows: float | None) -> Noise:
 
 def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Row, list[str]]:
     """The one that is cheapest in most of the costs; among those the one that trains the fewest parameters."""
-    costs = [q for q in quantities if q.key in ("trainable_parameters", "peak_memory_bytes", "train_seconds")]
+    costs = [q for q in quantities if q.key in COSTS]
     least = {q.key: min(equals, key=lambda row: row.spreads[q.key].mean) for q in costs}
     wins = {row.label: sum(found is row for found in least.values()) for row in equals}
     chosen = min(equals, key=lambda row: (-wins[row.label], row.spreads["trainable_parameters"].mean))
@@ -271,11 +271,12 @@ def _worse_sentence(worse: Sequence[Compared], best: Row, score: Quantity) -> li
 def _conclusion(recommended: Row | None, sureness: str, seeds: int, compared: Sequence[Compared], table: Table) -> str:
     if recommended is None:
         return "Advice: none from runs of one seed; --seeds 3 shows how far runs of one method differ."
-    found = [c for c in compared if c.row is recommended]  # nothing, where it is the best itself
-    at_worst = "".join(
-        f", which may be up to {_difference(c.below + c.noise.size, table.score)} below the best" for c in found
-    )
-    begin = f"Advice: {recommended.label}{at_worst}. How sure: {sureness}"
+    begin = f"Advice: {recommended.label}"
+    behind = next((c for c in compared if c.row is recommended), None)  # unless it is the best itself
+    if behind is not None:
+        at_worst = behind.below + behind.noise.size
+        begin += f", which may be up to {_difference(at_worst, table.score)} below the best"
+    begin += f". How sure: {sureness}"
     if seeds < 2:
         return f"{begin}, since a method has one run only; --seeds 3 shows how far runs differ."
     if any(c.noise.source == "seeds" for c in compared):

@@ -15,11 +15,11 @@ from .comparison import Compared
 from .export import as_csv, as_markdown, sequence_text, shown, way_text
 from .plots import SHAPES, Curve, curve_plot, pareto_plot
 from .samples import disagreements, texts_side_by_side
-from .table import Finished, Quantity, Row, Spread, spread, spread_text
+from .table import COSTS, Finished, Quantity, Row, Spread, spread, spread_text
 from .trial import first_event, name_of_data
 
 _SAMPLES = 8
-_DEFAULT_AXES = ("trainable_parameters", "peak_memory_bytes", "train_seconds", "forgetting")
+_DEFAULT_AXES = (*COSTS, "forgetting")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ COUNT: Units = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"))
 BYTES: Units = ((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB"))
 SECONDS: Units = ((1, "s"), (60, "min"), (3600, "h"))
 
+COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
 _HIGHER = ("accuracy", "macro_f1", "slots", "exact_match", "bleu", "chrf", "rouge_l")
 _SHARES = ("accuracy", "slots", "exact_match")
 

@@ -147,7 +147,8 @@ def _plain(found: Found, adapter: Adapter, device: torch.device) -> Any:
     """The model with the adapter in its weights, which taking a merged adapter out would restore."""
     if not adapter.removable:
         plain = found.base_as_stored(device)
-        assert not plain.load_state_dict(adapter.state_dict(), strict=False).unexpected_keys
+        loaded = plain.load_state_dict(adapter.state_dict(), strict=False)  # tied weights have one name of two
+        assert not loaded.unexpected_keys
         return plain
     adapter.merge()
     own = [host._parameters[name] for _, host, delta in adapter.hosts() for name in getattr(delta, "folds", ())]

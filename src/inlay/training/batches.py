@@ -53,7 +53,7 @@ def training_batches(tokenizer: Any, tokens: Tokens, batch_size: int, seed: int,
 
 
 def in_order_of_length(
-    tokenizer: Any, rows: Sequence[dict[str, list[int]]], step: int = LENGTH_STEP, batch_size: int = 32
+    tokenizer: Any, rows: Sequence[dict[str, list[int]]], batch_size: int = 32, step: int = LENGTH_STEP
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of all rows, the longest first so that memory runs out at once or never, with the rows' positions."""
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))

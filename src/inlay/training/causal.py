@@ -17,7 +17,7 @@ from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
 from ..inference.generate import generate
 from .base import Base, empty_language_model, load_language_model
-from .batches import LENGTH_STEP, Batch, LengthGroups, padded_length
+from .batches import Batch, LengthGroups, padded_length
 from .chunked_loss import causal_loss, trained_tokens
 from .differences import Means
 from .forgetting.language import LanguageBaseline
@@ -65,7 +65,6 @@ class Causal(Task):
     micro_share: float = 1.0  # of a batch that is computed at once
     packs: bool = False  # several texts in a row
     tokens: dict[str, GenerationTokens] = field(default_factory=dict)
-    length_step: int = LENGTH_STEP
 
     @classmethod
     def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
@@ -83,8 +82,7 @@ class Causal(Task):
     def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
         return load_language_model(self.base, dtype), ()
 
-    def tokenize(self, max_length: int, length_step: int = LENGTH_STEP) -> None:
-        self.length_step = length_step
+    def tokenize(self, max_length: int) -> None:
         self.tokens = {s: tokenize_generation(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
 
     @property

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.classification import ClassificationData, load_classification
 from .base import Base, empty_classifier, load_classifier
-from .batches import LENGTH_STEP, Batch, Tokens, pad, padded_length, tokenize_split, training_batches
+from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
 from .differences import Shares
 from .forgetting.geometry import GeometryBaseline
 from .forgetting.passages import GeneralText
@@ -32,7 +32,6 @@ class Classify(Task):
     tokenizer: Any
     config: Any
     tokens: dict[str, Tokens] = field(default_factory=dict)
-    length_step: int = LENGTH_STEP
 
     @classmethod
     def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
@@ -45,8 +44,7 @@ class Classify(Task):
     def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
         return load_classifier(self.base, self.config, dtype)
 
-    def tokenize(self, max_length: int, length_step: int = LENGTH_STEP) -> None:
-        self.length_step = length_step
+    def tokenize(self, max_length: int) -> None:
         self.tokens = {s: tokenize_split(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
 
     @property

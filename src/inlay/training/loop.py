@@ -113,8 +113,10 @@ class Training:
 
 def marks(adapter: Adapter) -> list[int]:
     """Of each parameter the sum of its bits, read as integers: no copy is kept to see whether it has changed."""
-    parts = ([part.view(torch.int32).sum() for part in p.detach().flatten().split(_PART)] for p in adapter.parameters())
-    return [sum(map(int, sums)) for sums in parts]
+    return [
+        sum(int(part.view(torch.int32).sum()) for part in p.detach().flatten().split(_PART))
+        for p in adapter.parameters()
+    ]
 
 
 def fit(

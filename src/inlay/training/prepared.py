@@ -57,7 +57,8 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
     room = _room(settings, task.config, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
-    task.tokenize(max_length, length_step(device, dtype))
+    task.tokenize(max_length)
+    task.length_step = length_step(device, dtype)
     data = task.data
     journal.record(
         "data",

@@ -38,7 +38,7 @@ def log_probabilities(
     model.eval()
     device = next(model.parameters()).device
     found: dict[int, Tensor] = {}
-    for positions, batch in in_order_of_length(tokenizer, rows, step):
+    for positions, batch in in_order_of_length(tokenizer, rows, step=step):
         logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
         found |= zip(positions, logits.float().log_softmax(dim=-1).cpu(), strict=True)
     return torch.stack([found[i] for i in range(len(rows))])

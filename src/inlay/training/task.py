@@ -57,6 +57,7 @@ class Task(ABC):
     data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns`, `valid_from` and `warnings`
     tokenizer: Any
     config: Any  # the model's
+    length_step: int = LENGTH_STEP  # batches are padded to its multiples
 
     @classmethod
     @abstractmethod
@@ -72,10 +73,8 @@ class Task(ABC):
         """The model with its weights, and the names of its heads that are new."""
 
     @abstractmethod
-    def tokenize(self, max_length: int, length_step: int = LENGTH_STEP) -> None:
-        """Make every split's tokens; a run knows the length only when the method is known to fit.
-
-        Batches are padded to multiples of `length_step`."""
+    def tokenize(self, max_length: int) -> None:
+        """Make every split's tokens; a run knows the length only when the method is known to fit."""
 
     @property
     @abstractmethod
