@@ -50,13 +50,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=list(SERIES), choices=list(SERIES), help="these data sets")
     parser.add_argument("--methods", nargs="*", help="these methods")
+    parser.add_argument("--seeds", nargs="*", type=int, help="these seeds, in place of the data set's own")
     parser.add_argument("--share", default="0/1")
     asked = parser.parse_args()
     part, parts = map(int, asked.share.split("/"))
     runs = [
         (data, name, seed)
         for data in asked.only
-        for seed in SERIES[data].seeds
+        for seed in (SERIES[data].seeds if asked.seeds is None else asked.seeds)
         for name in SERIES[data].names
         if asked.methods is None or name in asked.methods
     ]

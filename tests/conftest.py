@@ -16,6 +16,11 @@ from .tiny_models import save_tiny_model, write_reviews
 torch.set_num_threads(1)  # the models here are too small to share
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The test that takes minutes comes first, so that no other process waits for it alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("readme") is None)
+
+
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
     """A shell starts what it puts into the background with Ctrl-C ignored, and so would this process be, and others."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import inlay
 from inlay.compare.advice import advise
 from inlay.compare.comparison import Compared
@@ -15,6 +17,7 @@ from inlay.compare.settings import Comparison, Contender
 from inlay.compare.table import Table, make_table, sequence_rows
 from inlay.compare.trial import EARLIER, Budget, Trial, plain_trials
 from inlay.data.settings import DataSettings
+from inlay.training.differences import Means, Shares, write_parts
 
 from ..report.fake_runs import HOSTILE_TEXTS, guesses, learning, summary, write_run
 
@@ -109,9 +112,12 @@ def write_classifier(trial: Trial, accuracy: float, rows: int, forgetting: bool)
         forgetting=_forgetting(forgot * (0.8 + 0.4 * noise.random())) if forgetting else None,
     )
     write_run(trial.folder, found, events, predictions)
+    right = [i < round(accuracy * rows) for i in range(rows)]
+    noise.shuffle(right)
+    write_parts(trial.folder, {"test": Shares(torch.tensor(right))})
 
 
-def write_language_model(trial: Trial, loss: float, rows: int, forgetting: bool) -> None:
+def write_language_model(trial: Trial, loss: float, rows: int, forgetting: bool, batches: int = 20) -> None:
     parameters, seconds, memory, forgot = COSTS[trial.label]
     events: list[dict[str, Any]] = [{"event": "data", "rows": {"train": 42_000, "valid": rows}}]
     for step in range(5):
@@ -134,6 +140,10 @@ def write_language_model(trial: Trial, loss: float, rows: int, forgetting: bool)
         forgetting=_forgetting(forgot) | {"measure": "loss"} if forgetting else None,
     )
     write_run(trial.folder, found, events, texts)
+    if batches:
+        noise = random.Random(trial.name)
+        losses = torch.tensor([noise.gauss(loss, 0.05) for _ in range(batches)], dtype=torch.float64)
+        write_parts(trial.folder, {"valid": Means(losses - losses.mean() + loss, torch.full((batches,), 100.0))})
 
 
 def hash_of(name: str) -> int:

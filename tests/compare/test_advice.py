@@ -1,20 +1,25 @@
 """What the figures allow one to advise."""
 
-import random
+import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from inlay.compare.advice import advise, compare, t_half_width
+from inlay.compare.advice import advise, compare, seeds_noise
+from inlay.training.differences import SCORE_PARTS, Shares, write_parts
 
 from .fakes import comparison_of, table_of, write_language_model
 
 
-def test_the_half_width_is_students() -> None:
-    assert t_half_width([0.01, 0.02, 0.03]) == pytest.approx(4.303 * 0.01 / 3**0.5, rel=1e-3)
-    assert t_half_width([0.5]) is None
-    many = [0.0, 1.0] * 25
-    assert t_half_width(many) == pytest.approx(2.0096 * 0.50508 / 50**0.5, rel=1e-3)
+def test_the_noise_of_seeds_is_students() -> None:
+    a, b = [0.01, 0.02, 0.03], [0.05, 0.07, 0.09]
+    pooled = ((0.01**2 + 0.02**2) / 2) ** 0.5
+    assert seeds_noise(a, b, 0.95) == pytest.approx(2.776445 * pooled * (2 / 3) ** 0.5, rel=1e-6)
+    assert seeds_noise(a, [0.5], 0.95) == pytest.approx(4.302653 * 0.01 * (4 / 3) ** 0.5, rel=1e-6)
+    assert seeds_noise([0.5], [0.6], 0.95) is None
+    assert seeds_noise(a, b, 0.9875) == pytest.approx(4.315127 * pooled * (2 / 3) ** 0.5, rel=1e-3)
 
 
 def test_a_method_beyond_noise_is_called_worse_and_the_cheapest_of_the_equals_is_advised(tmp_path: Path) -> None:
@@ -33,36 +38,67 @@ def test_a_method_beyond_noise_is_called_worse_and_the_cheapest_of_the_equals_is
     assert f"Advice: pfeiffer, which may be up to {at_worst}. How sure: fairly sure" in found.conclusion
 
 
-def test_noise_is_the_larger_of_seeds_and_rows(tmp_path: Path) -> None:
-    steady = table_of(tmp_path / "a", {"lora": (0.95, 0.95, 0.95), "full": (0.94, 0.94, 0.94)}, rows=100)
-    lora, full = steady.rows
-    by_rows = compare(full, lora, steady).noise
-    assert by_rows.source == "rows"
-    assert by_rows.size == pytest.approx(1.96 * ((96 / 102 * 6 / 102 + 95 / 102 * 7 / 102) / 100) ** 0.5, rel=1e-3)
-    loose = table_of(tmp_path / "b", {"lora": (0.95, 0.99, 0.91), "full": (0.94, 0.90, 0.98)}, rows=10**6)
-    lora, full = loose.rows
-    by_seeds = compare(full, lora, loose).noise
-    assert by_seeds.source == "seeds"
-    assert by_seeds.size == pytest.approx(t_half_width([0.01, 0.09, -0.07]))
+def test_the_noise_of_rows_is_that_of_the_same_rows(tmp_path: Path) -> None:
+    table = table_of(tmp_path, {"lora": (0.95,), "full": (0.93,)}, rows=1000)
+    lora, full = table.rows
+    write_parts(lora.runs[0].folder, {"test": Shares(torch.arange(1000) < 950)})
+    write_parts(full.runs[0].folder, {"test": Shares(torch.arange(1000) < 930)})  # right where lora is
+    alike = compare(full, lora, table)
+    assert alike.below == pytest.approx(0.02)
+    assert alike.noise.size == pytest.approx(
+        0.02 - 20 / 1002 + 1.959964 * ((22 / 1002 - (20 / 1002) ** 2) / 1002) ** 0.5
+    )
+    assert not alike.is_within
+    write_parts(full.runs[0].folder, {"test": Shares(torch.arange(1000) >= 70)})  # wrong where lora is right
+    assert compare(full, lora, table).is_within
+    (full.runs[0].folder / SCORE_PARTS).unlink()
+    assert not compare(full, lora, table).noise.is_known
 
 
-def test_no_winner_is_named_within_noise(tmp_path: Path) -> None:
-    """Of methods that are equally good, whatever the draw, hardly ever is one told from another."""
-    noise, told = random.Random(0), 0
+def test_both_sources_of_noise_count(tmp_path: Path) -> None:
+    table = table_of(tmp_path, {"lora": (0.95, 0.99, 0.91), "full": (0.94, 0.90, 0.98)}, rows=1000)
+    lora, full = table.rows
+    noise = compare(full, lora, table).noise
+    assert noise.of_seeds is not None
+    assert noise.of_rows is not None
+    assert noise.of_seeds == pytest.approx(seeds_noise((0.95, 0.99, 0.91), (0.94, 0.90, 0.98), 0.95))
+    assert noise.size == pytest.approx((noise.of_seeds**2 + noise.of_rows**2) ** 0.5)
+    assert noise.is_mostly_of_seeds
+
+
+def test_of_many_methods_each_is_held_to_more(tmp_path: Path) -> None:
+    few = table_of(tmp_path / "few", {"lora": (0.95, 0.96, 0.95), "full": (0.94, 0.93, 0.94)})
+    scores = {"lora": (0.95, 0.96, 0.95), "full": (0.94, 0.93, 0.94), "bitfit": (0.94, 0.93, 0.94)}
+    many = table_of(tmp_path / "many", scores)
+    one, other = (compare(table.rows[1], table.rows[0], table).noise for table in (few, many))
+    assert other.of_seeds / one.of_seeds == pytest.approx(3.495406 / 2.776445, rel=1e-6)  # t with 4 degrees of freedom
+    assert other.of_rows > one.of_rows
+
+
+@pytest.mark.parametrize(("methods", "of_seeds"), [(2, 0.0), (5, 0.5)])
+def test_no_winner_is_named_within_noise(methods: int, of_seeds: float, tmp_path: Path) -> None:
+    """Of methods that are equally good hardly ever is one told from another: rows are of many difficulties, each method
+    finds others difficult, and a seed may be lucky throughout."""
+    noise, told, labels = np.random.default_rng(0), 0, ("lora", "full", "bitfit", "pfeiffer", "prefix")[:methods]
     for draw in range(60):
-        scores = {
-            label: [sum(noise.random() < 0.9 for _ in range(200)) / 200 for _ in range(3)]
-            for label in ("lora", "full", "bitfit")
-        }
+        difficulty_N = noise.normal(2.5, 3, 200)
+        right = {}
+        for label in labels:
+            own_N = difficulty_N + noise.normal(0, 0.5, 200)
+            right[label] = [own_N + noise.normal(0, of_seeds) + noise.logistic(0, 1, 200) > 0 for _ in range(3)]
+        scores = {label: [float(right_N.mean()) for right_N in found] for label, found in right.items()}
         table = table_of(tmp_path / str(draw), scores, rows=200)
+        for row in table.rows:
+            for run in row.runs:
+                write_parts(run.folder, {"test": Shares(torch.tensor(right[row.label][run.seed]))})
         found = advise(table)
         assert found is not None
-        if len(found.equals) < 3:
+        if len(found.equals) < methods:
             told += 1
         else:
             assert "cannot be told from it" in found.text
             assert "more than noise" not in found.text
-    assert told <= 3  # one in twenty
+    assert told <= 6  # one in twenty, and what sixty draws may have more
 
 
 def test_at_chance_nothing_is_advised(tmp_path: Path) -> None:
@@ -96,10 +132,20 @@ def test_one_seed_is_never_sure(tmp_path: Path) -> None:
     assert found.equals == ("lora",)
 
 
-def test_losses_of_one_seed_allow_no_advice(tmp_path: Path) -> None:
+def test_losses_of_one_seed_are_compared_on_their_rows(tmp_path: Path) -> None:
     found = comparison_of(tmp_path, {"lora": (0.7,), "full": (0.5,)}, write=write_language_model).advice
     assert found is not None
     assert found.best == "full"  # the lower loss
+    assert found.equals == ("full",)
+    assert "from the rows; that of seeds is not known" in found.text
+    assert "How sure: unsure, since a method has one run only" in found.text
+
+
+def test_where_no_noise_is_known_nothing_is_advised(tmp_path: Path) -> None:
+    write = functools.partial(write_language_model, batches=0)
+    found = comparison_of(tmp_path, {"lora": (0.7,), "full": (0.5,)}, write=write).advice
+    assert found is not None
+    assert found.best == "full"
     assert found.recommended is None
     assert "Advice: none" in found.conclusion
 

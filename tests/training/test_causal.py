@@ -16,6 +16,7 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.inference.generate import generate
 from inlay.inference.generator import open_generator
+from inlay.training.differences import Means, read_parts
 from inlay.training.packing import packed
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
@@ -73,6 +74,9 @@ def test_a_run_learns_and_writes_what_was_wanted(run: Path) -> None:
     assert base["exact_match"] == 0
     assert tuned["bleu"] > 90 > base["bleu"]
     assert tuned["perplexity"] == pytest.approx(torch.tensor(tuned["loss"]).exp().item(), rel=1e-5)
+    parts = read_parts(run, "valid")
+    assert isinstance(parts, Means)
+    assert tuned["loss"] == pytest.approx(((parts.losses_N * parts.tokens_N).sum() / parts.tokens_N.sum()).item())
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows[:3]] == [f"is so very {word}" for word in ADJECTIVES.values()]
     assert rows[0]["references"] == ["is so very great", "is very great"]

@@ -12,6 +12,7 @@ import inlay
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
 from inlay.training import classify as classify_module
+from inlay.training.differences import Shares, read_parts
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -44,7 +45,7 @@ def test_every_method_learns_and_leaves_the_files_that_the_contract_names(
     files = {p.name for p in out.iterdir()}
     assert files == {
         *("run.yaml", "resolved.yaml", "metrics.jsonl", "log.txt", "summary.json", "report.html", "adapter"),
-        "predictions.jsonl",
+        *("predictions.jsonl", "score_parts.json"),
     }
     assert {"adapter_config.json", "adapter_model.safetensors", "provenance.json", "tokenizer.json"} <= {
         p.name for p in (out / "adapter").iterdir()
@@ -58,6 +59,10 @@ def test_every_method_learns_and_leaves_the_files_that_the_contract_names(
     assert written["adapter_bytes"] == (out / "adapter" / "adapter_model.safetensors").stat().st_size
     assert written["tokens_per_second"] > 0 < written["train_seconds"]
     assert written["metrics"]["tuned"]["loss"] < written["metrics"]["base"]["loss"]
+    for split, scores in (("valid", written["metrics"]["tuned"]), ("test", written["metrics"]["test"])):
+        parts = read_parts(out, split)
+        assert isinstance(parts, Shares)
+        assert parts.right_N.double().mean().item() == pytest.approx(scores["accuracy"])
     if method in ("full", "lora"):  # a random base holds too little for the smallest methods
         assert written["metrics"]["tuned"]["accuracy"] >= 0.9
         assert summary["metrics"]["test"]["accuracy"] >= 0.9

@@ -1,11 +1,12 @@
 """What the figures of a comparison allow one to advise, and how sure that is.
 
 A method is as good as the best, as far as can be seen, if the two differ by no more than noise. There are two sources
-of it, and the larger counts. Seeds: the half width of the 95 % t-interval of the differences, seed by seed. Rows: the
-half width of the 95 % interval of the difference of two accuracies on that many rows, as if they were of different
-ones; more seeds do not make it smaller, since all are evaluated on the same rows. Nothing is corrected for how many
-methods there are, so with many of them one may seem worse that is not. With what is advised goes how far below the best
-it may be: the difference that was seen and its noise.
+of it, and both count, as the root of their squares' sum. Seeds: the half width of the t-interval of the difference of
+two means, with the two methods' common deviation. Rows: that of the difference on rows like these, from how far the two
+differ on each of them, a method's models taken together; more seeds do not make it much smaller, since all are
+evaluated on the same rows. The best has been chosen from all, so the intervals are at 95 % for all differences from it
+together (Bonferroni). With what is advised goes how far below the best it may be: the difference that was seen and its
+noise.
 """
 
 import math
@@ -14,22 +15,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..report.classification import Z_95
-from ..report.student_t import student_t
+from ..report.quantiles import normal_z, student_t
 from ..report.units import percent_text
+from ..training.differences import Parts, gain_of, read_parts
 from .table import COSTS, Quantity, Row, Spread, Table
 
-Source = Literal["seeds", "rows", "unknown"]
+_LEVEL = 0.95  # of all intervals of a comparison together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Differences up to `size` mean nothing."""
+    """Differences up to `size` mean nothing; None where the runs do not tell."""
 
-    size: float
-    source: Source
     of_seeds: float | None
     of_rows: float | None
+
+    @property
+    def size(self) -> float:
+        return math.hypot(self.of_seeds or 0.0, self.of_rows or 0.0)
+
+    @property
+    def is_known(self) -> bool:
+        return self.of_seeds is not None or self.of_rows is not None
+
+    @property
+    def is_mostly_of_seeds(self) -> bool:
+        return (self.of_seeds or 0.0) > (self.of_rows or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +52,7 @@ class Compared:
     @property
     def is_within(self) -> bool:
         """Of what cannot be measured nothing can be told apart."""
-        return self.noise.source == "unknown" or self.below <= self.noise.size
+        return not self.noise.is_known or self.below <= self.noise.size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +95,7 @@ def advise(table: Table) -> Advice | None:
             caveats=tuple(_failed_sentence(table.rows)),
         )
     sureness = _sureness(seeds, compared)
-    is_known = all(c.noise.source != "unknown" for c in compared)
+    is_known = all(c.noise.is_known for c in compared)
     at_chance = [row for row in equals if chance is not None and not chance.is_beaten_by(row)]
     to_choose = [row for row in equals if row not in at_chance]
     recommended, reasons = _cheapest(to_choose, at_chance, table.quantities) if is_known else (None, [])
@@ -105,45 +116,35 @@ def advise(table: Table) -> Advice | None:
 
 
 def compare(row: Row, best: Row, table: Table) -> Compared:
-    """How far `row` is below `best`, over the seeds that both have."""
-    score = table.score
-    mine, its = row.by_seed(score), best.by_seed(score)
-    seeds = sorted(mine.keys() & its.keys())
-    differences = [score.sign * (its[seed] - mine[seed]) for seed in seeds]
-    if not differences:
-        below = score.sign * (best.spreads[score.key].mean - row.spreads[score.key].mean)
-        return Compared(row=row, below=below, noise=_noise(None, _rows_noise(row, best, table)))
+    """How far `row` is below `best`, over the seeds that both have, or over all if they have none in common."""
+    score, split = table.score, table.split
+    both = row.by_seed(score).keys() & best.by_seed(score).keys()
+    mine, its = ([run for run in r.runs if run.seed in both or not both] for r in (row, best))
+    my_scores, its_scores = ([v for r in runs if (v := score.read(r.summary)) is not None] for runs in (mine, its))
+    my_parts, its_parts = ([read_parts(run.folder, split) for run in runs] for runs in (mine, its))
+    level = 1 - (1 - _LEVEL) / max(1, sum(score.key in r.spreads for r in table.finished) - 1)
     return Compared(
         row=row,
-        below=statistics.fmean(differences),
-        noise=_noise(t_half_width(differences), _rows_noise(row, best, table)),
+        below=score.sign * (statistics.fmean(its_scores) - statistics.fmean(my_scores)),
+        noise=Noise(
+            of_seeds=seeds_noise(my_scores, its_scores, level), of_rows=_rows_noise(my_parts, its_parts, level)
+        ),
     )
 
 
-def t_half_width(values: Sequence[float]) -> float | None:
-    """Of the 95 % interval of the mean; None for a single value, which does not tell."""
-    if len(values) < 2:
+def seeds_noise(a: Sequence[float], b: Sequence[float], level: float) -> float | None:
+    """Half the interval of the difference of two means; None if no method has two values, which alone tell."""
+    freedom = len(a) + len(b) - 2
+    if not freedom:
         return None
-    return student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    variance = sum((len(v) - 1) * statistics.variance(v) for v in (a, b) if len(v) > 1) / freedom
+    return student_t(freedom, level) * math.sqrt(variance * (1 / len(a) + 1 / len(b)))
 
 
-def _rows_noise(row: Row, best: Row, table: Table) -> float | None:
-    """None for scores that are no share of rows."""
-    if table.score.key != "accuracy" or not table.evaluated:
-        return None
-    # an accuracy of 0 or 1 would have no error at all: one row more of each kind keeps it honest
-    shares = [(table.evaluated * r.spreads["accuracy"].mean + 1) / (table.evaluated + 2) for r in (row, best)]
-    return Z_95 * math.sqrt(sum(p * (1 - p) for p in shares) / table.evaluated)
-
-
-def _noise(of_seeds: float | None, of_rows: float | None) -> Noise:
-    if of_seeds is None and of_rows is None:
-        return Noise(size=0.0, source="unknown", of_seeds=None, of_rows=None)
-    source: Source = "seeds" if (of_seeds or 0.0) > (of_rows or 0.0) else "rows"
-    if of_rows is None:
-        source = "seeds"
-    size = max(of_seeds or 0.0, of_rows or 0.0)
-    return Noise(size=size, source=source, of_seeds=of_seeds, of_rows=of_rows)
+def _rows_noise(mine: Sequence[Parts | None], its: Sequence[Parts | None], level: float) -> float | None:
+    """By how much the best may be above the other on these rows though it is not on others like them."""
+    gain = gain_of(its, mine, level)
+    return gain.value - gain.low if gain is not None and math.isfinite(gain.low) else None
 
 
 def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Row, list[str]]:
@@ -189,7 +190,7 @@ def _is_close(row: Row, others: Sequence[Row], quantity: Quantity) -> bool:
 
 
 def _sureness(seeds: int, compared: Sequence[Compared]) -> Literal["fairly sure", "not very sure", "unsure"]:
-    if seeds < 2 or any(c.noise.source == "unknown" for c in compared):
+    if seeds < 2 or not all(c.noise.is_known for c in compared):
         return "unsure"
     # with two or three seeds the t-interval is wide, and what it cannot tell apart may still differ
     return "fairly sure" if seeds >= 3 else "not very sure"
@@ -209,7 +210,7 @@ def _equals_sentence(best: Row, compared: Sequence[Compared], table: Table) -> s
             f"more than noise ({_noise_text(closest.noise, score)})."
         )
     names = _list([c.row.label for c in within])
-    if any(c.noise.source == "unknown" for c in within):
+    if not all(c.noise.is_known for c in within):
         return f"{opening}; with one seed the noise is not known, so it cannot be told from {names}."
     largest = max(within, key=lambda c: c.below)
     return (
@@ -235,7 +236,7 @@ def _chance(table: Table) -> Chance | None:
     if table.score.key != "accuracy" or table.majority is None or not table.evaluated:
         return None
     always = table.majority
-    return Chance(accuracy=always, noise=Z_95 * math.sqrt(always * (1 - always) / table.evaluated))
+    return Chance(accuracy=always, noise=normal_z() * math.sqrt(always * (1 - always) / table.evaluated))
 
 
 def _chance_text(chance: Chance, table: Table) -> str:
@@ -279,7 +280,7 @@ def _conclusion(recommended: Row | None, sureness: str, seeds: int, compared: Se
     begin += f". How sure: {sureness}"
     if seeds < 2:
         return f"{begin}, since a method has one run only; --seeds 3 shows how far runs differ."
-    if any(c.noise.source == "seeds" for c in compared):
+    if any(c.noise.is_mostly_of_seeds for c in compared):
         more = f"; noise is mostly that of {seeds} seeds, and more of them would narrow it"
     elif table.evaluated:
         more = f"; noise is mostly that of the {table.evaluated} rows, and only more rows would narrow it"
@@ -300,12 +301,14 @@ def _difference(value: float, score: Quantity) -> str:
 
 
 def _noise_text(noise: Noise, score: Quantity) -> str:
-    parts = []
-    if noise.of_rows is not None:
-        parts.append(f"±{_difference(noise.of_rows, score)} from the rows")
-    if noise.of_seeds is not None:
-        parts.append(f"±{_difference(noise.of_seeds, score)} from the seeds")
-    return ", ".join(parts) + ("; the larger counts" if len(parts) > 1 else "")
+    sources = {"rows": noise.of_rows, "seeds": noise.of_seeds}
+    known = [(source, size) for source, size in sources.items() if size is not None]
+    if len(known) == 1:
+        ((source, size),) = known
+        missing = "; that of seeds is not known" if source == "rows" else ""
+        return f"±{_difference(size, score)} from the {source}{missing}"
+    parts = [f"{_difference(size, score).removesuffix(' points')} from the {source}" for source, size in known]
+    return f"±{_difference(noise.size, score)}: {' and '.join(parts)}"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -62,4 +62,4 @@ def open_generator(folder: Path, model: str | None = None, device: str = "auto")
 
 
 def _scores(task: Causal, opened: Opened, split: str) -> CausalScores:
-    return task.complete(opened.model, split, *task.evaluate(opened.model, split))[0]
+    return task.complete(opened.model, split, task.evaluate(opened.model, split)).scores

@@ -44,17 +44,18 @@ class Measure:
         """`model` is what the cuts are attached to: the tuned model itself, unless the method has changed the base."""
         self.tuned, self.model, self.layers, self.task, self.split = tuned, model, layers, task, split
         with using(tuned.model, tuned.name):
-            self.whole, self.parts = task.parts(tuned.model, split)
+            self.whole = task.evaluate(tuned.model, split)
 
     def point(self, chosen: Mapping[str, int]) -> Point:
         adapter = attach_cut(self.model, self.layers, chosen, self.tuned)
         try:
             with using(self.model, NAME):
-                scores, parts = self.task.parts(self.model, self.split)
+                found = self.task.evaluate(self.model, self.split)
         finally:
             adapter.detach()
         size = parameters(self.layers, chosen)
-        return Point(rank=max(chosen.values()), parameters=size, scores=scores, gain=parts.gain(self.parts))
+        gain = found.parts.gain(self.whole.parts)
+        return Point(rank=max(chosen.values()), parameters=size, scores=found.scores, gain=gain)
 
     def curve(self, wanted: Sequence[int]) -> Curve:
         """At the wanted ranks that any layer has, and at the largest that is wanted and there."""
@@ -64,6 +65,6 @@ class Measure:
             split=self.split,
             rows=len(self.task.lengths(self.split)),
             score=self.task.main_score,
-            whole=self.whole,
+            whole=self.whole.scores,
             points=[self.point(uniform(self.layers, rank)) for rank in asked],
         )

@@ -47,7 +47,7 @@ def write_cut(found: Found, measure: Measure, rank: int, out: Path, device: torc
     with folder_written_whole(out) as unfinished:
         _write(found, measure, ranks, unfinished)
         opened = find_adapter(unfinished, model).as_trained(device)
-        again, _ = measure.task.parts(opened.model, measure.split)
+        again = measure.task.evaluate(opened.model, measure.split).scores
         _check(expected, again, measure.task.main_score)
     return Cut(
         to=rank,

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Interval = tuple[float, float]
+from .quantiles import normal_z
 
-Z_95 = 1.959964  # of the normal distribution, two-sided
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +108,10 @@ def worst_mistakes(predictions: Sequence[Prediction], at_most: int) -> list[Pred
 
 def wilson_interval(share: float, rows: int) -> Interval:
     """The 95 % interval of a share of `rows`; unlike the normal one it holds for few rows and shares near 0 or 1."""
-    z2 = Z_95**2
+    z = normal_z()
+    z2 = z**2
     centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = Z_95 / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
+    half = z / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -118,14 +119,17 @@ def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:
     """The 95 % interval of tuned minus base accuracy on the same rows (Bonett and Price 2012)."""
     won = sum(p.predicted == p.label != p.base_predicted for p in predictions)
     lost = sum(p.base_predicted == p.label != p.predicted for p in predictions)
-    return paired_interval(won, lost, len(predictions))
+    return paired_interval(won - lost, won + lost, len(predictions))
 
 
-def paired_interval(won: int, lost: int, rows: int) -> Interval:
-    """Of the difference between two accuracies, from the rows that only one of the two has right (likewise)."""
-    up, down = (won + 1) / (rows + 2), (lost + 1) / (rows + 2)
-    half = Z_95 * math.sqrt((up + down - (up - down) ** 2) / (rows + 2))
-    return max(-1.0, up - down - half), min(1.0, up - down + half)
+def paired_interval(total: float, squares: float, rows: int, level: float = 0.95) -> Interval:
+    """Of the difference between two accuracies, from the sum of the rows' differences and that of their squares.
+
+    As if there were two rows more, one that only this model has right and one that only the other has (likewise).
+    """
+    mean = total / (rows + 2)
+    half = normal_z(level) * math.sqrt(((squares + 2) / (rows + 2) - mean**2) / (rows + 2))
+    return max(-1.0, mean - half), min(1.0, mean + half)
 
 
 def unpaired_gain_interval(base: float, tuned: float, rows: int) -> Interval:

@@ -26,7 +26,7 @@ from .forgetting.retaining import Replay
 from .packing import Shuffled, can_pack, packed, padded
 from .predictions import write_text_predictions
 from .settings import RunSettings
-from .task import Task
+from .task import Evaluation, Task
 from .text_scores import TextScores, text_scores
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
@@ -123,18 +123,14 @@ class Causal(Task):
     def weight(self, batch: Batch) -> int:
         return trained_tokens(batch)
 
-    def evaluate(self, model: nn.Module, split: str) -> tuple[CausalScores, list[str]]:
+    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         sums, counts = self._losses(model, self.tokens[split].rows)
-        return _scores(sum(sums) / sum(counts)), []
-
-    def parts(self, model: nn.Module, split: str) -> tuple[CausalScores, Means]:
-        sums, counts = self._losses(model, self.tokens[split].rows)
+        loss = sum(sums) / sum(counts)
         tokens_N = torch.tensor(counts, dtype=torch.float64)
-        return _scores(sum(sums) / sum(counts)), Means(torch.tensor(sums, dtype=torch.float64) / tokens_N, tokens_N)
+        parts = Means(torch.tensor(sums, dtype=torch.float64) / tokens_N, tokens_N)
+        return Evaluation(CausalScores(loss, float(torch.tensor(loss).exp())), parts, [])
 
-    def complete(
-        self, model: nn.Module, split: str, scores: CausalScores, predictions: list[str]
-    ) -> tuple[CausalScores, list[str]]:
+    def complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
         """Predictions are the texts that the model writes for the first rows of the split."""
         tokens = self.tokens[split]
         texts = self.write(model, split) if self.samples else []
@@ -142,8 +138,8 @@ class Causal(Task):
         if answered:
             prompts = [self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True) for i in answered]
             of_texts = text_scores(prompts, [texts[i] for i in answered], [tokens.references[i] for i in answered])
-            scores = replace(scores, texts=of_texts)
-        return scores, texts
+            found = replace(found, scores=replace(found.scores, texts=of_texts))
+        return replace(found, predictions=texts)
 
     def write(self, model: nn.Module, split: str) -> list[str]:
         tokens, pad = self.tokens[split], self.tokenizer.pad_token_id
@@ -192,10 +188,6 @@ class Causal(Task):
     def _packed(self, texts: Sequence[TokenRow]) -> Batch:
         """A row for each micro-batch, more where they do not fill them."""
         return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
-
-
-def _scores(loss: float) -> CausalScores:
-    return CausalScores(loss, float(torch.tensor(loss).exp()))
 
 
 def _no_writer(config: Any) -> str | None:

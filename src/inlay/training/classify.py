@@ -20,7 +20,7 @@ from .forgetting.retaining import Anchor
 from .predictions import write_predictions
 from .scores import ClassScores, evaluate
 from .settings import RunSettings
-from .task import Task
+from .task import Evaluation, Task
 
 
 @dataclass
@@ -76,13 +76,11 @@ class Classify(Task):
     def weight(self, batch: Batch) -> int:
         return len(batch["labels"])
 
-    def evaluate(self, model: nn.Module, split: str) -> tuple[ClassScores, Tensor]:
+    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         """Predictions are (rows, labels) log-probabilities."""
-        return evaluate(model, self.tokenizer, self.tokens[split], self.length_step)
-
-    def parts(self, model: nn.Module, split: str) -> tuple[ClassScores, Shares]:
-        scores, found = self.evaluate(model, split)
-        return scores, Shares(found.argmax(dim=-1) == torch.tensor(self.tokens[split].labels))
+        scores, found = evaluate(model, self.tokenizer, self.tokens[split], self.length_step)
+        right_N = found.argmax(dim=-1) == torch.tensor(self.tokens[split].labels)
+        return Evaluation(scores, Shares(right_N), found)
 
     def write_predictions(self, path: Path, tuned: Tensor, base: Tensor) -> None:
         write_predictions(path, self.data.splits["valid"], self.data.labels, tuned, base)

@@ -22,6 +22,7 @@ from ..formats.files import remove_unfinished, write_json, write_text
 from ..report import write_report
 from .batches import Batch
 from .checkpoint import About, Checkpoint, anew, data_fingerprint, read_checkpoint, remove_checkpoint
+from .differences import write_parts
 from .estimate import estimate
 from .forgetting.measurement import Measurement
 from .forgetting.retaining import Retaining
@@ -36,7 +37,7 @@ from .run_state import RunState, versions
 from .settings import RunSettings, all_values, as_asked, of_values
 from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
-from .task import Scores
+from .task import Evaluation, Scores
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -155,9 +156,10 @@ class _Run(RunState):
         began = time.perf_counter()
         found = self.run.task.evaluate(model, "valid")
         self.evaluation_seconds = time.perf_counter() - began
-        self.base_scores, predictions = self.run.task.complete(model, "valid", *found)
-        self._record_evaluation(0, self.base_scores, best=False)
-        return predictions
+        found = self.run.task.complete(model, "valid", found)
+        self.base_scores = found.scores
+        self._record_evaluation(0, found.scores, best=False)
+        return found.predictions
 
     def _remember_base(self, model: nn.Module) -> None:
         """What is needed of the base to measure and to hold back forgetting, before anything changes it."""
@@ -246,7 +248,7 @@ class _Run(RunState):
 
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
-        scores, _ = self.run.task.evaluate(self.adapter.model, "valid")
+        scores = self.run.task.evaluate(self.adapter.model, "valid").scores
         settled = self.run.settings.method.settled(step, self.run.plan.steps)
         self._record_evaluation(step, scores, best=settled and scores.better_than(self.progress.best))
         return scores
@@ -290,18 +292,20 @@ class _Run(RunState):
             self.journal.record(
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
-        self.final, of_tuned = self._final_scores(self.adapter.model, "valid")
-        if "test" in run.task.data.splits:
-            self.test, _ = self._final_scores(self.adapter.model, "test")
+        there = [split for split in ("valid", "test") if split in run.task.data.splits]
+        found = {split: self._final(self.adapter.model, split) for split in there}
+        self.final = found["valid"].scores
+        self.test = found["test"].scores if "test" in found else None
+        write_parts(run.folder, {split: each.parts for split, each in found.items()})
         if self.measurement is not None:
             self.forgetting = self.measurement.of(self.adapter.model)
             self.journal.record("forgetting", **self.forgetting)
-        run.task.write_predictions(run.folder / "predictions.jsonl", of_tuned, of_base)
+        run.task.write_predictions(run.folder / "predictions.jsonl", found["valid"].predictions, of_base)
         self._save_adapter()
         run.task.tokenizer.save_pretrained(run.folder / "adapter")
 
-    def _final_scores(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
-        return self.run.task.complete(model, split, *self.run.task.evaluate(model, split))
+    def _final(self, model: nn.Module, split: str) -> Evaluation:
+        return self.run.task.complete(model, split, self.run.task.evaluate(model, split))
 
     def _stop(self, problem: BaseException) -> None:
         match problem:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -31,6 +32,18 @@ class Scores(Protocol):
     def of(cls, values: dict[str, Any]) -> Self:
         """Those of which `as_dict` gave `values`."""
         ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on a split."""
+
+    scores: Any
+    """Of the task's `scores`."""
+    parts: Any
+    """What `main_score` is the mean of, so that two models can be compared (differences.py)."""
+    predictions: Any
+    """What predictions.jsonl is written from, as far as there is something."""
 
 
 class Baseline(Protocol):
@@ -120,20 +133,16 @@ class Task(ABC):
         """How many things `loss` is the mean of: micro-batches count by it."""
 
     @abstractmethod
-    def evaluate(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
-        """The scores, and what predictions are written from, as far as they cost nothing more."""
+    def evaluate(self, model: nn.Module, split: str) -> Evaluation:
+        """In one pass over the rows."""
 
-    @abstractmethod
-    def parts(self, model: nn.Module, split: str) -> tuple[Scores, Any]:
-        """The scores, and what `main_score` is the mean of, so that two models can be compared (differences.py)."""
-
-    def complete(self, model: nn.Module, split: str, scores: Any, predictions: Any) -> tuple[Scores, Any]:
+    def complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
         """What `evaluate` gave, with what takes longer and is wanted before and after training only."""
-        return scores, predictions
+        return found
 
     @abstractmethod
     def write_predictions(self, path: Path, tuned: Any, base: Any) -> None:
-        """What the two models, each given as `evaluate` gave it, say of each row of valid."""
+        """What the two models, each given by its `predictions`, say of each row of valid."""
 
     @abstractmethod
     def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> Baseline:

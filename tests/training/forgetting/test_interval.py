@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from inlay.report.student_t import student_t
+from inlay.report.quantiles import student_t
 from inlay.training.forgetting.interval import jackknife_interval, ratio
 
 
@@ -15,7 +15,7 @@ def test_the_jackknife_of_a_mean_is_the_t_interval() -> None:
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(15, 2.13145), (23, 2.06866), (35, 2.03011), (167, 1.97427)])
 def test_quantiles_are_those_of_the_table(freedom: int, quantile: float) -> None:
-    assert student_t(freedom) == pytest.approx(quantile, abs=2e-3)
+    assert student_t(freedom) == pytest.approx(quantile, abs=1e-5)
 
 
 def test_the_interval_of_a_ratio_covers_the_truth_about_95_times_in_100() -> None:

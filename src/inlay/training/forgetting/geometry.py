@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...report.classification import paired_interval
 from ..batches import in_order_of_length, tokenize
+from ..differences import Shares
 from ..sentence import sentence_states
 from .cka import linear_cka
 from .passages import GeneralText
@@ -52,11 +52,11 @@ class GeometryBaseline:
         if None in self.domains or len(set(self.domains)) < 2:
             return dict.fromkeys(("probe_base", "probe_tuned", "probe_interval"))
         base, tuned = (nearest_is_own(states, self.domains) for states in (self.states_ND, tuned_ND))
-        won, lost = int((tuned & ~base).sum()), int((base & ~tuned).sum())
+        gain = Shares(tuned).gain(Shares(base))
         return {
             "probe_base": base.float().mean().item(),
             "probe_tuned": tuned.float().mean().item(),
-            "probe_interval": list(paired_interval(won, lost, len(base))),
+            "probe_interval": [gain.low, gain.high],
         }
 
 
