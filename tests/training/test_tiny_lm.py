@@ -28,6 +28,7 @@ print(json.dumps({Path(f).name: open_generator(Path(f)).answers(prompts) for f i
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(PARTS))  # of the methods, so that several processes can share them
 def test_every_method_trains_and_a_new_process_writes_the_same(part: int, tmp_path: Path) -> None:
     for split, rows in (("train", 48), ("valid", 3)):
