@@ -49,8 +49,8 @@ class Generator:
         base = None
         if opened.adapter.removable:
             with using(opened.model):
-                base = _scores(task, opened, split)
-        return base, _scores(task, opened, split)
+                base = task.evaluate_fully(opened.model, split).scores
+        return base, task.evaluate_fully(opened.model, split).scores
 
 
 def open_generator(folder: Path, model: str | None = None, device: str = "auto") -> Generator:
@@ -59,7 +59,3 @@ def open_generator(folder: Path, model: str | None = None, device: str = "auto")
     if opened.provenance["task"] != "causal":
         raise CheckpointError(f"{folder} gives labels; it writes no texts")
     return Generator(opened)
-
-
-def _scores(task: Causal, opened: Opened, split: str) -> CausalScores:
-    return task.complete(opened.model, split, task.evaluate(opened.model, split)).scores

@@ -37,7 +37,7 @@ from .run_state import RunState, versions
 from .settings import RunSettings, all_values, as_asked, of_values
 from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
-from .task import Evaluation, Scores
+from .task import Scores
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -293,7 +293,7 @@ class _Run(RunState):
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
         there = [split for split in ("valid", "test") if split in run.task.data.splits]
-        found = {split: self._final(self.adapter.model, split) for split in there}
+        found = {split: run.task.evaluate_fully(self.adapter.model, split) for split in there}
         self.final = found["valid"].scores
         self.test = found["test"].scores if "test" in found else None
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
@@ -303,9 +303,6 @@ class _Run(RunState):
         run.task.write_predictions(run.folder / "predictions.jsonl", found["valid"].predictions, of_base)
         self._save_adapter()
         run.task.tokenizer.save_pretrained(run.folder / "adapter")
-
-    def _final(self, model: nn.Module, split: str) -> Evaluation:
-        return self.run.task.complete(model, split, self.run.task.evaluate(model, split))
 
     def _stop(self, problem: BaseException) -> None:
         match problem:

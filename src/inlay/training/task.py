@@ -140,6 +140,9 @@ class Task(ABC):
         """What `evaluate` gave, with what takes longer and is wanted before and after training only."""
         return found
 
+    def evaluate_fully(self, model: nn.Module, split: str) -> Evaluation:
+        return self.complete(model, split, self.evaluate(model, split))
+
     @abstractmethod
     def write_predictions(self, path: Path, tuned: Any, base: Any) -> None:
         """What the two models, each given by its `predictions`, say of each row of valid."""

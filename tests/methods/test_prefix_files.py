@@ -1,0 +1,65 @@
+"""The projection that a prefix was trained by, kept beside the prefix in files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import inlay
+from inlay.errors import CheckpointError
+from inlay.formats import peft as format_
+
+from ..shapes import SHAPES, Shape, disturb, logits
+
+P = 5
+
+
+def trained(shape: Shape, folder: Path, scale: float = 0.5) -> tuple[nn.Module, Any]:
+    model = shape.model()
+    adapter = inlay.attach(model, inlay.PrefixTuning(tokens=P, projection=True, hidden_size=12))
+    disturb(adapter, scale)
+    adapter.save(folder)
+    return model, adapter
+
+
+def test_training_goes_on_from_the_projection_that_is_kept_beside_its_result(shape: Shape, tmp_path: Path) -> None:
+    """PEFT bug 8: it keeps the result alone, and cannot load that for training."""
+    model, adapter = trained(shape, tmp_path)
+    assert [key for key in load_file(tmp_path / format_.TENSORS) if "projection" in key] == []
+    assert len(load_file(tmp_path / format_.SOURCES)) == 5
+    again = shape.model()
+    loaded = inlay.load(again, tmp_path)
+    assert loaded.method == adapter.method
+    for m in (model, again):
+        logits(m, shape).square().mean().backward()
+    for p, q in zip(adapter.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(p, q)
+        assert torch.equal(p.grad, q.grad)
+
+    (tmp_path / format_.SOURCES).unlink()
+    plain = shape.model()
+    assert inlay.load(plain, tmp_path).method == inlay.PrefixTuning(tokens=P)
+    torch.testing.assert_close(logits(plain, shape), logits(model, shape), atol=1e-5, rtol=1e-5)
+
+
+def test_a_projection_beside_another_adapter_is_refused(tmp_path: Path) -> None:
+    shape = SHAPES["llama"]
+    trained(shape, tmp_path)
+    trained(shape, tmp_path / "other", 0.4)
+    (tmp_path / "other" / format_.SOURCES).replace(tmp_path / format_.SOURCES)
+    with pytest.raises(CheckpointError, match=r"reparameterization.safetensors belongs to another adapter_model"):
+        inlay.load(shape.model(), tmp_path)
+    inlay.attach(shape.model(), inlay.PrefixTuning(tokens=P)).save(tmp_path)
+    assert not (tmp_path / format_.SOURCES).exists()
+    inlay.load(shape.model(), tmp_path)
+
+
+def test_a_damaged_projection_is_refused(tmp_path: Path) -> None:
+    trained(SHAPES["llama"], tmp_path)
+    path = tmp_path / format_.SOURCES
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=r"reparameterization.safetensors: \d+ bytes, not a whole safetensors"):
+        inlay.load(SHAPES["llama"].model(), tmp_path)
