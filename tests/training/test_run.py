@@ -9,8 +9,10 @@ import torch
 import yaml
 
 import inlay
+from inlay.data.classification import load_classification
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
+from inlay.inference.classifier import open_classifier
 from inlay.training import classify as classify_module
 from inlay.training.differences import Shares, read_parts
 from inlay.training.run import train
@@ -93,14 +95,22 @@ def test_micro_batches_give_the_same_training(tiny_bert: str, reviews_folder: st
     assert a == pytest.approx(b, rel=1e-4)
 
 
-def test_the_best_adapter_is_the_one_that_is_saved(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", inlay.METHODS)
+def test_the_best_adapter_is_the_one_that_is_saved(
+    method: str, tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
     events: list[dict[str, Any]] = []
-    summary = train(settings(tiny_bert, reviews_folder, tmp_path / "r", learning_rate=3e-2, patience=0), events.append)
+    summary = train(
+        settings(tiny_bert, reviews_folder, tmp_path / "r", method, learning_rate=3e-2, patience=0), events.append
+    )
     evaluations = [e for e in events if e["event"] == "evaluate" and e["step"] > 0]
     best = max(evaluations, key=lambda e: (e["accuracy"], -e["loss"]))
     assert summary["best_step"] == best["step"]
     assert summary["metrics"]["tuned"] == {k: best[k] for k in ("loss", "accuracy", "macro_f1")}
     assert [e["step"] for e in evaluations if e["best"]][-1] == best["step"]
+    valid = load_classification(DataSettings(path=reviews_folder)).splits["valid"]
+    found = open_classifier(tmp_path / "r").scores(valid).as_dict()
+    assert found == pytest.approx(summary["metrics"]["tuned"], rel=1e-5)
 
 
 def test_training_stops_early_when_nothing_gets_better(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from .run_state import RunState, versions
 from .settings import RunSettings, all_values, as_asked, of_values
 from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
-from .task import Scores
+from .task import Evaluation, Scores
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -107,6 +107,7 @@ class _Run(RunState):
         self.asked, self.journal, self.sources, self.resumable = asked, journal, sources, resumable
         self.bases, self.start = bases or NoSharing(), start
         self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
+        self.of_best: Evaluation | None = None  # on valid, if this process made it
         self.keeper = Keeper(run.folder, asked.checkpoint_minutes, journal, self._about)
 
     def go(self) -> dict[str, Any]:
@@ -248,10 +249,14 @@ class _Run(RunState):
 
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
-        scores = self.run.task.evaluate(self.adapter.model, "valid").scores
-        settled = self.run.settings.method.settled(step, self.run.plan.steps)
-        self._record_evaluation(step, scores, best=settled and scores.better_than(self.progress.best))
-        return scores
+        found = self.run.task.evaluate(self.adapter.model, "valid")
+        best = self.run.settings.method.settled(step, self.run.plan.steps) and found.scores.better_than(
+            self.progress.best
+        )
+        if best:
+            self.of_best = found
+        self._record_evaluation(step, found.scores, best=best)
+        return found.scores
 
     def _on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps
@@ -292,8 +297,10 @@ class _Run(RunState):
             self.journal.record(
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
-        there = [split for split in ("valid", "test") if split in run.task.data.splits]
-        found = {split: run.task.evaluate_fully(self.adapter.model, split) for split in there}
+        model, task = self.adapter.model, run.task
+        found = {"valid": task.complete(model, "valid", self.of_best or task.evaluate(model, "valid"))}
+        if "test" in task.data.splits:
+            found["test"] = task.evaluate_fully(model, "test")
         self.final = found["valid"].scores
         self.test = found["test"].scores if "test" in found else None
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
