@@ -124,6 +124,36 @@ def test_what_may_have_learned_nothing_is_not_advised_though_it_cannot_be_told_f
     assert "Of the rest, " in found.text
 
 
+def test_what_only_seeds_keep_near_the_best_is_not_advised(tmp_path: Path) -> None:
+    scores = {"full": (0.970, 0.972, 0.968), "lora": (0.965, 0.967, 0.966), "bitfit": (0.97, 0.62, 0.95)}
+    found = advise(table_of(tmp_path / "a", scores, rows=5000))
+    assert found is not None
+    assert found.equals == ("full", "lora", "bitfit")
+    assert found.recommended == "lora"  # bitfit is the cheapest of the three
+    assert "since seeds change it more than the others (at most ±0.2 points): bitfit (±19.7 points)" in found.text
+    scores["bitfit"] = (0.97, 0.968, 0.966)
+    steady = advise(table_of(tmp_path / "b", scores, rows=5000))
+    assert steady is not None
+    assert steady.recommended == "bitfit"
+    assert "Left out" not in steady.text
+
+
+def test_a_best_that_seeds_change_is_not_advised_either(tmp_path: Path) -> None:
+    scores = {"bitfit": (0.99, 0.93, 0.98), "lora": (0.965, 0.965, 0.966), "full": (0.966, 0.965, 0.966)}
+    found = advise(table_of(tmp_path, scores, rows=5000))
+    assert found is not None
+    assert found.best == "bitfit"
+    assert found.recommended == "lora"
+
+
+def test_of_few_rows_seeds_may_change_as_much_as_they_do(tmp_path: Path) -> None:
+    """Two scores of 50 rows may be the same by chance, and 2 points are one row."""
+    scores = {"full": (0.96, 0.96, 0.96), "bitfit": (0.96, 0.94, 0.94)}
+    found = advise(table_of(tmp_path, scores, rows=50))
+    assert found is not None
+    assert found.recommended == "bitfit"
+
+
 def test_one_seed_is_never_sure(tmp_path: Path) -> None:
     found = advise(table_of(tmp_path, {"lora": (0.97,), "full": (0.60,)}))
     assert found is not None

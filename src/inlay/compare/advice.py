@@ -6,7 +6,7 @@ two means, with the two methods' common deviation. Rows: that of the difference 
 differ on each of them, a method's models taken together; more seeds do not make it much smaller, since all are
 evaluated on the same rows. The best has been chosen from all, so the intervals are at 95 % for all differences from it
 together (Bonferroni). With what is advised goes how far below the best it may be: the difference that was seen and its
-noise.
+noise. What cannot be told from the best only because its own seeds differ so much is not advised.
 """
 
 import math
@@ -18,6 +18,7 @@ from typing import Literal
 from ..report.quantiles import normal_z, student_t
 from ..report.units import percent_text
 from ..training.differences import Parts, gain_of, read_parts
+from .steadiness import unsteady
 from .table import COSTS, Quantity, Row, Spread, Table
 
 _LEVEL = 0.95  # of all intervals of a comparison together
@@ -97,8 +98,10 @@ def advise(table: Table) -> Advice | None:
     sureness = _sureness(seeds, compared)
     is_known = all(c.noise.is_known for c in compared)
     at_chance = [row for row in equals if chance is not None and not chance.is_beaten_by(row)]
-    to_choose = [row for row in equals if row not in at_chance]
-    recommended, reasons = _cheapest(to_choose, at_chance, table.quantities) if is_known else (None, [])
+    changing = _changing([row for row in equals if row not in at_chance], compared, score)
+    left_out = [*at_chance, *changing]
+    to_choose = [row for row in equals if row not in left_out]
+    recommended, reasons = _cheapest(to_choose, left_out, table.quantities) if is_known else (None, [])
     return Advice(
         best=best.label,
         equals=tuple(row.label for row in equals),
@@ -107,6 +110,7 @@ def advise(table: Table) -> Advice | None:
         findings=(
             _equals_sentence(best, compared, table),
             *_at_chance_sentence(at_chance, chance, table),
+            *_changing_sentence(changing, to_choose, score),
             *reasons,
             *_worse_sentence(worse, best, score),
         ),
@@ -139,6 +143,13 @@ def seeds_noise(a: Sequence[float], b: Sequence[float], level: float) -> float |
         return None
     variance = sum((len(v) - 1) * statistics.variance(v) for v in (a, b) if len(v) > 1) / freedom
     return student_t(freedom, level) * math.sqrt(variance * (1 / len(a) + 1 / len(b)))
+
+
+def _changing(rows: Sequence[Row], compared: Sequence[Compared], score: Quantity) -> list[Row]:
+    """Those that seeds change more than the others, and so much that it is most of the noise."""
+    found = unsteady({row.label: list(row.by_seed(score).values()) for row in rows})
+    much = {c.row.label: c.noise.is_mostly_of_seeds for c in compared if c.is_within}
+    return [row for row in rows if row.label in found and much.get(row.label, any(much.values()))]
 
 
 def _rows_noise(mine: Sequence[Parts | None], its: Sequence[Parts | None], level: float) -> float | None:
@@ -260,6 +271,18 @@ def _at_chance_sentence(at_chance: Sequence[Row], chance: Chance | None, table: 
         return []
     names = _list([f"{row.label} ({percent_text(row.spreads['accuracy'].mean)})" for row in at_chance])
     return [f"Left out of the choice, since it may have learned nothing: {names}; {_chance_text(chance, table)}."]
+
+
+def _changing_sentence(changing: Sequence[Row], others: Sequence[Row], score: Quantity) -> list[str]:
+    if not changing:
+        return []
+
+    def deviation(row: Row) -> float:
+        return row.spreads[score.key].deviation or 0.0
+
+    names = _list([f"{row.label} (±{_difference(deviation(row), score)})" for row in changing])
+    most = _difference(max(map(deviation, others)), score)
+    return [f"Left out of the choice, since seeds change it more than the others (at most ±{most}): {names}."]
 
 
 def _worse_sentence(worse: Sequence[Compared], best: Row, score: Quantity) -> list[str]:
