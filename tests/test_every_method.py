@@ -14,7 +14,7 @@ from inlay.core.delta import WeightDelta
 from inlay.errors import AdapterStateError
 from inlay.formats.peft import read_config
 
-from .shapes import ROWS, Shape, disturb, logits, method
+from .shapes import ROWS, SHAPES, Shape, disturb, logits, method
 
 every_method = pytest.mark.parametrize("name", inlay.METHODS)
 pytestmark = every_method
@@ -181,9 +181,12 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str, shape: Shape
         close(a, b, 1e-6)
 
 
-def test_attach_and_detach_after_compile_take_effect_in_one_graph(name: str, shape: Shape) -> None:
+@pytest.mark.parametrize(
+    "compiled_shape", ["llama", "bert", *(pytest.param(s, marks=pytest.mark.slow) for s in ("gpt2", "t5"))]
+)
+def test_attach_and_detach_after_compile_take_effect_in_one_graph(name: str, compiled_shape: str) -> None:
     torch.compiler.reset()
-    shape = shape.shallow
+    shape = SHAPES[compiled_shape].shallow
     model = shape.model().requires_grad_(False)  # else freezing it would force the recompilation under test
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():

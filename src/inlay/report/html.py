@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def render(files: RunFiles) -> str:
     return printable(templates().get_template("report.html.j2").render(_page(files)))
 
 
+@cache
 def templates() -> Any:
     """The templates beside this file, as jinja2 has them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
