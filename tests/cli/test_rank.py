@@ -13,6 +13,7 @@ import inlay
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.rank import export as export_module
+from inlay.training.differences import read_parts
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -249,6 +250,10 @@ def test_a_suggestion_is_tried(
     for name in ("suggested", "uniform"):
         summary = json.loads((out / name / "summary.json").read_text())
         assert found["tried"][name] == summary["metrics"]["tuned"]
+    right = [read_parts(out / name, "valid").right_N.double() for name in ("suggested", "uniform")]
+    assert found["tried"]["gain"]["value"] == pytest.approx((right[0] - right[1]).mean().item())
+    assert "by these rows alone the gain is" in shown
+    assert shown.index(f"training with the suggested ranks, in {out}/suggested") < shown.index(f"in {out}/uniform")
     sizes = [
         json.loads((out / n / "summary.json").read_text())["trainable_parameters"] for n in ("suggested", "uniform")
     ]

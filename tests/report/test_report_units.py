@@ -1,6 +1,6 @@
 import pytest
 
-from inlay.report.units import bytes_text, count_text, percent_text, seconds_text
+from inlay.report.units import bytes_text, count_text, counted, percent_text, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,11 @@ def test_seconds_have_their_two_largest_units(seconds, text):
 )
 def test_percentages_keep_two_digits_however_small(share, text):
     assert percent_text(share) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "1 step"), (1.0, "1 step"), (0.25, "0.25 steps"), (0, "0 steps"), (12345678, "12,345,678 steps")],
+)
+def test_one_has_no_plural(count, text):
+    assert counted(count, "step") == text

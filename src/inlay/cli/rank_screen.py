@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..report.classification import unpaired_gain_interval
-from ..report.units import count_text, seconds_text
+from ..report.units import count_text, counted, seconds_text
 
 if TYPE_CHECKING:
     from ..rank.analysis import Analysis
@@ -69,16 +68,17 @@ def _agreed(result: "Suggestion") -> list[str]:
 def _tried(result: "Suggestion") -> list[str]:
     if (tried := result.tried) is None:
         return ["· Not tried: --try trains with these ranks and with one rank everywhere, and compares."]
-    key = tried.score
-    interval = ""
-    if key == "accuracy":
-        low, high = unpaired_gain_interval(tried.uniform[key], tried.suggested[key], tried.rows)
-        interval = (
-            f"; the rows alone leave the difference open from {100 * low:+.1f} to {100 * high:+.1f} points (95 %)"
+    key, gained = tried.score, ""
+    if tried.gain is not None:
+        low, high = (
+            f"{100 * value:+.1f}" if key == "accuracy" else f"{value:+.4f}"
+            for value in (tried.gain.low, tried.gain.high)
         )
+        unit = " points" if key == "accuracy" else ""
+        gained = f"; by these rows alone the gain is {low} to {high}{unit} (95 %)"
     return [
-        f"· Tried for {tried.epochs:g} epochs, one seed: {key} {tried.suggested[key]:.4f} with these ranks, "
-        f"{tried.uniform[key]:.4f} with rank {result.rank} everywhere, on {tried.rows} rows{interval}.",
+        f"· Tried for {counted(tried.epochs, 'epoch')}, one seed: {key} {tried.suggested[key]:.4f} with these ranks, "
+        f"{tried.uniform[key]:.4f} with rank {result.rank} everywhere, on {tried.rows} rows{gained}.",
         f"· The runs are in {' and '.join(tried.folders.values())}.",
     ]
 

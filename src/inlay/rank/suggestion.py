@@ -27,6 +27,7 @@ from ..errors import DataError
 from ..formats.files import write_text
 from ..methods.reparameterized import eva
 from ..methods.reparameterized.lora import LoRA
+from ..training.differences import Difference, gain_of, read_parts
 from ..training.journal import Journal, Watcher
 from ..training.prepared import Prepared, prepare_run, task_of
 from ..training.run import train
@@ -66,6 +67,8 @@ class Tried:
     score: str
     suggested: dict[str, float]
     uniform: dict[str, float]
+    gain: Difference | None
+    """Of the suggested ranks, with the interval that the rows leave; None if they are too few to tell."""
     folders: dict[str, str]
 
 
@@ -133,18 +136,23 @@ def attempt(
     """Train with the suggested ranks and with uniform ones, otherwise alike, and add both scores."""
     ranks = {layer.name: layer.rank for layer in suggestion.layers}
     methods = {"suggested": _of_ranks(settings.method, ranks), "uniform": settings.method}
-    found = {
-        name: train(replace(settings, method=method, epochs=epochs, out=str(folder / name)), watcher)
-        for name, method in methods.items()
-    }
-    metrics = {name: summary["metrics"] for name, summary in found.items()}
+    folders = {name: folder / name for name in methods}
+    metrics = {}
+    for name, method in methods.items():
+        ranks_text = "the suggested ranks" if name == "suggested" else f"rank {suggestion.rank} everywhere"
+        Journal(watcher).record("note", text=f"training with {ranks_text}, in {folders[name]}")
+        summary = train(replace(settings, method=method, epochs=epochs, out=str(folders[name])), watcher)
+        metrics[name] = summary["metrics"]
+    suggested, uniform = ([read_parts(folders[name], "valid")] for name in methods)
+    gain = gain_of(suggested, uniform, 0.95)
     tried = Tried(
         epochs=epochs,
         rows=metrics["uniform"]["rows"],
         score=task_of(settings).main_score,
         suggested=metrics["suggested"]["tuned"],
         uniform=metrics["uniform"]["tuned"],
-        folders={name: str(folder / name) for name in methods},
+        gain=gain if gain is not None and math.isfinite(gain.low) else None,
+        folders={name: str(path) for name, path in folders.items()},
     )
     return replace(suggestion, tried=tried)
 

@@ -11,6 +11,12 @@ def count_text(count: float) -> str:
     return _scaled(count, 1000, ("", "k", "M", "B", "T"))
 
 
+def counted(count: float, noun: str) -> str:
+    """`1 epoch`, `0.5 epochs`."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
+
+
 def seconds_text(seconds: float) -> str:
     """`83 s` becomes `1 min 23 s`; the two largest units, or one below a minute."""
     if seconds == 0:

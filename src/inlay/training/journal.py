@@ -13,7 +13,7 @@ from typing import Any
 
 from ..formats.files import held
 from ..report.forgetting import forgetting_text
-from ..report.units import bytes_text, count_text, percent_text, seconds_text
+from ..report.units import bytes_text, count_text, counted, percent_text, seconds_text
 
 Event = dict[str, Any]
 Watcher = Callable[[Event], None]
@@ -97,7 +97,7 @@ def sentence(event: Event) -> str:
             )
         case "plan":
             about = f"about {seconds_text(event['seconds'])} and {bytes_text(event['memory_bytes'])} of memory"
-            return f"plan    {event['steps']} steps in {event['epochs']:g} epochs, {about}"
+            return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}"
         case "resume":
             return (
                 f"resume  after step {event['step']} of {event['steps']}, {seconds_text(event['seconds'])} of training"
