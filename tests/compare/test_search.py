@@ -9,11 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
+from inlay.cli.compare_screen import sentence
+from inlay.compare.runner import Runner as RealRunner
 from inlay.compare.search import Search
 from inlay.compare.settings import Comparison
-from inlay.compare.trial import Budget, Trial
+from inlay.compare.trial import Budget, Trial, plain_trials
 from inlay.data.settings import DataSettings
+from inlay.errors import SettingsError
+from inlay.training.settings import as_asked
 
 from .fakes import contender, write_classifier
 
@@ -81,10 +86,13 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
     return made
 
 
-def search(folder: Path, runner: Runner) -> tuple[Search, dict[str, float]]:
-    comparison = Comparison(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4)
-    looking = Search(comparison, folder, Budget(1, 64))
-    return looking, looking.run([contender("lora"), contender("bitfit"), contender("full")], runner)  # type: ignore[arg-type]
+LABELS = ("lora", "bitfit", "full")
+COMPARISON = Comparison(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4, seeds=6)
+
+
+def search(folder: Path, runner: Runner, epochs: float = 1) -> tuple[Search, dict[str, float]]:
+    looking = Search(COMPARISON, folder, Budget(epochs, 64))
+    return looking, looking.run([contender(label) for label in LABELS], runner)  # type: ignore[arg-type]
 
 
 def test_every_method_has_as_many_trials_and_its_own_rate_first(tmp_path: Path, studies: list[Study]) -> None:
@@ -103,6 +111,35 @@ def test_every_method_has_as_many_trials_and_its_own_rate_first(tmp_path: Path, 
     failed = [tried for tried in looking.tried if tried.score is None]
     assert {tried.reason for tried in failed} == {"loss is not finite"}
     assert [told for study in studies for told in study.told].count("fail") == len(failed) > 0
+
+
+def test_what_only_tries_a_rate_has_no_other_trials_name_and_shows_its_score_on_valid(
+    tmp_path: Path, studies: list[Study]
+) -> None:
+    runner = Runner()
+    search(tmp_path, runner)
+    of_seeds = plain_trials(COMPARISON, [contender(label) for label in LABELS], tmp_path, {}, Budget(1, 64))
+    assert not {trial.name for trial in runner.ran} & {trial.name for trial in of_seeds}
+
+    events: list[dict[str, Any]] = []
+    there: Any = SimpleNamespace(close=lambda: None)
+    tried = runner.ran[0]
+    RealRunner(there, events.append, total=9).run([tried])
+    assert events[0]["metrics"]["test"] is None
+    shown = sentence(events[0])
+    assert shown is not None
+    assert "1/9  lora-rate-1 (0.001) accuracy" in shown
+    assert "on valid" in shown
+
+
+def test_trials_with_other_settings_are_refused(tmp_path: Path, studies: list[Study]) -> None:
+    runner = Runner()
+    search(tmp_path, runner)
+    for trial in runner.ran:
+        trial.folder.mkdir(parents=True, exist_ok=True)  # of one that failed
+        (trial.folder / "run.yaml").write_text(yaml.safe_dump(as_asked(trial.settings)))
+    with pytest.raises(SettingsError, match=r"lora-rate-1 holds a run with other settings \(epochs was 1, is 2\)"):
+        search(tmp_path, Runner(), epochs=2)
 
 
 def test_with_optuna(tmp_path: Path) -> None:

@@ -35,14 +35,19 @@ def sentence(event: Event) -> str | None:
     match event["event"]:
         case "compare":
             notes = "".join(f"\nnote     {note}" for note in event["notes"])
-            return f"compare  {event['runs']} runs in {event['folder']}{notes}"
+            search = f", of which {event['searching']} look for learning rates" if event["searching"] else ""
+            return f"compare  {event['runs']} runs in {event['folder']}{search}{notes}"
+        case "rates":
+            found = ", ".join(f"{label} {rate:.3g}" for label, rate in event["learning_rates"].items())
+            return f"rates    {found}: the best on valid of those tried"
         case "trial" if event["state"] != "begins":
             count = f"{event['number']}/{event['of']}"
+            trial = event["trial"] + (f" ({event['tried_rate']:.3g})" if "tried_rate" in event else "")
             if event["state"] == "failed":
-                return f"{count:>7}  {event['trial']} failed: {event['reason']}"
+                return f"{count:>7}  {trial} failed: {event['reason']}"
             took = f" in {seconds_text(event['seconds'])}" if event["seconds"] else ", as before"
             left = f", {seconds_text(event['seconds_left'])} left" if event["seconds_left"] else ""
-            return f"{count:>7}  {event['trial']} {_scores(event['metrics'])}{took}{left}"
+            return f"{count:>7}  {trial} {_scores(event['metrics'])}{took}{left}"
     return None
 
 

@@ -77,10 +77,14 @@ def compare(
     total = _count(comparison, contenders)
     with Runner(_workplace(comparison, total, command), watcher) as runner, held(folder):
         runner.total = total
-        watcher({"event": "compare", "folder": str(folder), "runs": runner.total, "notes": notes})
+        searching = comparison.search * len(contenders)
+        watcher(
+            {"event": "compare", "folder": str(folder), "runs": runner.total, "searching": searching, "notes": notes}
+        )
         looking = search.Search(comparison, folder, first)
         if comparison.search:
             rates |= looking.run(contenders, runner)
+            watcher({"event": "rates", "learning_rates": rates})
         trials = plain_trials(comparison, contenders, folder, rates, first)
         chains = sequences(comparison, contenders, trials, folder, later) if comparison.then else []
         of_chains = {stage.name: stage for chain in chains for stage in chain.stages[1:]}

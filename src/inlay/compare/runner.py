@@ -121,6 +121,9 @@ class Runner:
         elif seconds is not None:
             self._seconds[trial.label] = seconds
         summary = trial.summary() if reason is None else None
+        metrics = summary["metrics"] if summary else None
+        if metrics and trial.searches:
+            metrics = {**metrics, "test": None}  # nobody is to choose by it
         self.watcher(
             {
                 "event": "trial",
@@ -131,7 +134,7 @@ class Runner:
                 "of": self.total,
                 "seconds": seconds,
                 "seconds_left": self._seconds_left(),
-                "metrics": summary["metrics"] if summary else None,
+                "metrics": metrics,
             }
         )
 
@@ -152,4 +155,5 @@ class Runner:
 
 
 def _about(trial: Trial) -> dict[str, Any]:
-    return {"trial": trial.name, "label": trial.label, "seed": trial.seed}
+    about = {"trial": trial.name, "label": trial.label, "seed": trial.seed}
+    return about | ({"tried_rate": trial.settings.learning_rate} if trial.searches else {})

@@ -33,7 +33,8 @@ class Search:
     tried: list[Tried] = field(default_factory=list)
 
     def run(self, contenders: list[Contender], runner: Runner) -> dict[str, float]:
-        """The best rate of each contender, by label; its own if all its trials fail."""
+        """The best rate of each contender, by label; its own if all its trials fail. Raises SettingsError if the folder
+        holds trials with other settings."""
         import optuna  # pyright: ignore[reportMissingImports]
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -49,6 +50,8 @@ class Search:
         for number in range(self.comparison.search):
             asked = {c.label: studies[c.label].ask() for c in contenders}
             trials = {c.label: self._trial(c, number, asked[c.label]) for c in contenders}
+            for trial in trials.values():
+                trial.check_same_settings()
             runner.run(trials.values())
             for label, trial in trials.items():
                 found = self._judged(trial, runner.failures.get(trial.name))
@@ -62,9 +65,9 @@ class Search:
     def _trial(self, contender: Contender, number: int, asked: Any) -> Trial:
         own = contender.method.learning_rate
         rate = float(asked.suggest_float("learning_rate", own / _WIDTH, own * _WIDTH, log=True))
-        out = str(self.folder / "search" / f"{slug(contender.label)}-{number}")
+        out = str(self.folder / "search" / f"{slug(contender.label)}-rate-{number + 1}")  # no other trial's name
         settings = run_settings(self.comparison, contender, out=out, budget=self.budget, learning_rate=rate)
-        return Trial(label=contender.label, settings=settings)
+        return Trial(label=contender.label, settings=settings, searches=True)
 
     def _judged(self, trial: Trial, reason: str | None) -> Tried:
         rate = trial.settings.learning_rate

@@ -38,6 +38,8 @@ class Trial:
     """The run whose adapter it trains on."""
     earlier: tuple[Path, ...] = ()
     """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
+    searches: bool = False
+    """It only tries a learning rate, which is judged on valid."""
 
     @property
     def folder(self) -> Path:
