@@ -4,6 +4,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +43,7 @@ class Runner:
 
 
 class Study:
-    """Proposes what was enqueued, then the range's ends and what lies between."""
+    """Proposes what was enqueued."""
 
     def __init__(self) -> None:
         self.fixed: list[float] = []
@@ -57,9 +58,7 @@ class Study:
 
         def suggest_float(name: str, low: float, high: float, log: bool) -> float:
             assert (name, log) == ("learning_rate", True)
-            if number < len(self.fixed):
-                return self.fixed[number]
-            return low * (high / low) ** ((0.0, 1.0, 0.25, 0.75)[(number - 1) % 4])
+            return self.fixed[number]
 
         return SimpleNamespace(suggest_float=suggest_float)
 
@@ -78,7 +77,7 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
 
     optuna = SimpleNamespace(
         logging=SimpleNamespace(set_verbosity=lambda _: None, WARNING=30),
-        samplers=SimpleNamespace(TPESampler=lambda seed: seed),
+        samplers=SimpleNamespace(TPESampler=lambda seed, n_startup_trials: seed),
         trial=SimpleNamespace(TrialState=SimpleNamespace(FAIL="fail")),
         create_study=create_study,
     )
@@ -90,8 +89,8 @@ LABELS = ("lora", "bitfit", "full")
 COMPARISON = Comparison(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4, seeds=6)
 
 
-def search(folder: Path, runner: Runner, epochs: float = 1) -> tuple[Search, dict[str, float]]:
-    looking = Search(COMPARISON, folder, Budget(epochs, 64))
+def search(folder: Path, runner: Runner, epochs: float = 1, rates: int = 4) -> tuple[Search, dict[str, float]]:
+    looking = Search(replace(COMPARISON, search=rates), folder, Budget(epochs, 64))
     return looking, looking.run([contender(label) for label in LABELS], runner)  # type: ignore[arg-type]
 
 
@@ -102,10 +101,9 @@ def test_every_method_has_as_many_trials_and_its_own_rate_first(tmp_path: Path, 
     for label in best:
         own = contender(label).method.learning_rate
         rates = [tried.learning_rate for tried in looking.tried if tried.label == label]
-        assert rates[0] == own
-        assert all(own / 10 <= rate <= own * 10 for rate in rates)
+        assert rates == pytest.approx([own, own * 10**-0.5, own * 10**0.5, own * 10**-0.25])
     assert best["lora"] == pytest.approx(1e-3)
-    assert best["full"] == pytest.approx(5e-4)  # the nearest to 1e-3 that was tried
+    assert best["full"] == pytest.approx(5e-5 * 10**0.5)  # the nearest to 1e-3 that was tried
     assert {trial.seed for trial in runner.ran} == {0}
     assert len({trial.folder for trial in runner.ran}) == 12
     failed = [tried for tried in looking.tried if tried.score is None]
@@ -144,7 +142,12 @@ def test_trials_with_other_settings_are_refused(tmp_path: Path, studies: list[St
 
 def test_with_optuna(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="the search needs Optuna")
-    first, best = search(tmp_path / "a", Runner())
-    again, _ = search(tmp_path / "b", Runner())
+    first, best = search(tmp_path / "a", Runner(), rates=8)
+    again, _ = search(tmp_path / "b", Runner(), rates=8)
     assert [tried.learning_rate for tried in first.tried] == [tried.learning_rate for tried in again.tried]
-    assert best["lora"] <= 5e-3
+    assert best["lora"] == pytest.approx(1e-3, rel=0.2)
+    for label in LABELS:
+        own = contender(label).method.learning_rate
+        rates = [tried.learning_rate for tried in first.tried if tried.label == label]
+        assert len(set(rates)) == len(rates) == 8
+        assert all(own / 10 <= rate <= own * 10 for rate in rates)
