@@ -182,7 +182,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name: str, shape: Shape
 
 
 @pytest.mark.parametrize(
-    "compiled_shape", ["llama", "bert", *(pytest.param(s, marks=pytest.mark.slow) for s in ("gpt2", "t5"))]
+    "compiled_shape", [n if n == "llama" else pytest.param(n, marks=pytest.mark.slow) for n in SHAPES]
 )
 def test_attach_and_detach_after_compile_take_effect_in_one_graph(name: str, compiled_shape: str) -> None:
     torch.compiler.reset()
@@ -275,14 +275,14 @@ def _fail(*_: Any) -> None:
     raise RuntimeError("on purpose")
 
 
-@pytest.mark.parametrize("adapter_name", ["layers", "weight", "keys", "adapters", "a-b", "0"])
-def test_awkward_adapter_names_change_nothing(name: str, shape: Shape, adapter_name: str) -> None:
-    model, plain = shape.model(), shape.model()
-    attached(name, shape, plain)
-    torch.manual_seed(0)
-    adapter = attached(name, shape, model, adapter_name)
-    adapter.load_state_dict(inlay.adapters(plain)["default"].state_dict())
-    assert torch.equal(logits(model, shape), logits(plain, shape))
+def test_awkward_adapter_names_change_nothing(name: str, shape: Shape) -> None:
+    plain = shape.model()
+    state = attached(name, shape, plain).state_dict()
+    expected = logits(plain, shape)
+    for adapter_name in ("layers", "weight", "keys", "adapters", "a-b", "0"):
+        model = shape.model()
+        attached(name, shape, model, adapter_name, 0.2).load_state_dict(state)
+        assert torch.equal(logits(model, shape), expected), adapter_name
 
 
 def test_saved_and_loaded_it_gives_the_same_output(name: str, shape: Shape, tmp_path: Any) -> None:
