@@ -15,6 +15,7 @@ from inlay.formats import peft as format_
 from inlay.methods.prompts.encoded_prompt import EncodedPrompt
 
 from ..shapes import SHAPES, Shape, disturb, logits
+from .kept_source import check_training_goes_on
 
 P, H = 5, 6
 encoders = pytest.mark.parametrize("encoder", ["mlp", "lstm"])
@@ -134,19 +135,7 @@ def test_training_goes_on_from_the_network_that_is_kept_beside_its_result(
     model, adapter, _ = attached(shape.model(), encoder)
     adapter.save(tmp_path)
     assert not [key for key in load_file(tmp_path / format_.TENSORS) if "encoder_" in key]
-    again = shape.model()
-    loaded = inlay.load(again, tmp_path)
-    assert loaded.method == adapter.method
-    for m in (model, again):
-        logits(m, shape).square().mean().backward()
-    for p, q in zip(adapter.parameters(), loaded.parameters(), strict=True):
-        assert torch.equal(p, q)
-        assert torch.equal(p.grad, q.grad)
-
-    (tmp_path / format_.SOURCES).unlink()
-    plain = shape.model()
-    assert inlay.load(plain, tmp_path).method == inlay.PromptTuning(tokens=P)
-    close(logits(plain, shape), logits(model, shape), 1e-5)
+    check_training_goes_on(model, adapter, inlay.PromptTuning(tokens=P), shape, tmp_path)
 
 
 def test_a_network_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -12,7 +11,8 @@ import inlay
 from inlay.errors import CheckpointError
 from inlay.formats import peft as format_
 
-from ..shapes import SHAPES, Shape, disturb, logits
+from ..shapes import SHAPES, Shape, disturb
+from .kept_source import check_training_goes_on
 
 P = 5
 
@@ -30,19 +30,7 @@ def test_training_goes_on_from_the_projection_that_is_kept_beside_its_result(sha
     model, adapter = trained(shape, tmp_path)
     assert [key for key in load_file(tmp_path / format_.TENSORS) if "projection" in key] == []
     assert len(load_file(tmp_path / format_.SOURCES)) == 5
-    again = shape.model()
-    loaded = inlay.load(again, tmp_path)
-    assert loaded.method == adapter.method
-    for m in (model, again):
-        logits(m, shape).square().mean().backward()
-    for p, q in zip(adapter.parameters(), loaded.parameters(), strict=True):
-        assert torch.equal(p, q)
-        assert torch.equal(p.grad, q.grad)
-
-    (tmp_path / format_.SOURCES).unlink()
-    plain = shape.model()
-    assert inlay.load(plain, tmp_path).method == inlay.PrefixTuning(tokens=P)
-    torch.testing.assert_close(logits(plain, shape), logits(model, shape), atol=1e-5, rtol=1e-5)
+    check_training_goes_on(model, adapter, inlay.PrefixTuning(tokens=P), shape, tmp_path)
 
 
 def test_a_projection_beside_another_adapter_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ..report.quantiles import normal_z, student_t
 from ..report.units import percent_text
 from ..training.differences import Parts, gain_of, read_parts
 from .steadiness import unsteady
-from .table import COSTS, Quantity, Row, Spread, Table
+from .table import COSTS, Quantity, Row, Table
 
 _LEVEL = 0.95  # of all intervals of a comparison together
 
@@ -147,7 +147,7 @@ def seeds_noise(a: Sequence[float], b: Sequence[float], level: float) -> float |
 
 def _changing(rows: Sequence[Row], compared: Sequence[Compared], score: Quantity) -> list[Row]:
     """Those that seeds change more than the others, and so much that it is most of the noise."""
-    found = unsteady({row.label: list(row.by_seed(score).values()) for row in rows})
+    found = unsteady({row.label: row.spreads[score.key].values for row in rows})
     much = {c.row.label: c.noise.is_mostly_of_seeds for c in compared if c.is_within}
     return [row for row in rows if row.label in found and much.get(row.label, any(much.values()))]
 
@@ -189,15 +189,12 @@ def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequen
 
 def _is_close(row: Row, others: Sequence[Row], quantity: Quantity) -> bool:
     """Whether another is no farther than the two spread over the seeds."""
+    mean, deviation = row.spreads[quantity.key].mean, _deviation(row, quantity)
+    return any(other.spreads[quantity.key].mean - mean <= deviation + _deviation(other, quantity) for other in others)
 
-    def deviation(found: Spread) -> float:
-        return found.deviation or 0.0
 
-    own = row.spreads[quantity.key]
-    return any(
-        other.spreads[quantity.key].mean - own.mean <= deviation(own) + deviation(other.spreads[quantity.key])
-        for other in others
-    )
+def _deviation(row: Row, quantity: Quantity) -> float:
+    return row.spreads[quantity.key].deviation or 0.0
 
 
 def _sureness(seeds: int, compared: Sequence[Compared]) -> Literal["fairly sure", "not very sure", "unsure"]:
@@ -276,12 +273,8 @@ def _at_chance_sentence(at_chance: Sequence[Row], chance: Chance | None, table: 
 def _changing_sentence(changing: Sequence[Row], others: Sequence[Row], score: Quantity) -> list[str]:
     if not changing:
         return []
-
-    def deviation(row: Row) -> float:
-        return row.spreads[score.key].deviation or 0.0
-
-    names = _list([f"{row.label} (±{_difference(deviation(row), score)})" for row in changing])
-    most = _difference(max(map(deviation, others)), score)
+    names = _list([f"{row.label} (±{_difference(_deviation(row, score), score)})" for row in changing])
+    most = _difference(max(_deviation(row, score) for row in others), score)
     return [f"Left out of the choice, since seeds change it more than the others (at most ±{most}): {names}."]
 
 

@@ -13,6 +13,7 @@ from ..errors import SettingsError, TargetError
 from ..extras import check_installed
 from ..formats.files import held
 from ..methods import METHODS
+from ..report.units import counted
 from ..training.base import pick_device
 from ..training.journal import Journal, Watcher
 from ..training.loop import make_plan
@@ -110,7 +111,7 @@ def _result(
     table = make_table(contenders, trials, runner.failures)
     threads = sorted({t for trial in trials if (t := first_event(trial.folder, "model").get("threads")) is not None})
     if threads:
-        counts = " or ".join(f"{n} thread{'' if n == 1 else 's'}" for n in threads)
+        counts = " or ".join(counted(n, "thread") for n in threads)
         notes = [*notes, f"Times are those of runs on {counts} each; several runs at a time slow one another down."]
     return Compared(
         comparison=comparison,

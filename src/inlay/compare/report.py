@@ -8,9 +8,9 @@ from typing import Any
 from markupsafe import Markup
 
 from ..formats.files import write_text
-from ..report.html import breakable, printable
+from ..report.html import printable, templates
 from ..report.run_files import read_run
-from ..report.units import bytes_text, percent_text, seconds_text
+from ..report.units import bytes_text, seconds_text
 from .comparison import Compared
 from .export import as_csv, as_markdown, sequence_text, shown, way_text
 from .plots import SHAPES, Curve, curve_plot, pareto_plot
@@ -48,17 +48,7 @@ def write_comparison(result: Compared) -> Path:
 
 def render(result: Compared) -> str:
     """The page as text."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    templates = Environment(
-        loader=ChoiceLoader([PackageLoader("inlay", "compare"), PackageLoader("inlay", "report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters.update(percent=percent_text, breakable=breakable)
-    return printable(templates.get_template("compare.html.j2").render(_page(result)))
+    return printable(templates("compare").get_template("compare.html.j2").render(_page(result)))
 
 
 def _page(result: Compared) -> dict[str, Any]:

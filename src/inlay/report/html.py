@@ -63,12 +63,12 @@ def render(files: RunFiles) -> str:
 
 
 @cache
-def templates() -> Any:
-    """The templates beside this file, as jinja2 has them."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def templates(*packages: str) -> Any:
+    """The templates beside this file, as jinja2 has them, and before them those of Inlay's other packages."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     found = Environment(
-        loader=PackageLoader("inlay", "report"),
+        loader=ChoiceLoader([PackageLoader("inlay", package) for package in (*packages, "report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
