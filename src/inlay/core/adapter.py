@@ -41,6 +41,7 @@ class Adapter:
     heads: tuple[str, ...]
     deltas: dict[str, Delta]  # by host name
     base_fingerprint: str | None
+    part: str | None = None  # the module of the base that the adapter is kept to
     _replaced: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # host parameters from before merge
 
     def __repr__(self) -> str:
@@ -185,19 +186,34 @@ class Adapter:
         return state
 
 
-def attach(model: nn.Module, method: Method, name: str = "default", *, heads: Sequence[str] | None = None) -> Adapter:
+def attach(
+    model: nn.Module,
+    method: Method,
+    name: str = "default",
+    *,
+    heads: Sequence[str] | None = None,
+    part: str | None = None,
+) -> Adapter:
     """Place `method` in `model` under `name`, freeze the base, and make this the active adapter.
 
     `heads` are modules trained whole and saved with the adapter (PEFT's modules_to_save); by default the head that a
-    task model, such as a classifier, has outside its pretrained base. Raises TargetError or AdapterStateError, having
-    changed nothing, if the method does not fit the model.
+    task model, such as a classifier, has outside its pretrained base. `part` names a module of the base to which the
+    adapter is kept: `core.sites.language_model(model)` is the one that reads texts, where there are other towers.
+    Raises TargetError or AdapterStateError, having changed nothing, if the method does not fit the model.
     """
-    adapter = prepare(model, method, name, heads=heads)
+    adapter = prepare(model, method, name, heads=heads, part=part)
     join(adapter)
     return adapter
 
 
-def prepare(model: nn.Module, method: Method, name: str = "default", *, heads: Sequence[str] | None = None) -> Adapter:
+def prepare(
+    model: nn.Module,
+    method: Method,
+    name: str = "default",
+    *,
+    heads: Sequence[str] | None = None,
+    part: str | None = None,
+) -> Adapter:
     """The adapter that `attach` would attach, with every check made and nothing changed."""
     weights.keep_trainable(model)
     state = getattr(model, "_inlay", None) or _State(Routing(), {}, {})
@@ -214,12 +230,13 @@ def prepare(model: nn.Module, method: Method, name: str = "default", *, heads: S
                 f"adapter {other.name!r} ({other.method.name}) trains the base itself; it stays alone"
             )
 
-    sites = Sites(model, None if heads is None else tuple(heads))
+    sites = Sites(model, None if heads is None else tuple(heads), part)
     deltas = dict(method.place(sites))
     for host_name, host in sites.head_hosts():
         if host_name not in deltas:
             deltas[host_name] = Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
-    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(sites))
+    whole = sites if part is None else Sites(model, sites.heads)
+    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), part)
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
     for host_name, host, _ in adapter.hosts():

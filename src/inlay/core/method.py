@@ -109,6 +109,6 @@ class Method(ABC):
 COMMON_KEYS = frozenset(
     {
         *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
-        *("peft_version", "auto_mapping", "modules_to_save", "target_modules"),
+        *("peft_version", "auto_mapping", "modules_to_save", "target_modules", "part"),
     }
 )

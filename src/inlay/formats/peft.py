@@ -45,7 +45,7 @@ _TASKS = {
 def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = None) -> None:
     """Write the adapter's files into `folder`. `provenance` adds what a later run should know."""
     method, model = adapter.method, adapter.model
-    sites = Sites(model, adapter.heads)
+    sites = Sites(model, adapter.heads, adapter.part)
     # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
     has_heads = set(task_heads(model)) <= set(adapter.heads)
     tensors = {key: tensor.detach() for key, (_, tensor) in _placed(adapter).items()}
@@ -62,6 +62,8 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         "modules_to_save": list(adapter.heads) or None,
         **settings,
     }
+    if adapter.part is not None and config["peft_type"].startswith("INLAY_"):  # PEFT's types list the hosts themselves
+        config["part"] = adapter.part
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     if from_sources:
@@ -118,9 +120,10 @@ def match(
     saved_whole = config.get("modules_to_save") or ()
     heads = tuple(n for n in known if any(ends_with(n, entry) for entry in saved_whole))
     sites = Sites(model, heads)
+    part = config.get("part")
     method = _method(_with_chosen_targets(config, [n for n in known if n and not sites.in_head(n)])).of_tensors(tensors)
     try:
-        adapter = prepare(model, method, name, heads=heads)
+        adapter = prepare(model, method, name, heads=heads, part=part)
     except TargetError as problem:
         raise CheckpointError(f"{CONFIG} does not fit {type(model).__name__}: {problem}") from None
     tensors = method.from_peft_tensors(config, tensors)

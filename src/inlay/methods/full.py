@@ -51,7 +51,7 @@ class Full(Method):
     peft_type = "INLAY_FULL"
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        for name, module in sites.modules():
+        for name, module in sites.changeable():
             own = [p for p in module._parameters.values() if p is not None]
             packed = [b for b in module._buffers.values() if b is not None] if weights.is_linear(module) else []
             if not all(p.is_floating_point() for p in (*own, *packed)):

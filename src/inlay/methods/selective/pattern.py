@@ -62,7 +62,7 @@ class Pattern(Method):
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         places: dict[int, list[tuple[str, nn.Module, str]]] = {}
         names: dict[int, list[str]] = {}
-        for host_name, host in sites.modules():
+        for host_name, host in sites.changeable():
             for own, p in host._parameters.items():
                 if p is not None:
                     places.setdefault(id(p), []).append((host_name, host, own))
