@@ -85,7 +85,7 @@ def _tokens(command: Data, format: str) -> "TokenReport":
     assert command.tokens.model is not None
     base = find_base(command.tokens.model)
     tokenizer, asked = base.tokenizer(), command.tokens.max_length
-    room = min(getattr(base.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
+    room = min(base.positions, tokenizer.model_max_length)
     if asked is not None and asked > room:
         raise SettingsError(f"max-length is {asked}; the model has room for {room} tokens of text")
     limit = asked or min(room - room % LENGTH_STEP, 512)

@@ -54,7 +54,7 @@ def attach_cut(model: nn.Module, layers: Mapping[str, Spectrum], chosen: Mapping
     left = {name: rank for name, rank in chosen.items() if rank}
     if not left:
         raise SettingsError("the update is zero in every layer, so there is nothing to cut; train the adapter first")
-    adapter = attach(model, LoRA.of_ranks(left), NAME, heads=tuned.heads)
+    adapter = attach(model, LoRA.of_ranks(left), NAME, heads=tuned.heads, part=tuned.part)
     with torch.no_grad():
         for name, host, delta in adapter.hosts():
             if name in left:
