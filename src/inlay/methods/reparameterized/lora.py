@@ -17,7 +17,7 @@ from ...core.experts import Stack
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import SettingsError, TargetError
-from . import eva, loftq, lora_init, lora_peft, lora_plus
+from . import eva, experts_peft, loftq, lora_init, lora_peft, lora_plus
 from .lora_init import Initialization
 from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
 from .low_rank_experts import LowRankExperts
@@ -184,10 +184,13 @@ class LoRA(OnLinear):
         self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config, tensors = super().to_peft(adapter, sites, tensors)
-        return lora_peft.as_plain(self, adapter, config, tensors)
+        config, tensors = lora_peft.as_plain(self, adapter, config, tensors)
+        return experts_peft.in_peft_form(self, adapter, config, tensors)
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
         if config["peft_type"] != "LORA" or bool(config.get("use_dora")) != cls.decomposed:
             return None
-        return cls(targets=cls.peft_targets(config), **lora_peft.settings(config))
+        parameters = tuple(config.get("target_parameters") or ())
+        layers = cls.peft_targets(config) if config["target_modules"] or not parameters else ()
+        return cls(targets=layers + parameters, **lora_peft.settings(config))
