@@ -22,6 +22,7 @@ from .part import Part, part_for_texts
 from .quantized import quantize
 from .settings import RunSettings
 from .task import Task
+from .vocabulary import check_ids, check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,18 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
     if settings.quantize == "nf4":
         quantize(empty, dtype)
     part = part_for_texts(empty, base.config)
+    check_vocabulary(task.tokenizer, empty)
     prepare(empty, settings.method, part=part.name)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
     task.tokenize(max_length)
+    task.check_tokens(empty)
+    if text is not None:
+        passages = [passage.text for passage in (*text.measured, *text.kept)]
+        check_ids(
+            task.tokenizer, empty, task.tokenizer(passages, truncation=True, max_length=text.max_length)["input_ids"]
+        )
     task.length_step = length_step(device, dtype)
     data = task.data
     journal.record(
