@@ -59,21 +59,24 @@ def main() -> None:
             workers.map(lambda n: (n, _in_a_process(n, asked.methods, asked.timeout)), names), start=1
         ):
             verdicts += found
+            _keep(asked, verdicts)
             left = (time.monotonic() - start) / count * (len(names) - count)
             tally = f"{sum(_is_right(v) for v in found)} right, {sum(bool(v['refused']) for v in found)} refused"
             faults = sum(bool(v["faults"]) for v in found)
             print(f"[{count}/{len(names)}, {left / 60:.0f} min left] {name}: {tally}, {faults} faulty", flush=True)
-    summary = summarize(verdicts)
-    print(summary)
-    if asked.faults:
-        asked.faults.write_text(summary + "\n")
-    if asked.json:
-        asked.json.write_text("".join(json.dumps(v) + "\n" for v in verdicts))
+    print(summarize(verdicts))
     if asked.markdown:
         from architectures_page import page  # beside this script
 
         asked.markdown.write_text(page(verdicts))
     sys.exit(any(v["faults"] for v in verdicts))
+
+
+def _keep(asked: argparse.Namespace, verdicts: list[Verdict]) -> None:
+    if asked.faults:
+        asked.faults.write_text(summarize(verdicts) + "\n")
+    if asked.json:
+        asked.json.write_text("".join(json.dumps(v) + "\n" for v in verdicts))
 
 
 def _examine(name: str, methods: list[str] | None) -> None:
