@@ -30,6 +30,7 @@ class Delta(nn.Module):
     """One adapter's change at one host: it sees the call before the host runs, and the result after."""
 
     removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
+    statistics: tuple[str, ...] = ()  # the host's buffers that the delta has of its own, see replacement.py
 
     def install(self, host: Host) -> None:
         """Called once, when the whole adapter is known to fit and is about to join the model."""
