@@ -58,7 +58,7 @@ class KeptBuffers:
             self.own.clear()
 
 
-class Watch:
+class BufferWatch:
     """Hooks at the model, which tell of a buffer that something else than its own module writes into."""
 
     def __init__(self, model: nn.Module, owners: dict[str, nn.Module]):
@@ -87,10 +87,10 @@ class Watch:
                 )
 
 
-def keep(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> list["KeptBuffers | Watch"]:
+def keep(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> list["KeptBuffers | BufferWatch"]:
     """Keep the buffers of these modules of `model` as they are, until what this returns is closed."""
     owners = {name: m for name, m in modules if weights.statistics(m)}
-    return [*map(KeptBuffers, owners.values()), Watch(model, owners)] if owners else []
+    return [*map(KeptBuffers, owners.values()), BufferWatch(model, owners)] if owners else []
 
 
 def _uses_its_statistics(module: nn.Module) -> bool:

@@ -45,6 +45,10 @@ class Replacement(WeightDelta):
         own = {n: p.T if self.flipped and n == "weight" else p for n, p in self.copies().items()}
         return own | {name: getattr(self, name) for name in self.statistics}
 
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        return self.folds
+
     def edits_output(self, host: Host) -> bool:
         return weights.is_linear(host) and not self.statistics and set(self.names) <= {"weight", "bias"}
 
