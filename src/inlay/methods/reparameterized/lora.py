@@ -7,18 +7,20 @@ other starts, low_rank.py embeddings and convolutions, lora_plus.py the learning
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
 from ...core import weights
 from ...core.delta import Delta
+from ...core.replacement import Replacement
 from ...core.sites import Sites
 from ...core.weights import Host
-from ...errors import SettingsError
-from . import eva, loftq, lora_init, lora_peft, lora_plus
+from ...errors import SettingsError, TargetError
+from . import eva, loftq, lora_init, lora_peft, lora_plus, token_rows
 from .lora_init import Initialization
 from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
+from .low_rank_bias import with_bias
 from .on_linear import OnLinear
 from .patterns import check_patterns, first_fit, whole
 
@@ -58,6 +60,7 @@ class LoRA(OnLinear):
     peft_reads = True
     decomposed: ClassVar[bool] = False  # what PEFT calls use_dora
     peft_fields = lora_peft.FIELDS
+    peft_names = lora_peft.NAMES
 
     rank: int = 16
     """Width of the two matrices: the rank of the change."""
@@ -80,6 +83,12 @@ class LoRA(OnLinear):
     """With eva a layer can get up to this many times its rank, which others give up; 1 leaves the ranks as they are."""
     learning_rate_ratio: float = 1.0
     """Learning rate of B divided by that of A (LoRA+, which suggests 16)."""
+    bias: Literal["none", "adapted", "all"] = "none"
+    """Train biases of the base too: those of the adapted layers, or all."""
+    change_bias: bool = False
+    """Give the second matrix a bias, which is scaled like its product."""
+    tokens: tuple[int, ...] = ()
+    """Numbers of tokens whose embeddings are trained too, as new special tokens need."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +101,8 @@ class LoRA(OnLinear):
         lora_init.check_settings(self.initialization, ranks, alphas)
         if self.eva_rank_ratio < 1:
             raise SettingsError(f"method.eva_rank_ratio is {self.eva_rank_ratio}; it must be at least 1")
+        if len(set(self.tokens)) < len(self.tokens):
+            raise SettingsError(f"method.tokens is {' '.join(map(str, self.tokens))}; name each token once")
         if self.learning_rate_ratio <= 0:
             raise SettingsError(f"method.learning_rate_ratio is {self.learning_rate_ratio}; it must be above 0")
 
@@ -118,7 +129,22 @@ class LoRA(OnLinear):
             rank = first_fit(self.rank_pattern, name, self.rank)
             scale = self.scale(rank, first_fit(self.alpha_pattern, name, self.alpha))
             lora_init.check_host(self.initialization, name, host, rank)
-            yield name, self.delta(host, rank, scale)
+            yield name, with_bias(self.delta(host, rank, scale), name, host, self.bias != "none", self.change_bias)
+        if self.bias != "none":
+            yield from self._other_biases(sites, names)
+        if self.tokens:
+            yield from token_rows.place(sites, self.tokens, set(names))
+
+    def _other_biases(self, sites: Sites, adapted: list[str]) -> Iterator[tuple[str, Delta]]:
+        """The biases outside the adapted layers if they are wanted. Raises TargetError if there is none anywhere."""
+        owners = [n for n, m in sites.modules() if m._parameters.get("bias") is not None and not sites.in_head(n)]
+        others = [name for name in owners if name not in adapted] if self.bias == "all" else []
+        if not others and not set(owners) & set(adapted):
+            raise TargetError(
+                f"method.bias is {self.bias}, but {type(sites.model).__name__} has no such biases; set it to none"
+            )
+        for name in others:
+            yield name, Replacement(sites.model.get_submodule(name), ("bias",))
 
     def can_host(self, module: Host) -> bool:
         if type(module) in CONVOLUTION:
@@ -166,3 +192,6 @@ class LoRA(OnLinear):
         if config["peft_type"] != "LORA" or bool(config.get("use_dora")) != cls.decomposed:
             return None
         return cls(targets=cls.peft_targets(config), **lora_peft.settings(config))
+
+    def from_base(self, adapter: "Adapter") -> dict[str, Tensor]:
+        return lora_peft.starts_of_base(self, adapter)
