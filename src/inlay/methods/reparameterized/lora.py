@@ -130,8 +130,7 @@ class LoRA(OnLinear):
                     "inputs cannot be dropped; set it to 0, or choose targets without experts, such as attention"
                 )
             strengths = {parameter: self.strength(name, parameter) for parameter in stacks[name]}
-            ranks, scales = ({p: own[n] for p, own in strengths.items()} for n in (0, 1))
-            yield name, LowRankExperts(host, stacks[name], ranks, scales, self.initialization)
+            yield name, LowRankExperts(host, stacks[name], strengths, self.initialization)
 
     def strength(self, name: str, parameter: str | None = None) -> tuple[int, float]:
         """Rank and scale at the module `name`, or of its parameter: a pattern for the module counts for those, too."""
