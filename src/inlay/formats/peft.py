@@ -18,6 +18,7 @@ from .. import __version__
 from ..core.adapter import Adapter, join, prepare
 from ..core.sites import Sites, task_heads
 from ..errors import CheckpointError, TargetError
+from ..methods.reparameterized import experts_peft
 from .files import write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
 from .peft_names import of_embeddings, renamed, saved_whole, without_copies
@@ -94,7 +95,8 @@ def start_from(adapter: Adapter, folder: Path) -> None:
     Raises CheckpointError, having changed nothing, if they do not fit.
     """
     folder = adapter_folder(folder)
-    tensors = adapter.method.from_peft_tensors(read_config(folder), read_tensors(folder))
+    config, tensors = experts_peft.in_own_form(adapter.model, read_config(folder), read_tensors(folder))
+    tensors = adapter.method.from_peft_tensors(config, tensors)
     sites = Sites(adapter.model, adapter.heads)
     placed = {key: own for key, (own, _) in _placed(adapter).items() if not sites.in_head(own)}
     if missing := sorted(placed.keys() - tensors.keys()):
@@ -112,6 +114,7 @@ def match(
     Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
     """
     config, tensors = renamed(model, config, tensors)
+    config, tensors = experts_peft.in_own_form(model, config, tensors)
     config = of_embeddings(model, config, tensors)
     heads = saved_whole(model, config, tensors)
     part = config.get("part")

@@ -21,7 +21,11 @@ FIELDS = frozenset(
     {
         *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"),
         *("fan_in_fan_out", "init_lora_weights", "eva_config", "ensure_weight_tying"),
+<<<<<<< HEAD
         *("bias", "lora_bias", "trainable_token_indices"),
+=======
+        *("megatron_core", "qalora_group_size", "target_parameters"),
+>>>>>>> b
     }
 )
 NAMES = {  # of what a LoRA may train beside its two matrices
@@ -94,17 +98,25 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             f"adapter_config.json: trainable_token_indices is {tokens!r}; only rows of the input embedding can be read"
         )
+    strengths = config.get("target_parameters") or {}  # as experts_peft has put it
+    ranks = {whole(name): rank for name, (rank, _) in strengths.items()}
+    alphas = {whole(name): alpha for name, (_, alpha) in strengths.items()}
     return {
         "rank": config["r"],
         "alpha": config["lora_alpha"],
         "dropout": config.get("lora_dropout", 0.0),
         "rank_stabilized": config.get("use_rslora", False),
+<<<<<<< HEAD
         "rank_pattern": config.get("rank_pattern") or {},
         "alpha_pattern": config.get("alpha_pattern") or {},
         "initialization": _STARTS.get(init, "kaiming"),
         "bias": known[bias],
         "change_bias": bool(config.get("lora_bias")),
         "tokens": tuple(tokens),
+=======
+        "rank_pattern": ranks | (config.get("rank_pattern") or {}),
+        "alpha_pattern": alphas | (config.get("alpha_pattern") or {}),
+>>>>>>> b
     }
 
 
