@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import TargetError, did_you_mean
 from . import experts, weights
@@ -113,9 +114,9 @@ class Sites:
         return any(name == head or name.startswith(head + ".") for head in self.heads)
 
     def head_hosts(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of the heads that own parameters."""
+        """The modules of the heads that own parameters, or buffers such as running averages."""
         for name, module in self.modules():
-            if self.in_head(name) and module._parameters:
+            if self.in_head(name) and (module._parameters or weights.statistics(module)):
                 yield name, module
 
     @cached_property
@@ -309,7 +310,7 @@ class Sites:
 def is_norm(module: nn.Module) -> bool:
     """Whether the module is a normalization with a weight, and perhaps a bias, for each feature."""
     own = list(module.parameters())
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | _NormBase):
         return bool(own)
     return type(module).__name__.endswith("Norm") and bool(own) and all(p.ndim == 1 for p in own)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
 from .. import __version__
+from ..core import weights
 from ..core.adapter import Adapter, join, prepare
 from ..core.sites import Sites, task_heads
 from ..errors import CheckpointError, TargetError
@@ -134,7 +135,7 @@ def match(
     tensors = without_copies(adapter, {k: t for k, t in tensors.items() if k not in shown or k in placed}, placed)
     state = method.from_base(adapter)
     state |= {placed[key][0] if key in placed else key: tensor for key, tensor in tensors.items()}
-    adapter.check_fits(state)
+    adapter.check_fits(state := _with_statistics(adapter, state))
     return adapter, state
 
 
@@ -184,6 +185,17 @@ def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
         key = f"{method.peft_head_prefix}{own}" if sites.in_head(host) else method.peft_key(host, name)
         placed[key] = (own, tensor)
     return placed
+
+
+def _with_statistics(adapter: Adapter, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the base's running statistics, if it has none at all: Inlay did not always save them."""
+    own = {
+        f"{name}.{part}" if name else part: tensor
+        for name, host, delta in adapter.hosts()
+        for part, tensor in delta.saved(host).items()
+        if part in weights.statistics(host)
+    }
+    return state if own.keys() & state.keys() else own | state
 
 
 def _computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:

@@ -26,7 +26,6 @@ _BECAUSE = {  # why a setting of PEFT's cannot be read
     "the whole text",
     "arrow_config": "it chooses among several adapters by their inputs",
     "use_qalora": "its inputs are pooled in groups before the first matrix",
-    "target_parameters": "it adapts tensors that are no layer's weight, which is not read here",
     "use_bdlora": "its matrices are made of blocks",
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...core import experts, weights
 from ...core.delta import Delta
 from ...core.experts import Stack
+from ...core.replacement import Replacement
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import SettingsError, TargetError
@@ -197,7 +198,10 @@ class LoRA(OnLinear):
     def to_peft(
         self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        config, tensors = super().to_peft(adapter, sites, tensors)
+        hosts = [
+            host for host, _, delta in adapter.hosts() if not isinstance(delta, Replacement | token_rows.TokenRows)
+        ]
+        config = self.peft_config(sites, hosts)
         config, tensors = lora_peft.as_plain(self, adapter, config, tensors)
         return experts_peft.in_peft_form(self, adapter, config, tensors)
 

@@ -21,11 +21,7 @@ FIELDS = frozenset(
     {
         *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"),
         *("fan_in_fan_out", "init_lora_weights", "eva_config", "ensure_weight_tying"),
-<<<<<<< HEAD
-        *("bias", "lora_bias", "trainable_token_indices"),
-=======
-        *("megatron_core", "qalora_group_size", "target_parameters"),
->>>>>>> b
+        *("bias", "lora_bias", "trainable_token_indices", "target_parameters"),
     }
 )
 NAMES = {  # of what a LoRA may train beside its two matrices
@@ -106,17 +102,12 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
         "alpha": config["lora_alpha"],
         "dropout": config.get("lora_dropout", 0.0),
         "rank_stabilized": config.get("use_rslora", False),
-<<<<<<< HEAD
-        "rank_pattern": config.get("rank_pattern") or {},
-        "alpha_pattern": config.get("alpha_pattern") or {},
+        "rank_pattern": ranks | (config.get("rank_pattern") or {}),
+        "alpha_pattern": alphas | (config.get("alpha_pattern") or {}),
         "initialization": _STARTS.get(init, "kaiming"),
         "bias": known[bias],
         "change_bias": bool(config.get("lora_bias")),
         "tokens": tuple(tokens),
-=======
-        "rank_pattern": ranks | (config.get("rank_pattern") or {}),
-        "alpha_pattern": alphas | (config.get("alpha_pattern") or {}),
->>>>>>> b
     }
 
 

@@ -5,13 +5,16 @@
 Either may be absent. b' starts as the host's bias, c as zero.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...core import weights
-from ...core.delta import WeightDelta
+from ...core.delta import Delta, WeightDelta
+from ...core.replacement import Replacement
+from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import TargetError
 from .decomposed import Decomposed
@@ -38,6 +41,16 @@ def with_bias(delta: Any, name: str, host: Host, of_host: bool, of_change: bool)
     zeros_O = torch.zeros(size, device=weights.device(host)) if of_change else None
     delta.register_parameter("lora_B_bias", None if zeros_O is None else nn.Parameter(zeros_O))
     return delta
+
+
+def other_biases(sites: Sites, adapted: list[str], wanted: bool) -> Iterator[tuple[str, Delta]]:
+    """The biases outside the adapted layers, if they are wanted. Raises TargetError if there is none anywhere."""
+    owners = [n for n, m in sites.modules() if m._parameters.get("bias") is not None and not sites.in_head(n)]
+    others = [name for name in owners if name not in adapted] if wanted else []
+    if not others and not set(owners) & set(adapted):
+        raise TargetError(f"method.bias is set, but {type(sites.model).__name__} has no such biases; set it to none")
+    for name in others:
+        yield name, Replacement(sites.model.get_submodule(name), ("bias",))
 
 
 class _Biased(WeightDelta):
