@@ -1,4 +1,4 @@
-"""The adapters that scripts/peft_files.py has Hugging Face PEFT make: its methods, their settings, and models for each."""
+"""The adapters that scripts/peft_files.py has PEFT make: its methods, their settings, and models for each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from ...core import experts, weights
@@ -124,13 +123,13 @@ def _flattened(p: _Parameter, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def in_own_form(
-    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """`config` and `tensors` of a LoRA that PEFT wrote, with experts' factors by expert under their parameters' names.
 
-    `target_modules` then selects no experts, and `target_parameters` has rank and alpha of each parameter, or layer,
-    by its whole name. Raises CheckpointError if the file adapts a parameter that cannot be adapted here, or if factors
-    do not fit their parameter.
+    `asked` is the config as the file has it, if that has other names for modules. `target_modules` then selects no
+    experts, and `target_parameters` has rank and alpha of each parameter, or layer, by its whole name. Raises
+    CheckpointError if the file adapts a parameter that cannot be adapted here, or if factors do not fit theirs.
     """
     if config.get("peft_type") != "LORA":
         return config, tensors
@@ -139,7 +138,7 @@ def in_own_form(
     if not owners and not config.get("target_parameters"):
         return config, tensors
     tensors = dict(tensors)
-    chosen = _of_single_experts(model, config, tensors)
+    chosen = _of_single_experts(model, asked or config, tensors)
     for host, names in _targeted(modules, owners, config, tensors).items():
         for p in _parameters(host, modules[host], names) if host in owners else ():
             chosen[p.full] = _strength(config, p.full)
@@ -148,7 +147,7 @@ def in_own_form(
                 tensors[p.own_key("lora_A")], tensors[p.own_key("lora_B")] = _by_expert(p, a, b, config)
         if host not in owners:
             chosen[host] = _strength(config, f"{host}.weight")
-    layers = _layers(modules, owners, config, tensors)
+    layers = _layers(modules, owners, config, tensors, bool(chosen))
     config = config | {"target_modules": layers if layers or chosen else config.get("target_modules")}
     if any(name not in modules for name in chosen):  # of parameters, whose inputs cannot be dropped; it is for training
         config["lora_dropout"] = 0.0
@@ -161,7 +160,10 @@ def _strength(config: dict[str, Any], name: str) -> tuple[int, float]:
 
 
 def _targeted(
-    modules: dict[str, nn.Module], owners: dict[str, dict[str, Stack]], config: dict[str, Any], tensors: dict[str, Tensor]
+    modules: dict[str, nn.Module],
+    owners: dict[str, dict[str, Stack]],
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
 ) -> dict[str, list[str]]:
     """The parameters that target_parameters selects, by module, in the order of the module; and the router's of a file
     that knows it as a layer."""
@@ -175,8 +177,8 @@ def _targeted(
             linear = weights.is_linear(module) and not weights.is_flipped(module) and name == "weight"
             if not linear and name not in owners.get(host, {}):
                 raise CheckpointError(
-                    f"adapter_config.json: target_parameters selects {full}, which is no plain stack of expert matrices "
-                    "and no weight of a linear layer; this is not read here"
+                    f"adapter_config.json: target_parameters selects {full}, which is no plain stack of expert "
+                    "matrices and no weight of a linear layer; this is not read here"
                 )
             found.setdefault(host, []).append(name)
     for host, own in owners.items():
@@ -187,15 +189,19 @@ def _targeted(
 
 
 def _layers(
-    modules: dict[str, nn.Module], owners: dict[str, dict[str, Stack]], config: dict[str, Any], tensors: dict[str, Tensor]
+    modules: dict[str, nn.Module],
+    owners: dict[str, dict[str, Stack]],
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    whole_names: bool,
 ) -> list[str] | str:
-    """The target_modules; by their whole names if as they are they would select experts, too."""
+    """The target_modules; by their whole names if it is asked, or if as they are they would select experts, too."""
     targets = config.get("target_modules") or []
     parameters = [f"{host}.{name}" for host, own in owners.items() for name in own]
     if targets == ALL_LINEAR:
         adapted = [name for name in modules if f"{PREFIX}{name}.lora_A.weight" in tensors]
         return [name for name in adapted if name not in owners]
-    if isinstance(targets, str) and not any(_matches(name, targets) for name in (*owners, *parameters)):
+    if not whole_names and isinstance(targets, str) and not any(_matches(n, targets) for n in (*owners, *parameters)):
         return targets
     heads = [name for name in modules if _matches(name, list(config.get("modules_to_save") or ()))]
     return [
@@ -219,12 +225,14 @@ def _by_expert(p: _Parameter, a: Tensor, b: Tensor, config: dict[str, Any]) -> t
     stack = p.stack
     if stack.experts is None:
         return a, b
-    rows, columns = (stack.in_features, stack.out_features) if stack.flipped else (stack.out_features, stack.in_features)
+    rows, columns = (
+        (stack.in_features, stack.out_features) if stack.flipped else (stack.out_features, stack.in_features)
+    )
     fitting = [last_in for last_in in (True, False) if _fit(stack.experts, a, b, last_in, rows, columns)]
     if not fitting:
         raise CheckpointError(
-            f"{p.key('lora_A')} is {' x '.join(map(str, a.shape))} and lora_B {' x '.join(map(str, b.shape))}, which do "
-            f"not fit {p.full} of this model, {stack.experts} experts of {rows} x {columns}"
+            f"{p.key('lora_A')} is {' x '.join(map(str, a.shape))} and lora_B {' x '.join(map(str, b.shape))}, which "
+            f"do not fit {p.full} of this model, {stack.experts} experts of {rows} x {columns}"
         )
     last_in = fitting[0]
     if len(fitting) > 1:  # a square matrix does not tell
@@ -343,7 +351,11 @@ class _Table:
             host, _, name = new.rpartition(".")
             kinds = [type(operation) for operation in entry.operations]
             joins = kinds == [*self.known] and entry.operations[1].dim == 1 or kinds == [self.known[0]]
-            if not joins or not _has_module(self.model, host) or name not in experts.matrices(self.model.get_submodule(host)):
+            if (
+                not joins
+                or not _has_module(self.model, host)
+                or name not in experts.matrices(self.model.get_submodule(host))
+            ):
                 return None
             return new, entry.source_patterns.index(pattern), len(entry.source_patterns)
         return None
