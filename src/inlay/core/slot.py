@@ -64,6 +64,10 @@ class Slot(nn.Module):
         """Whether an active delta has statistics of its own, on which the host runs."""
         return any(delta.statistics for delta in self._running())
 
+    def runs(self, delta: Delta) -> bool:
+        """Whether the next call of the host runs this delta on the whole batch."""
+        return any(other is delta for other in self._running())
+
     def _before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         running = self._running()
         if len(running) > 1:
