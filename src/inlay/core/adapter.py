@@ -75,7 +75,7 @@ class Adapter:
                     yield host_name, name, tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The adapter's tensors by name. Where processes share them out (FSDP2) they are whole, and all must call it."""
+        """The adapter's tensors by name. Where processes share them out (FSDP2) all must call it; they are whole."""
         return {name: sharded.whole(t).detach() for name, t in self._named_tensors().items()}
 
     def _named_tensors(self) -> dict[str, Tensor]:

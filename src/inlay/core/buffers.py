@@ -82,8 +82,8 @@ class BufferWatch:
         for (name, buffer), version in zip(self._buffers(), self.versions, strict=True):
             if _version(buffer) != version:
                 raise AdapterStateError(
-                    f"a forward pass has changed {name}, a buffer of the base, which an adapter neither keeps nor saves;"
-                    f" put what changes it into evaluation (model.eval()), or train with the method full"
+                    f"a forward pass has changed {name}, a buffer of the base, which an adapter neither keeps nor "
+                    f"saves; put what changes it into evaluation (model.eval()), or train with the method full"
                 )
 
 

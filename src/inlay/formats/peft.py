@@ -17,7 +17,8 @@ from transformers.models.auto import modeling_auto
 from .. import __version__
 from ..core import weights
 from ..core.adapter import Adapter, join, prepare
-from ..core.sites import Sites, task_heads
+from ..core.heads import task_heads
+from ..core.sites import Sites
 from ..errors import CheckpointError, TargetError
 from ..methods.reparameterized import experts_peft
 from .files import write_json, write_whole
