@@ -144,7 +144,8 @@ class Adapter:
             )
         if state.routing.merged == self.name:
             self.unmerge()
-        for _, host, _ in self.hosts():
+        for _, host, delta in self.hosts():
+            delta.uninstall(host)
             slot = getattr(host, SLOT)
             slot.remove(self.name)
             if not len(slot):

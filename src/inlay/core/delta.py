@@ -34,6 +34,9 @@ class Delta(nn.Module):
     def install(self, host: Host) -> None:
         """Called once, when the whole adapter is known to fit and is about to join the model."""
 
+    def uninstall(self, host: Host) -> None:
+        """Called once, when the adapter leaves the model: undo what `install` did to the host."""
+
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         return args, kwargs
 

@@ -56,6 +56,10 @@ class Slot(nn.Module):
     def __len__(self) -> int:
         return len(self._modules)
 
+    def runs(self, delta: Delta) -> bool:
+        """Whether the next call of the host runs this delta."""
+        return self.routing.rows is None and any(other is delta for other in self._running())
+
     def _running(self) -> Iterator[Delta]:
         for name in self.routing.active:
             if name in self and name != self.routing.merged:
