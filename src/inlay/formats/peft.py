@@ -20,8 +20,9 @@ from transformers.models.auto import modeling_auto
 
 from .. import __version__
 from ..core.adapter import Adapter, join, prepare
+from ..core.heads import task_heads
 from ..core.method import COMMON_KEYS, Method
-from ..core.sites import Sites, ends_with, task_heads
+from ..core.sites import Sites, ends_with
 from ..errors import CheckpointError, SettingsError, TargetError
 from ..methods import METHODS
 from .files import write_json, write_whole
