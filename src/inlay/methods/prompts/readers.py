@@ -23,8 +23,10 @@ def readers_of(sites: Sites) -> tuple[Any, Any]:
         raise TargetError(f"{type(model).__name__} has no token embeddings that a prompt could join")
     if getattr(model.config, "is_encoder_decoder", False):
         reader, decoder = model.get_encoder(), model.get_decoder()
+        while any(m is reader for m in decoder.modules()) and decoder.get_decoder() is not decoder:
+            decoder = decoder.get_decoder()
     else:
-        reader, decoder = _text_reader(model, embeddings), None
+        reader, decoder = _without_head(model, embeddings), None
     if _embeddings(reader) is None or not {"input_ids", "inputs_embeds"} <= _arguments(reader):
         what = type(model).__name__
         if reader is not model:
@@ -33,16 +35,25 @@ def readers_of(sites: Sites) -> tuple[Any, Any]:
     return reader, decoder
 
 
-def _text_reader(model: Any, embeddings: nn.Module) -> Any:
+def mask_reader(sites: Sites, reader: Any) -> Any:
+    """The module that sees which of the reader's tokens are padding: the reader, or the one around it that makes its
+    masks, as some models of images and text have it."""
+    outer = getattr(sites.model, "base_model", sites.model)
+    return outer if outer is not reader and _makes_masks(outer) and _embeddings(outer) is not None else reader
+
+
+def _without_head(model: Any, embeddings: nn.Module) -> Any:
     reader = model.get_decoder()  # an encoder too; not base_model, whose forward some models go past
     head = model.get_output_embeddings()
     while head is not None and head is not embeddings and any(m is head for m in reader.modules()):
         inner = [m for m in reader.children() if m is not head and any(e is embeddings for e in m.modules())]
-        if len(inner) != 1 or inner[0] is embeddings:
+        if hasattr(reader, "get_decoder") and reader.get_decoder() is not reader:
+            reader = reader.get_decoder()
+        elif len(inner) == 1 and inner[0] is not embeddings:
+            reader = inner[0]
+        else:
             break
-        reader = inner[0]
-    outer = getattr(model, "base_model", model)
-    return outer if outer is not reader and _makes_masks(outer) else reader
+    return reader
 
 
 def _makes_masks(module: nn.Module) -> bool:

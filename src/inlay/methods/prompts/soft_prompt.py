@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from ...core.delta import Args, Delta, Kwargs
 from ...core.sites import Sites
 from ...core.weights import Host
+from ...errors import AdapterStateError
 from . import entrance
 from .cached import cached_positions, is_first_call
 from .per_token import per_token_arguments, positions_of_ids
 from .placement import Placement
-from .readers import readers_of
+from .readers import mask_reader, readers_of
 
 
 class SoftPrompt(Delta):
@@ -60,6 +61,11 @@ class SoftPrompt(Delta):
         place = entrance.left_with(kwargs, self)
         if self.keep or place is None:
             return result
+        if (got := result[0].shape[1]) != (given := kwargs["inputs_embeds"].shape[1]):
+            raise AdapterStateError(
+                f"{type(host).__name__} gives {got} positions for {given}, so that the text's cannot be told from a soft "
+                "prompt's; prefix and the methods that change weights need no positions of their own"
+            )
         if isinstance(result, tuple):
             return (place.text_of(result[0]), *result[1:])
         result.last_hidden_state = place.text_of(result.last_hidden_state)
@@ -110,7 +116,8 @@ class PromptInCrossAttention(Delta):
 
 def at_transformer(sites: Sites, make: Callable[[Any, bool], SoftPrompt]) -> Iterator[tuple[str, Delta]]:
     """The prompt that `make` gives for (token embeddings, keep) in its place, and what a decoder must know of it."""
-    transformer, decoder = readers_of(sites)
+    reader, decoder = readers_of(sites)
+    transformer = reader if decoder is not None else mask_reader(sites, reader)
     names = {id(module): name for name, module in sites.modules()}
     prompt = make(transformer.get_input_embeddings(), decoder is not None)
     yield names[id(transformer)], prompt
