@@ -11,7 +11,7 @@ from ..core.adapter import using
 from ..data.conversation import Message
 from ..data.generation import FORMS, GenerationData
 from ..data.tokens import tokenize_prompt
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DataError
 from ..training.base import pick_device
 from ..training.causal import Causal, CausalScores
 from ..training.vocabulary import check_ids
@@ -36,6 +36,8 @@ class Generator:
         about, tokenizer = self.opened.provenance, self.opened.tokenizer
         form = FORMS[about["format"]]
         prompts = [tokenize_prompt(tokenizer, messages, form) for messages in conversations]
+        if not all(prompts):
+            raise DataError("a text is empty for this model: its tokenizer makes no token of it; write something else")
         check_ids(tokenizer, self.opened.model, prompts)
         sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
         room = max_new_tokens or about["room"]
