@@ -26,7 +26,10 @@ def generate(
     """
     model.eval()
     asked = GenerationConfig(
-        **({"do_sample": False} | sampling), max_new_tokens=max_new_tokens, eos_token_id=list(stop), pad_token_id=pad
+        **({"do_sample": False} | sampling),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(stop) or None,
+        pad_token_id=pad,
     )
     found: dict[int, list[int]] = {}
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))

@@ -26,11 +26,12 @@ class Base:
     name: str  # as asked
     path: str  # a folder, or an id on the hub
     config: Any
+    fetch: bool = True  # whether a hub may be asked; else only what is on this machine counts
 
     def tokenizer(self) -> Any:
         """Raises SettingsError if there is none that can be read."""
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, **self.source)
         except (OSError, ValueError, ImportError) as problem:
             reason = str(problem).strip().splitlines()[0]
             raise SettingsError(f"model {self.name!r} has no tokenizer that can be read: {reason}") from None
@@ -38,6 +39,11 @@ class Base:
             anything = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
             tokenizer.pad_token = anything
         return tokenizer
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """How transformers is to read the files."""
+        return _source(self.fetch)
 
     @property
     def positions(self) -> int:
@@ -53,7 +59,7 @@ class Base:
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
             problem_type="single_label_classification",
-            trust_remote_code=False,
+            **self.source,
         )
         for own in (config, config.get_text_config()):
             if getattr(own, "pad_token_id", None) is None:
@@ -61,11 +67,14 @@ class Base:
         return config
 
 
-def find_base(name: str) -> Base:
-    """Raises SettingsError if there is no such model, in the user's words and without loading weights."""
+def find_base(name: str, *, fetch: bool = True) -> Base:
+    """Raises SettingsError if there is no such model, in the user's words and without loading weights.
+
+    `fetch` is for a name that the user has given: any other is looked for on this machine only.
+    """
     path = _path(name)
     try:
-        config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(path, **_source(fetch))
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0]
         if "trust_remote_code" in str(problem):
@@ -77,7 +86,7 @@ def find_base(name: str) -> Base:
         raise SettingsError(
             f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: {reason}"
         ) from None
-    return Base(name, path, config)
+    return Base(name, path, config, fetch)
 
 
 def empty_classifier(config: Any) -> nn.Module:
@@ -98,7 +107,7 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"
     """
     with quiet():
         model, info = labeller_class(config).from_pretrained(
-            base.path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            base.path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **base.source
         )
     new = {key.rpartition(".")[0] for key in (*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"]))}
     heads = task_heads(model)
@@ -111,7 +120,9 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"
 def load_language_model(base: Base, dtype: torch.dtype | Literal["auto"]) -> nn.Module:
     """Raises SettingsError if the checkpoint lacks weights that a causal language model of this kind has."""
     with quiet():
-        loaded: Any = writer_class(base.config).from_pretrained(base.path, dtype=dtype, output_loading_info=True)
+        loaded: Any = writer_class(base.config).from_pretrained(
+            base.path, dtype=dtype, output_loading_info=True, **base.source
+        )
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise SettingsError(f"model {base.name!r} has no weights for {missing[0]} of {type(model).__name__}")
@@ -137,6 +148,10 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def _source(fetch: bool) -> dict[str, Any]:
+    return {"trust_remote_code": False, "local_files_only": not fetch}
 
 
 def _path(name: str) -> str:
