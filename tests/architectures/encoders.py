@@ -1,6 +1,5 @@
 """Encoders of texts, most of them as classifiers."""
 
-
 from .architecture import LABELS, SMALL, VOCABULARY, Architecture, Batch, causal_batch, classifier, made
 
 _STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -1,6 +1,5 @@
 """Language models with a state: all their blocks, or some beside those that attend."""
 
-
 from .architecture import GROUPED, SMALL, VOCABULARY, causal
 
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
