@@ -78,7 +78,7 @@ BUGS = (
         "core/weights.py",
         'p.T if is_flipped(host) and name == "weight" else p)',
         "p.reshape(target.shape))",
-        "test_every_method.py::test_merge_equals_forward_and_unmerge_is_exact -k lora-gpt2",
+        "test_every_method.py::test_merge_equals_forward_and_unmerge_is_exact -k gpt2-lora",
     ),
     Bug(
         "detach leaves the base frozen",
@@ -94,7 +94,7 @@ BUGS = (
         "core/adapter.py",
         "    state.routing.active = (adapter.name,)\n    _forget_compiled_graphs()\n",
         "    state.routing.active = (adapter.name,)\n",
-        "test_every_method.py::test_attach_and_detach_after_compile_take_effect_in_one_graph -k lora-llama",
+        "test_every_method.py::test_attach_and_detach_after_compile_take_effect_in_one_graph -k llama-lora",
     ),
     Bug(
         "LoRA's scale is alpha",
@@ -214,7 +214,7 @@ def run_tests(tree: Path, tests: list[str]) -> tuple[int, str]:
         chosen = choice[0].split(" ", 1) if choice else []
         done = subprocess.run(command + chosen, cwd=tree, env=environment, capture_output=True, text=True)
         if done.returncode > code:
-            code, said = done.returncode, f"{test}\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+            code, said = done.returncode, f"{test}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-500:]}"
     return code, said
 
 
