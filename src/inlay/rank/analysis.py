@@ -118,7 +118,7 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
     spectra = _spectra(updates, say)
     seconds["spectra"], began = _since(began)
     with_base = _affordable(updates) if asked.base == "auto" else asked.base == "always"
-    sites = Sites(tuned.model, tuned.heads)
+    sites = Sites(tuned.model, tuned.heads, tuned.part)
     layers = [_layer(update, spectra[name], sites, with_base, theirs) for name, update in updates.layers.items()]
     seconds["directions"], began = _since(began)
 

@@ -34,6 +34,8 @@ def resolved_yaml(run: Prepared) -> str:
         automatic = value in (None, "auto")
         final, reason = decided[name] if automatic else (value, "")
         lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if automatic else ""))
+    if run.part.reason is not None:
+        lines.append(f"# part: {run.part.name or 'the language model'}; {run.part.reason}")
     lines.append(f"# valid: {len(run.task.lengths('valid'))} rows, {data_read.valid_from}")
     lines.append(
         f"# {plan.steps} steps, {plan.steps_per_epoch} an epoch; evaluated after {sorted(plan.evaluate_after)}"

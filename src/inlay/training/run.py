@@ -175,7 +175,7 @@ class _Run(RunState):
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
-        self.adapter = prepare(model, run.settings.method, heads=self.heads)
+        self.adapter = prepare(model, run.settings.method, heads=self.heads, part=run.part.name)
         join(self.adapter)
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(self.adapter, self._first_batches())

@@ -20,7 +20,8 @@ from .attention import has_relative_positions, uses_interface
 from .positions import shifts
 from .prefix_start import prefix_start
 from .prefix_table import Prefix, PrefixAtLayer, Projection
-from .virtual_tokens import VirtualTokens, transformers_of
+from .readers import readers_of
+from .virtual_tokens import VirtualTokens
 
 _OWN_TYPE = "INLAY_PREFIX"  # in an encoder-decoder, where PEFT has no prefix for each layer; see from_peft_tensors
 
@@ -72,7 +73,7 @@ class PrefixTuning(VirtualTokens):
             raise SettingsError(f"method.hidden_size is {self.hidden_size}; it must be at least 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        encoder, decoder = transformers_of(sites)
+        encoder, decoder = readers_of(sites)
         parts = [encoder] if decoder is None else [encoder, decoder] if self.everywhere else [decoder]
         inside = {id(m) for part in parts for m in part.modules()}
         names = {m: name for name, m in sites.modules() if id(m) in inside}
@@ -110,7 +111,7 @@ class PrefixTuning(VirtualTokens):
         }
         if self.projection:
             config |= {"prefix_projection": True, "encoder_hidden_size": self.hidden_size}
-        if transformers_of(sites)[1] is not None:
+        if readers_of(sites)[1] is not None:
             config |= {"peft_type": _OWN_TYPE, "everywhere": self.everywhere}
         return config, tensors
 

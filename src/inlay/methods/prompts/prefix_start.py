@@ -6,17 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core import weights
 from ...core.adapter import adapters, using
 from ...core.sites import Sites
 from ...errors import TargetError
 from .attention import recorded
-from .virtual_tokens import transformers_of
+from .readers import readers_of
 
 
 @torch.no_grad()
 def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[Tensor, Tensor]]:
     """Keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
-    reader, decoder = transformers_of(sites)
+    reader, decoder = readers_of(sites)
 
     def run() -> None:
         with using(sites.model) if adapters(sites.model) else nullcontext():
@@ -39,4 +40,4 @@ def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[
 
 def _random_embeddings(transformer: Any, count: int) -> Tensor:
     embedding = transformer.get_input_embeddings()
-    return embedding(torch.randint(len(embedding.weight), (1, count), device=embedding.weight.device))
+    return embedding(torch.randint(len(embedding.weight), (1, count), device=weights.device(embedding)))
