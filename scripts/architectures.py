@@ -10,20 +10,33 @@ fault.
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
+import re
 import sys
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
 
-Verdict = dict[str, Any]
+import torch  # noqa: E402
+import transformers  # noqa: E402
+import transformers.modeling_utils  # noqa: E402
+
+import inlay  # noqa: E402
+from tests.architectures import ARCHITECTURES  # noqa: E402
+from tests.architectures.cell import Fault, Verdict, examine  # noqa: E402
+
+PROCESSES = multiprocessing.get_context("fork")  # each begins with what is imported here, which takes seconds
+
+Found = dict[str, Any]  # a verdict as a dictionary
 
 
 def main() -> None:
@@ -36,14 +49,7 @@ def main() -> None:
     parser.add_argument("--faults", type=Path, help="write the list of faults here as well")
     parser.add_argument("--json", type=Path, help="write all verdicts here, one a line")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one architecture")
-    parser.add_argument("--examine", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.examine:
-        _examine(asked.examine, asked.methods)
-        return
-
-    from tests.architectures import ARCHITECTURES
-
     names = [
         name
         for name, a in ARCHITECTURES.items()
@@ -53,17 +59,14 @@ def main() -> None:
     if not names:
         parser.error(f"--only {' '.join(asked.only or ())}: no such architecture; known: {', '.join(ARCHITECTURES)}")
     start = time.monotonic()
-    verdicts: list[Verdict] = []
-    with ThreadPoolExecutor(asked.jobs) as workers:
-        for count, (name, found) in enumerate(
-            workers.map(lambda n: (n, _in_a_process(n, asked.methods, asked.timeout)), names), start=1
-        ):
-            verdicts += found
-            _keep(asked, verdicts)
-            left = (time.monotonic() - start) / count * (len(names) - count)
-            tally = f"{sum(_is_right(v) for v in found)} right, {sum(bool(v['refused']) for v in found)} refused"
-            faults = sum(bool(v["faults"]) for v in found)
-            print(f"[{count}/{len(names)}, {left / 60:.0f} min left] {name}: {tally}, {faults} faulty", flush=True)
+    verdicts: list[Found] = []
+    for count, (name, found) in enumerate(_in_processes(names, asked.methods, asked.jobs, asked.timeout), start=1):
+        verdicts += found
+        _keep(asked, verdicts)
+        left = (time.monotonic() - start) / count * (len(names) - count)
+        tally = f"{sum(_is_right(v) for v in found)} right, {sum(bool(v['refused']) for v in found)} refused"
+        faults = sum(bool(v["faults"]) for v in found)
+        print(f"[{count}/{len(names)}, {left / 60:.0f} min left] {name}: {tally}, {faults} faulty", flush=True)
     print(summarize(verdicts))
     if asked.markdown:
         from architectures_page import page  # beside this script
@@ -72,63 +75,65 @@ def main() -> None:
     sys.exit(any(v["faults"] for v in verdicts))
 
 
-def _keep(asked: argparse.Namespace, verdicts: list[Verdict]) -> None:
+def _keep(asked: argparse.Namespace, verdicts: list[Found]) -> None:
     if asked.faults:
         asked.faults.write_text(summarize(verdicts) + "\n")
     if asked.json:
         asked.json.write_text("".join(json.dumps(v) + "\n" for v in verdicts))
 
 
-def _examine(name: str, methods: list[str] | None) -> None:
-    """In the process of one architecture: print each verdict as it is found."""
-    import torch
-    import transformers
+def _in_processes(
+    names: list[str], methods: list[str] | None, jobs: int, timeout: float
+) -> Iterator[tuple[str, list[Found]]]:
+    """What a process for each architecture finds, so many at a time; if one dies or takes too long, a fault says so."""
+    waiting, running = list(names), dict[Connection, _Running]()
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            receiving, sending = PROCESSES.Pipe(duplex=False)
+            process = PROCESSES.Process(target=_examine, args=(sending, waiting[0], methods), daemon=True)
+            process.start()
+            sending.close()
+            running[receiving] = _Running(waiting.pop(0), process, time.monotonic() + timeout, [])
+        for receiving in wait(list(running), timeout=1.0):
+            try:
+                running[receiving].found.append(receiving.recv())
+            except EOFError:
+                yield running.pop(receiving).ended()
+        for receiving, one in list(running.items()):
+            if time.monotonic() > one.deadline:
+                one.process.kill()
+                yield running.pop(receiving).ended(f"took more than {timeout:.0f} s")
 
-    import inlay
-    from tests.architectures import ARCHITECTURES
-    from tests.architectures.cell import examine
 
+@dataclass
+class _Running:
+    name: str
+    process: Any
+    deadline: float
+    found: list[Found]
+
+    def ended(self, why: str = "") -> tuple[str, list[Found]]:
+        self.process.join()
+        if self.process.exitcode:
+            fault = Fault("crash", "the process", why or f"exit code {self.process.exitcode}")
+            last = self.found[-1]["method"] if self.found else "the start"
+            self.found.append(asdict(Verdict(self.name, f"after {last}", faults=[fault])))
+        return self.name, self.found
+
+
+def _examine(sending: Any, name: str, methods: list[str] | None) -> None:
+    """Send each verdict as it is found."""
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     for verdict in examine(ARCHITECTURES[name], methods or list(inlay.METHODS)):
-        print("VERDICT " + json.dumps(asdict(verdict)), flush=True)
+        sending.send(asdict(verdict))
 
 
-def _in_a_process(name: str, methods: list[str] | None, timeout: float) -> list[Verdict]:
-    command = [sys.executable, "-W", "ignore", __file__, "--examine", name]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    try:
-        done = subprocess.run(
-            command + (["--methods", *methods] if methods else []),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=environment,
-            cwd=ROOT,
-        )
-        out, ended = done.stdout, f"exit code {done.returncode}: {_last_line(done.stderr)}" if done.returncode else ""
-    except subprocess.TimeoutExpired as late:
-        out = (late.stdout or b"").decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        ended = f"took more than {timeout:.0f} s"
-    verdicts = [json.loads(line.removeprefix("VERDICT ")) for line in out.splitlines() if line.startswith("VERDICT ")]
-    if ended:
-        fault = {"kind": "crash", "check": "the process", "what": ended}
-        last = verdicts[-1]["method"] if verdicts else "the start"
-        verdicts.append(
-            {"architecture": name, "method": f"after {last}", "refused": "", "faults": [fault], "notes": [], "left_out": []}
-        )
-    return verdicts
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
-
-
-def _is_right(verdict: Verdict) -> bool:
+def _is_right(verdict: Found) -> bool:
     return not verdict["refused"] and not verdict["faults"]
 
 
-def summarize(verdicts: list[Verdict]) -> str:
+def summarize(verdicts: list[Found]) -> str:
     """The faults and the refusals, each sentence once with where it came up."""
     cells = [v for v in verdicts if not v["method"].startswith("(")]
     faulty = sum(bool(v["faults"]) for v in cells)
@@ -169,8 +174,6 @@ def _places(where: dict[str, list[str]]) -> list[str]:
 
 
 def _without_numbers(sentence: str) -> str:
-    import re
-
     return re.sub(r"off by \S+", "off", re.sub(r"(?<=\.)\d+(?=\.|\b)", "*", sentence))
 
 

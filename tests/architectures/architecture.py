@@ -33,7 +33,7 @@ class Architecture:
 
     name: str
     kind: str
-    """The row's group in the table: decoder, hybrid, mixture, encoder, encoder-decoder, vision, audio, vision-language."""
+    """The row's group in the table: decoder, hybrid, mixture, encoder and so on."""
     make: Callable[[], nn.Module]
     batch: Callable[[], Batch]
     """With labels, so that the model computes its own loss."""
@@ -92,7 +92,9 @@ def made(model_class: str, config_class: str, **settings: Any) -> Callable[[], n
     return make
 
 
-def causal(name: str, stem: str, *, kind: str = "decoder", config: str = "", blocks: int = 2, **settings: Any) -> Architecture:
+def causal(
+    name: str, stem: str, *, kind: str = "decoder", config: str = "", blocks: int = 2, **settings: Any
+) -> Architecture:
     """A language model: `stem`ForCausalLM."""
     return Architecture(
         name=name,

@@ -41,9 +41,7 @@ DECODERS = (
     ),
     causal("phi", "Phi", **GROUPED),
     causal("phi3", "Phi3", **GROUPED),
-    replace(
-        causal("gpt2", "GPT2"), make=made("GPT2LMHeadModel", "GPT2Config", **_GPT, **_IDS, **_NO_DROPOUT)
-    ),
+    replace(causal("gpt2", "GPT2"), make=made("GPT2LMHeadModel", "GPT2Config", **_GPT, **_IDS, **_NO_DROPOUT)),
     classifier("gpt2 (classifier)", "GPT2", kind="decoder", **_GPT, **_IDS, **_NO_DROPOUT),
     causal(
         "gpt_neo",

@@ -1,8 +1,8 @@
 """Models that read a text with an encoder and write another one with a decoder."""
 
-from .architecture import LABELS, VOCABULARY, Architecture, Batch, classes, ids, made, noise
-
 import torch
+
+from .architecture import LABELS, VOCABULARY, Architecture, Batch, classes, ids, made, noise
 
 _HALVES = {
     "d_model": 32,
@@ -69,17 +69,51 @@ def _pair(name, stem, settings, blocks=4, **more):
 
 ENCODER_DECODERS = (
     _pair("t5", "T5", _T5, feed_forward_proj="gated-gelu"),
-    Architecture(name="t5 (classifier)", kind="encoder-decoder", make=made("T5ForSequenceClassification", "T5Config", **_T5, num_labels=LABELS), batch=_t5_classified, blocks=4),
+    Architecture(
+        name="t5 (classifier)",
+        kind="encoder-decoder",
+        make=made("T5ForSequenceClassification", "T5Config", **_T5, num_labels=LABELS),
+        batch=_t5_classified,
+        blocks=4,
+    ),
     _pair("mt5", "MT5", _T5),
     _pair("umt5", "UMT5", _T5),
-    _pair("switch_transformers", "SwitchTransformers", _T5, num_experts=4, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1, expert_capacity=64),
+    _pair(
+        "switch_transformers",
+        "SwitchTransformers",
+        _T5,
+        num_experts=4,
+        num_sparse_encoder_layers=1,
+        num_sparse_decoder_layers=1,
+        expert_capacity=64,
+    ),
     _pair("bart", "Bart", _HALVES),
-    Architecture(name="bart (classifier)", kind="encoder-decoder", make=made("BartForSequenceClassification", "BartConfig", **_HALVES, num_labels=LABELS), batch=_classified, blocks=4),
+    Architecture(
+        name="bart (classifier)",
+        kind="encoder-decoder",
+        make=made("BartForSequenceClassification", "BartConfig", **_HALVES, num_labels=LABELS),
+        batch=_classified,
+        blocks=4,
+    ),
     _pair("mbart", "MBart", _HALVES),
     _pair("m2m_100", "M2M100", _HALVES),
-    Architecture(name="marian", kind="encoder-decoder", make=made("MarianMTModel", "MarianConfig", **_HALVES), batch=_texts, blocks=4, generates=True),
+    Architecture(
+        name="marian",
+        kind="encoder-decoder",
+        make=made("MarianMTModel", "MarianConfig", **_HALVES),
+        batch=_texts,
+        blocks=4,
+        generates=True,
+    ),
     _pair("pegasus", "Pegasus", _HALVES),
-    _pair("led", "LED", {k: v for k, v in _HALVES.items() if k != "max_position_embeddings"}, max_encoder_position_embeddings=128, max_decoder_position_embeddings=64, attention_window=4),
+    _pair(
+        "led",
+        "LED",
+        {k: v for k, v in _HALVES.items() if k != "max_position_embeddings"},
+        max_encoder_position_embeddings=128,
+        max_decoder_position_embeddings=64,
+        attention_window=4,
+    ),
 )
 
 
@@ -87,4 +121,10 @@ def _speech() -> Batch:
     return {"input_features": noise(3, 8, 32), "labels": ids(tokens=4, seed=3)}
 
 
-WHISPER = _HALVES | {"max_source_positions": 16, "max_target_positions": 64, "num_mel_bins": 8, "suppress_tokens": None, "begin_suppress_tokens": None}
+WHISPER = _HALVES | {
+    "max_source_positions": 16,
+    "max_target_positions": 64,
+    "num_mel_bins": 8,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+}

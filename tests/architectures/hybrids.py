@@ -1,7 +1,5 @@
 """Language models with a state: all their blocks, or some beside those that attend."""
 
-from dataclasses import replace
-
 from .architecture import GROUPED, SMALL, VOCABULARY, causal
 
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -80,9 +78,42 @@ HYBRIDS = (
         adapter_rank=4,
         use_shared_attention_adapter=True,
     ),
-    causal("granitemoehybrid", "GraniteMoeHybrid", kind="hybrid", blocks=4, **_FOUR, **_BAMBA,
-        layer_types=["mamba", "mamba", "mamba", "attention"], num_local_experts=4, num_experts_per_tok=2, shared_intermediate_size=16),
-    causal("nemotron_h", "NemotronH", kind="hybrid", blocks=3, **GROUPED, head_dim=8,
-        layers_block_type=["mamba", "attention", "mamba"], ssm_state_size=4, mamba_num_heads=8, mamba_head_dim=8, n_groups=2, chunk_size=8),
-    causal("rwkv", "Rwkv", kind="hybrid", hidden_size=32, attention_hidden_size=32, intermediate_size=48, num_hidden_layers=2, vocab_size=VOCABULARY, context_length=64, **_IDS),
+    causal(
+        "granitemoehybrid",
+        "GraniteMoeHybrid",
+        kind="hybrid",
+        blocks=4,
+        **_FOUR,
+        **_BAMBA,
+        layer_types=["mamba", "mamba", "mamba", "attention"],
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        shared_intermediate_size=16,
+    ),
+    causal(
+        "nemotron_h",
+        "NemotronH",
+        kind="hybrid",
+        blocks=3,
+        **GROUPED,
+        head_dim=8,
+        layers_block_type=["mamba", "attention", "mamba"],
+        ssm_state_size=4,
+        mamba_num_heads=8,
+        mamba_head_dim=8,
+        n_groups=2,
+        chunk_size=8,
+    ),
+    causal(
+        "rwkv",
+        "Rwkv",
+        kind="hybrid",
+        hidden_size=32,
+        attention_hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        vocab_size=VOCABULARY,
+        context_length=64,
+        **_IDS,
+    ),
 )
