@@ -91,6 +91,11 @@ class WeightDelta(Delta):
         is added is no such product, or depends on the weight."""
         return None
 
+    def thin_experts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of each parameter that is a stack of expert matrices: left (E, O, R) and right (E, R, I), whose products are
+        all that `fold` adds to the matrices, however these are kept."""
+        return {}
+
     def edits_output(self, host: Host) -> bool:
         """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
         return weights.is_linear(host)

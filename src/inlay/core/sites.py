@@ -3,8 +3,9 @@
 A role is a fact about the model's structure, not about names: blocks are the elements of the outermost lists of like
 layers, the linear layers inside an attention module are `attention`, those inside another part that mixes tokens, such
 as a state space or a convolution over time, are `mixer`, the other ones of a block are `feedforward`, and what lies
-outside the base model is its head. `norms` are the normalizations with parameters, wherever they are in the base. The
-routers of mixtures of experts belong to no role.
+outside the base model is its head. `experts` are the modules that keep stacks of expert matrices, which belong to the
+other roles too. `norms` are the normalizations with parameters, wherever they are in the base. The routers of mixtures
+of experts belong to no role.
 """
 
 import re
@@ -17,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import TargetError, did_you_mean
-from . import weights
+from . import experts, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
 from .heads import output_embeddings, task_heads
@@ -25,7 +26,7 @@ from .modules import base_modules, is_norm, within
 from .parts import Parts, expert_modules, parts
 
 ALL_LINEAR = "all-linear"
-ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "norms")
+ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +153,15 @@ class Sites:
 
     def sublayer_ends(self) -> list[tuple[str, str]]:
         """Each block's name with where its sub-layers end, before the residual is added: the output projection of its
-        self-attention, which comes before any cross-attention, or else of its other mixer; and its feed-forward's."""
+        self-attention, which comes before any cross-attention, or else of its other mixer; then those of feed-forwards.
+        """
         ends, known = [], self._names()
         for name, _ in self._all_blocks():
             own = self.parts[name]
             first = next(iter(own.attention or own.mixers), None)
             if first is not None:
                 ends.append((name, self._last(name, first)))
-            ends += [(name, end) for _, _, end in self._feedforwards(name)]
+        ends += [(block, end) for block, _, end in self.feedforwards()]
         return [(block, end) for block, end in ends if end in known]
 
     def feedforwards(self) -> list[tuple[str, str, str]]:
@@ -193,7 +195,8 @@ class Sites:
         """Names, in the model's order, of the hosts that `targets` select.
 
         A target is a role, the end of a dotted name (`q_proj`, `layers.0.mlp.up_proj`) or a regular expression for the
-        whole name. Raises TargetError if one of them selects nothing, or something that `hosts` turns down.
+        whole name; the parameters of experts have names, too. Raises TargetError if one of them selects nothing, or
+        something that `hosts` turns down.
         """
         if not targets:
             raise TargetError(f"targets is empty; name modules or a role: {', '.join(ROLES)}")
@@ -201,6 +204,15 @@ class Sites:
         for target in targets:
             names |= self._select(target, hosts)
         return [name for name, _ in self.modules() if name in names]
+
+    def matrices(self, targets: tuple[str, ...], name: str) -> dict[str, experts.Stack]:
+        """Which stacks of expert matrices, or a router's matrix, `targets` select of the module `name`."""
+        own = experts.matrices(self.model.get_submodule(name))
+        chosen: set[str] = set()
+        for target in targets if own else ():
+            names = set(self._role(target)) if target in ROLES else self._matching(target).keys()
+            chosen |= own.keys() if name in names else {p for p in own if f"{name}.{p}" in names}
+        return {p: stack for p, stack in own.items() if p in chosen}
 
     def place(self, name: str) -> "Place":
         """Where the module `name` is: its block, its role and what it is called in there."""
@@ -212,38 +224,72 @@ class Sites:
 
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
-            found = {name for name in self._role(target) if hosts(self.model.get_submodule(name))}
+            of_role = list(self._role(target))
+            found = {name for name in of_role if hosts(self.model.get_submodule(name))}
             if not found:
-                raise TargetError(self._nothing(target, hosts))
+                raise TargetError(self._refused_experts(target, of_role) or self._nothing(target, hosts))
             return found
-        matched = {name: m for name, m in self.modules() if name and ends_with(name, target)}
-        if not matched:
-            try:
-                pattern = re.compile(target)
-            except re.error as problem:
-                raise TargetError(f"target {target!r} is neither a name nor a regular expression: {problem}") from None
-            matched = {name: m for name, m in self.modules() if name and pattern.fullmatch(name)}
+        matched = self._matching(target)
         if not matched:
             raise TargetError(self._nothing(target, hosts))
         changeable = {name for name, _ in self.changeable()}
-        if changeable.isdisjoint(matched):
+        if changeable.isdisjoint(matched.values()):
             raise TargetError(f"target {target!r} matches only {next(iter(matched))}, which lies outside {self.part}")
-        matched = {name: m for name, m in matched.items() if name in changeable}
+        matched = {name: m for name, m in matched.items() if m in changeable}
         in_head = [name for name in matched if self.in_head(name)]
         if len(in_head) == len(matched):
             raise TargetError(
                 f"target {target!r} matches only {in_head[0]}, which is trained whole as the model's head already"
             )
-        matched = {name: m for name, m in matched.items() if name not in in_head}
-        found = {name for name, m in matched.items() if hosts(m)}
+        modules = {m: self.model.get_submodule(m) for name, m in matched.items() if name not in in_head}
+        found = {name for name, m in modules.items() if hosts(m)}
         if not found:
-            kinds = sorted({type(m).__name__ for m in matched.values()})
-            raise TargetError(f"target {target!r} matches only {', '.join(kinds)}, which this method cannot adapt")
+            kinds = sorted({type(m).__name__ for m in modules.values()})
+            raise TargetError(
+                self._refused_experts(target, list(modules))
+                or f"target {target!r} matches only {', '.join(kinds)}, which this method cannot adapt"
+            )
         return found
+
+    def _matching(self, target: str) -> dict[str, str]:
+        """What `target` names, modules and single parameters of experts and routers, each with its module's name."""
+        if matched := {name: m for name, m in self._named.items() if ends_with(name, target)}:
+            return matched
+        try:
+            pattern = re.compile(target)
+        except re.error as problem:
+            raise TargetError(f"target {target!r} is neither a name nor a regular expression: {problem}") from None
+        return {name: m for name, m in self._named.items() if pattern.fullmatch(name)}
+
+    @cached_property
+    def _named(self) -> dict[str, str]:
+        modules = {name: m for name, m in self.modules() if name}
+        parameters = {f"{name}.{p}": name for name, m in modules.items() for p in experts.matrices(m)}
+        return parameters | {name: name for name in modules}
+
+    def _refused_experts(self, target: str, names: list[str]) -> str | None:
+        """Why not one of the modules `names`, which `target` selects, can be a host, if they are experts."""
+        for name in names:
+            module = self.model.get_submodule(name)
+            for parameter, dtype in experts.packed(module).items():
+                return (
+                    f"target {target!r} selects experts whose weights are packed: {name}.{parameter} is {dtype}; load "
+                    "the base in 16 or 32 bits, or choose other targets, such as attention"
+                )
+            if experts.expert_weights(module):
+                return (
+                    f"target {target!r} selects only experts, such as {name}, which keep a matrix for each expert in "
+                    "one parameter; this method cannot adapt them, lora can"
+                )
+        return None
 
     def _role(self, role: str) -> Iterator[str]:
         if role == ALL_LINEAR:
-            yield from (name for name, m in self.body() if weights.is_linear(m) and name not in self.routers)
+            found = (name for name, m in self.body() if weights.is_linear(m) or experts.expert_weights(m))
+            yield from (name for name in found if name not in self.routers)
+            return
+        if role == "experts":
+            yield from (name for name, m in self.body() if experts.expert_weights(m) or experts.packed(m))
             return
         if role == "norms":
             yield from (name for name, m in self.body() if is_norm(m))
@@ -251,6 +297,7 @@ class Sites:
         for name, own in self.parts.items():
             groups = {"attention": own.attention, "mixer": own.mixers}.get(role, [own.feedforward])
             yield from (f"{name}.{linear}" for linears in groups for linear in linears)
+            yield from (f"{name}.{e}" for e in own.experts if own.role(e) == role)
 
     def _all_blocks(self) -> list[tuple[str, nn.Module]]:
         if not self.blocks:

@@ -29,7 +29,12 @@ def is_linear(host: Host) -> bool:
         return False  # nn.MultiheadAttention's: it reads the weights and never calls the layer, so no hook would run
     if isinstance(host, nn.Linear | Conv1D):
         return True
-    return isinstance(getattr(host, "in_features", None), int) and isinstance(getattr(host, "out_features", None), int)
+    if not (
+        isinstance(getattr(host, "in_features", None), int) and isinstance(getattr(host, "out_features", None), int)
+    ):
+        return False
+    own = getattr(host, "weight", None)
+    return not (isinstance(own, Tensor) and own.ndim == 3 and own.is_floating_point())  # a stack of experts: no one W
 
 
 def is_flipped(host: Host) -> bool:

@@ -25,6 +25,7 @@ from ..core.method import COMMON_KEYS, Method
 from ..core.sites import Sites, ends_with
 from ..errors import CheckpointError, SettingsError, TargetError
 from ..methods import METHODS
+from ..methods.reparameterized import experts_peft
 from .files import write_json, write_whole
 
 CONFIG, TENSORS, PROVENANCE = "adapter_config.json", "adapter_model.safetensors", "provenance.json"
@@ -100,7 +101,8 @@ def start_from(adapter: Adapter, folder: Path) -> None:
     Raises CheckpointError, having changed nothing, if they do not fit.
     """
     folder = adapter_folder(folder)
-    tensors = adapter.method.from_peft_tensors(read_config(folder), read_tensors(folder))
+    config, tensors = experts_peft.in_own_form(adapter.model, read_config(folder), read_tensors(folder))
+    tensors = adapter.method.from_peft_tensors(config, tensors)
     sites = Sites(adapter.model, adapter.heads)
     placed = {key: own for key, (own, _) in _placed(adapter).items() if not sites.in_head(own)}
     if missing := sorted(placed.keys() - tensors.keys()):
@@ -117,6 +119,7 @@ def match(
 
     Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
     """
+    config, tensors = experts_peft.in_own_form(model, config, tensors)
     known = [n for n, _ in Sites(model, ()).modules()]
     saved_whole = config.get("modules_to_save") or ()
     heads = tuple(n for n in known if any(ends_with(n, entry) for entry in saved_whole))

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from ...core import weights
+from ...core import experts, weights
 from ...core.delta import Delta
+from ...core.experts import Stack
 from ...core.sites import Sites
 from ...core.weights import Host
-from ...errors import SettingsError
-from . import eva, loftq, lora_init, lora_peft, lora_plus
+from ...errors import SettingsError, TargetError
+from . import eva, experts_peft, loftq, lora_init, lora_peft, lora_plus
 from .lora_init import Initialization
 from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
+from .low_rank_experts import LowRankExperts
 from .on_linear import OnLinear
 from .patterns import check_patterns, first_fit, whole
 
@@ -110,20 +112,42 @@ class LoRA(OnLinear):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         names = sites.find(self.targets, hosts=self.can_host)
-        check_patterns((*self.rank_pattern, *self.alpha_pattern), names)
+        stacks = {name: self.stacks(sites, name) for name in names}
+        parameters = [f"{name}.{parameter}" for name in names for parameter in stacks[name]]
+        check_patterns((*self.rank_pattern, *self.alpha_pattern), names + parameters)
         if self.initialization == "loftq":
             loftq.check({name: sites.model.get_submodule(name) for name in names})
         for name in names:
             host = sites.model.get_submodule(name)
-            rank = first_fit(self.rank_pattern, name, self.rank)
-            scale = self.scale(rank, first_fit(self.alpha_pattern, name, self.alpha))
+            rank, scale = self.strength(name)
             lora_init.check_host(self.initialization, name, host, rank)
-            yield name, self.delta(host, rank, scale)
+            if not stacks[name]:
+                yield name, self.delta(host, rank, scale)
+                continue
+            if self.dropout:
+                raise TargetError(
+                    f"method.dropout is {self.dropout}, but {name} keeps its experts' weights in one parameter, whose "
+                    "inputs cannot be dropped; set it to 0, or choose targets without experts, such as attention"
+                )
+            strengths = {parameter: self.strength(name, parameter) for parameter in stacks[name]}
+            yield name, LowRankExperts(host, stacks[name], strengths, self.initialization)
+
+    def strength(self, name: str, parameter: str | None = None) -> tuple[int, float]:
+        """Rank and scale at the module `name`, or of its parameter: a pattern for the module counts for those, too."""
+        rank, alpha = first_fit(self.rank_pattern, name, self.rank), first_fit(self.alpha_pattern, name, self.alpha)
+        if parameter is not None:
+            rank = first_fit(self.rank_pattern, f"{name}.{parameter}", rank)
+            alpha = first_fit(self.alpha_pattern, f"{name}.{parameter}", alpha)
+        return rank, self.scale(rank, alpha)
+
+    def stacks(self, sites: Sites, name: str) -> dict[str, Stack]:
+        """The parameters at the module `name` that are changed matrix by matrix; none if it is a layer of one."""
+        return sites.matrices(self.targets, name)
 
     def can_host(self, module: Host) -> bool:
         if type(module) in CONVOLUTION:
             return module.groups == 1  # the change B A mixes all channels, which a grouped weight has no place for
-        return weights.is_linear(module) or isinstance(module, nn.Embedding)
+        return weights.is_linear(module) or isinstance(module, nn.Embedding) or bool(experts.matrices(module))
 
     def delta(self, host: Host, rank: int, scale: float) -> Delta:
         if isinstance(host, nn.Embedding):
@@ -159,10 +183,13 @@ class LoRA(OnLinear):
         self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config, tensors = super().to_peft(adapter, sites, tensors)
-        return lora_peft.as_plain(self, adapter, config, tensors)
+        config, tensors = lora_peft.as_plain(self, adapter, config, tensors)
+        return experts_peft.in_peft_form(self, adapter, config, tensors)
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
         if config["peft_type"] != "LORA" or bool(config.get("use_dora")) != cls.decomposed:
             return None
-        return cls(targets=cls.peft_targets(config), **lora_peft.settings(config))
+        parameters = tuple(config.get("target_parameters") or ())
+        layers = cls.peft_targets(config) if config["target_modules"] or not parameters else ()
+        return cls(targets=layers + parameters, **lora_peft.settings(config))

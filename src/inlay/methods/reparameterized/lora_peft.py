@@ -21,7 +21,7 @@ FIELDS = frozenset(
     {
         *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"),
         *("fan_in_fan_out", "init_lora_weights", "eva_config", "ensure_weight_tying"),
-        *("megatron_core", "qalora_group_size"),
+        *("megatron_core", "qalora_group_size", "target_parameters"),
     }
 )
 
@@ -73,11 +73,14 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
             f"adapter_config.json: init_lora_weights is {init!r}, which changes the base model; "
             "convert the adapter to plain LoRA with PEFT first (path_initial_model_for_weight_conversion)"
         )
+    strengths = config.get("target_parameters") or {}  # as experts_peft has put it
+    ranks = {whole(name): rank for name, (rank, _) in strengths.items()}
+    alphas = {whole(name): alpha for name, (_, alpha) in strengths.items()}
     return {
         "rank": config["r"],
         "alpha": config["lora_alpha"],
         "dropout": config.get("lora_dropout", 0.0),
         "rank_stabilized": config.get("use_rslora", False),
-        "rank_pattern": config.get("rank_pattern") or {},
-        "alpha_pattern": config.get("alpha_pattern") or {},
+        "rank_pattern": ranks | (config.get("rank_pattern") or {}),
+        "alpha_pattern": alphas | (config.get("alpha_pattern") or {}),
     }
