@@ -16,6 +16,7 @@ from torch import nn
 
 from ..errors import TargetError, did_you_mean
 from . import weights
+from .bypass import bypassed_in
 from .slot import Slot
 
 ALL_LINEAR = "all-linear"
@@ -83,6 +84,11 @@ class Sites:
         for name, module in self.modules():
             if id(module) in inside and not self.in_head(name):
                 yield name, module
+
+    @cached_property
+    def bypassed(self) -> set[str]:
+        """Layers that no role includes, as the code around them reads their weight without calling them."""
+        return bypassed_in(self.model)
 
     def in_head(self, name: str) -> bool:
         return any(name == head or name.startswith(head + ".") for head in self.heads)
@@ -175,7 +181,7 @@ class Sites:
 
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
-            found = {name for name in self._role(target) if hosts(self.model.get_submodule(name))}
+            found = {n for n in self._role(target) if hosts(self.model.get_submodule(n)) and n not in self.bypassed}
             if not found:
                 raise TargetError(self._nothing(target, hosts))
             return found
@@ -195,6 +201,11 @@ class Sites:
             )
         matched = {name: m for name, m in matched.items() if name not in in_head}
         found = {name for name, m in matched.items() if hosts(m)}
+        if past := sorted(found & self.bypassed):
+            raise TargetError(
+                f"target {target!r} names {past[0]}, whose weight the model uses without calling the layer, so that an "
+                "adapter there would do nothing; leave it out"
+            )
         if not found:
             kinds = sorted({type(m).__name__ for m in matched.values()})
             raise TargetError(f"target {target!r} matches only {', '.join(kinds)}, which this method cannot adapt")
