@@ -6,14 +6,13 @@ gave it. A block whose source does not say so is not guessed at.
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from torch import nn
 
 from .modules import joined, normalizes
+from .source import method_of
 
 UNKNOWN = "?"
 
@@ -24,7 +23,7 @@ def final_norm(block: nn.Module) -> str | None:
 
 
 def _ending(module: nn.Module, method: str, prefix: str, depth: int) -> str | None:
-    function = _function(type(module), method)
+    function = method_of(type(module), method)
     if function is None or depth > 6:
         return UNKNOWN
     body = list(_taken(module, function.body))
@@ -175,12 +174,3 @@ def _holds(module: nn.Module, test: ast.expr) -> bool | None:
             return None
         value = getattr(value, name)
     return value if isinstance(value, bool) else None
-
-
-@cache
-def _function(kind: type, method: str) -> ast.FunctionDef | None:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(getattr(kind, method)))))
-    except (OSError, TypeError, SyntaxError, AttributeError):
-        return None
-    return tree.body[0] if isinstance(tree.body[0], ast.FunctionDef) else None

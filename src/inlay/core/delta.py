@@ -31,6 +31,15 @@ class Delta(nn.Module):
 
     removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
 
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        """Names of the host's tensors that have another value here, whatever else would change them."""
+        return ()
+
+    def stands_in(self, host: Host) -> bool:
+        """Whether `before` puts other parameters in the place of the host's, which `after` only takes away again."""
+        return False
+
     def install(self, host: Host) -> None:
         """Called once, when the whole adapter is known to fit and is about to join the model."""
 
@@ -99,6 +108,9 @@ class WeightDelta(Delta):
     def edits_output(self, host: Host) -> bool:
         """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
         return weights.is_linear(host)
+
+    def stands_in(self, host: Host) -> bool:
+        return not self.edits_output(host)
 
     def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
         return x_BTI

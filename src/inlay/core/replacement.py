@@ -29,9 +29,16 @@ class Replacement(WeightDelta):
                 )
             self.register_parameter(name, nn.Parameter(own.detach().to(torch.float32, copy=True)))
 
+    def copies(self) -> dict[str, Tensor]:
+        """What stands in for the host's parameters, by their names there."""
+        return dict(self.named_parameters())
+
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        own: dict[str, Tensor] = dict(self.named_parameters())
-        return {n: p.T if self.flipped and n == "weight" else p for n, p in own.items()}
+        return {n: p.T if self.flipped and n == "weight" else p for n, p in self.copies().items()}
+
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        return self.folds
 
     def edits_output(self, host: Host) -> bool:
         return weights.is_linear(host)

@@ -21,9 +21,11 @@ from ..errors import TargetError, did_you_mean
 from . import experts, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
+from .bypass import bypassed_in
 from .heads import output_embeddings, task_heads
 from .modules import base_modules, is_norm, within
 from .parts import Parts, expert_modules, parts
+from .source import gives_several
 
 ALL_LINEAR = "all-linear"
 ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
@@ -93,6 +95,11 @@ class Sites:
             if hasattr(config, "model_type"):
                 return config if name else _of_texts(config)
         return None
+
+    @cached_property
+    def bypassed(self) -> set[str]:
+        """Layers that no role includes, as the code around them reads their weight without calling them."""
+        return bypassed_in(self.model)
 
     def in_head(self, name: str) -> bool:
         return within(name, self.heads) or ("" in self.heads and name in self.model._parameters)
@@ -225,7 +232,7 @@ class Sites:
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
             of_role = list(self._role(target))
-            found = {name for name in of_role if hosts(self.model.get_submodule(name))}
+            found = {name for name in of_role if hosts(self.model.get_submodule(name)) and name not in self.bypassed}
             if not found:
                 raise TargetError(self._refused_experts(target, of_role) or self._nothing(target, hosts))
             return found
@@ -243,6 +250,16 @@ class Sites:
             )
         modules = {m: self.model.get_submodule(m) for name, m in matched.items() if name not in in_head}
         found = {name for name, m in modules.items() if hosts(m)}
+        if past := sorted(found & self.bypassed):
+            raise TargetError(
+                f"target {target!r} names {past[0]}, whose weight the model uses without calling the layer, so that an "
+                "adapter there would do nothing; leave it out"
+            )
+        if several := sorted(name for name in found if gives_several(modules[name])):
+            raise TargetError(
+                f"target {target!r} names {several[0]}, which gives more than one tensor, as a router does, so that an "
+                "adapter has no output to change there; leave it out"
+            )
         if not found:
             kinds = sorted({type(m).__name__ for m in modules.values()})
             raise TargetError(
@@ -308,7 +325,7 @@ class Sites:
         """The last of them that is as wide as the model; some models list a fused projection after it."""
         width = self.width(block)
         for name in reversed(linears):
-            if self._size(block, name)[0] == width:
+            if self._size(block, name)[0] == width and f"{block}.{name}" not in self.bypassed:
                 return f"{block}.{name}"
         raise TargetError(f"the attention of {block} has no linear layer with {width} outputs, where it would end")
 

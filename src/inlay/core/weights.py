@@ -105,10 +105,15 @@ def unshadow(host: Host, names: Iterable[str]) -> None:
 @torch.no_grad()
 def write(host: Host, params: dict[str, Tensor]) -> None:
     """Copy dense `params`, the weight as (O, I) for linear hosts, into the host's own. Check with `writable` first."""
-    for name, p in params.items():
+    for name, p in laid_out(host, params).items():
         target = host._parameters[name]
         assert target is not None
-        target.copy_(p.T if is_flipped(host) and name == "weight" else p)
+        target.copy_(p)
+
+
+def laid_out(host: Host, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Dense `params`, the weight as (O, I) for linear hosts, as views in the layout that the host keeps them in."""
+    return {name: p.T if is_flipped(host) and name == "weight" else p for name, p in params.items()}
 
 
 def check_writable(host_name: str, host: Host, names: Iterable[str]) -> None:

@@ -61,7 +61,7 @@ class LastLayers(Method):
         trained = [*blocks[-self.layers :], *_after(sites, blocks[-1])]
         for name, module in sites.body():
             own = tuple(n for n, p in module._parameters.items() if p is not None)
-            if own and any(name == top or name.startswith(top + ".") for top in trained):
+            if own and name not in sites.bypassed and any(name == top or name.startswith(top + ".") for top in trained):
                 yield name, Retrained(module, own)
 
 
