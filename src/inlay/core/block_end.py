@@ -35,12 +35,14 @@ def _ending(module: nn.Module, method: str, prefix: str, depth: int) -> str | No
 
 def _source(module: nn.Module, body: list[ast.stmt], node: ast.expr, line: int, prefix: str, depth: int) -> str | None:
     """What gives the value of `node`, as of `line`."""
-    if isinstance(node, ast.Tuple) and node.elts:
+    if isinstance(node, ast.Tuple | ast.List) and node.elts:
         return _source(module, body, node.elts[0], line, prefix, depth)
     if isinstance(node, ast.Subscript):
         return _source(module, body, node.value, line, prefix, depth)
     if isinstance(node, ast.BinOp):
-        if isinstance(node.left, ast.Tuple) or isinstance(node.right, ast.Tuple):  # (hidden, ) + others
+        if isinstance(node.left, ast.Tuple | ast.List) or isinstance(
+            node.right, ast.Tuple | ast.List
+        ):  # (hidden, ) + others
             return _source(module, body, node.left, line, prefix, depth)
         return None if isinstance(node.op, ast.Add) else _source(module, body, node.left, line, prefix, depth)
     if isinstance(node, ast.IfExp):
@@ -132,7 +134,7 @@ def _last_assignment(body: list[ast.stmt], name: str, line: int) -> tuple[ast.ex
         if node.lineno >= line:
             break
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-            if isinstance(node.op, ast.Add) and not isinstance(node.value, ast.Tuple):
+            if isinstance(node.op, ast.Add) and not isinstance(node.value, ast.Tuple | ast.List):
                 found = (None, node.lineno)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

@@ -154,6 +154,8 @@ class Sites:
         """
         for name, block in self._all_blocks():
             norm = final_norm(block)
+            if any(isinstance(m, nn.Conv2d) for m in block.children()):
+                raise TargetError(f"{name}, a {type(block).__name__}, gives planes of features, not features of tokens")
             if norm == UNKNOWN:
                 raise TargetError(f"where {name}, a {type(block).__name__}, adds to its residual is not known")
             yield (name, block) if norm is None else (f"{name}.{norm}", self.model.get_submodule(f"{name}.{norm}"))

@@ -61,7 +61,7 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", "") or None,
         "inference_mode": True,
         "peft_version": _PEFT_VERSION,
-        "modules_to_save": list(adapter.heads) or None,
+        "modules_to_save": [head for head in adapter.heads if head] or None,
         **settings,
     }
     if adapter.part is not None and config["peft_type"].startswith("INLAY_"):  # PEFT's types list the hosts themselves
@@ -123,6 +123,8 @@ def match(
     known = [n for n, _ in Sites(model, ()).modules()]
     saved_whole = config.get("modules_to_save") or ()
     heads = tuple(n for n in known if any(ends_with(n, entry) for entry in saved_whole))
+    if "" in task_heads(model) and any(f"{_PREFIX}{name}" in tensors for name in model._parameters):
+        heads = ("", *heads)  # parameters of the model itself, which no module's name stands for
     sites = Sites(model, heads)
     part = config.get("part")
     method = _method(_with_chosen_targets(config, [n for n in known if n and not sites.in_head(n)])).of_tensors(tensors)
