@@ -15,6 +15,7 @@ from . import buffers, check, merging, sharded, weights
 from .active import activate as activate
 from .active import using as using
 from .check import Checked
+from .coverage import Coverage, coverage
 from .delta import Delta
 from .fingerprint import fingerprint
 from .method import Method
@@ -52,6 +53,11 @@ class Adapter:
     def removable(self) -> bool:
         """Whether the base is still there beneath the adapter."""
         return all(delta.removable for delta in self.deltas.values())
+
+    @property
+    def coverage(self) -> Coverage:
+        """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
+        return coverage(self)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What training changes, each tensor once, as `host.parameter`."""

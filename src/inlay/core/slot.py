@@ -135,10 +135,12 @@ def _after_order(running: list[Delta], host: Host) -> list[Delta]:
 
 
 def first(result: Any) -> Tensor:
-    """The hidden states of a module's result; transformer blocks may return them first in a tuple."""
-    return result[0] if isinstance(result, tuple) else result
+    """The hidden states of a module's result; transformer blocks may return them first in a tuple or list."""
+    return result[0] if isinstance(result, tuple | list) else result
 
 
 def with_first(result: Any, h: Tensor) -> Any:
     """`result` with its hidden states replaced by `h`."""
+    if isinstance(result, list):
+        return [h, *result[1:]]
     return (h, *result[1:]) if isinstance(result, tuple) else h

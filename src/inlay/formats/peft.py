@@ -23,7 +23,7 @@ from ..errors import CheckpointError, TargetError
 from ..methods.reparameterized import experts_peft
 from .files import write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
-from .peft_names import of_embeddings, renamed, saved_whole, without_copies
+from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies
 from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
 
 PROVENANCE = "provenance.json"
@@ -57,7 +57,7 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", "") or None,
         "inference_mode": True,
         "peft_version": _PEFT_VERSION,
-        "modules_to_save": list(adapter.heads) or None,
+        "modules_to_save": [head for head in adapter.heads if head] or None,
         **settings,
     }
     if adapter.part is not None and config["peft_type"].startswith("INLAY_"):  # PEFT's types list the hosts themselves
@@ -119,6 +119,8 @@ def match(
     config, tensors = experts_peft.in_own_form(model, config, tensors)
     config = of_embeddings(model, config, tensors)
     heads = saved_whole(model, config, tensors)
+    if "" in task_heads(model) and any(f"{PREFIX}{name}" in tensors for name in model._parameters):
+        heads = ("", *heads)  # parameters of the model itself, which no module's name stands for
     part = config.get("part")
     sites = Sites(model, heads, part)
     hosts = [name for name, _ in Sites(model, ()).modules() if name and not sites.in_head(name)]
