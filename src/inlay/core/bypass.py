@@ -17,7 +17,20 @@ from torch import nn
 
 _TENSORS = ("weight", "bias")
 # What tells of a tensor without its values.
-_FACTS = {"dtype", "device", "shape", "ndim", "size", "element_size", "dim", "stride", "numel", "requires_grad", "is_meta", "data_ptr"}
+_FACTS = {
+    "dtype",
+    "device",
+    "shape",
+    "ndim",
+    "size",
+    "element_size",
+    "dim",
+    "stride",
+    "numel",
+    "requires_grad",
+    "is_meta",
+    "data_ptr",
+}
 _LOOKING = {"isinstance", "hasattr", "getattr", "setattr", "id", "type", "len"}
 # Ways to a layer that do not spell its name.
 _BY_NAME = {"getattr", "children", "modules", "named_children", "named_modules", "get_submodule", "_modules"}
