@@ -3,8 +3,9 @@
     python benchmarks/attach_speed.py --beside ../other/src        runs both in turn and prints medians and their ratio
     python benchmarks/attach_speed.py                               this checkout alone
 
-Processes alternate, each with a fresh model; within one, what counts is the processor's time and the best of several, as
-a machine that has other work only ever adds to both. The model is tiny, so that what is measured is what the library does around each layer.
+Processes alternate, each with a fresh model. Within one, what counts is the processor's time, and the best of several,
+as a machine that has other work only ever adds to it. The model is tiny, so that what is measured is what the library
+does around each layer.
 """
 
 import argparse
@@ -80,10 +81,10 @@ def measure() -> dict[str, float]:
 
     attach()
     detach()  # what is computed once a process
-    times = {"attach": best(attach, 12, after=detach), "attach and first step": best(first_step, 8, after=detach)}
+    times = {"attach": best(attach, 8, after=detach), "attach and first step": best(first_step, 4, after=detach)}
     attach()
     step()
-    return times | {"forward": best(forward, 40), "step": best(step, 25)}
+    return times | {"forward": best(forward, 20), "step": best(step, 12)}
 
 
 def best(work: Callable[[], None], times: int, after: Callable[[], None] = lambda: None) -> float:

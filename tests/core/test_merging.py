@@ -96,7 +96,7 @@ def test_a_model_of_images_needs_a_batch() -> None:
     adapter.unmerge()
     assert adapter.merge({"pixel_values": torch.randn(2, 3, 8, 8)})
     adapter.unmerge()
-    with pytest.raises(ValueError):  # the model's own, about a batch that it does not take
+    with pytest.raises(ValueError, match="image"):  # the model's own, about a batch that it does not take
         adapter.merge({"pixel_values": torch.randn(2, 3, 9, 8)})
 
 

@@ -23,7 +23,7 @@ from .weights import Host
 class Slot(nn.Module):
     """A host's deltas by adapter name. Not an nn.ModuleDict, which refuses names that a dict has as attributes."""
 
-    # Of the class until they are set: an attribute of a module takes its time to set, and there is a slot for each host.
+    # The class's until they are set: setting a module's attribute takes time, and there is a slot for each host.
     _unmerged: dict[str, Tensor] | None = None  # the host's parameters from before an adapter was merged
     _batch_axis: int | None = None  # of the host's result; None if unknown, or if it has none
     _axis_tried: bool = False
