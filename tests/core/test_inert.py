@@ -1,4 +1,4 @@
-"""Hosts whose weight the model uses without calling them: left out by roles, refused by name, found in the first pass."""
+"""Hosts whose weight is used without calling them: left out by roles, refused by name, found in the first pass."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ NAMES = ("called", "read", "tower", "experts.0", "experts.1")
 
 
 class Mixed(nn.Module):
-    """A layer that is called, one whose weight is read, one for images that do not come, and one expert without work."""
+    """A layer that is called, one whose weight is read, one for images that do not come, and an expert without work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,4 +190,5 @@ def test_merging_one_is_undone_and_refused() -> None:
     assert not adapter.merge()  # it reads no tokens, so nothing could be run
     adapter.unmerge()
     assert adapter.merge(batch=torch.randn(3, 6))
-    assert model.training and model.called.training
+    assert model.training
+    assert model.called.training

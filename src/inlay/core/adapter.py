@@ -319,11 +319,7 @@ def _check_name(name: str) -> None:
         raise AdapterStateError(
             f"adapter name {name!r}: use letters, digits, _ and -, since it is part of tensor names"
         )
-    if (
-        hasattr(Slot, name)
-        or name in nn.Module().__dict__
-        or name in ("routing", "hooks", "_unmerged", "_batch_axis", "_axis_tried")
-    ):
+    if hasattr(Slot, name) or name in nn.Module().__dict__ or name in ("routing", "hooks"):
         raise AdapterStateError(f"adapter name {name!r} is an attribute of every torch module; choose another one")
 
 

@@ -72,8 +72,8 @@ class Pattern(Method):
         for p, some in places.items():
             if all(host_name in sites.bypassed for host_name, _, _ in some) and _chosen(self, names[p]):
                 raise TargetError(
-                    f"method.include fits {names[p][0]}, which the model uses without calling the layer that has it, so "
-                    "that a copy would do nothing; name it in method.exclude"
+                    f"method.include fits {names[p][0]}, which the model uses without calling the layer that has it, "
+                    "so that a copy would do nothing; name it in method.exclude"
                 )
         for p, some in names.items():
             if _chosen(self, some):
