@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AdapterStateError, CheckpointError, TargetError, did_you_mean
-from . import buffers, sharded, weights
+from . import buffers, claim, sharded, weights
 from .delta import Delta, WeightDelta
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, row_digests
 from .method import Method
 from .replacement import Replacement
 from .sites import Sites
@@ -42,6 +42,7 @@ class Adapter:
     heads: tuple[str, ...]
     deltas: dict[str, Delta]  # by host name
     base_fingerprint: str | None
+    base_rows: dict[str, str]  # what tells the rows of the base's embeddings apart, see fingerprint.py
     _replaced: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # host parameters from before merge
 
     def __repr__(self) -> str:
@@ -78,7 +79,7 @@ class Adapter:
                     yield host_name, name, tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The adapter's tensors by name. Where processes share them out (FSDP2) they are whole, and all must call it."""
+        """The adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call it."""
         return {name: sharded.whole(t).detach() for name, t in self._named_tensors().items()}
 
     def _named_tensors(self) -> dict[str, Tensor]:
@@ -167,6 +168,7 @@ class Adapter:
                 p.requires_grad_(state.required_grad[name])
             for hook in state.hooks:
                 hook.close()
+            claim.withdraw(self.model)
             del self.model._inlay
         _forget_compiled_graphs()
 
@@ -237,7 +239,7 @@ def prepare(model: nn.Module, method: Method, name: str = "default", *, heads: S
     for host_name, host in sites.head_hosts():
         if host_name not in deltas:
             deltas[host_name] = Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
-    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(sites))
+    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(sites), row_digests(sites, deltas))
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
     for host_name, host, _ in adapter.hosts():
@@ -255,6 +257,7 @@ def join(adapter: Adapter) -> None:
         state = _State(Routing(), {}, {n: p.requires_grad for n, p in model.named_parameters()}, hooks)
         model.requires_grad_(False)
         model.__dict__["_inlay"] = state
+        claim.make(model)
     for _, host, delta in adapter.hosts():
         if not hasattr(host, SLOT):
             setattr(host, SLOT, Slot(host, state.routing))

@@ -17,13 +17,13 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def whole(tensor: Any) -> Tensor:
-    """The tensor with all of its values. Raises AdapterStateError if this process has not even a part of them."""
+    """The tensor with all of its values. Raises AdapterStateError if DeepSpeed keeps them elsewhere (ZeRO-3)."""
     if is_sharded(tensor):
         return tensor.detach().full_tensor()
-    if tensor.numel() == 0:
+    if hasattr(tensor, "ds_id") and tensor.numel() == 0:
         raise AdapterStateError(
-            "a tensor of the adapter is empty here, as its values are spread over processes; gather them first "
-            "(FullyShardedDataParallel.summon_full_params, or deepspeed.zero.GatheredParameters), or use fully_shard"
+            "a tensor of the adapter is empty here, as DeepSpeed spreads it over processes; gather the adapter's "
+            "parameters first: with deepspeed.zero.GatheredParameters(list(adapter.parameters()))"
         )
     return tensor
 

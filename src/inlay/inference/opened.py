@@ -11,7 +11,7 @@ from ..core.adapter import Adapter
 from ..core.sites import Sites
 from ..errors import CheckpointError
 from ..formats import peft
-from ..formats.base_files import fingerprint_of_files
+from ..formats.base_files import fingerprint_of_files, row_digests_of_files
 from ..training.base import (
     Base,
     empty_classifier,
@@ -127,4 +127,5 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
     trained_on = provenance["base_fingerprint"]
     if found is not None and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, trained_on, found))
+    peft.check_rows(folder, empty, row_digests_of_files(Path(base.path), Sites(empty, ()), planned.deltas))
     return Found(folder, base, tokenizer, config, provenance, planned)
