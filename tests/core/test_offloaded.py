@@ -1,4 +1,4 @@
-"""Bases whose weights accelerate keeps elsewhere between calls: adapters are where the work is done, and read the truth."""
+"""Bases whose weights accelerate keeps elsewhere between calls: an adapter is where the work is, and reads the truth."""
 
 import copy
 from pathlib import Path

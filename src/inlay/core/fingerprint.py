@@ -6,7 +6,7 @@ bfloat16, float16 or float32, and one in 32 bits whether it is loaded in bfloat1
 float16 and then to bfloat16 gives other values.) New heads do not count. What Inlay has quantized counts as it was
 before; tensors that came quantized count with their packed bytes.
 
-The fingerprint samples, so it overlooks a few rows that were added to a vocabulary, which are drawn at random each time.
+The fingerprint samples, so it overlooks a few rows that were added to a vocabulary, which are drawn anew each time.
 `row_digests` looks at each row of every embedding, and of what makes logits of a language model's last hidden states.
 """
 
