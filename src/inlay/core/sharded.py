@@ -47,6 +47,7 @@ def made_whole(modules: Iterable[nn.Module]) -> Iterator[bool]:
     before: list[tuple[dict[str, Any], str, Tensor]] = []
     try:
         for module in {id(m): m for top in modules for m in top.modules()}.values():
+            module.state_dict()  # for which FSDP2 parts what a forward pass has left whole, and so not in the midst
             for name, p in module._parameters.items():
                 if p is not None and (full := whole(p)) is not p:
                     before.append((module._parameters, name, p))
