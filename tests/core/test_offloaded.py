@@ -1,4 +1,4 @@
-"""Bases whose weights accelerate keeps elsewhere between calls: an adapter is where the work is, and reads the truth."""
+"""Bases whose weights accelerate keeps elsewhere between calls: adapters are where the work is, and read the truth."""
 
 import copy
 from pathlib import Path
@@ -102,6 +102,14 @@ def test_merging_into_offloaded_weights_is_refused_before_anything_changes(tmp_p
     with pytest.raises(AdapterStateError, match="is offloaded.*load the base where it fits"):
         adapter.merge()
     assert torch.equal(logits(model, SHAPES["llama"]), before)
+
+
+@pytest.mark.parametrize("name", ["lora", "vera", "norm", "prompt"])
+def test_offloading_adapters_with_the_base_is_refused(name: str) -> None:
+    model = SHAPES["llama"].model()
+    inlay.attach(model, method(name, SHAPES["llama"]))
+    with pytest.raises(AdapterStateError, match="offload the base first, and attach or load adapters then"):
+        cpu_offload(model, execution_device=CPU)
 
 
 def test_another_base_is_refused_though_its_weights_are_elsewhere(tmp_path: Path) -> None:
