@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AdapterStateError, CheckpointError, TargetError
-from . import buffers, check, merging, sharded, weights
+from . import buffers, check, claim, merging, sharded, weights
 from .active import activate as activate
 from .active import using as using
 from .check import Checked
 from .coverage import Coverage, coverage
 from .delta import Delta
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, row_digests
 from .method import Method
 from .replacement import Replacement
 from .routing import Route
@@ -39,6 +39,7 @@ class Adapter:
     heads: tuple[str, ...]
     deltas: dict[str, Delta]  # by host name
     base_fingerprint: str | None
+    base_rows: dict[str, str]  # what tells the rows of the base's embeddings apart, see fingerprint.py
     part: str | None = None  # the module of the base that the adapter is kept to
     _before: tuple[str, ...] = field(default=(), init=False)  # what was active when it joined
 
@@ -81,7 +82,7 @@ class Adapter:
                     yield host_name, name, tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The adapter's tensors by name. Where processes share them out (FSDP2) all must call it; they are whole."""
+        """The adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call it."""
         return {name: sharded.whole(t).detach() for name, t in self._named_tensors().items()}
 
     def _named_tensors(self) -> dict[str, Tensor]:
@@ -196,6 +197,7 @@ class Adapter:
                 p.requires_grad_(state.required_grad[name])
             for hook in state.hooks:
                 hook.close()
+            claim.withdraw(self.model)
             del self.model._inlay
         _forget_compiled_graphs()
 
@@ -273,7 +275,8 @@ def prepare(
         if host_name not in deltas:
             deltas[host_name] = Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
     whole = sites if part is None else Sites(model, sites.heads)
-    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), part)
+    rows = row_digests(whole, deltas)
+    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), rows, part)
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
     for host_name, host, _ in adapter.hosts():
@@ -291,6 +294,7 @@ def join(adapter: Adapter) -> None:
         state = State(required_grad={n: p.requires_grad for n, p in model.named_parameters()}, hooks=hooks)
         model.requires_grad_(False)
         model.__dict__["_inlay"] = state
+        claim.make(model)
     for _, host, delta in adapter.hosts():
         if not hasattr(host, SLOT):
             setattr(host, SLOT, Slot(host, state.routing))

@@ -27,7 +27,7 @@ from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_cop
 from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
 
 PROVENANCE = "provenance.json"
-OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint")  # what `save` itself knows
+OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint", "base_rows")  # what `save` itself knows
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
 _TASKS = {
@@ -69,7 +69,7 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
     else:
         (folder / SOURCES).unlink(missing_ok=True)
-    own = (__version__, method.name, adapter.base_fingerprint)
+    own = (__version__, method.name, adapter.base_fingerprint, adapter.base_rows)
     about = dict(zip(OWN_PROVENANCE, own, strict=True))
     write_json(folder / PROVENANCE, about | (provenance or {}))
     write_json(folder / CONFIG, config)
@@ -86,6 +86,7 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
     tensors = read_tensors(folder)
     adapter, state = match(model, config, tensors, name)
     check_base(folder, model, adapter.base_fingerprint)
+    check_rows(folder, model, adapter.base_rows)
     join(adapter)
     adapter.load_state_dict(state)
     return adapter
@@ -148,6 +149,23 @@ def check_base(folder: Path, model: nn.Module, base_fingerprint: str | None) -> 
     if trained_on and base_fingerprint and trained_on != base_fingerprint:
         name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
         raise CheckpointError(wrong_base(folder, name, trained_on, base_fingerprint))
+
+
+def check_rows(folder: Path, model: nn.Module, base_rows: dict[str, str]) -> None:
+    """Raises CheckpointError if the adapter in `folder` says that it was trained on embeddings with other rows.
+
+    An adapter says so for as long as Inlay looks at rows, and says nothing of rows that are in its own file.
+    """
+    trained_on = read_provenance(folder).get("base_rows") or {}
+    for kind in sorted(trained_on.keys() & base_rows.keys()):
+        if trained_on[kind] != base_rows[kind]:
+            raise CheckpointError(
+                f"{folder} was trained on a base model whose {kind} embeddings have other rows than this "
+                f"{type(model).__name__}: when a vocabulary is resized the new rows are drawn anew, so its outputs "
+                "would be wrong. Load the very model that it was trained on (save_pretrained after "
+                "resize_token_embeddings keeps it), or resize with the same seed; an adapter that was trained with the "
+                "embeddings among its heads keeps their rows itself"
+            )
 
 
 def wrong_base(folder: Path, name: str, trained_on: str, found: str) -> str:
