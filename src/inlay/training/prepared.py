@@ -10,6 +10,7 @@ import torch
 from ..core.adapter import prepare
 from ..data.formats import open_data
 from ..errors import SettingsError
+from ..formats import peft_plain
 from ..formats.files import check_free
 from .base import computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP, length_step
@@ -53,7 +54,9 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
     empty = task.empty()
     if settings.quantize == "nf4":
         quantize(empty, dtype)
-    prepare(empty, settings.method)
+    planned = prepare(empty, settings.method)
+    if settings.plain:
+        peft_plain.check(planned)
     room = _room(settings, task.config, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
