@@ -110,8 +110,11 @@ class Adapter:
             more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
             raise CheckpointError(f"the tensors do not fit adapter {self.name!r}: {shown}{more}")
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, plain: bool = False) -> None:
         """Write the adapter in Hugging Face PEFT's format, and provenance.json beside it.
+
+        With `plain` it is a LoRA of one rank and one alpha for all layers, which clients that know nothing else read
+        rightly; raises AdapterStateError, having written nothing, if the adapter has no such form.
 
         Where processes share its tensors out (FSDP2) all of them must call this, and the first one writes.
         """
@@ -120,7 +123,7 @@ class Adapter:
         modules = [delta if delta.removable else host for _, host, delta in self.hosts()]
         with sharded.made_whole(modules) as is_writer:
             if is_writer:
-                save(self, Path(folder))
+                save(self, Path(folder), plain=plain)
 
     def merge(self, batch: Any = None) -> bool:
         """Write the adapter into the base's weights; `unmerge` restores those bit for bit.

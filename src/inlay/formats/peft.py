@@ -21,9 +21,11 @@ from ..core.heads import task_heads
 from ..core.sites import Sites
 from ..errors import CheckpointError, TargetError
 from ..methods.reparameterized import experts_peft
+from ..methods.reparameterized.lora import LoRA
 from .files import write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
 from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies
+from .peft_plain import plain_form
 from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
 
 PROVENANCE = "provenance.json"
@@ -40,17 +42,24 @@ _TASKS = {
 }
 
 
-def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = None) -> None:
-    """Write the adapter's files into `folder`. `provenance` adds what a later run should know."""
+def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = None, plain: bool = False) -> None:
+    """Write the adapter's files into `folder`. `provenance` adds what a later run should know.
+
+    With `plain` it is a LoRA of one rank and one alpha; raises AdapterStateError, having written nothing, if it has no
+    such form.
+    """
     method, model = adapter.method, adapter.model
     sites = Sites(model, adapter.heads, adapter.part)
     # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
     has_heads = set(task_heads(model)) <= set(adapter.heads)
-    tensors = {key: tensor.detach() for key, (_, tensor) in _placed(adapter).items()}
-    computed, sources = _computed(adapter)
-    from_sources = {key: tensors.pop(key).contiguous() for key in sources}
-    tensors |= computed
-    settings, tensors = method.to_peft(adapter, sites, tensors)
+    from_sources: dict[str, Tensor] = {}
+    if plain:
+        settings, tensors = plain_form(adapter)
+    else:
+        tensors = {key: tensor.detach() for key, (_, tensor) in _placed(adapter).items()}
+        computed, sources = _computed(adapter)
+        from_sources = {key: tensors.pop(key).contiguous() for key in sources}
+        settings, tensors = method.to_peft(adapter, sites, tensors | computed)
     config = {
         "peft_type": method.peft_type,
         "task_type": _task_type(model) if has_heads else None,
@@ -69,7 +78,7 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
     else:
         (folder / SOURCES).unlink(missing_ok=True)
-    own = (__version__, method.name, adapter.base_fingerprint, adapter.base_rows)
+    own = (__version__, LoRA.name if plain else method.name, adapter.base_fingerprint, adapter.base_rows)
     about = dict(zip(OWN_PROVENANCE, own, strict=True))
     write_json(folder / PROVENANCE, about | (provenance or {}))
     write_json(folder / CONFIG, config)

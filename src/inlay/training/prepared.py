@@ -10,6 +10,7 @@ import torch
 from ..core.adapter import prepare
 from ..data.formats import open_data
 from ..errors import SettingsError
+from ..formats import peft_plain
 from ..formats.files import check_free
 from .base import Base, computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP, length_step
@@ -58,7 +59,9 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
         quantize(empty, dtype)
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
-    prepare(empty, settings.method, part=part.name)
+    planned = prepare(empty, settings.method, part=part.name)
+    if settings.plain:
+        peft_plain.check(planned)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
