@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AdapterStateError, CheckpointError, TargetError, did_you_mean
-from . import weights
+from . import buffers, sharded, weights
 from .delta import Delta, WeightDelta
 from .fingerprint import fingerprint
 from .method import Method
@@ -29,6 +29,7 @@ class _State:
     routing: Routing
     adapters: dict[str, "Adapter"]
     required_grad: dict[str, bool]  # of the base's parameters, before the first adapter froze them
+    hooks: list[buffers.KeptBuffers | buffers.Watch]  # that keep the base's buffers as they are
 
 
 @dataclass(repr=False)
@@ -41,6 +42,7 @@ class Adapter:
     heads: tuple[str, ...]
     deltas: dict[str, Delta]  # by host name
     base_fingerprint: str | None
+    part: str | None = None  # the module of the base that the adapter is kept to
     _replaced: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # host parameters from before merge
 
     def __repr__(self) -> str:
@@ -77,18 +79,22 @@ class Adapter:
                     yield host_name, name, tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {f"{host}.{name}" if host else name: t.detach() for host, name, t in self.tensors()}
+        """The adapter's tensors by name. Where processes share them out (FSDP2) they are whole, and all must call it."""
+        return {name: sharded.whole(t).detach() for name, t in self._named_tensors().items()}
+
+    def _named_tensors(self) -> dict[str, Tensor]:
+        return {f"{host}.{name}" if host else name: t for host, name, t in self.tensors()}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Raises CheckpointError, having changed nothing, unless names and shapes are exactly the adapter's own."""
         self.check_fits(state)
-        own = self.state_dict()
+        own = self._named_tensors()
         for key, tensor in state.items():
-            own[key].copy_(tensor)
+            sharded.fill(own[key].detach(), tensor)
 
     def check_fits(self, state: dict[str, Tensor]) -> None:
-        own = self.state_dict()
+        own = self._named_tensors()
         problems = [f"{key} is missing" for key in own.keys() - state.keys()]
         problems += [f"{key} has no place" for key in state.keys() - own.keys()]
         problems += [
@@ -102,10 +108,16 @@ class Adapter:
             raise CheckpointError(f"the tensors do not fit adapter {self.name!r}: {shown}{more}")
 
     def save(self, folder: str | Path) -> None:
-        """Write the adapter in Hugging Face PEFT's format, and provenance.json beside it."""
+        """Write the adapter in Hugging Face PEFT's format, and provenance.json beside it.
+
+        Where processes share its tensors out (FSDP2) all of them must call this, and the first one writes.
+        """
         from ..formats.peft import save
 
-        save(self, Path(folder))
+        modules = [delta if delta.removable else host for _, host, delta in self.hosts()]
+        with sharded.made_whole(modules) as is_writer:
+            if is_writer:
+                save(self, Path(folder))
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -154,6 +166,8 @@ class Adapter:
         if not state.adapters:
             for name, p in self.model.named_parameters():
                 p.requires_grad_(state.required_grad[name])
+            for hook in state.hooks:
+                hook.close()
             del self.model._inlay
         _forget_compiled_graphs()
 
@@ -163,7 +177,7 @@ class Adapter:
             raise AdapterStateError(f"{self.method.name} trained the base model itself: there is nothing to merge")
         owners: dict[int, list[str]] = {}
         for name, module in Sites(self.model, ()).modules():
-            for p in module._parameters.values():
+            for p in (*module._parameters.values(), *module._buffers.values()):
                 owners.setdefault(id(p), []).append(name)
         for host_name, host, delta in self.hosts():
             if not isinstance(delta, WeightDelta):
@@ -173,7 +187,7 @@ class Adapter:
                 )
             weights.check_writable(host_name, host, delta.folds)
             for name in delta.folds:
-                if len(shared := owners[id(host._parameters[name])]) > 1:
+                if len(shared := owners[id(weights.own(host, name))]) > 1:
                     raise AdapterStateError(
                         f"{' and '.join(shared)} share one {name}, so merging would change them all; untie them first"
                     )
@@ -185,22 +199,37 @@ class Adapter:
         return state
 
 
-def attach(model: nn.Module, method: Method, name: str = "default", *, heads: Sequence[str] | None = None) -> Adapter:
+def attach(
+    model: nn.Module,
+    method: Method,
+    name: str = "default",
+    *,
+    heads: Sequence[str] | None = None,
+    part: str | None = None,
+) -> Adapter:
     """Place `method` in `model` under `name`, freeze the base, and make this the active adapter.
 
     `heads` are modules trained whole and saved with the adapter (PEFT's modules_to_save); by default the head that a
-    task model, such as a classifier, has outside its pretrained base. Raises TargetError or AdapterStateError, having
-    changed nothing, if the method does not fit the model.
+    task model, such as a classifier, has outside its pretrained base. `part` names a module of the base to which the
+    adapter is kept: `core.sites.language_model(model)` is the one that reads texts, where there are other towers.
+    Raises TargetError or AdapterStateError, having changed nothing, if the method does not fit the model.
     """
-    adapter = prepare(model, method, name, heads=heads)
+    adapter = prepare(model, method, name, heads=heads, part=part)
     join(adapter)
     return adapter
 
 
-def prepare(model: nn.Module, method: Method, name: str = "default", *, heads: Sequence[str] | None = None) -> Adapter:
+def prepare(
+    model: nn.Module,
+    method: Method,
+    name: str = "default",
+    *,
+    heads: Sequence[str] | None = None,
+    part: str | None = None,
+) -> Adapter:
     """The adapter that `attach` would attach, with every check made and nothing changed."""
     weights.keep_trainable(model)
-    state = getattr(model, "_inlay", None) or _State(Routing(), {}, {})
+    state = getattr(model, "_inlay", None) or _State(Routing(), {}, {}, [])
     _check_name(name)
     if name in state.adapters:
         raise AdapterStateError(
@@ -214,12 +243,18 @@ def prepare(model: nn.Module, method: Method, name: str = "default", *, heads: S
                 f"adapter {other.name!r} ({other.method.name}) trains the base itself; it stays alone"
             )
 
-    sites = Sites(model, None if heads is None else tuple(heads))
+    if any(sharded.is_sharded(p) for p in model.parameters()):
+        raise AdapterStateError(
+            f"{type(model).__name__} is sharded over processes already; attach or load adapters first, and shard "
+            "the model with them afterwards (fully_shard), so that they are trained alike everywhere"
+        )
+    sites = Sites(model, None if heads is None else tuple(heads), part)
     deltas = dict(method.place(sites))
     for host_name, host in sites.head_hosts():
         if host_name not in deltas:
             deltas[host_name] = Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
-    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(sites))
+    whole = sites if part is None else Sites(model, sites.heads)
+    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), part)
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
     for host_name, host, _ in adapter.hosts():
@@ -233,7 +268,8 @@ def join(adapter: Adapter) -> None:
     model = adapter.model
     state = getattr(model, "_inlay", None)
     if state is None:
-        state = _State(Routing(), {}, {n: p.requires_grad for n, p in model.named_parameters()})
+        hooks = buffers.keep(model, list(Sites(model, ()).modules())) if adapter.removable else []
+        state = _State(Routing(), {}, {n: p.requires_grad for n, p in model.named_parameters()}, hooks)
         model.requires_grad_(False)
         model.__dict__["_inlay"] = state
     for _, host, delta in adapter.hosts():

@@ -13,8 +13,8 @@ activations; it never casts up or copies a frozen tensor on a forward pass.
 Shape suffixes: B batch, T tokens, I host inputs, O host outputs, R rank.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +30,7 @@ class Delta(nn.Module):
     """One adapter's change at one host: it sees the call before the host runs, and the result after."""
 
     removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
+    statistics: tuple[str, ...] = ()  # the host's buffers that the delta has of its own, see replacement.py
 
     def install(self, host: Host) -> None:
         """Called once, when the whole adapter is known to fit and is about to join the model."""
@@ -69,6 +70,10 @@ class Delta(nn.Module):
 
     def remember(self, memory: dict[str, Tensor]) -> None:
         """Go on from what `memory` gave."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the model to another device or a wider dtype; `model.to(torch.bfloat16)` leaves float32 as it is."""
+        return super()._apply(lambda tensor: _not_narrower(tensor, fn(tensor)), recurse)
 
 
 class WeightDelta(Delta):
@@ -129,6 +134,13 @@ class WeightDelta(Delta):
 
     def edits_rows(self, host: Host) -> bool:
         return self.edits_output(host) and type(self).edit_input is WeightDelta.edit_input
+
+
+def _not_narrower(before: Tensor, after: Tensor) -> Tensor:
+    """`after`, in the dtype of `before` if that is float32 or finer and the other one is not."""
+    if after.is_floating_point() and after.dtype.itemsize < 4 <= before.dtype.itemsize:
+        return before.to(after.device)
+    return after
 
 
 def _input(args: Args, kwargs: Kwargs) -> Tensor:

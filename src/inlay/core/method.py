@@ -105,10 +105,14 @@ class Method(ABC):
         """The tensors of a checkpoint in the shapes that the deltas have."""
         return tensors
 
+    def from_base(self, adapter: "Adapter") -> dict[str, Tensor]:
+        """What a checkpoint leaves out because it follows from the base's weights, by the adapter's own names."""
+        return {}
+
 
 COMMON_KEYS = frozenset(
     {
         *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
-        *("peft_version", "auto_mapping", "modules_to_save", "target_modules"),
+        *("peft_version", "auto_mapping", "modules_to_save", "target_modules", "part"),
     }
 )

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import TargetError, did_you_mean
 from . import experts, weights
@@ -63,35 +64,59 @@ class Place:
 
 
 class Sites:
-    """One model's hosts. `heads` are the modules that are trained whole, and therefore no role's hosts."""
+    """One model's hosts. `heads` are the modules that are trained whole, and therefore no role's hosts. `part` is the
+    module of the base to which everything but the heads is kept, such as the language model beside a vision tower."""
 
-    def __init__(self, model: Any, heads: tuple[str, ...] | None = None):
+    def __init__(self, model: Any, heads: tuple[str, ...] | None = None, part: str | None = None):
         self.model = model
         self.heads = task_heads(model) if heads is None else heads
+        self.part = part
         known = dict(self.modules())
         for head in self.heads:
             if head not in known:
                 raise TargetError(f"head {head!r} is no module of {type(model).__name__}{did_you_mean(head, known)}")
+        if part is not None and part not in known:
+            raise TargetError(f"part {part!r} is no module of {type(model).__name__}{did_you_mean(part, known)}")
 
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module of the base by its name, without the slots and what is in them."""
         yield from _base_modules(self.model, "", set())
 
     def body(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of the pretrained base model: all but the heads, a language model's among them."""
-        base = getattr(self.model, "base_model", self.model)
-        inside = {id(module) for _, module in _base_modules(base, "", set())} - {id(_output_embeddings(self.model))}
+        """The modules of the pretrained base, or of its `part`: all but the heads, a language model's among them."""
+        inside = self._base()
         for name, module in self.modules():
-            if id(module) in inside and not self.in_head(name):
+            if id(module) in inside and not self.in_head(name) and self._in_part(name):
                 yield name, module
+
+    def changeable(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that an adapter may change: all but those of the base that lie beside its `part`."""
+        beside = set() if self.part is None else self._base()
+        for name, module in self.modules():
+            if id(module) not in beside or self._in_part(name):
+                yield name, module
+
+    def _base(self) -> set[int]:
+        base = getattr(self.model, "base_model", self.model)
+        return {id(module) for _, module in _base_modules(base, "", set())} - {id(_output_embeddings(self.model))}
+
+    def _in_part(self, name: str) -> bool:
+        return self.part is None or name == self.part or name.startswith(self.part + ".")
+
+    @property
+    def config(self) -> Any:
+        """The configuration of what reads the texts, or of the `part`."""
+        own = self.model if self.part is None else self.model.get_submodule(self.part)
+        config = getattr(own, "config", None) or self.model.config
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
 
     def in_head(self, name: str) -> bool:
         return any(name == head or name.startswith(head + ".") for head in self.heads)
 
     def head_hosts(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of the heads that own parameters."""
+        """The modules of the heads that own parameters, or buffers such as running averages."""
         for name, module in self.modules():
-            if self.in_head(name) and module._parameters:
+            if self.in_head(name) and (module._parameters or weights.statistics(module)):
                 yield name, module
 
     @cached_property
@@ -194,6 +219,10 @@ class Sites:
         matched = self._matching(target)
         if not matched:
             raise TargetError(self._nothing(target, hosts))
+        changeable = {name for name, _ in self.changeable()}
+        if changeable.isdisjoint(matched):
+            raise TargetError(f"target {target!r} matches only {next(iter(matched))}, which lies outside {self.part}")
+        matched = {name: m for name, m in matched.items() if name in changeable}
         in_head = [name for name in matched if self.in_head(name)]
         if len(in_head) == len(matched):
             raise TargetError(
@@ -264,14 +293,14 @@ class Sites:
 
     def _last(self, block: str, linears: list[str], part: str) -> str:
         """The last of them that is as wide as the model; some models list a fused projection after it."""
-        width = self.model.config.hidden_size
+        width = self.config.hidden_size
         for name in reversed(linears):
             if weights.size(self.blocks[block].get_submodule(name))[0] == width:
                 return f"{block}.{name}"
         raise TargetError(f"the {part} of {block} has no linear layer with {width} outputs, where it would end")
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
-        there = Counter(name.rpartition(".")[2] for name, m in self.modules() if hosts(m) and not self.in_head(name))
+        there = Counter(name.rpartition(".")[2] for name, m in self.changeable() if hosts(m) and not self.in_head(name))
         near = did_you_mean(target, {*there, *ROLES} - {target})
         near = near if "did you mean" in near else ""
         listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
@@ -281,7 +310,7 @@ class Sites:
 def is_norm(module: nn.Module) -> bool:
     """Whether the module is a normalization with a weight, and perhaps a bias, for each feature."""
     own = list(module.parameters())
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | _NormBase):
         return bool(own)
     return type(module).__name__.endswith("Norm") and bool(own) and all(p.ndim == 1 for p in own)
 
@@ -324,6 +353,19 @@ def task_heads(model: nn.Module) -> tuple[str, ...]:
         for name, child in model.named_children()
         if child is not base and not isinstance(child, Slot) and next(child.parameters(), None) is not None
     )
+
+
+def language_model(model: Any) -> str | None:
+    """The module that reads the texts, by its name, where a model has other towers beside it; else None."""
+    config = getattr(model, "config", None)
+    texts = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if texts is config or not hasattr(model, "get_input_embeddings"):
+        return None
+    embeddings = model.get_input_embeddings()
+    for name, module in _base_modules(model, "", set()):
+        if type(getattr(module, "config", None)) is type(texts) and any(m is embeddings for m in module.modules()):
+            return name or None
+    return None
 
 
 def _output_embeddings(model: nn.Module) -> nn.Module | None:

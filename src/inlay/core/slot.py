@@ -61,6 +61,10 @@ class Slot(nn.Module):
             if name in self and name != self.routing.merged:
                 yield self[name]
 
+    def has_statistics(self) -> bool:
+        """Whether an active delta has statistics of its own, on which the host runs."""
+        return any(delta.statistics for delta in self._running())
+
     def _before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if self.routing.rows is None:
             for delta in self._running():

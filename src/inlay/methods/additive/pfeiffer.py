@@ -51,7 +51,7 @@ class Pfeiffer(Method):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         ends = list(sites.block_ends())
-        width = sites.model.config.hidden_size
+        width = sites.config.hidden_size
         for name, host in ends:
             delta = AfterNorm if host not in sites.blocks.values() else AfterHost
             yield name, delta(width, size_of(width, self.reduction_factor), weights.device(host), normal(0.02))

@@ -102,6 +102,18 @@ def pissa(weight_OI: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
     return root_R[:, None] * v_RI, u_OR * root_R
 
 
+@torch.no_grad()
+def whole_start(initialization: Initialization, host: Host, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """As `start` for pissa and olora, from the weight's whole decomposition: its product is exact, which the product
+    of an approximate one is only as far as the values that it settles on are apart."""
+    weight_OI = weights.read(host)["weight"].float()
+    if initialization == "olora":
+        return olora(weight_OI, rank)
+    u, values, v = torch.linalg.svd(weight_OI, full_matrices=False)
+    root_R = (values[:rank] / scale).sqrt()
+    return root_R[:, None] * v[:rank], u[:, :rank] * root_R
+
+
 def olora(weight_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The first R columns of Q depend on the first R columns of W alone, and the rows of R are Q' W."""
     q_OR = torch.linalg.qr(weight_OI[:, :rank]).Q
