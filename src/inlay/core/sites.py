@@ -220,9 +220,9 @@ class Sites:
         if not matched:
             raise TargetError(self._nothing(target, hosts))
         changeable = {name for name, _ in self.changeable()}
-        if changeable.isdisjoint(matched):
+        if changeable.isdisjoint(matched.values()):
             raise TargetError(f"target {target!r} matches only {next(iter(matched))}, which lies outside {self.part}")
-        matched = {name: m for name, m in matched.items() if name in changeable}
+        matched = {name: m for name, m in matched.items() if m in changeable}
         in_head = [name for name in matched if self.in_head(name)]
         if len(in_head) == len(matched):
             raise TargetError(
