@@ -13,8 +13,8 @@ activations; it never casts up or copies a frozen tensor on a forward pass.
 Shape suffixes: B batch, T tokens, I host inputs, O host outputs, R rank.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +30,16 @@ class Delta(nn.Module):
     """One adapter's change at one host: it sees the call before the host runs, and the result after."""
 
     removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
+    statistics: tuple[str, ...] = ()  # the host's buffers that the delta has of its own, see replacement.py
+
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        """Names of the host's tensors that have another value here, whatever else would change them."""
+        return ()
+
+    def stands_in(self, host: Host) -> bool:
+        """Whether `before` puts other parameters in the place of the host's, which `after` only takes away again."""
+        return False
 
     def install(self, host: Host) -> None:
         """Called once, when the whole adapter is known to fit and is about to join the model."""
@@ -73,6 +83,10 @@ class Delta(nn.Module):
     def remember(self, memory: dict[str, Tensor]) -> None:
         """Go on from what `memory` gave."""
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the model to another device or a wider dtype; `model.to(torch.bfloat16)` leaves float32 as it is."""
+        return super()._apply(lambda tensor: _not_narrower(tensor, fn(tensor)), recurse)
+
 
 class WeightDelta(Delta):
     """A change that can be written as new host parameters: W -> fold(W).
@@ -94,9 +108,17 @@ class WeightDelta(Delta):
         is added is no such product, or depends on the weight."""
         return None
 
+    def thin_experts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Of each parameter that is a stack of expert matrices: left (E, O, R) and right (E, R, I), whose products are
+        all that `fold` adds to the matrices, however these are kept."""
+        return {}
+
     def edits_output(self, host: Host) -> bool:
         """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
         return weights.is_linear(host)
+
+    def stands_in(self, host: Host) -> bool:
+        return not self.edits_output(host)
 
     def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
         return x_BTI
@@ -127,6 +149,13 @@ class WeightDelta(Delta):
 
     def edits_rows(self, host: Host) -> bool:
         return self.edits_output(host) and type(self).edit_input is WeightDelta.edit_input
+
+
+def _not_narrower(before: Tensor, after: Tensor) -> Tensor:
+    """`after`, in the dtype of `before` if that is float32 or finer and the other one is not."""
+    if after.is_floating_point() and after.dtype.itemsize < 4 <= before.dtype.itemsize:
+        return before.to(after.device)
+    return after
 
 
 def _input(args: Args, kwargs: Kwargs) -> Tensor:

@@ -105,6 +105,10 @@ class Method(ABC):
         """The tensors of a checkpoint in the shapes that the deltas have."""
         return tensors
 
+    def from_base(self, adapter: "Adapter") -> dict[str, Tensor]:
+        """What a checkpoint leaves out because it follows from the base's weights, by the adapter's own names."""
+        return {}
+
 
 COMMON_KEYS = frozenset(
     {

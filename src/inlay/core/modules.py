@@ -26,7 +26,7 @@ def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tu
 def is_norm(module: nn.Module) -> bool:
     """Whether the module is a normalization with a weight, and perhaps a bias, for each feature."""
     own = list(module.parameters())
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm | _NormBase):
         return bool(own)
     return type(module).__name__.endswith("Norm") and bool(own) and all(p.ndim == 1 for p in own)
 

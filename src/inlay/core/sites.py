@@ -3,8 +3,9 @@
 A role is a fact about the model's structure, not about names: blocks are the elements of the outermost lists of like
 layers, the linear layers inside an attention module are `attention`, those inside another part that mixes tokens, such
 as a state space or a convolution over time, are `mixer`, the other ones of a block are `feedforward`, and what lies
-outside the base model is its head. `norms` are the normalizations with parameters, wherever they are in the base. The
-routers of mixtures of experts belong to no role.
+outside the base model is its head. `experts` are the modules that keep stacks of expert matrices, which belong to the
+other roles too. `norms` are the normalizations with parameters, wherever they are in the base. The routers of mixtures
+of experts belong to no role.
 """
 
 import re
@@ -17,15 +18,15 @@ from typing import Any
 from torch import nn
 
 from ..errors import TargetError, did_you_mean
-from . import weights
+from . import experts, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
 from .heads import output_embeddings, task_heads
-from .modules import base_modules, is_norm, within
+from .modules import base_modules, is_attention, is_norm, within
 from .parts import Parts, expert_modules, parts
 
 ALL_LINEAR = "all-linear"
-ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "norms")
+ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,9 @@ class Sites:
         return within(name, self.heads) or ("" in self.heads and name in self.model._parameters)
 
     def head_hosts(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of the heads that own parameters."""
+        """The modules of the heads that own parameters, or buffers such as running averages."""
         for name, module in self.modules():
-            if self.in_head(name) and module._parameters:
+            if self.in_head(name) and (module._parameters or weights.statistics(module)):
                 yield name, module
 
     @cached_property
@@ -193,7 +194,8 @@ class Sites:
         """Names, in the model's order, of the hosts that `targets` select.
 
         A target is a role, the end of a dotted name (`q_proj`, `layers.0.mlp.up_proj`) or a regular expression for the
-        whole name. Raises TargetError if one of them selects nothing, or something that `hosts` turns down.
+        whole name; the parameters of experts have names, too. Raises TargetError if one of them selects nothing, or
+        something that `hosts` turns down.
         """
         if not targets:
             raise TargetError(f"targets is empty; name modules or a role: {', '.join(ROLES)}")
@@ -201,6 +203,15 @@ class Sites:
         for target in targets:
             names |= self._select(target, hosts)
         return [name for name, _ in self.modules() if name in names]
+
+    def matrices(self, targets: tuple[str, ...], name: str) -> dict[str, experts.Stack]:
+        """Which stacks of expert matrices, or a router's matrix, `targets` select of the module `name`."""
+        own = experts.matrices(self.model.get_submodule(name))
+        chosen: set[str] = set()
+        for target in targets if own else ():
+            names = set(self._role(target)) if target in ROLES else self._matching(target).keys()
+            chosen |= own.keys() if name in names else {p for p in own if f"{name}.{p}" in names}
+        return {p: stack for p, stack in own.items() if p in chosen}
 
     def place(self, name: str) -> "Place":
         """Where the module `name` is: its block, its role and what it is called in there."""
@@ -212,17 +223,12 @@ class Sites:
 
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
-            found = {name for name in self._role(target) if hosts(self.model.get_submodule(name))}
+            of_role = list(self._role(target))
+            found = {name for name in of_role if hosts(self.model.get_submodule(name))}
             if not found:
-                raise TargetError(self._nothing(target, hosts))
+                raise TargetError(self._refused_experts(target, of_role) or self._nothing(target, hosts))
             return found
-        matched = {name: m for name, m in self.modules() if name and ends_with(name, target)}
-        if not matched:
-            try:
-                pattern = re.compile(target)
-            except re.error as problem:
-                raise TargetError(f"target {target!r} is neither a name nor a regular expression: {problem}") from None
-            matched = {name: m for name, m in self.modules() if name and pattern.fullmatch(name)}
+        matched = self._matching(target)
         if not matched:
             raise TargetError(self._nothing(target, hosts))
         changeable = {name for name, _ in self.changeable()}
@@ -234,16 +240,56 @@ class Sites:
             raise TargetError(
                 f"target {target!r} matches only {in_head[0]}, which is trained whole as the model's head already"
             )
-        matched = {name: m for name, m in matched.items() if name not in in_head}
-        found = {name for name, m in matched.items() if hosts(m)}
+        modules = {m: self.model.get_submodule(m) for name, m in matched.items() if name not in in_head}
+        found = {name for name, m in modules.items() if hosts(m)}
         if not found:
-            kinds = sorted({type(m).__name__ for m in matched.values()})
-            raise TargetError(f"target {target!r} matches only {', '.join(kinds)}, which this method cannot adapt")
+            kinds = sorted({type(m).__name__ for m in modules.values()})
+            raise TargetError(
+                self._refused_experts(target, list(modules))
+                or f"target {target!r} matches only {', '.join(kinds)}, which this method cannot adapt"
+            )
         return found
+
+    def _matching(self, target: str) -> dict[str, str]:
+        """What `target` names, modules and single parameters of experts and routers, each with its module's name."""
+        if matched := {name: m for name, m in self._named.items() if ends_with(name, target)}:
+            return matched
+        try:
+            pattern = re.compile(target)
+        except re.error as problem:
+            raise TargetError(f"target {target!r} is neither a name nor a regular expression: {problem}") from None
+        return {name: m for name, m in self._named.items() if pattern.fullmatch(name)}
+
+    @cached_property
+    def _named(self) -> dict[str, str]:
+        modules = {name: m for name, m in self.modules() if name}
+        parameters = {f"{name}.{p}": name for name, m in modules.items() for p in experts.matrices(m)}
+        return parameters | {name: name for name in modules}
+
+    def _refused_experts(self, target: str, names: list[str]) -> str | None:
+        """Why not one of the modules `names`, which `target` selects, can be a host, if they are experts."""
+        for name in names:
+            module = self.model.get_submodule(name)
+            for parameter, dtype in experts.packed(module).items():
+                return (
+                    f"target {target!r} selects experts whose weights are packed: {name}.{parameter} is {dtype}; load "
+                    "the base in 16 or 32 bits, or choose other targets, such as attention"
+                )
+            if experts.expert_weights(module):
+                return (
+                    f"target {target!r} selects only experts, such as {name}, which keep a matrix for each expert in "
+                    "one parameter; this method cannot adapt them, lora can"
+                )
+        return None
 
     def _role(self, role: str) -> Iterator[str]:
         if role == ALL_LINEAR:
-            yield from (name for name, m in self.body() if weights.is_linear(m) and name not in self.routers)
+            for name, m in self.body():
+                if (weights.is_linear(m) and name not in self.routers) or experts.expert_weights(m):
+                    yield name
+            return
+        if role == "experts":
+            yield from (name for name, m in self.body() if experts.expert_weights(m) or experts.packed(m))
             return
         if role == "norms":
             yield from (name for name, m in self.body() if is_norm(m))
@@ -251,6 +297,7 @@ class Sites:
         for name, own in self.parts.items():
             groups = {"attention": own.attention, "mixer": own.mixers}.get(role, [own.feedforward])
             yield from (f"{name}.{linear}" for linears in groups for linear in linears)
+            yield from (f"{name}.{module}" for module, its in _experts(self.blocks[name]) if its == role)
 
     def _all_blocks(self) -> list[tuple[str, nn.Module]]:
         if not self.blocks:
@@ -323,6 +370,14 @@ def language_model(model: Any) -> str | None:
             )  # what decodes reads texts too
             return None if half else name or None
     return None
+
+
+def _experts(block: nn.Module) -> Iterator[tuple[str, str]]:
+    """The names of a block's modules with stacks of experts, each with the role of what it is in."""
+    attention = [name for name, m in base_modules(block) if is_attention(m)]
+    for name, module in base_modules(block):
+        if experts.expert_weights(module):
+            yield name, "attention" if within(name, attention) else "feedforward"
 
 
 def _of_texts(config: Any) -> Any:

@@ -3,11 +3,13 @@
 A linear host is used as it is, quantized or not: running it needs only its forward, and so does reading it (the forward
 of the identity matrix is the weight). The 4-bit layers of bitsandbytes are read by its own look-up instead, since a
 layer computes ever after in the dtype of its first forward. Only merging writes, and only into plain floating-point
-tensors.
+tensors. What accelerate has offloaded is on the meta device between calls; it is read where accelerate keeps it, and
+brought to the device on which the host computes.
 """
 
 import copy
 from collections.abc import Collection, Iterable
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -17,8 +19,10 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterStateError
+from .sharded import is_sharded
 
 _BLOCK = 2**22  # numbers, of a weight that is cast up in parts
+_SHADOWS = "_inlay_shadows"  # attribute of an offloaded host: what its parameters read as in the next call
 
 Host = Any  # an nn.Module; what attributes it has depends on its kind, which is what this file asks
 
@@ -29,7 +33,12 @@ def is_linear(host: Host) -> bool:
         return False  # nn.MultiheadAttention's: it reads the weights and never calls the layer, so no hook would run
     if isinstance(host, nn.Linear | Conv1D):
         return True
-    return isinstance(getattr(host, "in_features", None), int) and isinstance(getattr(host, "out_features", None), int)
+    if not (
+        isinstance(getattr(host, "in_features", None), int) and isinstance(getattr(host, "out_features", None), int)
+    ):
+        return False
+    own = getattr(host, "weight", None)
+    return not (isinstance(own, Tensor) and own.ndim == 3 and own.is_floating_point())  # a stack of experts: no one W
 
 
 def is_flipped(host: Host) -> bool:
@@ -51,14 +60,55 @@ def is_packed(host: Host) -> bool:
 
 
 def device(host: Host) -> torch.device:
-    """Where the host's parameters are; a host may keep none of its own."""
-    tensor = next(chain(host.parameters(), host.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
+    """Where the host computes; a host may keep no parameters of its own."""
+    for module in host.modules():
+        for tensor in chain(module._parameters.values(), module._buffers.values()):
+            if tensor is not None:
+                hook = _offloading(module) if tensor.is_meta else None
+                return tensor.device if hook is None else torch.device(hook.execution_device)
+    return torch.device("cpu")
+
+
+def parameter_names(host: Host) -> set[str]:
+    """The names of the parameters that the host has itself."""
+    return {name for name, p in host._parameters.items() if p is not None}
+
+
+def statistics(host: Host) -> tuple[str, ...]:
+    """The names of the buffers that belong to the host's state, such as running averages; others are caches.
+
+    What a packed linear host keeps in buffers is its weight.
+    """
+    if not host._buffers or (is_linear(host) and is_packed(host)):
+        return ()
+    return tuple(n for n, b in host._buffers.items() if b is not None and n not in host._non_persistent_buffers_set)
+
+
+def own(host: Host, name: str) -> Tensor | None:
+    """The host's parameter or buffer of this name itself, or None if there is none; for its values see `value`."""
+    found = host._parameters.get(name)
+    return host._buffers.get(name) if found is None else found
+
+
+def value(host: Host, name: str) -> Tensor | None:
+    """The values of the host's own parameter or buffer, or None if there is none of this name."""
+    found = own(host, name)
+    return None if found is None else _brought(host, name, found)
+
+
+def bias(host: Host) -> Tensor | None:
+    """The bias of a linear host, if it has one."""
+    return _current(host, "bias")
+
+
+def is_offloaded(host: Host) -> bool:
+    """Whether accelerate keeps the host's parameters elsewhere between its calls."""
+    return _offloading(host) is not None
 
 
 def read(host: Host, names: Collection[str] = ("weight",)) -> dict[str, Tensor]:
     """The host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones (bias=None) are left out."""
-    params = {name: p for name in names if isinstance(p := getattr(host, name, None), Tensor)}
+    params = {name: p for name in names if (p := _current(host, name)) is not None}
     if "weight" in names and is_linear(host):
         weight_OI = _dense(host)
         params["weight"] = _weight_by_forward(host) if weight_OI is None else weight_OI
@@ -89,29 +139,62 @@ def shadow(host: Host, params: dict[str, Tensor]) -> None:
 
     Instance attributes win over nn.Module.__getattr__, so parameter names, optimizers and state dicts see no change.
     """
-    host.__dict__.update(params)
+    if _offloading(host) is None:
+        host.__dict__.update(params)
+    elif _SHADOWS in host.__dict__:
+        host.__dict__[_SHADOWS].update(params)
+    else:  # accelerate's own forward, which reads host.weight before and after, must not see them
+        host.__dict__[_SHADOWS] = dict(params)
+        host._old_forward = partial(_forward_on_shadows, host, host._old_forward)
 
 
 def unshadow(host: Host, names: Iterable[str]) -> None:
     for name in names:
         host.__dict__.pop(name, None)
+    if host.__dict__.pop(_SHADOWS, None) is not None:
+        host._old_forward = host._old_forward.args[1]
+
+
+def _forward_on_shadows(host: Host, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    shadows = host.__dict__[_SHADOWS]
+    host.__dict__.update(shadows)
+    try:
+        return forward(*args, **kwargs)
+    finally:
+        for name in shadows:
+            del host.__dict__[name]
 
 
 @torch.no_grad()
 def write(host: Host, params: dict[str, Tensor]) -> None:
     """Copy dense `params`, the weight as (O, I) for linear hosts, into the host's own. Check with `writable` first."""
-    for name, p in params.items():
-        target = host._parameters[name]
+    for name, p in laid_out(host, params).items():
+        target = own(host, name)
         assert target is not None
-        target.copy_(p.T if is_flipped(host) and name == "weight" else p)
+        target.copy_(p)
+
+
+def laid_out(host: Host, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Dense `params`, the weight as (O, I) for linear hosts, as views in the layout that the host keeps them in."""
+    return {name: p.T if is_flipped(host) and name == "weight" else p for name, p in params.items()}
 
 
 def check_writable(host_name: str, host: Host, names: Iterable[str]) -> None:
     """Raises AdapterStateError if a parameter is absent or packed, so that it could not hold what `write` writes."""
     for name in names:
-        target = host._parameters.get(name)
+        target = own(host, name)
         if target is None:
             raise AdapterStateError(f"{host_name} has no {name} to merge into; use the adapter without merging it")
+        if is_offloaded(host):
+            raise AdapterStateError(
+                f"{host_name}.{name} is offloaded, so that nothing can be merged into it; load the base where it fits "
+                "(without device_map or cpu_offload) and merge there"
+            )
+        if is_sharded(target):
+            raise AdapterStateError(
+                f"{host_name}.{name} is sharded over processes, so that nothing can be merged into it; save the "
+                "adapter, load it into the base in one process and merge there"
+            )
         if name == "weight" and is_linear(host) and is_packed(host):
             raise AdapterStateError(
                 f"{host_name}.weight is a {type(target).__name__} ({target.dtype}), which cannot hold a merged weight; "
@@ -144,8 +227,8 @@ def _is_plain(host: Host, weight: Tensor) -> bool:
 @torch.no_grad()
 def _dense(host: Host) -> Tensor | None:
     """The weight as (O, I), if there is a way to it other than the host's forward."""
-    own = getattr(host, "weight", None)
-    if not isinstance(own, Tensor):
+    own = _current(host, "weight")
+    if own is None:
         return None
     if _is_plain(host, own):
         return own.T if is_flipped(host) else own
@@ -171,6 +254,31 @@ def _weight_by_forward(host: Host) -> Tensor:
 
 def _run(host: Host, x_NI: Tensor) -> Tensor:
     """The forward of a packed linear, without its bias, whose dtype is also that of the computation."""
-    bias = getattr(host, "bias", None)
-    h_NO = host.forward(x_NI.to(bias.dtype if isinstance(bias, Tensor) else torch.get_default_dtype()))
-    return h_NO if bias is None else h_NO - bias
+    bias_O = bias(host)
+    h_NO = host.forward(x_NI.to(torch.get_default_dtype() if bias_O is None else bias_O.dtype))
+    return h_NO if bias_O is None else h_NO - bias_O
+
+
+def _current(host: Host, name: str) -> Tensor | None:
+    """What the host's forward would read under this name now, if that is a tensor."""
+    shadows = host.__dict__.get(_SHADOWS)
+    if shadows and name in shadows:
+        return shadows[name]
+    found = getattr(host, name, None)
+    return _brought(host, name, found) if isinstance(found, Tensor) else None
+
+
+def _brought(host: Host, name: str, tensor: Tensor) -> Tensor:
+    """The tensor itself, or its values if they are offloaded."""
+    if not tensor.is_meta or (hook := _offloading(host)) is None:
+        return tensor
+    return hook.weights_map[name].to(hook.execution_device, tensor.dtype)
+
+
+def _offloading(host: Host) -> Any:
+    """The hook by which accelerate brings the host's parameters for each call, if there is one."""
+    hook = host.__dict__.get("_hf_hook")
+    for one in getattr(hook, "hooks", (hook,)):
+        if getattr(one, "offload", False):
+            return one
+    return None

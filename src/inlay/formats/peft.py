@@ -6,31 +6,28 @@ what they are computed from has a file of its own, so that training can go on. R
 place, every place a tensor, and a setting that would change the function and is not known here is an error.
 """
 
-import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
 from .. import __version__
+from ..core import weights
 from ..core.adapter import Adapter, join, prepare
 from ..core.heads import task_heads
-from ..core.method import COMMON_KEYS, Method
-from ..core.sites import Sites, ends_with
-from ..errors import CheckpointError, SettingsError, TargetError
-from ..methods import METHODS
+from ..core.sites import Sites
+from ..errors import CheckpointError, TargetError
+from ..methods.reparameterized import experts_peft
 from .files import write_json, write_whole
+from .peft_config import CONFIG, for_modules, method_of, read_config
+from .peft_names import of_embeddings, renamed, saved_whole, without_copies
+from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
 
-CONFIG, TENSORS, PROVENANCE = "adapter_config.json", "adapter_model.safetensors", "provenance.json"
-SOURCES = "reparameterization.safetensors"  # what some of the tensors are computed from
+PROVENANCE = "provenance.json"
 OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint")  # what `save` itself knows
-_PREFIX = "base_model.model."
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
 _TASKS = {
@@ -68,7 +65,7 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     if from_sources:
-        of = {"format": "pt", "of": _digest(folder / TENSORS)}
+        of = {"format": "pt", "of": digest(folder / TENSORS)}
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
     else:
         (folder / SOURCES).unlink(missing_ok=True)
@@ -100,7 +97,8 @@ def start_from(adapter: Adapter, folder: Path) -> None:
     Raises CheckpointError, having changed nothing, if they do not fit.
     """
     folder = adapter_folder(folder)
-    tensors = adapter.method.from_peft_tensors(read_config(folder), read_tensors(folder))
+    config, tensors = experts_peft.in_own_form(adapter.model, read_config(folder), read_tensors(folder))
+    tensors = adapter.method.from_peft_tensors(config, tensors)
     sites = Sites(adapter.model, adapter.heads)
     placed = {key: own for key, (own, _) in _placed(adapter).items() if not sites.in_head(own)}
     if missing := sorted(placed.keys() - tensors.keys()):
@@ -117,24 +115,28 @@ def match(
 
     Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
     """
-    known = [n for n, _ in Sites(model, ()).modules()]
-    saved_whole = config.get("modules_to_save") or ()
-    heads = tuple(n for n in known if any(ends_with(n, entry) for entry in saved_whole))
-    sites = Sites(model, heads)
+    config, tensors = renamed(model, config, tensors)
+    config, tensors = experts_peft.in_own_form(model, config, tensors)
+    config = of_embeddings(model, config, tensors)
+    heads = saved_whole(model, config, tensors)
     part = config.get("part")
-    method = _method(_with_chosen_targets(config, [n for n in known if n and not sites.in_head(n)])).of_tensors(tensors)
+    sites = Sites(model, heads, part)
+    hosts = [name for name, _ in Sites(model, ()).modules() if name and not sites.in_head(name)]
+    method = method_of(for_modules(config, hosts)).of_tensors(tensors)
     try:
         adapter = prepare(model, method, name, heads=heads, part=part)
     except TargetError as problem:
-        raise CheckpointError(f"{CONFIG} does not fit {type(model).__name__}: {problem}") from None
+        raise CheckpointError(
+            f"{CONFIG}, {config['peft_type']} read as {method.name}, does not fit {type(model).__name__}: {problem}"
+        ) from None
     tensors = method.from_peft_tensors(config, tensors)
 
     placed = _placed(adapter)
-    state = {own: tensors[key] for key, (own, _) in placed.items() if key in tensors}
-    for key in tensors.keys() - placed.keys() - _computed(adapter)[0].keys():
-        if not _is_copy_of_base(adapter, key, tensors[key]):
-            state[key] = tensors[key]
-    adapter.check_fits(state)
+    shown = _computed(adapter)[0]
+    tensors = without_copies(adapter, {k: t for k, t in tensors.items() if k not in shown or k in placed}, placed)
+    state = method.from_base(adapter)
+    state |= {placed[key][0] if key in placed else key: tensor for key, tensor in tensors.items()}
+    adapter.check_fits(state := _with_statistics(adapter, state))
     return adapter, state
 
 
@@ -166,16 +168,6 @@ def adapter_folder(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: no {CONFIG} here or in its folder adapter; {found}")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise CheckpointError(f"{folder / CONFIG}: not JSON: {problem}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
-        raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
-    return config
-
-
 def read_provenance(folder: Path) -> dict[str, Any]:
     """What Inlay wrote about the adapter; empty for one that another program saved."""
     path = folder / PROVENANCE
@@ -183,87 +175,6 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as problem:
         raise CheckpointError(f"{path}: not JSON: {problem}") from None
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The adapter's tensors, and those that training goes on from where they are kept beside them."""
-    path = folder / TENSORS
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; an adapter needs it beside {CONFIG}")
-    tensors = _read(path)[0]
-    if (folder / SOURCES).is_file():
-        sources, metadata = _read(folder / SOURCES)
-        if metadata.get("of") != _digest(path):
-            raise CheckpointError(
-                f"{folder / SOURCES} belongs to another {TENSORS} than the one beside it; remove it to use the adapter "
-                "as that one has it"
-            )
-        tensors |= sources
-    return tensors
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as problem:
-        raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes, not a whole safetensors file ({problem}); copy or train it again"
-        ) from None
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _method(config: dict[str, Any]) -> Method:
-    for cls in METHODS.values():
-        try:
-            method = cls.from_peft_config(config)
-        except KeyError as key:
-            raise CheckpointError(f"{CONFIG}: {key.args[0]} is missing") from None
-        except (SettingsError, TypeError) as problem:
-            raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
-        if method is not None:
-            _check_settings(config, cls)
-            return method
-    known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
-    raise CheckpointError(f"{CONFIG}: no method here reads peft_type {config['peft_type']}; known: {known}")
-
-
-def _with_chosen_targets(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """`config` with the target_modules that select among `names` what they select in PEFT."""
-    targets = config.get("target_modules")
-    if isinstance(targets, list):  # an entry may match nothing, or a head only: whether all is there, the tensors tell
-        config = config | {"target_modules": [t for t in targets if any(ends_with(n, t) for n in names)] or targets}
-    layers, excluded = config.get("layers_to_transform"), config.get("exclude_modules")
-    if layers in (None, []) and not excluded:
-        return config
-    names = [n for n in names if _matches(n, targets) and not _matches(n, excluded)]
-    if layers not in (None, []):
-        numbers = {layers} if isinstance(layers, int) else set(layers)
-        lists = config.get("layers_pattern") or r"[^.]*"
-        lists = lists if isinstance(lists, str) else "|".join(lists)
-        found = {n: re.match(rf"(?:|.*?\.)(?:{lists})\.(\d+)\.", n) for n in names}
-        names = [n for n, match in found.items() if match and int(match[1]) in numbers]
-    return config | {"target_modules": names}
-
-
-def _matches(name: str, targets: str | list[str] | None) -> bool:
-    if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
-    return any(ends_with(name, target) for target in targets or ())
-
-
-def _check_settings(config: dict[str, Any], cls: type[Method]) -> None:
-    if not cls.peft_reads:
-        return  # a format of our own: from_peft_config has read every key
-    harmless = COMMON_KEYS | cls.peft_fields | {"layers_to_transform", "exclude_modules", "layers_pattern"}
-    for key, value in config.items():
-        if key not in harmless and value not in (None, False, "none", "", 0) and value != {} and value != []:
-            raise CheckpointError(
-                f"{CONFIG}: {key} is {value!r}; this changes what the adapter computes and is not known"
-            )
 
 
 def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
@@ -277,6 +188,17 @@ def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
     return placed
 
 
+def _with_statistics(adapter: Adapter, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with the base's running statistics, if it has none at all: Inlay did not always save them."""
+    own = {
+        f"{name}.{part}" if name else part: tensor
+        for name, host, delta in adapter.hosts()
+        for part, tensor in delta.saved(host).items()
+        if part in weights.statistics(host)
+    }
+    return state if own.keys() & state.keys() else own | state
+
+
 def _computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
     """The tensors that a checkpoint shows in place of those that compute them, and the keys of the latter."""
     shown, sources = {}, set()
@@ -285,21 +207,6 @@ def _computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
             shown |= {adapter.method.peft_key(host, name): tensor.detach() for name, tensor in computed.items()}
             sources |= {adapter.method.peft_key(host, name) for name in delta.saved(module)}
     return shown, sources
-
-
-def _is_copy_of_base(adapter: Adapter, key: str, tensor: Tensor) -> bool:
-    """PEFT saves an adapted embedding's frozen weight as well; that one must be the base's own, and adds nothing."""
-    name = key.removeprefix(_PREFIX).removesuffix(".base_layer.weight")
-    if not key.endswith(".base_layer.weight") or name not in adapter.deltas:
-        return False
-    own = adapter.model.get_submodule(name).weight
-    assert isinstance(own, Tensor)
-    if own.is_meta:
-        return own.shape == tensor.shape
-    own = own.detach().cpu()
-    if not (torch.equal(own, tensor.to(own.dtype)) or torch.equal(own.to(tensor.dtype), tensor)):
-        raise CheckpointError(f"{key} differs from this model's {name}.weight: the adapter was trained on another base")
-    return True
 
 
 def _task_type(model: nn.Module) -> str | None:

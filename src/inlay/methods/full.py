@@ -8,12 +8,12 @@ save and keep.
 
 There is no copy, so the adapter cannot be detached, and the base is gone once training begins. A base in half precision
 keeps its parameters' names but gets them in float32, because a step of 1e-5 is lost in bfloat16; each module still
-computes in the dtype that it had.
+computes in the dtype that it had. Running statistics move as in any training, and are saved as part of the model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from ..core.delta import Args, Delta, Kwargs
 from ..core.method import Method
 from ..core.sites import Sites
 from ..core.weights import Host
-from ..errors import TargetError
+from ..errors import AdapterStateError, TargetError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,10 @@ class Full(Method):
             packed = [b for b in module._buffers.values() if b is not None] if weights.is_linear(module) else []
             if not all(p.is_floating_point() for p in (*own, *packed)):
                 raise TargetError(f"{name} is quantized; full fine-tuning needs the base in 16 or 32 bits")
-            if own:
-                yield name, InPlace(own[0].dtype)
+            if weights.is_offloaded(module):
+                raise TargetError(f"{name} is offloaded; full fine-tuning needs the base where it is trained")
+            if own or weights.statistics(module):
+                yield name, InPlace(own[0].dtype if own else torch.float32)
 
 
 class InPlace(Delta):
@@ -66,12 +68,25 @@ class InPlace(Delta):
     def __init__(self, dtype: torch.dtype):
         super().__init__()
         self.dtype = dtype
+        self.is_narrow = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if fn(torch.zeros(())).dtype.itemsize < 4:
+            self.is_narrow = True  # model.to(torch.bfloat16) has come: nothing here stops it from changing the host
+        elif fn(torch.zeros((), dtype=torch.float16)).dtype.itemsize >= 4:
+            self.is_narrow = False
+        return super()._apply(fn, recurse)
 
     def install(self, host: Host) -> None:
         for _, p in self.trained(host):
             p.data = p.data.float()
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        if self.is_narrow and host.training and torch.is_grad_enabled():
+            raise AdapterStateError(
+                f"full trains its parameters in float32, but those of a {type(host).__name__} are in 16 bits since "
+                "model.to(...), where small steps are lost; convert the model before attach, or call model.float()"
+            )
         if self.dtype in (torch.bfloat16, torch.float16):
             weights.shadow(host, {name: p.to(self.dtype) for name, p in self.trained(host)})
             # A model may have looked at host.weight, now in float32, and cast its input to that.
@@ -89,4 +104,4 @@ class InPlace(Delta):
         yield from ((name, p) for name, p in host._parameters.items() if p is not None)
 
     def saved(self, host: Host) -> dict[str, Tensor]:
-        return dict(self.trained(host))
+        return dict(self.trained(host)) | {name: host._buffers[name] for name in weights.statistics(host)}

@@ -26,6 +26,8 @@ class Spectrum:
     """All that are not zero by the update's form: at most R of a thin one, min(O, I) of a dense one."""
     left_OK: Tensor
     right_KI: Tensor
+    stack: str | None = None
+    """The parameter that it shares with other experts."""
 
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
         """(O, rank) and (rank, I), equally long, whose product is the best approximation of that rank."""

@@ -3,17 +3,17 @@
 A method whose update is a product of thin factors says so (`WeightDelta.thin`). Of any other the update is the folded
 weight less the base's, dense; full fine-tuning has changed the base itself, so the base is needed once more. The new
 head of a task has no update: it starts from nothing. An embedding's weight is taken as it is stored, a convolution's
-with the entries of its kernels in a row.
+with the entries of its kernels in a row. Experts that share a parameter are a layer each.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from ..core import weights
+from ..core import experts, weights
 from ..core.adapter import Adapter
 from ..core.delta import Delta, WeightDelta
 from ..core.sites import Sites
@@ -68,6 +68,50 @@ class Update:
 
 
 @dataclass(frozen=True)
+class ExpertUpdate(Update):
+    """That of one expert, whose matrix is in a stack with the others'."""
+
+    parameter: str
+    expert: int
+
+    @property
+    def thin(self) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.delta, WeightDelta)
+        left_EOR, right_ERI = self.delta.thin_experts()[self.parameter]
+        return left_EOR[self.expert], right_ERI[self.expert]
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        stack = self.name.removesuffix(f".{self.expert}")
+        return replace(spectrum.of_thin(*self.thin), stack=stack)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        left_OR, right_RI = self.thin
+        return len(left_OR), right_RI.shape[1]
+
+    def base_norm(self) -> float:
+        return float(torch.linalg.vector_norm(self._weight(), dtype=torch.float32))
+
+    def base(self) -> Tensor:
+        weight = self._weight().to("cpu", torch.float64)
+        return weight.T if experts.matrices(self.base_host)[self.parameter].flipped else weight
+
+    @torch.no_grad()
+    def tuned(self) -> Tensor:
+        left_OR, right_RI = (factor.to("cpu", torch.float64) for factor in self.thin)
+        return self.base() + left_OR @ right_RI
+
+    def _weight(self) -> Tensor:
+        stack = weights.read(self.base_host, (self.parameter,))[self.parameter].detach()
+        return stack if stack.ndim == 2 else stack[self.expert]
+
+
+def expert_name(host: str, parameter: str, expert: int) -> str:
+    return f"{host}.{parameter}.{expert}"
+
+
+@dataclass(frozen=True)
 class Updates:
     layers: dict[str, Update]
     others: int
@@ -86,6 +130,12 @@ def updates_of(adapter: Adapter, base: nn.Module | None = None) -> Updates:
         if sites.in_head(name):
             continue
         changed = delta.folds if isinstance(delta, WeightDelta) else () if delta.removable else tuple(host._parameters)
+        thin = delta.thin_experts() if isinstance(delta, WeightDelta) else {}
+        for part, (left_EOR, _) in thin.items():
+            for expert in range(len(left_EOR)):
+                own = expert_name(name, part, expert)
+                layers[own] = ExpertUpdate(own, host, unchanged.get_submodule(name), delta, part, expert)
+        changed = [part for part in changed if part not in thin]
         if "weight" in changed and _is_matrix(host):
             layers[name] = Update(name, host, unchanged.get_submodule(name), delta)
             changed = [part for part in changed if part != "weight"]

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from ..core.sites import task_heads
+from ..core.heads import task_heads
 from ..data.source import BUILTIN, BUILTIN_FOLDER
 from ..errors import SettingsError, did_you_mean
 from .auto_class import empty_model, labeller_class, writer_class

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from ..core.sites import language_model, task_heads
+from ..core.heads import task_heads
+from ..core.sites import language_model
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from ...core import weights
 from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
@@ -71,7 +72,7 @@ class PTuning(VirtualTokens):
         return at_transformer(sites, self._prompt)
 
     def _prompt(self, embedding: Any, keep: bool) -> EncodedPrompt:
-        width, device = embedding.weight.shape[1], embedding.weight.device
+        width, device = embedding.weight.shape[1], weights.device(embedding)
         hidden = self.hidden_size or width
         input_PD = torch.randn(self.tokens, width, device=device)
         if self.encoder == "mlp":

@@ -21,7 +21,7 @@ class ShiftedTable(Delta):
         self.count = count
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        weights.shadow(host, {"weight": host.weight[self.count :]})
+        weights.shadow(host, {"weight": weights.read(host)["weight"][self.count :]})
         return args, kwargs
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: object) -> object:

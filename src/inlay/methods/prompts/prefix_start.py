@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core import weights
 from ...core.adapter import adapters, using
 from ...core.sites import Sites
 from ...errors import TargetError
@@ -39,4 +40,4 @@ def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[
 
 def _random_embeddings(transformer: Any, count: int) -> Tensor:
     embedding = transformer.get_input_embeddings()
-    return embedding(torch.randint(len(embedding.weight), (1, count), device=embedding.weight.device))
+    return embedding(torch.randint(len(embedding.weight), (1, count), device=weights.device(embedding)))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core import weights
 from ...errors import SettingsError
 
 _SAMPLES = 1000  # tokens whose embeddings tell the spread of all
@@ -19,7 +20,7 @@ def from_vocabulary(embedding: Any, count: int) -> Tensor:
     vocabulary = len(embedding.weight)
     if count > vocabulary:
         raise SettingsError(f"method.tokens is {count}, more than the vocabulary of {vocabulary}")
-    return embedding.forward(torch.randperm(vocabulary, device=embedding.weight.device)[:count])
+    return embedding.forward(torch.randperm(vocabulary, device=weights.device(embedding))[:count])
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def from_text(embedding: Any, count: int, model: Any, text: str) -> Tensor:
     if not (ids := _tokens(_tokenizer(model, "text"), text)):
         raise SettingsError(f"method.text is {text!r}, which has no tokens in the vocabulary")
     ids = (ids * -(-count // len(ids)))[:count]
-    return embedding.forward(torch.tensor(ids, device=embedding.weight.device))
+    return embedding.forward(torch.tensor(ids, device=weights.device(embedding)))
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def from_labels(embedding: Any, count: int, model: Any) -> Tensor:
     if len(names) > count:
         raise SettingsError(f"method.tokens is {count}, fewer than the {len(names)} labels to start from")
     tokenizer = _tokenizer(model, "labels")
-    device, rows = embedding.weight.device, []
+    device, rows = weights.device(embedding), []
     for name in names:
         if not (ids := _tokens(tokenizer, name)):
             raise SettingsError(f"method.initialization is labels, but label {name!r} has no tokens in the vocabulary")

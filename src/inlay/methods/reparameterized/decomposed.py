@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
-from ...core import weights
+from ...core import transforms, weights
 from ...core.weights import Host
 from .lora_init import Initialization
 from .low_rank import LowRank, plus_product
@@ -45,14 +45,12 @@ class Decomposed(LowRank):
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         changed_OI = super().fold(params)["weight"]
-        with torch.no_grad():
-            norms_O = torch.linalg.vector_norm(changed_OI, dim=1, dtype=_fine(changed_OI.device))
-        return {"weight": self.gain(norms_O)[:, None] * changed_OI}
+        return {"weight": self.gain(row_norms(changed_OI.detach()))[:, None] * changed_OI}
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
         a_RI, b_OR = self.factors()
         gain_O = self.gain(self.norms(host))
-        base_BTO, bias_O = h_BTO, getattr(host, "bias", None)
+        base_BTO, bias_O = h_BTO, weights.bias(host)
         if self.training and self.dropout:
             x_BTI = F.dropout(x_BTI, self.dropout)
             base_BTO = host.forward(x_BTI)
@@ -71,6 +69,8 @@ class Decomposed(LowRank):
         """|V| of every row as a constant. A compiled graph cannot ask if it is known, and computes it each time."""
         if torch.compiler.is_compiling():
             return self._norms(host, row_squares(host))
+        if transforms.at_work():
+            return row_norms(super().fold(weights.read(host))["weight"].detach())
         base, own = [*_tensors(host)], [*_tensors(self)]
         # Kept values serve later calls that record gradients, for which a tensor of inference mode is no use.
         with torch.inference_mode(False):
@@ -120,6 +120,10 @@ class _Kept:
     marks: list[Any]
     hooks: list[RemovableHandle]
     value: Tensor
+
+
+def row_norms(weight_OI: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(weight_OI, dim=1, dtype=_fine(weight_OI.device))
 
 
 @torch.no_grad()

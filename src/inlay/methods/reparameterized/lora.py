@@ -7,18 +7,22 @@ other starts, low_rank.py embeddings and convolutions, lora_plus.py the learning
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-from ...core import weights
+from ...core import experts, weights
 from ...core.delta import Delta
+from ...core.experts import Stack
+from ...core.replacement import Replacement
 from ...core.sites import Sites
 from ...core.weights import Host
-from ...errors import SettingsError
-from . import eva, loftq, lora_init, lora_peft, lora_plus
+from ...errors import SettingsError, TargetError
+from . import eva, experts_peft, loftq, lora_init, lora_peft, lora_plus, token_rows
 from .lora_init import Initialization
 from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
+from .low_rank_bias import other_biases, with_bias
+from .low_rank_experts import LowRankExperts
 from .on_linear import OnLinear
 from .patterns import check_patterns, first_fit, whole
 
@@ -58,6 +62,7 @@ class LoRA(OnLinear):
     peft_reads = True
     decomposed: ClassVar[bool] = False  # what PEFT calls use_dora
     peft_fields = lora_peft.FIELDS
+    peft_names = lora_peft.NAMES
 
     rank: int = 16
     """Width of the two matrices: the rank of the change."""
@@ -80,6 +85,12 @@ class LoRA(OnLinear):
     """With eva a layer can get up to this many times its rank, which others give up; 1 leaves the ranks as they are."""
     learning_rate_ratio: float = 1.0
     """Learning rate of B divided by that of A (LoRA+, which suggests 16)."""
+    bias: Literal["none", "adapted", "all"] = "none"
+    """Train biases of the base too: those of the adapted layers, or all."""
+    change_bias: bool = False
+    """Give the second matrix a bias, which is scaled like its product."""
+    tokens: tuple[int, ...] = ()
+    """Numbers of tokens whose embeddings are trained too, as new special tokens need."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +103,8 @@ class LoRA(OnLinear):
         lora_init.check_settings(self.initialization, ranks, alphas)
         if self.eva_rank_ratio < 1:
             raise SettingsError(f"method.eva_rank_ratio is {self.eva_rank_ratio}; it must be at least 1")
+        if len(set(self.tokens)) < len(self.tokens):
+            raise SettingsError(f"method.tokens is {' '.join(map(str, self.tokens))}; name each token once")
         if self.learning_rate_ratio <= 0:
             raise SettingsError(f"method.learning_rate_ratio is {self.learning_rate_ratio}; it must be above 0")
 
@@ -110,20 +123,47 @@ class LoRA(OnLinear):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         names = sites.find(self.targets, hosts=self.can_host)
-        check_patterns((*self.rank_pattern, *self.alpha_pattern), names)
+        stacks = {name: self.stacks(sites, name) for name in names}
+        parameters = [f"{name}.{parameter}" for name in names for parameter in stacks[name]]
+        check_patterns((*self.rank_pattern, *self.alpha_pattern), names + parameters)
         if self.initialization == "loftq":
             loftq.check({name: sites.model.get_submodule(name) for name in names})
         for name in names:
             host = sites.model.get_submodule(name)
-            rank = first_fit(self.rank_pattern, name, self.rank)
-            scale = self.scale(rank, first_fit(self.alpha_pattern, name, self.alpha))
+            rank, scale = self.strength(name)
             lora_init.check_host(self.initialization, name, host, rank)
-            yield name, self.delta(host, rank, scale)
+            if not stacks[name]:
+                delta = self.delta(host, rank, scale)
+                yield name, with_bias(delta, name, host, self.bias != "none", self.change_bias)
+                continue
+            if self.dropout:
+                raise TargetError(
+                    f"method.dropout is {self.dropout}, but {name} keeps its experts' weights in one parameter, whose "
+                    "inputs cannot be dropped; set it to 0, or choose targets without experts, such as attention"
+                )
+            strengths = {parameter: self.strength(name, parameter) for parameter in stacks[name]}
+            yield name, LowRankExperts(host, stacks[name], strengths, self.initialization)
+        if self.bias != "none":
+            yield from other_biases(sites, names, self.bias == "all")
+        if self.tokens:
+            yield from token_rows.place(sites, self.tokens, set(names))
+
+    def strength(self, name: str, parameter: str | None = None) -> tuple[int, float]:
+        """Rank and scale at the module `name`, or of its parameter: a pattern for the module counts for those, too."""
+        rank, alpha = first_fit(self.rank_pattern, name, self.rank), first_fit(self.alpha_pattern, name, self.alpha)
+        if parameter is not None:
+            rank = first_fit(self.rank_pattern, f"{name}.{parameter}", rank)
+            alpha = first_fit(self.alpha_pattern, f"{name}.{parameter}", alpha)
+        return rank, self.scale(rank, alpha)
+
+    def stacks(self, sites: Sites, name: str) -> dict[str, Stack]:
+        """The parameters at the module `name` that are changed matrix by matrix; none if it is a layer of one."""
+        return sites.matrices(self.targets, name)
 
     def can_host(self, module: Host) -> bool:
         if type(module) in CONVOLUTION:
             return module.groups == 1  # the change B A mixes all channels, which a grouped weight has no place for
-        return weights.is_linear(module) or isinstance(module, nn.Embedding)
+        return weights.is_linear(module) or isinstance(module, nn.Embedding) or bool(experts.matrices(module))
 
     def delta(self, host: Host, rank: int, scale: float) -> Delta:
         if isinstance(host, nn.Embedding):
@@ -158,11 +198,20 @@ class LoRA(OnLinear):
     def to_peft(
         self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        config, tensors = super().to_peft(adapter, sites, tensors)
-        return lora_peft.as_plain(self, adapter, config, tensors)
+        hosts = [
+            host for host, _, delta in adapter.hosts() if not isinstance(delta, Replacement | token_rows.TokenRows)
+        ]
+        config = self.peft_config(sites, hosts)
+        config, tensors = lora_peft.as_plain(self, adapter, config, tensors)
+        return experts_peft.in_peft_form(self, adapter, config, tensors)
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
         if config["peft_type"] != "LORA" or bool(config.get("use_dora")) != cls.decomposed:
             return None
-        return cls(targets=cls.peft_targets(config), **lora_peft.settings(config))
+        parameters = tuple(config.get("target_parameters") or ())
+        layers = cls.peft_targets(config) if config["target_modules"] or not parameters else ()
+        return cls(targets=layers + parameters, **lora_peft.settings(config))
+
+    def from_base(self, adapter: "Adapter") -> dict[str, Tensor]:
+        return lora_peft.starts_of_base(self, adapter)

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ...core import weights
+from ...core import experts, weights
 from ...core.weights import Host
 from ...errors import SettingsError, TargetError
 
@@ -49,6 +49,13 @@ def check_host(initialization: Initialization, name: str, host: Host, rank: int)
     """Raises TargetError if the host called `name` cannot start so."""
     if initialization == "kaiming":
         return
+    if experts.matrices(host):
+        if initialization in ("gaussian", "orthogonal"):
+            return
+        raise TargetError(
+            f"method.initialization is {initialization}, which experts that share one parameter cannot have, such as "
+            f"{name}; choose kaiming, gaussian or orthogonal, or targets without them, such as attention"
+        )
     if not weights.is_linear(host):
         raise TargetError(
             f"method.initialization is {initialization}, which only linear layers can have; "
@@ -69,20 +76,42 @@ def start(initialization: Initialization, host: Host, rank: int, scale: float) -
     if initialization in TAKEN_AWAY and device.type != "meta":
         weight_OI = weights.read(host)["weight"].float()
         return pissa(weight_OI, rank, scale) if initialization == "pissa" else olora(weight_OI, rank)
+    a_1RI, b_1OR = start_of_shape(initialization, 1, out_features, in_features, rank, device)
+    return a_1RI[0], b_1OR[0]
+
+
+@torch.no_grad()
+def start_of_shape(
+    initialization: Initialization, count: int, out_features: int, in_features: int, rank: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """A (N, R, I) and B (N, O, R) of `count` weights, for a start that does not look at them."""
     if initialization == "orthogonal":
-        return orthogonal(in_features, out_features, rank, device)
-    a_RI = torch.empty(rank, in_features, device=device)
+        pairs = [orthogonal(in_features, out_features, rank, device) for _ in range(count)]
+        return torch.stack([a_RI for a_RI, _ in pairs]), torch.stack([b_OR for _, b_OR in pairs])
+    a_NRI = torch.empty(count, rank, in_features, device=device)
     if initialization == "gaussian":
-        a_RI.normal_(std=1 / rank)
+        a_NRI.normal_(std=1 / rank)
     else:
-        a_RI.uniform_(-1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
-    return a_RI, torch.zeros(out_features, rank, device=device)
+        a_NRI.uniform_(-1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
+    return a_NRI, torch.zeros(count, out_features, rank, device=device)
 
 
 def pissa(weight_OI: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
     u_OR, values_R, v_RI = top_singular(weight_OI, rank)
     root_R = (values_R / scale).sqrt()
     return root_R[:, None] * v_RI, u_OR * root_R
+
+
+@torch.no_grad()
+def whole_start(initialization: Initialization, host: Host, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """As `start` for pissa and olora, from the weight's whole decomposition: its product is exact, which the product
+    of an approximate one is only as far as the values that it settles on are apart."""
+    weight_OI = weights.read(host)["weight"].float()
+    if initialization == "olora":
+        return olora(weight_OI, rank)
+    u, values, v = torch.linalg.svd(weight_OI, full_matrices=False)
+    root_R = (values[:rank] / scale).sqrt()
+    return root_R[:, None] * v[:rank], u[:, :rank] * root_R
 
 
 def olora(weight_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -21,9 +21,20 @@ FIELDS = frozenset(
     {
         *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"),
         *("fan_in_fan_out", "init_lora_weights", "eva_config", "ensure_weight_tying"),
-        *("megatron_core", "qalora_group_size"),
+        *("bias", "lora_bias", "trainable_token_indices", "target_parameters"),
     }
 )
+NAMES = {  # of what a LoRA may train beside its two matrices
+    "host_bias": "base_layer.bias",
+    "lora_B_bias": "lora_B.bias",
+    "rows": "token_adapter.trainable_tokens_delta",
+}
+_STARTS = {  # the values of init_lora_weights that leave a base to go back to
+    **dict.fromkeys(("gaussian", "eva", "orthogonal", "mica"), "kaiming"),  # these do not change it
+    "pissa": "pissa",
+    "olora": "olora",
+}
+_BIAS = {"none": "none", "adapted": "lora_only", "all": "all"}
 
 
 def config(method: "LoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
@@ -39,9 +50,11 @@ def config(method: "LoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
         "alpha_pattern": {pattern: stronger * alpha for pattern, alpha in method.alpha_pattern.items()},
         "target_modules": sites_.shortest_suffixes(sites.model, hosts),
         "fan_in_fan_out": any(weights.is_flipped(sites.model.get_submodule(host)) for host in hosts),
-        "bias": "none",
+        "bias": _BIAS[method.bias],
+        "lora_bias": method.change_bias,
         "init_lora_weights": True,
         "use_dora": method.decomposed,
+        "trainable_token_indices": list(method.tokens) or None,
     }
 
 
@@ -67,17 +80,54 @@ def as_plain(
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """LoRA's settings but for its targets. Raises CheckpointError if the file belongs to another base model."""
-    if (init := config.get("init_lora_weights", True)) not in (True, False, "gaussian", "eva", "orthogonal"):
+    """LoRA's settings but for its targets. Raises CheckpointError for a base that was changed for good."""
+    init = config.get("init_lora_weights", True)
+    if init not in (True, False, *_STARTS):
         raise CheckpointError(
-            f"adapter_config.json: init_lora_weights is {init!r}, which changes the base model; "
-            "convert the adapter to plain LoRA with PEFT first (path_initial_model_for_weight_conversion)"
+            f"adapter_config.json: init_lora_weights is {init!r}, which changed the base model in a way that cannot be "
+            "repeated here; convert the adapter to plain LoRA with PEFT first "
+            "(path_initial_model_for_weight_conversion)"
         )
+    if (bias := config.get("bias") or "none") not in (known := {theirs: ours for ours, theirs in _BIAS.items()}):
+        raise CheckpointError(f"adapter_config.json: bias is {bias!r}; known: {', '.join(known)}")
+    if not isinstance(tokens := config.get("trainable_token_indices") or (), list | tuple):
+        raise CheckpointError(
+            f"adapter_config.json: trainable_token_indices is {tokens!r}; only rows of the input embedding can be read"
+        )
+    strengths = config.get("target_parameters") or {}  # as experts_peft has put it
+    ranks = {whole(name): rank for name, (rank, _) in strengths.items()}
+    alphas = {whole(name): alpha for name, (_, alpha) in strengths.items()}
     return {
         "rank": config["r"],
         "alpha": config["lora_alpha"],
         "dropout": config.get("lora_dropout", 0.0),
         "rank_stabilized": config.get("use_rslora", False),
-        "rank_pattern": config.get("rank_pattern") or {},
-        "alpha_pattern": config.get("alpha_pattern") or {},
+        "rank_pattern": ranks | (config.get("rank_pattern") or {}),
+        "alpha_pattern": alphas | (config.get("alpha_pattern") or {}),
+        "initialization": _STARTS.get(init, "kaiming"),
+        "bias": known[bias],
+        "change_bias": bool(config.get("lora_bias")),
+        "tokens": tuple(tokens),
     }
+
+
+def starts_of_base(method: "LoRA", adapter: "Adapter") -> dict[str, Tensor]:
+    """What PEFT took out of the base's weights before training, which its file does not have.
+
+    Raises CheckpointError for a layer whose start PEFT computes otherwise than it uses it.
+    """
+    starts = {}
+    for host_name, delta in low_rank(adapter).items():
+        if delta.start_A is None or delta.start_B is None:
+            continue
+        host = adapter.model.get_submodule(host_name)
+        start = delta.start_A, delta.start_B
+        if not delta.start_A.is_meta:
+            if method.initialization == "olora" and weights.is_flipped(host):
+                raise CheckpointError(
+                    f"adapter_config.json: init_lora_weights is 'olora', which PEFT cannot start at {host_name}, a "
+                    f"{type(host).__name__}: its start is not what it takes out of the base"
+                )
+            start = lora_init.whole_start(method.initialization, host, len(delta.lora_A), delta.scale)
+        starts |= dict(zip((f"{host_name}.start_A", f"{host_name}.start_B"), start, strict=True))
+    return starts

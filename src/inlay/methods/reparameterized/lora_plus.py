@@ -12,7 +12,7 @@ def groups(adapter: "Adapter", learning_rate: float, ratio: float) -> list[dict[
         id(p)
         for delta in adapter.deltas.values()
         for name, p in delta.named_parameters()
-        if name in ("lora_B", "lora_embedding_B")
+        if name.rpartition(".")[2] in ("lora_B", "lora_embedding_B")
     }
     parameters = list(adapter.parameters())
     return [

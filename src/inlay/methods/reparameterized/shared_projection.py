@@ -6,6 +6,8 @@ base's dtype, for they are frozen, and count as nothing that is trained. b start
 """
 
 import math
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,10 @@ from ...core.weights import Host
 
 
 class Projections(nn.Module):
-    """A and B, once per adapter: every delta has this same module, since a shared tensor would part on `.to`."""
+    """A and B, once per adapter: every delta has this same module, since a shared tensor would part on `.to`.
+
+    It is a child of the first delta only, so that no state dict holds a tensor twice.
+    """
 
     vera_A: Tensor
     vera_B: Tensor
@@ -32,13 +37,24 @@ class Projections(nn.Module):
 
 
 class ScaledProjection(WeightDelta):
-    def __init__(self, host: Host, shared: Projections, d_initial: float, dropout: float):
+    shared: Projections
+
+    def __init__(self, host: Host, shared: Projections, owns_shared: bool, d_initial: float, dropout: float):
         super().__init__()
-        self.size = weights.size(host)
-        self.shared, self.dropout = shared, dropout
+        self.size, self.dropout = weights.size(host), dropout
+        if owns_shared:
+            self.shared = shared
+        else:
+            self.__dict__["shared"] = shared
         device = weights.device(host)
         self.vera_lambda_d = nn.Parameter(torch.full((len(shared.vera_A),), d_initial, device=device))
         self.vera_lambda_b = nn.Parameter(torch.zeros(self.size[0], device=device))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if "shared" in self._modules:
+            self.shared._apply(fn)  # once more: frozen, they have the base's dtype, be it narrower
+        return self
 
     def projections(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """This layer's part of A (R, I) and B (O, R)."""

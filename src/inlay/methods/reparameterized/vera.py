@@ -78,7 +78,7 @@ class VeRA(OnLinear):
         shared = Projections(self.rank, most_outputs, most_inputs, self.seed, self.save_projection)
         shared = shared.to(weights.device(hosts[names[0]]), dtype)
         for name, host in hosts.items():
-            yield name, ScaledProjection(host, shared, self.d_initial, self.dropout)
+            yield name, ScaledProjection(host, shared, name == names[0], self.d_initial, self.dropout)
 
     def peft_key(self, host: str, parameter: str) -> str:
         if parameter.startswith("shared."):

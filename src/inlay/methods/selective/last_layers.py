@@ -6,6 +6,7 @@ After the blocks come the final normalization, a pooler and the head. An encoder
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...core import weights
 from ...core.block_end import UNKNOWN, final_norm
 from ...core.delta import Delta
 from ...core.method import Method
@@ -61,7 +62,9 @@ class LastLayers(Method):
         trained = [*blocks[-self.layers :], *_after(sites, blocks[-1])]
         for name, module in sites.body():
             own = tuple(n for n, p in module._parameters.items() if p is not None)
-            if own and any(name == top or name.startswith(top + ".") for top in trained):
+            if (own or weights.statistics(module)) and any(
+                name == top or name.startswith(top + ".") for top in trained
+            ):
                 yield name, Retrained(module, own)
 
 

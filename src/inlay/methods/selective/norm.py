@@ -44,7 +44,6 @@ class NormTuning(Method):
     learning_rate = 1e-2
     peft_type = "LN_TUNING"
     peft_reads = True
-    peft_names = {"weight": "ln_tuning_layers.weight", "bias": "ln_tuning_layers.bias"}
 
     targets: tuple[str, ...] = ("norms",)
     """Which normalizations: norms (all of them), ends of module names, or patterns of whole names (regex)."""
@@ -57,6 +56,9 @@ class NormTuning(Method):
         for name in sites.find(self.targets, hosts=is_norm):
             host = sites.model.get_submodule(name)
             yield name, Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
+
+    def peft_key(self, host: str, parameter: str) -> str:
+        return f"base_model.model.{host}.ln_tuning_layers.{parameter}"
 
     def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
         return {"target_modules": sites_.shortest_suffixes(sites.model, hosts)}

@@ -74,11 +74,11 @@ class Pattern(Method):
                 for host_name, host, own in places[p]:
                     if not sites.in_head(host_name):
                         chosen.setdefault(host_name, (host, {}))[1][own] = p
-        copies: dict[int, nn.Parameter] = {}
+        first: dict[int, tuple[Retrained, str]] = {}
         for host_name, (host, parts) in chosen.items():
             delta = Retrained(host, tuple(parts))
             for own, p in parts.items():  # tied parameters stay tied
-                delta.register_parameter(own, copies.setdefault(p, delta.get_parameter(own)))
+                delta.tie(own, *first.setdefault(p, (delta, own)))
             yield host_name, delta
 
     def _check(self, sites: Sites, names: list[str]) -> None:

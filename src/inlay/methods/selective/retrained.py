@@ -4,19 +4,10 @@ A `Replacement` edits what a linear layer gives and leaves the layer to run for 
 batch; here the copies, rounded to the base's dtype, stand in for the parameters of any host whose weight is trained.
 """
 
-from ...core import weights
-from ...core.delta import Args, Kwargs
 from ...core.replacement import Replacement
 from ...core.weights import Host
 
 
 class Retrained(Replacement):
     def edits_output(self, host: Host) -> bool:
-        return "weight" not in self.folds and super().edits_output(host)
-
-    def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        if self.edits_output(host):
-            return super().before(host, args, kwargs)
-        own = host._parameters
-        weights.shadow(host, {name: self.get_parameter(name).to(own[name].dtype) for name in self.folds})
-        return args, kwargs
+        return "weight" not in self.names and super().edits_output(host)

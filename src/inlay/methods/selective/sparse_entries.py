@@ -7,8 +7,9 @@ Shape suffixes: K entries, N tokens.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ...core import weights
+from ...core import transforms, weights
 from ...core.delta import WeightDelta
 from ...core.weights import Host
 from . import sparse_product
@@ -35,6 +36,9 @@ class Sparse(WeightDelta):
         return {"weight": w_OI.index_put(tuple(self.indices), self.values.to(w_OI.dtype), accumulate=True)}
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+        if transforms.at_work():
+            s_OI = self.values.new_zeros(self.size).index_put(tuple(self.indices), self.values, accumulate=True)
+            return h_BTO + F.linear(x_BTI.to(h_BTO.dtype), s_OI.to(h_BTO.dtype))
         x_NI = x_BTI.reshape(-1, x_BTI.shape[-1]).to(h_BTO.dtype)
         y_NO = sparse_product.product(x_NI, self.values.to(x_NI.dtype), self.indices, self.size[0])
         return h_BTO + y_NO.view(h_BTO.shape)

@@ -1,0 +1,229 @@
+"""Bugs that were made or could have been, each planted in a copy of the project to see that a test catches it.
+
+python scripts/planted_bugs.py                          all of them; first the tests themselves, without a bug
+python scripts/planted_bugs.py --only scale pfeiffer    those with such a word in their name
+python scripts/planted_bugs.py --kinds 3 7              those of these kinds
+
+A kind is a numbered row of KINDS. Exit code 1 if a bug is not caught, or if its line has changed and it cannot be
+planted: then it needs its new text here.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+KINDS = {
+    0: "the mechanism and the methods",
+    1: "hybrid models: blocks that do not attend",
+    2: "experts and routers",
+    3: "soft prompts",
+    4: "weights that are read past their module",
+    5: "heads",
+    6: "buffers",
+    7: "two adapters at once",
+    8: "which adapters are active",
+    9: "offloaded bases",
+    10: "other people's training loops",
+    11: "a merged model",
+    12: "vision-language models with text rows",
+    13: "added tokens",
+    14: "PEFT's files that can be read",
+    15: "files for other readers",
+    16: "settings by structure",
+}
+
+
+@dataclass(frozen=True)
+class Bug:
+    name: str
+    kind: int
+    file: str
+    """Below src/inlay."""
+    old: str
+    """The exact text, which is there once."""
+    new: str
+    test: str
+    """Below tests, as pytest takes it: file::function, or with -k after a space."""
+
+
+BUGS = (
+    Bug(
+        "using() forgets to restore rows",
+        0,
+        "core/adapter.py",
+        "routing.active, routing.rows, routing.row_count = before",
+        "routing.active = before[0]",
+        "core/test_using.py",
+    ),
+    Bug(
+        "a host that raised stays shadowed",
+        0,
+        "core/slot.py",
+        "                self[name].release(host)\n",
+        "                pass\n",
+        "core/test_using.py::test_a_host_that_raises_gets_its_own_parameters_back",
+    ),
+    Bug(
+        "merge writes a Conv1D's weight untransposed",
+        0,
+        "core/weights.py",
+        'p.T if is_flipped(host) and name == "weight" else p)',
+        "p.reshape(target.shape))",
+        "test_every_method.py::test_merge_equals_forward_and_unmerge_is_exact -k gpt2-lora",
+    ),
+    Bug(
+        "detach leaves the base frozen",
+        0,
+        "core/adapter.py",
+        "                p.requires_grad_(state.required_grad[name])\n",
+        "                pass\n",
+        "test_every_method.py::test_detach_restores_the_model -k lora",
+    ),
+    Bug(
+        "compiled graphs are kept at attach",
+        0,
+        "core/adapter.py",
+        "    state.routing.active = (adapter.name,)\n    _forget_compiled_graphs()\n",
+        "    state.routing.active = (adapter.name,)\n",
+        "test_every_method.py::test_attach_and_detach_after_compile_take_effect_in_one_graph -k llama-lora",
+    ),
+    Bug(
+        "LoRA's scale is alpha",
+        0,
+        "methods/reparameterized/lora.py",
+        "return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)",
+        "return alpha",
+        "methods/test_lora.py::test_the_scale_is_alpha_over_rank_or_over_its_root",
+    ),
+    Bug(
+        "Pfeiffer joins after the norm",
+        0,
+        "methods/additive/pfeiffer.py",
+        "return host.forward(args[0] + self.change(result))",
+        "return result + self.change(result)",
+        "methods/test_bottleneck.py::test_a_constant_joins_the_sum_before_the_final_norm_or_after_the_block",
+    ),
+    Bug(
+        "full keeps parameters in bfloat16",
+        0,
+        "methods/full.py",
+        "            p.data = p.data.float()\n",
+        "            pass\n",
+        "methods/test_full.py::test_gradients_are_float32_and_small_steps_are_kept",
+    ),
+    Bug(
+        "a soft prompt does not shift positions",
+        0,
+        "methods/prompts/soft_prompt.py",
+        "    moved = positions + count\n",
+        "    moved = positions\n",
+        "methods/test_prompt.py::test_a_left_padded_row_equals_the_unpadded_one",
+    ),
+    Bug(
+        "BitFit leaves out the biases of norms",
+        0,
+        "methods/selective/bias.py",
+        'if module._parameters.get("bias") is not None or missing:',
+        'if (weights.is_linear(module) and module._parameters.get("bias") is not None) or missing:',
+        "methods/test_bias.py::test_the_count_in_bert_is_the_formula",
+    ),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="bugs with one of these words in their name")
+    parser.add_argument("--kinds", nargs="*", type=int, choices=list(KINDS), help="bugs of these kinds")
+    asked = parser.parse_args()
+    bugs = [
+        bug
+        for bug in BUGS
+        if (not asked.only or any(word in bug.name for word in asked.only))
+        and (not asked.kinds or bug.kind in asked.kinds)
+    ]
+    if not bugs:
+        parser.error("no bug of that name or kind")
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copied_tree(Path(folder))
+        code, said = run_tests(tree, sorted({bug.test for bug in bugs}))
+        if code != 0:
+            sys.exit(f"without a bug the tests do not pass:\n{said}")
+        results = [(bug, *examine(bug, tree)) for bug in bugs]
+    print(f"\n| bug | kind | caught by | |\n|---|---|---|---|\n{table(results)}")
+    missed = [bug for bug, verdict, _ in results if verdict != "caught"]
+    caught_kinds = {bug.kind for bug in BUGS}
+    print(f"\n{len(bugs) - len(missed)} of {len(bugs)} caught")
+    if without := [f"{kind} ({what})" for kind, what in KINDS.items() if kind not in caught_kinds]:
+        print(f"kinds without a bug: {', '.join(without)}")
+    sys.exit(bool(missed))
+
+
+def copied_tree(folder: Path) -> Path:
+    """The project's code and tests in `folder`."""
+    for name in ("src", "tests", "scripts", "examples", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def examine(bug: Bug, tree: Path) -> tuple[str, float]:
+    """`caught`, or why not, and the seconds that it took."""
+    start = time.monotonic()
+    file = tree / "src" / "inlay" / bug.file
+    sound = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if problem := cannot_be_planted(bug, sound):
+        verdict = problem
+    else:
+        file.write_text(sound.replace(bug.old, bug.new), encoding="utf-8")
+        try:
+            code, said = run_tests(tree, [bug.test])
+        finally:
+            file.write_text(sound, encoding="utf-8")
+        verdict = {0: "NOT CAUGHT", 1: "caught"}.get(code, f"pytest ended with {code}: {said[-300:]}")
+    print(f"{verdict:<12} {bug.name}", flush=True)
+    return verdict, time.monotonic() - start
+
+
+def cannot_be_planted(bug: Bug, sound: str) -> str:
+    """Why, or nothing."""
+    found = sound.count(bug.old)
+    return "" if found == 1 else f"its text is in {bug.file} {found} times"
+
+
+def run_tests(tree: Path, tests: list[str]) -> tuple[int, str]:
+    """The largest exit code of pytest over `tests`, and what it said."""
+    environment = os.environ | {
+        "PYTHONPATH": str(tree / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",  # a file that is changed twice within a second would be taken from there
+        "OMP_NUM_THREADS": "1",
+    }
+    code, said = 0, ""
+    for test in tests:
+        path, *choice = test.split(" ", 1)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", f"tests/{path}"]
+        chosen = choice[0].split(" ", 1) if choice else []
+        done = subprocess.run(command + chosen, cwd=tree, env=environment, capture_output=True, text=True)
+        if done.returncode > code:
+            code, said = done.returncode, f"{test}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+    return code, said
+
+
+def table(results: Iterable[tuple[Bug, str, float]]) -> str:
+    return "\n".join(
+        f"| {bug.name} | {bug.kind} | {bug.test.split(' ')[0]} | {verdict}, {seconds:.0f} s |"
+        for bug, verdict, seconds in results
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Tensors that several processes share out among them (FSDP2): whole again for a while, or shared out anew.
+
+Whatever makes a tensor whole is work for all of these processes together: each of them must call it.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, distributed, nn
+
+from ..errors import AdapterStateError
+
+
+def is_sharded(tensor: Any) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Any) -> Tensor:
+    """The tensor with all of its values. Raises AdapterStateError if this process has not even a part of them."""
+    if is_sharded(tensor):
+        return tensor.detach().full_tensor()
+    if tensor.numel() == 0:
+        raise AdapterStateError(
+            "a tensor of the adapter is empty here, as its values are spread over processes; gather them first "
+            "(FullyShardedDataParallel.summon_full_params, or deepspeed.zero.GatheredParameters), or use fully_shard"
+        )
+    return tensor
+
+
+def fill(own: Any, values: Tensor) -> None:
+    """Copy whole or sharded values into a tensor, of which this process may have a part."""
+    if is_sharded(own) and not is_sharded(values):
+        from torch.distributed.tensor import distribute_tensor
+
+        values = distribute_tensor(values.to(own.device), own.device_mesh, own.placements)
+    own.copy_(values)
+
+
+@contextmanager
+def made_whole(modules: Iterable[nn.Module]) -> Iterator[bool]:
+    """The modules and all in them have whole tensors until the block is done, which all processes leave together.
+
+    Tells whether this is the process that writes files: each one, if it shares nothing with others. Raises
+    AdapterStateError if values are not to be had.
+    """
+    before: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in {id(m): m for top in modules for m in top.modules()}.values():
+            for name, p in module._parameters.items():
+                if p is not None and (full := whole(p)) is not p:
+                    before.append((module._parameters, name, p))
+                    module._parameters[name] = nn.Parameter(full, requires_grad=p.requires_grad)
+        yield not before or distributed.get_rank() == 0
+        if before:
+            distributed.barrier()
+    finally:
+        for tensors, name, tensor in before:
+            tensors[name] = tensor

@@ -1,0 +1,115 @@
+"""What an adapter_config.json says of the model at hand: which modules, which patterns, and what cannot be read."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..core.method import COMMON_KEYS, Method
+from ..core.sites import ROLES, ends_with
+from ..errors import CheckpointError, SettingsError
+from ..methods import METHODS
+
+CONFIG = "adapter_config.json"
+
+_SELECTING = frozenset({"layers_to_transform", "exclude_modules", "layers_pattern"})
+
+# Values of PEFT's that change nothing, though they are not among those that say nothing at all (null, false, 0, empty).
+_NEUTRAL = {"megatron_core": "megatron.core", "qalora_group_size": 16, "use_cayley_neumann": True}
+
+_BECAUSE = {  # why a setting of PEFT's cannot be read
+    "layer_replication": "it runs some of the base's layers several times, each with tensors of its own, and no base "
+    "here has such layers: save the model that PEFT builds of it, and its adapter with it",
+    "alora_invocation_tokens": "the adapter starts in the middle of a text, after these tokens; here it would run on "
+    "the whole text",
+    "arrow_config": "it chooses among several adapters by their inputs",
+    "use_qalora": "its inputs are pooled in groups before the first matrix",
+    "use_bdlora": "its matrices are made of blocks",
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise CheckpointError(f"{folder / CONFIG}: not JSON: {problem}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+        raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
+    return config
+
+
+def method_of(config: dict[str, Any]) -> Method:
+    """The method that `config` describes. Raises CheckpointError if there is none, or a setting cannot be read."""
+    for cls in METHODS.values():
+        try:
+            _check_targets(config, cls)
+            method = cls.from_peft_config(config)
+        except KeyError as key:
+            raise CheckpointError(f"{CONFIG}: {key.args[0]} is missing") from None
+        except (SettingsError, TypeError) as problem:
+            raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
+        if method is not None:
+            if cls.peft_reads:  # of a format of our own, from_peft_config has read every key
+                check_settings(config, cls.peft_fields | _SELECTING)
+            return method
+    known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
+    raise CheckpointError(f"{CONFIG}: no method here reads peft_type {config['peft_type']}; known: {known}")
+
+
+def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:
+    """Raises CheckpointError if a key that is neither common nor `known` has a value that may change the adapter."""
+    for key, value in config.items():
+        if key in COMMON_KEYS or key in known or says_nothing(key, value):
+            continue
+        because = _BECAUSE.get(key, "this changes what the adapter computes and is not known")
+        raise CheckpointError(f"{CONFIG}: {key} is {value!r}; {because}")
+
+
+def says_nothing(key: str, value: Any) -> bool:
+    """Whether a setting with this value leaves the adapter as it would be without it."""
+    return value in (None, False, "none", "", [], {}, _NEUTRAL.get(key))
+
+
+def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """`config` with the target_modules that select among `names` what they select in PEFT, and without the patterns of
+    ranks and alphas that fit none of them, which PEFT passes over."""
+    targets = config.get("target_modules")
+    if isinstance(targets, list):  # an entry may match nothing, or a head only: whether all is there, the tensors tell
+        config = config | {"target_modules": [t for t in targets if any(ends_with(n, t) for n in names)] or targets}
+    layers, excluded = config.get("layers_to_transform"), config.get("exclude_modules")
+    chosen = [n for n in names if matches(n, targets) and not matches(n, excluded)]
+    if layers not in (None, []):
+        numbers = {layers} if isinstance(layers, int) else set(layers)
+        lists = config.get("layers_pattern") or r"[^.]*"
+        lists = lists if isinstance(lists, str) else "|".join(lists)
+        found = {n: re.match(rf"(?:|.*?\.)(?:{lists})\.(\d+)\.", n) for n in chosen}
+        chosen = [n for n, match in found.items() if match and int(match[1]) in numbers]
+    if layers not in (None, []) or excluded:
+        config = config | {"target_modules": chosen}
+    fitted = names if isinstance(targets, str) and targets in ROLES else chosen
+    for key in ("rank_pattern", "alpha_pattern"):
+        if isinstance(patterns := config.get(key), dict) and config["peft_type"] != "ADALORA":
+            config = config | {key: {p: v for p, v in patterns.items() if any(fits(p, n) for n in fitted)}}
+    return config
+
+
+def matches(name: str, targets: str | list[str] | None) -> bool:
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(ends_with(name, target) for target in targets or ())
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether PEFT takes the entry `pattern` of rank_pattern or alpha_pattern for the module `name`."""
+    return re.match(rf"(.*\.)?({pattern})$", name) is not None
+
+
+def _check_targets(config: dict[str, Any], cls: type[Method]) -> None:
+    chooses = cls.peft_type == config["peft_type"] and any(f.name == "targets" for f in fields(cls))
+    if chooses and config.get("target_modules", ()) is None and not config.get("target_parameters"):
+        raise CheckpointError(
+            f"{CONFIG}: target_modules is null, which leaves the choice of layers to a table of PEFT's; write there "
+            "the names of the adapted modules, which are part of the tensors' names"
+        )
