@@ -12,7 +12,7 @@ from ..core.sites import ROLES, Sites
 from ..errors import InvalidRequest
 from ..methods.reparameterized.lora import LoRA
 from ..report.reach import reach_of, reach_text
-from ..report.units import count_text
+from ..report.units import count_text, counted
 from ..training.auto_class import no_writer
 from ..training.base import Base, empty_classifier, empty_language_model, find_base
 from ..training.part import part_for_texts
@@ -34,7 +34,7 @@ def show_model(name: str, as_json: bool) -> None:
         print(f"  {layer:<{width}}  {', '.join(sizes)}")
     print("what each target reaches, by method lora")
     for target, reach in found["targets"].items():
-        text = reach if isinstance(reach, str) else f"{reach['hosts']} layers, {reach_text(reach)}"
+        text = "nothing" if reach is None else f"{counted(reach['hosts'], 'layer')}, {reach_text(reach)}"
         print(textwrap.fill(f"{target:<12} {text}", 80, initial_indent="  ", subsequent_indent=" " * 15))
 
 
@@ -63,10 +63,10 @@ def _facts(base: Base) -> dict[str, Any]:
     }
 
 
-def _reach(model: Any, target: str, part: str | None) -> dict[str, Any] | str:
-    """The reason in words if the target reaches nothing."""
+def _reach(model: Any, target: str, part: str | None) -> dict[str, Any] | None:
+    """None if the target reaches nothing."""
     try:
         planned = prepare(model, LoRA(targets=(target,)), part=part)
-    except InvalidRequest as problem:
-        return str(problem)
+    except InvalidRequest:
+        return None
     return {"hosts": len(planned.deltas)} | reach_of(coverage(planned))

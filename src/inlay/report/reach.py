@@ -26,17 +26,15 @@ def reach_of(coverage: Any) -> dict[str, Any]:
 def reach_text(reach: dict[str, Any]) -> str:
     """In one sentence."""
     reached = f"{percent_text(reach['share'])} of the body's {count_text(reach['body_parameters'])} parameters"
-    left = [f"{_head(group['reason'], percent_text(group['share']))}" for group in reach["left_out"]]
-    if not left:
+    by_cause: dict[str, list[str]] = {}
+    for group in reach["left_out"][:_SHOWN]:
+        what, _, why = group["reason"].partition(": ")
+        by_cause.setdefault(why, []).append(f"{percent_text(group['share'])} {what}")
+    if not by_cause:
         return f"{reached} are in reach: nothing is left out"
-    more = f", and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-    return f"{reached} are in reach; left out: {', '.join(left[:_SHOWN])}{more}"
-
-
-def _head(reason: str, share: str) -> str:
-    """`experts: lora changes plain linear layers` with its share after what it is about."""
-    what, colon, why = reason.partition(": ")
-    return f"{what} {share} ({why})" if colon else f"{reason} {share}"
+    left = [", ".join(parts) + (f" ({why})" if why else "") for why, parts in by_cause.items()]
+    more = len(reach["left_out"]) - _SHOWN
+    return f"{reached} are in reach; left out: {'; '.join(left)}{f'; and {more} more' if more > 0 else ''}"
 
 
 def _collapsed(names: tuple[str, ...]) -> list[str]:
