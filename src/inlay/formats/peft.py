@@ -115,8 +115,9 @@ def match(
 
     Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
     """
+    asked = config
     config, tensors = renamed(model, config, tensors)
-    config, tensors = experts_peft.in_own_form(model, config, tensors)
+    config, tensors = experts_peft.in_own_form(model, config, tensors, asked)
     config = of_embeddings(model, config, tensors)
     heads = saved_whole(model, config, tensors)
     part = config.get("part")
