@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import inlay
 from inlay.core.delta import WeightDelta
-from inlay.core.sites import Sites
+from inlay.core.sites import Sites, language_model
 from inlay.errors import InlayError
 
 from .architecture import Architecture, Batch
@@ -85,6 +85,11 @@ def method_of(name: str, architecture: Architecture, model: nn.Module) -> inlay.
         body = Sites(model).body()
         settings["add_missing"] = not any(isinstance(getattr(m, "bias", None), nn.Parameter) for _, m in body)
     return inlay.METHODS[name](**settings)
+
+
+def part_of(architecture: Architecture, model: nn.Module) -> str | None:
+    """What text rows adapt in a model that has other towers."""
+    return language_model(model) if architecture.text_part else None
 
 
 def disturb(adapter: inlay.Adapter, scale: float = 0.1) -> None:
@@ -322,19 +327,12 @@ class Cell:
 
     def _attach(self, model: nn.Module) -> inlay.Adapter:
         method = method_of(self.name, self.architecture, model)
-        adapter = inlay.attach(model, method, **self._part(model))
+        adapter = inlay.attach(model, method, part=part_of(self.architecture, model))
         batch = {k: v for k, v in self.base.batch.items() if k != "return_loss"}
         if "labels" in batch:
             method.initialize_from_data(adapter, iter([batch]))
         disturb(adapter)
         return adapter
-
-    def _part(self, model: nn.Module) -> dict[str, Any]:
-        if not self.architecture.text_part or "part" not in signature(inlay.attach).parameters:
-            return {}
-        from inlay.core import sites
-
-        return {"part": sites.language_model(model)}
 
     def _train(self, model: nn.Module, adapter: inlay.Adapter) -> None:
         model.train()
@@ -498,7 +496,7 @@ def blocks_found(architecture: Architecture) -> Verdict:
     verdict = Verdict(architecture.name, "(blocks)")
     try:
         model = architecture.build()
-        found = len(Sites(model).blocks)
+        found = len(Sites(model, part=part_of(architecture, model)).blocks)
     except Exception as problem:
         verdict.faults.append(Fault("crash", "blocks", f"{type(problem).__name__}: {problem}{_where(problem)}"))
         return verdict
