@@ -51,7 +51,8 @@ class PrefixTuning(VirtualTokens):
 
     Cost: A step takes two thirds of full fine-tuning's arithmetic; the attention has `tokens` more keys to look at, the
     rest of each layer no more to do. At inference it is there before the text as if it were cached; it cannot be
-    merged.
+    merged. A sliding window leaves it behind as it leaves text, as in Hugging Face PEFT; layers without attention have
+    none.
     """
 
     name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
