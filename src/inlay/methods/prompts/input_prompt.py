@@ -38,7 +38,7 @@ class InputPrompt(VirtualTokens):
         config = super().peft_config(sites, hosts)
         if self.first_position == "text" and read_by_head(sites).first:
             return config | {"peft_type": _OWN + self.peft_type, "first_position": "text"}
-        return config | {"auto_mapping": None}
+        return config if self.first_position == "text" else config | {"auto_mapping": None}
 
     @classmethod
     def is_type(cls, config: dict[str, Any]) -> bool:
@@ -46,5 +46,5 @@ class InputPrompt(VirtualTokens):
 
     @staticmethod
     def first_position_of(config: dict[str, Any]) -> FirstPosition:
-        theirs = config.get("task_type") == "SEQ_CLS" and "auto_mapping" in config
+        theirs = config.get("task_type") in ("SEQ_CLS", None) and "auto_mapping" in config
         return config.get("first_position") or ("prompt" if theirs else "text")

@@ -23,8 +23,8 @@ from .attention import has_relative_positions, uses_interface
 from .cache_argument import takes_cache
 from .positions import ShiftedRotation, shifts
 from .prefix_start import prefix_start
-from .prefix_table import Prefix, PrefixAtLayer, Projection
-from .readers import readers_of
+from .prefix_table import Prefix, PrefixAtLayer, Projection, TextPositions
+from .readers import mask_reader, readers_of
 from .virtual_tokens import VirtualTokens
 
 _OWN_TYPE = "INLAY_PREFIX"  # where PEFT has no such function: everywhere in an encoder-decoder, or not in each layer
@@ -51,7 +51,8 @@ class PrefixTuning(VirtualTokens):
 
     Cost: A step takes two thirds of full fine-tuning's arithmetic; the attention has `tokens` more keys to look at, the
     rest of each layer no more to do. At inference it is there before the text as if it were cached; it cannot be
-    merged.
+    merged. A sliding window leaves it behind as it leaves text, as in Hugging Face PEFT; layers without attention have
+    none.
     """
 
     name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
@@ -105,6 +106,11 @@ class PrefixTuning(VirtualTokens):
         table.counts = decoder is None and takes_positions and (relative or not shifted)
         table.shift = self.tokens if takes_positions and not shifted else 0
         yield names[parts[-1]], table
+        outer = mask_reader(sites, parts[-1])
+        if table.counts and outer is not parts[-1]:
+            positions = TextPositions()
+            positions.counts = "position_ids" in inspect.signature(outer.forward).parameters
+            yield next(name for name, m in sites.modules() if m is outer), positions
         for layer, host in enumerate(start):
             yield names[host], PrefixAtLayer(table, layer, start[host])
         yield from shifted

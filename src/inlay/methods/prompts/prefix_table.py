@@ -20,18 +20,15 @@ from .cached import cached_positions
 from .positions import counts_from_the_text
 
 
-class Table(Delta):
-    """At the transformer: the table, and where a text's positions count from.
+class TextPositions(Delta):
+    """At the module that is given the text's mask: where its positions count from.
 
-    `counts` says whether to give the transformer positions that count from a row's first token, for otherwise its
-    padding would stand between the prefix and the text; `shift` is added where nothing inside looks positions up.
+    `counts` says whether to give it positions that count from a row's first token, for otherwise its padding would
+    stand between the prefix and the text; `shift` is added where nothing inside looks positions up.
     """
 
     counts = False
     shift = 0
-
-    def columns(self, part: slice) -> Tensor:
-        raise NotImplementedError
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if not self.counts:
@@ -45,6 +42,13 @@ class Table(Delta):
         if self.shift:
             kwargs["position_ids"] = kwargs["position_ids"] + self.shift
         return (), kwargs
+
+
+class Table(TextPositions):
+    """At the transformer: what the layers take their keys and values from."""
+
+    def columns(self, part: slice) -> Tensor:
+        raise NotImplementedError
 
 
 class Prefix(Table):
