@@ -43,7 +43,7 @@ def known(model: nn.Module, hosts: Collection[nn.Module], row_count: int) -> Ite
         hook.remove()
 
 
-def _missing(hosts: Collection[Any]) -> list[nn.Module]:
+def _missing(hosts: Collection[Any]) -> list[Any]:
     return [host for host in hosts if host.adapters._batch_axis is None]
 
 

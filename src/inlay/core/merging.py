@@ -131,6 +131,7 @@ def _write(adapter: "Adapter") -> None:
         own = weights.read(host, delta.folds)
         slot._unmerged = weights.laid_out(host, {name: p.detach().clone() for name, p in own.items()})
     for host, slot, delta in _slots(adapter):  # after all were kept, since some share a tensor
+        assert isinstance(delta, WeightDelta)
         kept = weights.laid_out(host, slot._unmerged)
         exact = {name: p.to(torch.promote_types(p.dtype, torch.float32)) for name, p in kept.items()}
         weights.write(host, delta.fold(exact))
