@@ -39,6 +39,8 @@ class Case:
     """Whether people make such adapters every day: the table counts these apart."""
     save: dict[str, Any] = field(default_factory=dict)
     """What else `save_pretrained` is given."""
+    scale: float = 0.1
+    """How far the trained tensors are moved away from their start."""
     names: tuple[str, ...] = ()
     """What a refusal may name beside the settings and the method."""
 
@@ -140,7 +142,7 @@ def lora() -> Iterator[Case]:
     yield from each("expert parameters", ("mixtral",), True, target_parameters=experts)
     yield from each("expert parameters alone", ("mixtral",), True, target_modules=[], target_parameters=experts[:1])
     yield from each("replicated layers", ("llama",), False, layer_replication=[[0, 2], [0, 2]])
-    yield from each("invocation tokens", ("llama",), False, alora_invocation_tokens=[5, 6])
+    yield from each("invocation tokens", ("llama",), False, alora_invocation_tokens=[2])
     yield from each("arrow", ("llama",), False, arrow_config={"top_k": 2})
     yield from each("kasa", ("llama",), False, kasa_config={})
     yield from each("monteclora", ("llama",), False, monteclora_config={})
@@ -160,8 +162,6 @@ def lora() -> Iterator[Case]:
     yield from each("all-linear", ("convolutions",), False, target_modules=["hidden", "last"])
     text = {"target_modules": r".*language_model.*\.(q_proj|v_proj)"}
     yield from each("language model only", ("llava", "qwen2-vl"), True, **text)
-    tower = {"target_modules": r".*vision_tower.*\.(q_proj|v_proj)"}
-    yield from each("image tower only", ("llava",), True, **tower)
 
 
 def others() -> Iterator[Case]:
@@ -169,14 +169,18 @@ def others() -> Iterator[Case]:
         for model in models:
             query, value, last, embedding, one = parts(model)
             words = {"QUERY": query, "VALUE": value, "LAST": last, "EMBEDDING": embedding, "ONE": one}
+            scale = 2.0 if kind in ("HIRA", "TINYLORA", "UNILORA", "ADAPTION_PROMPT") else 0.1
             settings = {} if "num_virtual_tokens" in more else {"target_modules": [query, last]}
             settings |= {key: _filled(v, words) for key, v in more.items()}
-            yield Case(type=kind, label=label, model=model, settings=settings, common=common, save=save or {})
+            yield Case(
+                type=kind, label=label, model=model, settings=settings, common=common, save=save or {}, scale=scale
+            )
 
     budget = {"init_r": 4, "target_r": 2, "total_step": 100, "tinit": 5, "tfinal": 10}
     some = ("llama", "gpt2", "bert-classifier", "t5")
     yield from each("ADALORA", "plain", (*some, "vit-classifier"), True, **budget)
     yield from each("ADALORA", "alpha, dropout", ("llama",), True, **budget, lora_alpha=16, lora_dropout=0.1)
+    yield from each("ADALORA", "a target above the start", ("llama",), False, **budget | {"init_r": 2, "target_r": 4})
     yield from each("ADALORA", "equal ranks", ("llama",), True, **budget | {"target_r": 4})
     yield from each("ADALORA", "all biases", ("gpt2",), False, **budget, bias="all")
     yield from each("ADALORA", "tokens", ("llama",), False, **budget, trainable_token_indices=[3])

@@ -56,7 +56,7 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"adapter_config.json: total_step is {steps}; it must be at least 1")
     return {
         "initial_rank": config["init_r"],
-        "target_rank": config["target_r"],
+        "target_rank": min(config["target_r"], config["init_r"]),  # there are no more to keep than there are
         "alpha": config["lora_alpha"],
         "dropout": config.get("lora_dropout", 0.0),
         "initial_phase": config.get("tinit", 0) / steps,
