@@ -19,6 +19,8 @@ from inlay.inference import opened as opened_module
 from .. import towers
 from ..tiny_models import WORDS, reviews, word_tokenizer, write_rows
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own, about transformers' deprecations
+
 LLAMA: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,

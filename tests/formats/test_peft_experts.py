@@ -115,7 +115,12 @@ OLD = {
 
 
 def old_file(
-    name: str, folder: Path, wanted: tuple[str, ...] = (), experts: tuple[int, ...] = (0, 1, 2, 3), **settings: Any
+    name: str,
+    folder: Path,
+    wanted: tuple[str, ...] = (),
+    experts: tuple[int, ...] = (0, 1, 2, 3),
+    router: bool = False,
+    **settings: Any,
 ) -> Tensor:
     """Write a file with a module for each expert; the logits of the base with each change added to its place."""
     before, now, parts, down = OLD[name]
@@ -136,7 +141,13 @@ def old_file(
                 place += alpha / (rank**0.5 if settings.get("use_rslora") else rank) * b @ a
                 module = f"base_model.model.model.layers.{layer}.{before}.{expert}.{part}"
                 tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
-    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "target_modules": list(wanted or (*parts, down))} | settings
+        if router:
+            a, b = torch.randn(3, 32, generator=generator) / 3, torch.randn(4, 3, generator=generator) / 3
+            base.model.layers[layer].mlp.gate.weight.data += 5 / 3 * b @ a
+            module = f"base_model.model.model.layers.{layer}.{before.removesuffix('experts')}gate"
+            tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
+    targets = [*(wanted or (*parts, down)), *(["gate"] if router else [])]
+    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "target_modules": targets} | settings
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -163,6 +174,8 @@ def test_a_module_for_each_expert_is_read_as_one_change(name: str, tmp_path: Pat
         {"experts": (1, 3)},
         {"use_rslora": True, "lora_dropout": 0.1},
         {"target_modules": r".*experts\.\d+\.(w1|w2|w3)"},
+        {"rank_pattern": {"w1": 2, "w2": 4}, "alpha_pattern": {"w3": 7}},
+        {"router": True, "rank_pattern": {"w1": 2}, "lora_dropout": 0.1},
     ],
 )
 def test_parts_of_the_experts_that_peft_cannot_convert_are_read_too(settings: dict[str, Any], tmp_path: Path) -> None:

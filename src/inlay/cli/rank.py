@@ -33,6 +33,8 @@ class Rank:
     """RUN: write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
     out: str | None = None
     """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion (default: rank-suggestion)."""
+    plain: bool = False
+    """RUN: write the cut adapter with one rank and one alpha for all layers, as clients such as llama.cpp read it."""
     ranks: tuple[int, ...] = (16, 8, 4, 2, 1)
     """RUN: the ranks of the curve."""
     curve: bool = True
@@ -89,6 +91,8 @@ def _check(command: Rank) -> None:
             raise SettingsError(f"--{flag} is given with {given}; it belongs to inlay rank {form}")
     if not before and (command.to is None) != (command.out is None):
         raise SettingsError("--to RANK and --out FOLDER belong together: the rank to cut to, and where to write that")
+    if command.plain and command.to is None:
+        raise SettingsError("--plain says how a cut adapter is written; give --to RANK and --out FOLDER with it")
     if command.to is not None and command.to < 1:
         raise SettingsError(f"--to is {command.to}; it must be at least 1")
     if not command.ranks or min(command.ranks) < 1:
@@ -110,6 +114,7 @@ def _analyse(command: Rank) -> int:
         split=command.split,
         to=command.to,
         out=None if command.out is None else Path(command.out),
+        plain=command.plain,
         device=command.device,
     )
     result = analyse(asked, (lambda _: None) if command.json else (lambda text: print(text, flush=True)))

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AdapterStateError, CheckpointError, TargetError
-from . import buffers, check, merging, sharded, weights
+from . import buffers, check, claim, merging, sharded, weights
 from .active import activate as activate
 from .active import using as using
 from .check import Checked
+from .coverage import Coverage, coverage
 from .delta import Delta
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, row_digests
 from .method import Method
 from .replacement import Replacement
 from .routing import Route
@@ -38,6 +39,7 @@ class Adapter:
     heads: tuple[str, ...]
     deltas: dict[str, Delta]  # by host name
     base_fingerprint: str | None
+    base_rows: dict[str, str]  # what tells the rows of the base's embeddings apart, see fingerprint.py
     part: str | None = None  # the module of the base that the adapter is kept to
     _before: tuple[str, ...] = field(default=(), init=False)  # what was active when it joined
 
@@ -52,6 +54,11 @@ class Adapter:
     def removable(self) -> bool:
         """Whether the base is still there beneath the adapter."""
         return all(delta.removable for delta in self.deltas.values())
+
+    @property
+    def coverage(self) -> Coverage:
+        """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
+        return coverage(self)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What training changes, each tensor once, as `host.parameter`."""
@@ -75,7 +82,7 @@ class Adapter:
                     yield host_name, name, tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The adapter's tensors by name. Where processes share them out (FSDP2) all must call it; they are whole."""
+        """The adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call it."""
         return {name: sharded.whole(t).detach() for name, t in self._named_tensors().items()}
 
     def _named_tensors(self) -> dict[str, Tensor]:
@@ -103,8 +110,11 @@ class Adapter:
             more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
             raise CheckpointError(f"the tensors do not fit adapter {self.name!r}: {shown}{more}")
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, plain: bool = False) -> None:
         """Write the adapter in Hugging Face PEFT's format, and provenance.json beside it.
+
+        With `plain` it is a LoRA of one rank and one alpha for all layers, which clients that know nothing else read
+        rightly; raises AdapterStateError, having written nothing, if the adapter has no such form.
 
         Where processes share its tensors out (FSDP2) all of them must call this, and the first one writes.
         """
@@ -113,7 +123,7 @@ class Adapter:
         modules = [delta if delta.removable else host for _, host, delta in self.hosts()]
         with sharded.made_whole(modules) as is_writer:
             if is_writer:
-                save(self, Path(folder))
+                save(self, Path(folder), plain=plain)
 
     def merge(self, batch: Any = None) -> bool:
         """Write the adapter into the base's weights; `unmerge` restores those bit for bit.
@@ -190,6 +200,7 @@ class Adapter:
                 p.requires_grad_(state.required_grad[name])
             for hook in state.hooks:
                 hook.close()
+            claim.withdraw(self.model)
             del self.model._inlay
         _forget_compiled_graphs()
 
@@ -267,7 +278,8 @@ def prepare(
         if host_name not in deltas:
             deltas[host_name] = Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
     whole = sites if part is None else Sites(model, sites.heads)
-    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), part)
+    rows = row_digests(whole, deltas)
+    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), rows, part)
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
     for host_name, host, _ in adapter.hosts():
@@ -285,6 +297,7 @@ def join(adapter: Adapter) -> None:
         state = State(required_grad={n: p.requires_grad for n, p in model.named_parameters()}, hooks=hooks)
         model.requires_grad_(False)
         model.__dict__["_inlay"] = state
+        claim.make(model)
     for _, host, delta in adapter.hosts():
         if not hasattr(host, SLOT):
             setattr(host, SLOT, Slot(host, state.routing))
@@ -313,11 +326,7 @@ def _check_name(name: str) -> None:
         raise AdapterStateError(
             f"adapter name {name!r}: use letters, digits, _ and -, since it is part of tensor names"
         )
-    if (
-        hasattr(Slot, name)
-        or name in nn.Module().__dict__
-        or name in ("routing", "hooks", "_unmerged", "_batch_axis", "_axis_tried")
-    ):
+    if hasattr(Slot, name) or name in nn.Module().__dict__ or name in ("routing", "hooks"):
         raise AdapterStateError(f"adapter name {name!r} is an attribute of every torch module; choose another one")
 
 

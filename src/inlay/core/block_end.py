@@ -6,14 +6,13 @@ gave it. A block whose source does not say so is not guessed at.
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from torch import nn
 
 from .modules import joined, normalizes
+from .source import method_of
 
 UNKNOWN = "?"
 
@@ -24,7 +23,7 @@ def final_norm(block: nn.Module) -> str | None:
 
 
 def _ending(module: nn.Module, method: str, prefix: str, depth: int) -> str | None:
-    function = _function(type(module), method)
+    function = method_of(type(module), method)
     if function is None or depth > 6:
         return UNKNOWN
     body = list(_taken(module, function.body))
@@ -36,12 +35,14 @@ def _ending(module: nn.Module, method: str, prefix: str, depth: int) -> str | No
 
 def _source(module: nn.Module, body: list[ast.stmt], node: ast.expr, line: int, prefix: str, depth: int) -> str | None:
     """What gives the value of `node`, as of `line`."""
-    if isinstance(node, ast.Tuple) and node.elts:
+    if isinstance(node, ast.Tuple | ast.List) and node.elts:
         return _source(module, body, node.elts[0], line, prefix, depth)
     if isinstance(node, ast.Subscript):
         return _source(module, body, node.value, line, prefix, depth)
     if isinstance(node, ast.BinOp):
-        if isinstance(node.left, ast.Tuple) or isinstance(node.right, ast.Tuple):  # (hidden, ) + others
+        if isinstance(node.left, ast.Tuple | ast.List) or isinstance(
+            node.right, ast.Tuple | ast.List
+        ):  # (hidden, ) + others
             return _source(module, body, node.left, line, prefix, depth)
         return None if isinstance(node.op, ast.Add) else _source(module, body, node.left, line, prefix, depth)
     if isinstance(node, ast.IfExp):
@@ -133,7 +134,7 @@ def _last_assignment(body: list[ast.stmt], name: str, line: int) -> tuple[ast.ex
         if node.lineno >= line:
             break
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-            if isinstance(node.op, ast.Add) and not isinstance(node.value, ast.Tuple):
+            if isinstance(node.op, ast.Add) and not isinstance(node.value, ast.Tuple | ast.List):
                 found = (None, node.lineno)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
@@ -175,12 +176,3 @@ def _holds(module: nn.Module, test: ast.expr) -> bool | None:
             return None
         value = getattr(value, name)
     return value if isinstance(value, bool) else None
-
-
-@cache
-def _function(kind: type, method: str) -> ast.FunctionDef | None:
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(getattr(kind, method)))))
-    except (OSError, TypeError, SyntaxError, AttributeError):
-        return None
-    return tree.body[0] if isinstance(tree.body[0], ast.FunctionDef) else None

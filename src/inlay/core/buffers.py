@@ -47,7 +47,7 @@ class KeptBuffers:
             return
         for name in weights.statistics(host):
             self.own[name] = host._buffers[name]
-            host._buffers[name] = host._buffers[name].clone()
+            host._buffers[name] = self.own[name].clone()
 
     def _after(self, host: Host, args: Any, result: Any) -> None:
         if self.training:
@@ -71,7 +71,7 @@ class BufferWatch:
             hook.remove()
 
     def _buffers(self) -> list[tuple[str, Tensor]]:
-        return [(f"{n}.{name}", m._buffers[name]) for n, m in self.owners.items() for name in weights.statistics(m)]
+        return [(f"{n}.{name}", m.get_buffer(name)) for n, m in self.owners.items() for name in weights.statistics(m)]
 
     def _before(self, model: nn.Module, args: Any) -> None:
         self.versions = [] if torch.compiler.is_compiling() else [_version(b) for _, b in self._buffers()]
@@ -82,8 +82,8 @@ class BufferWatch:
         for (name, buffer), version in zip(self._buffers(), self.versions, strict=True):
             if _version(buffer) != version:
                 raise AdapterStateError(
-                    f"a forward pass has changed {name}, a buffer of the base, which an adapter neither keeps nor "
-                    f"saves; put what changes it into evaluation (model.eval()), or train with the method full"
+                    f"a forward pass has changed {name}, a buffer of the base, from outside of its module, so that it "
+                    "can neither be kept nor saved; put what changes it into evaluation (model.eval())"
                 )
 
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import AdapterStateError
 from . import weights
 from .weights import Host
 
@@ -82,6 +83,14 @@ class Delta(nn.Module):
 
     def remember(self, memory: dict[str, Tensor]) -> None:
         """Go on from what `memory` gave."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_old_forward":  # accelerate begins to put hooks around a call, which a delta never gets
+            raise AdapterStateError(
+                f"accelerate was asked to offload a {type(self).__name__}, a part of an adapter, with its base, which "
+                "is now offloaded in part; load the base anew, offload the base first, and attach or load adapters then"
+            )
+        super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow the model to another device or a wider dtype; `model.to(torch.bfloat16)` leaves float32 as it is."""

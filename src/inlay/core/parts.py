@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from . import experts as experts_
 from . import weights
 from .modules import base_modules, is_attention, joined, normalizes, within
 from .slot import Slot
@@ -44,6 +45,10 @@ class Parts:
     """All other linear layers, but for the routers."""
     feedforwards: list[Feedforward]
     routers: list[str]
+    experts: list[str]
+    """The modules that hold stacks of expert matrices or a list of experts."""
+    roots: dict[str, str]
+    """The role of each module that is no part of a feed-forward."""
 
     @property
     def leads_back(self) -> bool:
@@ -51,9 +56,7 @@ class Parts:
         return bool(self.attention or self.mixers or self.feedforwards or not self.feedforward)
 
     def role(self, name: str) -> str:
-        if any(name in some for some in self.attention):
-            return "attention"
-        return "mixer" if any(name in some for some in self.mixers) else "feedforward"
+        return next((role for root, role in self.roots.items() if root == "" or within(name, [root])), "feedforward")
 
 
 def parts(block: nn.Module) -> Parts:
@@ -70,7 +73,7 @@ def parts(block: nn.Module) -> Parts:
     own = {n: count for n, count in experts.items() if not within(n, attention)}
     if not attention and not mixers:
         if is_attention(block) and not own and not _roots(modules, linears):
-            return Parts(attention=[linears], mixers=[], feedforward=[], feedforwards=[], routers=routers)
+            return Parts([linears], [], [], [], routers, [], {"": "attention"})
         mixers = _by_size(block)
     if attention and mixers and not rest() and not own:
         mixers.pop()  # what mixes each token with its neighbour, after an attention: the feed-forward
@@ -81,6 +84,8 @@ def parts(block: nn.Module) -> Parts:
         feedforward=rest(),
         feedforwards=_feedforwards(modules, rest(), own, routers),
         routers=routers,
+        experts=list(experts),
+        roots=dict.fromkeys(attention, "attention") | dict.fromkeys(mixers, "mixer"),
     )
 
 
@@ -88,9 +93,10 @@ def expert_modules(module: nn.Module) -> dict[str, int]:
     """The modules in it that hold experts, and how many: in parameters of their own, or in a list."""
     found: dict[str, int] = {}
     for name, m in base_modules(module):
-        own = [p for p in m._parameters.values() if p is not None and p.ndim == 3 and 1 < len(p) < max(p.shape)]
-        if own and not isinstance(m, nn.modules.conv._ConvNd):
-            found[name] = len(own[0])
+        if own := experts_.expert_weights(m):
+            found[name] = next(iter(own.values())).experts or 0
+        elif any(experts_.packed(m)):
+            found[name] = 0
         elif isinstance(m, nn.ModuleList | nn.ModuleDict) and (count := _count_alike(m)) > 1:
             holder, _, own_name = name.rpartition(".")
             beside = base_modules(module.get_submodule(holder))

@@ -21,7 +21,14 @@ class Replacement(WeightDelta):
         super().__init__()
         _check_trainable(host, names)
         self.names = names
-        self.statistics = weights.statistics(host) if weights.parameter_names(host) <= set(names) else ()
+        self.statistics: tuple[str, ...] = (
+            weights.statistics(host) if weights.parameter_names(host) <= set(names) else ()
+        )
+        if any(weights.value(host, name) is not weights.own(host, name) for name in self.statistics):
+            raise TargetError(
+                f"the {self.statistics[0]} of a {type(host).__name__} is offloaded, where its training would be lost; "
+                "load the base without offload_buffers, or leave this module out"
+            )
         self.folds = names + self.statistics
         self.flipped = weights.is_flipped(host)
         for name in names:

@@ -21,9 +21,11 @@ from ..errors import TargetError, did_you_mean
 from . import experts, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
+from .bypass import bypassed_in
 from .heads import output_embeddings, task_heads
-from .modules import base_modules, is_attention, is_norm, within
+from .modules import base_modules, is_norm, within
 from .parts import Parts, expert_modules, parts
+from .source import gives_several
 
 ALL_LINEAR = "all-linear"
 ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
@@ -94,6 +96,11 @@ class Sites:
                 return config if name else _of_texts(config)
         return None
 
+    @cached_property
+    def bypassed(self) -> set[str]:
+        """Layers that no role includes, as the code around them reads their weight without calling them."""
+        return bypassed_in(self.model)
+
     def in_head(self, name: str) -> bool:
         return within(name, self.heads) or ("" in self.heads and name in self.model._parameters)
 
@@ -147,20 +154,23 @@ class Sites:
         """
         for name, block in self._all_blocks():
             norm = final_norm(block)
+            if any(isinstance(m, nn.Conv2d) for m in block.children()):
+                raise TargetError(f"{name}, a {type(block).__name__}, gives planes of features, not features of tokens")
             if norm == UNKNOWN:
                 raise TargetError(f"where {name}, a {type(block).__name__}, adds to its residual is not known")
             yield (name, block) if norm is None else (f"{name}.{norm}", self.model.get_submodule(f"{name}.{norm}"))
 
     def sublayer_ends(self) -> list[tuple[str, str]]:
         """Each block's name with where its sub-layers end, before the residual is added: the output projection of its
-        self-attention, which comes before any cross-attention, or else of its other mixer; and its feed-forward's."""
+        self-attention, which comes before any cross-attention, or else of its other mixer; then those of feed-forwards.
+        """
         ends, known = [], self._names()
         for name, _ in self._all_blocks():
             own = self.parts[name]
             first = next(iter(own.attention or own.mixers), None)
             if first is not None:
                 ends.append((name, self._last(name, first)))
-            ends += [(name, end) for _, _, end in self._feedforwards(name)]
+        ends += [(block, end) for block, _, end in self.feedforwards()]
         return [(block, end) for block, end in ends if end in known]
 
     def feedforwards(self) -> list[tuple[str, str, str]]:
@@ -224,7 +234,7 @@ class Sites:
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
             of_role = list(self._role(target))
-            found = {name for name in of_role if hosts(self.model.get_submodule(name))}
+            found = {name for name in of_role if hosts(self.model.get_submodule(name)) and name not in self.bypassed}
             if not found:
                 raise TargetError(self._refused_experts(target, of_role) or self._nothing(target, hosts))
             return found
@@ -232,9 +242,9 @@ class Sites:
         if not matched:
             raise TargetError(self._nothing(target, hosts))
         changeable = {name for name, _ in self.changeable()}
-        if changeable.isdisjoint(matched):
+        if changeable.isdisjoint(matched.values()):
             raise TargetError(f"target {target!r} matches only {next(iter(matched))}, which lies outside {self.part}")
-        matched = {name: m for name, m in matched.items() if name in changeable}
+        matched = {name: m for name, m in matched.items() if m in changeable}
         in_head = [name for name in matched if self.in_head(name)]
         if len(in_head) == len(matched):
             raise TargetError(
@@ -242,6 +252,16 @@ class Sites:
             )
         modules = {m: self.model.get_submodule(m) for name, m in matched.items() if name not in in_head}
         found = {name for name, m in modules.items() if hosts(m)}
+        if past := sorted(found & self.bypassed):
+            raise TargetError(
+                f"target {target!r} names {past[0]}, whose weight the model uses without calling the layer, so that an "
+                "adapter there would do nothing; leave it out"
+            )
+        if several := sorted(name for name in found if gives_several(modules[name])):
+            raise TargetError(
+                f"target {target!r} names {several[0]}, which gives more than one tensor, as a router does, so that an "
+                "adapter has no output to change there; leave it out"
+            )
         if not found:
             kinds = sorted({type(m).__name__ for m in modules.values()})
             raise TargetError(
@@ -284,9 +304,8 @@ class Sites:
 
     def _role(self, role: str) -> Iterator[str]:
         if role == ALL_LINEAR:
-            for name, m in self.body():
-                if (weights.is_linear(m) and name not in self.routers) or experts.expert_weights(m):
-                    yield name
+            found = (name for name, m in self.body() if weights.is_linear(m) or experts.expert_weights(m))
+            yield from (name for name in found if name not in self.routers)
             return
         if role == "experts":
             yield from (name for name, m in self.body() if experts.expert_weights(m) or experts.packed(m))
@@ -297,7 +316,7 @@ class Sites:
         for name, own in self.parts.items():
             groups = {"attention": own.attention, "mixer": own.mixers}.get(role, [own.feedforward])
             yield from (f"{name}.{linear}" for linears in groups for linear in linears)
-            yield from (f"{name}.{module}" for module, its in _experts(self.blocks[name]) if its == role)
+            yield from (f"{name}.{e}" for e in own.experts if own.role(e) == role)
 
     def _all_blocks(self) -> list[tuple[str, nn.Module]]:
         if not self.blocks:
@@ -308,7 +327,7 @@ class Sites:
         """The last of them that is as wide as the model; some models list a fused projection after it."""
         width = self.width(block)
         for name in reversed(linears):
-            if self._size(block, name)[0] == width:
+            if self._size(block, name)[0] == width and f"{block}.{name}" not in self.bypassed:
                 return f"{block}.{name}"
         raise TargetError(f"the attention of {block} has no linear layer with {width} outputs, where it would end")
 
@@ -370,14 +389,6 @@ def language_model(model: Any) -> str | None:
             )  # what decodes reads texts too
             return None if half else name or None
     return None
-
-
-def _experts(block: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names of a block's modules with stacks of experts, each with the role of what it is in."""
-    attention = [name for name, m in base_modules(block) if is_attention(m)]
-    for name, module in base_modules(block):
-        if experts.expert_weights(module):
-            yield name, "attention" if within(name, attention) else "feedforward"
 
 
 def _of_texts(config: Any) -> Any:

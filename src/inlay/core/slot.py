@@ -23,12 +23,14 @@ from .weights import Host
 class Slot(nn.Module):
     """A host's deltas by adapter name. Not an nn.ModuleDict, which refuses names that a dict has as attributes."""
 
+    # The class's until they are set: setting a module's attribute takes time, and there is a slot for each host.
+    _unmerged: dict[str, Tensor] | None = None  # the host's parameters from before an adapter was merged
+    _batch_axis: int | None = None  # of the host's result; None if unknown, or if it has none
+    _axis_tried: bool = False
+
     def __init__(self, host: Host, routing: Routing):
         super().__init__()
         self.routing = routing
-        self._unmerged: dict[str, Tensor] | None = None  # the host's parameters from before an adapter was merged
-        self._batch_axis: int | None = None  # of the host's result; None if unknown, or if it has none
-        self._axis_tried = False
         self.hooks = (
             host.register_forward_pre_hook(self._before, with_kwargs=True),
             host.register_forward_hook(self._after, with_kwargs=True, always_call=True),
@@ -135,10 +137,12 @@ def _after_order(running: list[Delta], host: Host) -> list[Delta]:
 
 
 def first(result: Any) -> Tensor:
-    """The hidden states of a module's result; transformer blocks may return them first in a tuple."""
-    return result[0] if isinstance(result, tuple) else result
+    """The hidden states of a module's result; transformer blocks may return them first in a tuple or list."""
+    return result[0] if isinstance(result, tuple | list) else result
 
 
 def with_first(result: Any, h: Tensor) -> Any:
     """`result` with its hidden states replaced by `h`."""
+    if isinstance(result, list):
+        return [h, *result[1:]]
     return (h, *result[1:]) if isinstance(result, tuple) else h

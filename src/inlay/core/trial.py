@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _TOKENS = 8
-_PLAIN = (str, bytes, bool, int, float, type(None))
+_PLAIN = (Tensor, str, bytes, bool, int, float, type(None))
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def numbers(result: Any) -> list[Tensor]:
 
 def is_plain(value: Any) -> bool:
     """Whether a call cannot change the value."""
-    return isinstance(value, Tensor | _PLAIN) or (isinstance(value, list | tuple) and all(map(is_plain, value)))
+    return isinstance(value, _PLAIN) or (isinstance(value, list | tuple) and all(map(is_plain, value)))
 
 
 def _generates(model: Any) -> bool:

@@ -51,7 +51,7 @@ def method_of(config: dict[str, Any]) -> Method:
         except (SettingsError, TypeError) as problem:
             raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
         if method is not None:
-            if cls.peft_reads:  # of a format of our own, from_peft_config has read every key
+            if not config["peft_type"].startswith("INLAY_"):  # of which from_peft_config has read every key
                 check_settings(config, cls.peft_fields | _SELECTING)
             return method
     known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core.adapter import Adapter
-from ..core.sites import Sites, task_heads
+from ..core.heads import task_heads
+from ..core.sites import Sites
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft
-from ..formats.base_files import fingerprint_of_files
+from ..formats.base_files import fingerprint_of_files, row_digests_of_files
 from ..training.base import (
     Base,
     empty_classifier,
@@ -151,6 +152,7 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
     trained_on = provenance.get("base_fingerprint")
     if None not in (found, trained_on) and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
+    peft.check_rows(folder, empty, row_digests_of_files(Path(base.path), Sites(empty, ()), planned.deltas))
     return Found(folder, base, tokenizer, config, provenance, planned, notes)
 
 

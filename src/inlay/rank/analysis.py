@@ -91,6 +91,7 @@ class Asked:
     split: str = "valid"
     to: int | None = None
     out: Path | None = None
+    plain: bool = False
     device: str = "auto"
 
 
@@ -134,7 +135,7 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
         measure = Measure(tuned, base_model, spectra, task, asked.split)
         curve = measure.curve(asked.ranks) if asked.curve else None
         if asked.to is not None and asked.out is not None:
-            cut = write_cut(found, measure, asked.to, asked.out, device, asked.model)
+            cut = write_cut(found, measure, asked.to, asked.out, device, asked.model, asked.plain)
         seconds["curve"], began = _since(began)
     return Analysis(
         folder=str(asked.folder),

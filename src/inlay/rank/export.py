@@ -35,7 +35,15 @@ class Cut:
         return self.by_energy if self.per_layer else self.uniform
 
 
-def write_cut(found: Found, measure: Measure, rank: int, out: Path, device: torch.device, model: str | None) -> Cut:
+def write_cut(
+    found: Found,
+    measure: Measure,
+    rank: int,
+    out: Path,
+    device: torch.device,
+    model: str | None,
+    plain: bool = False,
+) -> Cut:
     """Cut the update to this rank, or to ranks by layer that take no more parameters if these score better.
 
     Raises VerificationFailed, and leaves nothing behind, if what was written does not have the score that was measured.
@@ -45,7 +53,7 @@ def write_cut(found: Found, measure: Measure, rank: int, out: Path, device: torc
     per_layer = of_differing.scores.better_than(of_same.scores)
     ranks, expected = (differing, of_differing.scores) if per_layer else (same, of_same.scores)
     with folder_written_whole(out) as unfinished:
-        _write(found, measure, ranks, unfinished)
+        _write(found, measure, ranks, unfinished, plain)
         opened = find_adapter(unfinished, model).as_trained(device)
         again = measure.task.evaluate(opened.model, measure.split).scores
         _check(expected, again, measure.task.main_score)
@@ -60,11 +68,12 @@ def write_cut(found: Found, measure: Measure, rank: int, out: Path, device: torc
     )
 
 
-def _write(found: Found, measure: Measure, ranks: Mapping[str, int], folder: Path) -> None:
+def _write(found: Found, measure: Measure, ranks: Mapping[str, int], folder: Path, plain: bool) -> None:
     adapter = attach_cut(measure.model, measure.layers, ranks, measure.tuned)
     try:
         about = {key: value for key, value in found.provenance.items() if key not in peft.OWN_PROVENANCE}
-        peft.save(adapter, folder, about | {"cut_from": {"adapter": str(found.folder), "rank": max(ranks.values())}})
+        about["cut_from"] = {"adapter": str(found.folder), "rank": max(ranks.values())}
+        peft.save(adapter, folder, about, plain=plain)
         if found.tokenizer is not None:
             found.tokenizer.save_pretrained(folder)
     finally:

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from ..core.adapter import prepare
+from ..core.coverage import coverage
 from ..data.formats import open_data
 from ..errors import SettingsError
+from ..formats import peft_plain
 from ..formats.files import check_free
+from ..report.reach import reach_of
 from .base import Base, computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP, length_step
 from .causal import Causal
@@ -36,6 +39,7 @@ class Prepared:
     dtype: torch.dtype
     max_length: int
     part: Part
+    reach: dict[str, Any]  # of the method, as summary.json has it
     folder: Path
     text: GeneralText | None  # general, if forgetting is measured or held back
 
@@ -58,7 +62,12 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
         quantize(empty, dtype)
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
-    prepare(empty, settings.method, part=part.name)
+    planned = prepare(empty, settings.method, part=part.name)
+    if settings.plain:
+        peft_plain.check(planned)
+    if settings.quantize == "nf4":  # packed, a weight has another number of elements
+        planned = prepare(task.empty(), settings.method, part=part.name)
+    reach = reach_of(coverage(planned))
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
@@ -82,10 +91,11 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
         max_length=max_length,
         cut=task.cut,
     )
+    journal.record("reach", **reach)
     for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()))):
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
-    return Prepared(settings, task, plan, device, dtype, max_length, part, folder, text)
+    return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
 
 
 def task_of(settings: RunSettings[Any]) -> type[Task]:

@@ -288,7 +288,7 @@ class _Run(RunState):
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
         }
-        peft.save(self.adapter, run.folder / "adapter", provenance)
+        peft.save(self.adapter, run.folder / "adapter", provenance, plain=run.settings.plain)
 
     def _finish(self, of_base: Any) -> None:
         run, steps = self.run, self.progress.step

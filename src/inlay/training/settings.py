@@ -99,6 +99,9 @@ class RunSettings(Recipe, Generic[MethodT]):
     method: MethodT
     learning_rate: float | None = None
     """Peak learning rate of AdamW. Default: the method's own."""
+    plain: bool = False
+    """Write the adapter as a LoRA of one rank and one alpha, which clients such as llama.cpp and vLLM read rightly. Not
+    for methods that are no low-rank change, nor for classifiers, whose head is no part of one."""
     seed: int = 0
     """Of the new head, the adapter's start, the order of the rows and dropout."""
 

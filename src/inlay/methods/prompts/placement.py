@@ -62,6 +62,10 @@ class Placement:
         first = pick(rows, self.lead_B[:, None].clamp(max=positions.shape[-1] - 1), dim)
         return self.join(first + steps_P, rows + self.count, dim)
 
+    def first_of(self, both: Tensor) -> Tensor:
+        """The prompt's first position of (B, N, ...)."""
+        return both[:, :1] if self.lead_B is None else pick(both, self.lead_B[:, None], 1)
+
     def text_of(self, both: Tensor) -> Tensor:
         """The text's positions of (B, N, ...), contiguous: a linear layer copies its weight for each row else."""
         if self.lead_B is None:

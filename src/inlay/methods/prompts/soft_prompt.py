@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ...core.delta import Args, Delta, Kwargs
@@ -19,6 +20,7 @@ from ...core.weights import Host
 from ...errors import AdapterStateError
 from . import entrance
 from .cached import cached_positions, is_first_call
+from .first_position import FirstPosition, hands_on_its_first
 from .per_token import per_token_arguments, positions_of_ids
 from .placement import Placement
 from .readers import mask_reader, readers_of
@@ -30,6 +32,7 @@ class SoftPrompt(Delta):
     def __init__(self, count: int, keep: bool):
         super().__init__()
         self.count, self.keep = count, keep
+        self.hands_on_its_first = False  # in place of the text's first position; see first_position.py
 
     def prompt(self) -> Tensor:
         """The (P, D) vectors, or (B, P, D) if they differ between the rows of a batch."""
@@ -63,12 +66,15 @@ class SoftPrompt(Delta):
             return result
         if (got := result[0].shape[1]) != (given := kwargs["inputs_embeds"].shape[1]):
             raise AdapterStateError(
-                f"{type(host).__name__} gives {got} positions for {given}, so that the text's cannot be told from a soft "
-                "prompt's; prefix and the methods that change weights need no positions of their own"
+                f"{type(host).__name__} gives {got} positions for {given}, so that the text's cannot be told from a "
+                "soft prompt's; prefix and the methods that change weights need no positions of their own"
             )
+        text_BTD = place.text_of(result[0])
+        if self.hands_on_its_first:
+            text_BTD = torch.cat([place.first_of(result[0]), text_BTD[:, 1:]], dim=1)
         if isinstance(result, tuple):
-            return (place.text_of(result[0]), *result[1:])
-        result.last_hidden_state = place.text_of(result.last_hidden_state)
+            return (text_BTD, *result[1:])
+        result.last_hidden_state = text_BTD
         if getattr(result, "hidden_states", None) is not None:
             result.hidden_states = tuple(map(place.text_of, result.hidden_states))
         return result
@@ -114,12 +120,15 @@ class PromptInCrossAttention(Delta):
         return args, kwargs
 
 
-def at_transformer(sites: Sites, make: Callable[[Any, bool], SoftPrompt]) -> Iterator[tuple[str, Delta]]:
+def at_transformer(
+    sites: Sites, make: Callable[[Any, bool], SoftPrompt], first: FirstPosition
+) -> Iterator[tuple[str, Delta]]:
     """The prompt that `make` gives for (token embeddings, keep) in its place, and what a decoder must know of it."""
     reader, decoder = readers_of(sites)
     transformer = reader if decoder is not None else mask_reader(sites, reader)
     names = {id(module): name for name, module in sites.modules()}
     prompt = make(transformer.get_input_embeddings(), decoder is not None)
+    prompt.hands_on_its_first = hands_on_its_first(sites, first)
     yield names[id(transformer)], prompt
     if decoder is not None:
         yield names[id(decoder)], PromptInCrossAttention(prompt.count)

@@ -61,7 +61,10 @@ class DoRA(LoRA):
                 if isinstance(delta, Decomposed):
                     delta.lora_magnitude_vector.copy_(delta.norms(host))
 
+    def peft_key(self, host: str, parameter: str) -> str:
+        # PEFT saves the lengths bare and keeps them in a module, as the two matrices: transformers' load_adapter finds
+        # them by the name that they have there only, and PEFT by either.
+        return super().peft_key(host, parameter) + (".weight" if parameter == "lora_magnitude_vector" else "")
+
     def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Old files of PEFT have a module for the lengths, whose tensor is named weight."""
-        old = ".lora_magnitude_vector.weight"
-        return {key.removesuffix(".weight") if key.endswith(old) else key: t for key, t in tensors.items()}
+        return {f"{key}.weight" if key.endswith(".lora_magnitude_vector") else key: t for key, t in tensors.items()}

@@ -136,6 +136,11 @@ class LoRA(OnLinear):
                 delta = self.delta(host, rank, scale)
                 yield name, with_bias(delta, name, host, self.bias != "none", self.change_bias)
                 continue
+            if self.change_bias:
+                raise TargetError(
+                    f"method.change_bias is set, but {name} keeps its experts' weights in one parameter, whose changes "
+                    "have no bias; leave it out, or choose targets without experts, such as attention"
+                )
             if self.dropout:
                 raise TargetError(
                     f"method.dropout is {self.dropout}, but {name} keeps its experts' weights in one parameter, whose "

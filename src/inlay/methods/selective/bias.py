@@ -50,7 +50,7 @@ class BitFit(Method):
         found = False
         for name, module in sites.body():
             missing = self.add_missing and weights.is_linear(module)
-            if module._parameters.get("bias") is not None or missing:
+            if (module._parameters.get("bias") is not None or missing) and name not in sites.bypassed:
                 found = True
                 yield name, Replacement(module, ("bias",))
         if not found:

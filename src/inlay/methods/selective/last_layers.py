@@ -62,9 +62,9 @@ class LastLayers(Method):
         trained = [*blocks[-self.layers :], *_after(sites, blocks[-1])]
         for name, module in sites.body():
             own = tuple(n for n, p in module._parameters.items() if p is not None)
-            if (own or weights.statistics(module)) and any(
-                name == top or name.startswith(top + ".") for top in trained
-            ):
+            if name in sites.bypassed or not (own or weights.statistics(module)):
+                continue
+            if any(name == top or name.startswith(top + ".") for top in trained):
                 yield name, Retrained(module, own)
 
 

@@ -15,18 +15,14 @@ from torch import Tensor
 
 from ...core import weights
 from ...core.delta import Delta
-from ...core.method import COMMON_KEYS
-from ...core.sites import Sites
-from ...core.weights import Host
-from ...errors import CheckpointError, SettingsError, TargetError
+from ...core.sites import ROLES, Sites
+from ...errors import SettingsError, TargetError
 from ..reparameterized.on_linear import OnLinear
 from .fisher import information
 from .sparse_entries import Sparse, random_entries
 
 if TYPE_CHECKING:
     from ...core.adapter import Adapter
-
-_SHIRA_KEYS = {"r", "mask_type", "random_seed", "fan_in_fan_out", "init_weights", "exclude_modules"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +51,9 @@ class SparseMask(OnLinear):
     name, family, paper = "sparse", "selective", "https://arxiv.org/abs/2111.09839"
     summary = "a fixed few entries of each weight, those that the data says most about or random ones"
     learning_rate = 1e-3
-    peft_type = "INLAY_SPARSE"  # or SHIRA, where each weight has as many entries as that wants
+    # SHIRA is read, but not written: transformers' load_adapter takes its values for those of other entries.
+    peft_type = "INLAY_SPARSE"
+    peft_fields = frozenset({"r", "mask_type", "random_seed", "fan_in_fan_out", "init_weights"})
     peft_names = {"values": "shira_weight", "indices": "shira_indices"}
 
     rank: int = 4
@@ -77,15 +75,21 @@ class SparseMask(OnLinear):
         names = sites.find(self.targets)
         for name in self.counts.keys() - set(names):
             raise TargetError(f"method.counts names {name}, which targets does not select")
-        for name in names:
-            host = sites.model.get_submodule(name)
-            outputs, inputs = weights.size(host)
-            count = self.counts.get(name, self.rank * (outputs + inputs))
-            if count > outputs * inputs:
-                raise TargetError(
-                    f"method.rank is {self.rank}: {count} entries of {name}, which has {outputs * inputs}"
-                )
-            yield name, Sparse(host, random_entries(count, outputs * inputs))
+        sizes = {name: weights.size(sites.model.get_submodule(name)) for name in names}
+        counts = {name: self.counts.get(name, self.rank * sum(size)) for name, size in sizes.items()}
+        small = [name for name, (outputs, inputs) in sizes.items() if counts[name] > outputs * inputs]
+        asked = tuple(target for target in self.targets if target not in ROLES)
+        named = {*self.counts, *(sites.find(asked) if asked else ())}
+        for name in small if len(small) == len(names) else (name for name in small if name in named):
+            outputs, inputs = sizes[name]
+            raise TargetError(
+                f"method.rank is {self.rank}: {counts[name]} entries of {name}, which has {outputs * inputs}"
+            )
+        for name in names:  # a role's layers that have fewer entries than that, such as a gate, are left as they are
+            if name not in small:
+                outputs, inputs = sizes[name]
+                host = sites.model.get_submodule(name)
+                yield name, Sparse(host, random_entries(counts[name], outputs * inputs))
 
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":
@@ -104,29 +108,15 @@ class SparseMask(OnLinear):
     def to_peft(
         self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        found = {name: (host, delta) for name, host, delta in adapter.hosts() if isinstance(delta, Sparse)}
-        if all(_is_shira(host, delta, self.rank) for host, delta in found.values()):
-            config = super().peft_config(sites, list(found))
-            return config | {"peft_type": "SHIRA", "r": self.rank, "mask_type": "random"}, tensors
-        counts = {name: len(delta.values) for name, (_, delta) in found.items()}
+        counts = {name: len(delta.values) for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}
         return dataclasses.asdict(self) | {"counts": counts}, tensors
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
         if config["peft_type"] != "SHIRA":
             return super().from_peft_config(config)
-        for key, value in config.items():
-            if key not in COMMON_KEYS | _SHIRA_KEYS and value not in (None, False):
-                raise CheckpointError(
-                    f"adapter_config.json: {key} is {value!r}; this changes what the adapter computes and is not known"
-                )
         return cls(rank=config["r"], selection="random", targets=cls.peft_targets(config))
 
     def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         # PEFT writes indices as floats on Windows.
         return {key: t.int() if key.endswith(".shira_indices") else t for key, t in tensors.items()}
-
-
-def _is_shira(host: Host, delta: Sparse, rank: int) -> bool:
-    """Whether PEFT can read it; its SHiRA knows no layers with a transposed weight."""
-    return len(delta.values) == rank * sum(delta.size) and not weights.is_flipped(host)

@@ -1,0 +1,69 @@
+"""An adapter as every reader of LoRA files takes it: one rank, one alpha, no pattern, no other scale.
+
+Some clients read one alpha for the whole file and each tensor's own rank (llama.cpp), others the rank in the
+configuration (vLLM); neither asks for rsLoRA or patterns. Here every module has the largest rank, filled up with zeros,
+the strength is part of B, and alpha is the rank: alpha / rank is 1 whichever rank is meant.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.adapter import Adapter
+from ..core.delta import WeightDelta
+from ..core.sites import Sites
+from ..errors import AdapterStateError
+from ..methods.reparameterized import lora_peft
+from ..methods.reparameterized.lora import LoRA
+from ..methods.reparameterized.low_rank import CONVOLUTION
+
+
+def check(adapter: Adapter) -> None:
+    """Raises AdapterStateError if the adapter is more than a low-rank change of layers; on a model without values too.
+
+    What it names is what a plain file could not have.
+    """
+    _thin(adapter)
+
+
+def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The settings and tensors of the plain LoRA that the adapter is. Raises AdapterStateError as `check` does."""
+    factors = _thin(adapter)
+    rank = max(len(right_RI) for _, right_RI in factors.values())
+    method = LoRA(rank=rank, alpha=float(rank), targets=tuple(factors))
+    tensors: dict[str, Tensor] = {}
+    for name, (left_OR, right_RI) in factors.items():
+        more = rank - len(right_RI)
+        a_RI = F.pad(right_RI.detach().float(), (0, 0, 0, more))
+        b_OR = F.pad(left_OR.detach().float(), (0, more))
+        host: Any = adapter.model.get_submodule(name)
+        if isinstance(host, nn.Embedding):
+            parts = {"lora_embedding_A": b_OR.T, "lora_embedding_B": a_RI.T}
+        elif type(host) in CONVOLUTION:
+            kernel = host.weight.shape[1:]
+            parts = {"lora_A": a_RI.view(rank, *kernel), "lora_B": b_OR.view(*b_OR.shape, *[1] * (len(kernel) - 1))}
+        else:
+            parts = {"lora_A": a_RI, "lora_B": b_OR}
+        tensors |= {method.peft_key(name, part): tensor for part, tensor in parts.items()}
+    sites = Sites(adapter.model, (), adapter.part)
+    return {"peft_type": LoRA.peft_type, **lora_peft.config(method, sites, list(factors))}, tensors
+
+
+def _thin(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
+    """The left and right factor of each host's change."""
+    if adapter.heads:
+        raise AdapterStateError(
+            f"a plain file is a low-rank change of layers and nothing else, but {', '.join(adapter.heads)} is trained "
+            "whole: save it without plain, or merge the adapter"
+        )
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, _, delta in adapter.hosts():
+        thin = delta.thin() if isinstance(delta, WeightDelta) and delta.folds == ("weight",) else None
+        if thin is None:
+            raise AdapterStateError(
+                f"a plain file is a low-rank change of layers and nothing else, which {adapter.method.name} is not at "
+                f"{name} ({type(delta).__name__}): save it without plain, or merge the adapter"
+            )
+        found[name] = thin
+    return found
