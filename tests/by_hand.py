@@ -47,9 +47,12 @@ class ByHand:
             else:
                 self._prompt(host, delta)
 
+    def register(self) -> None:
+        while self.later:
+            self.later.pop(0)()
+
     def close(self) -> None:
-        for register in self.later:
-            register()
+        self.register()
         self.ready = True
 
     def _after(self, host: Any, hook: Callable[[Any, Any, Any], Any]) -> None:
@@ -86,6 +89,8 @@ class ByHand:
         names = tuple(signature(host.forward).parameters)
 
         def before(_: Any, args: Any, kwargs: Any) -> Any:
+            if not self.ready:
+                return None
             kwargs = dict(zip(names, args, strict=False)) | kwargs
             embeds = kwargs.get("inputs_embeds")
             if embeds is None:

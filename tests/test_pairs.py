@@ -98,11 +98,10 @@ def by_hand(shape: Shape, outer: inlay.Adapter, inner: inlay.Adapter) -> Tensor 
     plain = ByHand(model, inner)
     plain.write()
     if outer.method.name == "prefix":  # it reads the call as a prompt has left it
-        plain.close()
+        plain.register()
     again = inlay.attach(model, outer.method, "outer", heads=())
     again.load_state_dict(outer.state_dict())
-    if outer.method.name != "prefix":
-        plain.close()
+    plain.close()
     with torch.no_grad():
         return logits(model, shape)
 
