@@ -60,6 +60,7 @@ def _cell(verdict: Found | None, notes: dict[str, int]) -> str:
 
 def plain(sentence: str, architecture: str) -> str:
     """The sentence without what is this model's alone, so that the same one of several models is one."""
-    sentence = re.sub(r"(?<=\.)\d+(?=\.|\b)", "*", sentence)
+    sentence = re.sub(r"\b\w+(?:\.\w+)*\.\d+(?:\.\w+)*\.(?=\w)|\b\w+(?:\.\w+)*\.(?=\d+\b)", "…", sentence)
+    sentence = re.sub(r"…\d+", "a block", sentence)
     sentence = re.sub(r"\b[A-Z]\w*(?:For[A-Z]\w+|Model|MTModel)\b", "the model", sentence)
     return re.sub(rf"(?<![\w.]){re.escape(architecture.split(' ')[0])}(?![\w.])", "the model", sentence)

@@ -47,9 +47,12 @@ class ByHand:
             else:
                 self._prompt(host, delta)
 
+    def register(self) -> None:
+        while self.later:
+            self.later.pop(0)()
+
     def close(self) -> None:
-        for register in self.later:
-            register()
+        self.register()
         self.ready = True
 
     def _after(self, host: Any, hook: Callable[[Any, Any, Any], Any]) -> None:
@@ -86,12 +89,15 @@ class ByHand:
         names = tuple(signature(host.forward).parameters)
 
         def before(_: Any, args: Any, kwargs: Any) -> Any:
+            if not self.ready:
+                return None
             kwargs = dict(zip(names, args, strict=False)) | kwargs
             embeds = kwargs.get("inputs_embeds")
             if embeds is None:
                 embeds = host.get_input_embeddings()(kwargs["input_ids"])
-            mask, types = kwargs["attention_mask"], kwargs.get("token_type_ids")
             rows = len(embeds)
+            mask, types = kwargs.get("attention_mask"), kwargs.get("token_type_ids")
+            mask = embeds.new_ones(embeds.shape[:2], dtype=torch.long) if mask is None else mask
             given = {k: v for k, v in kwargs.items() if k not in ("input_ids", "inputs_embeds", "attention_mask")}
             given["inputs_embeds"] = torch.cat([delta.prompt().expand(rows, -1, -1), embeds], dim=1)
             given["attention_mask"] = torch.cat([mask.new_ones(rows, count), mask], dim=1)

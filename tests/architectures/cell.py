@@ -82,9 +82,15 @@ def method_of(name: str, architecture: Architecture, model: nn.Module) -> inlay.
     if name == "pattern":
         settings["include"] = architecture.pattern
     if name == "bitfit":
-        body = Sites(model).body()
-        settings["add_missing"] = not any(isinstance(getattr(m, "bias", None), nn.Parameter) for _, m in body)
+        settings["add_missing"] = not _has_biases(model)
     return inlay.METHODS[name](**settings)
+
+
+def _has_biases(model: nn.Module) -> bool:
+    try:
+        return bool(list(inlay.BitFit().place(Sites(model))))
+    except InlayError:
+        return False
 
 
 def part_of(architecture: Architecture, model: nn.Module) -> str | None:

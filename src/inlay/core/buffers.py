@@ -90,7 +90,11 @@ class BufferWatch:
 def keep(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> list["KeptBuffers | BufferWatch"]:
     """Keep the buffers of these modules of `model` as they are, until what this returns is closed."""
     owners = {name: m for name, m in modules if weights.statistics(m)}
-    return [*map(KeptBuffers, owners.values()), BufferWatch(model, owners)] if owners else []
+    kept = list(map(KeptBuffers, owners.values()))
+    others = {
+        name: m for name, m in owners.items() if m is not model
+    }  # whose hooks would run around those of the watch
+    return [*kept, BufferWatch(model, others)] if kept else []
 
 
 def _uses_its_statistics(module: nn.Module) -> bool:

@@ -32,7 +32,10 @@ def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
 
     Tokens that the configuration gives a meaning are left out, but for the last, which ends the text.
     """
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    try:
+        embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    except NotImplementedError:  # as transformers' models of images and sounds say
+        return None
     weight = getattr(embeddings, "weight", None)
     config = getattr(model, "config", None)
     if config is None or getattr(model, "main_input_name", None) != "input_ids" or getattr(weight, "ndim", 0) != 2:
