@@ -56,7 +56,8 @@ def empty_model(auto_class: Any, config: Any) -> nn.Module:
     """A model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
     try:
         with torch.device("meta"):
-            model = auto_class.from_config(config)
+            # In 16 bits, as some operations of experts refuse float32 where there are no values.
+            model = auto_class.from_config(config, dtype=torch.bfloat16)
     except ImportError as problem:
         lines = " ".join(str(problem).split())
         raise SettingsError(f"a model of the kind {config.model_type} cannot be made here: {lines}") from None
