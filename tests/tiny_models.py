@@ -23,30 +23,28 @@ def save_tiny_model(shape: Shape, folder: Path) -> str:
     body = model.base_model if shape.name == "bert" else model
     body.config.name_or_path = ""
     body.save_pretrained(folder)
-    _tokenizer(shape).save_pretrained(folder)
+    word_tokenizer(shape.name == "bert").save_pretrained(folder)
     return str(folder)
 
 
-def _tokenizer(shape: Shape) -> Any:
+def word_tokenizer(for_bert: bool = False) -> Any:
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
-    if shape.name == "bert":
+    if for_bert:
         tokenizer.post_processor = TemplateProcessing(
             single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
         )
     else:
         tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    names = (
-        ["input_ids", "token_type_ids", "attention_mask"] if shape.name == "bert" else ["input_ids", "attention_mask"]
-    )
+    names = ["input_ids", "token_type_ids", "attention_mask"] if for_bert else ["input_ids", "attention_mask"]
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         eos_token="</s>",
         unk_token="[UNK]",
-        cls_token="[CLS]" if shape.name == "bert" else None,
-        sep_token="[SEP]" if shape.name == "bert" else None,
+        cls_token="[CLS]" if for_bert else None,
+        sep_token="[SEP]" if for_bert else None,
         model_max_length=64,
         model_input_names=names,
     )

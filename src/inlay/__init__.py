@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .core.adapter import Adapter, adapters, attach, using
+    from .core.active import activate, using
+    from .core.adapter import Adapter, adapters, attach
     from .core.delta import Delta, WeightDelta
     from .core.method import Method
     from .errors import InlayError
@@ -71,6 +72,7 @@ __all__ = [
     "SparseMask",
     "VeRA",
     "WeightDelta",
+    "activate",
     "adapters",
     "attach",
     "load",
@@ -78,10 +80,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "activate": "core.active",
+    "using": "core.active",
     "Adapter": "core.adapter",
     "adapters": "core.adapter",
     "attach": "core.adapter",
-    "using": "core.adapter",
     "Delta": "core.delta",
     "WeightDelta": "core.delta",
     "Method": "core.method",

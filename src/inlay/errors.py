@@ -9,6 +9,7 @@ InlayError
 │   └── AdapterStateError      an operation that the adapter's state does not allow, such as merging twice
 ├── DoesNotFit            3    needs more memory than there is
 ├── TrainingFailed        4    not finite, nothing learned, or nothing to train on
+│   └── InertAdapter           the model uses a host's weight without calling the host
 └── VerificationFailed    5    a check of the result did not hold
 
 A message says what was asked, what was found and what to do, in that order.
@@ -55,6 +56,10 @@ class DoesNotFit(InlayError):
 
 class TrainingFailed(InlayError):
     exit_code = 4
+
+
+class InertAdapter(TrainingFailed):
+    pass
 
 
 class VerificationFailed(InlayError):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import inlay
@@ -293,8 +294,11 @@ def with_another_rank(run: Path) -> None:
     path.write_text(path.read_text().replace('"r": 4', '"r": 8'))
 
 
-def by_another_program(run: Path) -> None:
-    (run / "adapter" / "provenance.json").unlink()
+def with_nan(run: Path) -> None:
+    path = run / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 @pytest.mark.usefixtures("no_weights")
@@ -304,7 +308,7 @@ def by_another_program(run: Path) -> None:
         (truncated, "not a whole safetensors file"),
         (without_tensors, "no such file"),
         (with_another_rank, "has shape"),
-        (by_another_program, "no provenance.json says what this adapter is for"),
+        (with_nan, "are not finite"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )

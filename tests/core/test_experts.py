@@ -227,6 +227,8 @@ def test_settings_that_experts_cannot_have_are_refused_before_anything_is_change
     model = mixture("mixtral")
     with pytest.raises(TargetError, match=r"dropout is 0\.1, but model\.layers\.0\.mlp\.experts"):
         inlay.attach(model, inlay.LoRA(dropout=0.1))
+    with pytest.raises(TargetError, match=r"change_bias is set, but model\.layers\.0\.mlp\.experts"):
+        inlay.attach(model, inlay.LoRA(change_bias=True))
     for initialization in ("pissa", "olora", "eva"):
         with pytest.raises(TargetError, match=f"initialization is {initialization}, which experts"):
             inlay.attach(model, inlay.LoRA(rank=2, initialization=initialization, targets=("experts",)))

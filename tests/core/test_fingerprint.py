@@ -1,17 +1,27 @@
 """The fingerprint tells base models apart by their weights alone."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import BertForMaskedLM, BertForTokenClassification, BertModel, LlamaModel
+from transformers import (
+    BertForMaskedLM,
+    BertForTokenClassification,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+)
 
 import inlay
-from inlay.core.fingerprint import digest, fingerprint
+from inlay.core.fingerprint import digest, digest_of_rows, fingerprint, row_digests
 from inlay.core.sites import Sites
 from inlay.errors import CheckpointError
+from inlay.formats.base_files import fingerprint_of_files, row_digests_of_files
 
 from ..shapes import SHAPES, Shape, disturb, logits
 
@@ -185,3 +195,70 @@ def test_a_model_without_values_has_none() -> None:
         model = SHAPES["llama"].model_class(SHAPES["llama"].config)
     assert fingerprint(Sites(model)) is None
     assert inlay.attach(model, inlay.LoRA()).base_fingerprint is None
+
+
+def resized(seed: int, added: int = 4, **settings: Any) -> Any:
+    """A model whose vocabulary has grown by rows that the seed draws."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4, vocab_size=4000, **settings
+    )
+    model = LlamaForCausalLM(config).eval()
+    torch.manual_seed(seed)
+    model.resize_token_embeddings(4000 + added, mean_resizing=False)
+    return model
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_adapter_of_a_resized_vocabulary_is_not_put_on_other_new_rows(tied: bool, tmp_path: Path) -> None:
+    model = resized(1, tie_word_embeddings=tied)
+    adapter = inlay.attach(model, inlay.LoRA(rank=2))
+    disturb(adapter)
+    ids = torch.tensor([[5, 4001, 7, 4003, 9]])
+    adapter.save(tmp_path)
+    other = resized(2, tie_word_embeddings=tied)
+    with pytest.raises(CheckpointError, match="other rows than this LlamaForCausalLM.*Load the very model"):
+        inlay.load(other, tmp_path)
+    assert not inlay.adapters(other)
+    inlay.load(same := resized(1, tie_word_embeddings=tied), tmp_path)
+    torch.testing.assert_close(same(ids).logits, model(ids).logits)
+    inlay.load(resized(1, tie_word_embeddings=tied).to(torch.bfloat16), tmp_path)
+    about = json.loads((tmp_path / "provenance.json").read_text())
+    assert about["base_rows"].keys() == ({"input"} if tied else {"input", "output"})
+    del about["base_rows"]  # as Inlay wrote it before
+    (tmp_path / "provenance.json").write_text(json.dumps(about))
+    inlay.load(resized(2, tie_word_embeddings=tied), tmp_path)
+
+
+def test_new_rows_of_the_output_alone_count_too(tmp_path: Path) -> None:
+    model, other = resized(1), resized(1)
+    with torch.no_grad():
+        other.lm_head.weight[4002] += 0.1
+    inlay.attach(model, inlay.LoRA(rank=2)).save(tmp_path)
+    with pytest.raises(CheckpointError, match="output embeddings"):
+        inlay.load(other, tmp_path)
+
+
+def test_rows_that_the_adapter_keeps_itself_may_be_drawn_anew(tmp_path: Path) -> None:
+    model = resized(1)
+    adapter = inlay.attach(model, inlay.LoRA(rank=2), heads=("model.embed_tokens", "lm_head"))
+    disturb(adapter)
+    adapter.save(tmp_path)
+    inlay.load(other := resized(2), tmp_path)
+    ids = torch.tensor([[5, 4001, 7, 4003, 9]])
+    torch.testing.assert_close(other(ids).logits, model(ids).logits)
+
+
+def test_files_tell_the_rows_too(tmp_path: Path) -> None:
+    model = resized(1)
+    model.save_pretrained(tmp_path)
+    sites = Sites(model)
+    assert row_digests_of_files(tmp_path, sites, {}) == row_digests(sites, {}) != row_digests(Sites(resized(2)), {})
+    assert fingerprint_of_files(tmp_path, sites) == fingerprint(sites) == fingerprint(Sites(resized(2)))
+
+
+def test_looking_at_every_row_of_a_large_vocabulary_takes_little() -> None:
+    embedding_VD = torch.zeros(150_000, 256)
+    start = time.perf_counter()
+    digest_of_rows([embedding_VD])
+    assert time.perf_counter() - start < 1

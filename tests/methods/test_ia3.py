@@ -10,8 +10,9 @@ from transformers.pytorch_utils import Conv1D
 
 import inlay
 from inlay.core import weights
-from inlay.core.sites import KEYS_VALUES, Sites
+from inlay.core.sites import Sites
 from inlay.errors import SettingsError, TargetError
+from inlay.methods.additive.keys_values import keys_values
 from inlay.methods.additive.scaling import ScaleInput, ScaleOutput
 
 from ..core.test_architectures import ARCHITECTURES, SMALL, run
@@ -154,15 +155,24 @@ def test_a_packed_layer_is_a_host() -> None:
 # Keys, values and the feed-forward's last layer
 
 
-KNOWN = sorted(KEYS_VALUES.keys() & ARCHITECTURES.keys())
+# The layers of each architecture that give keys and values; one for both if they follow queries in it.
+LAYERS = {
+    **dict.fromkeys(("albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"), ("key", "value")),
+    **dict.fromkeys(("bart", "gemma2", "llama", "mbart", "opt", "qwen2", "vit"), ("k_proj", "v_proj")),
+    **dict.fromkeys(("mpnet", "t5"), ("k", "v")),
+    "deberta-v2": ("key_proj", "value_proj"),
+    "distilbert": ("k_lin", "v_lin"),
+    "gpt2": ("c_attn",),
+    "phi3": ("qkv_proj",),
+}
 
 
-@pytest.mark.parametrize("architecture", KNOWN)
+@pytest.mark.parametrize("architecture", LAYERS)
 def test_values_scaled_by_zero_vanish_and_keys_scaled_by_zero_make_queries_irrelevant(architecture: str) -> None:
     torch.manual_seed(0)
     model = ARCHITECTURES[architecture][0]().eval().requires_grad_(False)
     sites = Sites(model)
-    layers = sites.keys_values()
+    layers = keys_values(sites)
     ends = [n for n, m in sites.modules() if n in _attention_ends(sites, layers)]
     assert ends
     adapter = inlay.attach(model, inlay.IA3(), heads=())
@@ -176,7 +186,7 @@ def test_values_scaled_by_zero_vanish_and_keys_scaled_by_zero_make_queries_irrel
             hook.remove()
         return seen
 
-    key, value = KEYS_VALUES[architecture][0], KEYS_VALUES[architecture][-1]
+    key, value = LAYERS[architecture][0], LAYERS[architecture][-1]
     fused = key == value
     state = {n: p.clone() for n, p in adapter.state_dict().items()}
 
@@ -214,7 +224,7 @@ def _attention_ends(sites: Sites, layers: dict[str, int]) -> list[str]:
     return [n for n in inside if n.rpartition(".")[2] in ("o", "o_proj", "out_proj", "out_lin", "dense", "c_proj")]
 
 
-def test_every_architecture_of_the_table_that_is_not_tried_has_the_named_layers() -> None:
+def test_other_decoders_have_the_layers_that_their_names_say() -> None:
     builds: dict[str, Any] = {
         "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(num_key_value_heads=2, head_dim=8, **SMALL)),
         "gemma3_text": lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(num_key_value_heads=2, head_dim=8, **SMALL)),
@@ -226,13 +236,12 @@ def test_every_architecture_of_the_table_that_is_not_tried_has_the_named_layers(
         "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(num_key_value_heads=2, head_dim=8, **SMALL)),
         "smollm3": lambda: t.SmolLM3ForCausalLM(t.SmolLM3Config(num_key_value_heads=2, **SMALL)),
     }
-    assert KEYS_VALUES.keys() == {*KNOWN, *builds}
     for name, build in builds.items():
         model = build()
         assert model.config.model_type == name
         adapter = inlay.attach(model, inlay.IA3())
         ends = {n.rpartition(".")[2] for n, delta in adapter.deltas.items() if isinstance(delta, ScaleOutput)}
-        assert ends == set(KEYS_VALUES[name])
+        assert ends == ({"k", "v"} if name == "mt5" else {"k_proj", "v_proj"})
         feedforward = [n for n, delta in adapter.deltas.items() if isinstance(delta, ScaleInput)]
         assert len(feedforward) == len(Sites(model).blocks)
         assert {n.rpartition(".")[2] for n in feedforward} <= {"down_proj", "wo", "fc2"}
@@ -254,28 +263,29 @@ def test_the_hosts_are_the_paper_s(name: str, outputs: list[str], inputs: str) -
     assert all(any(n.endswith("." + end) for n in first) for end in [*outputs, inputs])
 
 
-def test_an_architecture_whose_keys_are_not_known_is_refused_with_the_way_out() -> None:
+def test_a_layer_whose_queries_keys_and_values_alternate_is_scaled_whole_as_in_peft() -> None:
     model = t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**SMALL))
-    with pytest.raises(
-        TargetError, match="which layers of gpt_neox compute keys and values is not known here; name them"
-    ):
-        inlay.attach(model, inlay.IA3())
-    assert not inlay.adapters(model)
-    adapter = inlay.attach(
-        model, inlay.IA3(targets=("query_key_value", "dense_4h_to_h"), feedforward=("dense_4h_to_h",))
-    )
-    assert sum(isinstance(delta, ScaleInput) for delta in adapter.deltas.values()) == 2
-    with pytest.raises(TargetError, match="which layers of Sequential compute keys"):
-        inlay.attach(nn.Sequential(nn.Linear(2, 2)), inlay.IA3())
+    adapter = inlay.attach(model, inlay.IA3())
+    found = {n.rpartition(".")[2]: (type(d), tuple(d.ia3_l.shape)) for n, d in adapter.deltas.items()}
+    assert found == {"query_key_value": (ScaleOutput, (96, 1)), "dense_4h_to_h": (ScaleInput, (1, 48))}
 
 
-def test_a_feed_forward_of_experts_is_refused_with_the_way_out() -> None:
+def test_queries_that_share_one_key_come_before_it() -> None:
+    config = t.FalconConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, vocab_size=50, multi_query=True)
+    adapter = inlay.attach(t.FalconForCausalLM(config), inlay.IA3())
+    (fused,) = (d for d in adapter.deltas.values() if isinstance(d, ScaleOutput))
+    assert (fused.start, len(fused.ia3_l)) == (32, 16)
+
+
+def test_a_model_without_attention_is_refused_with_the_way_out() -> None:
+    with pytest.raises(TargetError, match="has no attention whose keys and values could be told; name layers"):
+        inlay.attach(t.MambaForCausalLM(t.MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=50)), inlay.IA3())
+
+
+def test_of_experts_only_keys_and_values_are_scaled() -> None:
     model = t.MixtralForCausalLM(t.MixtralConfig(num_key_value_heads=2, num_local_experts=2, **SMALL))
-    with pytest.raises(TargetError, match="mixtral"):
-        inlay.attach(model, inlay.IA3())
-    with pytest.raises(TargetError, match="the feed-forward of model.layers.0 is made of experts"):
-        Sites(model).feedforwards()
-    assert len(inlay.attach(model, inlay.IA3(targets=("k_proj", "v_proj"))).deltas) == 4
+    adapter = inlay.attach(model, inlay.IA3())
+    assert [n.rpartition(".")[2] for n in adapter.deltas] == ["k_proj", "v_proj"] * 2
 
 
 # Settings

@@ -8,7 +8,8 @@ import transformers as t
 from torch import Tensor, nn
 
 import inlay
-from inlay.core.sites import Sites, is_norm
+from inlay.core.modules import is_norm
+from inlay.core.sites import Sites
 from inlay.errors import TargetError
 
 from ..core.test_architectures import SMALL

@@ -72,19 +72,29 @@ def test_it_equals_a_call_with_the_prompt_s_embeddings_before_the_text_s(name: s
     close(model(given["input_ids"]).logits, y)  # without a mask, and by position
 
 
+def after_padding(prompt: Tensor, text_BT: Tensor) -> Tensor:
+    """Row i of `left_padded`, which begins with i tokens of padding, with the prompt between those and the text."""
+    prompt_BP = prompt.expand(ROWS, *prompt.shape)
+    return torch.stack([torch.cat([row[:i], prompt_BP[i], row[i:]]) for i, row in enumerate(text_BT)])
+
+
 @decoders
-def test_left_padding_with_shifted_positions_equals_the_call_by_hand(name: str) -> None:
+def test_the_prompt_stands_between_padding_and_text_as_in_the_call_by_hand(name: str) -> None:
     shape = SHAPES[name]
     model, prompt_PD = attached(shape.model().double())
     given = left_padded(shape)
-    own_BT = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    mask_BT = given["attention_mask"]
+    own_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
     y = model(**given, position_ids=own_BT).logits
-    positions_BT = torch.cat([torch.arange(P).expand(ROWS, P), own_BT + P], dim=1)
     with inlay.using(model):
-        x_BTD = with_prompt(model, prompt_PD, given["input_ids"])
-        mask_BT = wide(given["attention_mask"])
-        expected = model(inputs_embeds=x_BTD, attention_mask=mask_BT, position_ids=positions_BT).logits[:, P:]
-    close(y, expected)
+        expected = model(
+            inputs_embeds=after_padding(prompt_PD, model.get_input_embeddings()(given["input_ids"])),
+            attention_mask=after_padding(torch.ones(P).long(), mask_BT),
+            position_ids=after_padding(torch.arange(P), own_BT + P),
+        ).logits
+    for i in range(ROWS):
+        close(y[i, i:], expected[i, P + i :])
+        close(y[i, :i], expected[i, :i])
 
 
 @decoders

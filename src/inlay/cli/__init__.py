@@ -20,7 +20,7 @@ VERBS = {
     "predict": "labels for a text, a file, or what you type",
     "rank": "the rank of what was learned, and the score at smaller ones; or a rank before training",
     "merge": "a plain checkpoint with the adapter folded in, checked",
-    "doctor": "what this machine and installation have, and what is missing",
+    "doctor": "what this machine has and what is missing; with a MODEL, what each target reaches",
 }
 
 

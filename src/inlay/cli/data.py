@@ -81,13 +81,16 @@ def _tokens(command: Data, format: str) -> "TokenReport":
     from ..data.token_report import report_classification, report_generation
     from ..training.base import find_base
     from ..training.batches import LENGTH_STEP
+    from ..training.vocabulary import check_vocabulary, empty_body
 
     assert command.tokens.model is not None
     base = find_base(command.tokens.model)
     tokenizer, asked = base.tokenizer(), command.tokens.max_length
-    room = min(getattr(base.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
+    room = min(base.positions, tokenizer.model_max_length)
     if asked is not None and asked > room:
         raise SettingsError(f"max-length is {asked}; the model has room for {room} tokens of text")
+    if (empty := empty_body(base.config)) is not None:
+        check_vocabulary(tokenizer, empty)
     limit = asked or min(room - room % LENGTH_STEP, 512)
     if format == "labelled-text":
         return report_classification(tokenizer, load_classification(command.data), limit)

@@ -1,11 +1,13 @@
-"""inlay doctor: what this machine and installation have, and what is missing."""
+"""inlay doctor [MODEL]: what this machine and installation have; a model's layers, and what each target reaches."""
 
 import importlib.metadata
 import json
 import os
 import platform
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
 
 from .parse import parse
 
@@ -21,14 +23,22 @@ _EXTRAS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """What this machine and installation have, and what is missing."""
+    """What this machine and installation have, and what is missing. With a model: its layers, and what each target
+    reaches of it, told by its files without its weights."""
 
+    model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
+    """A model: a folder, a Hugging Face model id, or a built-in."""
     json: bool = False
     """Print one JSON object instead of text."""
 
 
 def main(arguments: list[str]) -> int:
     command = parse(Doctor, arguments, "doctor")
+    if command.model is not None:
+        from .doctor_model import show_model
+
+        show_model(command.model, command.json)
+        return 0
     found = examine()
     if command.json:
         print(json.dumps(found, indent=2))

@@ -50,18 +50,21 @@ def main(arguments: list[str]) -> int:
 
 
 def evaluate(command: Eval) -> dict[str, Any]:
-    from ..formats import peft
     from ..inference.evaluation import evaluation_data
-    from ..inference.opened import task_of
+    from ..inference.opened import find_adapter
+    from ..training.base import pick_device
+    from .assumptions import say
 
-    folder = Path(command.adapter)
-    kind = task_of(folder)
-    if kind == "classify" and command.samples is not None:
+    device = pick_device(command.device)
+    found = find_adapter(Path(command.adapter), command.model)
+    kind = "classify" if found.classifies else "causal"
+    if found.classifies and command.samples is not None:
         raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
-    data = evaluation_data(peft.read_provenance(peft.adapter_folder(folder)), kind, command.data)
+    data = evaluation_data(found.provenance, kind, command.data)
     if command.split not in data.splits:
         raise SettingsError(f"{data.source} has no {command.split} split; it has {', '.join(data.splits)}")
-    base, tuned = (_of_texts if kind == "causal" else _of_labels)(command, data)
+    say(found)
+    base, tuned = (_of_labels if found.classifies else _of_texts)(command, found, device, data)
     return {
         "data": data.source,
         "split": command.split,
@@ -71,16 +74,15 @@ def evaluate(command: Eval) -> dict[str, Any]:
     }
 
 
-def _of_labels(command: Eval, data: Any) -> tuple[Any, Any]:
-    from ..inference.classifier import open_classifier
+def _of_labels(command: Eval, found: Any, device: Any, data: Any) -> tuple[Any, Any]:
+    from ..inference.classifier import classifier_of
 
-    classifier = open_classifier(Path(command.adapter), command.model, command.device)
+    classifier = classifier_of(found, device)
     rows = data.splits[command.split]
     return classifier.base_scores(rows), classifier.scores(rows)
 
 
-def _of_texts(command: Eval, data: Any) -> tuple[Any, Any]:
-    from ..inference.generator import open_generator
+def _of_texts(command: Eval, found: Any, device: Any, data: Any) -> tuple[Any, Any]:
+    from ..inference.generator import generator_of
 
-    generator = open_generator(Path(command.adapter), command.model, command.device)
-    return generator.scores(data, command.split, command.samples)
+    return generator_of(found, device).scores(data, command.split, command.samples)

@@ -54,6 +54,8 @@ def _line(event: dict[str, Any]) -> None:
 
 def _sentence(event: dict[str, Any]) -> str:
     match event["event"]:
+        case "note":
+            return f"note    {event['text']}"
         case "model":
             return (
                 f"model   {event['model']}: {event['class']}, {count_text(event['total_parameters'])} parameters in "
@@ -72,10 +74,9 @@ def _sentence(event: dict[str, Any]) -> str:
         case "changed":
             return f"change  {_change(event)}"
         case "finished":
-            kind = "SequenceClassification" if event["class"].endswith("SequenceClassification") else "CausalLM"
             return (
                 f"done    {bytes_text(event['bytes'])} in {event['dtype']} in {seconds_text(event['seconds'])}; use it "
-                f'with transformers.AutoModelFor{kind}.from_pretrained("{event["folder"]}")'
+                f'with transformers.{event["auto_class"]}.from_pretrained("{event["folder"]}")'
             )
     raise ValueError(f"no sentence for the event {event['event']!r}")
 

@@ -47,19 +47,24 @@ class Predict:
 
 def main(arguments: list[str]) -> int:
     command = parse(Predict, arguments, "predict")
-    from ..inference.opened import task_of
+    from ..inference.opened import find_adapter
+    from ..training.base import pick_device
+    from .assumptions import say
 
     if command.input is not None:
         file_of(command.input)
-    task = task_of(Path(command.adapter))
+    device = pick_device(command.device)
+    found = find_adapter(Path(command.adapter), command.model)
+    task = "classify" if found.classifies else "causal"
     for field in dataclasses.fields(Predict):
-        if _OF_ONE_TASK.get(field.name, task) != task and getattr(command, field.name) != field.default and task:
+        if _OF_ONE_TASK.get(field.name, task) != task and getattr(command, field.name) != field.default:
             raise SettingsError(f"--{field.name.replace('_', '-')} is not for this adapter, which {_DOES[task]}")
     if task == "causal":
         from . import predict_texts as predicting
     else:
         from . import predict_labels as predicting
-    predicting.main(command)
+    say(found)
+    predicting.main(command, found, device)
     return 0
 
 

@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
-from ..inference.classifier import Classifier, open_classifier
+from ..inference.classifier import Classifier, classifier_of
+from ..inference.opened import Found
 from .predict import Predict, file_of, typed
 
 _SHOWN = 3
 
 
-def main(command: Predict) -> None:
-    texts = _texts(command)
-    classifier = open_classifier(Path(command.adapter), command.model, command.device)
-    takes_pairs = "text_pair" in classifier.provenance["columns"]
+def main(command: Predict, found: Found, device: Any) -> None:
+    columns: dict[str, str] | None = found.provenance.get("columns")
+    texts = _texts(command, columns or {"text": "text"})
+    classifier = classifier_of(found, device)
+    takes_pairs = command.pair is not None if columns is None else "text_pair" in columns
     if takes_pairs != (command.pair is not None) and texts is not None and len(texts) == 1:
         raise SettingsError(
             "this model was trained on pairs of texts; give the second with --pair"
@@ -29,16 +30,14 @@ def main(command: Predict) -> None:
             _print(command, classifier, [(text, command.pair)])
 
 
-def _texts(command: Predict) -> list[tuple[str, str | None]] | None:
+def _texts(command: Predict, columns: dict[str, str]) -> list[tuple[str, str | None]] | None:
     """The texts to label; None to read them from standard input, one at a time."""
     if command.input is None:
         return None
     if file_of(command.input) is None:
         return [(command.input, command.pair)]
     from ..data.classification import load_texts
-    from ..formats import peft
 
-    columns = peft.read_provenance(peft.adapter_folder(Path(command.adapter))).get("columns", {})
     return load_texts(command.input, {role: c for role, c in columns.items() if role != "label"})
 
 

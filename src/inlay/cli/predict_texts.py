@@ -2,20 +2,21 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from ..data.classification import load_texts
 from ..data.conversation import Message
-from ..inference.generator import Generator, open_generator
+from ..inference.generator import Generator, generator_of
+from ..inference.opened import Found
 from .predict import Predict, file_of, typed
 
 _PROMPTS = ("prompt", "instruction", "text")  # roles of the column that a row's prompt stands in
 
 
-def main(command: Predict) -> None:
-    prompts = None if command.input is None else _prompts(command, command.input)
-    generator = open_generator(Path(command.adapter), command.model, command.device)
+def main(command: Predict, found: Found, device: Any) -> None:
+    columns: dict[str, str] = found.provenance.get("columns", {})
+    prompts = None if command.input is None else _prompts(command.input, columns)
+    generator = generator_of(found, device)
     if prompts is not None:
         for prompt, answer in zip(prompts, _answers(command, generator, [[_turn(p)] for p in prompts]), strict=True):
             _print(command, prompt, answer, alone=len(prompts) == 1)
@@ -29,12 +30,9 @@ def main(command: Predict) -> None:
         _print(command, text, answer, alone=True)
 
 
-def _prompts(command: Predict, text: str) -> list[str]:
+def _prompts(text: str, columns: dict[str, str]) -> list[str]:
     if file_of(text) is None:
         return [text]
-    from ..formats import peft
-
-    columns = peft.read_provenance(peft.adapter_folder(Path(command.adapter))).get("columns", {})
     column = next((columns[role] for role in _PROMPTS if role in columns), "prompt")
     return [prompt for prompt, _ in load_texts(text, {"text": column})]
 

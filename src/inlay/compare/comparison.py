@@ -167,7 +167,7 @@ def _check_fits(contender: Contender, comparison: Comparison, run: Prepared) -> 
     empty = run.task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
         quantize(empty, run.dtype)
-    prepare(empty, contender.method)
+    prepare(empty, contender.method, part=run.part.name)
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:

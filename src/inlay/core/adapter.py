@@ -3,33 +3,30 @@
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import AdapterStateError, CheckpointError, TargetError, did_you_mean
-from . import buffers, sharded, weights
-from .delta import Delta, WeightDelta
-from .fingerprint import fingerprint
+from ..errors import AdapterStateError, CheckpointError, TargetError
+from . import buffers, check, claim, merging, sharded, weights
+from .active import activate as activate
+from .active import using as using
+from .check import Checked
+from .coverage import Coverage, coverage
+from .delta import Delta
+from .fingerprint import fingerprint, row_digests
 from .method import Method
 from .replacement import Replacement
+from .routing import Route
 from .sites import Sites
-from .slot import Routing, Slot
+from .slot import Slot
+from .state import State, state_of
+from .watch import Watch
 
 SLOT = "adapters"  # the attribute of a host that holds its slot
-
-
-@dataclass
-class _State:
-    """What Inlay remembers of a model with adapters; the attribute `_inlay` of the model while it has any."""
-
-    routing: Routing
-    adapters: dict[str, "Adapter"]
-    required_grad: dict[str, bool]  # of the base's parameters, before the first adapter froze them
-    hooks: list[buffers.KeptBuffers | buffers.Watch]  # that keep the base's buffers as they are
 
 
 @dataclass(repr=False)
@@ -42,8 +39,9 @@ class Adapter:
     heads: tuple[str, ...]
     deltas: dict[str, Delta]  # by host name
     base_fingerprint: str | None
+    base_rows: dict[str, str]  # what tells the rows of the base's embeddings apart, see fingerprint.py
     part: str | None = None  # the module of the base that the adapter is kept to
-    _replaced: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # host parameters from before merge
+    _before: tuple[str, ...] = field(default=(), init=False)  # what was active when it joined
 
     def __repr__(self) -> str:
         return f"Adapter({self.name!r}, {self.method}, {len(self.deltas)} hosts in {type(self.model).__name__})"
@@ -56,6 +54,11 @@ class Adapter:
     def removable(self) -> bool:
         """Whether the base is still there beneath the adapter."""
         return all(delta.removable for delta in self.deltas.values())
+
+    @property
+    def coverage(self) -> Coverage:
+        """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
+        return coverage(self)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What training changes, each tensor once, as `host.parameter`."""
@@ -79,7 +82,7 @@ class Adapter:
                     yield host_name, name, tensor
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The adapter's tensors by name. Where processes share them out (FSDP2) they are whole, and all must call it."""
+        """The adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call it."""
         return {name: sharded.whole(t).detach() for name, t in self._named_tensors().items()}
 
     def _named_tensors(self) -> dict[str, Tensor]:
@@ -122,81 +125,97 @@ class Adapter:
             if is_writer:
                 save(self, Path(folder), plain=plain)
 
-    @torch.no_grad()
-    def merge(self) -> None:
+    def merge(self, batch: Any = None) -> bool:
         """Write the adapter into the base's weights; `unmerge` restores those bit for bit.
 
-        Computed in float32 or finer and rounded once to the weight's dtype. Raises AdapterStateError, having changed
-        nothing, if the adapter changes more than weights, a weight is packed or shared, or another adapter is merged.
-        """
-        routing = self._attached_to().routing
-        if routing.merged is not None:
-            raise AdapterStateError(f"adapter {routing.merged!r} is merged already; unmerge it first")
-        self.check_mergeable()
-        for host_name, host, delta in self.hosts():
-            assert isinstance(delta, WeightDelta)
-            own = weights.read(host, delta.folds)
-            self._replaced[host_name] = {name: p.detach().clone() for name, p in own.items()}
-            exact = {name: p.to(torch.promote_types(p.dtype, torch.float32)) for name, p in own.items()}
-            weights.write(host, delta.fold(exact))
-        routing.merged = self.name
+        Computed in float32 or finer and rounded once to the weight's dtype. Afterwards the adapter is active, and
+        beside others it computes what it did before. The merged model is run on a few tokens and must compute what the
+        adapted one does. For a model that does not read tokens give a `batch`: the arguments by name, in a sequence, or
+        the only one. Returns whether that could be done: False for such a model without a batch.
 
+        Raises AdapterStateError, having changed nothing, if the adapter changes more than weights, a weight is packed
+        or shared with a layer that is not adapted alike, or another adapter is merged; VerificationFailed, with the
+        base as it was, if the merged model computes something else or a number is not finite.
+        """
+        return merging.merge(self, batch)
+
+    @torch.no_grad()
     def unmerge(self) -> None:
-        routing = _state(self.model).routing
-        if routing.merged != self.name:
-            raise AdapterStateError(f"adapter {self.name!r} is not merged")
-        for host_name, host, _ in self.hosts():
-            weights.write(host, self._replaced.pop(host_name))
-        routing.merged = None
+        merging.unmerge(self)
+
+    def merge_and_detach(self, batch: Any = None) -> nn.Module:
+        """Leave a plain model that computes what the adapted one does, with nothing of Inlay in it; returns the model.
+
+        A trained head becomes the model's own. Raises, having changed nothing, what `merge` raises, and
+        AdapterStateError if another adapter is attached: it was trained beside other weights.
+        """
+        others = [name for name in self.attached_to().adapters if name != self.name]
+        if others:
+            raise AdapterStateError(
+                f"{', '.join(others)} would stay beside another base; detach first what else is there"
+            )
+        if state_of(self.model).routing.merged is None:
+            self.merge(batch)
+        merging.keep_merged(self)
+        self.detach()
+        return self.model
+
+    def check(self, batch: Any) -> Checked:
+        """Run one forward and one backward pass and say what of the adapter they reach.
+
+        The batch is as for `merge`; with labels the model's own loss is taken. No gradient is left behind. Raises
+        InertAdapter, naming every host whose weight the model uses without calling it, so that the adapter does nothing
+        there. The first training step finds those too.
+        """
+        return check.check(self, batch)
 
     def detach(self) -> None:
-        """Take the adapter out. With the last one gone the model is exactly what it was."""
-        state = self._attached_to()
+        """Take the adapter out. With the last one gone the model is exactly what it was.
+
+        What else was active stays active. If it was the only active one, what was active when it was attached is active
+        again, as far as it is still there.
+        """
+        state = self.attached_to()
         if not self.removable:
             raise AdapterStateError(
                 f"{self.method.name} trained the base model itself, so it cannot be detached; load the base model again"
             )
         if state.routing.merged == self.name:
             self.unmerge()
-        for _, host, _ in self.hosts():
+        for _, host, delta in self.hosts():
+            delta.uninstall(host)
             slot = getattr(host, SLOT)
             slot.remove(self.name)
             if not len(slot):
                 slot.close()
                 delattr(host, SLOT)
         del state.adapters[self.name]
-        state.routing.active = tuple(n for n in state.routing.active if n != self.name)
+        for other in state.adapters.values():
+            other._before = self._without(other._before)
+        state.routing.lasting = Route(self._without(state.routing.lasting.names))
         if not state.adapters:
+            if state.watch is not None:
+                state.watch.close()
             for name, p in self.model.named_parameters():
                 p.requires_grad_(state.required_grad[name])
             for hook in state.hooks:
                 hook.close()
+            claim.withdraw(self.model)
             del self.model._inlay
         _forget_compiled_graphs()
 
+    def _without(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """These names without the adapter's; if no other is left, what was active when it joined."""
+        left = tuple(name for name in names if name != self.name)
+        return left if left or self.name not in names else self._before
+
     def check_mergeable(self) -> None:
         """Raises AdapterStateError if `merge` could not do it; on a model without values too."""
-        if not self.removable:
-            raise AdapterStateError(f"{self.method.name} trained the base model itself: there is nothing to merge")
-        owners: dict[int, list[str]] = {}
-        for name, module in Sites(self.model, ()).modules():
-            for p in (*module._parameters.values(), *module._buffers.values()):
-                owners.setdefault(id(p), []).append(name)
-        for host_name, host, delta in self.hosts():
-            if not isinstance(delta, WeightDelta):
-                raise AdapterStateError(
-                    f"{self.method.name} changes activations, not weights, so it cannot be merged; "
-                    "use the adapter beside its base"
-                )
-            weights.check_writable(host_name, host, delta.folds)
-            for name in delta.folds:
-                if len(shared := owners[id(weights.own(host, name))]) > 1:
-                    raise AdapterStateError(
-                        f"{' and '.join(shared)} share one {name}, so merging would change them all; untie them first"
-                    )
+        merging.check_mergeable(self)
 
-    def _attached_to(self) -> _State:
-        state = _state(self.model)
+    def attached_to(self) -> State:
+        """What is remembered of the adapter's model. Raises AdapterStateError if the adapter is not in it."""
+        state = state_of(self.model)
         if state.adapters.get(self.name) is not self:
             raise AdapterStateError(f"adapter {self.name!r} is not attached")
         return state
@@ -214,8 +233,10 @@ def attach(
 
     `heads` are modules trained whole and saved with the adapter (PEFT's modules_to_save); by default the head that a
     task model, such as a classifier, has outside its pretrained base. `part` names a module of the base to which the
-    adapter is kept: `core.sites.language_model(model)` is the one that reads texts, where there are other towers.
-    Raises TargetError or AdapterStateError, having changed nothing, if the method does not fit the model.
+    adapter is kept: `core.sites.language_model(model)` is the one that reads texts, where there are other towers. Other
+    adapters stay and no longer run, unless `activate` or `using` names them; detaching this one makes what was active
+    before it active again. Raises TargetError or AdapterStateError, having changed nothing, if the method does not fit
+    the model.
     """
     adapter = prepare(model, method, name, heads=heads, part=part)
     join(adapter)
@@ -232,7 +253,7 @@ def prepare(
 ) -> Adapter:
     """The adapter that `attach` would attach, with every check made and nothing changed."""
     weights.keep_trainable(model)
-    state = getattr(model, "_inlay", None) or _State(Routing(), {}, {}, [])
+    state = getattr(model, "_inlay", None) or State()
     _check_name(name)
     if name in state.adapters:
         raise AdapterStateError(
@@ -257,7 +278,8 @@ def prepare(
         if host_name not in deltas:
             deltas[host_name] = Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
     whole = sites if part is None else Sites(model, sites.heads)
-    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), part)
+    rows = row_digests(whole, deltas)
+    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), rows, part)
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
     for host_name, host, _ in adapter.hosts():
@@ -272,9 +294,10 @@ def join(adapter: Adapter) -> None:
     state = getattr(model, "_inlay", None)
     if state is None:
         hooks = buffers.keep(model, list(Sites(model, ()).modules())) if adapter.removable else []
-        state = _State(Routing(), {}, {n: p.requires_grad for n, p in model.named_parameters()}, hooks)
+        state = State(required_grad={n: p.requires_grad for n, p in model.named_parameters()}, hooks=hooks)
         model.requires_grad_(False)
         model.__dict__["_inlay"] = state
+        claim.make(model)
     for _, host, delta in adapter.hosts():
         if not hasattr(host, SLOT):
             setattr(host, SLOT, Slot(host, state.routing))
@@ -284,49 +307,18 @@ def join(adapter: Adapter) -> None:
             p.requires_grad_(True)
         getattr(host, SLOT).add(adapter.name, delta)
     state.adapters[adapter.name] = adapter
-    state.routing.active = (adapter.name,)
+    adapter._before = state.routing.lasting.names
+    state.routing.lasting = Route((adapter.name,))
+    if state.watch is not None:
+        state.watch.close()
+    state.watch = Watch(model, state)
     _forget_compiled_graphs()
-
-
-@contextmanager
-def using(model: nn.Module, *names: str, rows: Sequence[str | None] | None = None) -> Iterator[None]:
-    """Run with these adapters (none: the base model), or with one adapter per row of the batch (None: the base).
-
-    Keep the backward pass inside when gradient checkpointing is on: it runs the forward again. Raises AdapterStateError
-    for an unknown name or a combination that cannot be had, such as the base beneath a merged adapter.
-    """
-    if rows is not None and names:
-        raise AdapterStateError("name adapters for the whole batch or for its rows, not both")
-    routing = _state(model).routing
-    _check_usable(_state(model), set(names) if rows is None else {n for n in rows if n is not None}, rows is not None)
-    before = routing.active, routing.rows, routing.row_count
-    if rows is None:
-        routing.active, routing.rows = names, None
-    else:
-        device = weights.device(model)
-        routing.rows = {
-            name: torch.tensor([i for i, row in enumerate(rows) if row == name], device=device)
-            for name in dict.fromkeys(rows)
-            if name is not None
-        }
-        routing.row_count = len(rows)
-    try:
-        yield
-    finally:
-        routing.active, routing.rows, routing.row_count = before
 
 
 def adapters(model: nn.Module) -> dict[str, Adapter]:
     """The adapters attached to `model`, by name."""
     state = getattr(model, "_inlay", None)
     return dict(state.adapters) if state else {}
-
-
-def _state(model: nn.Module) -> _State:
-    state = getattr(model, "_inlay", None)
-    if state is None:
-        raise AdapterStateError(f"{type(model).__name__} has no adapters; attach one first")
-    return state
 
 
 def _check_name(name: str) -> None:
@@ -336,26 +328,6 @@ def _check_name(name: str) -> None:
         )
     if hasattr(Slot, name) or name in nn.Module().__dict__ or name in ("routing", "hooks"):
         raise AdapterStateError(f"adapter name {name!r} is an attribute of every torch module; choose another one")
-
-
-def _check_usable(state: _State, names: set[str], by_rows: bool) -> None:
-    for name in sorted(names - state.adapters.keys()):
-        raise AdapterStateError(f"no adapter {name!r} is attached{did_you_mean(name, state.adapters)}")
-    for adapter in state.adapters.values():
-        if (by_rows or adapter.name not in names) and not adapter.removable:
-            raise AdapterStateError(
-                f"adapter {adapter.name!r} ({adapter.method.name}) trained the base itself; the base is gone"
-            )
-    merged = state.routing.merged
-    if merged is not None and (by_rows or merged not in names):
-        raise AdapterStateError(f"adapter {merged!r} is merged into the base's weights; unmerge it first")
-    if by_rows:
-        for name in names:
-            for _, host, delta in state.adapters[name].hosts():
-                if not delta.edits_rows(host):
-                    raise AdapterStateError(
-                        f"adapter {name!r} cannot serve single rows of a batch; use it alone: using(model, {name!r})"
-                    )
 
 
 def _forget_compiled_graphs() -> None:

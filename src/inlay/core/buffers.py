@@ -47,7 +47,7 @@ class KeptBuffers:
             return
         for name in weights.statistics(host):
             self.own[name] = host._buffers[name]
-            host._buffers[name] = host._buffers[name].clone()
+            host._buffers[name] = self.own[name].clone()
 
     def _after(self, host: Host, args: Any, result: Any) -> None:
         if self.training:
@@ -58,7 +58,7 @@ class KeptBuffers:
             self.own.clear()
 
 
-class Watch:
+class BufferWatch:
     """Hooks at the model, which tell of a buffer that something else than its own module writes into."""
 
     def __init__(self, model: nn.Module, owners: dict[str, nn.Module]):
@@ -71,7 +71,7 @@ class Watch:
             hook.remove()
 
     def _buffers(self) -> list[tuple[str, Tensor]]:
-        return [(f"{n}.{name}", m._buffers[name]) for n, m in self.owners.items() for name in weights.statistics(m)]
+        return [(f"{n}.{name}", m.get_buffer(name)) for n, m in self.owners.items() for name in weights.statistics(m)]
 
     def _before(self, model: nn.Module, args: Any) -> None:
         self.versions = [] if torch.compiler.is_compiling() else [_version(b) for _, b in self._buffers()]
@@ -82,15 +82,19 @@ class Watch:
         for (name, buffer), version in zip(self._buffers(), self.versions, strict=True):
             if _version(buffer) != version:
                 raise AdapterStateError(
-                    f"a forward pass has changed {name}, a buffer of the base, which an adapter neither keeps nor saves;"
-                    f" put what changes it into evaluation (model.eval()), or train with the method full"
+                    f"a forward pass has changed {name}, a buffer of the base, from outside of its module, so that it "
+                    "can neither be kept nor saved; put what changes it into evaluation (model.eval())"
                 )
 
 
-def keep(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> list["KeptBuffers | Watch"]:
+def keep(model: nn.Module, modules: list[tuple[str, nn.Module]]) -> list["KeptBuffers | BufferWatch"]:
     """Keep the buffers of these modules of `model` as they are, until what this returns is closed."""
     owners = {name: m for name, m in modules if weights.statistics(m)}
-    return [*map(KeptBuffers, owners.values()), Watch(model, owners)] if owners else []
+    kept = list(map(KeptBuffers, owners.values()))
+    others = {
+        name: m for name, m in owners.items() if m is not model
+    }  # whose hooks would run around those of the watch
+    return [*kept, BufferWatch(model, others)] if kept else []
 
 
 def _uses_its_statistics(module: nn.Module) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import AdapterStateError
 from . import weights
 from .weights import Host
 
@@ -32,8 +33,20 @@ class Delta(nn.Module):
     removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
     statistics: tuple[str, ...] = ()  # the host's buffers that the delta has of its own, see replacement.py
 
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        """Names of the host's tensors that have another value here, whatever else would change them."""
+        return ()
+
+    def stands_in(self, host: Host) -> bool:
+        """Whether `before` puts other parameters in the place of the host's, which `after` only takes away again."""
+        return False
+
     def install(self, host: Host) -> None:
         """Called once, when the whole adapter is known to fit and is about to join the model."""
+
+    def uninstall(self, host: Host) -> None:
+        """Called once, when the adapter leaves the model: undo what `install` did to the host."""
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         return args, kwargs
@@ -71,6 +84,14 @@ class Delta(nn.Module):
     def remember(self, memory: dict[str, Tensor]) -> None:
         """Go on from what `memory` gave."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_old_forward":  # accelerate begins to put hooks around a call, which a delta never gets
+            raise AdapterStateError(
+                f"accelerate was asked to offload a {type(self).__name__}, a part of an adapter, with its base, which "
+                "is now offloaded in part; load the base anew, offload the base first, and attach or load adapters then"
+            )
+        super().__setattr__(name, value)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow the model to another device or a wider dtype; `model.to(torch.bfloat16)` leaves float32 as it is."""
         return super()._apply(lambda tensor: _not_narrower(tensor, fn(tensor)), recurse)
@@ -104,6 +125,9 @@ class WeightDelta(Delta):
     def edits_output(self, host: Host) -> bool:
         """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
         return weights.is_linear(host)
+
+    def stands_in(self, host: Host) -> bool:
+        return not self.edits_output(host)
 
     def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
         return x_BTI

@@ -39,14 +39,16 @@ class Document:
 
 @dataclass(frozen=True)
 class Documents:
-    """A mask: the texts of each row of the batch. `earlier` keys come before those of the row and belong to each."""
+    """A mask: the texts of each row of the batch. `earlier` keys come before those of the row and belong to each, as
+    far as a `window` over them and the text's own reaches."""
 
     rows: tuple[tuple[Document, ...], ...]
     ends: Tensor  # of the texts, counted through all rows, with a 0 first
     earlier: int = 0
+    window: int | None = None
 
-    def widened(self, count: int) -> "Documents":
-        return replace(self, earlier=self.earlier + count)
+    def widened(self, count: int, window: int | None = None) -> "Documents":
+        return replace(self, earlier=self.earlier + count, window=window)
 
 
 def attend_by_document(model: Any) -> bool:
@@ -130,13 +132,23 @@ def attend(
             if mask.earlier:
                 k_HQC = torch.cat([earlier_k_HPC, k_HQC], dim=1)
                 v_HQC = torch.cat([earlier_v_HPC, v_HQC], dim=1)
-            parts.append(_attend_to_one(document, mask.earlier, q_HQC, k_HQC, v_HQC, dropout, scaling))
+            parts.append(_attend_to_one(document, mask, q_HQC, k_HQC, v_HQC, dropout, scaling))
     return torch.cat(parts).to(dtype).view(len(query_BHTC), -1, *parts[0].shape[1:]), None
+
+
+def earlier_in_window(visible_QK: Tensor, count: int, window: int) -> Tensor:
+    """Which of `count` keys right before a text each of its queries sees, (Q, P), as the window over all would have it.
+
+    `visible_QK` tells how far into its text a query is: a window that is full of text has no place for earlier keys.
+    """
+    number_Q1 = visible_QK.sum(-1, keepdim=True)
+    distance_QP = number_Q1 - 1 + count - torch.arange(count, device=visible_QK.device)
+    return distance_QP < window
 
 
 def _attend_to_one(
     document: Document,
-    earlier: int,
+    mask: Documents,
     q_HQC: Tensor,
     k_HKC: Tensor,
     v_HKC: Tensor,
@@ -145,9 +157,11 @@ def _attend_to_one(
 ) -> Tensor:
     """The result for one text, (Q, H, C)."""
     seen = document.visible_QQ
-    if earlier:
+    if mask.earlier:
         own_QQ = q_HQC.new_ones(document.length, document.length, dtype=torch.bool).tril() if seen is None else seen
-        seen = F.pad(own_QQ, (earlier, 0), value=True)
+        seen = F.pad(own_QQ, (mask.earlier, 0), value=True)
+        if mask.window is not None:
+            seen = torch.cat([earlier_in_window(own_QQ, mask.earlier, mask.window), own_QQ], dim=-1)
     result = F.scaled_dot_product_attention(
         q_HQC[None],
         k_HKC[None],

@@ -34,6 +34,8 @@ class Stack:
 
 def expert_weights(module: Host) -> dict[str, Stack]:
     """The module's own stacks of expert matrices by the parameter's name, in the order of the module."""
+    if not any(p is not None and p.ndim > 2 for p in module._parameters.values()):
+        return {}  # nearly all modules, and fast
     own = {name: p for name, p in _of_three_dimensions(module) if p.dtype in _PLAIN}
     if not own:
         return {}

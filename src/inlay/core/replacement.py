@@ -21,7 +21,14 @@ class Replacement(WeightDelta):
         super().__init__()
         _check_trainable(host, names)
         self.names = names
-        self.statistics = weights.statistics(host) if weights.parameter_names(host) <= set(names) else ()
+        self.statistics: tuple[str, ...] = (
+            weights.statistics(host) if weights.parameter_names(host) <= set(names) else ()
+        )
+        if any(weights.value(host, name) is not weights.own(host, name) for name in self.statistics):
+            raise TargetError(
+                f"the {self.statistics[0]} of a {type(host).__name__} is offloaded, where its training would be lost; "
+                "load the base without offload_buffers, or leave this module out"
+            )
         self.folds = names + self.statistics
         self.flipped = weights.is_flipped(host)
         for name in names:
@@ -44,6 +51,10 @@ class Replacement(WeightDelta):
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         own = {n: p.T if self.flipped and n == "weight" else p for n, p in self.copies().items()}
         return own | {name: getattr(self, name) for name in self.statistics}
+
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        return self.folds
 
     def edits_output(self, host: Host) -> bool:
         return weights.is_linear(host) and not self.statistics and set(self.names) <= {"weight", "bias"}

@@ -17,13 +17,13 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def whole(tensor: Any) -> Tensor:
-    """The tensor with all of its values. Raises AdapterStateError if this process has not even a part of them."""
+    """The tensor with all of its values. Raises AdapterStateError if DeepSpeed keeps them elsewhere (ZeRO-3)."""
     if is_sharded(tensor):
         return tensor.detach().full_tensor()
-    if tensor.numel() == 0:
+    if hasattr(tensor, "ds_id") and tensor.numel() == 0:
         raise AdapterStateError(
-            "a tensor of the adapter is empty here, as its values are spread over processes; gather them first "
-            "(FullyShardedDataParallel.summon_full_params, or deepspeed.zero.GatheredParameters), or use fully_shard"
+            "a tensor of the adapter is empty here, as DeepSpeed spreads it over processes; gather the adapter's "
+            "parameters first: with deepspeed.zero.GatheredParameters(list(adapter.parameters()))"
         )
     return tensor
 
@@ -47,6 +47,7 @@ def made_whole(modules: Iterable[nn.Module]) -> Iterator[bool]:
     before: list[tuple[dict[str, Any], str, Tensor]] = []
     try:
         for module in {id(m): m for top in modules for m in top.modules()}.values():
+            module.state_dict()  # for which FSDP2 parts what a forward pass has left whole, and so not in the midst
             for name, p in module._parameters.items():
                 if p is not None and (full := whole(p)) is not p:
                     before.append((module._parameters, name, p))

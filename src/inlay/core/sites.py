@@ -1,9 +1,11 @@
 """Where deltas can go: the base model's modules by name, role and pattern.
 
-A role is a fact about the model's structure, not about names: blocks are the elements of the outermost module lists,
-the linear layers inside an attention module are `attention`, the other ones of a block are `feedforward`, and what lies
+A role is a fact about the model's structure, not about names: blocks are the elements of the outermost lists of like
+layers, the linear layers inside an attention module are `attention`, those inside another part that mixes tokens, such
+as a state space or a convolution over time, are `mixer`, the other ones of a block are `feedforward`, and what lies
 outside the base model is its head. `experts` are the modules that keep stacks of expert matrices, which belong to the
-other roles too. `norms` are the normalizations with parameters, wherever they are in the base.
+other roles too. `norms` are the normalizations with parameters, wherever they are in the base. The routers of mixtures
+of experts belong to no role.
 """
 
 import re
@@ -14,43 +16,19 @@ from functools import cached_property
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import TargetError, did_you_mean
 from . import experts, weights
-from .slot import Slot
+from .block_end import UNKNOWN, final_norm
+from .blocks import stacks
+from .bypass import bypassed_in
+from .heads import output_embeddings, task_heads
+from .modules import base_modules, is_norm, within
+from .parts import Parts, expert_modules, parts
+from .source import gives_several
 
 ALL_LINEAR = "all-linear"
-ROLES = (ALL_LINEAR, "attention", "feedforward", "experts", "norms")
-
-# Where the normalization comes last in a block (post-LN), by transformers' model_type: its name within the block. Any
-# other architecture's block ends with the feed-forward's residual addition. tests/core/test_sites.py runs each model.
-BLOCK_FINAL_NORM = {
-    "albert": "albert_layers.0.full_layer_layer_norm",
-    "bart": "final_layer_norm",
-    "bert": "output.LayerNorm",
-    "camembert": "output.LayerNorm",
-    "deberta": "output.LayerNorm",
-    "deberta-v2": "output.LayerNorm",
-    "distilbert": "output_layer_norm",
-    "electra": "output.LayerNorm",
-    "mpnet": "output.LayerNorm",
-    "roberta": "output.LayerNorm",
-    "xlm-roberta": "output.LayerNorm",
-}
-
-# The linear layers that compute keys and values, by transformers' model_type. One layer stands for both if it computes
-# queries, keys and values in one, in this order.
-KEYS_VALUES = {
-    **dict.fromkeys(("albert", "bert", "camembert", "electra", "roberta", "xlm-roberta"), ("key", "value")),
-    **dict.fromkeys(("bart", "gemma", "gemma2", "gemma3_text", "llama", "mbart", "mistral"), ("k_proj", "v_proj")),
-    **dict.fromkeys(("opt", "phi", "qwen2", "qwen3", "smollm3", "vit"), ("k_proj", "v_proj")),
-    **dict.fromkeys(("mpnet", "mt5", "t5"), ("k", "v")),
-    "deberta-v2": ("key_proj", "value_proj"),
-    "distilbert": ("k_lin", "v_lin"),
-    "gpt2": ("c_attn",),
-    "phi3": ("qkv_proj",),
-}
+ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +36,7 @@ class Place:
     block: str | None
     """None outside all blocks."""
     role: str
-    """attention, feedforward, or outside the blocks."""
+    """attention, mixer, feedforward, or outside the blocks."""
     within: str
     """The module's name within its block."""
 
@@ -80,7 +58,7 @@ class Sites:
 
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module of the base by its name, without the slots and what is in them."""
-        yield from _base_modules(self.model, "", set())
+        yield from base_modules(self.model)
 
     def body(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules of the pretrained base, or of its `part`: all but the heads, a language model's among them."""
@@ -98,7 +76,7 @@ class Sites:
 
     def _base(self) -> set[int]:
         base = getattr(self.model, "base_model", self.model)
-        return {id(module) for _, module in _base_modules(base, "", set())} - {id(_output_embeddings(self.model))}
+        return {id(module) for _, module in base_modules(base)} - {id(output_embeddings(self.model))}
 
     def _in_part(self, name: str) -> bool:
         return self.part is None or name == self.part or name.startswith(self.part + ".")
@@ -107,11 +85,24 @@ class Sites:
     def config(self) -> Any:
         """The configuration of what reads the texts, or of the `part`."""
         own = self.model if self.part is None else self.model.get_submodule(self.part)
-        config = getattr(own, "config", None) or self.model.config
-        return config.get_text_config() if hasattr(config, "get_text_config") else config
+        return _of_texts(getattr(own, "config", None) or getattr(self.model, "config", None))
+
+    def config_of(self, name: str) -> Any:
+        """The configuration of the innermost model that the module is in."""
+        while name:
+            name = name.rpartition(".")[0]
+            config = getattr(self.model.get_submodule(name), "config", None)
+            if hasattr(config, "model_type"):
+                return config if name else _of_texts(config)
+        return None
+
+    @cached_property
+    def bypassed(self) -> set[str]:
+        """Layers that no role includes, as the code around them reads their weight without calling them."""
+        return bypassed_in(self.model)
 
     def in_head(self, name: str) -> bool:
-        return any(name == head or name.startswith(head + ".") for head in self.heads)
+        return within(name, self.heads) or ("" in self.heads and name in self.model._parameters)
 
     def head_hosts(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules of the heads that own parameters, or buffers such as running averages."""
@@ -121,61 +112,93 @@ class Sites:
 
     @cached_property
     def blocks(self) -> dict[str, nn.Module]:
-        """The transformer blocks, in order; those of the encoder before those of the decoder."""
-        lists = [(name, m) for name, m in self.body() if isinstance(m, nn.ModuleList)]
-        outermost = [(n, m) for n, m in lists if not any(n.startswith(other + ".") for other, _ in lists)]
-        blocks = {f"{n}.{i}": block for n, m in outermost for i, block in enumerate(m)}
-        return {name: block for name, block in blocks.items() if any(_is_attention(m) for m in block.modules())}
+        """The blocks, in order; those of the encoder before those of the decoder."""
+        return {name: block for stack in self.stacks.values() for name, block in stack.items()}
+
+    @cached_property
+    def stacks(self) -> dict[str, dict[str, nn.Module]]:
+        """The blocks of each list of them, by the list's name."""
+        return stacks(list(self.body()))
+
+    @cached_property
+    def parts(self) -> dict[str, Parts]:
+        """What each block is made of."""
+        return {name: parts(block) for name, block in self.blocks.items()}
+
+    @cached_property
+    def routers(self) -> frozenset[str]:
+        """The linear layers that choose among experts."""
+        if not any(expert_modules(block) for block in self.blocks.values()):
+            return frozenset()
+        return frozenset(f"{name}.{router}" for name, own in self.parts.items() for router in own.routers)
+
+    def width(self, block: str) -> int:
+        """The number of features that the block reads and gives.
+
+        Raises TargetError if that is not to be seen in its layers.
+        """
+        own = self.parts[block]
+        found = {f.width for f in own.feedforwards if f.width is not None}
+        if not found:
+            first = [self._size(block, linears[0])[1] for linears in (*own.attention, *own.mixers) if linears]
+            found = set(first[:1])
+        if len(found) != 1:
+            raise TargetError(f"how many features {block} reads and gives cannot be seen in its layers")
+        return found.pop()
 
     def block_ends(self) -> Iterator[tuple[str, nn.Module]]:
         """Where each block's feed-forward has been added to its residual: the block, or its final norm (post-LN).
 
-        A post-LN norm receives that sum as its input; any other block returns it.
+        A post-LN norm receives that sum as its input; any other block returns it. Raises TargetError if the source of a
+        block does not tell which it is.
         """
-        config = getattr(self.model, "config", None)
-        norm = BLOCK_FINAL_NORM.get(getattr(config, "model_type", ""))
         for name, block in self._all_blocks():
-            if norm is None:
-                yield name, block
-            else:
-                full = f"{name}.{norm}"
-                yield full, self.model.get_submodule(full)
+            norm = final_norm(block)
+            if any(isinstance(m, nn.Conv2d) for m in block.children()):
+                raise TargetError(f"{name}, a {type(block).__name__}, gives planes of features, not features of tokens")
+            if norm == UNKNOWN:
+                raise TargetError(f"where {name}, a {type(block).__name__}, adds to its residual is not known")
+            yield (name, block) if norm is None else (f"{name}.{norm}", self.model.get_submodule(f"{name}.{norm}"))
 
-    def attention_ends(self) -> list[str]:
-        """The output projection of each block's self-attention, which comes before any cross-attention."""
-        return [self._last(name, _split(block)[0][0], "attention") for name, block in self._all_blocks()]
-
-    def feedforwards(self) -> list[tuple[str, str]]:
-        """Of each block's feed-forward the first linear layer that reads its input and the one that gives its output.
-
-        Raises TargetError for experts: which of them run differs from token to token.
+    def sublayer_ends(self) -> list[tuple[str, str]]:
+        """Each block's name with where its sub-layers end, before the residual is added: the output projection of its
+        self-attention, which comes before any cross-attention, or else of its other mixer; then those of feed-forwards.
         """
-        pairs = []
-        for name, block in self._all_blocks():
-            if any(word in type(m).__name__.lower() for m in block.modules() for word in ("expert", "moe", "sparse")):
-                raise TargetError(f"the feed-forward of {name} is made of experts; name its layers as targets instead")
-            linears = _split(block)[1]
-            last = self._last(name, linears, "feed-forward")
-            pairs.append((f"{name}.{linears[0]}", last))
-        return pairs
+        ends, known = [], self._names()
+        for name, _ in self._all_blocks():
+            own = self.parts[name]
+            first = next(iter(own.attention or own.mixers), None)
+            if first is not None:
+                ends.append((name, self._last(name, first)))
+        ends += [(block, end) for block, _, end in self.feedforwards()]
+        return [(block, end) for block, end in ends if end in known]
 
-    def keys_values(self) -> dict[str, int]:
-        """The linear layers that compute keys or values, each with the first of its outputs that is one.
+    def feedforwards(self) -> list[tuple[str, str, str]]:
+        """Of each feed-forward its block, the first linear layer that reads its input and the one that gives its
+        output; for a mixture of experts both are the module that is the whole of it. A block without any has none.
 
-        Raises TargetError for an architecture that is not in KEYS_VALUES.
+        Raises TargetError if a block has one whose ends cannot be told.
         """
-        config = getattr(self.model, "config", None)
-        kind = getattr(config, "model_type", type(self.model).__name__)
-        if kind not in KEYS_VALUES:
-            raise TargetError(f"which layers of {kind} compute keys and values is not known here; name them as targets")
-        ends = KEYS_VALUES[kind]
-        names = [n for n in self._role("attention") if any(ends_with(n, end) for end in ends)]
-        if len(ends) > 1:
-            return dict.fromkeys(names, 0)
-        assert config is not None
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        both = 2 * head * (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-        return {name: weights.size(self.model.get_submodule(name))[0] - both for name in names}
+        known = self._names()
+        return [f for name, _ in self._all_blocks() for f in self._feedforwards(name) if f[2] in known]
+
+    def feedforward_ends(self) -> Iterator[str]:
+        """The linear layers that give the output of a feed-forward that is no mixture of experts."""
+        known = self._names()
+        for name, own in self.parts.items():
+            ends = (f"{name}.{found.end}" for found in own.feedforwards if not found.is_mixture)
+            yield from (end for end in ends if end in known)
+
+    def _feedforwards(self, block: str) -> Iterator[tuple[str, str, str]]:
+        own = self.parts[block]
+        if len({f.width for f in own.feedforwards}) > 1 or (own.feedforward and not own.feedforwards):
+            raise TargetError(f"where the feed-forward of {block} begins and ends cannot be seen in its layers")
+        for found in own.feedforwards:
+            if found.end is None:
+                raise TargetError(
+                    f"the feed-forward of {block} is a dense one and experts beside it, no module of its own"
+                )
+            yield block, f"{block}.{found.start}", f"{block}.{found.end}"
 
     def find(self, targets: tuple[str, ...], hosts: Callable[[nn.Module], bool] = weights.is_linear) -> list[str]:
         """Names, in the model's order, of the hosts that `targets` select.
@@ -205,14 +228,13 @@ class Sites:
         block = next((b for b in self.blocks if name.startswith(b + ".")), None)
         if block is None:
             return Place(block=None, role="outside", within=name)
-        within = name.removeprefix(block + ".")
-        in_attention = any(within in linears for linears in _split(self.blocks[block])[0])
-        return Place(block=block, role="attention" if in_attention else "feedforward", within=within)
+        inner = name.removeprefix(block + ".")
+        return Place(block=block, role=self.parts[block].role(inner), within=inner)
 
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
             of_role = list(self._role(target))
-            found = {name for name in of_role if hosts(self.model.get_submodule(name))}
+            found = {name for name in of_role if hosts(self.model.get_submodule(name)) and name not in self.bypassed}
             if not found:
                 raise TargetError(self._refused_experts(target, of_role) or self._nothing(target, hosts))
             return found
@@ -220,9 +242,9 @@ class Sites:
         if not matched:
             raise TargetError(self._nothing(target, hosts))
         changeable = {name for name, _ in self.changeable()}
-        if changeable.isdisjoint(matched):
+        if changeable.isdisjoint(matched.values()):
             raise TargetError(f"target {target!r} matches only {next(iter(matched))}, which lies outside {self.part}")
-        matched = {name: m for name, m in matched.items() if name in changeable}
+        matched = {name: m for name, m in matched.items() if m in changeable}
         in_head = [name for name in matched if self.in_head(name)]
         if len(in_head) == len(matched):
             raise TargetError(
@@ -230,6 +252,16 @@ class Sites:
             )
         modules = {m: self.model.get_submodule(m) for name, m in matched.items() if name not in in_head}
         found = {name for name, m in modules.items() if hosts(m)}
+        if past := sorted(found & self.bypassed):
+            raise TargetError(
+                f"target {target!r} names {past[0]}, whose weight the model uses without calling the layer, so that an "
+                "adapter there would do nothing; leave it out"
+            )
+        if several := sorted(name for name in found if gives_several(modules[name])):
+            raise TargetError(
+                f"target {target!r} names {several[0]}, which gives more than one tensor, as a router does, so that an "
+                "adapter has no output to change there; leave it out"
+            )
         if not found:
             kinds = sorted({type(m).__name__ for m in modules.values()})
             raise TargetError(
@@ -272,7 +304,8 @@ class Sites:
 
     def _role(self, role: str) -> Iterator[str]:
         if role == ALL_LINEAR:
-            yield from (name for name, m in self.body() if weights.is_linear(m) or experts.expert_weights(m))
+            found = (name for name, m in self.body() if weights.is_linear(m) or experts.expert_weights(m))
+            yield from (name for name in found if name not in self.routers)
             return
         if role == "experts":
             yield from (name for name, m in self.body() if experts.expert_weights(m) or experts.packed(m))
@@ -280,24 +313,30 @@ class Sites:
         if role == "norms":
             yield from (name for name, m in self.body() if is_norm(m))
             return
-        for name, block in self.blocks.items():
-            attention, feedforward = _split(block)
-            for linear in [n for a in attention for n in a] if role == "attention" else feedforward:
-                yield f"{name}.{linear}"
-            yield from (f"{name}.{e}" for e, attends in _experts(block) if attends == (role == "attention"))
+        for name, own in self.parts.items():
+            groups = {"attention": own.attention, "mixer": own.mixers}.get(role, [own.feedforward])
+            yield from (f"{name}.{linear}" for linears in groups for linear in linears)
+            yield from (f"{name}.{e}" for e in own.experts if own.role(e) == role)
 
     def _all_blocks(self) -> list[tuple[str, nn.Module]]:
         if not self.blocks:
             raise TargetError(f"{type(self.model).__name__} has no transformer blocks that could be recognised")
         return list(self.blocks.items())
 
-    def _last(self, block: str, linears: list[str], part: str) -> str:
+    def _last(self, block: str, linears: list[str]) -> str:
         """The last of them that is as wide as the model; some models list a fused projection after it."""
-        width = self.config.hidden_size
+        width = self.width(block)
         for name in reversed(linears):
-            if weights.size(self.blocks[block].get_submodule(name))[0] == width:
+            if self._size(block, name)[0] == width and f"{block}.{name}" not in self.bypassed:
                 return f"{block}.{name}"
-        raise TargetError(f"the {part} of {block} has no linear layer with {width} outputs, where it would end")
+        raise TargetError(f"the attention of {block} has no linear layer with {width} outputs, where it would end")
+
+    def _size(self, block: str, name: str) -> tuple[int, int]:
+        return weights.size(self.blocks[block].get_submodule(name))
+
+    def _names(self) -> set[str]:
+        """Of a module that several blocks share only the first of its names."""
+        return {name for name, _ in self.modules()}
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
         there = Counter(name.rpartition(".")[2] for name, m in self.changeable() if hosts(m) and not self.in_head(name))
@@ -305,14 +344,6 @@ class Sites:
         near = near if "did you mean" in near else ""
         listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
         return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether the module is a normalization with a weight, and perhaps a bias, for each feature."""
-    own = list(module.parameters())
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm | _NormBase):
-        return bool(own)
-    return type(module).__name__.endswith("Norm") and bool(own) and all(p.ndim == 1 for p in own)
 
 
 def ends_with(name: str, suffix: str) -> bool:
@@ -326,7 +357,7 @@ def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str] | str:
     A pattern of all the names instead, if a whole name is the end of another one: `head` where there is `value.head`.
     """
     wanted = set(hosts)
-    others = [name for name, _ in _base_modules(model, "", set()) if name not in wanted]
+    others = [name for name, _ in base_modules(model) if name not in wanted]
     suffixes: list[str] = []
     for host in hosts:
         if any(ends_with(host, suffix) for suffix in suffixes):
@@ -340,69 +371,29 @@ def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str] | str:
     return suffixes
 
 
-def task_heads(model: nn.Module) -> tuple[str, ...]:
-    """The modules outside the pretrained base model that own parameters, unless they make it a language model.
-
-    A language model's head is pretrained too; a classifier's is new, so every adapter trains and saves it.
-    """
-    base = getattr(model, "base_model", model)
-    if base is model or _output_embeddings(model) is not None:
-        return ()
-    return tuple(
-        name
-        for name, child in model.named_children()
-        if child is not base and not isinstance(child, Slot) and next(child.parameters(), None) is not None
-    )
-
-
 def language_model(model: Any) -> str | None:
     """The module that reads the texts, by its name, where a model has other towers beside it; else None."""
     config = getattr(model, "config", None)
-    texts = config.get_text_config() if hasattr(config, "get_text_config") else config
+    texts = _of_texts(config)
     if texts is config or not hasattr(model, "get_input_embeddings"):
         return None
-    embeddings = model.get_input_embeddings()
-    for name, module in _base_modules(model, "", set()):
-        if type(getattr(module, "config", None)) is type(texts) and any(m is embeddings for m in module.modules()):
-            return name or None
+    try:
+        embeddings = model.get_input_embeddings()
+    except NotImplementedError:  # two towers of equal rank, such as CLIP's
+        return None
+    for name, module in base_modules(model):
+        own = getattr(module, "config", None)
+        if type(own) is type(texts) and any(m is embeddings for m in module.modules()):
+            half = (
+                getattr(config, "is_encoder_decoder", False) and not own.is_encoder_decoder
+            )  # what decodes reads texts too
+            return None if half else name or None
     return None
 
 
-def _output_embeddings(model: nn.Module) -> nn.Module | None:
-    get = getattr(model, "get_output_embeddings", None)
-    return None if get is None else get()
-
-
-def _split(block: nn.Module) -> tuple[list[list[str]], list[str]]:
-    """The names of a block's linear layers: those of each of its attention modules, and the others."""
-    found = [name for name, m in block.named_modules() if _is_attention(m)]
-    outermost = [a for a in found if not any(a.startswith(other + ".") for other in found)]
-    attention: dict[str, list[str]] = {a: [] for a in outermost}
-    feedforward: list[str] = []
-    for name, module in _base_modules(block, "", set()):
-        if weights.is_linear(module):
-            inside = next((a for a in outermost if name == a or name.startswith(a + ".")), None)
-            (feedforward if inside is None else attention[inside]).append(name)
-    return list(attention.values()), feedforward
-
-
-def _experts(block: nn.Module) -> Iterator[tuple[str, bool]]:
-    """The names of a block's modules with stacks of experts, and whether each is within an attention module."""
-    attention = [name for name, m in block.named_modules() if _is_attention(m)]
-    for name, module in _base_modules(block, "", set()):
-        if experts.expert_weights(module):
-            yield name, any(name == a or name.startswith(a + ".") for a in attention)
-
-
-def _is_attention(module: nn.Module) -> bool:
-    return "attention" in type(module).__name__.lower()
-
-
-def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    if id(module) in seen or isinstance(module, Slot):
-        return
-    seen.add(id(module))
-    yield prefix, module
-    for name, child in module._modules.items():
-        if child is not None:
-            yield from _base_modules(child, f"{prefix}.{name}" if prefix else name, seen)
+def _of_texts(config: Any) -> Any:
+    """The part of a model's configuration that is about what reads texts."""
+    try:
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
+    except ValueError:  # several parts do
+        return config

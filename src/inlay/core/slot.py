@@ -2,32 +2,31 @@
 
 The host is never renamed, replaced or subclassed: `q_proj.weight` stays `q_proj.weight`, and its deltas appear beside
 it as `q_proj.adapters.<adapter name>.<parameter>`. Living inside the host, they move, shard and checkpoint with it.
+
+Of several deltas the last named is the innermost. Those that replace a parameter come before all others: whatever else
+is named works on the replaced one. Where an adapter is merged and another one is named too, the weights from before the
+merge stand in for the call, and both deltas run: not every change commutes, and so none needs to.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..errors import AdapterStateError
+from . import weights
 from .delta import Args, Delta, Kwargs
+from .routing import Routing
 from .weights import Host
-
-
-@dataclass
-class Routing:
-    """Which adapters run. One object per model, shared by all of its slots; one forward pass at a time."""
-
-    active: tuple[str, ...] = ()
-    rows: dict[str, Tensor] | None = None  # adapter name -> the batch rows it serves; overrides `active`
-    row_count: int = 0  # rows of the batch that `rows` describes
-    merged: str | None = None  # lives in the host's weights already, so its deltas do not run
 
 
 class Slot(nn.Module):
     """A host's deltas by adapter name. Not an nn.ModuleDict, which refuses names that a dict has as attributes."""
+
+    # The class's until they are set: setting a module's attribute takes time, and there is a slot for each host.
+    _unmerged: dict[str, Tensor] | None = None  # the host's parameters from before an adapter was merged
+    _batch_axis: int | None = None  # of the host's result; None if unknown, or if it has none
+    _axis_tried: bool = False
 
     def __init__(self, host: Host, routing: Routing):
         super().__init__()
@@ -56,52 +55,94 @@ class Slot(nn.Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def _running(self) -> Iterator[Delta]:
-        for name in self.routing.active:
-            if name in self and name != self.routing.merged:
-                yield self[name]
+    def _running(self) -> list[Delta]:
+        """In the order of their names; without those that the host's weights hold already."""
+        routing = self.routing
+        route = routing.now() if routing.overrides else routing.lasting
+        running = [self[name] for name in route.names if name in self._modules]
+        return [] if self._unmerged is not None and len(running) == 1 else running
 
     def has_statistics(self) -> bool:
         """Whether an active delta has statistics of its own, on which the host runs."""
         return any(delta.statistics for delta in self._running())
 
+    def runs(self, delta: Delta) -> bool:
+        """Whether the next call of the host runs this delta on the whole batch."""
+        return any(other is delta for other in self._running())
+
     def _before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        if self.routing.rows is None:
-            for delta in self._running():
-                args, kwargs = delta.before(host, args, kwargs)
+        running = self._running()
+        if len(running) > 1:
+            if self._unmerged is not None:
+                weights.shadow(host, self._unmerged)
+            running = _before_order(running, host)
+        for delta in running:
+            args, kwargs = delta.before(host, args, kwargs)
         return args, kwargs
 
     def _after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
         if result is None:  # the host raised: an always-called hook runs all the same
             for name in self._modules:
                 self[name].release(host)
+            weights.unshadow(host, self._unmerged or ())
             return None
-        if self.routing.rows is None:
-            for delta in reversed(tuple(self._running())):
-                result = delta.after(host, args, kwargs, result)
+        if self.routing.overrides and (route := self.routing.now()).rows is not None:
+            for name, rows in route.rows.items():
+                if name in self._modules:
+                    result = self._edit_rows(self[name], rows, route.row_count, host, args, kwargs, result)
             return result
-        for name, rows in self.routing.rows.items():
-            if name in self:
-                result = self._edit_rows(self[name], rows, host, args, kwargs, result)
+        running = self._running()
+        if len(running) > 1:
+            running = _after_order(running, host)
+        for delta in running:
+            result = delta.after(host, args, kwargs, result)
+        if self._unmerged is not None:
+            weights.unshadow(host, self._unmerged)
         return result
 
-    def _edit_rows(self, delta: Delta, rows: Tensor, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
-        h_B = first(result)
-        if len(h_B) != self.routing.row_count:
+    def _edit_rows(
+        self, delta: Delta, rows: Tensor, row_count: int, host: Host, args: Args, kwargs: Kwargs, result: Any
+    ) -> Any:
+        h = first(result)
+        axis = self._batch_axis
+        if axis is None or h.ndim <= axis:
             raise AdapterStateError(
-                f"using(rows=...) names {self.routing.row_count} rows; {type(host).__name__} got a batch of {len(h_B)}"
+                f"using(rows=...) needs to know which axis of a result counts the rows, and of that of a "
+                f"{type(host).__name__} no axis does, such as where tokens of all rows are in one list; name one "
+                "adapter for the whole batch"
             )
+        if h.shape[axis] != row_count:
+            raise AdapterStateError(
+                f"using(rows=...) names {row_count} rows; {type(host).__name__} got a batch of {h.shape[axis]}"
+            )
+        like = h.shape[: axis + 1]
         picked = tree_map_only(
-            Tensor, lambda t: t[rows] if t.ndim > 0 and len(t) == len(h_B) else t, (args, kwargs, result)
+            Tensor, lambda t: t.index_select(axis, rows) if t.shape[: axis + 1] == like else t, (args, kwargs, result)
         )
-        return with_first(result, h_B.index_copy(0, rows, first(delta.after(host, *picked))))
+        return with_first(result, h.index_copy(axis, rows, first(delta.after(host, *picked))))
+
+
+def _before_order(running: list[Delta], host: Host) -> list[Delta]:
+    """Parameters are replaced first and folded from the innermost on; inputs are edited from the outermost on."""
+    standing = [delta for delta in reversed(running) if delta.stands_in(host)]
+    standing.sort(key=lambda delta: not delta.replaces)
+    return [*standing, *(delta for delta in running if not delta.stands_in(host))]
+
+
+def _after_order(running: list[Delta], host: Host) -> list[Delta]:
+    """Outputs are edited from the innermost on; parameters stand in until all are done, as an edit may read them."""
+    edits = [delta for delta in reversed(running) if not delta.stands_in(host)]
+    edits.sort(key=lambda delta: not delta.replaces)
+    return [*edits, *(delta for delta in running if delta.stands_in(host))]
 
 
 def first(result: Any) -> Tensor:
-    """The hidden states of a module's result; transformer blocks may return them first in a tuple."""
-    return result[0] if isinstance(result, tuple) else result
+    """The hidden states of a module's result; transformer blocks may return them first in a tuple or list."""
+    return result[0] if isinstance(result, tuple | list) else result
 
 
 def with_first(result: Any, h: Tensor) -> Any:
     """`result` with its hidden states replaced by `h`."""
+    if isinstance(result, list):
+        return [h, *result[1:]]
     return (h, *result[1:]) if isinstance(result, tuple) else h

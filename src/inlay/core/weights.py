@@ -168,10 +168,15 @@ def _forward_on_shadows(host: Host, forward: Any, *args: Any, **kwargs: Any) -> 
 @torch.no_grad()
 def write(host: Host, params: dict[str, Tensor]) -> None:
     """Copy dense `params`, the weight as (O, I) for linear hosts, into the host's own. Check with `writable` first."""
-    for name, p in params.items():
+    for name, p in laid_out(host, params).items():
         target = own(host, name)
         assert target is not None
-        target.copy_(p.T if is_flipped(host) and name == "weight" else p)
+        target.copy_(p)
+
+
+def laid_out(host: Host, params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Dense `params`, the weight as (O, I) for linear hosts, as views in the layout that the host keeps them in."""
+    return {name: p.T if is_flipped(host) and name == "weight" else p for name, p in params.items()}
 
 
 def check_writable(host_name: str, host: Host, names: Iterable[str]) -> None:

@@ -1,13 +1,16 @@
 """The fingerprint of a base model from its safetensors files, without loading it: only sampled pages are touched."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.fingerprint import digest
+from ..core import weights
+from ..core.delta import Delta
+from ..core.fingerprint import digest, digest_of_rows, row_owners
 from ..core.sites import Sites
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -19,18 +22,36 @@ def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
     They cannot if they are no safetensors, or hold a tensor under a name that the model does not use.
     """
     stored = _stored_tensors(folder)
-    prefix = getattr(sites.model, "base_model_prefix", "") + "."
     tensors: dict[int, Tensor] = {}
     for name, module in sites.body():
         for part, p in module._parameters.items():
             if p is None or id(p) in tensors:
                 continue
-            full = f"{name}.{part}" if name else part
-            found = next((stored[n] for n in (full, full.removeprefix(prefix), prefix + full) if n in stored), None)
-            if found is None or found.shape != p.shape:
+            found = _found(stored, sites, name, part, p)
+            if found is None:
                 return None
             tensors[id(p)] = found
     return digest(list(tensors.values()))
+
+
+def row_digests_of_files(folder: Path, sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, str]:
+    """What `row_digests` would say of the loaded model, as far as the files tell."""
+    stored = _stored_tensors(folder)
+    digests = {}
+    for kind, owners in row_owners(sites, deltas).items():
+        found = [_found(stored, sites, name, "weight", weights.own(module, "weight")) for name, module in owners]
+        matrices = [t for t in found if t is not None]
+        if matrices and len(matrices) == len(owners):
+            digests[kind] = digest_of_rows(matrices)
+    return digests
+
+
+def _found(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Tensor | None) -> Tensor | None:
+    """The stored tensor for a parameter, which may be under a name with or without that of the base model."""
+    prefix = getattr(sites.model, "base_model_prefix", "") + "."
+    full = f"{name}.{part}" if name else part
+    found = next((stored[n] for n in (full, full.removeprefix(prefix), prefix + full) if n in stored), None)
+    return None if found is None or p is None or found.shape != p.shape else found
 
 
 def _stored_tensors(folder: Path) -> dict[str, Tensor]:

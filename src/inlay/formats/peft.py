@@ -17,18 +17,19 @@ from transformers.models.auto import modeling_auto
 from .. import __version__
 from ..core import weights
 from ..core.adapter import Adapter, join, prepare
-from ..core.sites import Sites, task_heads
+from ..core.heads import task_heads
+from ..core.sites import Sites
 from ..errors import CheckpointError, TargetError
 from ..methods.reparameterized import experts_peft
 from ..methods.reparameterized.lora import LoRA
 from .files import write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
-from .peft_names import of_embeddings, renamed, saved_whole, without_copies
+from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies
 from .peft_plain import plain_form
 from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
 
 PROVENANCE = "provenance.json"
-OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint")  # what `save` itself knows
+OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint", "base_rows")  # what `save` itself knows
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
 _TASKS = {
@@ -65,7 +66,7 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", "") or None,
         "inference_mode": True,
         "peft_version": _PEFT_VERSION,
-        "modules_to_save": list(adapter.heads) or None,
+        "modules_to_save": [head for head in adapter.heads if head] or None,
         **settings,
     }
     if adapter.part is not None and config["peft_type"].startswith("INLAY_"):  # PEFT's types list the hosts themselves
@@ -77,7 +78,7 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
     else:
         (folder / SOURCES).unlink(missing_ok=True)
-    own = (__version__, LoRA.name if plain else method.name, adapter.base_fingerprint)
+    own = (__version__, LoRA.name if plain else method.name, adapter.base_fingerprint, adapter.base_rows)
     about = dict(zip(OWN_PROVENANCE, own, strict=True))
     write_json(folder / PROVENANCE, about | (provenance or {}))
     write_json(folder / CONFIG, config)
@@ -94,6 +95,7 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
     tensors = read_tensors(folder)
     adapter, state = match(model, config, tensors, name)
     check_base(folder, model, adapter.base_fingerprint)
+    check_rows(folder, model, adapter.base_rows)
     join(adapter)
     adapter.load_state_dict(state)
     return adapter
@@ -123,10 +125,13 @@ def match(
 
     Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
     """
+    asked = config
     config, tensors = renamed(model, config, tensors)
-    config, tensors = experts_peft.in_own_form(model, config, tensors)
+    config, tensors = experts_peft.in_own_form(model, config, tensors, asked)
     config = of_embeddings(model, config, tensors)
     heads = saved_whole(model, config, tensors)
+    if "" in task_heads(model) and any(f"{PREFIX}{name}" in tensors for name in model._parameters):
+        heads = ("", *heads)  # parameters of the model itself, which no module's name stands for
     part = config.get("part")
     sites = Sites(model, heads, part)
     hosts = [name for name, _ in Sites(model, ()).modules() if name and not sites.in_head(name)]
@@ -154,6 +159,23 @@ def check_base(folder: Path, model: nn.Module, base_fingerprint: str | None) -> 
     if trained_on and base_fingerprint and trained_on != base_fingerprint:
         name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
         raise CheckpointError(wrong_base(folder, name, trained_on, base_fingerprint))
+
+
+def check_rows(folder: Path, model: nn.Module, base_rows: dict[str, str]) -> None:
+    """Raises CheckpointError if the adapter in `folder` says that it was trained on embeddings with other rows.
+
+    An adapter says so for as long as Inlay looks at rows, and says nothing of rows that are in its own file.
+    """
+    trained_on = read_provenance(folder).get("base_rows") or {}
+    for kind in sorted(trained_on.keys() & base_rows.keys()):
+        if trained_on[kind] != base_rows[kind]:
+            raise CheckpointError(
+                f"{folder} was trained on a base model whose {kind} embeddings have other rows than this "
+                f"{type(model).__name__}: when a vocabulary is resized the new rows are drawn anew, so its outputs "
+                "would be wrong. Load the very model that it was trained on (save_pretrained after "
+                "resize_token_embeddings keeps it), or resize with the same seed; an adapter that was trained with the "
+                "embeddings among its heads keeps their rows itself"
+            )
 
 
 def wrong_base(folder: Path, name: str, trained_on: str, found: str) -> str:

@@ -45,7 +45,8 @@ def saved_whole(model: nn.Module, config: dict[str, Any], tensors: dict[str, Ten
     has it.
     """
     entries, sites = config.get("modules_to_save") or (), Sites(model, ())
-    embeddings = _embeddings(sites)
+    own_format = str(config.get("peft_type")).startswith("INLAY_")  # in which a method may have an embedding as a host
+    embeddings = set[str]() if own_format else _embeddings(sites)
     found = []
     for name, module in sites.modules():
         if any(ends_with(name, entry) for entry in entries):

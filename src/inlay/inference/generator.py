@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..core.adapter import using
 from ..data.conversation import Message
 from ..data.generation import FORMS, GenerationData
 from ..data.tokens import tokenize_prompt
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DataError
+from ..training.base import pick_device
 from ..training.causal import Causal, CausalScores
+from ..training.vocabulary import check_ids
 from .generate import generate
-from .opened import Opened, open_adapter
+from .opened import Found, Opened, find_adapter
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Generator:
         about, tokenizer = self.opened.provenance, self.opened.tokenizer
         form = FORMS[about["format"]]
         prompts = [tokenize_prompt(tokenizer, messages, form) for messages in conversations]
+        if not all(prompts):
+            raise DataError("a text is empty for this model: its tokenizer makes no token of it; write something else")
+        check_ids(tokenizer, self.opened.model, prompts)
         sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
         room = max_new_tokens or about["room"]
         written = generate(self.opened.model, prompts, about["stop"], tokenizer.pad_token_id, room, **sampling)
@@ -46,6 +53,7 @@ class Generator:
         rows = len(data.splits[split]) if samples is None else samples
         task = Causal(opened.base, data, opened.tokenizer, opened.base.config, rows)
         task.tokenize(opened.provenance["max_length"])
+        task.check_tokens(opened.model)
         base = None
         if opened.adapter.removable:
             with using(opened.model):
@@ -54,8 +62,14 @@ class Generator:
 
 
 def open_generator(folder: Path, model: str | None = None, device: str = "auto") -> Generator:
-    """Raises CheckpointError as `open_adapter` does, and if the adapter writes no texts."""
-    opened = open_adapter(folder, model, device)
-    if opened.provenance["task"] != "causal":
-        raise CheckpointError(f"{folder} gives labels; it writes no texts")
-    return Generator(opened)
+    """Raises CheckpointError as `find_adapter` does, and if the adapter writes no texts."""
+    where = pick_device(device)
+    return generator_of(find_adapter(folder, model), where)
+
+
+def generator_of(found: Found, device: torch.device) -> Generator:
+    """Raises CheckpointError if the adapter writes no texts, has no tokenizer, or its base is another one."""
+    if found.classifies:
+        raise CheckpointError(f"{found.folder} gives labels; it writes no texts")
+    found.check_reads()
+    return Generator(found.as_trained(device))

@@ -22,6 +22,7 @@ from ..core import weights
 from ..core.adapter import Adapter, using
 from ..errors import SettingsError, VerificationFailed
 from ..formats.files import check_free, folder_written_whole
+from ..training.auto_class import labeller_class, writer_class
 from ..training.base import find_base, load_classifier, load_language_model, pick_device, quiet
 from .opened import Found, Opened, find_adapter
 
@@ -61,15 +62,16 @@ def merge(
     if found.planned.removable:
         found.planned.check_mergeable()
     _check_into(found, into)
-    texts, of = _texts(found)
-    rows = _rows(found, texts)
+    for note in found.notes:
+        _told(watcher, "note", text=note)
+    rows, of = _rows(found)
 
     with folder_written_whole(out) as unfinished:
         facts, expected = _write(found, unfinished, where, into, rows, watcher)
         _free()
         merged = _logits(_loaded(unfinished, found.classifies).to(where), rows)
         _free()
-        facts |= _told(watcher, "checked", texts=len(texts), of=of, **_check(expected, merged, facts["dtype"]))
+        facts |= _told(watcher, "checked", texts=len(rows), of=of, **_check(expected, merged, facts["dtype"]))
         if found.packed or facts["dtype"] != found.provenance["dtype"]:
             trained = _logits(found.as_trained(where).model, rows)
             _free()
@@ -110,6 +112,7 @@ def _write(
         "model",
         model=found.base.name,
         **{"class": type(stored).__name__},
+        auto_class=(labeller_class if found.classifies else writer_class)(found.config).__name__,
         total_parameters=sum(p.numel() for p in stored.parameters()),
         dtype=str(stored.dtype).removeprefix("torch."),
         device=str(device),
@@ -123,11 +126,12 @@ def _write(
     expected = _Logits(_logits(opened.model, rows), base)
     facts |= _told(watcher, "merged", method=opened.adapter.method.name, hosts=len(opened.adapter.deltas))
     network = _plain(found, opened.adapter, device)
-    if not found.classifies:
+    if not found.classifies and found.provenance["stop"]:
         network.generation_config.eos_token_id = list(found.provenance["stop"])  # where the adapter learned to stop
     with quiet():
         network.save_pretrained(folder)
-        found.tokenizer.save_pretrained(folder)
+        if found.tokenizer is not None:
+            found.tokenizer.save_pretrained(folder)
     return facts, expected
 
 
@@ -164,26 +168,37 @@ def _loaded(folder: Path, classifies: bool) -> nn.Module:
     return load_classifier(written, written.config, "auto")[0] if classifies else load_language_model(written, "auto")
 
 
-def _texts(found: Found) -> tuple[list[tuple[str, str | None]], str]:
-    """Texts that the run has written beside the adapter; random tokens if there are none."""
-    path = found.folder.parent / "predictions.jsonl"
-    if found.folder.name == "adapter" and path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            entries = [json.loads(line) for line, _ in zip(lines, range(_TEXTS), strict=False)]
-        texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in entries]
-        if texts and all(text.strip() for text, _ in texts):
-            return texts, "run"
-    special = set(found.tokenizer.all_special_ids)
-    plain = torch.tensor([i for i in range(len(found.tokenizer)) if i not in special])
-    drawn = torch.randint(len(plain), (_TEXTS, _TOKENS // 2), generator=torch.Generator().manual_seed(0))
-    return [(found.tokenizer.decode(plain[row].tolist()), None) for row in drawn], "random"
-
-
-def _rows(found: Found, texts: list[tuple[str, str | None]]) -> list[dict[str, Tensor]]:
+def _rows(found: Found) -> tuple[list[dict[str, Tensor]], str]:
+    """Texts that the run has written beside the adapter, as tokens; random tokens if there are none."""
+    texts, of = _texts_of_run(found), "run"
     length = min(_TOKENS, found.provenance["max_length"])
+    if found.tokenizer is None:
+        network: Any = found.planned.model
+        count = network.get_input_embeddings().weight.shape[0]
+        drawn = [row[None, :length] for row in _drawn(count)]
+        return [{"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T)} for ids_1T in drawn], "random"
+    if not texts:
+        special, of = set(found.tokenizer.all_special_ids), "random"
+        plain = torch.tensor([i for i in range(len(found.tokenizer)) if i not in special])
+        texts = [(found.tokenizer.decode(plain[row].tolist()), None) for row in _drawn(len(plain))]
     encoded = [found.tokenizer(*text, truncation=True, max_length=length, return_tensors="pt") for text in texts]
     keys = None if found.classifies else ("input_ids", "attention_mask")
-    return [{key: value for key, value in row.items() if keys is None or key in keys} for row in encoded]
+    return [{key: value for key, value in row.items() if keys is None or key in keys} for row in encoded], of
+
+
+def _texts_of_run(found: Found) -> list[tuple[str, str | None]]:
+    path = found.folder.parent / "predictions.jsonl"
+    if found.folder.name != "adapter" or not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        entries = [json.loads(line) for line, _ in zip(lines, range(_TEXTS), strict=False)]
+    texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in entries]
+    return texts if all(text.strip() for text, _ in texts) else []
+
+
+def _drawn(count: int) -> Tensor:
+    """Numbers below `count`, of as many texts as are compared, always the same."""
+    return torch.randint(count, (_TEXTS, _TOKENS // 2), generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()

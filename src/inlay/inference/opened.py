@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.adapter import Adapter
+from ..core.heads import task_heads
 from ..core.sites import Sites
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SettingsError
 from ..formats import peft
-from ..formats.base_files import fingerprint_of_files
+from ..formats.base_files import fingerprint_of_files, row_digests_of_files
 from ..training.base import (
     Base,
     empty_classifier,
@@ -22,6 +23,8 @@ from ..training.base import (
     pick_device,
 )
 from ..training.shared_base import load_onto
+from ..training.vocabulary import check_vocabulary
+from .assumed import assumed
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,11 @@ class Found:
 
     folder: Path
     base: Base
-    tokenizer: Any
+    tokenizer: Any | None  # None only if the adapter was not made by a run
     config: Any  # of the model that was trained
     provenance: dict[str, Any]
     planned: Adapter  # on a model without values
+    notes: tuple[str, ...] = ()  # what had to be assumed
 
     @property
     def classifies(self) -> bool:
@@ -60,6 +64,14 @@ class Found:
     def packed(self) -> bool:
         """Whether the base was quantized in training."""
         return self.provenance.get("quantize") == "nf4"
+
+    def check_reads(self) -> None:
+        """Raises CheckpointError if there is no tokenizer to read texts with."""
+        if self.tokenizer is None:
+            raise CheckpointError(
+                f"no tokenizer can be read for {self.folder}: neither {self.base.name} nor the adapter's folder has "
+                "one; put its files beside the base"
+            )
 
     def as_trained(self, device: torch.device) -> Opened:
         """Raises CheckpointError if the weights are not those of the base that the adapter was trained on."""
@@ -81,16 +93,19 @@ class Found:
                 return load_classifier(self.base, self.config, dtype)
             return load_language_model(self.base, dtype), ()
 
-        return load_onto(device, load, self.provenance["seed"], packed_for).model
+        loaded = load_onto(device, load, self.provenance["seed"], packed_for)
+        drawn = set(loaded.heads) - set(task_heads(loaded.model))
+        if unknown := sorted(n for n in drawn if not any(h == n or h.startswith(n + ".") for h in self.planned.heads)):
+            raise CheckpointError(
+                f"neither {self.base.name} nor {self.folder} has weights for {unknown[0]} of "
+                f"{type(loaded.model).__name__}, which would be drawn at random; name with --model the base that the "
+                "adapter was trained on"
+            )
+        return loaded.model
 
     def attached(self, loaded: nn.Module) -> Opened:
         """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
         return Opened(peft.load(loaded, self.folder), self.base, self.tokenizer, self.provenance)
-
-
-def task_of(folder: Path) -> str | None:
-    """`classify` or `causal`; None for an adapter that another program has made."""
-    return peft.read_provenance(peft.adapter_folder(folder)).get("task")
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -104,27 +119,70 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
 
 
 def find_adapter(folder: Path, model: str | None = None) -> Found:
-    """Raises CheckpointError if the files are damaged or do not belong together; loads no weights."""
+    """Raises CheckpointError if the files are damaged or do not belong together; loads no weights.
+
+    A base that only the adapter's files name is looked for on this machine and never fetched.
+    """
     folder = peft.adapter_folder(folder)
     provenance = peft.read_provenance(folder)
-    if (task := provenance.get("task")) not in ("classify", "causal"):
-        raise CheckpointError(
-            f"{folder}: no {peft.PROVENANCE} says what this adapter is for; in Python, inlay.load reads adapters that "
-            "other programs have made"
-        )
     config_of_adapter, tensors = peft.read_config(folder), peft.read_tensors(folder)
-    base = find_base(model or provenance["model"])
-    tokenizer = base.tokenizer()
-    classifies = task == "classify"
-    config = base.classifier_config(tuple(provenance["labels"]), tokenizer.pad_token_id) if classifies else base.config
+    _check_finite(folder, tensors)
+    base = find_base(model) if model is not None else _own_base(folder, provenance, config_of_adapter)
+    notes: tuple[str, ...] = ()
+    if "task" in provenance:
+        tokenizer = base.tokenizer()
+    else:
+        tokenizer = _tokenizer(base, folder)
+        guess = assumed(folder, config_of_adapter, tensors, base, tokenizer)
+        provenance, notes = guess.provenance | provenance, guess.notes
+    if provenance["task"] not in ("classify", "causal"):
+        raise CheckpointError(f"{folder} is for the task {provenance['task']!r}, which this version does not have")
+    classifies = provenance["task"] == "classify"
+    pad = getattr(tokenizer, "pad_token_id", None)
+    config = base.classifier_config(tuple(provenance["labels"]), pad) if classifies else base.config
 
     empty = empty_classifier(config) if classifies else empty_language_model(config)
     try:
         planned, _ = peft.match(empty, config_of_adapter, tensors)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
+    if tokenizer is not None:
+        check_vocabulary(tokenizer, empty)
     found = fingerprint_of_files(Path(base.path), Sites(empty, ()))
-    trained_on = provenance["base_fingerprint"]
-    if found is not None and found != trained_on:
-        raise CheckpointError(peft.wrong_base(folder, base.name, trained_on, found))
-    return Found(folder, base, tokenizer, config, provenance, planned)
+    trained_on = provenance.get("base_fingerprint")
+    if None not in (found, trained_on) and found != trained_on:
+        raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
+    peft.check_rows(folder, empty, row_digests_of_files(Path(base.path), Sites(empty, ()), planned.deltas))
+    return Found(folder, base, tokenizer, config, provenance, planned, notes)
+
+
+def _own_base(folder: Path, provenance: dict[str, Any], config: dict[str, Any]) -> Base:
+    name = provenance.get("model") or config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise CheckpointError(f"{folder} does not say which base model it belongs to; name it with --model")
+    try:
+        return find_base(name, fetch=False)
+    except SettingsError:
+        raise CheckpointError(
+            f"{folder} belongs to the base model {name!r}, which is neither a folder here nor in the local cache; name "
+            "it with --model"
+        ) from None
+
+
+def _tokenizer(base: Base, folder: Path) -> Any | None:
+    """The base's, or one that was saved beside the adapter; None if neither can be read."""
+    for place in (base, Base(str(folder), str(folder), base.config, fetch=False)):
+        try:
+            return place.tokenizer()
+        except SettingsError:
+            continue
+    return None
+
+
+def _check_finite(folder: Path, tensors: dict[str, Tensor]) -> None:
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and (broken := int((~tensor.isfinite()).sum())):
+            raise CheckpointError(
+                f"{folder}: {broken} of the {tensor.numel()} numbers of {key} are not finite, so the adapter was "
+                "damaged in training or since; train it again, or take an earlier copy"
+            )

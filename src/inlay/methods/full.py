@@ -104,4 +104,5 @@ class InPlace(Delta):
         yield from ((name, p) for name, p in host._parameters.items() if p is not None)
 
     def saved(self, host: Host) -> dict[str, Tensor]:
-        return dict(self.trained(host)) | {name: host._buffers[name] for name in weights.statistics(host)}
+        statistics: dict[str, Tensor] = {name: host._buffers[name] for name in weights.statistics(host)}
+        return {**dict(self.trained(host)), **statistics}

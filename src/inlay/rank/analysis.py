@@ -105,7 +105,9 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
     other = None if asked.other is None else _of_same_base(found, asked.other, asked.model)
     if asked.out is not None:
         check_free(asked.out, "--out")
-    task = evaluation_task(found, asked.data) if asked.curve or asked.to is not None else None
+    without_data = asked.data is None and "data" not in found.provenance and asked.to is None
+    wanted = (asked.curve and not without_data) or asked.to is not None
+    task = evaluation_task(found, asked.data) if wanted else None
     if task is not None and asked.split not in task.data.splits:
         raise SettingsError(f"{task.data.source} has no {asked.split} split; it has {', '.join(task.data.splits)}")
 
@@ -119,7 +121,7 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
     spectra = _spectra(updates, say)
     seconds["spectra"], began = _since(began)
     with_base = _affordable(updates) if asked.base == "auto" else asked.base == "always"
-    sites = Sites(tuned.model, tuned.heads)
+    sites = Sites(tuned.model, tuned.heads, tuned.part)
     layers = [_layer(update, spectra[name], sites, with_base, theirs) for name, update in updates.layers.items()]
     seconds["directions"], began = _since(began)
 
@@ -145,7 +147,7 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
         curve=curve,
         cut=cut,
         compared_with=None if asked.other is None else str(asked.other),
-        notes=_notes(updates, with_base, asked, theirs),
+        notes=[*_notes(updates, with_base, asked, theirs), *_notes_of(found, asked.curve and without_data)],
         seconds=seconds,
     )
 
@@ -189,7 +191,8 @@ def _layer(update: Update, own: Spectrum, sites: Sites, with_base: bool, theirs:
 
 def _of_same_base(found: Found, folder: Path, model: str | None) -> Found:
     other = find_adapter(folder, model)
-    if found.provenance["base_fingerprint"] != other.provenance["base_fingerprint"]:
+    mine, its = (each.provenance.get("base_fingerprint") for each in (found, other))
+    if mine != its or (mine is None and found.base.path != other.base.path):
         raise SettingsError(
             f"--with {folder} was trained on another base than {found.folder}, so their directions cannot be compared; "
             "name a run on the same base"
@@ -222,6 +225,13 @@ def _notes(updates: Updates, with_base: bool, asked: Asked, theirs: dict[str, Sp
     if theirs and (alone := updates.layers.keys() - theirs.keys()):
         notes.append(f"{len(alone)} of the layers are not changed by the other run, and are not compared.")
     return notes
+
+
+def _notes_of(found: Found, curve_is_missing: bool) -> list[str]:
+    missing = (
+        "The adapter does not say what data it was trained with: name some with --data for the scores at each rank."
+    )
+    return [*([missing] if curve_is_missing else []), *(f"{note}." for note in found.notes)]
 
 
 def _since(began: float) -> tuple[float, float]:

@@ -74,7 +74,8 @@ def _write(found: Found, measure: Measure, ranks: Mapping[str, int], folder: Pat
         about = {key: value for key, value in found.provenance.items() if key not in peft.OWN_PROVENANCE}
         about["cut_from"] = {"adapter": str(found.folder), "rank": max(ranks.values())}
         peft.save(adapter, folder, about, plain=plain)
-        found.tokenizer.save_pretrained(folder)
+        if found.tokenizer is not None:
+            found.tokenizer.save_pretrained(folder)
     finally:
         adapter.detach()
 

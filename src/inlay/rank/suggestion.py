@@ -108,7 +108,7 @@ def suggest(settings: RunSettings[LoRA], origin: From, folder: Path) -> Suggesti
     ranks = share_out(gains, costs, budget, at_least=1)
     chosen = replace(settings, method=_of_ranks(lora, ranks), out=None)
     write_text(folder / SETTINGS_FILE, yaml.safe_dump(as_asked(chosen), sort_keys=False, allow_unicode=True))
-    sites = Sites(base.model, base.heads)
+    sites = Sites(base.model, base.heads, run.part.name)
     return Suggestion(
         origin=origin,
         rank=lora.rank,
@@ -172,7 +172,7 @@ def _of_ranks(uniform: LoRA, ranks: dict[str, int]) -> LoRA:
 def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
     """The linear layers that the method adapts, with their sizes."""
     model = run.task.empty()
-    names = Sites(model).find(run.settings.method.targets)
+    names = Sites(model, part=run.part.name).find(run.settings.method.targets)
     return {name: weights.size(model.get_submodule(name)) for name in names}
 
 

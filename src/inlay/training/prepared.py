@@ -8,20 +8,24 @@ from typing import Any
 import torch
 
 from ..core.adapter import prepare
+from ..core.coverage import coverage
 from ..data.formats import open_data
 from ..errors import SettingsError
 from ..formats import peft_plain
 from ..formats.files import check_free
-from .base import computes_in_bfloat16, find_base, pick_device
+from ..report.reach import reach_of
+from .base import Base, computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP, length_step
 from .causal import Causal
 from .classify import Classify
 from .forgetting.passages import LONGEST, GeneralText, general_text
 from .journal import Journal
 from .loop import Plan, make_plan
+from .part import Part, part_for_texts
 from .quantized import quantize
 from .settings import RunSettings
 from .task import Task
+from .vocabulary import check_ids, check_vocabulary
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Prepared:
     device: torch.device
     dtype: torch.dtype
     max_length: int
+    part: Part
+    reach: dict[str, Any]  # of the method, as summary.json has it
     folder: Path
     text: GeneralText | None  # general, if forgetting is measured or held back
 
@@ -54,13 +60,24 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
     empty = task.empty()
     if settings.quantize == "nf4":
         quantize(empty, dtype)
-    planned = prepare(empty, settings.method)
+    part = part_for_texts(empty, base.config)
+    check_vocabulary(task.tokenizer, empty)
+    planned = prepare(empty, settings.method, part=part.name)
     if settings.plain:
         peft_plain.check(planned)
-    room = _room(settings, task.config, task.tokenizer)
+    if settings.quantize == "nf4":  # packed, a weight has another number of elements
+        planned = prepare(task.empty(), settings.method, part=part.name)
+    reach = reach_of(coverage(planned))
+    room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
     task.tokenize(max_length)
+    task.check_tokens(empty)
+    if text is not None:
+        passages = [passage.text for passage in (*text.measured, *text.kept)]
+        check_ids(
+            task.tokenizer, empty, task.tokenizer(passages, truncation=True, max_length=text.max_length)["input_ids"]
+        )
     task.length_step = length_step(device, dtype)
     data = task.data
     journal.record(
@@ -74,10 +91,11 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
         max_length=max_length,
         cut=task.cut,
     )
-    for note in (*task.notes(), *(text.notes if text else ())):
+    journal.record("reach", **reach)
+    for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()))):
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
-    return Prepared(settings, task, plan, device, dtype, max_length, folder, text)
+    return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
 
 
 def task_of(settings: RunSettings[Any]) -> type[Task]:
@@ -101,13 +119,14 @@ def _general_text(settings: RunSettings[Any], room: int) -> GeneralText | None:
     return general_text(settings.retain, min(room, LONGEST)) if needed else None
 
 
-def _room(settings: RunSettings[Any], config: Any, tokenizer: Any) -> int:
+def _room(settings: RunSettings[Any], base: Base, tokenizer: Any) -> int:
     """Positions for the text: what the model has, less what the method takes."""
-    positions = getattr(config, "max_position_embeddings", None) or 10**9
-    room = min(positions, tokenizer.model_max_length) - settings.method.virtual_tokens
+    room = min(base.positions, tokenizer.model_max_length) - settings.method.virtual_tokens
     room -= room % LENGTH_STEP
     if settings.max_length is not None and settings.max_length > room:
         raise SettingsError(f"max_length is {settings.max_length}; the model has room for {room} tokens of text")
     if room < 8:
-        raise SettingsError(f"{settings.method.name} leaves {room} of the model's {positions} positions to the text")
+        raise SettingsError(
+            f"{settings.method.name} leaves {room} of the model's {base.positions} positions to the text"
+        )
     return room

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from ..report.reach import reach_text
+from ..report.units import count_text
 from .forgetting.passages import BUILTIN_PASSAGES
 from .prepared import Prepared
 from .settings import RunSettings
@@ -34,6 +36,13 @@ def resolved_yaml(run: Prepared) -> str:
         automatic = value in (None, "auto")
         final, reason = decided[name] if automatic else (value, "")
         lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if automatic else ""))
+    if run.part.reason is not None:
+        lines.append(f"# part: {run.part.name or 'the language model'}; {run.part.reason}")
+    lines.append(f"# reach: {reach_text(run.reach)}")
+    lines += [
+        f"#   {group['reason']}: {', '.join(group['modules'])} ({count_text(group['parameters'])} parameters)"
+        for group in run.reach["left_out"]
+    ]
     lines.append(f"# valid: {len(run.task.lengths('valid'))} rows, {data_read.valid_from}")
     lines.append(
         f"# {plan.steps} steps, {plan.steps_per_epoch} an epoch; evaluated after {sorted(plan.evaluate_after)}"

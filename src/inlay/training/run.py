@@ -126,7 +126,7 @@ class _Run(RunState):
                 self.fit_ended = time.perf_counter()
                 self._finish(of_base)
                 summary = self._write_summary("finished", None)
-            except (KeyboardInterrupt, torch.OutOfMemoryError, InlayError) as problem:
+            except (KeyboardInterrupt, Exception) as problem:
                 if self.checkpoint is None:
                     self._stop(problem)
                 raise
@@ -157,7 +157,7 @@ class _Run(RunState):
         began = time.perf_counter()
         found = self.run.task.evaluate(model, "valid")
         self.evaluation_seconds = time.perf_counter() - began
-        found = self.run.task.complete(model, "valid", found)
+        found = self._complete(model, "valid", found)
         self.base_scores = found.scores
         self._record_evaluation(0, found.scores, best=False)
         return found.predictions
@@ -175,7 +175,7 @@ class _Run(RunState):
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
-        self.adapter = prepare(model, run.settings.method, heads=self.heads)
+        self.adapter = prepare(model, run.settings.method, heads=self.heads, part=run.part.name)
         join(self.adapter)
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(self.adapter, self._first_batches())
@@ -297,10 +297,12 @@ class _Run(RunState):
             self.journal.record(
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
+        self._save_adapter()  # before anything else can fail
+        run.task.tokenizer.save_pretrained(run.folder / "adapter")
         model, task = self.adapter.model, run.task
-        found = {"valid": task.complete(model, "valid", self.of_best or task.evaluate(model, "valid"))}
+        found = {"valid": self._complete(model, "valid", self.of_best or task.evaluate(model, "valid"))}
         if "test" in task.data.splits:
-            found["test"] = task.evaluate_fully(model, "test")
+            found["test"] = self._complete(model, "test", task.evaluate(model, "test"))
         self.final = found["valid"].scores
         self.test = found["test"].scores if "test" in found else None
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
@@ -308,8 +310,19 @@ class _Run(RunState):
             self.forgetting = self.measurement.of(self.adapter.model)
             self.journal.record("forgetting", **self.forgetting)
         run.task.write_predictions(run.folder / "predictions.jsonl", found["valid"].predictions, of_base)
-        self._save_adapter()
-        run.task.tokenizer.save_pretrained(run.folder / "adapter")
+
+    def _complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
+        """With the texts that the model writes. A model that cannot write some has learned nonetheless."""
+        try:
+            return self.run.task.complete(model, split, found)
+        except Exception as problem:
+            reason = " ".join(str(problem).split()) or type(problem).__name__
+            self.journal.record(
+                "note",
+                text=f"no texts were written for {split}, so scores and report are without them, as generating failed: "
+                f"{reason}",
+            )
+            return found
 
     def _stop(self, problem: BaseException) -> None:
         match problem:
@@ -318,6 +331,8 @@ class _Run(RunState):
                 reason = f"stopped after step {self.progress.step}{self._what_is_kept()}{self._how_to_go_on()}"
             case torch.OutOfMemoryError():
                 status, reason = "failed", str(problem)
+            case Exception() if not isinstance(problem, InlayError):
+                status, reason = "failed", f"{type(problem).__name__}: {problem}{self._what_is_kept()}"
             case _:
                 remove_checkpoint(self.run.folder)  # from which it would fail again
                 status, reason = "failed", str(problem) + self._what_is_kept()

@@ -94,6 +94,7 @@ class RunState:
                 "tuned": self.tuned.as_dict() if self.tuned else None,
                 "test": self.test.as_dict() if self.test else None,
             },
+            "coverage": run.reach,
             "decided": run.settings.method.decided(self.adapter) if self.adapter else {},
             "forgetting": self.forgetting,
             "plan": plan,

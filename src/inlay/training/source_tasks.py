@@ -113,7 +113,7 @@ class _Student:
             run.device, lambda: load_classifier(run.task.base, config, run.dtype), settings.seed, run.packed_for
         )
         method = MultitaskPrompt(tokens=settings.method.tokens, rank=settings.method.rank, tasks=len(tasks))
-        self.adapter = attach(loaded.model, method, heads=loaded.heads)
+        self.adapter = attach(loaded.model, method, heads=loaded.heads, part=self.run.part.name)
         (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))
         own_KL = torch.zeros(len(tasks), len(labels), dtype=torch.bool)
         for own_L, task in zip(own_KL, tasks, strict=True):

@@ -14,6 +14,7 @@ from .base import Base
 from .batches import LENGTH_STEP, Batch
 from .forgetting.passages import GeneralText
 from .settings import RunSettings
+from .vocabulary import check_ids
 
 
 class Scores(Protocol):
@@ -70,6 +71,7 @@ class Task(ABC):
     data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns`, `valid_from` and `warnings`
     tokenizer: Any
     config: Any  # the model's
+    tokens: Any  # of each split, once there are some
     length_step: int = LENGTH_STEP  # batches are padded to its multiples
 
     @classmethod
@@ -88,6 +90,10 @@ class Task(ABC):
     @abstractmethod
     def tokenize(self, max_length: int) -> None:
         """Make every split's tokens; a run knows the length only when the method is known to fit."""
+
+    def check_tokens(self, model: nn.Module) -> None:
+        """Raises SettingsError if `model`, which may be empty, cannot read a token of some row."""
+        check_ids(self.tokenizer, model, (row["input_ids"] for split in self.tokens.values() for row in split.rows))
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from ...core import weights
 from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
-from ...errors import SettingsError
+from ...errors import SettingsError, TargetError
 from ..selective.norm import NormTuning
 from .bottleneck import AfterHost, normal
 
@@ -57,9 +57,13 @@ class Houlsby(Method):
             raise SettingsError(f"method.size is {self.size}; it must be at least 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        for name in [*sites.attention_ends(), *(end for _, end in sites.feedforwards())]:
+        ends = {end: sites.width(block) for block, end in sites.sublayer_ends()}
+        if not ends:
+            raise TargetError(
+                f"{type(sites.model).__name__} has neither attention nor feed-forwards to put adapters at"
+            )
+        for name, width in ends.items():
             host = sites.model.get_submodule(name)
-            width = weights.size(host)[0]
             yield name, AfterHost(width, self.size, weights.device(host), normal(0.01), F.gelu)
         if self.train_norms:
             yield from NormTuning().place(sites)

@@ -18,6 +18,7 @@ from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError, TargetError
+from .keys_values import keys_values
 from .scaling import ScaleInput, ScaleOutput
 
 if TYPE_CHECKING:
@@ -74,7 +75,12 @@ class IA3(Method):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         if not self.targets:
-            outputs, inputs = sites.keys_values(), [last for _, last in sites.feedforwards()]
+            outputs, inputs = keys_values(sites), list(sites.feedforward_ends())
+            if not outputs:
+                raise TargetError(
+                    f"{type(sites.model).__name__} has no attention whose keys and values could be told; name layers "
+                    "as method.targets"
+                )
         else:
             names = sites.find(self.targets)
             for target in self.feedforward:

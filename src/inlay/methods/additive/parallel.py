@@ -13,7 +13,9 @@ from ...core import weights
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
 from ...core.sites import Sites
+from ...core.slot import first, with_first
 from ...core.weights import Host
+from ...errors import TargetError
 from .bottleneck import Bottleneck, check_factor, size_of, uniform
 
 
@@ -53,12 +55,32 @@ class Parallel(Method):
         check_factor(self.reduction_factor)
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        for start, end in sites.feedforwards():
+        found = sites.feedforwards()
+        if not found:
+            raise TargetError(f"{type(sites.model).__name__} has no feed-forward that an adapter could stand beside")
+        for block, start, end in found:
             host = sites.model.get_submodule(start)
-            width = weights.size(host)[1]
-            reader = BesideInput(width, size_of(width, self.reduction_factor), weights.device(host), uniform)
+            width = sites.width(block)
+            bottleneck = (width, size_of(width, self.reduction_factor), weights.device(host), uniform)
+            if start == end:
+                yield start, Beside(*bottleneck, scale=self.scale)
+                continue
+            reader = BesideInput(*bottleneck)
             yield start, reader
             yield end, BesideOutput(reader, self.scale)
+
+
+class Beside(Bottleneck):
+    """At a feed-forward that is one module, whose result may have other things beside it."""
+
+    def __init__(self, *bottleneck: Any, scale: float):
+        super().__init__(*bottleneck)
+        self.scale = scale
+
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        h = first(result)
+        x_BTD = args[0] if args else next(iter(kwargs.values()))
+        return with_first(result, h + self.scale * self.change(x_BTD).view_as(h))
 
 
 class BesideInput(Bottleneck):

@@ -50,10 +50,9 @@ class Pfeiffer(Method):
         check_factor(self.reduction_factor)
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        ends = list(sites.block_ends())
-        width = sites.config.hidden_size
-        for name, host in ends:
-            delta = AfterNorm if host not in sites.blocks.values() else AfterHost
+        for block, (name, host) in zip(sites.blocks, sites.block_ends(), strict=True):
+            width = sites.width(block)
+            delta = AfterHost if name == block else AfterNorm
             yield name, delta(width, size_of(width, self.reduction_factor), weights.device(host), normal(0.02))
 
 

@@ -1,4 +1,4 @@
-"""Keys and values before those of the text, in any attention that goes through transformers' attention interface.
+"""Keys and values before those of the text, in an attention that goes through transformers' attention interface.
 
 An attention module looks its function up under a name in its configuration. For the time of one call another
 configuration stands in for it, whose name is that of `attend` here, which adds the keys and values, widens the mask and
@@ -22,9 +22,7 @@ from ...core.delta import Args, Delta, Kwargs
 from ...core.document_attention import Documents
 from ...core.weights import Host
 from ...errors import TargetError
-
-# Of the text's keys and values, (B, H, T, C): those that come before them, (H, P, C), if any.
-Earlier = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]
+from .cache_argument import Earlier, widened, with_earlier
 
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"  # under this name every model of transformers knows the interface
 
@@ -50,6 +48,8 @@ class EarlierKeys(Delta):
         raise NotImplementedError
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        if not uses_interface(host):
+            return (), with_earlier(host, args, kwargs, self.earlier, self.count)
         host.config = StandIn(host.config, self.earlier)
         if has_relative_positions(host):
             host.compute_bias = partial(_bias_of_shifted_text, host.compute_bias, self.count)
@@ -67,13 +67,20 @@ class EarlierKeys(Delta):
 def recorded(hosts: Sequence[Any], run: Callable[[], Any]) -> dict[Any, tuple[Tensor, Tensor]]:
     """The keys and values, (B, H, T, C), of each host that `run` calls, in the order of the calls."""
     found: dict[Any, tuple[Tensor, Tensor]] = {}
+    hooks = []
     for host in hosts:
-        host.config = StandIn(host.config, partial(_record, found, host))
+        record = partial(_record, found, host)
+        if uses_interface(host):
+            host.config = StandIn(host.config, record)
+        else:
+            hooks.append(host.register_forward_pre_hook(partial(_recording, record), with_kwargs=True))
     try:
         run()
     finally:
         for host in hosts:
             _restore(host)
+        for hook in hooks:
+            hook.remove()
     return found
 
 
@@ -116,29 +123,33 @@ def attend(
     count = key.shape[2] - key_BHTC.shape[2]
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
+    window = kwargs.get("sliding_window") or getattr(module, "sliding_window", None)
+    if not causal or key.shape[2] <= (window or key.shape[2]):  # nothing of the prefix is out of the window yet
+        window = None
+    if window is not None and mask is None:
+        mask = query_BHQC.new_ones(1, 1, query_BHQC.shape[2], key_BHTC.shape[2], dtype=torch.bool)
+        mask = mask.tril(key_BHTC.shape[2] - query_BHQC.shape[2])
     if mask is None and kind != "eager" and causal and query_BHQC.shape[2] > 1:  # else sdpa would hide the prefix's end
         mask = query_BHQC.new_ones(1, 1, query_BHQC.shape[2], key_BHTC.shape[2], dtype=torch.bool).tril()
     bias = kwargs.get("position_bias")
     if bias is not None and bias.shape[-1] < key.shape[2]:  # without positions, as in cross-attention
-        kwargs = kwargs | {"position_bias": _widened(bias, key.shape[2] - bias.shape[-1])}
+        kwargs = kwargs | {"position_bias": widened(bias, key.shape[2] - bias.shape[-1])}
     if mask is not None:
-        mask = mask.widened(count) if isinstance(mask, Documents) else _widened(mask, count)
+        mask = mask.widened(count, window) if isinstance(mask, Documents) else widened(mask, count, window)
     return function(module, query_BHQC, key, value, mask, **kwargs)
 
 
 def _restore(host: Host) -> None:
-    while isinstance(host.config, StandIn):
+    while isinstance(getattr(host, "config", None), StandIn):
         host.config = host.config.own
+
+
+def _recording(record: Earlier, host: Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    return (), with_earlier(host, args, kwargs, record, 0)
 
 
 def _record(found: dict[Any, tuple[Tensor, Tensor]], host: nn.Module, key_BHTC: Tensor, value_BHTC: Tensor) -> None:
     found[host] = key_BHTC, value_BHTC
-
-
-def _widened(mask: Tensor, count: int) -> Tensor:
-    """A mask, or what is added to the scores, with `count` keys more that everything sees."""
-    visible = torch.full((*mask.shape[:-1], count), mask.dtype == torch.bool, dtype=mask.dtype, device=mask.device)
-    return torch.cat([visible, mask], dim=-1)
 
 
 def _bias_of_shifted_text(

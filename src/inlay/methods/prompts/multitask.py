@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any, Self
 from ...core.delta import Delta
 from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError
-from .soft_prompt import at_transformer
+from .input_prompt import InputPrompt
 from .starts import from_vocabulary
 from .task_prompt import PARTS, TaskPrompt, shared_start
-from .virtual_tokens import VirtualTokens
 
 if TYPE_CHECKING:
     from ...core.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultitaskPrompt(VirtualTokens):
+class MultitaskPrompt(InputPrompt):
     """One prompt for several tasks, times a small part of each: they learn it together, and a new task starts from it.
 
         ╔════╗ ╔════╗
@@ -49,7 +48,7 @@ class MultitaskPrompt(VirtualTokens):
     summary = "a prompt that tasks share, and a product of thin matrices for each that it is multiplied with"
     learning_rate = 1e-1
     peft_type = "MULTITASK_PROMPT_TUNING"
-    peft_fields = VirtualTokens.peft_fields | {
+    peft_fields = InputPrompt.peft_fields | {
         *("num_tasks", "num_ranks", "prompt_tuning_init", "prompt_tuning_init_task", "prompt_tuning_init_text"),
         *("prompt_tuning_init_state_dict_path", "tokenizer_name_or_path", "tokenizer_kwargs"),
     }
@@ -92,14 +91,13 @@ class MultitaskPrompt(VirtualTokens):
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         if self.sources:
             raise SettingsError("method.sources is for a run, which learns them; attach with method.source instead")
+        return super().place(sites)
 
-        def prompt(embedding: Any, keep: bool) -> TaskPrompt:
-            new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
-            if self.source:
-                new.start_from(shared_start(Path(self.source), sites, self.peft_type))
-            return new
-
-        return at_transformer(sites, prompt)
+    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> TaskPrompt:
+        new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
+        if self.source:
+            new.start_from(shared_start(Path(self.source), sites, self.is_type))
+        return new
 
     def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
         if self.learning_rate_ratio == 1:
@@ -122,7 +120,7 @@ class MultitaskPrompt(VirtualTokens):
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != cls.peft_type:
+        if not cls.is_type(config):
             return None
         submodules = config.get("num_transformer_submodules") or 1 + (config.get("task_type") == "SEQ_2_SEQ_LM")
         if submodules != 1:
@@ -136,4 +134,5 @@ class MultitaskPrompt(VirtualTokens):
             tasks=config.get("num_tasks", 1),
             task=0 if config.get("prompt_tuning_init") == "EXACT_SOURCE_TASK" else task,  # there, of another file
             rank=config.get("num_ranks", 1),
+            first_position=cls.first_position_of(config),
         )

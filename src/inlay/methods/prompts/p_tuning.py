@@ -4,7 +4,6 @@ The paper has the LSTM. The prompt comes before the text, as in Hugging Face PEF
 its parts. The network has no use but to compute P, so other programs read P alone, which is prompt tuning's.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -12,18 +11,16 @@ import torch
 from torch import Tensor
 
 from ...core import weights
-from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError
 from .encoded_prompt import BidirectionalLSTM, EncodedPrompt
+from .input_prompt import InputPrompt
 from .prompt import PromptTuning
-from .soft_prompt import at_transformer
-from .virtual_tokens import VirtualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class PTuning(VirtualTokens):
+class PTuning(InputPrompt):
     """Puts vectors before every input that a small network computes; the network is what is trained.
 
         ╔═══════╗   ╔═════════╗   ┌────┐     ┌────┐┌────┐     ┌────┐
@@ -47,7 +44,7 @@ class PTuning(VirtualTokens):
     summary = "a small network whose results are embeddings that come before every input"
     learning_rate = 3e-2
     peft_type = "P_TUNING"
-    peft_fields = VirtualTokens.peft_fields | {
+    peft_fields = InputPrompt.peft_fields | {
         *("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout")
     }
 
@@ -68,10 +65,7 @@ class PTuning(VirtualTokens):
         if not 0 <= self.dropout < 1:
             raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
 
-    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        return at_transformer(sites, self._prompt)
-
-    def _prompt(self, embedding: Any, keep: bool) -> EncodedPrompt:
+    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> EncodedPrompt:
         width, device = embedding.weight.shape[1], weights.device(embedding)
         hidden = self.hidden_size or width
         input_PD = torch.randn(self.tokens, width, device=device)
@@ -90,7 +84,7 @@ class PTuning(VirtualTokens):
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != cls.peft_type:
+        if not cls.is_type(config):
             return None
         encoders: dict[str, Literal["mlp", "lstm"]] = {"MLP": "mlp", "LSTM": "lstm"}
         kind = config.get("encoder_reparameterization_type", "MLP")
@@ -104,8 +98,13 @@ class PTuning(VirtualTokens):
             hidden_size=config.get("encoder_hidden_size"),
             layers=config.get("encoder_num_layers", 2),
             dropout=config.get("encoder_dropout", 0.0),
+            first_position=cls.first_position_of(config),
         )
 
     def of_tensors(self, tensors: dict[str, Tensor]) -> Method:
         # PEFT keeps the result alone, which is a prompt like any other.
-        return self if any("encoder_" in key for key in tensors) else PromptTuning(tokens=self.tokens)
+        return (
+            self
+            if any("encoder_" in key for key in tensors)
+            else PromptTuning(tokens=self.tokens, first_position=self.first_position)
+        )

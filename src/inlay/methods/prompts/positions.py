@@ -3,14 +3,18 @@
 There, and not in the argument `position_ids`, which not every model has, and whose default some take from the padding.
 """
 
+import inspect
 from collections.abc import Iterable, Iterator
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ...core import weights
 from ...core.delta import Args, Delta, Kwargs
 from ...core.weights import Host
 from ...errors import SettingsError
+
+_LENGTH = "past_key_values_length"
 
 
 class ShiftedTable(Delta):
@@ -45,6 +49,18 @@ class ShiftedRotation(Delta):
         return (args[0], args[1] + self.count, *args[2:]), kwargs
 
 
+class ShiftedCount(Delta):
+    """At the module that computes positions of its own: (..., past_key_values_length) -> vectors."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.count = count
+
+    def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        given = dict(zip(inspect.signature(host.forward).parameters, args, strict=False)) | kwargs
+        return (), given | {_LENGTH: given.get(_LENGTH, 0) + self.count}
+
+
 def shifts(modules: Iterable[tuple[str, nn.Module]], count: int) -> Iterator[tuple[str, Delta]]:
     """Raises SettingsError if a table has no more than `count` positions in all."""
     for name, module in modules:
@@ -55,3 +71,16 @@ def shifts(modules: Iterable[tuple[str, nn.Module]], count: int) -> Iterator[tup
             yield name, ShiftedTable(count)
         elif "RotaryEmbedding" in type(module).__name__:
             yield name, ShiftedRotation(count)
+        elif _LENGTH in inspect.signature(module.forward).parameters and "position" in last:
+            yield name, ShiftedCount(count)
+
+
+def counts_from_the_text(reader: Host, kwargs: Kwargs) -> Tensor | None:
+    """Positions (B, T) that count from each row's first visible token, where the call gives a mask and no positions."""
+    mask_BS = kwargs.get("attention_mask")
+    if kwargs.get("position_ids") is not None or not isinstance(mask_BS, Tensor) or mask_BS.ndim != 2:
+        return None
+    given = next(t for name in ("inputs_embeds", "input_ids") if (t := kwargs.get(name)) is not None)
+    lead_B1 = (mask_BS.cumsum(1) == 0).sum(1, keepdim=True)
+    place_T = torch.arange(given.shape[1], device=mask_BS.device) + mask_BS.shape[1] - given.shape[1]
+    return (place_T - lead_B1).clamp(min=0)

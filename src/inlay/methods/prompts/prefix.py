@@ -5,11 +5,14 @@ nothing: even zeros take their share of the softmax. It starts as what the base 
 decoder starts as if its text came after theirs.
 """
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from ...core.adapter import Adapter
 from ...core.delta import Delta
@@ -17,12 +20,14 @@ from ...core.method import Method
 from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError, TargetError
 from .attention import has_relative_positions, uses_interface
-from .positions import shifts
+from .cache_argument import takes_cache
+from .positions import ShiftedRotation, shifts
 from .prefix_start import prefix_start
-from .prefix_table import Prefix, PrefixAtLayer, Projection
-from .virtual_tokens import VirtualTokens, transformers_of
+from .prefix_table import Prefix, PrefixAtLayer, Projection, TextPositions
+from .readers import mask_reader, readers_of
+from .virtual_tokens import VirtualTokens
 
-_OWN_TYPE = "INLAY_PREFIX"  # in an encoder-decoder, where PEFT has no prefix for each layer; see from_peft_tensors
+_OWN_TYPE = "INLAY_PREFIX"  # where PEFT has no such function: everywhere in an encoder-decoder, or not in each layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,8 @@ class PrefixTuning(VirtualTokens):
 
     Cost: A step takes two thirds of full fine-tuning's arithmetic; the attention has `tokens` more keys to look at, the
     rest of each layer no more to do. At inference it is there before the text as if it were cached; it cannot be
-    merged.
+    merged. A sliding window leaves it behind as it leaves text, as in Hugging Face PEFT; layers without attention have
+    none.
     """
 
     name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
@@ -72,27 +78,39 @@ class PrefixTuning(VirtualTokens):
             raise SettingsError(f"method.hidden_size is {self.hidden_size}; it must be at least 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        encoder, decoder = transformers_of(sites)
+        encoder, decoder = readers_of(sites)
         parts = [encoder] if decoder is None else [encoder, decoder] if self.everywhere else [decoder]
         inside = {id(m) for part in parts for m in part.modules()}
         names = {m: name for name, m in sites.modules() if id(m) in inside}
-        hosts = [m for m in names if uses_interface(m)]
+        hosts = [m for m in names if uses_interface(m) or takes_cache(m)]
         if decoder is not None and not self.everywhere:
             hosts = [
                 m for m in hosts if getattr(m, "is_causal", False)
             ]  # which leaves out the attention to the encoder
         shifted = list(shifts(((name, m) for m, name in names.items()), self.tokens))
-        if not shifted and not any(has_relative_positions(host) for host in hosts):
+        takes_positions = "position_ids" in inspect.signature(parts[-1].forward).parameters
+        if not shifted and not takes_positions and not any(map(_has_no_table, hosts)):
             raise TargetError(f"it is not known where {type(sites.model).__name__} looks its positions up")
 
         start = prefix_start(sites, hosts, self.tokens)
         for name, block in sites.blocks.items():
-            if id(block) in inside and not any(m in start for m in block.modules()):
-                raise TargetError(f"{name} has no attention that goes through transformers' attention interface")
+            if id(block) in inside and _attends(block) and not any(m in start for m in block.modules()):
+                raise TargetError(
+                    f"{name} has no attention that goes through transformers' attention interface or takes a cache, so "
+                    "that keys cannot be put before its own"
+                )
         if not (layers := list(start.values())):
-            raise TargetError(f"{type(sites.model).__name__} has no transformer blocks that could be recognised")
+            raise TargetError(f"{type(sites.model).__name__} has no attention whose keys a prefix could come before")
         table = Projection(layers, self.hidden_size) if self.projection else Prefix(layers)
+        relative = any(isinstance(delta, ShiftedRotation) for _, delta in shifted)
+        table.counts = decoder is None and takes_positions and (relative or not shifted)
+        table.shift = self.tokens if takes_positions and not shifted else 0
         yield names[parts[-1]], table
+        outer = mask_reader(sites, parts[-1])
+        if table.counts and outer is not parts[-1]:
+            positions = TextPositions()
+            positions.counts = "position_ids" in inspect.signature(outer.forward).parameters
+            yield next(name for name, m in sites.modules() if m is outer), positions
         for layer, host in enumerate(start):
             yield names[host], PrefixAtLayer(table, layer, start[host])
         yield from shifted
@@ -101,6 +119,7 @@ class PrefixTuning(VirtualTokens):
         self, adapter: Adapter, sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         layers = [delta for delta in adapter.deltas.values() if isinstance(delta, PrefixAtLayer)]
+        sequence_to_sequence = type(sites.model).__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
         config: dict[str, Any] = {
             "num_virtual_tokens": self.tokens,
             "num_transformer_submodules": 1,
@@ -110,7 +129,12 @@ class PrefixTuning(VirtualTokens):
         }
         if self.projection:
             config |= {"prefix_projection": True, "encoder_hidden_size": self.hidden_size}
-        if transformers_of(sites)[1] is not None:
+        if sequence_to_sequence and not self.everywhere:
+            table = _dealt_back(tensors["prompt_embeddings"], len(layers))
+            config |= {"num_transformer_submodules": 2, "num_layers": table.shape[1] // (2 * layers[0].width)}
+            return config, tensors | {"prompt_embeddings": table}
+        in_each = len(layers) == getattr(sites.model.config.get_text_config(), "num_hidden_layers", None)
+        if readers_of(sites)[1] is not None or not in_each:
             config |= {"peft_type": _OWN_TYPE, "everywhere": self.everywhere}
         return config, tensors
 
@@ -144,6 +168,27 @@ class PrefixTuning(VirtualTokens):
             raise CheckpointError(
                 f"adapter_config.json: num_layers is {layers!r}; the table has {table.shape[1]} columns"
             )
-        parts = table.unflatten(1, (layers, -1))
-        dealt = [2 * layer % layers for layer in range(layers)]
-        return tensors | {"prompt_embeddings": parts[:, dealt].flatten(1)}
+        parts = table.unflatten(1, (layers, -1))[:, [2 * layer % layers for layer in range(layers)]]
+        if not parts[:, -1].any():
+            parts = parts[:, :-1]  # which _dealt_back put there
+        return tensors | {"prompt_embeddings": parts.flatten(1)}
+
+
+def _dealt_back(table_PN: Tensor, layers: int) -> Tensor:
+    """The table whose parts PEFT deals out to the layers that they are meant for; see from_peft_tensors. With an odd
+    number of layers each part goes to one layer; an even number gets one more, of zeros, that no layer reads."""
+    parts = table_PN.unflatten(1, (layers, -1))
+    dealt = torch.zeros_like(parts[:, :1]).repeat(1, layers + (layers % 2 == 0), 1)
+    for layer in range(layers):
+        dealt[:, 2 * layer % dealt.shape[1]] = parts[:, layer]
+    return dealt.flatten(1)
+
+
+def _has_no_table(host: Any) -> bool:
+    """Whether the attention adds a bias for the distance, and needs no positions."""
+    arguments = inspect.signature(host.forward).parameters
+    return has_relative_positions(host) or "alibi" in arguments or "position_bias" in arguments
+
+
+def _attends(block: Any) -> bool:
+    return any("attention" in type(m).__name__.lower() for m in block.modules())

@@ -11,13 +11,13 @@ from ...core.adapter import adapters, using
 from ...core.sites import Sites
 from ...errors import TargetError
 from .attention import recorded
-from .virtual_tokens import transformers_of
+from .readers import readers_of
 
 
 @torch.no_grad()
 def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[Tensor, Tensor]]:
     """Keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
-    reader, decoder = transformers_of(sites)
+    reader, decoder = readers_of(sites)
 
     def run() -> None:
         with using(sites.model) if adapters(sites.model) else nullcontext():

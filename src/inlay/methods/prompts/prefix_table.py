@@ -7,16 +7,51 @@ between calls, so gradient checkpointing may run a layer again at any time.
 Shape suffixes: P prefix, M hidden layer, N keys of a layer, H key heads, C channels of a head.
 """
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core.delta import Delta
+from ...core.delta import Args, Delta, Kwargs
 from ...core.weights import Host
 from .attention import EarlierKeys
+from .cached import cached_positions
+from .positions import counts_from_the_text
 
 
-class Prefix(Delta):
+class TextPositions(Delta):
+    """At the module that is given the text's mask: where its positions count from.
+
+    `counts` says whether to give it positions that count from a row's first token, for otherwise its padding would
+    stand between the prefix and the text; `shift` is added where nothing inside looks positions up.
+    """
+
+    counts = False
+    shift = 0
+
+    def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        if not self.counts:
+            return args, kwargs
+        kwargs = dict(zip(inspect.signature(host.forward).parameters, args, strict=False)) | kwargs
+        if (positions := counts_from_the_text(host, kwargs)) is not None:
+            kwargs["position_ids"] = positions
+        elif self.shift and kwargs.get("position_ids") is None:
+            x = next(t for name in ("inputs_embeds", "input_ids") if (t := kwargs.get(name)) is not None)
+            kwargs["position_ids"] = (torch.arange(x.shape[1], device=x.device) + (cached_positions(kwargs) or 0))[None]
+        if self.shift:
+            kwargs["position_ids"] = kwargs["position_ids"] + self.shift
+        return (), kwargs
+
+
+class Table(TextPositions):
+    """At the transformer: what the layers take their keys and values from."""
+
+    def columns(self, part: slice) -> Tensor:
+        raise NotImplementedError
+
+
+class Prefix(Table):
     def __init__(self, start: list[tuple[Tensor, Tensor]]):
         super().__init__()
         self.prompt_embeddings = nn.Parameter(torch.cat([t.transpose(0, 1).flatten(1) for kv in start for t in kv], 1))
@@ -25,7 +60,7 @@ class Prefix(Delta):
         return self.prompt_embeddings[:, part]
 
 
-class Projection(Delta):
+class Projection(Table):
     """The network that computes the table."""
 
     def __init__(self, start: list[tuple[Tensor, Tensor]], hidden_size: int):

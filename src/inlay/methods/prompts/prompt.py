@@ -1,21 +1,19 @@
 """Prompt tuning.   https://arxiv.org/abs/2104.08691"""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from ...core.delta import Delta
 from ...core.sites import Sites
 from ...errors import SettingsError
-from .soft_prompt import LearnedPrompt, at_transformer
+from .input_prompt import InputPrompt
+from .soft_prompt import LearnedPrompt
 from .starts import from_labels, from_noise, from_text, from_vocabulary
-from .virtual_tokens import VirtualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptTuning(VirtualTokens):
+class PromptTuning(InputPrompt):
     """Puts a few trained vectors before the embeddings of every input.
 
         ╔════╗╔════╗     ╔════╗┌────┐┌────┐     ┌────┐
@@ -38,7 +36,7 @@ class PromptTuning(VirtualTokens):
     summary = "a few embeddings that come before every input"
     learning_rate = 1e-1
     peft_type = "PROMPT_TUNING"
-    peft_fields = VirtualTokens.peft_fields | {
+    peft_fields = InputPrompt.peft_fields | {
         *("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")
     }
 
@@ -55,17 +53,17 @@ class PromptTuning(VirtualTokens):
         if self.text and self.initialization != "text":
             raise SettingsError(f"method.text is {self.text!r}; to start from it, set method.initialization to text")
 
-    def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        return at_transformer(sites, lambda embedding, keep: LearnedPrompt(self._start(embedding, sites.model), keep))
+    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> LearnedPrompt:
+        return LearnedPrompt(self._start(embedding, sites.model), keep)
 
     def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
         return super().peft_config(sites, hosts) | {"prompt_tuning_init": "RANDOM"}
 
     @classmethod
     def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != "PROMPT_TUNING":
+        if not cls.is_type(config):
             return None
-        return cls(tokens=config["num_virtual_tokens"])
+        return cls(tokens=config["num_virtual_tokens"], first_position=cls.first_position_of(config))
 
     def _start(self, embedding: Any, model: Any) -> Tensor:
         if self.initialization == "text":

@@ -18,7 +18,12 @@ from ...core.delta import Args, Delta, Kwargs
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import AdapterStateError
-from .virtual_tokens import transformers_of
+from . import entrance
+from .cached import cached_positions, is_first_call
+from .first_position import FirstPosition, hands_on_its_first
+from .per_token import per_token_arguments, positions_of_ids
+from .placement import Placement
+from .readers import mask_reader, readers_of
 
 
 class SoftPrompt(Delta):
@@ -27,6 +32,7 @@ class SoftPrompt(Delta):
     def __init__(self, count: int, keep: bool):
         super().__init__()
         self.count, self.keep = count, keep
+        self.hands_on_its_first = False  # in place of the text's first position; see first_position.py
 
     def prompt(self) -> Tensor:
         """The (P, D) vectors, or (B, P, D) if they differ between the rows of a batch."""
@@ -34,38 +40,59 @@ class SoftPrompt(Delta):
 
     def install(self, host: Host) -> None:
         self.argument_names = tuple(inspect.signature(host.forward).parameters)
+        entrance.open_for(host, self)
+
+    def uninstall(self, host: Host) -> None:
+        entrance.close_for(host, self)
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         kwargs = dict(zip(self.argument_names, args, strict=False)) | kwargs
-        count = self.count
-        ids_BT = kwargs.pop("input_ids", None)
-        x_BTD = kwargs.pop("inputs_embeds", None)
-        x_BTD = host.get_input_embeddings()(ids_BT) if x_BTD is None else x_BTD
-        first_call = _cached(kwargs) == 0  # later decoding steps find the prompt in the cache
-        if first_call:
-            x_BTD = torch.cat([self.prompt().to(x_BTD.dtype).expand(len(x_BTD), -1, -1), x_BTD], dim=1)
-        kwargs["inputs_embeds"] = x_BTD
-
-        if (mask := kwargs.get("attention_mask")) is not None:
-            kwargs["attention_mask"] = widen_mask(mask, count)
-        if (types_BT := kwargs.get("token_type_ids")) is not None and first_call:
-            kwargs["token_type_ids"] = torch.cat([types_BT.new_zeros(len(types_BT), count), types_BT], dim=1)
-        for key in ("position_ids", "cache_position"):
-            if (positions := kwargs.get(key)) is not None:
-                kwargs[key] = _shift(positions, count, first_call)
-        return (), kwargs
+        first = is_first_call(kwargs)  # later decoding steps find the prompt in the cache
+        mask_BS = kwargs.get("attention_mask")
+        place = Placement.before_text(mask_BS, self.count, None if first else cached_positions(kwargs))
+        if mask_BS is not None:
+            kwargs["attention_mask"] = place.join(mask_BS.new_ones(1, self.count), mask_BS)
+        if first:
+            kwargs |= self._joined(host, kwargs, place)
+        else:
+            for key in _POSITIONS:
+                if (positions := kwargs.get(key)) is not None:
+                    kwargs[key] = positions + self.count
+        return (), kwargs | entrance.entered(kwargs, self, place if first else None)
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
-        new = kwargs["inputs_embeds"].shape[1]
-        if self.keep or (kwargs.get("past_key_values") is not None and _cached(kwargs) != new):
+        place = entrance.left_with(kwargs, self)
+        if self.keep or place is None:
             return result
-        count = self.count
+        if (got := result[0].shape[1]) != (given := kwargs["inputs_embeds"].shape[1]):
+            raise AdapterStateError(
+                f"{type(host).__name__} gives {got} positions for {given}, so that the text's cannot be told from a "
+                "soft prompt's; prefix and the methods that change weights need no positions of their own"
+            )
+        text_BTD = place.text_of(result[0])
+        if self.hands_on_its_first:
+            text_BTD = torch.cat([place.first_of(result[0]), text_BTD[:, 1:]], dim=1)
         if isinstance(result, tuple):
-            return (result[0][:, count:], *result[1:])
-        result.last_hidden_state = result.last_hidden_state[:, count:]
+            return (text_BTD, *result[1:])
+        result.last_hidden_state = text_BTD
         if getattr(result, "hidden_states", None) is not None:
-            result.hidden_states = tuple(h_BTD[:, count:] for h_BTD in result.hidden_states)
+            result.hidden_states = tuple(map(place.text_of, result.hidden_states))
         return result
+
+    def _joined(self, host: Host, kwargs: Kwargs, place: Placement) -> Kwargs:
+        """The arguments of a call that reads the prompt: what there is of each token has the prompt's part in it."""
+        ids_BT, x_BTD = kwargs.pop("input_ids", None), kwargs.pop("inputs_embeds", None)
+        x_BTD = host.get_input_embeddings()(ids_BT) if x_BTD is None else x_BTD
+        prompt = self.prompt().expand(len(x_BTD), -1, -1)
+        joined: Kwargs = {"inputs_embeds": place.join(prompt, x_BTD)}
+        for key, tensor in per_token_arguments(host, ids_BT, x_BTD.shape[:2], kwargs).items():
+            joined[key] = place.join(tensor.new_zeros(1, self.count, *tensor.shape[2:]), tensor)
+        if kwargs.get("position_ids") is None and (positions := positions_of_ids(host, ids_BT)) is not None:
+            kwargs["position_ids"] = positions
+        for key in _POSITIONS:
+            if (positions := kwargs.get(key)) is not None:
+                joined[key] = place.join_positions(positions)
+        return joined
 
 
 class LearnedPrompt(SoftPrompt):
@@ -88,36 +115,23 @@ class PromptInCrossAttention(Delta):
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if (mask_BT := kwargs.get("encoder_attention_mask")) is not None:
-            kwargs = kwargs | {"encoder_attention_mask": widen_mask(mask_BT, self.count)}
+            place = Placement.before_text(mask_BT, self.count, None)
+            kwargs = kwargs | {"encoder_attention_mask": place.join(mask_BT.new_ones(1, self.count), mask_BT)}
         return args, kwargs
 
 
-def at_transformer(sites: Sites, make: Callable[[Any, bool], SoftPrompt]) -> Iterator[tuple[str, Delta]]:
+def at_transformer(
+    sites: Sites, make: Callable[[Any, bool], SoftPrompt], first: FirstPosition
+) -> Iterator[tuple[str, Delta]]:
     """The prompt that `make` gives for (token embeddings, keep) in its place, and what a decoder must know of it."""
-    transformer, decoder = transformers_of(sites)
+    reader, decoder = readers_of(sites)
+    transformer = reader if decoder is not None else mask_reader(sites, reader)
     names = {id(module): name for name, module in sites.modules()}
     prompt = make(transformer.get_input_embeddings(), decoder is not None)
+    prompt.hands_on_its_first = hands_on_its_first(sites, first)
     yield names[id(transformer)], prompt
     if decoder is not None:
         yield names[id(decoder)], PromptInCrossAttention(prompt.count)
 
 
-def widen_mask(mask_BT: Tensor, count: int) -> Tensor:
-    """The mask with `count` visible positions before the text's. Raises AdapterStateError unless it is (B, T)."""
-    if not isinstance(mask_BT, Tensor) or mask_BT.ndim != 2:
-        raise AdapterStateError("a soft prompt needs an attention mask of shape (batch, tokens)")
-    return torch.cat([mask_BT.new_ones(len(mask_BT), count), mask_BT], dim=1)
-
-
-def _cached(kwargs: Kwargs) -> int:
-    cache = kwargs.get("past_key_values")
-    return 0 if cache is None else cache.get_seq_length()
-
-
-def _shift(positions: Tensor, count: int, first_call: bool) -> Tensor:
-    """The text's positions moved past the prompt's; else a left-padded row would differ from an unpadded one."""
-    moved = positions + count
-    if not first_call:
-        return moved
-    prompt = torch.arange(count, device=positions.device, dtype=positions.dtype)
-    return torch.cat([prompt.expand(*positions.shape[:-1], count), moved], dim=-1)
+_POSITIONS = ("position_ids", "cache_position")

@@ -3,7 +3,9 @@
 Shape suffixes: K tasks, P prompt, R rank, D width.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,13 +49,15 @@ class TaskPrompt(LearnedPrompt):
         return self.prompt_embeddings * (self.prefix_task_cols[self.task] @ self.prefix_task_rows[self.task])
 
 
-def shared_start(folder: Path, sites: Sites, peft_type: str) -> dict[str, Tensor]:
+def shared_start(folder: Path, sites: Sites, is_type: Callable[[dict[str, Any]], bool]) -> dict[str, Tensor]:
     """The prompt and the tasks' parts. Raises CheckpointError unless it is a multitask prompt of this very base."""
     from ...formats import peft
 
     folder = peft.adapter_folder(folder)
-    kind = peft.read_config(folder)["peft_type"]
-    if kind != peft_type:
-        raise CheckpointError(f"method.source {folder} is an adapter of type {kind}, not {peft_type}")
+    config = peft.read_config(folder)
+    if not is_type(config):
+        raise CheckpointError(
+            f"method.source {folder} is an adapter of type {config['peft_type']}, no multitask prompt"
+        )
     peft.check_base(folder, sites.model, fingerprint(sites))
     return {name: t for name, t in peft.read_tensors(folder).items() if name in PARTS}

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...core.method import Method
 from ...core.sites import Sites
-from ...errors import SettingsError, TargetError
+from ...errors import SettingsError
+from .readers import readers_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class VirtualTokens(Method):
             "num_virtual_tokens": self.tokens,
             "num_transformer_submodules": 1,
             # which is not every model's hidden_size
-            "token_dim": transformers_of(sites)[0].get_input_embeddings().weight.shape[1],
+            "token_dim": readers_of(sites)[0].get_input_embeddings().weight.shape[1],
             "num_layers": getattr(config, "num_hidden_layers", None),
             "num_attention_heads": getattr(config, "num_attention_heads", None),
         }
@@ -51,14 +52,3 @@ class VirtualTokens(Method):
         if prompt is None or (config.get("num_transformer_submodules") or 1) == 1:
             return tensors
         return tensors | {"prompt_embeddings": prompt[: self.tokens]}
-
-
-def transformers_of(sites: Sites) -> tuple[Any, Any]:
-    """The transformer that reads the input, and the decoder that reads its result, if there is one."""
-    model = sites.model
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if not hasattr(model, "config") or getattr(getattr(embeddings, "weight", None), "ndim", 0) != 2:
-        raise TargetError(f"{type(model).__name__} has no token embeddings that a prompt could join")
-    if model.config.is_encoder_decoder:
-        return model.get_encoder(), model.get_decoder()
-    return model.get_decoder(), None  # an encoder too; not base_model, whose forward some models go past

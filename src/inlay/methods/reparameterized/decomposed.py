@@ -139,7 +139,9 @@ def _fine(device: torch.device) -> torch.dtype:
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    return (t for t in chain(module._parameters.values(), module._buffers.values()) if t is not None)
+    """What a read of the module's own tensors gives now: others may stand in for them."""
+    own = chain(module._parameters.items(), module._buffers.items())
+    return (module.__dict__.get(name, t) for name, t in own if t is not None)
 
 
 def _mark(tensor: Tensor) -> Any:

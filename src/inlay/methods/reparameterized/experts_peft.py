@@ -4,9 +4,6 @@ PEFT wraps a module once for each of its parameters that is targeted, the first 
 factors by how deep its wrapper is: `experts.lora_A`, `experts.base_layer.lora_A`. The experts' factors are flattened,
 A to (E R, I) and B to (O, R E). What counts as input is the last dimension, unless the module says that its matrices
 are transposed; up to release 0.19.0 it was always the one before.
-
-Files from before transformers 5 have a module for each expert and projection, `experts.3.w1`. The projections that are
-one parameter today (w1 and w3) become one change of their ranks' sum: their A one below the other, their B in blocks.
 """
 
 import re
@@ -19,15 +16,16 @@ from ...core import experts, weights
 from ...core.experts import Stack
 from ...core.sites import ALL_LINEAR, Sites, ends_with
 from ...errors import CheckpointError
+from . import single_experts
 from .low_rank import CONVOLUTION
 from .low_rank_experts import LowRankExperts
 from .patterns import first_fit, whole
+from .single_experts import PREFIX, strength
 
 if TYPE_CHECKING:
     from ...core.adapter import Adapter
     from .lora import LoRA
 
-PREFIX = "base_model.model."
 READS = "0.19.1"  # the oldest release of PEFT that reads what is written here
 _SWAPPED = (0, 19, 1)
 # Modules of these names PEFT takes for the experts that transformers 4 had, wherever they are in the model.
@@ -80,8 +78,8 @@ def in_peft_form(
             a, b = (tensors.pop(p.own_key(name)) for name in ("lora_A", "lora_B"))
             tensors[p.key("lora_A")], tensors[p.key("lora_B")] = _flattened(p, a, b)
             strengths[p.full] = method.strength(host, p.name)
-    hosts = [host for host, delta in adapter.deltas.items() if host not in deltas]
-    hosts = [host for host in hosts if not Sites(adapter.model, adapter.heads).in_head(host)]
+    factors = ("lora_A", "lora_embedding_A")
+    hosts = [h for h in adapter.deltas if h not in deltas and any(method.peft_key(h, f) in tensors for f in factors)]
     for host in hosts:
         if _is_taken_for_experts(adapter.model.get_submodule(host), host):
             strengths[f"{host}.weight"] = method.strength(host)
@@ -138,25 +136,20 @@ def in_own_form(
     if not owners and not config.get("target_parameters"):
         return config, tensors
     tensors = dict(tensors)
-    chosen = _of_single_experts(model, asked or config, tensors)
+    chosen = single_experts.joined(model, asked or config, tensors)
     for host, names in _targeted(modules, owners, config, tensors).items():
         for p in _parameters(host, modules[host], names) if host in owners else ():
-            chosen[p.full] = _strength(config, p.full)
+            chosen[p.full] = strength(config, p.full)
             if p.key("lora_A") in tensors and p.key("lora_B") in tensors:
                 a, b = (tensors.pop(p.key(factor)) for factor in ("lora_A", "lora_B"))
                 tensors[p.own_key("lora_A")], tensors[p.own_key("lora_B")] = _by_expert(p, a, b, config)
         if host not in owners:
-            chosen[host] = _strength(config, f"{host}.weight")
+            chosen[host] = strength(config, f"{host}.weight")
     layers = _layers(modules, owners, config, tensors, bool(chosen))
     config = config | {"target_modules": layers if layers or chosen else config.get("target_modules")}
     if any(name not in modules for name in chosen):  # of parameters, whose inputs cannot be dropped; it is for training
         config["lora_dropout"] = 0.0
     return config | {"target_parameters": chosen or None}, tensors
-
-
-def _strength(config: dict[str, Any], name: str) -> tuple[int, float]:
-    rank = first_fit(config.get("rank_pattern") or {}, name, config["r"])
-    return rank, first_fit(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
 
 
 def _targeted(
@@ -252,110 +245,3 @@ def _fit(count: int, a: Tensor, b: Tensor, last_in: bool, rows: int, columns: in
 def _release(version: str | None) -> tuple[int, ...]:
     """Of a version such as 0.19.1.dev0@unknown; a file without one is older than all that write it."""
     return tuple(int(part) for part in re.findall(r"\d+", version or "0")[:3])
-
-
-def _of_single_experts(
-    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]
-) -> dict[str, tuple[int, float]]:
-    """Put the factors of single experts, `experts.3.w1`, together under the parameter that holds them today; rank and
-    alpha of each."""
-    found: dict[str, dict[tuple[int, int], dict[str, str]]] = {}  # parameter -> (part, expert) -> factor -> key
-    parts: dict[str, int] = {}
-    table = None
-    for key in list(tensors):
-        match = re.fullmatch(re.escape(PREFIX) + r"(.+\.(\d+)\.[^.]+)\.(lora_[AB])\.weight", key)
-        if match is None or _has_module(model, match[1]):
-            continue
-        table = _Table(model) if table is None else table
-        if (place := table.place(match[1])) is None:
-            continue
-        parameter, part, parts[place[0]] = place
-        found.setdefault(parameter, {}).setdefault((part, int(match[2])), {})[match[3]] = key
-    strengths = {}
-    for parameter, pieces in found.items():
-        strengths[parameter] = _joined(model, parameter, parts[parameter], pieces, config, tensors)
-    return strengths
-
-
-def _joined(
-    model: nn.Module,
-    parameter: str,
-    parts: int,
-    pieces: dict[tuple[int, int], dict[str, str]],
-    config: dict[str, Any],
-    tensors: dict[str, Tensor],
-) -> tuple[int, float]:
-    host, _, name = parameter.rpartition(".")
-    stack = experts.matrices(model.get_submodule(host))[name]
-    rows = stack.out_features // parts
-    rank_of: dict[int, int] = {}
-    factors: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-    for (part, expert), keys in pieces.items():
-        if keys.keys() != {"lora_A", "lora_B"}:
-            raise CheckpointError(f"{next(iter(keys.values()))} has no other factor beside it")
-        a_RI, b_OR = tensors.pop(keys["lora_A"]), tensors.pop(keys["lora_B"])
-        fits = a_RI.shape[1:] == (stack.in_features,) and b_OR.shape == (rows, len(a_RI))
-        if not fits or stack.flipped or expert >= (stack.experts or 0):
-            raise CheckpointError(
-                f"{keys['lora_A']} and its lora_B are {tuple(a_RI.shape)} and {tuple(b_OR.shape)}, which do not fit "
-                f"{parameter} of this model, {stack.experts} experts of {stack.out_features} x {stack.in_features}"
-            )
-        rank, alpha = _strength(config, keys["lora_A"].removeprefix(PREFIX).removesuffix(".lora_A.weight"))
-        scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-        factors[part, expert] = a_RI, scale * b_OR
-        rank_of[part] = max(rank_of.get(part, 0), len(a_RI))
-    rank = sum(rank_of.values())
-    strength = rank**0.5 if config.get("use_rslora") else rank  # each expert's own scale is in its B
-    some = next(iter(factors.values()))[0]
-    a = some.new_zeros(stack.experts or 1, rank, stack.in_features)
-    b = some.new_zeros(stack.experts or 1, stack.out_features, rank)
-    for (part, expert), (a_RI, b_OR) in factors.items():
-        first = sum(r for other, r in rank_of.items() if other < part)
-        a[expert, first : first + len(a_RI)] = a_RI
-        b[expert, part * rows : (part + 1) * rows, first : first + len(a_RI)] = b_OR
-    tensors[f"{PREFIX}{parameter}.lora_A"], tensors[f"{PREFIX}{parameter}.lora_B"] = a, b
-    return rank, strength
-
-
-def _has_module(model: nn.Module, name: str) -> bool:
-    try:
-        model.get_submodule(name)
-    except AttributeError:
-        return False
-    return True
-
-
-class _Table:
-    """What transformers knows of the names that a model's weights had before its experts shared parameters."""
-
-    def __init__(self, model: Any):
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter, WeightRenaming
-
-        entries = list(get_model_conversion_mapping(model)) if hasattr(model, "config") else []
-        self.model = model
-        self.renamings: list[Any] = [entry for entry in entries if isinstance(entry, WeightRenaming)]
-        self.converters: list[Any] = [entry for entry in entries if isinstance(entry, WeightConverter)]
-        self.known = (MergeModulelist, Concatenate)
-
-    def place(self, module: str) -> tuple[str, int, int] | None:
-        """Of a single expert's layer: the parameter that its weight is in today, which part of that it is, and of how
-        many."""
-        key = f"{module}.weight"
-        for entry in self.renamings:
-            key = entry.rename_source_key(key)[0]
-        for entry in self.converters:
-            new, pattern = entry.rename_source_key(key)
-            if pattern is None:
-                continue
-            host, _, name = new.rpartition(".")
-            kinds = [type(operation) for operation in entry.operations]
-            joins = kinds == [*self.known] and entry.operations[1].dim == 1 or kinds == [self.known[0]]
-            if (
-                not joins
-                or not _has_module(self.model, host)
-                or name not in experts.matrices(self.model.get_submodule(host))
-            ):
-                return None
-            return new, entry.source_patterns.index(pattern), len(entry.source_patterns)
-        return None

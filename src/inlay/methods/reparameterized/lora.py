@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ...core import experts, weights
 from ...core.delta import Delta
-from ...core.experts import Stack
 from ...core.replacement import Replacement
 from ...core.sites import Sites
 from ...core.weights import Host
@@ -123,19 +122,25 @@ class LoRA(OnLinear):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         names = sites.find(self.targets, hosts=self.can_host)
-        stacks = {name: self.stacks(sites, name) for name in names}
-        parameters = [f"{name}.{parameter}" for name in names for parameter in stacks[name]]
+        hosts = {name: sites.model.get_submodule(name) for name in names}
+        others = [name for name, host in hosts.items() if not weights.is_linear(host)]
+        stacks = {name: own for name in others if (own := sites.matrices(self.targets, name))}
+        parameters = [f"{name}.{parameter}" for name, own in stacks.items() for parameter in own]
         check_patterns((*self.rank_pattern, *self.alpha_pattern), names + parameters)
         if self.initialization == "loftq":
-            loftq.check({name: sites.model.get_submodule(name) for name in names})
-        for name in names:
-            host = sites.model.get_submodule(name)
+            loftq.check(hosts)
+        for name, host in hosts.items():
             rank, scale = self.strength(name)
             lora_init.check_host(self.initialization, name, host, rank)
-            if not stacks[name]:
+            if name not in stacks:
                 delta = self.delta(host, rank, scale)
                 yield name, with_bias(delta, name, host, self.bias != "none", self.change_bias)
                 continue
+            if self.change_bias:
+                raise TargetError(
+                    f"method.change_bias is set, but {name} keeps its experts' weights in one parameter, whose changes "
+                    "have no bias; leave it out, or choose targets without experts, such as attention"
+                )
             if self.dropout:
                 raise TargetError(
                     f"method.dropout is {self.dropout}, but {name} keeps its experts' weights in one parameter, whose "
@@ -155,10 +160,6 @@ class LoRA(OnLinear):
             rank = first_fit(self.rank_pattern, f"{name}.{parameter}", rank)
             alpha = first_fit(self.alpha_pattern, f"{name}.{parameter}", alpha)
         return rank, self.scale(rank, alpha)
-
-    def stacks(self, sites: Sites, name: str) -> dict[str, Stack]:
-        """The parameters at the module `name` that are changed matrix by matrix; none if it is a layer of one."""
-        return sites.matrices(self.targets, name)
 
     def can_host(self, module: Host) -> bool:
         if type(module) in CONVOLUTION:

@@ -76,24 +76,30 @@ def start(initialization: Initialization, host: Host, rank: int, scale: float) -
     if initialization in TAKEN_AWAY and device.type != "meta":
         weight_OI = weights.read(host)["weight"].float()
         return pissa(weight_OI, rank, scale) if initialization == "pissa" else olora(weight_OI, rank)
-    a_1RI, b_1OR = start_of_shape(initialization, 1, out_features, in_features, rank, device)
-    return a_1RI[0], b_1OR[0]
+    if initialization == "orthogonal":
+        return orthogonal(in_features, out_features, rank, device)
+    a_RI = _random(initialization, torch.empty(rank, in_features, device=device))
+    return a_RI, torch.zeros(out_features, rank, device=device)
 
 
 @torch.no_grad()
-def start_of_shape(
+def start_of_stack(
     initialization: Initialization, count: int, out_features: int, in_features: int, rank: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """A (N, R, I) and B (N, O, R) of `count` weights, for a start that does not look at them."""
     if initialization == "orthogonal":
         pairs = [orthogonal(in_features, out_features, rank, device) for _ in range(count)]
         return torch.stack([a_RI for a_RI, _ in pairs]), torch.stack([b_OR for _, b_OR in pairs])
-    a_NRI = torch.empty(count, rank, in_features, device=device)
-    if initialization == "gaussian":
-        a_NRI.normal_(std=1 / rank)
-    else:
-        a_NRI.uniform_(-1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
+    a_NRI = _random(initialization, torch.empty(count, rank, in_features, device=device))
     return a_NRI, torch.zeros(count, out_features, rank, device=device)
+
+
+def _random(initialization: Initialization, a: Tensor) -> Tensor:
+    """Fill A, or several; its last two dimensions are R and I."""
+    rank, in_features = a.shape[-2:]
+    if initialization == "gaussian":
+        return a.normal_(std=1 / rank)
+    return a.uniform_(-1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
 
 
 def pissa(weight_OI: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ class Factors(nn.Module):
         super().__init__()
         self.scale, self.flipped = scale, stack.flipped
         experts = () if stack.experts is None else (stack.experts,)
-        a, b = lora_init.start_of_shape(
+        a, b = lora_init.start_of_stack(
             initialization, stack.experts or 1, stack.out_features, stack.in_features, rank, device
         )
         self.lora_A = nn.Parameter(a.view(*experts, rank, stack.in_features))

@@ -11,7 +11,7 @@ from ...core.sites import Sites
 @dataclass(frozen=True, kw_only=True)
 class OnLinear(Method):
     targets: tuple[str, ...] = ("all-linear",)
-    """Which layers: all-linear, attention, feedforward, experts, ends of names, or patterns of whole names (regex)."""
+    """Which layers: all-linear, attention, mixer, feedforward, experts, ends of names, or patterns of names (regex)."""
 
     def __post_init__(self) -> None:
         if isinstance(self.targets, str):

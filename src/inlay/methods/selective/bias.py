@@ -49,8 +49,8 @@ class BitFit(Method):
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         found = False
         for name, module in sites.body():
-            missing = self.add_missing and weights.is_linear(module)
-            if module._parameters.get("bias") is not None or missing:
+            missing = self.add_missing and weights.is_linear(module) and name not in sites.routers
+            if (module._parameters.get("bias") is not None or missing) and name not in sites.bypassed:
                 found = True
                 yield name, Replacement(module, ("bias",))
         if not found:

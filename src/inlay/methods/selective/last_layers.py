@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...core import weights
+from ...core.block_end import UNKNOWN, final_norm
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.sites import BLOCK_FINAL_NORM, Sites, is_norm
+from ...core.modules import is_norm
+from ...core.sites import Sites, language_model
 from ...errors import SettingsError, TargetError
 from .retrained import Retrained
 
@@ -60,30 +62,31 @@ class LastLayers(Method):
         trained = [*blocks[-self.layers :], *_after(sites, blocks[-1])]
         for name, module in sites.body():
             own = tuple(n for n, p in module._parameters.items() if p is not None)
-            if (own or weights.statistics(module)) and any(
-                name == top or name.startswith(top + ".") for top in trained
-            ):
+            if name in sites.bypassed or not (own or weights.statistics(module)):
+                continue
+            if any(name == top or name.startswith(top + ".") for top in trained):
                 yield name, Retrained(module, own)
 
 
 def _last_stack(sites: Sites) -> list[str]:
     """The names of the blocks that run one after the other up to the head."""
-    stacks: dict[str, list[str]] = {}
-    for name in sites.blocks:
-        stacks.setdefault(name.rpartition(".")[0], []).append(name)
+    stacks = {name: list(blocks) for name, blocks in sites.stacks.items()}
     if not stacks:
         raise TargetError(f"{type(sites.model).__name__} has no transformer blocks that could be recognised")
-    config = getattr(sites.model, "config", None)
-    is_pair = getattr(config, "is_encoder_decoder", False)
+    if (
+        sites.part is None and (texts := language_model(sites.model)) is not None
+    ):  # what other towers give goes in there
+        stacks = {name: blocks for name, blocks in stacks.items() if name.startswith(texts + ".")} or stacks
+    is_pair = getattr(sites.config, "is_encoder_decoder", False)
     blocks = list(stacks.values())[-1] if is_pair else max(stacks.values(), key=len)
-    if len(blocks) == 1 < getattr(config, "num_hidden_layers", 1):
+    if len(blocks) == 1 < getattr(sites.config, "num_hidden_layers", 1):
         raise TargetError(f"{type(sites.model).__name__} runs one block again and again: it has no last ones to train")
     return blocks
 
 
 def _after(sites: Sites, block: str) -> Iterator[str]:
     """The final normalization and the pooler, which are beside the stack of blocks or beside what holds it."""
-    post_norm = getattr(getattr(sites.model, "config", None), "model_type", "") in BLOCK_FINAL_NORM
+    post_norm = final_norm(sites.blocks[block]) not in (None, UNKNOWN)
     holder = block.rpartition(".")[0]
     while holder:
         holder = holder.rpartition(".")[0]

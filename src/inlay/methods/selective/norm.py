@@ -11,6 +11,7 @@ from typing import Any, Self
 from ...core import sites as sites_
 from ...core.delta import Delta
 from ...core.method import Method
+from ...core.modules import is_norm
 from ...core.replacement import Replacement
 from ...core.sites import Sites
 
@@ -52,7 +53,7 @@ class NormTuning(Method):
             object.__setattr__(self, "targets", (self.targets,))
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
-        for name in sites.find(self.targets, hosts=sites_.is_norm):
+        for name in sites.find(self.targets, hosts=is_norm):
             host = sites.model.get_submodule(name)
             yield name, Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
 

@@ -69,8 +69,14 @@ class Pattern(Method):
                     names.setdefault(id(p), []).append(f"{host_name}.{own}" if host_name else own)
         self._check(sites, [name for some in names.values() for name in some])
         chosen: dict[str, tuple[nn.Module, dict[str, int]]] = {}
+        for p, some in places.items():
+            if all(host_name in sites.bypassed for host_name, _, _ in some) and _chosen(self, names[p]):
+                raise TargetError(
+                    f"method.include fits {names[p][0]}, which the model uses without calling the layer that has it, "
+                    "so that a copy would do nothing; name it in method.exclude"
+                )
         for p, some in names.items():
-            if any(_fits(self.include, name) for name in some) and not any(_fits(self.exclude, name) for name in some):
+            if _chosen(self, some):
                 for host_name, host, own in places[p]:
                     if not sites.in_head(host_name):
                         chosen.setdefault(host_name, (host, {}))[1][own] = p
@@ -94,6 +100,10 @@ class Pattern(Method):
                 raise TargetError(f"pattern {pattern!r} excludes only the model's head, which is always trained whole")
         if not any(_fits(self.include, name) and not _fits(self.exclude, name) for name in names):
             raise TargetError(f"method.exclude leaves nothing of what method.include selects in {kind}")
+
+
+def _chosen(method: Pattern, names: list[str]) -> bool:
+    return any(_fits(method.include, name) for name in names) and not any(_fits(method.exclude, n) for n in names)
 
 
 def _fits(patterns: tuple[str, ...], name: str) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core import weights
 from ...core.delta import Delta
-from ...core.sites import Sites
+from ...core.sites import ROLES, Sites
 from ...errors import SettingsError, TargetError
 from ..reparameterized.on_linear import OnLinear
 from .fisher import information
@@ -75,15 +75,21 @@ class SparseMask(OnLinear):
         names = sites.find(self.targets)
         for name in self.counts.keys() - set(names):
             raise TargetError(f"method.counts names {name}, which targets does not select")
-        for name in names:
-            host = sites.model.get_submodule(name)
-            outputs, inputs = weights.size(host)
-            count = self.counts.get(name, self.rank * (outputs + inputs))
-            if count > outputs * inputs:
-                raise TargetError(
-                    f"method.rank is {self.rank}: {count} entries of {name}, which has {outputs * inputs}"
-                )
-            yield name, Sparse(host, random_entries(count, outputs * inputs))
+        sizes = {name: weights.size(sites.model.get_submodule(name)) for name in names}
+        counts = {name: self.counts.get(name, self.rank * sum(size)) for name, size in sizes.items()}
+        small = [name for name, (outputs, inputs) in sizes.items() if counts[name] > outputs * inputs]
+        asked = tuple(target for target in self.targets if target not in ROLES)
+        named = {*self.counts, *(sites.find(asked) if asked else ())}
+        for name in small if len(small) == len(names) else (name for name in small if name in named):
+            outputs, inputs = sizes[name]
+            raise TargetError(
+                f"method.rank is {self.rank}: {counts[name]} entries of {name}, which has {outputs * inputs}"
+            )
+        for name in names:  # a role's layers that have fewer entries than that, such as a gate, are left as they are
+            if name not in small:
+                outputs, inputs = sizes[name]
+                host = sites.model.get_submodule(name)
+                yield name, Sparse(host, random_entries(counts[name], outputs * inputs))
 
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":

@@ -1,0 +1,72 @@
+"""inlay doctor MODEL: the layers of a model, and what each target reaches, from its configuration alone."""
+
+import json
+import textwrap
+from collections import Counter
+from typing import Any
+
+from ..core import weights
+from ..core.adapter import prepare
+from ..core.coverage import coverage
+from ..core.sites import ROLES, Sites
+from ..errors import InvalidRequest
+from ..methods.reparameterized.lora import LoRA
+from ..report.reach import reach_of, reach_text
+from ..report.units import count_text, counted
+from ..training.auto_class import no_writer
+from ..training.base import Base, empty_classifier, empty_language_model, find_base
+from ..training.part import part_for_texts
+
+
+def show_model(name: str, as_json: bool) -> None:
+    """Raises SettingsError if there is no such model, or none that Inlay can train."""
+    found = _facts(find_base(name))
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    blocks = f"{found['blocks']} blocks, " if found["blocks"] else "no blocks that could be recognised, "
+    print(f"{name}: {found['class']}, {count_text(found['parameters'])} parameters, {blocks}room for {found['room']}")
+    if found["part"]:
+        print(textwrap.fill(f"with rows of texts: {found['part']}", 80, initial_indent="  ", subsequent_indent="  "))
+    print("linear layers")
+    width = max(map(len, found["linear_layers"]), default=0)
+    for layer, sizes in found["linear_layers"].items():
+        print(f"  {layer:<{width}}  {', '.join(sizes)}")
+    print("what each target reaches, by method lora")
+    for target, reach in found["targets"].items():
+        text = "nothing" if reach is None else f"{counted(reach['hosts'], 'layer')}, {reach_text(reach)}"
+        print(textwrap.fill(f"{target:<12} {text}", 80, initial_indent="  ", subsequent_indent=" " * 15))
+
+
+def _facts(base: Base) -> dict[str, Any]:
+    writes = no_writer(base.config) is None
+    model: Any = empty_language_model(base.config) if writes else empty_classifier(base.config)
+    part = part_for_texts(model, base.config)
+    sites = Sites(model, part=part.name)
+    linear = Counter(
+        (name.rpartition(".")[2], " × ".join(map(str, weights.size(m))))
+        for name, m in sites.body()
+        if weights.is_linear(m)
+    )
+    layers: dict[str, list[str]] = {}
+    for (layer, size), count in linear.items():
+        layers.setdefault(layer, []).append(f"{count} of {size}")
+    return {
+        "model": base.name,
+        "class": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "blocks": len(sites.blocks),
+        "room": f"{base.positions} tokens" if base.positions < 10**9 else "any length",
+        "part": part.reason,
+        "linear_layers": layers,
+        "targets": {role: _reach(model, role, part.name) for role in ROLES},
+    }
+
+
+def _reach(model: Any, target: str, part: str | None) -> dict[str, Any] | None:
+    """None if the target reaches nothing."""
+    try:
+        planned = prepare(model, LoRA(targets=(target,)), part=part)
+    except InvalidRequest:
+        return None
+    return {"hosts": len(planned.deltas)} | reach_of(coverage(planned))

@@ -1,0 +1,184 @@
+"""Layers whose weight is read by the code around them, which an adapter at the layer would not reach.
+
+A layer is adapted where it is called. A module that computes `self.dt_proj.weight @ x`, or hands `self.conv1d.weight`
+to a kernel, goes past that. Its source tells; a class whose source cannot be had tells nothing, and `watch.py` looks at
+what is left while the model runs. So it does for a short cut, a kernel that may stand in for the layers that are called
+otherwise: whether it is taken depends on the machine.
+"""
+
+import ast
+import functools
+import inspect
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+_TENSORS = ("weight", "bias")
+# What tells of a tensor without its values.
+_FACTS = {
+    "dtype",
+    "device",
+    "shape",
+    "ndim",
+    "size",
+    "element_size",
+    "dim",
+    "stride",
+    "numel",
+    "requires_grad",
+    "is_meta",
+    "data_ptr",
+}
+_LOOKING = {"isinstance", "hasattr", "getattr", "setattr", "id", "type", "len"}
+# Ways to a layer that do not spell its name.
+_BY_NAME = {"getattr", "children", "modules", "named_children", "named_modules", "get_submodule", "_modules"}
+# Methods that make or tie parameters, and are no part of a call.
+_MAKING = ("__init__", "init", "_init", "reset", "_reset", "tie", "_tie", "set_", "resize", "_resize", "load", "_load")
+
+
+def bypassed(module: nn.Module) -> set[str]:
+    """Names, relative to the module, of layers whose weight or bias its code reads without calling them."""
+    return {name for name in _facts(type(module)).read if _child(module, name) is not None}
+
+
+def bypassed_in(model: nn.Module) -> set[str]:
+    """Full names of such layers, and of layers that share their weight with another one and are never called."""
+    found: set[str] = set()
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for p in module._parameters.values():
+            if p is not None:
+                owners[id(p)] = owners.get(id(p), 0) + 1
+    for name, module in model.named_modules():
+        if not module._modules:
+            continue
+        facts = _facts(type(module))
+        unused = (child for child in module._modules if facts.known and child not in facts.named)
+        for child in (*bypassed(module), *(c for c in unused if _only_lends(module._modules[c], owners))):
+            found.add(f"{name}.{child}" if name else child)
+    return found
+
+
+def _only_lends(child: nn.Module | None, owners: dict[int, int]) -> bool:
+    """Whether all that the layer has is in another module too."""
+    if child is None or child._modules:
+        return False
+    own = [p for p in child._parameters.values() if p is not None]
+    return bool(own) and all(owners[id(p)] > 1 for p in own)
+
+
+def _child(module: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a class's code does with the modules in it."""
+
+    read: frozenset[str]  # layers whose weight is read
+    named: frozenset[str]  # attributes that its forward mentions, itself or in what it calls of the class
+    known: bool  # whether these are all that it uses
+
+
+@functools.cache
+def _facts(cls: type[nn.Module]) -> _Facts:
+    methods = dict(_methods(cls))
+    called = {path for method in methods.values() for path in _calls(method)}
+    read = {path for method in methods.values() for path in _reads(method, called)}
+    named: set[str] = set()
+    waiting = {"forward"} & methods.keys()
+    known = bool(waiting)
+    while waiting:
+        method = methods[name := waiting.pop()]
+        mentioned = set(_mentions(method))
+        waiting |= (mentioned - named - {name}) & methods.keys()
+        named |= mentioned
+    return _Facts(frozenset(read), frozenset(named), known and not named & _BY_NAME)
+
+
+def _methods(cls: type[nn.Module]) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """The methods that can be part of a call, as far as their source can be had."""
+    seen: set[str] = set()
+    for base in cls.__mro__:
+        if base is nn.Module or not issubclass(base, nn.Module):
+            continue
+        if "forward" not in vars(base) and base.__module__ != cls.__module__:
+            continue
+        for name, function in vars(base).items():
+            function = inspect.unwrap(function) if callable(function) else None
+            if name in seen or name.startswith(_MAKING) or not inspect.isfunction(function):
+                continue
+            seen.add(name)
+            try:
+                tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+            except (OSError, TypeError, SyntaxError, IndexError):
+                continue
+            if isinstance(tree, ast.FunctionDef) and tree.args.args:
+                yield name, tree
+
+
+def _reads(method: ast.FunctionDef, called: set[str]) -> Iterator[str]:
+    """The layers, such as `conv1d` or `mixer.conv1d`, whose weight's values are used in this method."""
+    parents = {child: node for node in ast.walk(method) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(method):
+        if isinstance(node, ast.Attribute) and node.attr in _TENSORS and isinstance(node.ctx, ast.Load):
+            path = _path(node.value, method)
+            if path and not _is_look(node, parents) and not (path in called and _on_short_cut(node, parents)):
+                yield path
+
+
+def _on_short_cut(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Whether it is inside an `if` out of which some of the cases return."""
+    while (parent := parents.get(node)) is not None:
+        if isinstance(parent, ast.If) and any(
+            isinstance(inner, ast.If) and any(isinstance(step, ast.Return) for step in inner.body)
+            for inner in parent.body
+        ):
+            return True
+        node = parent
+    return False
+
+
+def _is_look(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """Whether the tensor is only looked at, or changed in place, and its values go nowhere."""
+    parent = parents.get(node)
+    while isinstance(parent, ast.Attribute) and parent.attr == "data":
+        node, parent = parent, parents.get(parent)
+    if isinstance(parent, ast.Attribute):
+        return parent.attr in _FACTS or parent.attr.startswith("_") or parent.attr.endswith("_")
+    if isinstance(parent, ast.Call) and node in parent.args:
+        name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
+        return name in _LOOKING or name.endswith("_")
+    if isinstance(parent, ast.Subscript):
+        return isinstance(parent.ctx, ast.Store)
+    return isinstance(parent, ast.Compare) and all(isinstance(op, ast.Is | ast.IsNot) for op in parent.ops)
+
+
+def _path(node: ast.AST, method: ast.FunctionDef) -> str | None:
+    """`a.b` of `self.a.b`; None of what does not begin with self."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if parts and isinstance(node, ast.Name) and node.id == method.args.args[0].arg:
+        return ".".join(reversed(parts))
+    return None
+
+
+def _calls(method: ast.FunctionDef) -> Iterator[str]:
+    for node in ast.walk(method):
+        if isinstance(node, ast.Call) and (path := _path(node.func, method)):
+            yield path
+
+
+def _mentions(method: ast.FunctionDef) -> Iterator[str]:
+    for node in ast.walk(method):
+        if isinstance(node, ast.Attribute) and (node.attr in _BY_NAME or _path(node, method) == node.attr):
+            yield node.attr
+        elif isinstance(node, ast.Name) and node.id in _BY_NAME:
+            yield node.id

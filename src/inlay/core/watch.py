@@ -1,0 +1,169 @@
+"""A look at the first pass that records gradients: is a host's weight used although the host is never called?
+
+Then its adapter does nothing, and merged it would do something. A layer that merely does not run, such as an image
+tower beside a batch of texts or an expert without tokens, has its weight unused as well, and is no fault.
+
+It looks at the operations of that one pass and is gone afterwards. Whoever goes past the model's own call, to its
+`forward`, is watched part by part, and hears of it at the end of the first backward pass.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import InertAdapter
+from .state import State
+
+
+class Watch:
+    """What is seen of the hosts of a model until the first pass is over."""
+
+    def __init__(self, model: nn.Module, state: State):
+        self.model, self.state = model, state
+        self.called: set[str] = set()
+        self._uses: _Uses | None = None
+        self._entered: list[nn.Module] = []
+        self._thread = 0
+        self._hooks: list[RemovableHandle] = []  # on the hosts and parameters, while it looks
+        self._outer: list[RemovableHandle] = []
+        for module in (model, *model._modules.values()):
+            if module is not None:
+                self._outer.append(module.register_forward_pre_hook(self._enter))
+                self._outer.append(module.register_forward_hook(self._leave, always_call=True))
+
+    def close(self) -> None:
+        for hook in (*self._hooks, *self._outer):
+            hook.remove()
+        self._hooks, self._outer = [], []
+        self.state.watch = None
+
+    def inert(self) -> list[str]:
+        """The hosts that were not called while their weight was used."""
+        used = set() if self._uses is None else self._uses.used
+        hosts: dict[str, tuple[set[int], set[int]]] = {}
+        for adapter in self.state.adapters.values():
+            for name, host, delta in adapter.hosts() if adapter.removable else ():
+                base, trained = hosts.setdefault(name, (set(), set()))
+                base.update(_weights(host))
+                trained.update(id(p) for _, p in delta.trained(host))
+        reached = {p for name in self.called for p in hosts.get(name, (set(), set()))[1]}
+        return [
+            name for name, (base, own) in hosts.items() if name not in self.called and base & used and own - reached
+        ]
+
+    def _enter(self, module: nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        here = threading.get_ident()
+        if self._entered and here != self._thread:
+            return
+        if not self._entered:
+            self._thread = here
+            if self._uses is None:
+                self._begin()
+            assert self._uses is not None
+            self._uses.__enter__()
+        self._entered.append(module)
+
+    def _leave(self, module: nn.Module, _: Any, result: Any) -> None:
+        if torch.compiler.is_compiling() or not self._entered or threading.get_ident() != self._thread:
+            return
+        if self._entered[-1] is not module:
+            return
+        self._entered.pop()
+        if self._entered:
+            return
+        assert self._uses is not None
+        self._uses.__exit__(None, None, None)
+        if module is self.model:
+            if result is not None:
+                self._judge()
+            self._end()  # one that failed is looked at again
+
+    def _begin(self) -> None:
+        self.called = set()
+        hosts: dict[str, nn.Module] = {}
+        parameters: dict[int, Tensor] = {}
+        for adapter in self.state.adapters.values():
+            hosts |= {name: host for name, host, _ in adapter.hosts()}
+            parameters |= {id(p): p for p in adapter.parameters() if p.requires_grad and p.is_leaf}
+        self._uses = _Uses({i for host in hosts.values() for i in _weights(host)})
+        for name, host in hosts.items():
+            self._hooks.append(host.register_forward_pre_hook(_Note(self.called, name)))
+        self._hooks += [p.register_hook(self._in_backward) for p in parameters.values()]
+
+    def _end(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._uses = [], None
+
+    def _in_backward(self, _: Tensor) -> None:
+        if self._uses is not None and not self._entered:
+            for hook in self._hooks:
+                hook.remove()
+            self._hooks = []
+            torch.autograd.Variable._execution_engine.queue_callback(self._after_backward)  # pyright: ignore
+
+    def _after_backward(self) -> None:
+        self._judge()
+        self._end()
+
+    def _judge(self) -> None:
+        """Close the watch. Raises InertAdapter, and goes on watching, if a host is inert."""
+        if names := self.inert():
+            self._end()
+            raise inert_hosts(names)
+        self.close()
+
+
+class _Note:
+    """A hook that notes that a host was called; no function in a function, so that a model can be copied."""
+
+    def __init__(self, called: set[str], name: str):
+        self.called, self.name = called, name
+
+    def __call__(self, host: nn.Module, _: Any) -> None:
+        self.called.add(self.name)
+
+
+class _Uses(TorchFunctionMode):
+    """Notes which of the watched tensors an operation makes another tensor from."""
+
+    def __init__(self, watched: set[int]):
+        super().__init__()
+        self.watched = watched
+        self.used: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if torch.compiler.is_compiling() or not isinstance(result, Tensor | tuple | list):
+            return result
+        for tensor in _tensors((args, *(kwargs or {}).values())):
+            if id(tensor) in self.watched:
+                self.used.add(id(tensor))
+        return result
+
+
+def inert_hosts(names: list[str]) -> InertAdapter:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return InertAdapter(
+        f"the model uses the weights of {shown} without calling these modules, so an adapter there does nothing: "
+        "detach it, and leave them out of its targets"
+    )
+
+
+def _weights(host: nn.Module) -> Iterator[int]:
+    yield from (id(p) for p in host._parameters.values() if p is not None)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)

@@ -1,0 +1,43 @@
+"""What of a model's body an adapter reaches, and what it leaves out: in numbers, and in words."""
+
+import re
+from collections import Counter
+from typing import Any
+
+from .units import count_text, percent_text
+
+_SHOWN = 4  # groups in the sentence; all are in the summary
+
+
+def reach_of(coverage: Any) -> dict[str, Any]:
+    """As summary.json has it, of a `core.coverage.Coverage`."""
+    groups = [
+        {
+            "reason": group.reason,
+            "parameters": group.parameters,
+            "share": round(group.share, 6),
+            "modules": _collapsed(group.names),
+        }
+        for group in coverage.left_out
+    ]
+    return {"body_parameters": coverage.parameters, "share": round(coverage.share, 6), "left_out": groups}
+
+
+def reach_text(reach: dict[str, Any]) -> str:
+    """In one sentence."""
+    reached = f"{percent_text(reach['share'])} of the body's {count_text(reach['body_parameters'])} parameters"
+    by_cause: dict[str, list[str]] = {}
+    for group in reach["left_out"][:_SHOWN]:
+        what, _, why = group["reason"].partition(": ")
+        by_cause.setdefault(why, []).append(f"{percent_text(group['share'])} {what}")
+    if not by_cause:
+        return f"{reached} are in reach: nothing is left out"
+    left = [", ".join(parts) + (f" ({why})" if why else "") for why, parts in by_cause.items()]
+    more = len(reach["left_out"]) - _SHOWN
+    return f"{reached} are in reach; left out: {'; '.join(left)}{f'; and {more} more' if more > 0 else ''}"
+
+
+def _collapsed(names: tuple[str, ...]) -> list[str]:
+    """Layers of all blocks as one, with their count."""
+    counts = Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names)
+    return [name if count == 1 else f"{name} ×{count}" for name, count in counts.items()]

@@ -1,0 +1,57 @@
+"""Tokens for which a model has no row in its embedding: added to the tokenizer, while the model was never resized.
+
+A special token without a row that no text uses does no harm, and some models come with one: a picture's, in a model
+that reads texts alone. Rows without a token, to which an embedding is padded, never matter.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from ..errors import SettingsError
+
+
+def check_vocabulary(tokenizer: Any, model: Any) -> None:
+    """Raises SettingsError if the tokenizer has words, or its padding, that `model` (empty or not) cannot read."""
+    rows = _rows(model)
+    added = {id: token for id, token in tokenizer.added_tokens_decoder.items() if id >= rows and not token.special}
+    if tokenizer.vocab_size > rows:
+        raise SettingsError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the embedding of {type(model).__name__} {rows} rows, "
+            "so it is another model's tokenizer; put the right one beside the model"
+        )
+    if added:
+        raise SettingsError(_without_row(str(next(iter(added.values()))), min(added), rows))
+    if tokenizer.pad_token_id >= rows:
+        raise SettingsError(_without_row(tokenizer.pad_token, tokenizer.pad_token_id, rows))
+
+
+def check_ids(tokenizer: Any, model: Any, texts: Iterable[Sequence[int]]) -> None:
+    """Raises SettingsError if one of the texts has a token that `model` cannot read."""
+    highest, rows = max((max(ids, default=0) for ids in texts), default=0), _rows(model)
+    if highest >= rows:
+        raise SettingsError(_without_row(tokenizer.convert_ids_to_tokens(highest), highest, rows))
+
+
+def empty_body(config: Any) -> nn.Module | None:
+    """The model without values, head and task, for the checks above; None if transformers cannot make it."""
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModel.from_config(config)
+    except (ValueError, ImportError):
+        return None
+
+
+def _rows(model: Any) -> int:
+    return model.get_input_embeddings().weight.shape[0]
+
+
+def _without_row(token: str, number: int, rows: int) -> str:
+    return (
+        f"the tokenizer gives {token} the number {number}, and the embedding has rows for 0 to {rows - 1}; "
+        "resize the model to its tokenizer (model.resize_token_embeddings(len(tokenizer)), then save both), or remove "
+        "the token from the tokenizer"
+    )

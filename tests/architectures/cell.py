@@ -1,0 +1,518 @@
+"""One method on one architecture: everything that an adapter's life has, each step held against what is right.
+
+The result is a verdict: `right`, `refused` with the sentence that says why, or faults, each `wrong` by how much or a
+`crash`, with the check in which it showed. A check that the base itself does not pass (its left-padded row differs from
+the row alone, say) is left out.
+"""
+
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import inlay
+from inlay.core.delta import WeightDelta
+from inlay.core.sites import Sites, language_model
+from inlay.errors import InlayError
+
+from .architecture import Architecture, Batch
+
+PADDING = 9  # more than the sliding windows of these models
+NEW_TOKENS = 3
+LOOSE, TIGHT = 1e-4, 1e-5
+
+# What the models' small size asks for; everything else is as by default.
+SMALL_SETTINGS: dict[str, dict[str, Any]] = {
+    "houlsby": {"size": 4},
+    "last-layers": {"layers": 1},
+    "pfeiffer": {"reduction_factor": 8},
+    "lora": {"rank": 2},
+    "dora": {"rank": 2},
+    "adalora": {"target_rank": 1, "initial_rank": 2},
+    "dynamic-rank": {"target_rank": 1, "initial_rank": 2},
+    "loha": {"rank": 2},
+    "lokr": {"rank": 2},
+    "vera": {"rank": 4},
+    "oft": {"block_size": 4},
+    "sparse": {"rank": 1},
+    "prompt": {"tokens": 3},
+    "p-tuning": {"tokens": 3, "hidden_size": 8},
+    "multitask-prompt": {"tokens": 3},
+    "prefix": {"tokens": 3},
+}
+
+
+@dataclass
+class Fault:
+    kind: str  # wrong or crash
+    check: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.check}: {self.what}"
+
+
+@dataclass
+class Verdict:
+    architecture: str
+    method: str
+    refused: str = ""
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is refused later than at attach, such as merging, with its sentence."""
+    left_out: list[str] = field(default_factory=list)
+    """Checks that the base itself does not pass, or that do not apply."""
+
+    @property
+    def right(self) -> bool:
+        return not self.refused and not self.faults
+
+
+def method_of(name: str, architecture: Architecture, model: nn.Module) -> inlay.Method:
+    settings = dict(SMALL_SETTINGS.get(name, {}))
+    if name == "pattern":
+        settings["include"] = architecture.pattern
+    if name == "bitfit":
+        settings["add_missing"] = not _has_biases(model)
+    return inlay.METHODS[name](**settings)
+
+
+def _has_biases(model: nn.Module) -> bool:
+    try:
+        return bool(list(inlay.BitFit().place(Sites(model))))
+    except InlayError:
+        return False
+
+
+def part_of(architecture: Architecture, model: nn.Module) -> str | None:
+    """What text rows adapt in a model that has other towers."""
+    return language_model(model) if architecture.text_part else None
+
+
+def disturb(adapter: inlay.Adapter, scale: float = 0.1) -> None:
+    """Move every trained parameter away from its start, where many changes are still zero."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for p in adapter.parameters():
+            p += scale * torch.randn(p.shape, generator=generator).to(p)
+
+
+def unlabelled(batch: Batch) -> Batch:
+    """The batch without labels, but for a model that writes: there they are what its decoder reads."""
+    return {name: value for name, value in batch.items() if name not in ("labels", "return_loss")}
+
+
+def result(output: Any) -> Tensor:
+    """The first tensor of a model's output that is no loss."""
+    return next(v for name, v in output.items() if name != "loss" and isinstance(v, Tensor)).detach().clone()
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """How far they are from each other, measured by the size of the second; infinite if one is not finite."""
+    if a.shape != b.shape or not bool(torch.isfinite(a).all()):
+        return float("inf")
+    return ((a - b).abs().max() / (1e-3 + b.abs().max())).item()
+
+
+class Base:
+    """The model as it is without an adapter: what the checks compare with, computed once for all methods."""
+
+    def __init__(self, architecture: Architecture):
+        self.architecture = architecture
+        self.model = architecture.build()
+        self.batch = architecture.batch()
+        self.writes = bool(getattr(self.model.config, "is_encoder_decoder", False)) and "labels" in self.batch
+        self.parameters = set(signature(self.model.forward).parameters)
+
+    @torch.no_grad()
+    def output(self, model: nn.Module, batch: Batch | None = None) -> Tensor:
+        batch = self.batch if batch is None else batch
+        return result(model(**(batch if self.keeps_labels else unlabelled(batch))))
+
+    @property
+    def keeps_labels(self) -> bool:
+        return self.writes and self.architecture.generates
+
+    @cached_property
+    def expected(self) -> Tensor:
+        return self.output(self.model)
+
+    @cached_property
+    @torch.no_grad()
+    def loss(self) -> Tensor:
+        return _loss(self.model(**self.batch))
+
+    @cached_property
+    def rows_alone(self) -> bool:
+        return self._holds(self.rows)
+
+    def rows(self, model: nn.Module) -> tuple[Tensor, Tensor] | None:
+        """Each row of the batch by itself, and the rows in their batch."""
+        count = len(next(iter(self.batch.values())))
+        whole = self.output(model)
+        if whole.shape[0] != count or any(isinstance(v, Tensor) and len(v) % count for v in self.batch.values()):
+            return None
+        alone = [self.output(model, {k: _row(v, i, count) for k, v in self.batch.items()}) for i in range(count)]
+        return torch.cat(alone), whole
+
+    def padded(self, side: str, positions: bool) -> Callable[[nn.Module], tuple[Tensor, Tensor] | None]:
+        """One row with padding at a side, and without."""
+
+        def compare(model: nn.Module) -> tuple[Tensor, Tensor] | None:
+            if not self.architecture.texts or "attention_mask" not in self.batch:
+                return None
+            if positions and "position_ids" not in self.parameters:
+                return None
+            one = {k: v[:1] for k, v in self.batch.items()}
+            wide = dict(one)
+            fill = torch.full((1, PADDING), self.model.config.get_text_config().pad_token_id or 0)
+            for name, value in (("input_ids", fill), ("attention_mask", torch.zeros_like(fill))):
+                wide[name] = torch.cat([value, one[name]] if side == "left" else [one[name], value], dim=1)
+            if one.get("labels", torch.zeros(0)).shape == one["input_ids"].shape and not self.keeps_labels:
+                del wide["labels"], one["labels"]
+            if positions:
+                wide["position_ids"] = (wide["attention_mask"].cumsum(1) - 1).clamp(min=0)
+            found, alone = self.output(model, wide), self.output(model, one)
+            if found.shape != alone.shape:
+                width = alone.shape[1]
+                found = found[:, -width:] if side == "left" else found[:, :width]
+            return found, alone
+
+        return compare
+
+    @cached_property
+    def cached_generation(self) -> bool:
+        return self.architecture.generates and self._holds(self.generation)
+
+    def generation(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """The scores of the tokens generated with a cache, and without."""
+        given = {k: v for k, v in self.batch.items() if k not in ("labels", "return_loss")}
+        scores = []
+        for cache in (True, False):
+            written = model.generate(  # pyright: ignore
+                **given,
+                use_cache=cache,
+                max_new_tokens=NEW_TOKENS,
+                min_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                num_beams=1,
+                output_logits=True,
+                return_dict_in_generate=True,
+                pad_token_id=0,
+            )
+            scores.append(torch.stack(written.logits))
+        return scores[0], scores[1]
+
+    @cached_property
+    def batched_generation(self) -> bool:
+        fits = self.architecture.generates and self.architecture.texts and not self.writes
+        return fits and self._holds(self.own_generation)
+
+    def own_generation(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """What Inlay's `generate` writes for a short text in a batch with a long one, and for it alone."""
+        from inlay.inference.generate import generate
+
+        ids_BT = self.batch["input_ids"].tolist()
+        prompts = [ids_BT[0] + ids_BT[1], ids_BT[2][:2]]
+
+        def texts(rows: list[list[int]]) -> list[list[int]]:
+            return generate(model, rows, stop=[2], pad=0, max_new_tokens=NEW_TOKENS)
+
+        together, alone = texts(prompts)[1:], texts(prompts[1:])
+        wide = [torch.tensor([row + [-1] * (NEW_TOKENS - len(row)) for row in rows]) for rows in (together, alone)]
+        return wide[0].float(), wide[1].float()
+
+    def _holds(self, check: Callable[[nn.Module], tuple[Tensor, Tensor] | None]) -> bool:
+        try:
+            pair = check(self.model)
+        except Exception:  # the base cannot do it at all
+            return False
+        return pair is not None and apart(*pair) < LOOSE / 2
+
+    @cached_property
+    def paddings(self) -> list[tuple[str, bool]]:
+        """The ways of padding with which the base's row is as it is alone."""
+        ways = [("left", False), ("left", True), ("right", False)]
+        return [way for way in ways if self._holds(self.padded(*way))]
+
+
+def _loss(output: Any) -> Tensor:
+    """The model's own loss, or one of all that it gives."""
+    if getattr(output, "loss", None) is not None:
+        return output.loss
+    return torch.stack([v.float().square().mean() for v in output.values() if isinstance(v, Tensor)]).sum()
+
+
+def _row(value: Any, i: int, count: int) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    size = len(value) // count
+    return value[i * size : (i + 1) * size]
+
+
+class Cell:
+    """The life of one method's adapter in one architecture."""
+
+    def __init__(self, base: Base, method: str):
+        self.base, self.architecture = base, base.architecture
+        self.verdict = Verdict(self.architecture.name, method)
+        self.name = method
+
+    def examine(self) -> Verdict:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._life()
+        return self.verdict
+
+    def _life(self) -> None:
+        model = self.architecture.build()
+        before = _State(model)
+        adapter = None
+        with self._check("attach", refusal_counts=True):
+            adapter = self._attach(model)
+        if adapter is None:
+            self._same_state(before, model, "a refused attach")
+            return
+        with self._check("training", refusal_counts=True):
+            self._train(model, adapter)
+        if self.verdict.refused:
+            with self._check("detach"):
+                adapter.detach()
+                self._same_state(before, model, "detach")
+            return
+        model.eval()
+        adapted = None
+        with self._check("output"):
+            adapted = self.base.output(model)
+            if apart(adapted, self.base.expected) < 1e-6:
+                self._wrong("output", "the adapter changes nothing")
+        if adapted is None:
+            return
+        if adapter.removable:
+            with self._check("frozen base"):
+                before.check_parameters(model, self._wrong)
+        self._hosts_reached(adapter)
+        with self._check("save and load"):
+            self._save_and_load(adapter, adapted)
+        with self._check("rows of a batch"):
+            if self.base.rows_alone:
+                self._compare("rows of a batch", self.base.rows(model), "from each row alone")
+            else:
+                self.verdict.left_out.append("rows of a batch")
+        for side, positions in self.base.paddings:
+            named = f"{side}-padded row" + (" with position_ids" if positions else "")
+            with self._check(named):
+                self._compare(named, self.base.padded(side, positions)(model), "from the row alone")
+        if self.architecture.generates:
+            with self._check("generate with cache"):
+                if self.base.cached_generation:
+                    with torch.no_grad():
+                        self._compare("generate with cache", self.base.generation(model), "from generate without", 1e-3)
+                else:
+                    self.verdict.left_out.append("generate with cache")
+            if self.base.batched_generation:
+                with self._check("generate in batches"):
+                    self._compare("generate in batches", self.base.own_generation(model), "from each text alone")
+        with self._check("merge"):
+            self._merge(model, adapter, adapted)
+        with self._check("detach"):
+            if adapter.removable:
+                adapter.detach()
+                self._same_state(before, model, "detach")
+                if apart(self.base.output(model), self.base.expected) > 0:
+                    self._wrong("detach", "the output is not the base's")
+
+    def _attach(self, model: nn.Module) -> inlay.Adapter:
+        method = method_of(self.name, self.architecture, model)
+        adapter = inlay.attach(model, method, part=part_of(self.architecture, model))
+        batch = {k: v for k, v in self.base.batch.items() if k != "return_loss"}
+        if "labels" in batch:
+            method.initialize_from_data(adapter, iter([batch]))
+        disturb(adapter)
+        return adapter
+
+    def _train(self, model: nn.Module, adapter: inlay.Adapter) -> None:
+        model.train()
+        called: set[str] = set()
+        hooks = [
+            host.register_forward_hook(lambda *_, name=name: called.add(name)) for name, host, _ in adapter.hosts()
+        ]
+        try:
+            output = model(**self.base.batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        loss = _loss(output)
+        if not bool(torch.isfinite(loss)):
+            self._wrong("training", f"the loss is {loss.item()}")
+            return
+        loss.backward()
+        parameters = dict(adapter.named_parameters())
+        for host_name, host, delta in adapter.hosts():
+            if any(p.grad is None for _, p in delta.trained(host)) and self._matters(host_name):
+                how = "is called" if host_name in called else "is not called, though its weights matter"
+                self._wrong("training", f"no gradient at {_shape(host_name)}, which {how}")
+        if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters.values()):
+            self._wrong("training", "every gradient is zero")
+        if any(not bool(torch.isfinite(p.grad).all()) for p in parameters.values() if p.grad is not None):
+            self._wrong("training", "a gradient is not finite")
+        own = {id(p) for p in parameters.values()}
+        if any(p.grad is not None for p in model.parameters() if id(p) not in own):
+            self._wrong("training", "a frozen parameter got a gradient")
+        torch.optim.SGD(list(parameters.values()), lr=1e-2).step()
+        model.zero_grad()
+
+    def _matters(self, host_name: str) -> bool:
+        """Whether other values of the host's own parameters change the base's loss."""
+        model = self.architecture.build()
+        host = model.get_submodule(host_name)
+        with torch.no_grad():
+            for p in host.parameters():
+                p += 0.5 * torch.randn(p.shape)
+            return not torch.equal(_loss(model(**self.base.batch)), self.base.loss)
+
+    def _hosts_reached(self, adapter: inlay.Adapter) -> None:
+        """A method that works on each block works on each."""
+        if self.name not in ("houlsby", "pfeiffer", "parallel") or self.architecture.text_part:
+            return
+        count = len({match[0] for n in adapter.deltas if (match := re.match(r".*?\.\d+(?=\.|$)", n))})
+        nested = len({match[0] for n in adapter.deltas if (match := re.match(r".*\.\d+(?=\.|$)", n))})
+        if max(count, nested) < self.architecture.blocks and not self._shares_blocks():
+            self._wrong("attach", f"hosts in {max(count, nested)} of {self.architecture.blocks} blocks")
+
+    def _shares_blocks(self) -> bool:
+        return bool(self.architecture.notes.get("shares_blocks"))
+
+    def _save_and_load(self, adapter: inlay.Adapter, adapted: Tensor) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            adapter.save(folder)
+            again = self.architecture.build()
+            inlay.load(again, Path(folder))
+        self._compare("save and load", (self.base.output(again.eval()), adapted), "from the saved one", TIGHT)
+
+    def _merge(self, model: nn.Module, adapter: inlay.Adapter, adapted: Tensor) -> None:
+        before = _State(model)
+        try:
+            adapter.merge()
+        except InlayError as refusal:
+            if adapter.removable and all(isinstance(delta, WeightDelta) for delta in adapter.deltas.values()):
+                self.verdict.notes.append(f"merge: {refusal}")
+            before.check_parameters(model, self._wrong)
+            self._compare("merge", (self.base.output(model), adapted), "after a refused merge", TIGHT)
+            return
+        self._compare("merge", (self.base.output(model), adapted), "from the adapter beside the base")
+        adapter.unmerge()
+        before.check_parameters(model, self._wrong)
+
+    def _same_state(self, before: "_State", model: nn.Module, after: str) -> None:
+        before.check_parameters(model, self._wrong)
+        before.check_rest(model, after, self._wrong)
+
+    def _compare(self, check: str, pair: tuple[Tensor, Tensor] | None, what: str, tolerance: float = LOOSE) -> None:
+        if pair is None:
+            self.verdict.left_out.append(check)
+        elif pair[0].shape != pair[1].shape:
+            self._wrong(check, f"{tuple(pair[0].shape)} in place of {tuple(pair[1].shape)}")
+        elif not (gap := apart(*pair)) < tolerance:
+            self._wrong(check, f"off by {gap:.1g} {what}")
+
+    def _wrong(self, check: str, what: str) -> None:
+        if not any(f.check == check and f.what == what for f in self.verdict.faults):
+            self.verdict.faults.append(Fault("wrong", check, what))
+
+    @contextmanager
+    def _check(self, name: str, refusal_counts: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except InlayError as refusal:
+            if refusal_counts:
+                self.verdict.refused = ("" if name == "attach" else f"at {name}: ") + str(refusal)
+            else:
+                self.verdict.faults.append(Fault("late refusal", name, str(refusal)))
+        except Exception as problem:
+            first = (str(problem).strip() or "no message").splitlines()[0]
+            self.verdict.faults.append(
+                Fault("crash", name, f"{type(problem).__name__}: {first[:200]}{_where(problem)}")
+            )
+
+
+class _State:
+    """All that `detach` brings back."""
+
+    def __init__(self, model: nn.Module):
+        self.parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self.buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+        self.keys = list(model.state_dict())
+        self.flags = {n: p.requires_grad for n, p in model.named_parameters()}
+        self.hooks = _hooks(model)
+
+    def check_parameters(self, model: nn.Module, wrong: Callable[[str, str], None]) -> None:
+        now = dict(model.named_parameters())
+        for n, p in self.parameters.items():
+            if n not in now:
+                wrong("frozen base", f"{_shape(n)} is gone")
+            elif now[n].dtype != p.dtype or not torch.equal(now[n], p):
+                wrong("frozen base", f"{_shape(n)} has other values")
+
+    def check_rest(self, model: nn.Module, after: str, wrong: Callable[[str, str], None]) -> None:
+        now = dict(model.named_buffers())
+        for n, b in self.buffers.items():
+            if n not in now or now[n].shape != b.shape or not torch.equal(now[n].nan_to_num(), b.nan_to_num()):
+                wrong("buffers", f"{_shape(n)} has other values after {after}")
+        if list(model.state_dict()) != self.keys:
+            wrong("detach", f"the state dict has other keys after {after}")
+        if {n: p.requires_grad for n, p in model.named_parameters()} != self.flags:
+            wrong("detach", f"other parameters require gradients after {after}")
+        if _hooks(model) != self.hooks:
+            wrong("detach", f"hooks are left after {after}")
+
+
+def _hooks(model: nn.Module) -> int:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return sum(len(getattr(m, kind)) for m in model.modules() for kind in kinds)
+
+
+def _shape(name: str) -> str:
+    """The name without its numbers, so that the same fault in each block is one."""
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
+
+
+def _where(problem: BaseException) -> str:
+    """The innermost line of Inlay's, or else the innermost of all."""
+    lines, trace = [], problem.__traceback__
+    while trace is not None:
+        lines.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    ours = [(f, n) for f, n in lines if "/inlay/" in f and "/tests/" not in f]
+    file, number = (ours or lines)[-1]
+    return f" [{'/'.join(Path(file).parts[-2:])}:{number}]"
+
+
+def blocks_found(architecture: Architecture) -> Verdict:
+    """Whether the model's blocks are all found, as the verdict of a method named (blocks)."""
+    verdict = Verdict(architecture.name, "(blocks)")
+    try:
+        model = architecture.build()
+        found = len(Sites(model, part=part_of(architecture, model)).blocks)
+    except Exception as problem:
+        verdict.faults.append(Fault("crash", "blocks", f"{type(problem).__name__}: {problem}{_where(problem)}"))
+        return verdict
+    if found != architecture.blocks:
+        verdict.faults.append(Fault("wrong", "blocks", f"{found} found of {architecture.blocks}"))
+    return verdict
+
+
+def examine(architecture: Architecture, methods: list[str]) -> Iterator[Verdict]:
+    base = Base(architecture)
+    yield blocks_found(architecture)
+    for method in methods:
+        yield Cell(base, method).examine()
