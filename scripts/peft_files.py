@@ -141,7 +141,8 @@ def back(case: Case, adapter: inlay.Adapter, ours: Tensor, folder: Path) -> str:
 
 
 def names_it(case: Case, message: str) -> bool:
-    known = {key for key in case.settings if key not in BASIC or case.type != "LORA"} | {case.type, *case.names}
+    known = {key for key in case.settings if key not in BASIC or case.type != "LORA"} | {*case.names}
+    known |= {case.type} if case.type != "LORA" else {"dora"} if case.settings.get("use_dora") else set()
     known |= {"init_lora_weights"} if isinstance(case.settings.get("init_lora_weights"), str) else set()
     return any(word in message for word in known)
 
