@@ -117,6 +117,7 @@ class Base:
                 output_logits=True,
                 return_dict_in_generate=True,
                 pad_token_id=0,
+                suppress_tokens=[3, 4, 5],  # which stand for images
             )
             scores.append(torch.stack(written.logits))
         return scores[0], scores[1]
