@@ -125,7 +125,8 @@ class Base:
     @cached_property
     def batched_generation(self) -> bool:
         fits = self.architecture.generates and self.architecture.texts and not self.writes
-        return fits and self._holds(self.own_generation)
+        padded = any(side == "left" for side, _ in self.paddings) if fits else False
+        return padded and self._holds(self.own_generation)
 
     def own_generation(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """What Inlay's `generate` writes for a short text in a batch with a long one, and for it alone."""
