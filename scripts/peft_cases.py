@@ -229,7 +229,7 @@ def others() -> Iterator[Case]:
     yield from each("OFT", "exact", ("llama", "bert-classifier"), True, oft_block_size=8, use_cayley_neumann=False)
     yield from each("OFT", "terms", ("llama",), True, oft_block_size=8, num_cayley_neumann_terms=7)
     yield from each("OFT", "few terms", ("llama",), False, oft_block_size=8, num_cayley_neumann_terms=3)
-    yield from each("OFT", "constrained", ("llama",), False, oft_block_size=8, coft=True)
+    yield from each("OFT", "constrained", ("llama",), False, oft_block_size=8, coft=True, eps=1.0)
     yield from each("OFT", "dropout", ("llama",), True, oft_block_size=8, module_dropout=0.1)
     yield from each("OFT", "all biases", ("bert-classifier",), False, oft_block_size=8, bias="all")
     yield from each("OFT", "excluded", ("llama",), True, oft_block_size=8, exclude_modules=r".*\.0\..*")

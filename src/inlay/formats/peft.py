@@ -239,9 +239,13 @@ def _computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
     return shown, sources
 
 
-def _task_type(model: nn.Module) -> str | None:
+def _task_type(model: Any) -> str | None:
     kind = type(model).__name__
-    return next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None)
+    if task := next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None):
+        return task
+    if kind not in _flat(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()):
+        return None
+    return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"  # it writes text
 
 
 def _flat(names: Any) -> set[str]:
