@@ -118,7 +118,7 @@ class WeightDelta(Delta):
         return None
 
     def thin_experts(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of each parameter that is a stack of expert matrices: left (E, O, R) and right (E, R, I), whose products are
+        """Left (E, O, R) and right (E, R, I) of each parameter that is a stack of expert matrices: their products are
         all that `fold` adds to the matrices, however these are kept."""
         return {}
 

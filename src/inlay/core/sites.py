@@ -174,7 +174,7 @@ class Sites:
         return [(block, end) for block, end in ends if end in known]
 
     def feedforwards(self) -> list[tuple[str, str, str]]:
-        """Of each feed-forward its block, the first linear layer that reads its input and the one that gives its
+        """List of each feed-forward its block, the first linear layer that reads its input and the one that gives its
         output; for a mixture of experts both are the module that is the whole of it. A block without any has none.
 
         Raises TargetError if a block has one whose ends cannot be told.
@@ -335,7 +335,7 @@ class Sites:
         return weights.size(self.blocks[block].get_submodule(name))
 
     def _names(self) -> set[str]:
-        """Of a module that several blocks share only the first of its names."""
+        """Names of the modules; of one that several blocks share only the first."""
         return {name for name, _ in self.modules()}
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:

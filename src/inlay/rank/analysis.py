@@ -35,7 +35,7 @@ WithBase = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """With the update of another run at the same layer."""
+    """Comparison with the update of another run at the same layer."""
 
     overlap: Overlap
     cosine: float
@@ -240,7 +240,7 @@ def _since(began: float) -> tuple[float, float]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can have it: None for what is not finite, such as the interval of a single batch."""
+    """Make it what JSON can have: None for what is not finite, such as the interval of a single batch."""
     match value:
         case dict():
             return {str(key): _plain(item) for key, item in value.items()}
