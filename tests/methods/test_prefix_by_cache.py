@@ -70,6 +70,7 @@ def test_layers_that_run_again_for_their_gradients_get_the_same(name: str, proje
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Bloom's own function, when it is traced
 @by_cache
 @pytest.mark.parametrize("padded", [False, True])
 def test_it_compiles_in_one_graph(name: str, padded: bool) -> None:
