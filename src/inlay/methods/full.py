@@ -8,7 +8,8 @@ save and keep.
 
 There is no copy, so the adapter cannot be detached, and the base is gone once training begins. A base in half precision
 keeps its parameters' names but gets them in float32, because a step of 1e-5 is lost in bfloat16; each module still
-computes in the dtype that it had. Running statistics move as in any training, and are saved as part of the model.
+computes in the dtype that it had, and so does what reads the weight of a layer without calling it. Running statistics
+move as in any training, and are saved as part of the model.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import weights
+from ..core.bypass import bypassed
 from ..core.delta import Args, Delta, Kwargs
 from ..core.method import Method
 from ..core.sites import Sites
@@ -58,16 +60,26 @@ class Full(Method):
                 raise TargetError(f"{name} is quantized; full fine-tuning needs the base in 16 or 32 bits")
             if weights.is_offloaded(module):
                 raise TargetError(f"{name} is offloaded; full fine-tuning needs the base where it is trained")
-            if own or weights.statistics(module):
-                yield name, InPlace(own[0].dtype if own else torch.float32)
+            read = {path: _dtype(module.get_submodule(path)) for path in sorted(bypassed(module))}
+            if own or weights.statistics(module) or read:
+                yield name, InPlace(_dtype(module), read)
+
+
+def _dtype(host: Host) -> torch.dtype:
+    return next((p.dtype for p in host._parameters.values() if p is not None), torch.float32)
+
+
+_NARROW = (torch.bfloat16, torch.float16)
 
 
 class InPlace(Delta):
     removable = False
 
-    def __init__(self, dtype: torch.dtype):
+    def __init__(self, dtype: torch.dtype, read: dict[str, torch.dtype]):
+        """`read`: layers in the host whose weight its code reads without calling them, and what they compute in."""
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.read = dtype, read
+        self.shadowed: list[Host] = []
         self.is_narrow = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -87,8 +99,13 @@ class InPlace(Delta):
                 f"full trains its parameters in float32, but those of a {type(host).__name__} are in 16 bits since "
                 "model.to(...), where small steps are lost; convert the model before attach, or call model.float()"
             )
-        if self.dtype in (torch.bfloat16, torch.float16):
-            weights.shadow(host, {name: p.to(self.dtype) for name, p in self.trained(host)})
+        self.shadowed = []
+        for layer, dtype in ((host, self.dtype), *((host.get_submodule(path), d) for path, d in self.read.items())):
+            own = dict(self.trained(layer))
+            if dtype in _NARROW and own.keys().isdisjoint(layer.__dict__):  # else the module around it has done it
+                weights.shadow(layer, {name: p.to(dtype) for name, p in own.items()})
+                self.shadowed.append(layer)
+        if self.dtype in _NARROW:
             # A model may have looked at host.weight, now in float32, and cast its input to that.
             args = tuple(a.to(self.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
         return args, kwargs
@@ -98,7 +115,9 @@ class InPlace(Delta):
         return result
 
     def release(self, host: Host) -> None:
-        weights.unshadow(host, host._parameters)
+        for layer in self.shadowed:
+            weights.unshadow(layer, layer._parameters)
+        self.shadowed = []
 
     def trained(self, host: Host) -> Iterator[tuple[str, nn.Parameter]]:
         yield from ((name, p) for name, p in host._parameters.items() if p is not None)

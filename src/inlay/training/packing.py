@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ..data.tokens import TokenRow
 from .batches import LENGTH_STEP, Batch, Order, padded_length
@@ -58,7 +59,6 @@ def padded(texts: Sequence[TokenRow], step: int = LENGTH_STEP) -> Batch:
     return batch
 
 
-@torch.no_grad()
 def can_pack(model: Any) -> bool:
     """Whether a text has the same logits in a packed row as alone; tried out, with the adapters that are active.
 
@@ -67,23 +67,47 @@ def can_pack(model: Any) -> bool:
     """
     if model.config.is_encoder_decoder or "position_ids" not in inspect.signature(model.forward).parameters:
         return False
-    weight = model.get_input_embeddings().weight
+    embeddings = model.get_input_embeddings()
+    weight = embeddings.weight
     random = torch.Generator().manual_seed(0)
     first, other, text = (torch.randint(len(weight), (n,), generator=random).to(weight.device) for n in (5, 5, 7))
     rows = torch.stack([torch.cat([first, text]), torch.cat([other, text])])
     positions = torch.cat([torch.arange(5), torch.arange(7)]).to(weight.device).expand(2, -1)
+    embedded: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, x: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # not sooner: the first whole pass with gradients is training's (core/watch.py)
+        embedded.append(x.detach().requires_grad_())
+        return embedded[-1]
+
     training = [m for m in model.modules() if m.training]
     model.eval()
+    hook = embeddings.register_forward_hook(keep)
     try:
-        logits_BTV = model(input_ids=rows, position_ids=positions, use_cache=False).logits
-        after_first, after_other = logits_BTV[:, 5:].float()
-        alone = model(input_ids=text[None], use_cache=False).logits[0].float()
+        with torch.no_grad():
+            logits_BTV = model(input_ids=rows, position_ids=positions, use_cache=False).logits
+            touched = _touched(logits_BTV[:, 5:], embedded[0]) if embedded else None
+        hook.remove()
+        with torch.no_grad():
+            alone = model(input_ids=text[None], use_cache=False).logits[0].float()
     finally:
+        hook.remove()
         for module in training:
             module.training = True
+    if touched is None or touched.shape != rows.shape or touched[:, :5].any():
+        return False
+    after_first, after_other = logits_BTV.detach()[:, 5:].float()
     size, exact = alone.abs().max(), logits_BTV.dtype == torch.float32  # of `full`, the weights alone are in float32
     isolated = (after_first - after_other).abs().max() <= (1e-5 if exact else 1e-2) * size
     return bool(isolated and (after_first - alone).abs().max() <= (1e-4 if exact else 5e-2) * size)
+
+
+def _touched(logits_BTV: Tensor, x_BTD: Tensor) -> Tensor | None:
+    """(B, T): which embeddings have a part in the logits, however small; what is masked has a gradient of zero."""
+    random = torch.Generator().manual_seed(1)
+    weight_V = torch.randn(logits_BTV.shape[-1], generator=random).to(logits_BTV)
+    (gradient,) = torch.autograd.grad((logits_BTV * weight_V).sum(), x_BTD, allow_unused=True)
+    return None if gradient is None else (gradient != 0).any(-1)
 
 
 class Shuffled(Order):
