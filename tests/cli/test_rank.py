@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import inlay
 from inlay.cli import main
@@ -127,6 +128,22 @@ def test_other_methods_are_cut_to_a_plain_lora(
     assert scores(tmp_path / "cut", capsys) == chosen["scores"]
     assert (found["others"] > 0) == (name == "full") == any("biases" in note for note in found["notes"])
     assert json.loads((tmp_path / "cut" / "provenance.json").read_text())["method"] == "lora"
+
+
+def test_a_cut_adapter_is_plain_if_asked(
+    writer: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = result(writer, capsys, "--to", "2", "--out", str(tmp_path / "cut"), "--plain")
+    config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    assert config["lora_alpha"] == config["r"]
+    assert not any(config[key] for key in ("use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"))
+    tensors = load_file(tmp_path / "cut" / "adapter_model.safetensors")
+    assert {len(a_RI) for key, a_RI in tensors.items() if ".lora_A." in key} == {config["r"]}
+    assert scores(tmp_path / "cut", capsys)["loss"] == pytest.approx(found["cut"]["again"]["loss"], abs=1e-6)
+    said = refused(capsys, str(classifier), "--to", "1", "--out", str(tmp_path / "head"), "--plain")
+    assert "classifier is trained whole" in said
+    assert not (tmp_path / "head").exists()
 
 
 def test_two_runs_are_compared_where_both_change_a_layer(

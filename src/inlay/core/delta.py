@@ -112,6 +112,11 @@ class WeightDelta(Delta):
         """The adapted parameters. `params["weight"]` is dense, (O, I) if linear; what the host lacks is absent."""
         raise NotImplementedError
 
+    def copies(self) -> dict[str, Tensor]:
+        """The trained tensors that stand in for the host's parameters, or for rows of them, by their names there. A
+        parameter that several hosts share is changed alike if they have the same tensor for it."""
+        return {}
+
     def thin(self) -> tuple[Tensor, Tensor] | None:
         """Left (O, R) and right (R, I), whose product is all that `fold` adds to the weight as a matrix; None if what
         is added is no such product, or depends on the weight."""

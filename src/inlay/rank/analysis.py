@@ -13,6 +13,7 @@ import torch
 
 from ..core.sites import Place, Sites
 from ..errors import SettingsError
+from ..formats import peft_plain
 from ..formats.files import check_free
 from ..inference.evaluation import evaluation_task
 from ..inference.opened import Found, find_adapter
@@ -102,6 +103,8 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
     device = pick_device(asked.device)
     found = find_adapter(asked.folder, asked.model)
     updates_of(found.planned, found.planned.model)
+    if asked.plain:
+        peft_plain.check_cut(found.planned)
     other = None if asked.other is None else _of_same_base(found, asked.other, asked.model)
     if asked.out is not None:
         check_free(asked.out, "--out")
