@@ -135,7 +135,9 @@ def lora() -> Iterator[Case]:
                         trainable_token_indices=[3])  # fmt: skip
     yield from each("start pissa by iteration", ("llama",), True, init_lora_weights="pissa_niter_4")
     yield from each("start mica", ("llama",), False, init_lora_weights="mica")
-    yield from each("start loftq", ("llama",), False, init_lora_weights="loftq", loftq_config={"loftq_bits": 4})
+    yield from each(
+        "start loftq", ("llama",), False, init_lora_weights="loftq", loftq_config={"loftq_bits": 4, "loftq_iter": 1}
+    )
     yield from each("start eva", ("llama",), False, init_lora_weights="eva")
     yield from each("start corda", ("llama",), False, init_lora_weights="corda")
     experts = ["experts.gate_up_proj", "experts.down_proj"]
@@ -229,7 +231,7 @@ def others() -> Iterator[Case]:
     yield from each("OFT", "exact", ("llama", "bert-classifier"), True, oft_block_size=8, use_cayley_neumann=False)
     yield from each("OFT", "terms", ("llama",), True, oft_block_size=8, num_cayley_neumann_terms=7)
     yield from each("OFT", "few terms", ("llama",), False, oft_block_size=8, num_cayley_neumann_terms=3)
-    yield from each("OFT", "constrained", ("llama",), False, oft_block_size=8, coft=True)
+    yield from each("OFT", "constrained", ("llama",), False, oft_block_size=8, coft=True, eps=1.0)
     yield from each("OFT", "dropout", ("llama",), True, oft_block_size=8, module_dropout=0.1)
     yield from each("OFT", "all biases", ("bert-classifier",), False, oft_block_size=8, bias="all")
     yield from each("OFT", "excluded", ("llama",), True, oft_block_size=8, exclude_modules=r".*\.0\..*")
@@ -241,7 +243,8 @@ def others() -> Iterator[Case]:
     for model, names in norms.items():
         yield from each("LN_TUNING", "plain", (model,), model != "resnet-classifier", target_modules=names)
     yield from each("LN_TUNING", "a linear layer", ("llama",), False, target_modules=["q_proj"])
-    yield from each("LN_TUNING", "excluded", ("llama",), True, target_modules=["norm"], exclude_modules=["model.norm"])
+    yield from each("LN_TUNING", "excluded", ("llama",), True, target_modules=norms["llama"],
+                    exclude_modules=["model.norm"])  # fmt: skip
     yield from each("SHIRA", "plain", ("llama", "bert-classifier", "t5", "qwen3"), True, r=2)
     yield from each("SHIRA", "seed", ("llama",), True, r=2, random_seed=5)
 

@@ -1,11 +1,12 @@
 """Adapters that Hugging Face PEFT makes, over its methods and settings, read here and given back.
 
-    python scripts/peft_files.py [--only WORD ...] [--markdown]
+    python scripts/peft_files.py [--only WORD ...] [--markdown docs/peft_files.md]
 
 Each is made by the installed PEFT with tensors off their start. What PEFT's model computes must be what the adapter
 computes once Inlay has loaded it, to 1e-5; or it is refused with an error that names what it is refused for. What was
-read and saved again must compute the same in PEFT, and saved once more be the same bytes. Anything else is a fault, and
-the exit code is 1. Settings marked common are those that recipes and trainers set every day.
+read and saved again must compute the same in PEFT, and saved once more be the same bytes. So must the adapters that
+Inlay makes with its own methods (scripts/peft_written.py). Anything else is a fault, and the exit code is 1. Settings
+marked common are those that recipes and trainers set every day.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from typing import Any
 import peft
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft_cases import HEADS, Case, cases
+from peft_cases import HEADS, Case, cases, parts
 from peft_models import build, output, task
+from peft_page import page, tables
+from peft_written import written
 from torch import Tensor
 
 import inlay
@@ -39,7 +41,8 @@ BASIC = {"r", "lora_alpha", "target_modules", "init_lora_weights", "modules_to_s
 class Outcome:
     case: Case
     kind: str
-    """equal, refused, wrong, or unmade: PEFT itself could not make it, or not read what it wrote."""
+    """equal, own (equal, but saved in a form that PEFT does not have), refused, wrong, or unmade: PEFT itself could not
+    make it, or not read what it wrote."""
     detail: str = ""
 
     def __str__(self) -> str:
@@ -70,9 +73,10 @@ def run(case: Case, folder: Path) -> Outcome:
     if not same(ours, made if ours.shape == made.shape else made[:, -ours.shape[1] :]):
         off = distance(ours, made[:, -ours.shape[1] :] if ours.ndim == 3 else made)
         return Outcome(case=case, kind="wrong", detail=f"reads {off:.1e} off{read_otherwise}")
-    return Outcome(case=case, kind="wrong", detail=fault) if (fault := back(case, adapter, ours, folder)) else Outcome(
-        case=case, kind="equal", detail=read_otherwise.strip(", ")
-    )  # fmt: skip
+    kind, fault = back(case, adapter, ours, folder)
+    if kind != "wrong" and (others := other_bytes(folder)):
+        return Outcome(case=case, kind="wrong", detail=f"saved again, {others[0]} is another")
+    return Outcome(case=case, kind=kind, detail=fault or read_otherwise.strip(", "))
 
 
 def base(case: Case) -> Any:
@@ -83,6 +87,24 @@ def base(case: Case) -> Any:
             for table in (model.get_input_embeddings(), model.get_output_embeddings()):
                 table.weight[64:] += 1.0
     return model
+
+
+def give(case: Case, folder: Path) -> Outcome:
+    """One adapter made by Inlay with a method of its own, saved and read by PEFT."""
+    model = base(case)
+    try:
+        adapter = inlay.attach(model, inlay.METHODS[case.type](**case.settings))
+    except InlayError as problem:
+        return Outcome(case=case, kind="refused", detail=str(problem))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in adapter.parameters():
+            p += case.scale * torch.randn(p.shape, generator=generator)
+    ours = output(model, case.model)
+    if same(ours, output(build(case.model), case.model), 1e-3):
+        return Outcome(case=case, kind="unmade", detail="it changes nothing, so this shows nothing")
+    kind, fault = back(case, adapter, ours, folder)
+    return Outcome(case=case, kind=kind, detail=fault)
 
 
 def make(case: Case, folder: Path) -> Tensor:
@@ -117,31 +139,49 @@ def _prune(model: Any, config: Any) -> None:
     model.base_model.resize_modules_by_rank_pattern(config.rank_pattern, "default")
 
 
-def back(case: Case, adapter: inlay.Adapter, ours: Tensor, folder: Path) -> str:
-    """What is wrong with the adapter that was read, once it is saved again; empty if nothing is."""
+def back(case: Case, adapter: inlay.Adapter, ours: Tensor, folder: Path) -> tuple[str, str]:
+    """Whether the adapter is right, once it is saved and read again, here and by PEFT; if not, why."""
     again = base(case)
     try:
         adapter.save(folder / "ours")
         inlay.load(again, folder / "ours").save(folder / "again")
-    except Exception as problem:  # noqa: BLE001 what was read can be saved and read again
-        return f"saved and loaded: {type(problem).__name__}: {problem}"
+    except Exception as problem:  # noqa: BLE001 what is in a model can be saved and read again
+        return "wrong", f"saved and loaded: {type(problem).__name__}: {problem}"
     if not torch.equal(output(again, case.model), ours):
-        return f"saved and loaded, it is {distance(output(again, case.model), ours):.1e} off"
-    for file in (folder / "ours").iterdir():
-        if file.read_bytes() != (folder / "again" / file.name).read_bytes():
-            return f"saved again, {file.name} is another"
-    if json.loads((folder / "ours/adapter_config.json").read_text())["peft_type"].startswith("INLAY_"):
-        return ""
+        return "wrong", f"saved and loaded, it is {distance(output(again, case.model), ours):.1e} off"
+    kind = json.loads((folder / "ours/adapter_config.json").read_text())["peft_type"]
+    if kind.startswith("INLAY_"):
+        return "own", f"saved as {kind}"
     try:
         theirs = output(peft.PeftModel.from_pretrained(base(case), str(folder / "ours")).eval(), case.model)
     except Exception as problem:  # noqa: BLE001 whatever PEFT raises
-        return f"PEFT cannot read it back: {type(problem).__name__}: {problem}"
+        kind = "wrong" if can_make(case, kind) else "unmade"
+        return kind, f"PEFT cannot read it: {type(problem).__name__}: {str(problem)[:90]}"
     theirs = theirs[:, -ours.shape[1] :] if ours.ndim == 3 else theirs
-    return "" if same(ours, theirs) else f"PEFT reads it back {distance(ours, theirs):.1e} off"
+    return ("equal", "") if same(ours, theirs) else ("wrong", f"PEFT reads it {distance(ours, theirs):.1e} off")
+
+
+def can_make(case: Case, kind: str) -> bool:
+    """Whether PEFT has such adapters for the model, of its own making, and runs them."""
+    virtual = "tokens" in case.settings and kind != "LORA"
+    settings: dict[str, Any] = {"num_virtual_tokens": 4} if virtual else {"target_modules": list(parts(case.model)[:2])}
+    settings |= {"num_tasks": 1} if kind == "MULTITASK_PROMPT_TUNING" else {}
+    try:
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[kind](task_type=task(case.model), **settings)
+        output(peft.get_peft_model(build(case.model), config).eval(), case.model)
+    except Exception:  # noqa: BLE001 whatever PEFT raises
+        return False
+    return True
+
+
+def other_bytes(folder: Path) -> list[str]:
+    files = sorted(file.name for file in (folder / "ours").iterdir())
+    return [name for name in files if (folder / "ours" / name).read_bytes() != (folder / "again" / name).read_bytes()]
 
 
 def names_it(case: Case, message: str) -> bool:
-    known = {key for key in case.settings if key not in BASIC or case.type != "LORA"} | {case.type, *case.names}
+    known = {key for key in case.settings if key not in BASIC or case.type != "LORA"} | {*case.names}
+    known |= {case.type} if case.type != "LORA" else {"dora"} if case.settings.get("use_dora") else set()
     known |= {"init_lora_weights"} if isinstance(case.settings.get("init_lora_weights"), str) else set()
     return any(word in message for word in known)
 
@@ -154,24 +194,6 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max()) if a.shape == b.shape else float("inf")
 
 
-def table(outcomes: list[Outcome]) -> str:
-    kinds = ("equal", "refused", "wrong")
-    counts = {type_: Counter(o.kind for o in outcomes if o.case.type == type_) for type_ in _types(outcomes)}
-    rows = [[t, *(str(c[k]) for k in kinds), str(c["unmade"])] for t, c in counts.items() if set(c) & set(kinds)]
-    total = Counter(o.kind for o in outcomes)
-    rows.append(["all", *(str(total[k]) for k in kinds), str(total["unmade"])])
-    common = Counter(o.kind for o in outcomes if o.case.common)
-    rows.append(["common settings", *(str(common[k]) for k in kinds), str(common["unmade"])])
-    lines = [["type", "equal", "refused by name", "wrong", "not made by PEFT"], ["---"] * 5, *rows]
-    made = max(1, sum(common[k] for k in kinds))
-    share = f"{100 * common['equal'] / made:.1f} % of the {made} with common settings are equal"
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{share}; tolerance {TOLERANCE:g}."
-
-
-def _types(outcomes: list[Outcome]) -> list[str]:
-    return list(dict.fromkeys(o.case.type for o in outcomes))
-
-
 def quiet() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
@@ -180,18 +202,20 @@ def quiet() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[], help="parts that a case's name must have")
-    parser.add_argument("--markdown", action="store_true", help="print the table alone")
+    parser.add_argument("--markdown", type=Path, help="the page to write")
     asked = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
+    tried = [(case, run) for case in cases()] + [(case, give) for case in written()]
     start, outcomes = time.monotonic(), []
-    for case in cases():
+    for case, attempt in tried:
         if all(word.lower() in case.name.lower() for word in asked.only):
             with tempfile.TemporaryDirectory() as folder:
-                outcomes.append(run(case, Path(folder)))
-            if not asked.markdown:
-                print(outcomes[-1], flush=True)
-    print(table(outcomes))
+                outcomes.append(attempt(case, Path(folder)))
+            print(outcomes[-1], flush=True)
+    print(tables(outcomes))
+    if asked.markdown:
+        asked.markdown.write_text(page(outcomes), encoding="utf-8")
     print(f"\n{len(outcomes)} adapters, {time.monotonic() - start:.0f} s.", file=sys.stderr)
     return int(any(o.kind == "wrong" for o in outcomes))
 

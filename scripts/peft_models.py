@@ -179,5 +179,8 @@ def task(name: str) -> str | None:
 
 @torch.no_grad()
 def output(model: Any, name: str) -> Tensor:
-    result = model(**inputs(name))
+    given = inputs(name)
+    if getattr(getattr(model, "active_peft_config", None), "num_tasks", 0):
+        given["task_ids"] = torch.zeros(len(given["input_ids"]), dtype=torch.long)
+    result = model(**given)
     return result if isinstance(result, Tensor) else result.logits

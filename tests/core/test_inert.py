@@ -71,6 +71,27 @@ def test_reading_a_value_is_told_from_looking_at_a_tensor() -> None:
     assert bypassed(Reading()) == {"whole", "given", "bias_only"}
 
 
+class InParts(nn.Module):
+    """A layer that is called, or read in parts where a setting says so, as Bloom's `dense`."""
+
+    def __init__(self, parts: int, exact: bool) -> None:
+        super().__init__()
+        self.parts, self.exact, self.layer = parts, exact, nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.parts > 1 and self.exact:
+            return F.linear(x, self.layer.weight)
+        else:
+            return self.layer(x)
+
+
+def test_the_modules_own_settings_tell_which_way_is_taken() -> None:
+    assert bypassed(InParts(1, True)) == bypassed(InParts(2, False)) == set()
+    assert bypassed(InParts(2, True)) == {"layer"}
+    small = transformers.BloomConfig(hidden_size=8, n_layer=1, n_head=2, vocab_size=16)
+    assert bypassed_in(transformers.BloomForCausalLM(small)) == set()
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_ordinary_models_have_none(name: str) -> None:
     model = SHAPES[name].model()

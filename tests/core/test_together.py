@@ -201,6 +201,19 @@ def test_a_batch_that_comes_time_first_is_refused() -> None:
         mixed_rows(model, lambda: model(x_TBD), ["a", "b"])
 
 
+def test_a_layer_called_alone_is_refused_until_its_model_was_called() -> None:
+    torch.manual_seed(0)
+    model = Attends("batch first").eval()
+    x = torch.randn(2, 3, 6)
+    with pytest.raises(AdapterStateError, match="found only in a call of the whole model"):
+        mixed_rows(model, lambda: model.up(x), ["a", "b"])
+    with inlay.using(model, rows=["a", "b"]):
+        model(x)
+        y = model.up(x)
+    with inlay.using(model, "b"):
+        torch.testing.assert_close(y[1], model.up(x)[1], atol=1e-5, rtol=1e-5)
+
+
 def test_the_axis_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = LLAMA.model()
     inlay.attach(model, inlay.LoRA(rank=2), "a")

@@ -37,6 +37,11 @@ def builds(*names: str) -> Any:
     )
 
 
+def first_position(shape: Shape, model: Any) -> str:
+    """What a prompt's file from PEFT says that a head reads at the first position."""
+    return "prompt" if task_type(shape, model) == "SEQ_CLS" else "text"
+
+
 def trained_by_peft(shape: Shape, build: Callable[[], Any], config: type, folder: Path, **settings: Any) -> Any:
     """A PEFT model with every trained tensor moved away from its start, also saved in `folder`."""
     import peft

@@ -13,7 +13,7 @@ from inlay.errors import CheckpointError
 from inlay.formats import peft as format_
 
 from ..shapes import SHAPES, Shape, disturb
-from .both_ways import builds, trained_by_peft
+from .both_ways import builds, first_position, trained_by_peft
 from .test_peft import close, inputs, skip_what_transformers_refuses, text_logits
 from .test_refusals import edit_config, edit_tensors
 
@@ -66,7 +66,9 @@ def test_outputs_loss_and_gradients_equal_those_of_peft(shape: Shape, build: Any
     theirs.save_pretrained(str(tmp_path))
     model = build()
     adapter = inlay.load(model, tmp_path)
-    assert adapter.method == inlay.MultitaskPrompt(tokens=P, tasks=K, rank=2)
+    assert adapter.method == inlay.MultitaskPrompt(
+        tokens=P, tasks=K, rank=2, first_position=first_position(shape, model)
+    )
     both_equal(model, theirs, inputs(shape, model), 0)
     prompt = next(iter(adapter.deltas.values()))
     for tasks in ([1, 1, 1, 1], [2, 0, 0, 1]):

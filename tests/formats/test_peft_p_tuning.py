@@ -12,7 +12,7 @@ from inlay.errors import CheckpointError
 from inlay.formats import peft as format_
 
 from ..shapes import SHAPES, Shape, disturb
-from .both_ways import builds, peft_agrees_with_our_files, trained_by_peft
+from .both_ways import builds, first_position, peft_agrees_with_our_files, trained_by_peft
 from .test_peft import both_equal, close, inputs, skip_what_transformers_refuses
 from .test_refusals import edit_config
 
@@ -46,7 +46,8 @@ def test_we_compute_the_same_from_peft_files(shape: Shape, build: Any, encoder: 
     adapter = inlay.load(model, tmp_path)
     both_equal(model, theirs, inputs(shape, model))
     assert not torch.allclose(model(**inputs(shape, model)).logits, before, atol=1e-3)
-    assert adapter.method == inlay.PromptTuning(tokens=P)  # the network is not in the file
+    first = first_position(shape, model)
+    assert adapter.method == inlay.PromptTuning(tokens=P, first_position=first)  # the network is not in the file
 
     adapter.save(tmp_path / "ours")
     again = peft.PeftModel.from_pretrained(build(), str(tmp_path / "ours")).eval()

@@ -70,6 +70,7 @@ def test_clients_that_know_one_alpha_compute_the_same(method: Any, rank_from: st
         assert (tmp_path / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT's own warnings
 def test_peft_reads_a_plain_file_of_transposed_layers(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     shape = SHAPES["gpt2"]

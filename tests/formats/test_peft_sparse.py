@@ -79,15 +79,15 @@ def test_it_is_written_in_a_format_of_its_own_for_load_adapter_takes_other_entri
     ],
 )
 def test_a_config_that_means_something_else_is_refused(changes: Any, message: str, tmp_path: Path) -> None:
-    inlay.attach(SHAPES["llama"].model(), inlay.SparseMask(selection="random")).save(tmp_path)
+    trained_by_peft(SHAPES["llama"], SHAPES["llama"].model, peft.ShiraConfig, tmp_path, r=4)
     edit_config(tmp_path, **changes)
     with pytest.raises(inlay.errors.CheckpointError, match=message):
         inlay.load(SHAPES["llama"].model(), tmp_path)
 
 
 def test_missing_indices_are_refused(tmp_path: Path) -> None:
-    inlay.attach(SHAPES["llama"].model(), inlay.SparseMask(selection="random")).save(tmp_path)
-    key = "base_model.model.model.layers.0.mlp.up_proj.shira_indices"
+    trained_by_peft(SHAPES["llama"], SHAPES["llama"].model, peft.ShiraConfig, tmp_path, r=4)
+    key = "base_model.model.model.layers.0.mlp.down_proj.shira_indices"
     edit_tensors(tmp_path, lambda tensors: tensors.pop(key))
-    with pytest.raises(inlay.errors.CheckpointError, match=r"up_proj\.indices is missing"):
+    with pytest.raises(inlay.errors.CheckpointError, match=r"down_proj\.indices is missing"):
         inlay.load(SHAPES["llama"].model(), tmp_path)

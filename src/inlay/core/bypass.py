@@ -9,8 +9,9 @@ otherwise: whether it is taken depends on the machine.
 import ast
 import functools
 import inspect
+import operator
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -31,6 +32,14 @@ _FACTS = {
     "is_meta",
     "data_ptr",
 }
+_COMPARISONS: dict[type[ast.cmpop], Callable[..., bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
 _LOOKING = {"isinstance", "hasattr", "getattr", "setattr", "id", "type", "len"}
 # Ways to a layer that do not spell its name.
 _BY_NAME = {"getattr", "children", "modules", "named_children", "named_modules", "get_submodule", "_modules"}
@@ -40,7 +49,11 @@ _MAKING = ("__init__", "init", "_init", "reset", "_reset", "tie", "_tie", "set_"
 
 def bypassed(module: nn.Module) -> set[str]:
     """Names, relative to the module, of layers whose weight or bias its code reads without calling them."""
-    return {name for name in _facts(type(module)).read if _child(module, name) is not None}
+    return {
+        name
+        for name, cases in _facts(type(module)).read
+        if _child(module, name) is not None and all(_truth(test, module) in (wanted, None) for test, wanted in cases)
+    }
 
 
 def bypassed_in(model: nn.Module) -> set[str]:
@@ -76,11 +89,15 @@ def _child(module: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
+_Read = tuple[str, tuple[tuple[ast.expr, bool], ...]]
+"""A layer whose weight is read, and the tests around it, each with the outcome that leads there."""
+
+
 @dataclass(frozen=True)
 class _Facts:
     """What a class's code does with the modules in it."""
 
-    read: frozenset[str]  # layers whose weight is read
+    read: frozenset["_Read"]  # layers whose weight is read
     named: frozenset[str]  # attributes that its forward mentions, itself or in what it calls of the class
     known: bool  # whether these are all that it uses
 
@@ -122,14 +139,49 @@ def _methods(cls: type[nn.Module]) -> Iterator[tuple[str, ast.FunctionDef]]:
                 yield name, tree
 
 
-def _reads(method: ast.FunctionDef, called: set[str]) -> Iterator[str]:
+def _reads(method: ast.FunctionDef, called: set[str]) -> Iterator[_Read]:
     """The layers, such as `conv1d` or `mixer.conv1d`, whose weight's values are used in this method."""
     parents = {child: node for node in ast.walk(method) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(method):
         if isinstance(node, ast.Attribute) and node.attr in _TENSORS and isinstance(node.ctx, ast.Load):
             path = _path(node.value, method)
             if path and not _is_look(node, parents) and not (path in called and _on_short_cut(node, parents)):
-                yield path
+                yield path, tuple(_cases(node, parents))
+
+
+def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> Iterator[tuple[ast.expr, bool]]:
+    """The tests that decide whether the node is reached, each with the outcome that leads to it."""
+    while (parent := parents.get(node)) is not None:
+        if isinstance(parent, ast.If) and node is not parent.test:
+            yield parent.test, node in parent.body
+        node = parent
+
+
+def _truth(test: ast.expr, module: nn.Module) -> bool | None:
+    """What a test of the module's own settings comes to, such as `self.parts > 1 and self.exact`; None if unknown."""
+    if isinstance(test, ast.BoolOp):
+        decides = isinstance(test.op, ast.Or)
+        outcomes = [_truth(value, module) for value in test.values]
+        return decides if decides in outcomes else None if None in outcomes else not decides
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        outcome = _truth(test.operand, module)
+        return None if outcome is None else not outcome
+    sides = [test.left, test.comparators[0]] if isinstance(test, ast.Compare) and len(test.ops) == 1 else [test]
+    values = [_setting(side, module) for side in sides]
+    if not all(isinstance(value, int | float) for value in values):
+        return None
+    if not isinstance(test, ast.Compare):
+        return bool(values[0])
+    compare = _COMPARISONS.get(type(test.ops[0]))
+    return None if compare is None else compare(*values)
+
+
+def _setting(node: ast.expr, module: nn.Module) -> object:
+    """The value of a constant or of `self.name`; None of anything else, and of what training changes."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    return vars(module).get(node.attr) if own and node.attr != "training" else None
 
 
 def _on_short_cut(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:

@@ -21,12 +21,10 @@ class Replacement(WeightDelta):
         super().__init__()
         _check_trainable(host, names)
         self.names = names
-        self.statistics: tuple[str, ...] = (
-            weights.statistics(host) if weights.parameter_names(host) <= set(names) else ()
-        )
-        if any(weights.value(host, name) is not weights.own(host, name) for name in self.statistics):
+        self.statistics = weights.statistics(host) if weights.parameter_names(host) <= set(names) else ()
+        if elsewhere := [n for n in self.statistics if weights.value(host, n) is not weights.own(host, n)]:
             raise TargetError(
-                f"the {self.statistics[0]} of a {type(host).__name__} is offloaded, where its training would be lost; "
+                f"the {elsewhere[0]} of a {type(host).__name__} is offloaded, where its training would be lost; "
                 "load the base without offload_buffers, or leave this module out"
             )
         self.folds = names + self.statistics

@@ -382,11 +382,10 @@ def language_model(model: Any) -> str | None:
     except NotImplementedError:  # two towers of equal rank, such as CLIP's
         return None
     for name, module in base_modules(model):
-        own = getattr(module, "config", None)
+        own: Any = getattr(module, "config", None)
         if type(own) is type(texts) and any(m is embeddings for m in module.modules()):
-            half = (
-                getattr(config, "is_encoder_decoder", False) and not own.is_encoder_decoder
-            )  # what decodes reads texts too
+            # Of an encoder and a decoder that are models of their own, both read texts.
+            half = getattr(config, "is_encoder_decoder", False) and not own.is_encoder_decoder
             return None if half else name or None
     return None
 

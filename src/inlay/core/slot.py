@@ -106,10 +106,14 @@ class Slot(nn.Module):
         h = first(result)
         axis = self._batch_axis
         if axis is None or h.ndim <= axis:
+            why = (
+                "no axis does, such as where tokens of all rows are in one list"
+                if self._axis_tried
+                else "that is found only in a call of the whole model, which should come first"
+            )
             raise AdapterStateError(
                 f"using(rows=...) needs to know which axis of a result counts the rows, and of that of a "
-                f"{type(host).__name__} no axis does, such as where tokens of all rows are in one list; name one "
-                "adapter for the whole batch"
+                f"{type(host).__name__} {why}; name one adapter for the whole batch"
             )
         if h.shape[axis] != row_count:
             raise AdapterStateError(

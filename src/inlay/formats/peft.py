@@ -24,7 +24,7 @@ from ..methods.reparameterized import experts_peft
 from ..methods.reparameterized.lora import LoRA
 from .files import write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
-from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies
+from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies, without_doubles
 from .peft_plain import plain_form
 from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
 
@@ -126,7 +126,7 @@ def match(
     Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
     """
     asked = config
-    config, tensors = renamed(model, config, tensors)
+    config, tensors = renamed(model, config, without_doubles(tensors))
     config, tensors = experts_peft.in_own_form(model, config, tensors, asked)
     config = of_embeddings(model, config, tensors)
     heads = saved_whole(model, config, tensors)
@@ -239,9 +239,13 @@ def _computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
     return shown, sources
 
 
-def _task_type(model: nn.Module) -> str | None:
+def _task_type(model: Any) -> str | None:
     kind = type(model).__name__
-    return next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None)
+    if task := next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None):
+        return task
+    if kind not in _flat(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()):
+        return None
+    return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"  # it writes text
 
 
 def _flat(names: Any) -> set[str]:

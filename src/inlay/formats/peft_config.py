@@ -17,8 +17,11 @@ CONFIG = "adapter_config.json"
 _SELECTING = frozenset({"layers_to_transform", "exclude_modules", "layers_pattern"})
 
 # Values of PEFT's that change nothing, though they are not among those that say nothing at all (null, false, 0, empty).
-_NEUTRAL = {"megatron_core": "megatron.core", "qalora_group_size": 16, "use_cayley_neumann": True}
+_NEUTRAL = {"megatron_core": "megatron.core", "use_cayley_neumann": True}
 
+_UNKNOWN = (
+    "this changes what the adapter computes, in a way that is not known here; merge it with PEFT and use the result"
+)
 _BECAUSE = {  # why a setting of PEFT's cannot be read
     "layer_replication": "it runs some of the base's layers several times, each with tensors of its own, and no base "
     "here has such layers: save the model that PEFT builds of it, and its adapter with it",
@@ -63,7 +66,7 @@ def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:
     for key, value in config.items():
         if key in COMMON_KEYS or key in known or says_nothing(key, value):
             continue
-        because = _BECAUSE.get(key, "this changes what the adapter computes and is not known")
+        because = _BECAUSE.get(key, _UNKNOWN)
         raise CheckpointError(f"{CONFIG}: {key} is {value!r}; {because}")
 
 

@@ -23,6 +23,8 @@ def renamed(
     A checkpoint made with an earlier release may know them by others: language_model.model.layers is
     model.language_model.layers today. transformers' own table for a model's weights says what became of a name.
     """
+    if "num_virtual_tokens" in config:  # such a file names no layers, and its keys have another prefix
+        return config, tensors
     modules = {name for name, _ in Sites(model, ()).modules()}
     unknown = [key for key in tensors if key.startswith(PREFIX) and not _module(key, modules)]
     new_names: dict[str, str] = {}
@@ -57,6 +59,13 @@ def saved_whole(model: nn.Module, config: dict[str, Any], tensors: dict[str, Ten
         elif name in embeddings and f"{PREFIX}{name}.weight" in tensors and not _is_own(module, name, tensors):
             found.append(name)
     return tuple(found)
+
+
+def without_doubles(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors but for the biases of modules saved whole that PEFT, asked for all biases, saves once more, and those
+    of the originals, which nothing reads."""
+    own = {key: re.sub(r"\.(?:modules_to_save|original_module)\.(?=bias$)", ".", key) for key in tensors}
+    return {key: tensor for key, tensor in tensors.items() if own[key] == key or own[key] not in tensors}
 
 
 def of_embeddings(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

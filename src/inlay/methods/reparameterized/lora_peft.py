@@ -22,6 +22,7 @@ FIELDS = frozenset(
         *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"),
         *("fan_in_fan_out", "init_lora_weights", "eva_config", "ensure_weight_tying"),
         *("bias", "lora_bias", "trainable_token_indices", "target_parameters"),
+        "qalora_group_size",  # which says nothing without use_qalora
     }
 )
 NAMES = {  # of what a LoRA may train beside its two matrices
