@@ -207,8 +207,9 @@ def test_a_cut_that_does_not_have_its_score_is_not_kept(
 ) -> None:
     write = export_module._write
 
-    def damaged(found: Any, measure: Any, ranks: Any, folder: Path) -> None:
-        write(found, measure, {name: rank if i == 0 else 0 for i, (name, rank) in enumerate(ranks.items())}, folder)
+    def damaged(found: Any, measure: Any, ranks: Any, folder: Path, plain: bool) -> None:
+        fewer = {name: rank if i == 0 else 0 for i, (name, rank) in enumerate(ranks.items())}
+        write(found, measure, fewer, folder, plain)
 
     monkeypatch.setattr(export_module, "_write", damaged)
     said = refused(capsys, str(classifier), "--to", "1", "--out", str(tmp_path / "cut"), code=5)
