@@ -1,7 +1,7 @@
 """One architecture of transformers as a tiny random model, with a batch for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,7 +46,8 @@ class Architecture:
     """Whether it has other towers beside a language model, and these rows are texts."""
     pattern: tuple[str, ...] = (r".*\.1\..*(weight|bias)",)
     """What the method `pattern` trains of it."""
-    notes: dict[str, Any] = field(default_factory=dict)
+    feedforwards: int | None = None
+    """Blocks that have one, if not all have."""
 
     def build(self) -> Any:
         """The model in evaluation mode, the same at each call; biases and norms are moved away from 0 and 1."""
@@ -93,7 +94,14 @@ def made(model_class: str, config_class: str, **settings: Any) -> Callable[[], n
 
 
 def causal(
-    name: str, stem: str, *, kind: str = "decoder", config: str = "", blocks: int = 2, **settings: Any
+    name: str,
+    stem: str,
+    *,
+    kind: str = "decoder",
+    config: str = "",
+    blocks: int = 2,
+    feedforwards: int | None = None,
+    **settings: Any,
 ) -> Architecture:
     """A language model: `stem`ForCausalLM."""
     return Architecture(
@@ -102,6 +110,7 @@ def causal(
         make=made(f"{stem}ForCausalLM", f"{config or stem}Config", **settings),
         batch=causal_batch,
         blocks=blocks,
+        feedforwards=feedforwards,
         generates=True,
     )
 

@@ -200,7 +200,8 @@ class Cell:
         loss.backward()
         parameters = dict(adapter.named_parameters())
         for host_name, host, delta in adapter.hosts():
-            if any(p.grad is None for _, p in delta.trained(host)) and self._matters(host_name):
+            lacking = [n for n, p in delta.trained(host) if p.grad is None]
+            if lacking and self._matters(host_name, lacking):
                 how = "is called" if host_name in called else "is not called, though its weights matter"
                 self._wrong("training", f"no gradient at {_shape(host_name)}, which {how}")
         if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters.values()):
@@ -213,12 +214,13 @@ class Cell:
         torch.optim.SGD(list(parameters.values()), lr=1e-2).step()
         model.zero_grad()
 
-    def _matters(self, host_name: str) -> bool:
-        """Whether other values of the host's own parameters change the base's loss."""
+    def _matters(self, host_name: str, lacking: list[str]) -> bool:
+        """Whether other values change the base's loss: of the parameters named so, or else of all in the host."""
         model = self.architecture.build()
         host = model.get_submodule(host_name)
         with torch.no_grad():
-            for p in host.parameters():
+            own = [p for n, p in host.named_parameters(recurse=False) if n in lacking]
+            for p in own or host.parameters():
                 p += 0.5 * torch.randn(p.shape)
             return not torch.equal(loss_of(model(**self.base.batch)), self.base.loss)
 
@@ -228,11 +230,11 @@ class Cell:
             return
         count = len({match[0] for n in adapter.deltas if (match := re.match(r".*?\.\d+(?=\.|$)", n))})
         nested = len({match[0] for n in adapter.deltas if (match := re.match(r".*\.\d+(?=\.|$)", n))})
-        if max(count, nested) < self.architecture.blocks and not self._shares_blocks():
-            self._wrong("attach", f"hosts in {max(count, nested)} of {self.architecture.blocks} blocks")
-
-    def _shares_blocks(self) -> bool:
-        return bool(self.architecture.notes.get("shares_blocks"))
+        blocks = self.architecture.blocks
+        if self.name == "parallel" and self.architecture.feedforwards is not None:
+            blocks = self.architecture.feedforwards
+        if max(count, nested) < blocks:
+            self._wrong("attach", f"hosts in {max(count, nested)} of {blocks} blocks")
 
     def _save_and_load(self, adapter: inlay.Adapter, adapted: Tensor) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -306,7 +308,7 @@ class _State:
                 wrong("frozen base", f"{_shape(n)} has other values")
 
     def check_rest(self, model: nn.Module, after: str, wrong: Callable[[str, str], None], usual: int) -> None:
-        """With as many hooks as usual: transformers leaves some of its own in a model that has run."""
+        """Look for as many hooks as usual: transformers leaves some of its own in a model that has run."""
         now = dict(model.named_buffers())
         for n, b in self.buffers.items():
             if n not in now or now[n].shape != b.shape or not torch.equal(now[n].nan_to_num(), b.nan_to_num()):

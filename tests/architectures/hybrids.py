@@ -67,6 +67,7 @@ HYBRIDS = (
         "Zamba2",
         kind="hybrid",
         blocks=3,
+        feedforwards=2,  # that of its two hybrid blocks is one and the same module
         **SMALL | {"num_hidden_layers": 3},
         mamba_d_state=4,
         mamba_ngroups=2,

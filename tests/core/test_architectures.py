@@ -14,6 +14,7 @@ from inlay.core.block_end import final_norm
 from inlay.core.sites import Sites, ends_with
 from inlay.errors import TargetError
 
+from ..architectures import build
 from ..shapes import SHAPES, Shape
 
 SMALL: dict[str, Any] = {
@@ -307,3 +308,10 @@ def test_the_bottleneck_sits_at_a_block_s_final_norm_and_starts_as_the_base(arch
     assert hosts == ends
     model(**given)[0].square().sum().backward()
     assert all(p.grad.abs().sum() > 0 for n, p in adapter.named_parameters() if ".up." in n)
+
+
+def test_a_mixer_ends_with_what_it_uses_last() -> None:
+    """Qwen3.5 lists its output before projections that are as wide."""
+    ends = {end for _, end in Sites(build("qwen3_5_text")).sublayer_ends()}
+    assert {f"model.layers.{i}.linear_attn.out_proj" for i in range(3)} <= ends
+    assert not any("in_proj" in end for end in ends)

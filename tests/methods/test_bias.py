@@ -12,6 +12,7 @@ import inlay
 from inlay.core.sites import Sites
 from inlay.errors import TargetError
 
+from ..architectures import build, inputs
 from ..shapes import BERT, SHAPES, Shape, disturb, logits
 
 
@@ -153,3 +154,19 @@ def test_a_bias_that_was_added_cannot_be_merged() -> None:
     with pytest.raises(inlay.errors.AdapterStateError, match="q_proj has no bias to merge into; use the adapter"):
         adapter.merge()
     assert model.model.layers[0].self_attn.q_proj.bias is None
+
+
+@pytest.mark.parametrize("name", ["mamba", "qwen3_next"])
+def test_no_bias_is_added_where_padding_would_put_it_into_a_state(name: str) -> None:
+    model = build(name)
+    adapter = inlay.attach(model, inlay.BitFit(add_missing=True))
+    mixers = {n for n in Sites(model).find(("mixer",)) if n in adapter.deltas}
+    assert mixers
+    assert all(n.endswith("out_proj") for n in mixers)
+    disturb(adapter)
+    text = inputs(name)["input_ids"][:1]
+    wide = torch.cat([torch.zeros(1, 5, dtype=text.dtype), text], dim=1)
+    mask = (torch.arange(wide.shape[1]) >= 5).long()[None]
+    with torch.no_grad():
+        found = model(input_ids=wide, attention_mask=mask).logits[:, 5:]
+        close(found, model(input_ids=text).logits, 1e-4)

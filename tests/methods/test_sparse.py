@@ -16,6 +16,7 @@ from inlay.errors import DataError, SettingsError, TargetError
 from inlay.methods.selective.fisher import information
 from inlay.methods.selective.sparse_entries import Sparse, random_entries
 
+from ..architectures import build, inputs
 from ..shapes import LABELS, SHAPES, Shape, disturb, logits
 from .one_host import close, equals_the_formula, linear, one, parameters_with_gradient
 from .test_lora_hosts import Packed
@@ -304,3 +305,12 @@ def test_a_choice_by_data_is_saved_with_its_indices(tmp_path: Any) -> None:
 def test_settings_that_cannot_be_are_refused(settings: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         inlay.attach(SHAPES["llama"].model(), inlay.SparseMask(**settings))
+
+
+def test_fishers_gradients_go_through_a_model_that_writes_its_state_in_place() -> None:
+    model = build("rwkv")
+    method = inlay.SparseMask(rank=1)
+    adapter = inlay.attach(model, method)
+    before = {name: delta.indices.clone() for name, delta in sparse(adapter).items()}
+    method.initialize_from_data(adapter, iter([inputs("rwkv")]))
+    assert any(not torch.equal(delta.indices, before[name]) for name, delta in sparse(adapter).items())

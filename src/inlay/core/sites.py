@@ -24,8 +24,10 @@ from .blocks import stacks
 from .bypass import bypassed_in
 from .heads import output_embeddings, task_heads
 from .modules import base_modules, is_norm, within
+from .names import ends_with as ends_with
+from .names import shortest_suffixes as shortest_suffixes
 from .parts import Parts, expert_modules, parts
-from .source import gives_several
+from .source import gives_several, used_last
 
 ALL_LINEAR = "all-linear"
 ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
@@ -173,8 +175,18 @@ class Sites:
         ends += [(block, end) for block, _, end in self.feedforwards()]
         return [(block, end) for block, end in ends if end in known]
 
+    def mixer_inputs(self) -> Iterator[str]:
+        """The linear layers of mixers but for the one that gives the output: what feeds or reads their state."""
+        for name, own in self.parts.items():
+            for linears in own.mixers:
+                try:
+                    last = self._last(name, linears)
+                except TargetError:
+                    last = None
+                yield from (f"{name}.{linear}" for linear in linears if f"{name}.{linear}" != last)
+
     def feedforwards(self) -> list[tuple[str, str, str]]:
-        """Of each feed-forward its block, the first linear layer that reads its input and the one that gives its
+        """List of each feed-forward its block, the first linear layer that reads its input and the one that gives its
         output; for a mixture of experts both are the module that is the whole of it. A block without any has none.
 
         Raises TargetError if a block has one whose ends cannot be told.
@@ -324,18 +336,19 @@ class Sites:
         return list(self.blocks.items())
 
     def _last(self, block: str, linears: list[str]) -> str:
-        """The last of them that is as wide as the model; some models list a fused projection after it."""
+        """The last of them that is as wide as the model; some models list a fused projection after it, and some list
+        first what they use last."""
         width = self.width(block)
-        for name in reversed(linears):
-            if self._size(block, name)[0] == width and f"{block}.{name}" not in self.bypassed:
-                return f"{block}.{name}"
+        fitting = [n for n in linears if self._size(block, n)[0] == width and f"{block}.{n}" not in self.bypassed]
+        if fitting:
+            return f"{block}.{used_last(self.blocks[block], fitting)}"
         raise TargetError(f"the attention of {block} has no linear layer with {width} outputs, where it would end")
 
     def _size(self, block: str, name: str) -> tuple[int, int]:
         return weights.size(self.blocks[block].get_submodule(name))
 
     def _names(self) -> set[str]:
-        """Of a module that several blocks share only the first of its names."""
+        """Names of the modules; of one that several blocks share only the first."""
         return {name for name, _ in self.modules()}
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
@@ -344,31 +357,6 @@ class Sites:
         near = near if "did you mean" in near else ""
         listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
         return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
-
-
-def ends_with(name: str, suffix: str) -> bool:
-    """Whether `suffix` is a dotted end of `name`, as Hugging Face PEFT matches a list of target_modules."""
-    return name == suffix or name.endswith("." + suffix)
-
-
-def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str] | str:
-    """The shortest dotted ends that select exactly `hosts` among the modules of `model`.
-
-    A pattern of all the names instead, if a whole name is the end of another one: `head` where there is `value.head`.
-    """
-    wanted = set(hosts)
-    others = [name for name, _ in base_modules(model) if name not in wanted]
-    suffixes: list[str] = []
-    for host in hosts:
-        if any(ends_with(host, suffix) for suffix in suffixes):
-            continue
-        parts = host.split(".")
-        ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-        suffix = next((e for e in ends if not any(ends_with(o, e) for o in others)), None)
-        if suffix is None:
-            return "|".join(re.escape(host) for host in hosts)
-        suffixes.append(suffix)
-    return suffixes
 
 
 def language_model(model: Any) -> str | None:

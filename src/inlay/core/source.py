@@ -18,6 +18,15 @@ def method_of(kind: type, name: str) -> ast.FunctionDef | None:
     return tree.body[0] if isinstance(tree.body[0], ast.FunctionDef) else None
 
 
+def used_last(module: nn.Module, names: list[str]) -> str:
+    """Which of these layers in it is used last, as far as their order or the code that has the last of them tells."""
+    holder = names[-1].rpartition(".")[0]
+    code = getattr(inspect.unwrap(type(module.get_submodule(holder)).forward), "__code__", None)
+    used = list(code.co_names) if code is not None else []  # in the order of their first use
+    beside = [(n, n.rpartition(".")[2]) for n in reversed(names) if n.rpartition(".")[0] == holder]
+    return max(beside, key=lambda pair: used.index(pair[1]) if pair[1] in used else -1)[0]
+
+
 def gives_several(layer: nn.Module) -> bool:
     """Whether a linear layer's own forward returns more than one thing."""
     own = isinstance(layer, nn.Linear) and type(layer).forward is not nn.Linear.forward

@@ -65,8 +65,6 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
     planned = prepare(empty, settings.method, part=part.name)
     if settings.plain:
         peft_plain.check(planned)
-    if settings.quantize == "nf4":  # packed, a weight has another number of elements
-        planned = prepare(task.empty(), settings.method, part=part.name)
     reach = reach_of(coverage(planned))
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)

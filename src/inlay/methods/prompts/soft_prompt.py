@@ -61,10 +61,10 @@ class SoftPrompt(Delta):
         return (), kwargs | entrance.entered(kwargs, self, place if first else None)
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
-        place = entrance.left_with(kwargs, self)
+        place, given = entrance.left_with(kwargs, self)
         if self.keep or place is None:
             return result
-        if (got := result[0].shape[1]) != (given := kwargs["inputs_embeds"].shape[1]):
+        if (got := result[0].shape[1]) != given:
             raise AdapterStateError(
                 f"{type(host).__name__} gives {got} positions for {given}, so that the text's cannot be told from a "
                 "soft prompt's; prefix and the methods that change weights need no positions of their own"

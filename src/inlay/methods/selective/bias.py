@@ -44,12 +44,14 @@ class BitFit(Method):
     peft_type = "INLAY_BITFIT"
 
     add_missing: bool = False
-    """Give each linear layer without a bias one that starts at zero; Llama and T5, for example, have none at all."""
+    """Give each linear layer without a bias one that starts at zero; Llama and T5, for example, have none at all. Not
+    those that feed the state of a mixer, where padding would count for as much as the new bias."""
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         found = False
+        left_out = sites.routers | set(sites.mixer_inputs()) if self.add_missing else ()
         for name, module in sites.body():
-            missing = self.add_missing and weights.is_linear(module) and name not in sites.routers
+            missing = self.add_missing and weights.is_linear(module) and name not in left_out
             if (module._parameters.get("bias") is not None or missing) and name not in sites.bypassed:
                 found = True
                 yield name, Replacement(module, ("bias",))

@@ -7,6 +7,7 @@ gradient, in float32, so that the layer may be in half precision or quantized.
 Shape suffixes: N tokens, O outputs, I inputs.
 """
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,6 +61,8 @@ def information(model: nn.Module, hosts: list[str], rows: Iterator[dict[str, Ten
 
 def _surprise(model: nn.Module, row: dict[str, Tensor]) -> Tensor:
     """-log p(y | x) of one row; a language model's is the mean over its tokens."""
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        row = row | {"use_cache": False}  # a cache may be written in place, which gradients cannot go through
     if row["labels"].ndim > 1:
         return model(**row).loss
     inputs = {key: value for key, value in row.items() if key != "labels"}
