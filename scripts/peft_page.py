@@ -28,8 +28,8 @@ adapter, or not read its own file. *Common settings* are those that recipes and 
 ## What Inlay made
 
 Each method that PEFT has too, as by default on all the models, and with other settings on four. **Equal**: PEFT loads
-what Inlay saved and computes the same. **Not made**: PEFT has no such method for these layers (the transposed ones of
-GPT-2), or the adapter changes nothing there.
+what Inlay saved and computes the same. **Not made**: PEFT cannot run such an adapter on that model even if it
+made it (the transposed layers of GPT-2 with three methods), or it changes nothing there.
 
 {written}
 
@@ -61,7 +61,7 @@ def _parts(outcomes: Outcomes) -> list[tuple[Outcomes, bool]]:
 
 def _table(outcomes: Outcomes, with_common: bool) -> str:
     heads = [*KINDS.values(), "not made"]
-    rows = [["", *heads], ["---", *["--:"] * len(heads)]]
+    rows = [["type" if with_common else "method", *heads], ["---", *["--:"] * len(heads)]]
     counts = {
         t: _count(outcomes, lambda o, t=t: o.case.type == t) for t in dict.fromkeys(o.case.type for o in outcomes)
     }

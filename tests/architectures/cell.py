@@ -308,7 +308,7 @@ class _State:
                 wrong("frozen base", f"{_shape(n)} has other values")
 
     def check_rest(self, model: nn.Module, after: str, wrong: Callable[[str, str], None], usual: int) -> None:
-        """With as many hooks as usual: transformers leaves some of its own in a model that has run."""
+        """Look for as many hooks as usual: transformers leaves some of its own in a model that has run."""
         now = dict(model.named_buffers())
         for n, b in self.buffers.items():
             if n not in now or now[n].shape != b.shape or not torch.equal(now[n].nan_to_num(), b.nan_to_num()):

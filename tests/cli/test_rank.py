@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import inlay
 from inlay.cli import main
@@ -129,6 +130,22 @@ def test_other_methods_are_cut_to_a_plain_lora(
     assert json.loads((tmp_path / "cut" / "provenance.json").read_text())["method"] == "lora"
 
 
+def test_a_cut_adapter_is_plain_if_asked(
+    writer: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = result(writer, capsys, "--to", "2", "--out", str(tmp_path / "cut"), "--plain")
+    config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    assert config["lora_alpha"] == config["r"]
+    assert not any(config[key] for key in ("use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"))
+    tensors = load_file(tmp_path / "cut" / "adapter_model.safetensors")
+    assert {len(a_RI) for key, a_RI in tensors.items() if ".lora_A." in key} == {config["r"]}
+    assert scores(tmp_path / "cut", capsys)["loss"] == pytest.approx(found["cut"]["again"]["loss"], abs=1e-6)
+    said = refused(capsys, str(classifier), "--to", "1", "--out", str(tmp_path / "head"), "--plain")
+    assert "classifier is trained whole" in said
+    assert not (tmp_path / "head").exists()
+
+
 def test_two_runs_are_compared_where_both_change_a_layer(
     classifier: Path, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,8 +207,9 @@ def test_a_cut_that_does_not_have_its_score_is_not_kept(
 ) -> None:
     write = export_module._write
 
-    def damaged(found: Any, measure: Any, ranks: Any, folder: Path) -> None:
-        write(found, measure, {name: rank if i == 0 else 0 for i, (name, rank) in enumerate(ranks.items())}, folder)
+    def damaged(found: Any, measure: Any, ranks: Any, folder: Path, plain: bool) -> None:
+        fewer = {name: rank if i == 0 else 0 for i, (name, rank) in enumerate(ranks.items())}
+        write(found, measure, fewer, folder, plain)
 
     monkeypatch.setattr(export_module, "_write", damaged)
     said = refused(capsys, str(classifier), "--to", "1", "--out", str(tmp_path / "cut"), code=5)

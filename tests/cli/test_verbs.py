@@ -103,6 +103,7 @@ def test_json_events_are_one_object_a_line(
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {e["event"] for e in events} == {
         "data",
+        "reach",
         "model",
         "evaluate",
         "method",

@@ -146,7 +146,7 @@ def test_merging_what_another_thread_leaves_out_is_refused() -> None:
 def test_a_backward_pass_in_a_thread_of_autograd_runs_what_the_one_inside_using_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on an accelerator, where checkpointing runs the forward again in a thread that Python knows nothing of."""
+    """On an accelerator checkpointing runs the forward again in a thread that Python knows nothing of."""
     model, _, _ = small("a", "b")
     routing = model._inlay.routing
     monkeypatch.setattr(torch._C, "_current_graph_task_id", lambda: 3)

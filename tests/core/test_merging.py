@@ -141,6 +141,22 @@ def test_merged_for_good_a_plain_model_is_left(name: str, tmp_path: Path) -> Non
     inlay.attach(model, inlay.LoRA(rank=2)).detach()
 
 
+def test_a_merged_model_is_saved_as_a_plain_one(tmp_path: Path) -> None:
+    model = LLAMA.model()
+    adapter = inlay.attach(model, method("lora", LLAMA))
+    disturb(adapter)
+    y, state = logits(model, LLAMA), adapter.state_dict()
+    adapter.merge()
+    model.save_pretrained(tmp_path)
+    plain, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["unexpected_keys"]
+    assert not info["missing_keys"]
+    assert torch.allclose(logits(plain.eval(), LLAMA), y, atol=1e-5)
+    adapter.unmerge()
+    assert any(".adapters." in key for key in model.state_dict())
+    assert all(torch.equal(state[key], t) for key, t in adapter.state_dict().items())
+
+
 def test_one_that_is_merged_already_can_be_kept() -> None:
     model = LLAMA.model()
     adapter = inlay.attach(model, inlay.LoRA(rank=2))

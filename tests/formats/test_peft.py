@@ -273,14 +273,20 @@ def left_padded(given: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     }
 
 
-def test_a_left_padded_classifier_row_is_the_same_in_peft(shape: Shape, tmp_path: Path) -> None:
+def test_a_left_padded_classifier_row_is_what_peft_gives_for_the_row_alone(shape: Shape, tmp_path: Path) -> None:
+    """PEFT puts the prompt before the padding, Inlay right before the first visible token."""
     if shape.name == "t5":
         pytest.skip("transformers' T5 classifier refuses embeddings as its input")
     theirs = trained_by_peft(shape, shape.classifier, "prompt", tmp_path)
     model = shape.classifier()
     inlay.load(model, tmp_path)
     given = left_padded(shape.inputs(), 3)
-    close(model(**given).logits, theirs(**given).logits)
+    ours = model(**given).logits
+    close(ours[1:], theirs(**given).logits[1:])
+    if shape.name == "llama":  # elsewhere padding moves the positions of what follows
+        alone = {key: value[:1, 3:] for key, value in given.items()}
+        close(ours[:1], model(**alone).logits)
+        close(ours[:1], theirs(**alone).logits)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

@@ -23,12 +23,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 MADE = runpy.run_path(str(SCRIPTS / "peft_files.py"))
 CASES = {case.name: case for case in MADE["cases"]()}
-OTHERWISE = {  # computed otherwise than by PEFT, and why is said in docs/design.md
-    "PROMPT_TUNING plain roberta-classifier",
-    "PROMPT_TUNING plain llava",
-    "PREFIX_TUNING plain gemma2",
-    "PREFIX_TUNING plain llava",
-}
+WRITTEN = {case.name: case for case in MADE["written"]()}
 SAMPLE = (
     "LORA tokens llama-tied",
     "LORA tokens, dora llama",
@@ -36,6 +31,7 @@ SAMPLE = (
     "LORA embeddings in the file llama-tied",
     "LORA tied weights llama-tied",
     "LORA all biases gpt2",
+    "LORA all biases bert-classifier",
     "LORA biases of its layers bert-classifier",
     "LORA bias of B, patterns gpt2",
     "LORA start pissa, patterns llama",
@@ -47,8 +43,10 @@ SAMPLE = (
     "LORA expert parameters mixtral",
     "ADALORA a target above the start llama",
     "LOKR a pattern that fits nothing llama",
+    "PREFIX_TUNING plain llava",
     "BOFT plain llama",
 )
+SAMPLE_WRITTEN = ("p-tuning as by default llava", "lora as by default mixtral", "dora tokens llama")
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -57,10 +55,23 @@ def test_what_peft_made_is_equal_or_refused_by_name(name: str, tmp_path: Path) -
     assert outcome.kind in ("equal", "refused"), outcome
 
 
+@pytest.mark.parametrize("name", SAMPLE_WRITTEN)
+def test_what_inlay_made_is_equal_in_peft(name: str, tmp_path: Path) -> None:
+    outcome = MADE["give"](WRITTEN[name], tmp_path)
+    assert outcome.kind == "equal", outcome
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CASES.keys() - OTHERWISE))
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_all_that_peft_made_is_equal_or_refused_by_name(name: str, tmp_path: Path) -> None:
     outcome = MADE["run"](CASES[name], tmp_path)
+    assert outcome.kind != "wrong", outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_all_that_inlay_made_is_equal_in_peft_or_refused(name: str, tmp_path: Path) -> None:
+    outcome = MADE["give"](WRITTEN[name], tmp_path)
     assert outcome.kind != "wrong", outcome
 
 

@@ -117,7 +117,6 @@ def read_to_train_on(model: nn.Module, folder: Path) -> Any:
 def in_file(name: str) -> str:
     """The key in a checkpoint of a parameter of PEFT's."""
     name = name.replace(".modules_to_save.default", "").replace(".default", "").removeprefix("prompt_encoder.")
-    name = name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
     return "prompt_embeddings" if name == "embedding.weight" else name
 
 

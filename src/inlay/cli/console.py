@@ -13,6 +13,7 @@ from ..report.units import bytes_text, seconds_text
 from ..training.journal import Event, Watcher, sentence
 
 _PLAIN_EVERY_SECONDS = 10
+_PROSE = ("reach", "note")
 
 
 @contextmanager
@@ -65,7 +66,8 @@ class _Bar:
             self._move(event)
         else:
             style = {"failed": "bold red", "interrupted": "bold yellow", "finished": "bold green"}.get(event["event"])
-            self.progress.console.print(sentence(event), style=style, markup=False, soft_wrap=True)
+            as_one_line = event["event"] not in _PROSE  # of which a terminal breaks words, but whose paths it keeps
+            self.progress.console.print(sentence(event), style=style, markup=False, soft_wrap=as_one_line)
 
     def _move(self, event: Event) -> None:
         self.loss = event["loss"] if event["step"] == 1 else 0.9 * self.loss + 0.1 * event["loss"]

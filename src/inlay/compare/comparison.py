@@ -127,7 +127,7 @@ def _result(
 
 
 def _default_contenders(comparison: Comparison) -> list[Contender]:
-    """Of each family the first that fits the model; a family of which none does is left out."""
+    """Pick of each family the first that fits the model; a family of which none does is left out."""
     run = prepare_run(run_settings(comparison, _contender("lora"), out=None), Journal(lambda _: None))
     found = []
     for names in DEFAULT_METHODS:
@@ -149,8 +149,8 @@ def _fits(contender: Contender, comparison: Comparison, run: Prepared) -> bool:
 
 
 def _check(comparison: Comparison, contenders: Sequence[Contender]) -> list[Budget]:
-    """That every contender fits the model and all data can be read, before any weights are loaded; what each of them
-    gets of each data set."""
+    """Check that every contender fits the model and all data can be read, before any weights are loaded; returns what
+    each of them gets of each data set."""
     shortest = min(contenders, key=lambda contender: contender.method.epochs)
     tightest = max(contenders, key=lambda contender: contender.method.virtual_tokens)
     budgets = []

@@ -180,8 +180,9 @@ def _setting(node: ast.expr, module: nn.Module) -> object:
     """The value of a constant or of `self.name`; None of anything else, and of what training changes."""
     if isinstance(node, ast.Constant):
         return node.value
-    own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
-    return vars(module).get(node.attr) if own and node.attr != "training" else None
+    if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"):
+        return None
+    return None if node.attr == "training" else vars(module).get(node.attr)
 
 
 def _on_short_cut(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:

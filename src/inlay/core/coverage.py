@@ -4,6 +4,7 @@ A change of a weight reaches the parameters of its host; one of activations reac
 all blocks, the whole module that it is at. Heads do not count.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,13 +52,20 @@ def coverage(adapter: "Adapter") -> Coverage:
             if p is None or id(p) in counted:
                 continue
             counted.add(id(p))
-            total += p.numel()
+            count = _count(module, p)
+            total += count
             if id(p) not in reached:
                 group = left.setdefault(_reason(adapter, sites, name, module), {})
-                group[name] = group.get(name, 0) + p.numel()
+                group[name] = group.get(name, 0) + count
     found = [LeftOut(why, tuple(own), sum(own.values()), sum(own.values()) / total) for why, own in left.items()]
     out = sum(group.parameters for group in found)
     return Coverage(total, 1 - out / total if total else 1.0, tuple(sorted(found, key=lambda g: -g.parameters)))
+
+
+def _count(module: nn.Module, p: Tensor) -> int:
+    """The numbers that it stands for: a quantized weight has several in one element."""
+    packed = weights.is_linear(module) and weights.is_packed(module) and p is module._parameters.get("weight")
+    return math.prod(weights.size(module)) if packed else p.numel()
 
 
 def _reached(adapter: "Adapter", sites: Sites) -> set[int]:

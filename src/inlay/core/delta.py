@@ -112,13 +112,18 @@ class WeightDelta(Delta):
         """The adapted parameters. `params["weight"]` is dense, (O, I) if linear; what the host lacks is absent."""
         raise NotImplementedError
 
+    def copies(self) -> dict[str, Tensor]:
+        """The trained tensors that stand in for the host's parameters, or for rows of them, by their names there. A
+        parameter that several hosts share is changed alike if they have the same tensor for it."""
+        return {}
+
     def thin(self) -> tuple[Tensor, Tensor] | None:
         """Left (O, R) and right (R, I), whose product is all that `fold` adds to the weight as a matrix; None if what
         is added is no such product, or depends on the weight."""
         return None
 
     def thin_experts(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Of each parameter that is a stack of expert matrices: left (E, O, R) and right (E, R, I), whose products are
+        """Left (E, O, R) and right (E, R, I) of each parameter that is a stack of expert matrices: their products are
         all that `fold` adds to the matrices, however these are kept."""
         return {}
 

@@ -46,7 +46,7 @@ def fingerprint(sites: Sites) -> str | None:
 
 @torch.no_grad()
 def row_digests(sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, str]:
-    """By "input" and "output" what tells the rows of `row_owners` apart; {} for a model without values."""
+    """What tells the rows of `row_owners` apart, by "input" and "output"; {} for a model without values."""
     digests = {}
     for kind, owners in row_owners(sites, deltas).items():
         values = [weights.value(module, "weight") for _, module in owners]

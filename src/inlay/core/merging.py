@@ -10,7 +10,6 @@ from torch import Tensor
 from ..errors import AdapterStateError, VerificationFailed
 from . import trial, weights
 from .delta import Delta, WeightDelta
-from .replacement import Replacement
 from .routing import Route
 from .sites import Sites
 from .state import State, state_of
@@ -99,11 +98,11 @@ def check_mergeable(adapter: "Adapter") -> None:
 
 
 def _adapted_alike(adapter: "Adapter", holders: list[str], tensor: int) -> bool:
-    """Whether one trained copy replaces the tensor in each module that holds it."""
+    """Whether one trained copy stands in for the tensor, or for the same rows of it, in each module that holds it."""
     copies: set[int] = set()
     for holder in holders:
         delta = adapter.deltas.get(holder)
-        if not isinstance(delta, Replacement):
+        if not isinstance(delta, WeightDelta):
             return False
         for name, p in adapter.model.get_submodule(holder)._parameters.items():
             if id(p) == tensor:

@@ -183,7 +183,7 @@ def _by_size(block: nn.Module) -> list[str]:
 def _feedforwards(
     modules: dict[str, nn.Module], linears: list[str], experts: dict[str, int], routers: list[str]
 ) -> list[Feedforward]:
-    """Those of the block's main width and size; other pairs of layers, such as a low-rank side path, are none."""
+    """Find those of the block's main width and size; other pairs of layers, such as a low-rank side path, are none."""
     claimed: list[str] = []
     found: list[Feedforward] = []
     for root in dict.fromkeys(_whole(modules, name) for name in experts):

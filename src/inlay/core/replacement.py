@@ -37,7 +37,6 @@ class Replacement(WeightDelta):
         self._base: dict[str, Tensor] = {}  # the host's buffers during a call
 
     def copies(self) -> dict[str, Tensor]:
-        """What stands in for the host's parameters, by their names there."""
         return {name: getattr(*self._tied[name]) if name in self._tied else getattr(self, name) for name in self.names}
 
     def tie(self, name: str, other: "Replacement", its_name: str) -> None:

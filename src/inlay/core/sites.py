@@ -186,7 +186,7 @@ class Sites:
                 yield from (f"{name}.{linear}" for linear in linears if f"{name}.{linear}" != last)
 
     def feedforwards(self) -> list[tuple[str, str, str]]:
-        """Of each feed-forward its block, the first linear layer that reads its input and the one that gives its
+        """List of each feed-forward its block, the first linear layer that reads its input and the one that gives its
         output; for a mixture of experts both are the module that is the whole of it. A block without any has none.
 
         Raises TargetError if a block has one whose ends cannot be told.
@@ -348,7 +348,7 @@ class Sites:
         return weights.size(self.blocks[block].get_submodule(name))
 
     def _names(self) -> set[str]:
-        """Of a module that several blocks share only the first of its names."""
+        """Names of the modules; of one that several blocks share only the first."""
         return {name for name, _ in self.modules()}
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:

@@ -55,6 +55,15 @@ class Slot(nn.Module):
     def __len__(self) -> int:
         return len(self._modules)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Leave out a merged adapter, which the host's own weights hold: a merged model is saved as a plain one."""
+        found = super().state_dict(*args, **kwargs)
+        if self._unmerged is not None:
+            merged = f"{kwargs.get('prefix', '')}{self.routing.merged}."
+            for key in [key for key in found if key.startswith(merged)]:
+                del found[key]
+        return found
+
     def _running(self) -> list[Delta]:
         """In the order of their names; without those that the host's weights hold already."""
         routing = self.routing

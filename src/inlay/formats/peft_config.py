@@ -19,9 +19,7 @@ _SELECTING = frozenset({"layers_to_transform", "exclude_modules", "layers_patter
 # Values of PEFT's that change nothing, though they are not among those that say nothing at all (null, false, 0, empty).
 _NEUTRAL = {"megatron_core": "megatron.core", "use_cayley_neumann": True}
 
-_UNKNOWN = (
-    "this changes what the adapter computes, in a way that is not known here; merge it with PEFT and use the result"
-)
+_UNKNOWN = "this changes what the adapter computes and is not known here; let PEFT merge it and use the merged model"
 _BECAUSE = {  # why a setting of PEFT's cannot be read
     "layer_replication": "it runs some of the base's layers several times, each with tensors of its own, and no base "
     "here has such layers: save the model that PEFT builds of it, and its adapter with it",

@@ -27,6 +27,17 @@ def check(adapter: Adapter) -> None:
     _thin(adapter)
 
 
+def check_cut(adapter: Adapter) -> None:
+    """Raises AdapterStateError if no cut of the adapter (see inlay.rank) could be a plain file."""
+    _check_heads(adapter)
+    for name, _, delta in adapter.hosts():
+        if isinstance(delta, WeightDelta) and delta.thin_experts():
+            raise AdapterStateError(
+                f"a plain file is a low-rank change of layers, and {name} keeps the weights of its experts in one "
+                "parameter, which is none: save it without plain, or merge the adapter"
+            )
+
+
 def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The settings and tensors of the plain LoRA that the adapter is. Raises AdapterStateError as `check` does."""
     factors = _thin(adapter)
@@ -52,11 +63,7 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _thin(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
     """The left and right factor of each host's change."""
-    if adapter.heads:
-        raise AdapterStateError(
-            f"a plain file is a low-rank change of layers and nothing else, but {', '.join(adapter.heads)} is trained "
-            "whole: save it without plain, or merge the adapter"
-        )
+    _check_heads(adapter)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, _, delta in adapter.hosts():
         thin = delta.thin() if isinstance(delta, WeightDelta) and delta.folds == ("weight",) else None
@@ -67,3 +74,11 @@ def _thin(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
             )
         found[name] = thin
     return found
+
+
+def _check_heads(adapter: Adapter) -> None:
+    if adapter.heads:
+        raise AdapterStateError(
+            f"a plain file is a low-rank change of layers and nothing else, but {', '.join(adapter.heads)} is trained "
+            "whole: save it without plain, or merge the adapter"
+        )

@@ -35,7 +35,7 @@ _LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16:
 
 @dataclass(frozen=True)
 class _Logits:
-    """Of one model, (outputs, classes) in float32 on the CPU: an output is a text's label or a token's successor."""
+    """One model's, (outputs, classes) in float32 on the CPU: an output is a text's label or a token's successor."""
 
     adapted: Tensor
     base: Tensor

@@ -57,7 +57,7 @@ class Found:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the base in training."""
+        """The base's in training."""
         return getattr(torch, self.provenance["dtype"])
 
     @property

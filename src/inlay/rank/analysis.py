@@ -13,6 +13,7 @@ import torch
 
 from ..core.sites import Place, Sites
 from ..errors import SettingsError
+from ..formats import peft_plain
 from ..formats.files import check_free
 from ..inference.evaluation import evaluation_task
 from ..inference.opened import Found, find_adapter
@@ -35,7 +36,7 @@ WithBase = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """With the update of another run at the same layer."""
+    """Comparison with the update of another run at the same layer."""
 
     overlap: Overlap
     cosine: float
@@ -102,6 +103,8 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
     device = pick_device(asked.device)
     found = find_adapter(asked.folder, asked.model)
     updates_of(found.planned, found.planned.model)
+    if asked.plain:
+        peft_plain.check_cut(found.planned)
     other = None if asked.other is None else _of_same_base(found, asked.other, asked.model)
     if asked.out is not None:
         check_free(asked.out, "--out")
@@ -240,7 +243,7 @@ def _since(began: float) -> tuple[float, float]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can have it: None for what is not finite, such as the interval of a single batch."""
+    """Make it what JSON can have: None for what is not finite, such as the interval of a single batch."""
     match value:
         case dict():
             return {str(key): _plain(item) for key, item in value.items()}

@@ -37,7 +37,7 @@ class Spectrum:
 
 @torch.no_grad()
 def of_thin(left_OR: Tensor, right_RI: Tensor) -> Spectrum:
-    """Of the product of thin factors, which is never formed."""
+    """Take that of the product of thin factors, which is never formed."""
     with _one_thread():
         q_OR, r_RR = torch.linalg.qr(_exact(left_OR))
         q_IR, s_RR = torch.linalg.qr(_exact(right_RI).T)

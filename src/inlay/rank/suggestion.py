@@ -158,7 +158,7 @@ def attempt(
 
 
 def _of_ranks(uniform: LoRA, ranks: dict[str, int]) -> LoRA:
-    """With the uniform one's targets and its strength: alpha / rank is the same in every layer."""
+    """Make one with the uniform one's targets and its strength: alpha / rank is the same in every layer."""
     placed = LoRA.of_ranks(ranks, uniform.alpha / uniform.rank)
     return replace(
         uniform,

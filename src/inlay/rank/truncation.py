@@ -46,7 +46,7 @@ def by_energy(layers: Mapping[str, Spectrum], rank: int) -> dict[str, int]:
 
 
 def parameters(layers: Mapping[str, Spectrum], chosen: Mapping[str, int]) -> int:
-    """Of the cut adapter, with what fills up the experts of a stack to its largest rank."""
+    """Count those of the cut adapter, with what fills up the experts of a stack to its largest rank."""
     return sum(
         max(chosen.get(name, 0) for name in names) * sum(size(layers[name]) for name in names)
         for names in _stacks(layers).values()

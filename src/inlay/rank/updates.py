@@ -69,7 +69,7 @@ class Update:
 
 @dataclass(frozen=True)
 class ExpertUpdate(Update):
-    """That of one expert, whose matrix is in a stack with the others'."""
+    """The update of one expert, whose matrix is in a stack with the others'."""
 
     parameter: str
     expert: int

@@ -4,6 +4,7 @@ A checkpoint that reads pictures or sounds beside texts becomes the class of its
 one by itself, and else the whole, whose other towers stay idle.
 """
 
+import copy
 import inspect
 from typing import Any
 
@@ -57,7 +58,8 @@ def empty_model(auto_class: Any, config: Any) -> nn.Module:
     try:
         with torch.device("meta"):
             # In 16 bits, as some operations of experts refuse float32 where there are no values.
-            model = auto_class.from_config(config, dtype=torch.bfloat16)
+            # The configuration would remember it, and the weights be loaded in it.
+            model = auto_class.from_config(copy.deepcopy(config), dtype=torch.bfloat16)
     except ImportError as problem:
         lines = " ".join(str(problem).split())
         raise SettingsError(f"a model of the kind {config.model_type} cannot be made here: {lines}") from None

@@ -171,7 +171,7 @@ class Causal(Task):
 
     @torch.inference_mode()
     def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> tuple[list[float], list[int]]:
-        """Of each batch of rows of like length: the sum over its learned tokens, and how many these are."""
+        """Run batches of rows of like length: of each the sum over its learned tokens, and how many these are."""
         model.eval()
         device = next(model.parameters()).device
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))

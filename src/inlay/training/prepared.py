@@ -21,6 +21,7 @@ from .classify import Classify
 from .forgetting.passages import LONGEST, GeneralText, general_text
 from .journal import Journal
 from .loop import Plan, make_plan
+from .narrow import check_narrow
 from .part import Part, part_for_texts
 from .quantized import quantize
 from .settings import RunSettings
@@ -65,8 +66,8 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
     planned = prepare(empty, settings.method, part=part.name)
     if settings.plain:
         peft_plain.check(planned)
-    if settings.quantize == "nf4":  # packed, a weight has another number of elements
-        planned = prepare(task.empty(), settings.method, part=part.name)
+    if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:
+        check_narrow(task.empty, settings.method, part.name, dtype)
     reach = reach_of(coverage(planned))
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)

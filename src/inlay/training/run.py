@@ -312,7 +312,7 @@ class _Run(RunState):
         run.task.write_predictions(run.folder / "predictions.jsonl", found["valid"].predictions, of_base)
 
     def _complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
-        """With the texts that the model writes. A model that cannot write some has learned nonetheless."""
+        """Add the texts that the model writes. A model that cannot write some has learned nonetheless."""
         try:
             return self.run.task.complete(model, split, found)
         except Exception as problem:

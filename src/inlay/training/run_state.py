@@ -51,7 +51,7 @@ class RunState:
 
     @property
     def train_seconds(self) -> float:
-        """From the first step to the last evaluation, or until now."""
+        """Time from the first step to the last evaluation, or until now."""
         return 0.0 if self.fit_began is None else (self.fit_ended or time.perf_counter()) - self.fit_began
 
     @property

@@ -18,7 +18,7 @@ from .vocabulary import check_ids
 
 
 class Scores(Protocol):
-    """Of a model on a split; what `as_dict` holds goes into events and the summary."""
+    """Scores of a model on a split; what `as_dict` holds goes into events and the summary."""
 
     @property
     def loss(self) -> float: ...
@@ -31,7 +31,7 @@ class Scores(Protocol):
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
-        """Those of which `as_dict` gave `values`."""
+        """Make the scores of which `as_dict` gave `values`."""
         ...
 
 
@@ -118,13 +118,13 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
-        """Of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each.
+        """Load batches of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each.
 
         A batch with `position_ids` is packed; its rows are micro-batches."""
 
     @abstractmethod
     def batch_of(self, rows: Sequence[int]) -> Batch:
-        """Of these training rows."""
+        """Make one batch of these training rows."""
 
     @abstractmethod
     def size(self, rows: Sequence[int]) -> int:

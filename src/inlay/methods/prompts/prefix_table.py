@@ -44,14 +44,14 @@ class TextPositions(Delta):
         return (), kwargs
 
 
-class Table(TextPositions):
+class PrefixTable(TextPositions):
     """At the transformer: what the layers take their keys and values from."""
 
     def columns(self, part: slice) -> Tensor:
         raise NotImplementedError
 
 
-class Prefix(Table):
+class Prefix(PrefixTable):
     def __init__(self, start: list[tuple[Tensor, Tensor]]):
         super().__init__()
         self.prompt_embeddings = nn.Parameter(torch.cat([t.transpose(0, 1).flatten(1) for kv in start for t in kv], 1))
@@ -60,7 +60,7 @@ class Prefix(Table):
         return self.prompt_embeddings[:, part]
 
 
-class Projection(Table):
+class Projection(PrefixTable):
     """The network that computes the table."""
 
     def __init__(self, start: list[tuple[Tensor, Tensor]], hidden_size: int):

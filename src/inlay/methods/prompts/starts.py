@@ -16,7 +16,7 @@ _SAMPLES = 1000  # tokens whose embeddings tell the spread of all
 
 @torch.no_grad()
 def from_vocabulary(embedding: Any, count: int) -> Tensor:
-    """Of distinct tokens. Raises SettingsError if there are fewer than `count`."""
+    """Take those of distinct tokens. Raises SettingsError if there are fewer than `count`."""
     vocabulary = len(embedding.weight)
     if count > vocabulary:
         raise SettingsError(f"method.tokens is {count}, more than the vocabulary of {vocabulary}")
@@ -31,7 +31,8 @@ def from_noise(embedding: Any, count: int) -> Tensor:
 
 @torch.no_grad()
 def from_text(embedding: Any, count: int, model: Any, text: str) -> Tensor:
-    """Of the text's tokens, from its beginning again where it is shorter. Raises SettingsError if it has none."""
+    """Take those of the text's tokens, from its beginning again where it is shorter. Raises SettingsError if there
+    are none."""
     if not (ids := _tokens(_tokenizer(model, "text"), text)):
         raise SettingsError(f"method.text is {text!r}, which has no tokens in the vocabulary")
     ids = (ids * -(-count // len(ids)))[:count]

@@ -243,5 +243,5 @@ def _fit(count: int, a: Tensor, b: Tensor, last_in: bool, rows: int, columns: in
 
 
 def _release(version: str | None) -> tuple[int, ...]:
-    """Of a version such as 0.19.1.dev0@unknown; a file without one is older than all that write it."""
+    """Read the numbers of a version such as 0.19.1.dev0@unknown; a file without one is older than all that write it."""
     return tuple(int(part) for part in re.findall(r"\d+", version or "0")[:3])

@@ -110,8 +110,8 @@ def pissa(weight_OI: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def whole_start(initialization: Initialization, host: Host, rank: int, scale: float) -> tuple[Tensor, Tensor]:
-    """As `start` for pissa and olora, from the weight's whole decomposition: its product is exact, which the product
-    of an approximate one is only as far as the values that it settles on are apart."""
+    """Do what `start` does for pissa and olora, from the weight's whole decomposition: its product is exact, which the
+    product of an approximate one is only as far as the values that it settles on are apart."""
     weight_OI = weights.read(host)["weight"].float()
     if initialization == "olora":
         return olora(weight_OI, rank)

@@ -112,8 +112,8 @@ class _Table:
                     self.joins.append(entry)
 
     def place(self, module: str) -> tuple[str, int, int] | None:
-        """Of a single expert's layer: the parameter that its weight is in today, which part of that it is, and of how
-        many."""
+        """Tell of a single expert's layer the parameter that its weight is in today, which part of that it is, and of
+        how many."""
         key = f"{module}.weight"
         for entry in self.renamings:
             key = entry.rename_source_key(key)[0]

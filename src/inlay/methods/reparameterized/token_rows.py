@@ -48,6 +48,9 @@ class TokenRows(WeightDelta):
 
     tokens: Tensor
 
+    def copies(self) -> dict[str, Tensor]:
+        return {"weight": self.rows}
+
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"weight": params["weight"].index_copy(0, self.tokens, self.rows.to(params["weight"].dtype))}
 

@@ -1,0 +1,33 @@
+import io
+
+import pytest
+import torch
+import transformers
+from rich.console import Console
+from rich.text import Text
+
+import inlay
+from inlay.cli import console
+from inlay.report.reach import reach_of, reach_text
+
+from ..shapes import VOCABULARY
+
+
+def test_what_is_in_reach_is_said_without_a_broken_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"hidden_size": 32, "intermediate_size": 48, "moe_intermediate_size": 32, "num_hidden_layers": 2}
+    small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_experts": 8}
+    config = transformers.Qwen3MoeConfig(**small, num_experts_per_tok=2, vocab_size=VOCABULARY)
+    torch.manual_seed(0)
+    model = transformers.Qwen3MoeForCausalLM(config)
+    reach = reach_of(inlay.attach(model, inlay.DoRA()).coverage)
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "Console", lambda **kw: Console(file=screen, force_terminal=True, width=80, **kw))
+    with console._Bar() as bar:
+        bar({"event": "reach", **reach})
+    shown = Text.from_ansi(screen.getvalue()).plain
+    lines = [line.rstrip() for line in shown.splitlines() if line.strip()]
+    assert len(lines) > 1
+    assert all(len(line) <= 80 for line in lines)
+    assert reach_text(reach).split() == " ".join(lines).split()[-len(reach_text(reach).split()) :]
+    assert "experts" in shown
+    assert "router" in shown
