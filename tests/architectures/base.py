@@ -61,6 +61,13 @@ class Base:
         return loss_of(self.model(**self.batch))
 
     @cached_property
+    def without_gradient(self) -> set[str]:
+        """The parameters through which no gradient goes even when the base itself is trained."""
+        model = self.architecture.build().train().requires_grad_(True)
+        loss_of(model(**self.batch)).backward()
+        return {name for name, p in model.named_parameters() if p.grad is None}
+
+    @cached_property
     def rows_alone(self) -> bool:
         return self._holds(self.rows)
 

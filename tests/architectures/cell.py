@@ -201,8 +201,10 @@ class Cell:
             return
         loss.backward()
         parameters = dict(adapter.named_parameters())
+        usual = self.base.without_gradient
         for host_name, host, delta in adapter.hosts():
-            lacking = [n for n, p in delta.trained(host) if p.grad is None]
+            own = f"{host_name}." if host_name else ""
+            lacking = [n for n, p in delta.trained(host) if p.grad is None and own + n not in usual]
             if lacking and self._matters(model, host, lacking, drawn):
                 how = "is called" if host_name in called else "is not called, though its weights matter"
                 self._wrong("training", f"no gradient at {_shape(host_name)}, which {how}")

@@ -13,6 +13,7 @@ import inlay
 from inlay.core.bypass import bypassed, bypassed_in
 from inlay.errors import InertAdapter, TargetError, VerificationFailed
 
+from ..architectures import build
 from ..shapes import SHAPES, Shape, disturb, logits
 
 NAMES = ("called", "read", "tower", "experts.0", "experts.1")
@@ -117,7 +118,7 @@ def test_roles_leave_them_out_and_merged_is_adapted() -> None:
 
 def test_biases_of_such_layers_are_left_out() -> None:
     adapter = inlay.attach(mamba(), inlay.BitFit(add_missing=True))
-    assert {name.rpartition(".")[2] for name in adapter.deltas} == {"in_proj", "x_proj", "out_proj"}
+    assert {name.rpartition(".")[2] for name in adapter.deltas} == {"out_proj"}  # dt_proj's and conv1d's own are read
 
 
 def test_naming_one_is_refused() -> None:
@@ -213,3 +214,10 @@ def test_merging_one_is_undone_and_refused() -> None:
     assert adapter.merge(batch=torch.randn(3, 6))
     assert model.training
     assert model.called.training
+
+
+def test_stacks_that_are_all_read_from_outside_are_left_out_though_their_module_is_called() -> None:
+    model = build("dbrx")
+    assert {name.rpartition(".")[2] for name in bypassed_in(model)} == {"mlp"}
+    adapter = inlay.attach(model, inlay.LastLayers(layers=1))
+    assert not any(name.endswith("experts.mlp") for name in adapter.deltas)

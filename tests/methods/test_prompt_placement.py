@@ -9,6 +9,7 @@ from torch import Tensor
 import inlay
 from inlay.inference.generate import generate
 
+from ..architectures import build, inputs
 from ..shapes import disturb
 from .prompt_models import ABSOLUTE, CLASSIFIERS, DECODERS, STATES, made
 
@@ -134,3 +135,16 @@ def test_a_first_piece_that_is_all_padding_keeps_its_place_in_the_cache() -> Non
     with inlay.using(model):
         base = model(**whole).logits[:, 3:]
     assert not torch.allclose(rest[:, 2:], base[:, 2:], atol=1e-3)
+
+
+def test_positions_that_a_model_counts_from_ids_leave_its_padding_out() -> None:
+    model = build("m2m_100")
+    inlay.attach(model, inlay.PromptTuning(tokens=3))
+    text = inputs("m2m_100")["input_ids"][:1]
+    pad = torch.full((1, 4), model.config.pad_token_id)
+    for wide in (torch.cat([pad, text], dim=1), torch.cat([text, pad], dim=1)):
+        mask = (wide != model.config.pad_token_id).long()
+        with torch.no_grad():
+            found = model(input_ids=wide, attention_mask=mask, decoder_input_ids=text).logits
+            alone = model(input_ids=text, decoder_input_ids=text).logits
+        torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)

@@ -314,3 +314,12 @@ def test_fishers_gradients_go_through_a_model_that_writes_its_state_in_place() -
     before = {name: delta.indices.clone() for name, delta in sparse(adapter).items()}
     method.initialize_from_data(adapter, iter([inputs("rwkv")]))
     assert any(not torch.equal(delta.indices, before[name]) for name, delta in sparse(adapter).items())
+
+
+def test_a_row_takes_along_all_that_is_its_own_in_a_batch() -> None:
+    model, method = build("qwen2_5_vl (images)"), inlay.SparseMask(rank=1)
+    adapter = inlay.attach(model, method)
+    batch = inputs("qwen2_5_vl (images)")
+    method.initialize_from_data(adapter, iter([batch]))
+    with pytest.raises(DataError, match="pixel_values has 31 entries for 2 rows"):
+        method.initialize_from_data(adapter, iter([batch | {"pixel_values": batch["pixel_values"][1:]}]))

@@ -49,11 +49,18 @@ _MAKING = ("__init__", "init", "_init", "reset", "_reset", "tie", "_tie", "set_"
 
 def bypassed(module: nn.Module) -> set[str]:
     """Names, relative to the module, of layers whose weight or bias its code reads without calling them."""
-    return {
-        name
-        for name, cases in _facts(type(module)).read
-        if _child(module, name) is not None and all(_truth(test, module) in (wanted, None) for test, wanted in cases)
-    }
+    read: dict[str, set[str]] = {}
+    for name, tensor, cases in _facts(type(module)).read:
+        if all(_truth(test, module) in (wanted, None) for test, wanted in cases):
+            read.setdefault(name, set()).add(tensor)
+    return {name for name, tensors in read.items() if _goes_past(_child(module, name), tensors)}
+
+
+def _goes_past(layer: nn.Module | None, read: set[str]) -> bool:
+    """Whether its weight or bias is read, or else all the parameters that it has, such as stacks of experts."""
+    return layer is not None and (
+        not read.isdisjoint(_TENSORS) or 0 < len(layer._parameters) <= len(read & {*layer._parameters})
+    )
 
 
 def bypassed_in(model: nn.Module) -> set[str]:
@@ -89,8 +96,8 @@ def _child(module: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-_Read = tuple[str, tuple[tuple[ast.expr, bool], ...]]
-"""A layer whose weight is read, and the tests around it, each with the outcome that leads there."""
+_Read = tuple[str, str, tuple[tuple[ast.expr, bool], ...]]
+"""A layer, the attribute of it that is read, and the tests around it, each with the outcome that leads there."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +147,13 @@ def _methods(cls: type[nn.Module]) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def _reads(method: ast.FunctionDef, called: set[str]) -> Iterator[_Read]:
-    """The layers, such as `conv1d` or `mixer.conv1d`, whose weight's values are used in this method."""
+    """The layers, such as `conv1d` or `mixer.conv1d`, and those of their attributes whose values this method uses."""
     parents = {child: node for node in ast.walk(method) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(method):
-        if isinstance(node, ast.Attribute) and node.attr in _TENSORS and isinstance(node.ctx, ast.Load):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             path = _path(node.value, method)
             if path and not _is_look(node, parents) and not (path in called and _on_short_cut(node, parents)):
-                yield path, tuple(_cases(node, parents))
+                yield path, node.attr, tuple(_cases(node, parents))
 
 
 def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> Iterator[tuple[ast.expr, bool]]:

@@ -75,7 +75,8 @@ class IA3(Method):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         if not self.targets:
-            outputs, inputs = keys_values(sites), list(sites.feedforward_ends())
+            outputs = keys_values(sites)
+            inputs = [name for name in sites.feedforward_ends() if name not in sites.bypassed]
             if not outputs:
                 raise TargetError(
                     f"{type(sites.model).__name__} has no attention whose keys and values could be told; name layers "

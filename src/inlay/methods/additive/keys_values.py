@@ -28,7 +28,7 @@ def keys_values(sites: Sites) -> dict[str, int]:
                 found[f"{block}.{name}"] = 0
             if linears and not any(f"{block}.{name}" in found for name in linears):
                 found |= _fused(sites, block, linears)
-    return {name: found[name] for name, _ in sites.modules() if name in found}
+    return {name: found[name] for name, _ in sites.modules() if name in found and name not in sites.bypassed}
 
 
 def _of_one(sites: Sites, block: str, linears: list[str]) -> list[str]:

@@ -37,16 +37,21 @@ def per_token_arguments(host: Host, ids_BT: Tensor | None, shape: torch.Size, kw
 def positions_of_ids(host: Host, ids_BT: Tensor | None) -> Tensor | None:
     """The positions that RoBERTa, and what was made after it, gives its tokens, not counting padding. None if the model
     counts all, or takes no positions."""
-    if ids_BT is None or "position_ids" not in inspect.signature(host.forward).parameters:
+    if ids_BT is None or not takes_positions(host):
         return None
-    reader: Any = next((m for m in host.modules() if _reads_padding(m)), None)
+    reader: Any = next((m for m in host.modules() if reads_padding(m)), None)
     if reader is None:
         return None
     real_BT = (ids_BT != reader.padding_idx).long()
     return real_BT.cumsum(1) * real_BT + reader.padding_idx
 
 
-def _reads_padding(module: nn.Module) -> bool:
+def takes_positions(module: nn.Module) -> bool:
+    return "position_ids" in inspect.signature(module.forward).parameters
+
+
+def reads_padding(module: nn.Module) -> bool:
+    """Whether it counts positions from ids."""
     code = inspect.unwrap(type(module).forward).__code__
     return hasattr(module, "padding_idx") and "create_position_ids_from_input_ids" in code.co_names
 

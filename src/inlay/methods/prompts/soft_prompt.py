@@ -18,7 +18,7 @@ from ...core.delta import Args, Delta, Kwargs
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import AdapterStateError
-from . import entrance
+from . import entrance, ids_positions
 from .cached import cached_positions, is_first_call
 from .first_position import FirstPosition, hands_on_its_first
 from .per_token import per_token_arguments, positions_of_ids
@@ -40,6 +40,7 @@ class SoftPrompt(Delta):
 
     def install(self, host: Host) -> None:
         self.argument_names = tuple(inspect.signature(host.forward).parameters)
+        self.counters = ids_positions.counters(host)
         entrance.open_for(host, self)
 
     def uninstall(self, host: Host) -> None:
@@ -61,6 +62,7 @@ class SoftPrompt(Delta):
         return (), kwargs | entrance.entered(kwargs, self, place if first else None)
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+        self.release(host)
         place, given = entrance.left_with(kwargs, self)
         if self.keep or place is None:
             return result
@@ -79,9 +81,15 @@ class SoftPrompt(Delta):
             result.hidden_states = tuple(map(place.text_of, result.hidden_states))
         return result
 
+    def release(self, host: Host) -> None:
+        if self.counters:
+            ids_positions.forget()
+
     def _joined(self, host: Host, kwargs: Kwargs, place: Placement) -> Kwargs:
         """The arguments of a call that reads the prompt: what there is of each token has the prompt's part in it."""
         ids_BT, x_BTD = kwargs.pop("input_ids", None), kwargs.pop("inputs_embeds", None)
+        if self.counters:
+            ids_positions.remember(self.counters, ids_BT, place)
         x_BTD = host.get_input_embeddings()(ids_BT) if x_BTD is None else x_BTD
         prompt = self.prompt().expand(len(x_BTD), -1, -1)
         joined: Kwargs = {"inputs_embeds": place.join(prompt, x_BTD)}
@@ -130,6 +138,8 @@ def at_transformer(
     prompt = make(transformer.get_input_embeddings(), decoder is not None)
     prompt.hands_on_its_first = hands_on_its_first(sites, first)
     yield names[id(transformer)], prompt
+    for counter in ids_positions.counters(transformer):
+        yield names[id(counter)], ids_positions.PositionsOfIds()
     if decoder is not None:
         yield names[id(decoder)], PromptInCrossAttention(prompt.count)
 

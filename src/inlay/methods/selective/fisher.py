@@ -61,9 +61,10 @@ def information(model: nn.Module, hosts: list[str], rows: Iterator[dict[str, Ten
 
 def _surprise(model: nn.Module, row: dict[str, Tensor]) -> Tensor:
     """-log p(y | x) of one row; a language model's is the mean over its tokens."""
-    if "use_cache" in inspect.signature(model.forward).parameters:
-        row = row | {"use_cache": False}  # a cache may be written in place, which gradients cannot go through
+    takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+    # A cache may be written in place, which gradients cannot go through.
+    settings = {"use_cache": False} if takes_cache else {}
     if row["labels"].ndim > 1:
-        return model(**row).loss
+        return model(**row, **settings).loss
     inputs = {key: value for key, value in row.items() if key != "labels"}
-    return F.cross_entropy(model(**inputs).logits.float(), row["labels"])
+    return F.cross_entropy(model(**inputs, **settings).logits.float(), row["labels"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...core import weights
 from ...core.delta import Delta
 from ...core.sites import ROLES, Sites
-from ...errors import SettingsError, TargetError
+from ...errors import DataError, SettingsError, TargetError
 from ..reparameterized.on_linear import OnLinear
 from .fisher import information
 from .sparse_entries import Sparse, random_entries
@@ -95,7 +95,7 @@ class SparseMask(OnLinear):
         if self.selection == "random":
             return
         deltas = {name: delta for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}
-        rows = ({k: v[i : i + 1] for k, v in batch.items()} for batch in batches for i in range(len(batch["labels"])))
+        rows = (row for batch in batches for row in _rows(batch))
         scores = information(adapter.model, list(deltas), islice(rows, self.rows))
         budget = sum(len(delta.values) for delta in deltas.values())
         best_K = torch.cat([score_OI.flatten() for score_OI in scores.values()]).topk(budget).indices
@@ -120,3 +120,13 @@ class SparseMask(OnLinear):
     def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         # PEFT writes indices as floats on Windows.
         return {key: t.int() if key.endswith(".shira_indices") else t for key, t in tensors.items()}
+
+
+def _rows(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Batches of one row. A row may have several entries of a tensor, such as the patches of its image."""
+    count = len(batch["labels"])
+    for key, tensor in batch.items():
+        if len(tensor) % count:
+            raise DataError(f"{key} has {len(tensor)} entries for {count} rows, so that one row's cannot be told")
+    for i in range(count):
+        yield {k: v[i * len(v) // count : (i + 1) * len(v) // count] for k, v in batch.items()}
