@@ -289,7 +289,9 @@ def test_saved_and_loaded_it_gives_the_same_output(name: str, shape: Shape, tmp_
     for build in (shape.model, shape.classifier):
         model, again = build(), build()
         adapter = attached(name, shape, model)
+        drawn = torch.get_rng_state()
         adapter.save(tmp_path)
+        assert torch.equal(torch.get_rng_state(), drawn)  # a run that goes on from here draws the same
         loaded = inlay.load(again, tmp_path)
         assert torch.equal(logits(again, shape), logits(model, shape))
         if type(loaded.method) is type(adapter.method):  # else it is saved as the simpler method that it has become

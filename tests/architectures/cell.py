@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -188,6 +189,7 @@ class Cell:
         hooks = [
             host.register_forward_hook(lambda *_, name=name: called.add(name)) for name, host, _ in adapter.hosts()
         ]
+        drawn = _Drawn()
         try:
             output = model(**self.base.batch)
         finally:
@@ -201,7 +203,7 @@ class Cell:
         parameters = dict(adapter.named_parameters())
         for host_name, host, delta in adapter.hosts():
             lacking = [n for n, p in delta.trained(host) if p.grad is None]
-            if lacking and self._matters(host_name, lacking):
+            if lacking and self._matters(model, host, lacking, drawn):
                 how = "is called" if host_name in called else "is not called, though its weights matter"
                 self._wrong("training", f"no gradient at {_shape(host_name)}, which {how}")
         if not any(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters.values()):
@@ -214,15 +216,24 @@ class Cell:
         torch.optim.SGD(list(parameters.values()), lr=1e-2).step()
         model.zero_grad()
 
-    def _matters(self, host_name: str, lacking: list[str]) -> bool:
-        """Whether other values change the base's loss: of the parameters named so, or else of all in the host."""
-        model = self.architecture.build()
-        host = model.get_submodule(host_name)
-        with torch.no_grad():
-            own = [p for n, p in host.named_parameters(recurse=False) if n in lacking]
-            for p in own or host.parameters():
-                p += 0.5 * torch.randn(p.shape)
-            return not torch.equal(loss_of(model(**self.base.batch)), self.base.loss)
+    @torch.no_grad()
+    def _matters(self, model: nn.Module, host: nn.Module, lacking: list[str], drawn: "_Drawn") -> bool:
+        """Whether other values change the loss of the same step: of the host's parameters named so, or else of all.
+
+        Asked of the adapted model, which may choose other experts than its base.
+        """
+        own = [p for n, p in host.named_parameters(recurse=False) if n in lacking]
+        own = own or [p for p in host.parameters() if not p.requires_grad]
+        before = [p.clone() for p in own]
+        losses = []
+        for change in (0.0, 0.5):
+            for p in own:
+                p += change * torch.randn(p.shape)
+            drawn.again()
+            losses.append(loss_of(model(**self.base.batch)))
+        for p, value in zip(own, before, strict=True):
+            p.copy_(value)
+        return not torch.equal(*losses)
 
     def _hosts_reached(self, adapter: inlay.Adapter) -> None:
         """A method that works on each block works on each."""
@@ -287,6 +298,17 @@ class Cell:
             self.verdict.faults.append(
                 Fault("crash", name, f"{type(problem).__name__}: {first[:200]}{_where(problem)}")
             )
+
+
+class _Drawn:
+    """The random numbers that come next, so that they can come again: of dropout, noise at routers, masked spans."""
+
+    def __init__(self) -> None:
+        self.torch, self.numpy = torch.get_rng_state(), numpy.random.get_state()
+
+    def again(self) -> None:
+        torch.set_rng_state(self.torch)
+        numpy.random.set_state(self.numpy)
 
 
 class _State:

@@ -157,6 +157,16 @@ def test_doctor_and_data_print_json(capsys: pytest.CaptureFixture[str], reviews_
     assert "positive" in capsys.readouterr().out
 
 
+def test_doctor_counts_no_heads_and_leaves_sizes_whole(capsys: pytest.CaptureFixture[str], tiny_bert: str) -> None:
+    assert main(["doctor", tiny_bert, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    listed = sum(int(size.split()[0]) for sizes in found["linear_layers"].values() for size in sizes)
+    assert found["targets"]["all-linear"]["hosts"] == listed
+    assert main(["doctor", tiny_bert]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()  # the first has the model's path
+    assert not [line for line in lines if line.lstrip().startswith("%") or len(line) > 80]
+
+
 def test_text_pairs_train_and_predict(tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ..tiny_models import reviews, write_rows
 

@@ -288,7 +288,7 @@ def test_coverage_counts_what_is_reached_and_says_why_the_rest_is_not() -> None:
     assert reasons["embeddings: loha changes plain linear layers"] == ("model.embed_tokens",)
     adapter.detach()
     attention = inlay.attach(model, inlay.LoRA(rank=2, targets="attention")).coverage
-    assert {g.reason for g in attention.left_out} >= {"not among the targets attention", "router"}
+    assert {g.reason for g in attention.left_out} >= {"not among the targets: attention", "router"}
 
 
 # Where blocks end

@@ -53,6 +53,15 @@ def test_the_language_model_is_what_holds_the_token_embeddings_beside_other_towe
     assert language_model(t.EncoderDecoderModel(pair)) is None  # both halves read texts
 
 
+@pytest.mark.parametrize("method", [inlay.PrefixTuning(tokens=2), inlay.PromptTuning(tokens=2)])
+def test_what_precedes_the_text_does_not_reach_the_other_towers(method: Any) -> None:
+    model = vision_language()
+    found = inlay.attach(model, method, part=language_model(model)).coverage
+    own = sum(p.numel() for p in model.model.language_model.parameters() if not p.requires_grad)
+    assert found.share == pytest.approx(own / sum(p.numel() for p in model.model.parameters() if not p.requires_grad))
+    assert [g.reason for g in found.left_out] == ["outside model.language_model, to which the adapter is kept"]
+
+
 METHODS = ["full", "norm", "last-layers", "sparse", "houlsby", "pfeiffer", "parallel", "ia3", "lora", "dora", "vera"]
 
 

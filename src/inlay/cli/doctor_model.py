@@ -8,6 +8,7 @@ from typing import Any
 from ..core import weights
 from ..core.adapter import prepare
 from ..core.coverage import coverage
+from ..core.modules import within
 from ..core.sites import ROLES, Sites
 from ..errors import InvalidRequest
 from ..methods.reparameterized.lora import LoRA
@@ -35,7 +36,9 @@ def show_model(name: str, as_json: bool) -> None:
     print("what each target reaches, by method lora")
     for target, reach in found["targets"].items():
         text = "nothing" if reach is None else f"{counted(reach['hosts'], 'layer')}, {reach_text(reach)}"
-        print(textwrap.fill(f"{target:<12} {text}", 80, initial_indent="  ", subsequent_indent=" " * 15))
+        whole = f"{target:<12} {text}".replace(" %", "\u00a0%")  # no line begins with the sign
+        lines = textwrap.fill(whole, 80, initial_indent="  ", subsequent_indent=" " * 15)
+        print(lines.replace("\u00a0", " "))
 
 
 def _facts(base: Base) -> dict[str, Any]:
@@ -69,4 +72,5 @@ def _reach(model: Any, target: str, part: str | None) -> dict[str, Any] | None:
         planned = prepare(model, LoRA(targets=(target,)), part=part)
     except InvalidRequest:
         return None
-    return {"hosts": len(planned.deltas)} | reach_of(coverage(planned))
+    hosts = [name for name, _, _ in planned.hosts() if not within(name, planned.heads)]
+    return {"hosts": len(hosts)} | reach_of(coverage(planned))

@@ -69,7 +69,11 @@ def _count(module: nn.Module, p: Tensor) -> int:
 
 
 def _reached(adapter: "Adapter", sites: Sites) -> set[int]:
-    return {id(p) for name, host, delta in adapter.hosts() for p in _reach(sites, name, host, delta)}
+    found = {id(p) for name, host, delta in adapter.hosts() for p in _reach(sites, name, host, delta)}
+    if sites.part is None:
+        return found
+    # what a whole model hosts, such as a prefix, passes the part that the adapter is kept to and no other tower
+    return found & {id(p) for p in adapter.model.get_submodule(sites.part).parameters()}
 
 
 def _reach(sites: Sites, name: str, host: nn.Module, delta: nn.Module) -> Iterator[Tensor]:
@@ -86,12 +90,12 @@ def _reason(adapter: "Adapter", sites: Sites, name: str, module: nn.Module) -> s
     if sites.part is not None and not within(name, [sites.part]):
         return f"outside {sites.part}, to which the adapter is kept"
     if name in sites.bypassed:
-        return "its weight is read without calling the layer"
+        return "layers whose weight is read without calling them"
     if name in sites.routers or (not experts.expert_weights(module) and experts.matrices(module)):
         return "router"
     kind = _kind(module)
     if kind in _OF_TARGETS and (targets := getattr(adapter.method, "targets", ())) and ALL_LINEAR not in targets:
-        return f"not among the targets {', '.join(targets)}"
+        return f"not among the targets: {', '.join(targets)}"
     changed = _changes(adapter)
     if kind in changed:
         return f"{kind} that {adapter.method.name} leaves as they are"

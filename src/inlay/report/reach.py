@@ -6,7 +6,7 @@ from typing import Any
 
 from .units import count_text, percent_text
 
-_SHOWN = 4  # groups in the sentence; all are in the summary
+_SHOWN = 6  # groups in the sentence; all are in the summary
 
 
 def reach_of(coverage: Any) -> dict[str, Any]:

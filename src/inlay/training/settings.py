@@ -52,7 +52,8 @@ class Recipe:
     samples: int = 50
     """Rows of a split for which texts are written, by the base and by the tuned model, for scores and report."""
     forgetting: bool = True
-    """Measure what the model loses on general text, before and after training; takes about a twentieth of the time."""
+    """Measure what the model loses on general text, before and after training, which takes about a twentieth of the
+    time; --no-forgetting leaves that out."""
     retain: str | None = None
     """File of general text that the model should not forget: with a column `text`, or plain paragraphs (.txt). About
     two thirds are measured, the rest is for retain_weight. Default: builtin:passages, 240 texts of twelve kinds."""

@@ -47,8 +47,9 @@ def read_by_head(sites: Sites) -> Read:
     embeddings = transformer.get_input_embeddings().weight
     if decoder is not None or embeddings.is_meta:
         return Read(False, False)
-    h_1TD = torch.randn(1, _COUNT, sites.model.config.hidden_size, device=embeddings.device, dtype=embeddings.dtype)
-    h_1TD.requires_grad_()
+    generator = torch.Generator().manual_seed(0)  # of its own: saving an adapter draws nothing from a run's
+    h_1TD = torch.randn(1, _COUNT, sites.model.config.hidden_size, generator=generator)
+    h_1TD = h_1TD.to(embeddings.device, embeddings.dtype).requires_grad_()
     pooled_1D = torch.zeros_like(h_1TD[:, 0])
     padding = getattr(sites.model.config, "pad_token_id", None)
     ids_1T = torch.full((1, _COUNT), next(i for i in range(2) if i != padding), device=embeddings.device)
