@@ -29,8 +29,13 @@ def used_last(module: nn.Module, names: list[str]) -> str:
 
 def gives_several(layer: nn.Module) -> bool:
     """Whether a linear layer's own forward returns more than one thing."""
-    own = isinstance(layer, nn.Linear) and type(layer).forward is not nn.Linear.forward
-    forward = method_of(type(layer), "forward") if own else None
+    own = isinstance(getattr(layer, "in_features", None), int) and type(layer).forward is not nn.Linear.forward
+    return own and _returns_several(type(layer))
+
+
+@cache
+def _returns_several(kind: type) -> bool:
+    forward = method_of(kind, "forward")
     return forward is not None and any(
         isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) for node in ast.walk(forward)
     )

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterStateError
 from .sharded import is_sharded
+from .source import gives_several
 
 _BLOCK = 2**22  # numbers, of a weight that is cast up in parts
 _SHADOWS = "_inlay_shadows"  # attribute of an offloaded host: what its parameters read as in the next call
@@ -38,7 +39,9 @@ def is_linear(host: Host) -> bool:
     ):
         return False
     own = getattr(host, "weight", None)
-    return not (isinstance(own, Tensor) and own.ndim == 3 and own.is_floating_point())  # a stack of experts: no one W
+    if isinstance(own, Tensor) and own.ndim == 3 and own.is_floating_point():
+        return False  # a stack of experts: no one W
+    return not gives_several(host)  # a layer that computes in integers, say, hands the scale on beside the result
 
 
 def is_flipped(host: Host) -> bool:

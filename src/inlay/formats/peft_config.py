@@ -38,7 +38,29 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / CONFIG}: not JSON: {problem}") from None
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
+    _check_forms(config)
     return config
+
+
+def _check_forms(config: dict[str, Any]) -> None:
+    """Raises CheckpointError if a setting that is read before its method is known is of another kind than it can be."""
+    part, patterns = config.get("part"), list[Any]()
+    if not isinstance(part, str | None):
+        raise CheckpointError(f"{CONFIG}: part is {part!r}; it must be the name of a module, or null")
+    for key in ("lora_alpha", "alpha"):
+        if key in config and not isinstance(config[key], int | float):
+            raise CheckpointError(f"{CONFIG}: {key} is {config[key]!r}; it must be a number")
+    for key in ("target_modules", "exclude_modules"):
+        patterns += [(key, config[key])] if isinstance(config.get(key), str) else []
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns += [(key, pattern) for pattern in config.get(key) or () if isinstance(config[key], dict)]
+    for key, pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as problem:
+            raise CheckpointError(
+                f"{CONFIG}: {key} has {pattern!r}, which is no regular expression: {problem}"
+            ) from None
 
 
 def method_of(config: dict[str, Any]) -> Method:

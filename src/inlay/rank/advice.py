@@ -1,5 +1,6 @@
 """What follows from the figures, in sentences, with how sure it is."""
 
+import math
 from collections.abc import Iterator
 
 from ..report.units import count_text, percent_text
@@ -32,7 +33,8 @@ def gain_text(curve: Curve, point: Point) -> str:
         f"{scale * number:+.{digits}f}".replace("-", "−")
         for number in (point.gain.value, point.gain.low, point.gain.high)
     )
-    return f"{value} {unit} (95 % {low} to {high})"
+    sure = f"95 % {low} to {high}" if math.isfinite(point.gain.low) else "too few rows to tell how sure"
+    return f"{value} {unit} ({sure})"
 
 
 def _of_curve(result: Analysis) -> Iterator[str]:
@@ -42,6 +44,9 @@ def _of_curve(result: Analysis) -> Iterator[str]:
     kept, largest = smallest_that_keeps(curve), curve.points[0]
     whole = score_text(curve, curve.whole.as_dict()[curve.score])
     where = f"on the {curve.rows} rows of {curve.split}"
+    if not math.isfinite(largest.gain.low):
+        yield f"Which ranks keep the score cannot be told {where}: too few for an interval. Take more, with --data."
+        return
     meaning = "" if curve.score == "accuracy" else ", where above zero is a lower loss"
     if kept is None:
         yield (

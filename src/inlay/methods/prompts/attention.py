@@ -99,9 +99,10 @@ def attend(
     query_BHQC: Tensor,
     key_BHTC: Tensor,
     value_BHTC: Tensor,
-    mask: Documents | Tensor | None,
+    attention_mask: Documents | Tensor | None = None,  # some models give it by this name
     **kwargs: Any,
 ) -> Any:
+    mask = attention_mask
     keys, values, config = [key_BHTC], [value_BHTC], module.config
     while isinstance(config, StandIn):
         if (more := config.earlier(key_BHTC, value_BHTC)) is not None:

@@ -18,8 +18,12 @@ def whole(name: str) -> str:
 
 
 def check_patterns(patterns: Iterable[str], names: list[str]) -> None:
-    """Raises TargetError if a pattern fits none of the modules `names`."""
+    """Raises TargetError if a pattern is no regular expression, or fits none of the modules `names`."""
     for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as problem:
+            raise TargetError(f"pattern {pattern!r} is no regular expression: {problem}") from None
         if not any(_fits(pattern, name) for name in names):
             raise TargetError(f"pattern {pattern!r} fits none of the {len(names)} modules that targets selects")
 
