@@ -5,7 +5,9 @@ The quick tests take one method of each architecture, another one from row to ro
 """
 
 import functools
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +42,9 @@ def test_a_method_is_right_or_refused(name: str, method: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_all_its_blocks_are_found(name: str) -> None:
     assert not blocks_found(ARCHITECTURES[name]).faults
+
+
+def test_the_page_has_every_architecture_and_no_fault() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "architectures.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| (\w.*?) \|", page, re.MULTILINE)) == sorted(ARCHITECTURES)
+    assert "✗" not in page
