@@ -20,7 +20,8 @@ Every method on {count} architectures of transformers {transformers} (torch {tor
 saved and loaded on a fresh base it gives the same output; merged it gives what it gave beside the base, or refuses to
 be merged; each row of a batch, and a padded row, comes out as it does alone; generation with a cache writes what
 generation without one writes; detaching brings the base back bit for bit. What a base itself does not do (generate,
-pad a row) is left out. **–** It is refused with a sentence before anything has changed. A number leads to the sentence.
+pad a row) is left out. **–** It is refused with a sentence before anything has changed, or in the first training
+step where the sentence says so. A number leads to the sentence.
 
 Settings are as by default, but for sizes (rank 2, three virtual tokens) and for `bitfit`, which adds biases where there
 are none. Rows named *texts* adapt the language model of a vision-language model; rows named *images* adapt all of it.
