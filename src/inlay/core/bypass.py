@@ -3,7 +3,7 @@
 A layer is adapted where it is called. A module that computes `self.dt_proj.weight @ x`, or hands `self.conv1d.weight`
 to a kernel, goes past that. Its source tells; a class whose source cannot be had tells nothing, and `watch.py` looks at
 what is left while the model runs. So it does for a short cut, a kernel that may stand in for the layers that are called
-otherwise: whether it is taken depends on the machine.
+otherwise, and for a case in whose place the layer is called: which is taken depends on the machine or the arguments.
 """
 
 import ast
@@ -51,9 +51,16 @@ def bypassed(module: nn.Module) -> set[str]:
     """Names, relative to the module, of layers whose weight or bias its code reads without calling them."""
     read: dict[str, set[str]] = {}
     for name, tensor, cases in _facts(type(module)).read:
-        if all(_truth(test, module) in (wanted, None) for test, wanted in cases):
+        if all(_may_lead(case, module) for case in cases):
             read.setdefault(name, set()).add(tensor)
     return {name for name, tensors in read.items() if _goes_past(_child(module, name), tensors)}
+
+
+def _may_lead(case: "_Case", module: nn.Module) -> bool:
+    """Whether the test may come out so; unknown, and with a call of the layer in the other case, counts as not."""
+    test, wanted, called_otherwise = case
+    truth = _truth(test, module)
+    return truth is wanted or (truth is None and not called_otherwise)
 
 
 def _goes_past(layer: nn.Module | None, read: set[str]) -> bool:
@@ -96,8 +103,10 @@ def _child(module: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-_Read = tuple[str, str, tuple[tuple[ast.expr, bool], ...]]
-"""A layer, the attribute of it that is read, and the tests around it, each with the outcome that leads there."""
+_Case = tuple[ast.expr, bool, bool]
+"""A test, the outcome that leads to the reading, and whether the other outcome leads to a call of the layer."""
+_Read = tuple[str, str, tuple[_Case, ...]]
+"""A layer, the attribute of it that is read, and the tests around it."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +161,18 @@ def _reads(method: ast.FunctionDef, called: set[str]) -> Iterator[_Read]:
     for node in ast.walk(method):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             path = _path(node.value, method)
-            if path and not _is_look(node, parents) and not (path in called and _on_short_cut(node, parents)):
-                yield path, node.attr, tuple(_cases(node, parents))
+            if not path or _is_look(node, parents) or (path in called and _on_short_cut(node, parents)):
+                continue
+            yield path, node.attr, tuple(_cases(node, parents, path, method))
 
 
-def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> Iterator[tuple[ast.expr, bool]]:
+def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST], path: str, method: ast.FunctionDef) -> Iterator[_Case]:
     """The tests that decide whether the node is reached, each with the outcome that leads to it."""
     while (parent := parents.get(node)) is not None:
         if isinstance(parent, ast.If) and node is not parent.test:
-            yield parent.test, node in parent.body
+            leads_here = node in parent.body
+            otherwise = parent.orelse if leads_here else parent.body
+            yield parent.test, leads_here, path in _calls_in(otherwise, method)
         node = parent
 
 
@@ -231,7 +243,11 @@ def _path(node: ast.AST, method: ast.FunctionDef) -> str | None:
 
 
 def _calls(method: ast.FunctionDef) -> Iterator[str]:
-    for node in ast.walk(method):
+    yield from _calls_in(method.body, method)
+
+
+def _calls_in(steps: list[ast.stmt], method: ast.FunctionDef) -> Iterator[str]:
+    for node in (inner for step in steps for inner in ast.walk(step)):
         if isinstance(node, ast.Call) and (path := _path(node.func, method)):
             yield path
 
