@@ -95,7 +95,7 @@ def in_threads(*works: Callable[[], None]) -> None:
 
 def test_each_thread_has_its_own_choice() -> None:
     model, x, y = small("a", "b", "c")
-    together = threading.Barrier(4)
+    together = threading.Barrier(4, timeout=60)  # if one fails, the others end too
 
     def work(names: tuple[str, ...] | None, rows: list[str | None] | None = None) -> Callable[[], None]:
         def forward() -> Tensor:

@@ -60,14 +60,24 @@ class Sites:
 
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module of the base by its name, without the slots and what is in them."""
-        yield from base_modules(self.model)
+        yield from self._modules
+
+    @cached_property
+    def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
+        return tuple(base_modules(self.model))
 
     def body(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules of the pretrained base, or of its `part`: all but the heads, a language model's among them."""
+        yield from self._body
+
+    @cached_property
+    def _body(self) -> tuple[tuple[str, nn.Module], ...]:
         inside = self._base()
-        for name, module in self.modules():
-            if id(module) in inside and not self.in_head(name) and self._in_part(name):
-                yield name, module
+        return tuple(
+            (name, module)
+            for name, module in self.modules()
+            if id(module) in inside and not self.in_head(name) and self._in_part(name)
+        )
 
     def changeable(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules that an adapter may change: all but those of the base that lie beside its `part`."""
