@@ -253,8 +253,8 @@ BUGS = (
         "text rows adapt the image tower too",
         12,
         "core/sites.py",
-        "if id(module) in inside and not self.in_head(name) and self._in_part(name):",
-        "if id(module) in inside and not self.in_head(name):",
+        "if id(module) in inside and not self.in_head(name) and self._in_part(name)\n        )",
+        "if id(module) in inside and not self.in_head(name)\n        )",
         "test_every_architecture.py::test_all_its_blocks_are_found -k 'gemma3 and texts'",
     ),
     Bug(
