@@ -29,13 +29,13 @@ class LeftOut:
     """The modules that own them."""
     parameters: int
     share: float
-    """Of the body's parameters."""
+    """The part of the body's parameters."""
 
 
 @dataclass(frozen=True)
 class Coverage:
     parameters: int
-    """Of the body: the pretrained base without the heads; each counts once, wherever it is used."""
+    """The body's: the pretrained base without the heads; each counts once, wherever it is used."""
     share: float
     """What part of them is in a host's reach."""
     left_out: tuple[LeftOut, ...]
