@@ -57,6 +57,10 @@ class Delta(nn.Module):
     def release(self, host: Host) -> None:
         """Undo what `before` did to the host; called in place of `after` when the host's forward raised."""
 
+    def changed_bias(self, bias_O: Tensor | None) -> Tensor | None:
+        """What `after` has made of the bias that is in the result: deltas that come later read it as the host's."""
+        return bias_O
+
     def edits_rows(self, host: Host) -> bool:
         """Whether `after` is the whole change, so that one batch can mix adapters row by row."""
         return False

@@ -49,6 +49,9 @@ class Replacement(WeightDelta):
         own = {n: p.T if self.flipped and n == "weight" else p for n, p in self.copies().items()}
         return own | {name: getattr(self, name) for name in self.statistics}
 
+    def changed_bias(self, bias_O: Tensor | None) -> Tensor | None:
+        return self.copies().get("bias", bias_O)
+
     @property
     def replaces(self) -> tuple[str, ...]:
         return self.folds

@@ -102,9 +102,10 @@ class Slot(nn.Module):
             return result
         running = self._running()
         if len(running) > 1:
-            running = _after_order(running, host)
-        for delta in running:
-            result = delta.after(host, args, kwargs, result)
+            result = _edited_in_turn(running, host, args, kwargs, result)
+        else:
+            for delta in running:
+                result = delta.after(host, args, kwargs, result)
         if self._unmerged is not None:
             weights.unshadow(host, self._unmerged)
         return result
@@ -140,6 +141,20 @@ def _before_order(running: list[Delta], host: Host) -> list[Delta]:
     standing = [delta for delta in reversed(running) if delta.stands_in(host)]
     standing.sort(key=lambda delta: not delta.replaces)
     return [*standing, *(delta for delta in running if not delta.stands_in(host))]
+
+
+def _edited_in_turn(running: list[Delta], host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    """The result after each delta in turn, which reads as the host's bias what those before have made of it."""
+    try:
+        for delta in _after_order(running, host):
+            result = delta.after(host, args, kwargs, result)
+            before_O = weights.bias(host)
+            after_O = delta.changed_bias(before_O)
+            if after_O is not None and after_O is not before_O:
+                weights.shadow(host, {"bias": after_O})
+        return result
+    finally:
+        weights.unshadow(host, ("bias",))
 
 
 def _after_order(running: list[Delta], host: Host) -> list[Delta]:

@@ -22,6 +22,9 @@ class ScaleOutput(WeightDelta):
         scale_O1 = F.pad(self.ia3_l, (0, 0, self.start, 0), value=1.0)
         return {name: p * (scale_O1 if p.ndim == 2 else scale_O1.flatten()) for name, p in params.items()}
 
+    def changed_bias(self, bias_O: Tensor | None) -> Tensor | None:
+        return None if bias_O is None else self.fold({"bias": bias_O})["bias"]
+
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
         return _scaled(h_BTO, F.pad(self.ia3_l.flatten() - 1, (self.start, 0)))
 

@@ -15,7 +15,7 @@ where M is the host's forward of A's rows. A row whose update cancels most of it
 is formed after all. The norms are kept until the base, A or B changes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -71,7 +71,7 @@ class Decomposed(LowRank):
             return self._norms(host, row_squares(host))
         if transforms.at_work():
             return row_norms(super().fold(weights.read(host))["weight"].detach())
-        base, own = [*_tensors(host)], [*_tensors(self)]
+        base, own = [*_tensors(host, without=("bias",))], [*_tensors(self)]
         # Kept values serve later calls that record gradients, for which a tensor of inference mode is no use.
         with torch.inference_mode(False):
             squares_O = self._keep("base", base, lambda: row_squares(host))
@@ -138,10 +138,10 @@ def _fine(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
+def _tensors(module: nn.Module, without: Collection[str] = ()) -> Iterator[Tensor]:
     """What a read of the module's own tensors gives now: others may stand in for them."""
     own = chain(module._parameters.items(), module._buffers.items())
-    return (module.__dict__.get(name, t) for name, t in own if t is not None)
+    return (module.__dict__.get(name, t) for name, t in own if t is not None and name not in without)
 
 
 def _mark(tensor: Tensor) -> Any:

@@ -59,11 +59,15 @@ class _Biased(WeightDelta):
     lora_B_bias: Tensor | None
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        bias_O = params.get("bias") if self.host_bias is None else self.host_bias
-        if self.lora_B_bias is not None:
-            bias_O = self.scale * self.lora_B_bias + (0 if bias_O is None else bias_O)
+        bias_O = self.changed_bias(params.get("bias"))
         assert bias_O is not None
         return super().fold(params) | {"bias": bias_O}
+
+    def changed_bias(self, bias_O: Tensor | None) -> Tensor | None:
+        bias_O = bias_O if self.host_bias is None else self.host_bias
+        if self.lora_B_bias is not None:
+            bias_O = self.scale * self.lora_B_bias + (0 if bias_O is None else bias_O)
+        return bias_O
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
         # The difference first, which is in float32: rounding the two biases would lose a small change.
