@@ -19,6 +19,7 @@ from .coverage import Coverage, coverage
 from .delta import Delta
 from .fingerprint import fingerprint, row_digests
 from .method import Method
+from .modules import base_modules
 from .replacement import Replacement
 from .routing import Route
 from .sites import Sites
@@ -282,8 +283,8 @@ def prepare(
     adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), rows, part)
     if state.adapters and not adapter.removable:
         raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
-    for host_name, host, _ in adapter.hosts():
-        if hasattr(host, SLOT) and not isinstance(getattr(host, SLOT), Slot):
+    for host_name in deltas:
+        if hasattr(host := sites.module(host_name), SLOT) and not isinstance(getattr(host, SLOT), Slot):
             raise TargetError(f"{host_name} has an attribute {SLOT!r} of its own, which is where adapters are put")
     return adapter
 
@@ -293,7 +294,7 @@ def join(adapter: Adapter) -> None:
     model = adapter.model
     state = getattr(model, "_inlay", None)
     if state is None:
-        hooks = buffers.keep(model, list(Sites(model, ()).modules())) if adapter.removable else []
+        hooks = buffers.keep(model, list(base_modules(model))) if adapter.removable else []
         state = State(required_grad={n: p.requires_grad for n, p in model.named_parameters()}, hooks=hooks)
         model.requires_grad_(False)
         model.__dict__["_inlay"] = state

@@ -51,7 +51,7 @@ class Sites:
         self.model = model
         self.heads = task_heads(model) if heads is None else heads
         self.part = part
-        known = dict(self.modules())
+        known = self._by_name
         for head in self.heads:
             if head not in known:
                 raise TargetError(f"head {head!r} is no module of {type(model).__name__}{did_you_mean(head, known)}")
@@ -65,6 +65,15 @@ class Sites:
     @cached_property
     def _modules(self) -> tuple[tuple[str, nn.Module], ...]:
         return tuple(base_modules(self.model))
+
+    @cached_property
+    def _by_name(self) -> dict[str, nn.Module]:
+        return dict(self._modules)
+
+    def module(self, name: str) -> nn.Module:
+        """The module of that name, which may also be a second name of a shared one."""
+        found = self._by_name.get(name)
+        return self.model.get_submodule(name) if found is None else found
 
     def body(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules of the pretrained base, or of its `part`: all but the heads, a language model's among them."""
@@ -96,14 +105,14 @@ class Sites:
     @property
     def config(self) -> Any:
         """The configuration of what reads the texts, or of the `part`."""
-        own = self.model if self.part is None else self.model.get_submodule(self.part)
+        own = self.model if self.part is None else self.module(self.part)
         return _of_texts(getattr(own, "config", None) or getattr(self.model, "config", None))
 
     def config_of(self, name: str) -> Any:
         """The configuration of the innermost model that the module is in."""
         while name:
             name = name.rpartition(".")[0]
-            config = getattr(self.model.get_submodule(name), "config", None)
+            config = getattr(self.module(name), "config", None)
             if hasattr(config, "model_type"):
                 return config if name else _of_texts(config)
         return None
@@ -170,7 +179,7 @@ class Sites:
                 raise TargetError(f"{name}, a {type(block).__name__}, gives planes of features, not features of tokens")
             if norm == UNKNOWN:
                 raise TargetError(f"where {name}, a {type(block).__name__}, adds to its residual is not known")
-            yield (name, block) if norm is None else (f"{name}.{norm}", self.model.get_submodule(f"{name}.{norm}"))
+            yield (name, block) if norm is None else (f"{name}.{norm}", self.module(f"{name}.{norm}"))
 
     def sublayer_ends(self) -> list[tuple[str, str]]:
         """Each block's name with where its sub-layers end, before the residual is added: the output projection of its
@@ -238,7 +247,7 @@ class Sites:
 
     def matrices(self, targets: tuple[str, ...], name: str) -> dict[str, experts.Stack]:
         """Which stacks of expert matrices, or a router's matrix, `targets` select of the module `name`."""
-        own = experts.matrices(self.model.get_submodule(name))
+        own = experts.matrices(self.module(name))
         chosen: set[str] = set()
         for target in targets if own else ():
             names = set(self._role(target)) if target in ROLES else self._matching(target).keys()
@@ -256,7 +265,7 @@ class Sites:
     def _select(self, target: str, hosts: Callable[[nn.Module], bool]) -> set[str]:
         if target in ROLES:
             of_role = list(self._role(target))
-            found = {name for name in of_role if hosts(self.model.get_submodule(name)) and name not in self.bypassed}
+            found = {name for name in of_role if hosts(self.module(name)) and name not in self.bypassed}
             if not found:
                 raise TargetError(self._refused_experts(target, of_role) or self._nothing(target, hosts))
             return found
@@ -272,7 +281,7 @@ class Sites:
             raise TargetError(
                 f"target {target!r} matches only {in_head[0]}, which is trained whole as the model's head already"
             )
-        modules = {m: self.model.get_submodule(m) for name, m in matched.items() if name not in in_head}
+        modules = {m: self.module(m) for name, m in matched.items() if name not in in_head}
         found = {name for name, m in modules.items() if hosts(m)}
         if past := sorted(found & self.bypassed):
             raise TargetError(
@@ -311,7 +320,7 @@ class Sites:
     def _refused_experts(self, target: str, names: list[str]) -> str | None:
         """Why not one of the modules `names`, which `target` selects, can be a host, if they are experts."""
         for name in names:
-            module = self.model.get_submodule(name)
+            module = self.module(name)
             for parameter, dtype in experts.packed(module).items():
                 return (
                     f"target {target!r} selects experts whose weights are packed: {name}.{parameter} is {dtype}; load "

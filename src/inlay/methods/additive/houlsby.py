@@ -63,7 +63,7 @@ class Houlsby(Method):
                 f"{type(sites.model).__name__} has neither attention nor feed-forwards to put adapters at"
             )
         for name, width in ends.items():
-            host = sites.model.get_submodule(name)
+            host = sites.module(name)
             yield name, AfterHost(width, self.size, weights.device(host), normal(0.01), F.gelu)
         if self.train_norms:
             yield from NormTuning().place(sites)

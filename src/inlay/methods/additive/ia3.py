@@ -92,9 +92,9 @@ class IA3(Method):
             inputs = [name for name in names if any(_fits(target, name) for target in self.feedforward)]
             outputs = dict.fromkeys((name for name in names if name not in inputs), 0)
         for name, start in outputs.items():
-            yield name, ScaleOutput(sites.model.get_submodule(name), start)
+            yield name, ScaleOutput(sites.module(name), start)
         for name in inputs:
-            yield name, ScaleInput(sites.model.get_submodule(name))
+            yield name, ScaleInput(sites.module(name))
 
     def to_peft(
         self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]

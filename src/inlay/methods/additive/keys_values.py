@@ -73,7 +73,7 @@ def _number(config: Any, name: str) -> int | None:
 
 
 def _size(sites: Sites, block: str, name: str) -> tuple[int, int]:
-    return weights.size(sites.model.get_submodule(f"{block}.{name}"))
+    return weights.size(sites.module(f"{block}.{name}"))
 
 
 def _words(name: str) -> list[str]:

@@ -59,7 +59,7 @@ class Parallel(Method):
         if not found:
             raise TargetError(f"{type(sites.model).__name__} has no feed-forward that an adapter could stand beside")
         for block, start, end in found:
-            host = sites.model.get_submodule(start)
+            host = sites.module(start)
             width = sites.width(block)
             bottleneck = (width, size_of(width, self.reduction_factor), weights.device(host), uniform)
             if start == end:

@@ -42,7 +42,7 @@ def config(method: "AdaLoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
         "beta2": method.beta2,
         "orth_reg_weight": method.orthogonality,
         "target_modules": sites_.shortest_suffixes(sites.model, hosts),
-        "fan_in_fan_out": any(weights.is_flipped(sites.model.get_submodule(host)) for host in hosts),
+        "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
         "bias": "none",
         "init_lora_weights": True,
     }

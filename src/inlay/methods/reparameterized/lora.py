@@ -122,7 +122,7 @@ class LoRA(OnLinear):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         names = sites.find(self.targets, hosts=self.can_host)
-        hosts = {name: sites.model.get_submodule(name) for name in names}
+        hosts = {name: sites.module(name) for name in names}
         others = [name for name, host in hosts.items() if not weights.is_linear(host)]
         stacks = {name: own for name in others if (own := sites.matrices(self.targets, name))}
         parameters = [f"{name}.{parameter}" for name, own in stacks.items() for parameter in own]

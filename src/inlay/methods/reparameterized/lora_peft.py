@@ -50,7 +50,7 @@ def config(method: "LoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
         "rank_pattern": {pattern: wider * rank for pattern, rank in method.rank_pattern.items()},
         "alpha_pattern": {pattern: stronger * alpha for pattern, alpha in method.alpha_pattern.items()},
         "target_modules": sites_.shortest_suffixes(sites.model, hosts),
-        "fan_in_fan_out": any(weights.is_flipped(sites.model.get_submodule(host)) for host in hosts),
+        "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
         "bias": _BIAS[method.bias],
         "lora_bias": method.change_bias,
         "init_lora_weights": True,

@@ -50,7 +50,7 @@ def other_biases(sites: Sites, adapted: list[str], wanted: bool) -> Iterator[tup
     if not others and not set(owners) & set(adapted):
         raise TargetError(f"method.bias is set, but {type(sites.model).__name__} has no such biases; set it to none")
     for name in others:
-        yield name, Replacement(sites.model.get_submodule(name), ("bias",))
+        yield name, Replacement(sites.module(name), ("bias",))
 
 
 class _Biased(WeightDelta):

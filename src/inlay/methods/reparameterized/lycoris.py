@@ -59,7 +59,7 @@ class Lycoris(OnLinear):
         for name in names:
             rank = first_fit(self.rank_pattern, name, self.rank)
             alpha = first_fit(self.alpha_pattern, name, self.alpha)
-            delta = self.delta(sites.model.get_submodule(name), rank)
+            delta = self.delta(sites.module(name), rank)
             delta.scale, delta.dropout, delta.module_dropout = alpha / rank, self.dropout, self.module_dropout
             yield name, delta
 

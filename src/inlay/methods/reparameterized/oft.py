@@ -76,7 +76,7 @@ class OFT(OnLinear):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets):
-            host = sites.model.get_submodule(name)
+            host = sites.module(name)
             in_features = weights.size(host)[1]
             size = in_features // _nearest_divisor(in_features, self.blocks) if self.blocks else self.block_size
             size = _nearest_divisor(in_features, size)

@@ -68,7 +68,7 @@ class RankBudget(OnLinear):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets):
-            host = sites.model.get_submodule(name)
+            host = sites.module(name)
             delta = Components(host, self.initial_rank, self.component_scale(), self.dropout)
             self.start(delta)
             yield name, delta

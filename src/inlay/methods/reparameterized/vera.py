@@ -70,7 +70,7 @@ class VeRA(OnLinear):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         names = sites.find(self.targets)
-        hosts = {name: sites.model.get_submodule(name) for name in names}
+        hosts = {name: sites.module(name) for name in names}
         sizes = [weights.size(host) for host in hosts.values()]
         own = (p for _, module in sites.body() for p in module._parameters.values() if p is not None)
         dtype = next((p.dtype for p in own if p.is_floating_point()), torch.float32)
@@ -92,7 +92,7 @@ class VeRA(OnLinear):
             "vera_dropout": self.dropout,
             "projection_prng_key": self.seed,
             "save_projection": self.save_projection,
-            "fan_in_fan_out": any(weights.is_flipped(sites.model.get_submodule(host)) for host in hosts),
+            "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
             "bias": "none",
         }
 

@@ -90,7 +90,7 @@ def _after(sites: Sites, block: str) -> Iterator[str]:
     holder = block.rpartition(".")[0]
     while holder:
         holder = holder.rpartition(".")[0]
-        for name, child in sites.model.get_submodule(holder).named_children():
+        for name, child in sites.module(holder).named_children():
             full = f"{holder}.{name}" if holder else name
             final = is_norm(child) and not post_norm and "emb" not in name
             if final or name == "pooler":

@@ -54,7 +54,7 @@ class NormTuning(Method):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets, hosts=is_norm):
-            host = sites.model.get_submodule(name)
+            host = sites.module(name)
             yield name, Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
 
     def peft_key(self, host: str, parameter: str) -> str:

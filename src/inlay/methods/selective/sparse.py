@@ -75,7 +75,7 @@ class SparseMask(OnLinear):
         names = sites.find(self.targets)
         for name in self.counts.keys() - set(names):
             raise TargetError(f"method.counts names {name}, which targets does not select")
-        sizes = {name: weights.size(sites.model.get_submodule(name)) for name in names}
+        sizes = {name: weights.size(sites.module(name)) for name in names}
         counts = {name: self.counts.get(name, self.rank * sum(size)) for name, size in sizes.items()}
         small = [name for name, (outputs, inputs) in sizes.items() if counts[name] > outputs * inputs]
         asked = tuple(target for target in self.targets if target not in ROLES)
@@ -88,7 +88,7 @@ class SparseMask(OnLinear):
         for name in names:  # a role's layers that have fewer entries than that, such as a gate, are left as they are
             if name not in small:
                 outputs, inputs = sizes[name]
-                host = sites.model.get_submodule(name)
+                host = sites.module(name)
                 yield name, Sparse(host, random_entries(counts[name], outputs * inputs))
 
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
