@@ -67,6 +67,7 @@ def main() -> None:
         tally = f"{sum(_is_right(v) for v in found)} right, {sum(bool(v['refused']) for v in found)} refused"
         faults = sum(bool(v["faults"]) for v in found)
         print(f"[{count}/{len(names)}, {left / 60:.0f} min left] {name}: {tally}, {faults} faulty", flush=True)
+    verdicts.sort(key=lambda v: names.index(v["architecture"]))  # they come as they end
     print(summarize(verdicts))
     if asked.markdown:
         from architectures_page import page  # beside this script

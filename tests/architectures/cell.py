@@ -111,8 +111,9 @@ class Cell:
         self.name = method
 
     def examine(self) -> Verdict:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
+            torch.manual_seed(0)  # a draw in which a router chooses between two experts by the last digit is no fault
             self._life()
         return self.verdict
 

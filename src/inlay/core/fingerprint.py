@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from . import weights
 from .delta import Delta
+from .heads import output_embeddings
 from .replacement import Replacement
 from .sites import Sites
 
@@ -64,8 +65,7 @@ def row_owners(sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, list[tupl
     of_its_own = {name for name, d in deltas.items() if not d.removable or isinstance(d, Replacement)}
     inputs = [(name, m) for name, m in sites.body() if isinstance(m, nn.Embedding)]
     known = {id(m.weight) for _, m in inputs}
-    get = getattr(sites.model, "get_output_embeddings", lambda: None)
-    last = get()
+    last = output_embeddings(sites.model)
     outputs = [(name, m) for name, m in sites.modules() if m is last and id(weights.own(m, "weight")) not in known]
     found = {"input": inputs, "output": outputs}
     return {kind: [(n, m) for n, m in owners if n not in of_its_own] for kind, owners in found.items()}

@@ -45,9 +45,21 @@ def task_heads(model: Any) -> tuple[str, ...]:
     return (("",) if own else ()) + tuple(outside)
 
 
+def input_embeddings(model: Any) -> nn.Module | None:
+    """What the model says turns its tokens into features; None if it says nothing, as models of images do."""
+    return _told(model, "get_input_embeddings")
+
+
 def output_embeddings(model: Any) -> nn.Module | None:
-    get = getattr(model, "get_output_embeddings", None)
-    return None if get is None else get()
+    """What the model says makes logits of its last features; None if it says nothing."""
+    return _told(model, "get_output_embeddings")
+
+
+def _told(model: Any, getter: str) -> nn.Module | None:
+    try:
+        return getattr(model, getter)() if hasattr(model, getter) else None
+    except (NotImplementedError, AttributeError):  # two towers of equal rank, such as CLIP's, or no tokens at all
+        return None
 
 
 def _scores(child: nn.Module, labels: int | None, embeddings: nn.Module) -> bool:

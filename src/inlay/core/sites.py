@@ -22,7 +22,7 @@ from . import experts, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
 from .bypass import bypassed_in
-from .heads import output_embeddings, task_heads
+from .heads import input_embeddings, output_embeddings, task_heads
 from .modules import base_modules, is_norm, within
 from .names import ends_with as ends_with
 from .names import shortest_suffixes as shortest_suffixes
@@ -381,12 +381,8 @@ class Sites:
 def language_model(model: Any) -> str | None:
     """The module that reads the texts, by its name, where a model has other towers beside it; else None."""
     config = getattr(model, "config", None)
-    texts = _of_texts(config)
-    if texts is config or not hasattr(model, "get_input_embeddings"):
-        return None
-    try:
-        embeddings = model.get_input_embeddings()
-    except NotImplementedError:  # two towers of equal rank, such as CLIP's
+    texts, embeddings = _of_texts(config), input_embeddings(model)
+    if texts is config or embeddings is None:
         return None
     for name, module in base_modules(model):
         own: Any = getattr(module, "config", None)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .heads import input_embeddings, output_embeddings
+
 _TOKENS = 8
 _PLAIN = (Tensor, str, bytes, bool, int, float, type(None))
 
@@ -32,10 +34,7 @@ def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
 
     Tokens that the configuration gives a meaning are left out, but for the last, which ends the text.
     """
-    try:
-        embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    except NotImplementedError:  # as transformers' models of images and sounds say
-        return None
+    embeddings = input_embeddings(model)
     weight = getattr(embeddings, "weight", None)
     config = getattr(model, "config", None)
     if config is None or getattr(model, "main_input_name", None) != "input_ids" or getattr(weight, "ndim", 0) != 2:
@@ -58,7 +57,7 @@ def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
         if isinstance(end := getattr(config, "eos_token_id", None), int) and end < size:
             ids_BT[:, -1] = end  # some classifiers pool what is there
         if "decoder_input_ids" in names:
-            inputs["decoder_input_ids"] = draw()[:, :-1] if _generates(model) else ids_BT
+            inputs["decoder_input_ids"] = draw()[:, :-1] if output_embeddings(model) is not None else ids_BT
     if "attention_mask" in names:
         inputs["attention_mask"] = torch.ones_like(ids_BT)
     if "use_cache" in names:
@@ -87,10 +86,6 @@ def numbers(result: Any) -> list[Tensor]:
 def is_plain(value: Any) -> bool:
     """Whether a call cannot change the value."""
     return isinstance(value, _PLAIN) or (isinstance(value, list | tuple) and all(map(is_plain, value)))
-
-
-def _generates(model: Any) -> bool:
-    return model.get_output_embeddings() is not None if hasattr(model, "get_output_embeddings") else False
 
 
 def _special_tokens(config: dict[str, Any]) -> Iterator[int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.adapter import Adapter
+from ..core.heads import input_embeddings, output_embeddings
 from ..core.sites import Sites, ends_with
 from ..errors import CheckpointError
 from .peft_config import CONFIG, fits, matches
@@ -84,7 +85,7 @@ def of_embeddings(model: nn.Module, config: dict[str, Any], tensors: dict[str, T
         else:
             config = config | {"target_modules": [*targets, *tied]}
     if isinstance(tokens := config.get("trainable_token_indices"), dict):
-        own = next((n for n, m in sites.modules() if m is _get(model, "get_input_embeddings")), "")
+        own = next((n for n, m in sites.modules() if m is input_embeddings(model)), "")
         if len(tokens) != 1 or not ends_with(own, next(iter(tokens))):
             raise CheckpointError(
                 f"{CONFIG}: trainable_token_indices is {tokens!r}; only rows of the input embedding, {own or 'none'}, "
@@ -137,15 +138,8 @@ def _is_own(module: nn.Module, name: str, tensors: dict[str, Tensor]) -> bool:
 
 def _embeddings(sites: Sites) -> set[str]:
     """The names of the token embeddings and of what makes logits."""
-    both = [_get(sites.model, get) for get in ("get_input_embeddings", "get_output_embeddings")]
+    both = [input_embeddings(sites.model), output_embeddings(sites.model)]
     return {name for name, module in sites.modules() if any(module is m for m in both)}
-
-
-def _get(model: Any, get: str) -> nn.Module | None:
-    try:
-        return getattr(model, get)() if hasattr(model, get) else None
-    except NotImplementedError:  # a model of images
-        return None
 
 
 def _module(key: str, modules: set[str]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core.heads import task_heads
+from ..core.heads import output_embeddings, task_heads
 from ..core.sites import language_model
 
 
@@ -51,8 +51,7 @@ def _beside(module: nn.Module, prefix: str, part: str, kept: set[int]) -> Iterat
 
 def _no_part_of_it(model: Any) -> set[int]:
     """The heads, which are trained whole or belong to the language model."""
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {id(output), *(id(model.get_submodule(head)) for head in task_heads(model))}
+    return {id(output_embeddings(model)), *(id(model.get_submodule(head)) for head in task_heads(model))}
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ...core.heads import input_embeddings
 from ...core.sites import Sites
 from ...errors import TargetError
 
@@ -68,10 +69,7 @@ def _arguments(module: nn.Module) -> set[str]:
 
 def _embeddings(module: Any) -> nn.Module | None:
     """Its token embeddings; None if it has something else there, or nothing."""
-    try:
-        found = module.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
-        return None
+    found = input_embeddings(module)
     return found if getattr(getattr(found, "weight", None), "ndim", 0) == 2 and _looks_up(found) else None
 
 

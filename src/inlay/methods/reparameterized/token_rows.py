@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ...core import weights
 from ...core.delta import Delta, WeightDelta
+from ...core.heads import input_embeddings
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import TargetError
@@ -23,7 +24,7 @@ def place(sites: Sites, tokens: tuple[int, ...], taken: set[str]) -> Iterator[tu
     """The rows of `tokens` at the token embedding and wherever else its weight is used. Raises TargetError if it has no
     such rows, or if its module is one of `taken`."""
     model = sites.model
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    embedding = input_embeddings(model)
     weight = getattr(embedding, "weight", None)
     if not isinstance(embedding, nn.Embedding) or not isinstance(weight, Tensor):
         raise TargetError(f"method.tokens is set, but {type(model).__name__} has no token embedding")
