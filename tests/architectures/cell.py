@@ -34,7 +34,7 @@ SMALL_SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 2},
     "dora": {"rank": 2},
     "adalora": {"target_rank": 1, "initial_rank": 2},
-    "dynamic-rank": {"target_rank": 1, "initial_rank": 2},
+    "dynamic-rank": {"target_rank": 1, "initial_rank": 2, "alpha": 4},  # it starts the larger, the lower the rank is
     "loha": {"rank": 2},
     "lokr": {"rank": 2},
     "vera": {"rank": 4},
