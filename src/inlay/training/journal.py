@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..formats.files import held
+from ..formats.files import sync
 from ..report.forgetting import forgetting_text
 from ..report.reach import reach_text
 from ..report.units import bytes_text, count_text, counted, percent_text, seconds_text
@@ -44,14 +44,19 @@ class Journal:
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
-        """The folder is this run's alone: raises SettingsError, having written nothing, if another process holds it."""
-        with held(folder):
-            self.folder = folder
-            for name in (_EVENTS, _LOG):
-                _end_line(folder / name)
-            for event in self._before_folder:
-                self._write(event)
-            yield
+        """Write into the folder, which must be this run's alone."""
+        self.folder = folder
+        for name in (_EVENTS, _LOG):
+            _end_line(folder / name)
+        for event in self._before_folder:
+            self._write(event)
+        yield
+
+    def sync(self) -> None:
+        """Return when all that was told is on the disk."""
+        assert self.folder is not None
+        for name in (_EVENTS, _LOG):
+            sync(self.folder / name)
 
     def record(self, event: str, **values: Any) -> None:
         entry = {"event": event, "time": round(time.time(), 3), **values}

@@ -18,10 +18,10 @@ from ..core.fingerprint import fingerprint
 from ..core.sites import Sites
 from ..errors import InlayError
 from ..formats import peft
-from ..formats.files import remove_unfinished, write_json, write_text
+from ..formats.files import check_free, held, remove_unfinished, replace_folder, write_json, write_text
 from ..report import write_report
 from .batches import Batch
-from .checkpoint import About, Checkpoint, anew, data_fingerprint, read_checkpoint, remove_checkpoint
+from .checkpoint import About, Checkpoint, anew, check_is_run, data_fingerprint, read_checkpoint, remove_checkpoint
 from .differences import write_parts
 from .estimate import estimate
 from .forgetting.measurement import Measurement
@@ -63,10 +63,10 @@ def train(
     journal = Journal(watcher)
     run = prepare_run(without_sources(settings), journal)
     sources = source_tasks(settings, run.folder)
-    with journal.opened(run.folder):
-        write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    with held(run.folder):
+        check_free(run.folder, "--out")  # still: another process may have been faster
         parts: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
-        return _Run(run, settings, journal, command, **parts).go()
+        return begun(run, settings, journal, command, **parts)
 
 
 def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
@@ -74,13 +74,32 @@ def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
-    journal = Journal(watcher)
+    check_is_run(folder)
+    with held(folder):
+        return gone_on(folder, Journal(watcher))
+
+
+def begun(
+    run: Prepared, settings: RunSettings[Any], journal: Journal, command: Sequence[str], **parts: Any
+) -> dict[str, Any]:
+    """In a folder that is held, and has no run."""
+    remove_unfinished(run.folder)
+    write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    with journal.opened(run.folder):
+        return _Run(run, settings, journal, command, **parts).go()
+
+
+def gone_on(folder: Path, journal: Journal) -> dict[str, Any]:
+    """From the checkpoint in a folder that is held."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
     run = prepare_run(without_sources(settings), journal, folder)
-    checkpoint.check(folder, run.task, run.text)
+    checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder):
         remove_unfinished(folder)
+        if checkpoint.skipped is not None:
+            step = checkpoint.progress["step"]
+            journal.record("note", text=f"{checkpoint.skipped}; going on from the one before it, of step {step}")
         others = [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
@@ -218,6 +237,7 @@ class _Run(RunState):
     def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
         """Whatever the folder holds of steps after the checkpoint is written again."""
         checkpoint.restore(training, self.run.task.scores)
+        checkpoint.keep(self.run.folder)
         assert self.fit_began is not None
         self.fit_began -= checkpoint.about.train_seconds
         progress = training.progress
@@ -288,7 +308,13 @@ class _Run(RunState):
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
         }
-        peft.save(self.adapter, run.folder / "adapter", provenance, plain=run.settings.plain)
+
+        def write(folder: Path) -> None:
+            assert self.adapter is not None
+            peft.save(self.adapter, folder, provenance, plain=run.settings.plain)
+            run.task.tokenizer.save_pretrained(folder)
+
+        replace_folder(run.folder / "adapter", write)
 
     def _finish(self, of_base: Any) -> None:
         run, steps = self.run, self.progress.step
@@ -298,7 +324,6 @@ class _Run(RunState):
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
         self._save_adapter()  # before anything else can fail
-        run.task.tokenizer.save_pretrained(run.folder / "adapter")
         model, task = self.adapter.model, run.task
         found = {"valid": self._complete(model, "valid", self.of_best or task.evaluate(model, "valid"))}
         if "test" in task.data.splits:
