@@ -23,6 +23,10 @@ def asked_of(model: str, data: str, out: Path, name: str = "lora", **changes: An
     return asked
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def check_every_death(asked: Any, tmp_path: Path, chosen: slice, twice: bool) -> None:
     """It may die instead of each rename, and `twice`, once more when it goes on, before it is left alone."""
     whole = tmp_path / "whole"
@@ -31,6 +35,7 @@ def check_every_death(asked: Any, tmp_path: Path, chosen: slice, twice: bool) ->
         run = tmp_path / f"run-{number}"
         again = replace(asked, out=str(run))
         assert finished(again, dies_at=number) == DIED
+        assert not (run / "adapter").exists() or names(run / "adapter") == names(whole / "adapter")
         if twice:
             finished(again, dies_at=1)
         assert finished(again) == 0

@@ -10,9 +10,9 @@ from inlay.training.processes import check_one_process
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
-@pytest.mark.parametrize("verb", [["train"], ["train", "--go-on"], ["compare", "--methods", "lora", "dora"]], ids=" ".join)
+@pytest.mark.parametrize("verb", ["train", "train --go-on", "compare --methods lora dora"])
 def test_several_processes_are_refused(
-    verb: list[str],
+    verb: str,
     name: str,
     tiny_bert: str,
     reviews_folder: str,
@@ -22,7 +22,7 @@ def test_several_processes_are_refused(
 ) -> None:
     monkeypatch.setenv(name, "2")
     monkeypatch.setattr("inlay.training.base.load_classifier", lambda *_: pytest.fail("weights are loaded"))
-    assert main([verb[0], tiny_bert, reviews_folder, *verb[1:], "--out", str(tmp_path / "out")]) == 2
+    assert main([*verb.split(), "--out", str(tmp_path / "out"), "--", tiny_bert, reviews_folder]) == 2
     assert f"the environment variable {name} is 2: of so many processes each would train" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
