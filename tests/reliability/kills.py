@@ -30,9 +30,11 @@ def finished(settings: RunSettings[Any], **how: Any) -> int | None:
     return process.exitcode
 
 
-def killed_after(settings: RunSettings[Any], seconds: float) -> bool:
-    """Whether the process was not done before that."""
-    process = started(settings)
+def killed(settings: RunSettings[Any], steps: int, seconds: float) -> bool:
+    """Whether the process was not done so many seconds after it had made so many steps, when it is killed."""
+    before, process = _steps(settings), started(settings)
+    while process.is_alive() and _steps(settings) < before + steps:
+        time.sleep(0.002)
     process.join(seconds)
     if process.exitcode is not None:
         assert process.exitcode == 0
@@ -42,11 +44,11 @@ def killed_after(settings: RunSettings[Any], seconds: float) -> bool:
     return True
 
 
-def seconds_of(settings: RunSettings[Any]) -> float:
-    """How long a whole run takes, which is then done."""
-    began = time.monotonic()
-    assert finished(settings) == 0
-    return time.monotonic() - began
+def _steps(settings: RunSettings[Any]) -> int:
+    """How many the run has told of, again and again if it was stopped."""
+    assert settings.out is not None
+    path = Path(settings.out, "metrics.jsonl")
+    return path.read_text().count('"event": "step"') if path.is_file() else 0
 
 
 def _work(settings: RunSettings[Any], dies_at: int | None, counts: str | None) -> None:
