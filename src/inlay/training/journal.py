@@ -41,7 +41,10 @@ class Journal:
     def __init__(self, watcher: Watcher):
         self.watcher = watcher
         self.folder: Path | None = None
-        self._before_folder: list[Event] = []
+        self._unwritten: dict[str, list[str]] = {
+            _EVENTS: [],
+            _LOG: [],
+        }  # lines by file: there was no folder, or no room
         self._identity: tuple[int, int] | None = None  # the folder's, by which another in its place is known
 
     @contextmanager
@@ -49,8 +52,7 @@ class Journal:
         """The folder is this run's alone: raises SettingsError, having written nothing, if another process holds it."""
         with held(folder):
             self.begin(folder)
-            for event in self._before_folder:
-                self._write(event)
+            self._write()
             yield
 
     def begin(self, folder: Path) -> None:
@@ -71,13 +73,14 @@ class Journal:
             raise FileNotFoundError(errno.ENOENT, "this folder was removed while the run was writing it", self.folder)
 
     def record(self, event: str, **values: Any) -> None:
-        """Raises OSError, if the event cannot be written, when the watcher has heard it."""
+        """Raises OSError, when the watcher has heard it, if it cannot be written; it is then written with the next."""
         entry = {"event": event, "time": round(time.time(), 3), **values}
+        at = time.strftime("%H:%M:%S", time.localtime(entry["time"]))
+        self._unwritten[_EVENTS].append(as_json(entry) + "\n")
+        self._unwritten[_LOG].append(f"{at} {sentence(entry)}\n")
         try:
-            if self.folder is None:
-                self._before_folder.append(entry)
-            else:
-                self._write(entry)
+            if self.folder is not None:
+                self._write()
         finally:
             self.watcher(entry)
 
@@ -86,12 +89,12 @@ class Journal:
         with suppress(OSError):
             self.record(event, **values)
 
-    def _write(self, event: Event) -> None:
+    def _write(self) -> None:
         assert self.folder is not None
         self.check_folder()
-        _append(self.folder / _EVENTS, as_json(event) + "\n")
-        at = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-        _append(self.folder / _LOG, f"{at} {sentence(event)}\n")
+        for name, lines in self._unwritten.items():
+            _append(self.folder / name, "".join(lines))
+            lines.clear()
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -102,11 +105,11 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _append(path: Path, line: str) -> None:
-    """Append the whole line, or leave the file as it is."""
+def _append(path: Path, lines: str) -> None:
+    """Append all of it, or leave the file as it is."""
     with path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
-        left = line.encode("utf-8", "backslashreplace")
+        left = lines.encode("utf-8", "backslashreplace")
         try:
             while left:
                 left = left[file.write(left) :]
