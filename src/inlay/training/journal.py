@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..formats.files import as_json, held, make_folder
+from ..formats.files import as_json, make_folder, sync
 from ..report.forgetting import forgetting_text
 from ..report.reach import reach_text
 from ..report.units import bytes_text, count_text, counted, percent_text, seconds_text
@@ -49,11 +49,16 @@ class Journal:
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
-        """The folder is this run's alone: raises SettingsError, having written nothing, if another process holds it."""
-        with held(folder):
-            self.begin(folder)
-            self._write()
-            yield
+        """Write into the folder, which must be this run's alone."""
+        self.begin(folder)
+        self._write()
+        yield
+
+    def sync(self) -> None:
+        """Return when all that was told is on the disk."""
+        assert self.folder is not None
+        for name in (_EVENTS, _LOG):
+            sync(self.folder / name)
 
     def begin(self, folder: Path) -> None:
         """Go on in this folder, made if it is not there."""

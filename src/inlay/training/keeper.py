@@ -7,7 +7,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from .checkpoint import CHECKPOINT, About, write_checkpoint
+from ..errors import CheckpointError
+from .checkpoint import About, has_checkpoint, write_checkpoint
 from .interrupts import Interrupts
 from .journal import Journal
 from .loop import Training
@@ -41,11 +42,12 @@ class Keeper:
             try:
                 self.journal.check_folder()
                 with self.interrupts.deferred():
+                    self.journal.sync()  # what was told of earlier steps is not told again by a run that goes on here
                     write_checkpoint(self.folder, self.training, self.about())
-            except (OSError, SafetensorError) as problem:
+            except (OSError, SafetensorError, CheckpointError) as problem:
                 self.journal.tell("note", text=f"the checkpoint could not be written: {problem}")
             self._kept = time.monotonic()
-        return (self.folder / CHECKPOINT).is_file()
+        return has_checkpoint(self.folder)
 
     def _say_to_wait(self) -> None:
         self.journal.tell("note", text="stopping after this step; a second Ctrl-C or signal does not wait for it")

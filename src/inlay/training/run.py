@@ -19,10 +19,10 @@ from ..core.fingerprint import fingerprint
 from ..core.sites import Sites
 from ..errors import TrainingFailed
 from ..formats import peft
-from ..formats.files import remove_unfinished, write_text
+from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..machine import refusals
 from .batches import Batch
-from .checkpoint import Checkpoint, read_checkpoint, remove_checkpoint
+from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
 from .differences import write_parts
 from .ending import Ending, of_the_run
 from .estimate import estimate
@@ -65,10 +65,10 @@ def train(
     journal = Journal(watcher)
     run = prepare_run(without_sources(settings), journal)
     sources = source_tasks(settings, run.folder)
-    with journal.opened(run.folder):
-        write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    with held(run.folder):
+        check_free(run.folder, "--out")  # still: another process may have been faster
         parts: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
-        return _Run(run, settings, journal, command, **parts).go()
+        return begun(run, settings, journal, command, **parts)
 
 
 @refusals()
@@ -77,13 +77,32 @@ def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
-    journal = Journal(watcher)
+    check_is_run(folder)
+    with held(folder):
+        return gone_on(folder, Journal(watcher))
+
+
+def begun(
+    run: Prepared, settings: RunSettings[Any], journal: Journal, command: Sequence[str], **parts: Any
+) -> dict[str, Any]:
+    """In a folder that is held, and has no run."""
+    remove_unfinished(run.folder)
+    write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    with journal.opened(run.folder):
+        return _Run(run, settings, journal, command, **parts).go()
+
+
+def gone_on(folder: Path, journal: Journal) -> dict[str, Any]:
+    """From the checkpoint in a folder that is held."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
     run = prepare_run(without_sources(settings), journal, folder)
-    checkpoint.check(folder, run.task, run.text)
+    checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder):
         remove_unfinished(folder)
+        if checkpoint.skipped is not None:
+            step = checkpoint.progress["step"]
+            journal.record("note", text=f"{checkpoint.skipped}; going on from the one before it, of step {step}")
         others = [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
@@ -224,6 +243,7 @@ class _Run(Ending):
     def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
         """Whatever the folder holds of steps after the checkpoint is written again."""
         checkpoint.restore(training, self.run.task.scores)
+        checkpoint.keep(self.run.folder)
         assert self.fit_began is not None
         self.fit_began -= checkpoint.about.train_seconds
         progress = training.progress

@@ -10,6 +10,7 @@ import torch
 
 from inlay.errors import CheckpointError, DoesNotFit, TrainingFailed
 from inlay.training import checkpoint as checkpoint_module
+from inlay.training import checkpoint_file as checkpoint_file_module
 from inlay.training import keeper as keeper_module
 from inlay.training.checkpoint import CHECKPOINT, read_checkpoint
 from inlay.training.classify import Classify
@@ -106,7 +107,7 @@ def test_an_interruption_while_a_checkpoint_is_written_leaves_the_one_before(
     dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = interrupted(short(dropping_bert, few_reviews, tmp_path), tmp_path / "run", event="step", step=4)
-    save = checkpoint_module.save_file
+    save = checkpoint_file_module.save_file
 
     def half(tensors: Any, path: Path, metadata: Any) -> None:
         save(tensors, path, metadata=metadata)
@@ -114,7 +115,7 @@ def test_an_interruption_while_a_checkpoint_is_written_leaves_the_one_before(
             file.truncate(1000)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint_module, "save_file", half)
+    monkeypatch.setattr(checkpoint_file_module, "save_file", half)
     with pytest.raises(KeyboardInterrupt):
         resume(run, StopAt(event="step", step=6))
     assert [path.name for path in (run / "checkpoints").iterdir()] == [CHECKPOINT.name]
