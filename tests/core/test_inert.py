@@ -93,6 +93,52 @@ def test_the_modules_own_settings_tell_which_way_is_taken() -> None:
     assert bypassed_in(transformers.BloomForCausalLM(small)) == set()
 
 
+class ByCall(nn.Module):
+    """Layers that are called or read as the call wants it, as in DeBERTa, Gemma 3n and RecurrentGemma."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra, self.kept, self.trained, self.decoding = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor, other: Tensor | None = None, *, cache: Any = None) -> Tensor:
+        if other is not None:
+            x = F.linear(x, self.extra.weight)
+        else:
+            x = self.extra(x)
+        if cache is None:
+            x = self.kept(x)
+        else:
+            x = F.linear(x, self.kept.weight)
+        if self.training:
+            x = F.linear(x, self.trained.weight)
+        else:
+            x = self.trained(x)
+        if len(x) == 1:
+            return F.linear(x, self.decoding.weight)
+        else:
+            return self.decoding(x)
+
+
+def test_what_only_an_optional_argument_leads_to_is_left_to_the_watch() -> None:
+    assert bypassed(ByCall()) == {"kept", "trained", "decoding"}
+    config = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    gemma = transformers.Gemma3nTextConfig(
+        **config,
+        vocab_size=20,
+        vocab_size_per_layer_input=20,
+        num_key_value_heads=1,
+        layer_types=["full_attention"] * 2,
+        num_kv_shared_layers=0,
+        activation_sparsity_pattern=[0.0, 0.0],
+    )
+    for model, expected in (
+        (transformers.DebertaModel(transformers.DebertaConfig(**config, vocab_size=20)), set()),
+        (transformers.RecurrentGemmaModel(transformers.RecurrentGemmaConfig(**config, vocab_size=20)), {"conv_1d"}),
+        (transformers.Gemma3nTextModel(gemma), {"correction_coefs"}),
+    ):
+        assert expected == {name.rpartition(".")[2] for name in bypassed_in(model)}
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_ordinary_models_have_none(name: str) -> None:
     model = SHAPES[name].model()

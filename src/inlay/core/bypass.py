@@ -3,7 +3,7 @@
 A layer is adapted where it is called. A module that computes `self.dt_proj.weight @ x`, or hands `self.conv1d.weight`
 to a kernel, goes past that. Its source tells; a class whose source cannot be had tells nothing, and `watch.py` looks at
 what is left while the model runs. So it does for a short cut, a kernel that may stand in for the layers that are called
-otherwise, and for a case in whose place the layer is called: which is taken depends on the machine or the arguments.
+otherwise, and for a case that an optional argument leads to, where without it the layer is called.
 """
 
 import ast
@@ -57,10 +57,9 @@ def bypassed(module: nn.Module) -> set[str]:
 
 
 def _may_lead(case: "_Case", module: nn.Module) -> bool:
-    """Whether the test may come out so; unknown, and with a call of the layer in the other case, counts as not."""
-    test, wanted, called_otherwise = case
-    truth = _truth(test, module)
-    return truth is wanted or (truth is None and not called_otherwise)
+    """Whether the test may come out so without optional arguments."""
+    test, wanted, is_extra = case
+    return not is_extra and _truth(test, module) in (wanted, None)
 
 
 def _goes_past(layer: nn.Module | None, read: set[str]) -> bool:
@@ -104,7 +103,8 @@ def _child(module: nn.Module, name: str) -> nn.Module | None:
 
 
 _Case = tuple[ast.expr, bool, bool]
-"""A test, the outcome that leads to the reading, and whether the other outcome leads to a call of the layer."""
+"""A test, the outcome that leads to the reading, and whether it takes an optional argument, without which the layer is
+called."""
 _Read = tuple[str, str, tuple[_Case, ...]]
 """A layer, the attribute of it that is read, and the tests around it."""
 
@@ -172,8 +172,27 @@ def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST], path: str, method: as
         if isinstance(parent, ast.If) and node is not parent.test:
             leads_here = node in parent.body
             otherwise = parent.orelse if leads_here else parent.body
-            yield parent.test, leads_here, path in _calls_in(otherwise, method)
+            is_extra = _without_arguments(parent.test, method) is (not leads_here) and path in _calls_in(
+                otherwise, method
+            )
+            yield parent.test, leads_here, is_extra
         node = parent
+
+
+def _without_arguments(test: ast.expr, method: ast.FunctionDef) -> bool | None:
+    """What `x is None` and `x is not None` come to if x is a tensor that is None unless it is given; others are caches,
+    which decoding gives."""
+    match test:
+        case ast.Compare(ast.Name(name), [ast.Is() | ast.IsNot() as compared], [ast.Constant(None)]):
+            own = method.args
+            last = own.args[len(own.args) - len(own.defaults) :]
+            defaults = [*own.defaults, *own.kw_defaults]
+            for argument, default in zip([*last, *own.kwonlyargs], defaults, strict=True):
+                is_none = isinstance(default, ast.Constant) and default.value is None
+                kind = ast.unparse(argument.annotation) if argument.annotation else ""
+                if argument.arg == name and is_none and "Tensor" in kind:
+                    return isinstance(compared, ast.Is)
+    return None
 
 
 def _truth(test: ast.expr, module: nn.Module) -> bool | None:

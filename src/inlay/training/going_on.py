@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..formats.files import held, remove_unfinished
+from ..machine import refusals
 from .asked import check_same_settings
 from .checkpoint import has_checkpoint, read_summary, remove_checkpoint
 from .differences import SCORE_PARTS
@@ -28,6 +29,7 @@ _FILES = (  # that a run writes, but for run.yaml, which goes last
 _FOLDERS = ("adapter", "checkpoints", "sources")
 
 
+@refusals()
 def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command: Sequence[str] = ()) -> dict[str, Any]:
     """Finish the run that the settings describe, in the folder `out` that they name: begin it, go on from its
     checkpoint, begin anew if it has none, or leave it alone if it is finished. Returns its summary.
