@@ -1,6 +1,5 @@
 """How a comparison looks while it goes on, and the table at its end."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from ..formats.files import as_json
 from ..report.units import percent_text, seconds_text
 from ..training.journal import SCORES, Event, Watcher
 
@@ -22,7 +22,7 @@ _SHARES = ("accuracy",)
 def watching_trials(json_lines: bool) -> Iterator[Watcher]:
     """A watcher that suits the output."""
     if json_lines:
-        yield lambda event: print(json.dumps(event, ensure_ascii=False), flush=True)
+        yield lambda event: print(as_json(event), flush=True)
     elif sys.stdout.isatty():
         with _Bars() as bars:
             yield bars

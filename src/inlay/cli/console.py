@@ -1,6 +1,5 @@
 """How a run looks while it goes on: a progress bar in a terminal, plain lines elsewhere, JSON lines for programs."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from ..formats.files import as_json
 from ..report.units import bytes_text, seconds_text
 from ..training.journal import Event, Watcher, sentence
 
@@ -20,7 +20,7 @@ _PROSE = ("reach", "note")
 def watching(json_lines: bool) -> Iterator[Watcher]:
     """A watcher that suits the output."""
     if json_lines:
-        yield lambda event: print(json.dumps(event, ensure_ascii=False), flush=True)
+        yield lambda event: print(as_json(event), flush=True)
     elif sys.stdout.isatty():
         with _Bar() as bar:
             yield bar

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from inlay.compare.trial import Trial
 from inlay.compare.worker import run_trial
 from inlay.errors import CheckpointError, InvalidRequest, SettingsError
+from inlay.training import ending
 from inlay.training import run as run_module
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
@@ -32,7 +33,7 @@ def stopped(dropping_bert: str, few_reviews: str, tmp_path_factory: pytest.TempP
     shutil.copytree(dropping_bert, folder / "model")
     shutil.copytree(few_reviews, folder / "data")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run_module, "write_report", lambda _: None)
+        patched.setattr(ending, "write_report", lambda *_: None)
         return interrupted(
             short(str(folder / "model"), str(folder / "data"), folder), folder / "run", event="step", step=5
         )
@@ -133,7 +134,7 @@ def test_half_a_checkpoint_is_refused(stopped: Path) -> None:
     original = path.read_bytes()
     for part in (original[:-100], original[:100], b"", b"{}" * 50):
         path.write_bytes(part)
-        refused(stopped, rf"{len(part)} bytes, not a checkpoint that Inlay .* can read \(.*\); begin anew")
+        refused(stopped, rf"a checkpoint of {len(part)} bytes that cannot be read \(.*\); begin anew: inlay train")
     path.write_bytes(original)
 
 
@@ -144,8 +145,9 @@ def test_an_adapter_with_other_tensors_is_refused(stopped: Path) -> None:
         metadata = file.metadata()
     tensors = load_file(path)
     name = next(name for name in tensors if name.startswith("adapter."))
+    del metadata["digest"]
     save_file({key: t for key, t in tensors.items() if key != name}, path, metadata=metadata)
-    refused(stopped, rf"does not fit: {re.escape(name.removeprefix('adapter.'))}")
+    refused(stopped, rf"adapter: only the training has {re.escape(name.removeprefix('adapter.'))}")
     path.write_bytes(original)
 
 
