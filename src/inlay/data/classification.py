@@ -10,9 +10,10 @@ from .holdout import with_valid
 from .labels import label_names, read_labels
 from .portion import portion
 from .problems import Problem, Problems, listed, shown
-from .rows import EXTENSIONS, Row, plain_text, read_rows, read_text, row_extension, text_in
+from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
 from .settings import DataSettings
 from .source import Source, nearest_file
+from .text_file import lines_of, read_text
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,7 @@ def _lines(file: Path, column: str, problems: Problems) -> list[Row]:
     if not text.strip():
         problems.add("no rows", file.name, "has no text")
         return []
-    lines = text.rstrip().split("\n")
-    return [Row({column: line.rstrip("\r")}, f"{file.name}:{number}") for number, line in enumerate(lines, 1)]
+    return [Row({column: line}, f"{file.name}:{number}") for number, line in enumerate(lines_of(text.rstrip()), 1)]
 
 
 def _inputs(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, str | None] | None:
