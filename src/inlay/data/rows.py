@@ -118,8 +118,8 @@ def table_row(values: dict[str, Any], place: str, problems: Problems) -> Iterato
     a text, is the file's own and stays, and so does a column's.
     """
     for row in _object_row(values, place, problems):
-        kept = {column: _without_absent(value) for column, value in values.items()}
-        absent = tuple(column for column, value in kept.items() if value is not values[column])
+        kept = {column: _without_absent(value) for column, value in row.values.items()}
+        absent = tuple(column for column, value in kept.items() if value is not row.values[column])
         yield Row(kept, place, absent)
 
 
