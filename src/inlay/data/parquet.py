@@ -1,5 +1,6 @@
 """The rows of a Parquet file as Python's values, as far as Python has them."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def parquet_rows(
 
 def _bytes(column: Any) -> int:
     """What a column's values take once each stands for itself."""
-    import pyarrow.compute as compute
+    compute: Any = importlib.import_module("pyarrow.compute")  # whose functions no stub names
     from pyarrow import types
 
     kind = column.type

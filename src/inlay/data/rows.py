@@ -26,7 +26,7 @@ class Row:
     place: str
     """Where a message says it is, such as train.jsonl:17."""
     absent: tuple[str, ...] = ()
-    """Columns whose values hold objects that a table gave keys without values, which were taken out."""
+    """Columns in which objects within others had keys without values, which a table may have given them: taken out."""
 
 
 def row_extension(name: str) -> str | None:
@@ -118,34 +118,32 @@ def table_row(values: dict[str, Any], place: str, problems: Problems) -> Iterato
     a text, is the file's own and stays, and so does a column's.
     """
     for row in _object_row(values, place, problems):
-        kept = {column: _without_absent(value) for column, value in row.values.items()}
-        absent = tuple(column for column, value in kept.items() if value is not row.values[column])
-        yield Row(kept, place, absent)
+        lost: list[str] = []
+        kept = {column: _without_absent(value, column, lost) for column, value in row.values.items()}
+        yield Row(kept, place, tuple(dict.fromkeys(lost)))
 
 
-def _without_absent(value: Any) -> Any:
-    """The value without keys that are null; the value itself if it has none."""
+def _without_absent(value: Any, column: str, lost: list[str], within: bool = False) -> Any:
+    """The value without keys that are null. The column is added to `lost` if an object `within` another had one."""
     if isinstance(value, dict):
-        kept = {key: _without_absent(part) for key, part in value.items() if part is not None}
-        same = len(kept) == len(value) and all(kept[key] is value[key] for key in kept)
-        return value if same else kept
-    if isinstance(value, list):
-        parts = [_without_absent(part) for part in value]
-        return value if all(part is before for part, before in zip(parts, value, strict=True)) else parts
-    return value
+        kept = {key: _without_absent(part, column, lost, True) for key, part in value.items() if part is not None}
+        if within and len(kept) < len(value):
+            lost.append(column)
+        return kept
+    return [_without_absent(part, column, lost, within) for part in value] if isinstance(value, list) else value
 
 
 def _object_row(value: Any, place: str, problems: Problems) -> Iterator[Row]:
     if not isinstance(value, dict):
         problems.add("no object", place, f"the row is {shown(value)}; it must be an object with the columns as keys")
-    elif (fault := _fault(value)) is not None:
+    elif (fault := fault_in(value)) is not None:
         problems.add(fault.partition(",")[0], place, fault)
     else:
         yield Row(value, place)
 
 
-def _fault(row: dict[str, Any]) -> str | None:
-    """What of the row's values neither a tokenizer nor a file takes."""
+def fault_in(row: Any) -> str | None:
+    """What of a row, or of a value in it, neither a tokenizer nor a file takes."""
     level: list[Any] = [row]
     for _ in range(DEEPEST):
         parts: list[Any] = []
