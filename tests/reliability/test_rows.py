@@ -4,6 +4,7 @@ Files are valid ones in which values, then bytes, were replaced. Whatever can be
 and, where it is for generation, become tokens.
 """
 
+import copy
 import gzip
 import io
 import json
@@ -148,7 +149,8 @@ def places_in(value: Any) -> list[tuple[Any, Any]]:
 
 def edited(rows: list[dict[str, Any]], edits: list[tuple[float, str, Any]]) -> list[dict[str, Any]]:
     rows = json.loads(json.dumps(rows))
-    for place, how, value in edits:
+    for place, how, given in edits:
+        value = copy.deepcopy(given)
         places = places_in(rows)
         if not places:
             break

@@ -77,6 +77,8 @@ class ChatTemplate:
         of_objects, of_texts = found
         if of_objects is None or of_texts is None:
             return None if of_objects == of_texts else of_objects is None
+        if not any(arguments):
+            return None
         texts = [text for message in with_arguments(messages, as_text=True) for text in _argument_texts(message)]
         as_python = any(repr(argument) in of_objects for argument in arguments)
         return as_python and any(text in of_texts and repr(text) not in of_texts for text in texts)

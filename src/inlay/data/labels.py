@@ -51,7 +51,7 @@ def read_known_labels(
             id = next((int(name) for name in names if name in map(str, range(len(known)))), None)
         if id is None and value is not None:
             others = f"; write them as 0 to {len(known) - 1}, as nothing tells their names" if unnamed else ""
-            message = f"the label {shown(value)} is none that was learned: {listed(known, 8)}{others}"
+            message = f"the label {shown(value)} is unknown; the adapter was trained on {listed(known, 8)}{others}"
             problems.add("unknown label", row.place, message)
         found.append(id)
     return found

@@ -50,7 +50,7 @@ def pieces_of(
         problems.add(("template", str(refusal)), example.place, message)
         return []
     if (lost := unwritten.first(example)) is not None:
-        message = f"the chat template writes nothing of the row's {lost.name}; use one that does, or remove it"
+        message = f"the chat template writes nothing of the row's {lost.name}; use one that does, or rows without"
         problems.add(("unwritten", lost.kind), example.place, message)
         return []
     return rows

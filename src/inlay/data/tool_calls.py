@@ -76,9 +76,9 @@ def with_arguments(messages: Sequence[dict[str, Any]], as_text: bool) -> list[di
 
 
 def objects_of_arguments(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The arguments of every call that has some."""
+    """The arguments of every call."""
     functions = (function_of(call) for message in messages for call in message.get("tool_calls") or ())
-    return [found for function in functions if (found := _spelled(function.get("arguments")))]
+    return [_spelled(function["arguments"]) for function in functions if function.get("arguments") is not None]
 
 
 def _with_arguments(call: Call, as_text: bool) -> Call:
