@@ -149,8 +149,8 @@ def places_in(value: Any) -> list[tuple[Any, Any]]:
 
 def edited(rows: list[dict[str, Any]], edits: list[tuple[float, str, Any]]) -> list[dict[str, Any]]:
     rows = json.loads(json.dumps(rows))
-    for place, how, given in edits:
-        value = copy.deepcopy(given)
+    for place, how, made in edits:
+        value = copy.deepcopy(made)
         places = places_in(rows)
         if not places:
             break
