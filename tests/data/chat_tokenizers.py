@@ -78,6 +78,34 @@ ENDLESS = (
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 
+# As Hermes, Qwen 2.5 and Llama 3.1 write tools and calls: arguments are an object, encoded here.
+HERMES = (
+    "{% if tools %}{{ '<|im_start|>system\n' + (tools | map('tojson') | join('\n')) + '<|im_end|>\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}{% for c in m.tool_calls or [] %}"
+    "{{ '<call>{\"name\": \"' + c.function.name + '\", \"arguments\": ' + (c.function.arguments | tojson) + '}' }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# As DeepSeek writes calls: arguments are a text, put in as it is.
+DEEPSEEK = HERMES.replace("(c.function.arguments | tojson)", "c.function.arguments")
+# As Kimi K2 and Qwen 3 write them: either.
+EITHER = HERMES.replace(
+    "(c.function.arguments | tojson)",
+    "(c.function.arguments if c.function.arguments is string else c.function.arguments | tojson)",
+)
+# As some write them by mistake: an object comes out as Python has it.
+AS_PYTHON = HERMES.replace("(c.function.arguments | tojson)", "(c.function.arguments | string)")
+# As GLM writes them: key by key of an object.
+BY_KEY = HERMES.replace(
+    "(c.function.arguments | tojson)", "'{' + (c.function.arguments.items() | map('tojson') | join)"
+)
+CALLING = {"hermes": HERMES, "deepseek": DEEPSEEK, "either": EITHER, "as python": AS_PYTHON}
+# As Qwen 3 writes thoughts: of the answers after the last question.
+REASONING = CHATML.replace(
+    "'\n' + m.content",
+    "'\n' + ('<think>' + m.reasoning_content + '</think>' if m.reasoning_content and loop.last else '') + m.content",
+)
+
 TEMPLATES = {"chatml": CHATML, "llama": LLAMA, "mistral": MISTRAL, "gemma": GEMMA, "vicuna": VICUNA}
 ENDS = {"chatml": "<|im_end|>", "llama": "<|eot_id|>", "mistral": "</s>", "gemma": "<end_of_turn>", "vicuna": "</s>"}
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow
@@ -67,11 +68,65 @@ def test_digits_of_a_csv_file_are_integers(tmp_path):
     assert load(write_text(tmp_path / "a.csv", "text,label\n" + lines)).labels == ("007", "10", "9")
 
 
-def test_whole_numbers_and_booleans_are_integers(tmp_path):
-    table = pyarrow.Table.from_pylist([{"text": f"t{i}", "label": float(i % 2)} for i in range(12)])
+def test_booleans_keep_their_names_in_every_kind_of_file(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", labelled(12, (True, False)))
+    assert load(path).labels == ("false", "true")
+    assert load(path).splits["train"][0].label == 1
+    assert load(path).warnings == ()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(labelled(12, (True, False))), tmp_path / "a.parquet")
+    assert load(tmp_path / "a.parquet").labels == ("false", "true")
+    mixed = write_jsonl(tmp_path / "b.jsonl", labelled(12, (True, 0)))
+    assert complaint(mixed).startswith("b.jsonl:2: the label 0 is an integer, the first row's is a boolean; use one")
+
+
+def test_whole_real_numbers_are_classes_and_that_is_said(tmp_path):
+    table = pyarrow.Table.from_pylist(labelled(12, (0.0, 1.0)))
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    assert load(tmp_path / "a.parquet").labels == ("0", "1")
-    assert load(write_jsonl(tmp_path / "a.jsonl", labelled(12, (True, False)))).labels == ("0", "1")
+    data = load(tmp_path / "a.parquet")
+    assert data.labels == ("0", "1")
+    assert [str(problem) for problem in data.warnings] == [
+        "a.parquet row 1: label holds real numbers, such as 0.0; they are read as the 2 classes 0, 1"
+    ]
+
+
+def test_a_few_real_numbers_as_texts_are_classes_and_that_is_said(tmp_path):
+    lines = "".join(f"text {i},{i % 3 + 0.5}\n" for i in range(30))
+    data = load(write_text(tmp_path / "a.csv", "text,label\n" + lines))
+    assert data.labels == ("0.5", "1.5", "2.5")
+    assert [str(problem) for problem in data.warnings] == [
+        'a.csv:2: label holds real numbers, such as "0.5"; they are read as the 3 classes 0.5, 1.5, 2.5'
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_many_different_real_numbers_are_no_classes(tmp_path, name):
+    if name == "a.csv":
+        path = write_text(tmp_path / name, "text,label\n" + "".join(f"text {i},{i / 2}\n" for i in range(60)))
+    else:
+        path = write_jsonl(tmp_path / name, labelled(60, tuple(float(i) for i in range(60))))
+    found = complaint(path)
+    assert "label holds 60 different real numbers in 60 rows, such as" in found
+    assert "a label is one of a few classes: group them, or name another column" in found
+
+
+def test_many_different_integers_are_read_as_classes_and_that_is_said(tmp_path):
+    rows = labelled(60, tuple(range(30)))
+    data = load(folder(tmp_path, train=rows, valid=rows[:5]))
+    assert len(data.labels) == 30
+    assert [str(problem) for problem in data.warnings] == [
+        "train.jsonl:1: label holds 30 different integers in 65 rows; each is read as a class of its own"
+    ]
+    assert load(folder(tmp_path, train=rows * 3, valid=rows[:5])).warnings == ()
+
+
+def test_a_label_of_more_digits_than_python_reads_is_a_text(tmp_path):
+    lines = "".join(f"text {i},{'9' * 5000 if i % 2 else 1}\n" for i in range(30))
+    assert load(write_text(tmp_path / "a.csv", "text,label\n" + lines)).labels == ("1", "9" * 5000)
+    rows = [*labelled(9), {"text": "x", "label": 0}]
+    path = write_text(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows)[:-3] + "9" * 5000 + "}\n")
+    assert complaint(path) == (
+        "a.jsonl:10: the row has a number of more than 4,300 digits, the most that are read; write it as a text"
+    )
 
 
 def test_another_column_that_names_the_labels_is_ignored(tmp_path):
@@ -79,6 +134,12 @@ def test_another_column_that_names_the_labels_is_ignored(tmp_path):
     data = load(write_jsonl(tmp_path / "a.jsonl", rows))
     assert data.labels == ("0", "1", "2")
     assert data.ignored_columns == ("label_name",)
+
+
+REAL = (
+    "a label is one integer or one text; real numbers are no classes: group them, or write them as texts if each is a "
+    "class"
+)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +155,8 @@ def test_another_column_that_names_the_labels_is_ignored(tmp_path):
         ({"text": "x", "label": None}, "label is empty; every row needs a label"),
         ({"text": "x", "label": " "}, "label is empty; every row needs a label"),
         ({"text": "x", "label": float("nan")}, "label is empty; every row needs a label"),
-        ({"text": "x", "label": 0.5}, "label is 0.5; a label is one integer or one text"),
-        ({"text": "x", "label": float("inf")}, "label is Infinity; a label is one integer or one text"),
+        ({"text": "x", "label": 0.5}, f"label is 0.5; {REAL}"),
+        ({"text": "x", "label": float("inf")}, f"label is Infinity; {REAL}"),
         ({"text": "x", "label": ["no", "yes"]}, "label is a list; a label is one integer or one text"),
         ({"text": "x", "label": 1}, "the label 1 is an integer, the first row's is a text; use one kind for all"),
         (

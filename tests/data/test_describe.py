@@ -194,14 +194,17 @@ def test_labels_that_differ_in_case_alone_are_a_warning(tmp_path):
     assert complaints(found, "warning") == ['a.jsonl: the labels "Spam " and "spam" differ only in case or white space']
 
 
-ASKED, CALLED = {"role": "user", "content": "abc"}, {"role": "assistant", "content": None, "tool_calls": [{}]}
+ASKED, CALLED = (
+    {"role": "user", "content": "abc"},
+    {"role": "assistant", "content": None, "tool_calls": [{"name": "a"}]},
+)
 
 
 @pytest.mark.parametrize(
     ("format", "row", "characters"),
     [
         ("messages", {"messages": [ASKED, {"role": "assistant", "content": "de"}]}, 5),
-        ("messages", {"messages": [ASKED, CALLED]}, 3 + len("[{}]")),
+        ("messages", {"messages": [ASKED, CALLED]}, 3 + len('[{"name": "a"}]')),
         ("conversations", {"conversations": [{"from": "human", "value": "abc"}, {"from": "gpt", "value": "d"}]}, 4),
         ("prompt-completion", {"prompt": "abc", "completion": "de"}, 5),
         ("instruction", {"instruction": "abc", "input": "", "output": "d"}, 4),

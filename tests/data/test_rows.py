@@ -92,7 +92,7 @@ def test_rows_with_the_same_problem_are_counted_in_one_message(tmp_path):
 
 @pytest.mark.parametrize("nonsense", ["[" * 100_000, "9" * 5000], ids=["nested", "huge integer"])
 def test_json_that_python_gives_up_on_is_reported_too(tmp_path, nonsense):
-    assert complaint(write_text(tmp_path / "data.jsonl", f"{nonsense}\n")).startswith("data.jsonl:1: the row is ")
+    assert complaint(write_text(tmp_path / "data.jsonl", f"{nonsense}\n")).startswith("data.jsonl:1: the row ")
 
 
 def test_half_of_a_surrogate_pair_is_reported_with_its_line(tmp_path):
@@ -134,7 +134,9 @@ def test_a_byte_that_is_not_utf_8_is_reported_with_its_position(tmp_path, bom):
     start = bom + b"text,label\ncaf"
     path.write_bytes(start + b"\xe9,a\n")
     assert complaint(path) == (
-        f"data.csv:2: byte {len(start)} of the file is 0xe9, which is not UTF-8; save the file as UTF-8"
+        f"data.csv:2: byte {len(start)} of the file is 0xe9, which is not UTF-8 (the file looks like Windows-1252); "
+        'save the file as UTF-8 (in Excel: Save As, "CSV UTF-8"), or convert it: '
+        "iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
     )
 
 

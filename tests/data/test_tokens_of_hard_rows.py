@@ -180,7 +180,7 @@ def test_a_template_that_refuses_a_row_without_its_calls_has_written_them():
 def test_tools_that_the_template_does_not_write_are_an_error():
     example = chat(HELLO, FINE, tools=({"name": "add"},))
     assert complaint(byte_level(CHATML), example, example) == (
-        "a.jsonl:1: the chat template writes nothing of the row's tools; use one that does, or remove them "
+        "a.jsonl:1: the chat template writes nothing of the row's tools; use one that does, or rows without "
         "(2 rows have this)"
     )
     with_tools = "{{ tools | tojson if tools else '' }}" + CHATML

@@ -19,13 +19,15 @@ class Eval:
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
     """A run's folder, or an adapter's."""
     data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
-    """Data with the same columns. Default: the run's own."""
-    split: Literal["train", "valid", "test"] = "valid"
-    """Which part of the data."""
+    """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's own."""
+    split: Literal["train", "valid", "test"] | None = None
+    """Which part of the run's own data, or of a folder. Default: valid, or the only one that the folder has."""
     samples: int | None = None
     """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
+    allow_download: bool = False
+    """Fetch the run's own data set from the hub, which only the run's files name."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     report: bool = False
@@ -42,7 +44,8 @@ def main(arguments: list[str]) -> int:
     if command.json:
         print(json.dumps(result, ensure_ascii=False))
         return 0
-    print(f"{result['rows']} rows of {command.split} from {result['data']}")
+    of_split = f" of {result['split']}" if result["split"] else ""
+    print(f"{result['rows']} rows{of_split} from {result['data']}")
     names = {key: name for key, name in SCORES.items() if key in result["tuned"]}
     print(f"{'':<8}" + "".join(f"{name:>14}" for name in names.values()))
     for name in ("base", "tuned"):
@@ -81,29 +84,42 @@ def evaluate(command: Eval) -> dict[str, Any]:
     kind = "classify" if found.classifies else "causal"
     if found.classifies and command.samples is not None:
         raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
-    data = evaluation_data(found.provenance, kind, command.data)
-    if command.split not in data.splits:
-        raise SettingsError(f"{data.source} has no {command.split} split; it has {', '.join(data.splits)}")
+    data = evaluation_data(found.provenance, kind, command.data, fetch=command.allow_download)
+    one_file = command.data is not None and Path(command.data).expanduser().is_file()
+    split = _split(command.split, data, one_file)
     say(found)
-    base, tuned = (_of_labels if found.classifies else _of_texts)(command, found, device, data)
+    base, tuned = (_of_labels if found.classifies else _of_texts)(command, found, device, data, split)
     return {
         "data": data.source,
-        "split": command.split,
-        "rows": len(data.splits[command.split]),
+        "split": None if one_file else split,
+        "rows": len(data.splits[split]),
         "base": base.as_dict() if base else None,
         "tuned": tuned.as_dict(),
     }
 
 
-def _of_labels(command: Eval, found: Any, device: Any, data: Any) -> tuple[Any, Any]:
+def _split(asked: str | None, data: Any, one_file: bool) -> str:
+    """The split to score. Raises SettingsError if there is no such one, or it is not clear which."""
+    there = list(data.splits)
+    if one_file:
+        if asked is not None:
+            raise SettingsError(f"{data.source} is one file, of which all rows are scored; leave out --split {asked}")
+        return there[0]
+    split = asked or ("valid" if "valid" in there or len(there) > 1 else there[0])
+    if split not in there:
+        raise SettingsError(f"{data.source} has no {split} split; it has {', '.join(there)}: name one with --split")
+    return split
+
+
+def _of_labels(command: Eval, found: Any, device: Any, data: Any, split: str) -> tuple[Any, Any]:
     from ..inference.classifier import classifier_of
 
     classifier = classifier_of(found, device)
-    rows = data.splits[command.split]
+    rows = data.splits[split]
     return classifier.base_scores(rows), classifier.scores(rows)
 
 
-def _of_texts(command: Eval, found: Any, device: Any, data: Any) -> tuple[Any, Any]:
+def _of_texts(command: Eval, found: Any, device: Any, data: Any, split: str) -> tuple[Any, Any]:
     from ..inference.generator import generator_of
 
-    return generator_of(found, device).scores(data, command.split, command.samples)
+    return generator_of(found, device).scores(data, split, command.samples)

@@ -6,6 +6,7 @@ from typing import Any
 
 from .conversation import Message
 from .generation import Form
+from .tool_calls import function_of, objects_of_arguments, with_arguments
 
 PLAIN_TEMPLATE = (
     "{% if tools %}Tools: {{ tools | tojson }}\n{% endif %}"
@@ -23,6 +24,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
         self.own = bool(tokenizer.chat_template)
+        self._text_wanted: bool | None = None  # of the arguments of a call; None until a call tells
 
     def writes(self, form: Form) -> bool:
         """Whether what has this form is a conversation for this model."""
@@ -51,6 +53,37 @@ class ChatTemplate:
         return whole[len(turns) :] if ended and goes_on else ""
 
     def _apply(self, messages: Sequence[Message], tools: Sequence[Any], answering: bool = False) -> str:
+        if not any(message.get("tool_calls") for message in messages):
+            return self._written(messages, tools, answering)
+        if self._text_wanted is None:
+            self._text_wanted = self._wants_text(messages, tools)
+        return self._written(with_arguments(messages, as_text=bool(self._text_wanted)), tools, answering)
+
+    def _wants_text(self, messages: Sequence[Message], tools: Sequence[Any]) -> bool | None:
+        """Whether the template takes a call's arguments as JSON in a text, not as objects; None if these do not tell.
+
+        Most write them as JSON, and a text would be encoded twice. Some put them into the text as they are, which
+        fails with an object, or writes it as Python does.
+        """
+        arguments = objects_of_arguments(messages)
+        if not arguments:
+            return None
+        found: list[str | None] = []
+        for as_text in (False, True):
+            try:
+                found.append(self._written(with_arguments(messages, as_text), tools, False))
+            except refusals():
+                found.append(None)
+        of_objects, of_texts = found
+        if of_objects is None or of_texts is None:
+            return None if of_objects == of_texts else of_objects is None
+        if not any(arguments):
+            return None
+        texts = [text for message in with_arguments(messages, as_text=True) for text in _argument_texts(message)]
+        as_python = any(repr(argument) in of_objects for argument in arguments)
+        return as_python and any(text in of_texts and repr(text) not in of_texts for text in texts)
+
+    def _written(self, messages: Sequence[Message], tools: Sequence[Any], answering: bool) -> str:
         return self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
@@ -58,6 +91,12 @@ class ChatTemplate:
             add_generation_prompt=answering,
             tokenize=False,
         )
+
+
+def _argument_texts(message: Message) -> list[str]:
+    return [
+        function_of(call)["arguments"] for call in message.get("tool_calls") or () if "arguments" in function_of(call)
+    ]
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:
@@ -71,7 +110,15 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """What a template raises on turns that it was not made for."""
+    """What a template raises on turns that it was not made for; most of it comes from the functions that it calls."""
     import jinja2
 
-    return jinja2.TemplateError, TypeError
+    return (
+        jinja2.TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    )

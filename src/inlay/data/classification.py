@@ -7,12 +7,13 @@ from pathlib import Path
 from ..errors import DataError
 from .formats import Layout, Opened, has_columns, open_data, rows_in_layout, unused_columns
 from .holdout import with_valid
-from .labels import label_names, read_labels
+from .labels import label_names, read_known_labels, read_labels
 from .portion import portion
 from .problems import Problem, Problems, listed, shown
-from .rows import EXTENSIONS, Row, plain_text, read_rows, read_text, row_extension, text_in
+from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
 from .settings import DataSettings
 from .source import Source, nearest_file
+from .text_file import lines_of, read_text
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,20 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What an adapter has learned, on rows that are only to be scored."""
+
+    labels: tuple[str, ...]
+    unnamed: bool = False
+    """Whether the labels are LABEL_0 and so on, which are no names."""
+    whole: bool = False
+    """Whether all rows are scored as they are, and none of train is held out."""
+
+
+@dataclass(frozen=True)
 class ClassificationData:
     splits: dict[str, list[Example]]
-    """Always train and valid, and test if the data has one."""
+    """Always train and valid, and test if the data has one; of rows to score, what there is."""
     labels: tuple[str, ...]
     """The name of each label id; integers become their digits. In numerical or alphabetical order."""
     source: str
@@ -56,8 +68,11 @@ def load_classification(settings: DataSettings) -> ClassificationData:
     return classification_in(open_data(settings))
 
 
-def classification_in(opened: Opened) -> ClassificationData:
-    """As `load_classification`, of data that is open."""
+def classification_in(opened: Opened, learned: Learned | None = None) -> ClassificationData:
+    """As `load_classification`, of data that is open; labels are those that were `learned`, if that is given.
+
+    Raises DataError for any other label then, and no label need occur.
+    """
     settings, source, layout, problems = opened.settings, opened.source, opened.layout, opened.problems
     if layout.format != "labelled-text":
         raise DataError(
@@ -65,13 +80,15 @@ def classification_in(opened: Opened) -> ClassificationData:
             "classification needs a text and a label: name their columns with data.text and data.label if they have "
             "other names here"
         )
-    splits, labels = parse_labelled(source, layout, problems)
+    splits, labels = parse_labelled(source, layout, problems, learned)
     problems.raise_errors()
-    splits, valid_from = with_valid(splits, source.names, settings.valid_fraction, problems, label_of)
-    if valid_from is None:
-        raise problems.error()
+    valid_from = source.names.get("valid", "")
+    if learned is None or not learned.whole:
+        splits, valid_from = with_valid(splits, source.names, settings.valid_fraction, problems, label_of)
+        if valid_from is None:
+            raise problems.error()
     splits = portion(splits, source.names, settings, problems)
-    used = {example.label for example in splits["train"]}
+    used = {example.label for example in splits["train"]} if learned is None else set(range(len(labels)))
     if unused := [name for label, name in enumerate(labels) if label not in used]:
         message = f"no row of train that is used has the label {listed(unused)}, so it cannot be learned"
         problems.add("unused labels", source.names["train"], message, severity="warning")
@@ -88,25 +105,41 @@ def classification_in(opened: Opened) -> ClassificationData:
 
 
 def parse_labelled(
-    source: Source, layout: Layout, problems: Problems
+    source: Source, layout: Layout, problems: Problems, learned: Learned | None = None
 ) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
     """The usable examples of each split, and the names of the labels; the other rows are added to `problems`."""
     rows = {split: rows_in_layout(rows, layout, problems) for split, rows in source.splits.items()}
-    labels = read_labels(rows, layout.columns["label"], problems)
+    column = layout.columns["label"]
+    if learned is not None:
+        names = learned.labels
+        ids = {split: read_known_labels(own, column, names, learned.unnamed, problems) for split, own in rows.items()}
+    else:
+        ids, names = _learnable(rows, column, source, problems)
+    examples: dict[str, list[Example]] = {split: [] for split in rows}
+    for split in rows:
+        for row, id in zip(rows[split], ids[split], strict=True):
+            inputs = _inputs(row, layout.columns, problems)
+            if id is not None and inputs is not None:
+                examples[split].append(Example(*inputs, id, row.place))
+    return examples, names
+
+
+def _learnable(
+    rows: dict[str, list[Row]], column: str, source: Source, problems: Problems
+) -> tuple[dict[str, list[int | None]], tuple[str, ...]]:
+    """The id of each row's label, and the names in the order of the ids: those that train has."""
+    labels = read_labels(rows, column, problems)
     names = label_names(labels["train"])
     if len(names) == 1:
         problems.add("one class", source.names["train"], f"every label is {shown(next(iter(names)))}; two are needed")
-    ids = {label: i for i, label in enumerate(names)}
-    examples: dict[str, list[Example]] = {split: [] for split in rows}
-    for split in rows:
-        for row, label in zip(rows[split], labels[split], strict=True):
-            inputs = _inputs(row, layout.columns, problems)
-            if label is not None and label not in ids:
+    places = {label: i for i, label in enumerate(names)}
+    for split, own in labels.items():
+        for row, label in zip(rows[split], own, strict=True):
+            if label is not None and label not in places:
                 message = f"the label {shown(label)} is in no row of {source.names['train']}, so it cannot be learned"
                 problems.add(("unknown label", split), row.place, message)
-            elif label is not None and inputs is not None:
-                examples[split].append(Example(*inputs, ids[label], row.place))
-    return examples, tuple(names.values())
+    ids = {split: [None if label is None else places.get(label) for label in own] for split, own in labels.items()}
+    return ids, tuple(names.values())
 
 
 def label_of(example: Example) -> int:
@@ -145,8 +178,7 @@ def _lines(file: Path, column: str, problems: Problems) -> list[Row]:
     if not text.strip():
         problems.add("no rows", file.name, "has no text")
         return []
-    lines = text.rstrip().split("\n")
-    return [Row({column: line.rstrip("\r")}, f"{file.name}:{number}") for number, line in enumerate(lines, 1)]
+    return [Row({column: line}, f"{file.name}:{number}") for number, line in enumerate(lines_of(text.rstrip()), 1)]
 
 
 def _inputs(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, str | None] | None:

@@ -1,10 +1,12 @@
 """The turns of a conversation, as messages or as ShareGPT has them, checked and written as chat templates take them."""
 
-import json
+from dataclasses import dataclass
 from typing import Any
 
-from .problems import Problems, shown
-from .rows import Row
+from .problems import Problems, listed, shown
+from .rows import Row, read_json_text
+from .tool_calls import read_calls
+from .turn_weight import WEIGHT_KEYS, check_weight, read_weight
 
 Message = dict[str, Any]
 """A turn: `role`, `content` and whatever else its row gives it, such as `tool_calls`."""
@@ -23,7 +25,15 @@ SHAREGPT_ROLES = {
 }
 
 
-def read_messages(row: Row, column: str, system: str | None, problems: Problems) -> tuple[Message, ...] | None:
+@dataclass(frozen=True)
+class Conversation:
+    messages: tuple[Message, ...]
+    """The turns up to the last answer that is learned."""
+    read_only: frozenset[int] = frozenset()
+    """Turns of the assistant that the row wants to be read and not learned."""
+
+
+def read_messages(row: Row, column: str, system: str | None, problems: Problems) -> Conversation | None:
     """The turns up to the last answer; None and a problem if one cannot be used, or none is an answer.
 
     `system` is the column of a system turn that stands outside the list.
@@ -32,7 +42,7 @@ def read_messages(row: Row, column: str, system: str | None, problems: Problems)
     if not isinstance(turns, list) or not turns:
         problems.add("no turns", row.place, f"{column} is {shown(turns)}; it must be a list of objects, and not empty")
         return None
-    messages = []
+    messages, read_only = [], set()
     if system is not None and (first := row.values.get(system)):
         if not isinstance(first, str):
             problems.add(("no text", system), row.place, f"{system} is {shown(first)}, not a text")
@@ -45,16 +55,22 @@ def read_messages(row: Row, column: str, system: str | None, problems: Problems)
         message = (_sharegpt if sharegpt else _message)(turn, here, row.place, problems)
         if message is None:
             return None
-        if message["role"] == "assistant" and not (message["content"].strip() or message.get("tool_calls")):
-            problems.add("empty answer", row.place, f"{here} is an empty answer; give it a text or remove the row")
+        usable, learned = read_weight(turn, here, row.place, problems)
+        if not usable or not check_weight(learned, message["role"], not messages, here, row.place, problems):
             return None
+        if message["role"] == "assistant":
+            if learned is False:
+                read_only.add(len(messages))
+            elif not (message["content"].strip() or message.get("tool_calls")):
+                problems.add("empty answer", row.place, f"{here} is an empty answer; give it a text or remove the row")
+                return None
         messages.append(message)
-    return _up_to_the_last_answer(messages, column, row.place, problems)
+    return _up_to_the_last_answer(messages, read_only, column, row.place, problems)
 
 
 def _up_to_the_last_answer(
-    messages: list[Message], column: str, place: str, problems: Problems
-) -> tuple[Message, ...] | None:
+    messages: list[Message], read_only: set[int], column: str, place: str, problems: Problems
+) -> Conversation | None:
     roles = [message["role"] for message in messages]
     answers = [i for i, role in enumerate(roles) if role == "assistant"]
     if not answers or answers == [0]:
@@ -63,7 +79,12 @@ def _up_to_the_last_answer(
         message = f"{column} {found}, so there is no answer to learn; complete the row or remove it"
         problems.add(("no answer", bool(answers)), place, message)
         return None
-    if any(i + 1 in answers for i in answers):
+    learned = [i for i in answers if i and i not in read_only]
+    if not learned:
+        message = f"{column} has no answer that is learned, as each has the weight 0; remove the row"
+        problems.add("nothing learned", place, message)
+        return None
+    if any(i - 1 in answers for i in learned):
         message = f"{column} has two assistant turns in a row; each is learned as it is, the second after the first"
         problems.add("two answers", place, message, severity="warning")
     if answers[-1] + 1 < len(messages):
@@ -71,19 +92,50 @@ def _up_to_the_last_answer(
             f"{column} ends with a turn of {roles[-1]} that has no answer; what follows the last answer is left out"
         )
         problems.add("no final answer", place, message, severity="warning")
-    return tuple(messages[: answers[-1] + 1])
+    end = learned[-1]
+    return Conversation(tuple(messages[: end + 1]), frozenset(i for i in read_only if i < end))
 
 
 def _message(turn: Any, here: str, place: str, problems: Problems) -> Message | None:
     if not _spoken(turn, "role", ROLES, here, place, problems):
         return None
-    # Tables (Parquet, the hub) give every turn every key, which templates take for one that is there.
-    message = {key: value for key, value in turn.items() if value is not None}
-    text = message.get("content", "" if message.get("tool_calls") else None)
-    if not isinstance(text, str):
-        problems.add("says", place, f"{here}.content is {shown(text)}, not a text")
-        return None
-    return message | {"content": text}
+    message = _given(turn)
+    if "tool_calls" in message:
+        calls = read_calls(message["tool_calls"], f"{here}.tool_calls", place, problems)
+        if calls is None:
+            return None
+        message["tool_calls"] = calls
+    said = turn.get("content")
+    text = "" if said is None and "tool_calls" in message else _text(said, f"{here}.content", place, problems)
+    return None if text is None else message | {"content": text}
+
+
+def _given(turn: dict[str, Any]) -> Message:
+    """What the turn has but for its weight, without keys that are empty, which ask for nothing.
+
+    Tables give every turn every key, and templates would take it for one that is there.
+    """
+    return {key: value for key, value in turn.items() if key not in WEIGHT_KEYS and value not in (None, "", [], {})}
+
+
+def _text(content: Any, here: str, place: str, problems: Problems) -> str | None:
+    """What a turn says, be it a text or, as models that see have it, a list of one part that is a text."""
+    if isinstance(content, str):
+        return content
+    found = f"is {shown(content)}, not a text"
+    if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
+        kinds = [part.get("type") for part in content]
+        other = next((kind for kind in kinds if kind != "text"), "text")
+        if other != "text":
+            found = f"has a part of type {shown(other)}; only texts are learned"
+        elif len(content) > 1:
+            found = f"has {len(content)} parts; write them as one text"
+        elif set(content[0]) == {"type", "text"} and isinstance(content[0]["text"], str):
+            return content[0]["text"]
+        else:
+            found = f"has a part with the keys {listed(content[0])}; it may have type and text"
+    problems.add(("says", found.partition(" ")[0]), place, f"{here} {found}")
+    return None
 
 
 def _sharegpt(turn: Any, here: str, place: str, problems: Problems) -> Message | None:
@@ -93,25 +145,30 @@ def _sharegpt(turn: Any, here: str, place: str, problems: Problems) -> Message |
     if not isinstance(text, str):
         problems.add("says", place, f"{here}.value is {shown(text)}, not a text")
         return None
+    others = {key: value for key, value in _given(turn).items() if key not in ("from", "value")}
+    if taken := next((key for key in ("role", "content", "tool_calls") if key in others), None):
+        problems.add("two forms", place, f"{here} has from and value, and {taken} as well; keep one way to write turns")
+        return None
     if turn["from"] != "function_call":
-        return {"role": SHAREGPT_ROLES[turn["from"]], "content": text}
+        return others | {"role": SHAREGPT_ROLES[turn["from"]], "content": text}
     try:
-        call = json.loads(text)
-    except ValueError:
+        call = read_json_text(text)
+    except (ValueError, RecursionError):
         call = None
     calls = call if isinstance(call, list) else [call]
-    if not all(isinstance(call, dict) and "name" in call for call in calls):
+    if not calls or not all(isinstance(call, dict) and "name" in call for call in calls):
         problems.add("call", place, f'{here}.value is {shown(text)}; a function_call is JSON with a "name"')
         return None
     tool_calls = [{"type": "function", "function": call} for call in calls]
-    return {"role": "assistant", "content": "", "tool_calls": tool_calls}
+    read = read_calls(tool_calls, f"{here}.value", place, problems)
+    return None if read is None else others | {"role": "assistant", "content": "", "tool_calls": read}
 
 
 def _spoken(turn: Any, speaker: str, speakers: tuple[str, ...], here: str, place: str, problems: Problems) -> bool:
     if not isinstance(turn, dict) or speaker not in turn:
         problems.add("no speaker", place, f'{here} has no "{speaker}"; each must be an object with one')
         return False
-    if turn[speaker] not in speakers:
+    if not isinstance(turn[speaker], str) or turn[speaker] not in speakers:
         problems.add("speaker", place, f"{here}.{speaker} is {shown(turn[speaker])}; allowed: {', '.join(speakers)}")
         return False
     return True

@@ -60,10 +60,13 @@ class Opened:
     problems: Problems
 
 
-def open_data(settings: DataSettings) -> Opened:
-    """The data's rows and their layout. Raises DataError if there are none, or if any cannot be read."""
+def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True) -> Opened:
+    """The data's rows and their layout. Raises DataError if there are none, or if any cannot be read.
+
+    `fetch` and `train` are those of `open_source`.
+    """
     problems = Problems()
-    source = open_source(settings.path, problems)
+    source = open_source(settings.path, problems, settings.unpacked_megabytes, fetch=fetch, train=train)
     problems.raise_errors()
     layout = choose_layout(settings, source.all_rows(), problems)
     if layout is None:

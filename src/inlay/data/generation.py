@@ -14,6 +14,7 @@ from .problems import Problem, Problems, listed, shown
 from .rows import Row, text_in
 from .settings import DataSettings
 from .source import Source
+from .tool_calls import read_tools
 
 Form = Literal["chat", "completion", "text"]
 FORMS: dict[str, Form] = {
@@ -39,11 +40,19 @@ class GenerationExample:
     """Every right answer, as far as there are any in words; the one that is learned is among them."""
     tools: tuple[Any, ...] = ()
     """What the assistant may call, as the row describes it."""
+    read_only: frozenset[int] = frozenset()
+    """Turns of the assistant that are read and not learned, as the row has it."""
 
     @property
     def texts(self) -> tuple[str, ...]:
         """What is said, turn by turn."""
         return tuple(_said(message) for message in self.messages)
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        """The turns of a conversation that are learned. A turn of the assistant that opens it answers nothing."""
+        roles = [message["role"] for message in self.messages]
+        return tuple(i for i, role in enumerate(roles) if i and role == "assistant" and i not in self.read_only)
 
     @property
     def together(self) -> str:
@@ -53,7 +62,7 @@ class GenerationExample:
 @dataclass(frozen=True)
 class GenerationData:
     splits: dict[str, list[GenerationExample]]
-    """Always train and valid, and test if the data has one."""
+    """Always train and valid, and test if the data has one; of rows to score, what there is."""
     source: str
     """The path as asked."""
     format: str
@@ -71,8 +80,8 @@ def load_generation(settings: DataSettings) -> GenerationData:
     return generation_in(open_data(settings))
 
 
-def generation_in(opened: Opened) -> GenerationData:
-    """As `load_generation`, of data that is open."""
+def generation_in(opened: Opened, whole: bool = False) -> GenerationData:
+    """As `load_generation`, of data that is open; `whole`: all rows as they are, none of train is held out."""
     settings, source, layout, problems = opened.settings, opened.source, opened.layout, opened.problems
     if layout.format not in FORMS:
         raise DataError(
@@ -82,9 +91,11 @@ def generation_in(opened: Opened) -> GenerationData:
         )
     splits = parse_generation(source, layout, problems)
     problems.raise_errors()
-    splits, valid_from = with_valid_texts(splits, source.names, settings.valid_fraction, problems)
-    if valid_from is None:
-        raise problems.error()
+    valid_from = source.names.get("valid", "")
+    if not whole:
+        splits, valid_from = with_valid_texts(splits, source.names, settings.valid_fraction, problems)
+        if valid_from is None:
+            raise problems.error()
     return GenerationData(
         splits=portion(splits, source.names, settings, problems),
         source=settings.path,
@@ -141,12 +152,19 @@ def _example(row: Row, layout: Layout, problems: Problems) -> GenerationExample 
     """The row as an example; None and a problem if it cannot be used."""
     columns, form = layout.columns, FORMS[layout.format]
     if layout.format in ("messages", "conversations"):
-        messages = read_messages(row, columns[layout.format], columns.get("system"), problems)
-        tools = _tools(row, columns, problems)
-        if messages is None or tools is None:
+        talk = read_messages(row, columns[layout.format], columns.get("system"), problems)
+        tools = read_tools(_value(row, columns, "tools"), columns.get("tools", ""), row.place, problems)
+        if talk is None or tools is None:
             return None
-        answer = messages[-1]["content"]
-        return GenerationExample(messages, form, row.place, (answer,) if answer.strip() else (), tools)
+        if set(row.absent) & set(columns.values()):
+            message = (
+                "a key that is null in an object is taken for one that is not there, as a table gives every object the "
+                "keys of all; a null that is meant has to be in arguments that are JSON in a text"
+            )
+            problems.add("absent", row.place, message, severity="warning")
+        answer = talk.messages[-1]["content"]
+        references = (answer,) if answer.strip() else ()
+        return GenerationExample(talk.messages, form, row.place, references, tools, talk.read_only)
     if form == "text":
         text = text_in(row, columns["text"], problems)
         return None if text is None else GenerationExample(_turns(text), form, row.place)
@@ -186,22 +204,6 @@ def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str
         return None
     answer = text_in(row, column, problems)
     return None if answer is None else tuple(dict.fromkeys((answer, *(references or ()))))
-
-
-def _tools(row: Row, columns: dict[str, str], problems: Problems) -> tuple[Any, ...] | None:
-    """The descriptions of tools, which some data sets have as JSON in a text; None and a problem if they are none."""
-    given = tools = _value(row, columns, "tools")
-    if isinstance(given, str):
-        try:
-            tools = json.loads(given)
-        except ValueError:
-            tools = given
-    if not tools:
-        return ()
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        problems.add("tools", row.place, f"{columns['tools']} is {shown(given)}; it must be a list of objects")
-        return None
-    return tuple(tools)
 
 
 def _value(row: Row, columns: dict[str, str], role: str) -> Any:

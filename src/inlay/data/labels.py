@@ -1,34 +1,63 @@
-"""The labels of rows: one integer or one text each, and one kind in all of the data."""
+"""The labels of rows: one integer, one boolean or one text each, and one kind in all of the data."""
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .problems import Problems, shown
+from .problems import Problems, listed, shown
 from .rows import Row
 
 Label = int | str
 
-_INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
+MOST_CLASSES = 20
+"""Different numbers that are surely classes; of more it depends on how many rows there are."""
+_INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]{0,3999}))(?:\.0+)?")  # Python reads no integers of more than 4,300 digits
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_KINDS = {bool: "a boolean", int: "an integer", float: "an integer", str: "a text"}
 
 
 def read_labels(splits: dict[str, list[Row]], column: str, problems: Problems) -> dict[str, list[Label | None]]:
-    """The label of each row, all of one type; None where a row has none that can be used, which is a problem.
+    """The label of each row, all of one kind; None where a row has none that can be used, which is a problem.
 
-    Text is taken for an integer where every label of a split spells one: a CSV file has nothing but text.
+    Text is taken for an integer where every label of a split spells one: a CSV file has nothing but text. A boolean is
+    named as JSON names it.
     """
-    labels = {split: _spelled_out([_label(row, column, problems) for row in rows]) for split, rows in splits.items()}
-    kind = next((type(label) for split in labels.values() for label in split if label is not None), None)
+    given = {split: _spelled_out([_given(row, column, problems) for row in rows]) for split, rows in splits.items()}
+    kind = next((_KINDS[type(value)] for split in given.values() for value in split if value is not None), None)
     for split, rows in splits.items():
-        for i, label in enumerate(labels[split]):
-            if label is not None and type(label) is not kind:
-                first, this = ("an integer", "a text") if kind is int else ("a text", "an integer")
-                message = f"the label {shown(label)} is {this}, the first row's is {first}; use one kind for all"
-                problems.add("mixed labels", rows[i].place, message)
-                labels[split][i] = None
-    return labels
+        for i, value in enumerate(given[split]):
+            if value is not None and _KINDS[type(value)] != kind:
+                message = f"the label {shown(value)} is {_KINDS[type(value)]}, the first row's is {kind}"
+                problems.add("mixed labels", rows[i].place, f"{message}; use one kind for all")
+                given[split][i] = None
+    _tell_of_numbers(splits, given, column, problems)
+    return {split: [None if value is None else _label(value) for value in values] for split, values in given.items()}
 
 
-def label_names(labels: list[Label | None]) -> dict[Label, str]:
+def read_known_labels(
+    rows: Sequence[Row], column: str, known: Sequence[str], unnamed: bool, problems: Problems
+) -> list[int | None]:
+    """The place of each row's label among the names that were learned; None and a problem if it is none of them.
+
+    `unnamed` says that these are LABEL_0 and so on, in whose place a row may have a number.
+    """
+    ids = {name: i for i, name in enumerate(known)}
+    found: list[int | None] = []
+    for row in rows:
+        value = _given(row, column, problems)
+        names = () if value is None else _names(value)
+        id = next((ids[name] for name in names if name in ids), None)
+        if id is None and unnamed:
+            id = next((int(name) for name in names if name in map(str, range(len(known)))), None)
+        if id is None and value is not None:
+            others = f"; write them as 0 to {len(known) - 1}, as nothing tells their names" if unnamed else ""
+            message = f"the label {shown(value)} is unknown; the adapter was trained on {listed(known, 8)}{others}"
+            problems.add("unknown label", row.place, message)
+        found.append(id)
+    return found
+
+
+def label_names(labels: Iterable[Label | None]) -> dict[Label, str]:
     """Each different label with its name, in the order of the ids: numerical or alphabetical."""
     known = {label for label in labels if label is not None}
     integers = sorted(label for label in known if isinstance(label, int))
@@ -36,21 +65,71 @@ def label_names(labels: list[Label | None]) -> dict[Label, str]:
     return {label: str(label) for label in (*integers, *texts)}
 
 
-def _label(row: Row, column: str, problems: Problems) -> Label | None:
+def _given(row: Row, column: str, problems: Problems) -> bool | int | float | str | None:
+    """What the row has; a real number only if it is a whole one."""
     value: Any = row.values[column]
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN is a null of pandas
+    if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
         problems.add("no label", row.place, f"{column} is empty; every row needs a label")
         return None
-    if isinstance(value, str):
+    if isinstance(value, bool | int | str) or (isinstance(value, float) and value.is_integer()):
         return value
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    problems.add("label", row.place, f"{column} is {shown(value)}; a label is one integer or one text")
+    hint = ""
+    if isinstance(value, float):
+        hint = "; real numbers are no classes: group them, or write them as texts if each is a class"
+    problems.add("label", row.place, f"{column} is {shown(value)}; a label is one integer or one text{hint}")
     return None
 
 
-def _spelled_out(labels: list[Label | None]) -> list[Label | None]:
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value  # a null of pandas
+
+
+def _label(value: bool | int | float | str) -> Label:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else int(value)
+
+
+def _names(value: bool | int | float | str) -> tuple[str, ...]:
+    """What the label may have been called where it was learned, the likeliest first."""
+    if isinstance(value, str):
+        spelled = _INTEGER.fullmatch(value)
+        return (value, str(int(spelled[1]))) if spelled else (value,)
+    return (str(_label(value)), str(int(value)))  # as a number: so booleans were learned by earlier versions
+
+
+def _spelled_out(labels: list[Any]) -> list[Any]:
     matches = [_INTEGER.fullmatch(label) if isinstance(label, str) else None for label in labels]
     if any(label is not None and match is None for label, match in zip(labels, matches, strict=True)):
         return labels
     return [None if match is None else int(match[1]) for match in matches]
+
+
+def _tell_of_numbers(
+    splits: dict[str, list[Row]], given: dict[str, list[Any]], column: str, problems: Problems
+) -> None:
+    """Say what numbers are read as; many different real ones are measurements, and a problem."""
+    found = [(row, value) for split, rows in splits.items() for row, value in zip(rows, given[split], strict=True)]
+    found = [(row, value) for row, value in found if value is not None]
+    if not found:
+        return
+    values = [value for _, value in found]
+    classes = len(set(values))
+    if all(isinstance(value, str) for value in values):
+        real = all(_NUMBER.fullmatch(value) for value in values) and any("." in value for value in values)
+    else:
+        real = any(isinstance(value, float) for value in values)
+    place, first = found[0][0].place, next(v for v in values if not real or isinstance(v, float) or "." in str(v))
+    many = classes > MOST_CLASSES and classes > len(values) / 4
+    holds = f"{column} holds {classes:,} different {'real numbers' if real else 'integers'} in {len(values):,} rows"
+    if real and many:
+        message = (
+            f"{holds}, such as {shown(first)}; a label is one of a few classes: group them, or name another column"
+        )
+        problems.add("real labels", place, message)
+    elif real:
+        named = listed(map(str, label_names(map(_label, values))), 8)
+        message = f"{column} holds real numbers, such as {shown(first)}; they are read as the {classes} classes {named}"
+        problems.add("real labels", place, message, severity="warning")
+    elif many and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        problems.add("many labels", place, f"{holds}; each is read as a class of its own", severity="warning")

@@ -54,12 +54,22 @@ class Problems:
             raise self.error()
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A value of a file for which Python has none."""
+
+    reason: str
+
+
 def shown(value: Any, limit: int = 40) -> str:
     """A value as a message quotes it: as JSON, shortened, or named by its type if it is neither text nor a number."""
     if isinstance(value, str):
         return json.dumps(value if len(value) <= limit else value[:limit] + "…", ensure_ascii=False)
     if value is None or isinstance(value, bool | int | float):
-        return json.dumps(value)
+        number = json.dumps(value)
+        return number if len(number) <= limit else number[:limit] + "…"
+    if isinstance(value, Unreadable):
+        return value.reason
     return {list: "a list", dict: "an object"}.get(type(value), f"a {type(value).__name__}")
 
 

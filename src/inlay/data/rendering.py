@@ -22,6 +22,7 @@ from .chat_template import ChatTemplate, refusals
 from .conversation import Message
 from .generation import Form, GenerationExample
 from .problems import Problems, shown
+from .unwritten import UnwrittenParts
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Piece:
     """The turn that this is the words of; None for what is only read."""
 
 
-def pieces_of(template: ChatTemplate, example: GenerationExample, problems: Problems) -> list[list[Piece]]:
+def pieces_of(
+    template: ChatTemplate, example: GenerationExample, unwritten: UnwrittenParts, problems: Problems
+) -> list[list[Piece]]:
     """The rows of the example, each with an answer at its end; none and a problem if the template cannot write it.
 
     There is one, or several where the template writes an answer otherwise once the conversation has gone on, as those
@@ -46,9 +49,9 @@ def pieces_of(template: ChatTemplate, example: GenerationExample, problems: Prob
         message = f"the chat template refuses the conversation: {refusal}; change the row, or the model's template"
         problems.add(("template", str(refusal)), example.place, message)
         return []
-    if lost := _unwritten(template, example):
-        message = f"the chat template writes nothing of the row's {lost}; use one that does, or remove them"
-        problems.add(("unwritten", lost), example.place, message)
+    if (lost := unwritten.first(example)) is not None:
+        message = f"the chat template writes nothing of the row's {lost.name}; use one that does, or rows without"
+        problems.add(("unwritten", lost.kind), example.place, message)
         return []
     return rows
 
@@ -73,9 +76,7 @@ def opening(prompt: str) -> str:
 
 
 def _turn_by_turn(template: ChatTemplate, example: GenerationExample, problems: Problems) -> Iterator[list[Piece]]:
-    messages, tools = example.messages, example.tools
-    # An assistant's turn that opens the conversation answers nothing: it is read, not learned.
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i]
+    messages, tools, turns = example.messages, example.tools, example.answers
     whole, done, pieces, warnings = template.write(messages, tools), 0, [], {}
     for turn in turns:
         before = template.write(messages[:turn], tools, answering=True)
@@ -99,25 +100,6 @@ def _turn_by_turn(template: ChatTemplate, example: GenerationExample, problems: 
         yield pieces
     for kind, message in warnings.items():
         problems.add(kind, example.place, message, severity="warning")
-
-
-def _unwritten(template: ChatTemplate, example: GenerationExample) -> str | None:
-    """What of the row makes no difference to the text."""
-    messages, tools = example.messages, example.tools
-    without = [("tools", messages, ())] if tools else []
-    for i, message in enumerate(messages):
-        if message.get("tool_calls"):
-            silent = {key: value for key, value in message.items() if key != "tool_calls"}
-            without.append(("tool_calls", (*messages[:i], silent, *messages[i + 1 :]), tools))
-    whole = template.write(messages, tools) if without else ""
-    for name, others, other_tools in without:
-        try:
-            same = template.write(others, other_tools) == whole
-        except refusals():  # it makes all the difference
-            same = False
-        if same:
-            return name
-    return None
 
 
 def _start(before: str, after: str) -> int:

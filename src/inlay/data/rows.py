@@ -1,20 +1,22 @@
 """Rows of one file: .jsonl, .json, .csv, .tsv, .txt (each also .gz) and .parquet."""
 
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .parquet import parquet_rows
 from .problems import Problems, listed, shown
+from .text_file import lines_of, read_text
 
 DOCUMENT_END = "<|endoftext|>"
+DEEPEST = 100
+"""Lists and objects within one another that a row may have: templates and JSON writers call themselves for each."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -23,6 +25,8 @@ class Row:
     values: dict[str, Any]
     place: str
     """Where a message says it is, such as train.jsonl:17."""
+    absent: tuple[str, ...] = ()
+    """Columns in which objects within others had keys without values, which a table may have given them: taken out."""
 
 
 def row_extension(name: str) -> str | None:
@@ -35,21 +39,33 @@ def plain_text(name: str) -> bool:
     return row_extension(name) in (".txt", ".txt.gz")
 
 
-def read_rows(path: Path, problems: Problems) -> list[Row]:
-    """The file's rows that can be read; what stands in the way of the others, or of all, is added to `problems`."""
+def read_rows(path: Path, problems: Problems, megabytes: int | None = None) -> list[Row]:
+    """The file's rows that can be read; what stands in the way of the others, or of all, is added to `problems`.
+
+    `megabytes` is what a packed file may unpack to.
+    """
+    return read_files({path.name: path}, problems, megabytes)
+
+
+def read_files(files: Mapping[str, Path], problems: Problems, megabytes: int | None = None) -> list[Row]:
+    """The rows of files that belong together, by what messages call them, as `read_rows` has them."""
     before = problems.count
+    rows = [row for name, path in files.items() for row in _read(path, name, problems, megabytes)]
+    if not rows and problems.count == before:
+        name, path = next(iter(files.items()))
+        problems.add(("no rows", path), name, "has no rows")
+    return rows
+
+
+def _read(path: Path, name: str, problems: Problems, megabytes: int | None) -> Iterator[Row]:
     extension = row_extension(path.name)
     if extension == ".parquet":
-        rows = list(_parquet(path, problems))
+        for number, value in enumerate(parquet_rows(path, problems, megabytes, name), 1):
+            yield from table_row(value, f"{name} row {number}", problems)
     elif extension is None:
         raise ValueError(f"{path} has no extension of a row file")
-    else:
-        text = read_text(path, problems)
-        parse = TEXT_FORMATS[extension.removesuffix(".gz")]
-        rows = [] if text is None else list(parse(path.name, text, problems))
-    if not rows and problems.count == before:
-        problems.add(("no rows", path), path.name, "has no rows")
-    return rows
+    elif (text := read_text(path, problems, megabytes, name)) is not None:
+        yield from TEXT_FORMATS[extension.removesuffix(".gz")](name, text, problems)
 
 
 def text_in(row: Row, column: str, problems: Problems) -> str | None:
@@ -64,40 +80,16 @@ def text_in(row: Row, column: str, problems: Problems) -> str | None:
     return value
 
 
-def read_text(path: Path, problems: Problems) -> str | None:
-    """The file's text without a byte-order mark, or None and a problem if it cannot be read."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opened(path, "rb") as file:
-            data: bytes = file.read()
-    except (OSError, EOFError, zlib.error) as problem:
-        problems.add(("unreadable", path), path.name, f"cannot be read: {problem}")
-        return None
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        guess = " (the file looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        problems.add(
-            ("encoding", path),
-            f"{path.name}:{line}",
-            f"byte {problem.start} of the file is 0x{data[problem.start]:02x}, which is not UTF-8{guess}; "
-            "save the file as UTF-8",
-        )
-        return None
-
-
 def _json_lines(name: str, text: str, problems: Problems) -> Iterator[Row]:
-    # Not splitlines(): JSON text may hold U+2028 and other characters that it takes for ends of lines.
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines_of(text), 1):
         line = line.lstrip("\ufeff")  # files with a byte-order mark each, put together into one
         if not line.strip():
             continue
         place = f"{name}:{number}"
         try:
-            value = json.loads(line)
+            value = read_json_text(line)
         except (ValueError, RecursionError) as problem:
-            problems.add("not JSON", place, f"the row is not JSON: {_json_complaint(problem)}")
+            problems.add("not JSON", place, f"the row {_json_complaint(problem)}")
             continue
         yield from _object_row(value, place, problems)
 
@@ -106,11 +98,11 @@ def _json_list(name: str, text: str, problems: Problems) -> Iterator[Row]:
     if not text.strip():
         return
     try:
-        values = json.loads(text)
+        values = read_json_text(text)
     except (ValueError, RecursionError) as problem:
         line = problem.lineno if isinstance(problem, json.JSONDecodeError) else 1
         advice = "; if it has one object a line, name it .jsonl" if "Extra data" in str(problem) else ""
-        problems.add(("not JSON", name), f"{name}:{line}", f"the file is not JSON: {_json_complaint(problem)}{advice}")
+        problems.add(("not JSON", name), f"{name}:{line}", f"the file {_json_complaint(problem)}{advice}")
         return
     if not isinstance(values, list):
         problems.add(("no list", name), name, f"the file holds {shown(values)}; it must hold a list of objects")
@@ -119,23 +111,89 @@ def _json_list(name: str, text: str, problems: Problems) -> Iterator[Row]:
         yield from _object_row(value, f"{name} row {number}", problems)
 
 
+def table_row(values: dict[str, Any], place: str, problems: Problems) -> Iterator[Row]:
+    """The row of a table (Parquet, the hub), whose objects all have the keys that any of them has.
+
+    A key of an object that is null is taken for one that this object lacks. A null in a list, or in JSON that stands in
+    a text, is the file's own and stays, and so does a column's.
+    """
+    for row in _object_row(values, place, problems):
+        lost: list[str] = []
+        kept = {column: _without_absent(value, column, lost) for column, value in row.values.items()}
+        yield Row(kept, place, tuple(dict.fromkeys(lost)))
+
+
+def _without_absent(value: Any, column: str, lost: list[str], within: bool = False) -> Any:
+    """The value without keys that are null. The column is added to `lost` if an object `within` another had one."""
+    if isinstance(value, dict):
+        kept = {key: _without_absent(part, column, lost, True) for key, part in value.items() if part is not None}
+        if within and len(kept) < len(value):
+            lost.append(column)
+        return kept
+    return [_without_absent(part, column, lost, within) for part in value] if isinstance(value, list) else value
+
+
 def _object_row(value: Any, place: str, problems: Problems) -> Iterator[Row]:
     if not isinstance(value, dict):
         problems.add("no object", place, f"the row is {shown(value)}; it must be an object with the columns as keys")
-    elif half := _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-        # JSON can spell it, but neither a tokenizer nor a file takes it.
-        problems.add("surrogate", place, f"the row holds half of a character, \\u{ord(half[0]):04x}; write it as UTF-8")
+    elif (fault := fault_in(value)) is not None:
+        problems.add(fault.partition(",")[0], place, fault)
     else:
         yield Row(value, place)
 
 
+def fault_in(row: Any) -> str | None:
+    """What of a row, or of a value in it, neither a tokenizer nor a file takes."""
+    level: list[Any] = [row]
+    for _ in range(DEEPEST):
+        parts: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                parts += (*value, *value.values())
+            elif isinstance(value, list):
+                parts += value
+            elif isinstance(value, str) and (half := _SURROGATE.search(value)):
+                return f"the row holds half of a character, \\u{ord(half[0]):04x}; write it as UTF-8"
+        if not parts:
+            return None
+        level = parts
+    return f"the row has more than {DEEPEST} lists and objects within one another; write it flatter"
+
+
+def read_json_text(text: str) -> Any:
+    """The value that the JSON text spells. Raises ValueError, or RecursionError where it is nested too deeply."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {shown(twice)} twice, of which one value would be lost")
+    return values
+
+
 def _json_complaint(problem: Exception) -> str:
     if isinstance(problem, json.JSONDecodeError):
-        return f"{problem.msg} at column {problem.colno}"
-    return "nested too deeply" if isinstance(problem, RecursionError) else str(problem)
+        return f"is not JSON: {problem.msg} at column {problem.colno}"
+    if isinstance(problem, RecursionError):
+        return "is nested too deeply; write it flatter"
+    if "integer string conversion" in str(problem):
+        return "has a number of more than 4,300 digits, the most that are read; write it as a text"
+    return f"cannot be read: {problem}"
 
 
 def _delimited(name: str, text: str, problems: Problems, *, delimiter: str) -> Iterator[Row]:
+    # A field may be as long as the file. The module's own bound is for all of the process, so it is put back.
+    before = csv.field_size_limit(max(len(text), 1))
+    try:
+        yield from list(_split(name, text, problems, delimiter))
+    finally:
+        csv.field_size_limit(before)
+
+
+def _split(name: str, text: str, problems: Problems, delimiter: str) -> Iterator[Row]:
     # strict: without it a quote that is never closed swallows the rest of the file in silence.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -170,7 +228,7 @@ def _documents(name: str, text: str, problems: Problems) -> Iterator[Row]:
     """
     lines: list[str] = []
     first = 1
-    for number, line in enumerate([*text.replace("\r\n", "\n").split("\n"), DOCUMENT_END], 1):
+    for number, line in enumerate([*lines_of(text), DOCUMENT_END], 1):
         if line.strip() != DOCUMENT_END:
             lines.append(line)
             continue
@@ -178,19 +236,6 @@ def _documents(name: str, text: str, problems: Problems) -> Iterator[Row]:
         if document := "\n".join(lines[blank:]).rstrip():
             yield Row({"text": document}, f"{name}:{first + blank}")
         lines, first = [], number + 1
-
-
-def _parquet(path: Path, problems: Problems) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        values = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as problem:
-        problems.add(("unreadable", path), path.name, f"cannot be read as Parquet: {problem}")
-        return
-    for number, value in enumerate(values, 1):
-        yield Row(value, f"{path.name} row {number}")
 
 
 TEXT_FORMATS: dict[str, Callable[[str, str, Problems], Iterator[Row]]] = {

@@ -40,13 +40,15 @@ class DataSettings:
     """Train on at most so many rows, evenly spread over the data. Default: all."""
     eval_rows: int | None = None
     """Evaluate on at most so many rows of valid, and of test, evenly spread. Default: all."""
+    unpacked_megabytes: int | None = None
+    """What a packed file (.gz, .parquet) may unpack to. Default: 100 times its own size, and at least 64 MB."""
 
     def __post_init__(self):
         if self.format not in get_args(Format):
             raise SettingsError(f"data.format is {self.format!r}{did_you_mean(self.format, get_args(Format))}")
         if not 0 < self.valid_fraction <= LARGEST_VALID_FRACTION:
             raise SettingsError(f"data.valid_fraction is {self.valid_fraction}; it must be above 0 and at most a third")
-        for name in ("train_rows", "eval_rows"):
+        for name in ("train_rows", "eval_rows", "unpacked_megabytes"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise SettingsError(f"data.{name} is {value}; it must be at least 1")
         named = self.named_columns()

@@ -9,19 +9,11 @@ from pathlib import Path
 
 from ..errors import DataError, did_you_mean
 from .problems import Problems, listed
-from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension
+from .rows import EXTENSIONS, Row, read_files, read_rows, row_extension, table_row
+from .split_files import HUB_FOLDER, parts_of, split_of
 
 __all__ = ["Row", "Source", "open_source"]
 
-SPLIT_OF = {
-    "train": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "val": "valid",
-    "eval": "valid",
-    "test": "test",
-}
 BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(str(resources.files("inlay"))) / "builtin"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -30,30 +22,44 @@ HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 @dataclass(frozen=True)
 class Source:
     splits: dict[str, list[Row]]
-    """The rows of train and, where there are any, of valid and test."""
+    """The rows of train, valid and test, as far as there are any."""
     names: dict[str, str]
     """The file of each split, or what the hub calls it."""
     ignored: tuple[str, ...]
     """What else is in the folder."""
+    parted: bool = True
+    """Whether it comes in splits; the rows of a file are all in train."""
 
     def all_rows(self) -> list[Row]:
         """Of every split, those of train first."""
         return [row for rows in self.splits.values() for row in rows]
 
 
-def open_source(asked: str, problems: Problems) -> Source:
-    """What `asked` names. Raises DataError if there is no such data; unreadable rows are added to `problems`."""
+def open_source(
+    asked: str, problems: Problems, megabytes: int | None = None, *, fetch: bool = True, train: bool = True
+) -> Source:
+    """What `asked` names. Raises DataError if there is no such data; unreadable rows are added to `problems`.
+
+    `megabytes` is what a packed file may unpack to. Without `fetch` nothing is looked for on the hub, and without
+    `train` there need be no such split.
+    """
     if asked.startswith(BUILTIN):
-        return _open_folder(asked, _builtin(asked), problems)
+        return _open_folder(asked, _builtin(asked), problems, megabytes, train)
     path = Path(asked).expanduser()
-    if path.is_dir():
-        return _open_folder(asked, path, problems)
-    if path.exists():
+    try:
+        if path.is_dir():
+            return _open_folder(asked, path, problems, megabytes, train)
+        there = path.exists()
+    except OSError as problem:  # a name too long for the system, a folder that may not be read
+        raise DataError(f"{asked}: cannot be opened: {problem.strerror}") from None
+    if there:
         if row_extension(path.name) is None:
             raise DataError(f"{asked}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
-        return Source({"train": read_rows(path, problems)}, {"train": path.name}, ())
+        return Source({"train": read_rows(path, problems, megabytes)}, {"train": path.name}, (), parted=False)
     if HUB_ID.fullmatch(asked) and row_extension(asked) is None:
-        return _open_hub(asked)
+        if not fetch:
+            raise DataError(f"{asked}: no file or folder here, and a data set is fetched only where you name it")
+        return _open_hub(asked, problems, train)
     raise DataError(f"{asked}: no such file{nearest_file(path)}")
 
 
@@ -66,34 +72,36 @@ def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
     return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
-def _open_folder(asked: str, folder: Path, problems: Problems) -> Source:
-    stems = {}
-    for path in sorted(folder.iterdir()):
-        extension = row_extension(path.name) if path.is_file() else None
-        stems[path.name] = path.name[: -len(extension)] if extension else None
-    if any(SPLIT_OF.get((stem or "").lower()) == "train" and not plain_text(name) for name, stem in stems.items()):
-        stems = {name: None if plain_text(name) else stem for name, stem in stems.items()}  # notes beside rows
-    names, ignored = _assign(asked, stems, "file")
-    splits = {split: read_rows(folder / name, problems) for split, name in names.items()}
-    return Source(splits, names, ignored)
+def _open_folder(asked: str, folder: Path, problems: Problems, megabytes: int | None, train: bool) -> Source:
+    parts = parts_of(folder)
+    if not any(part.split for part in parts) and (folder / HUB_FOLDER).is_dir():
+        parts = parts_of(folder / HUB_FOLDER, f"{HUB_FOLDER}/")
+    chosen, ignored = _assign(asked, {part.name: part.split for part in parts}, "file", train)
+    files = {part.name: part for part in parts}
+    for name in chosen.values():
+        if missing := files[name].missing():
+            raise DataError(f"{asked}: {name} is one of several files, of which {missing} is missing; get it as well")
+    splits = {split: read_files(files[name].files, problems, megabytes) for split, name in chosen.items()}
+    return Source(splits, chosen, ignored)
 
 
-def _assign(asked: str, stems: dict[str, str | None], noun: str) -> tuple[dict[str, str], tuple[str, ...]]:
+def _assign(
+    asked: str, splits: dict[str, str | None], noun: str, train: bool
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The name of each split, and the names that are none's."""
     names: dict[str, str] = {}
-    for name, stem in stems.items():
-        split = SPLIT_OF.get(stem.lower()) if stem else None
+    for name, split in splits.items():
         if split is None:
             continue
         if split in names:
             raise DataError(f"{asked}: {names[split]} and {name} are both the {split} split; keep one of them")
         names[split] = name
-    if "train" not in names:
-        there = listed(stems) or "nothing"
-        raise DataError(
-            f"{asked}: no train {noun}; it holds {there}; name one train, and valid and test if you have them"
-        )
+    if "train" not in names and (train or not names):
+        there = listed(splits) or "nothing"
+        wanted = f"train {noun}" if train else f"train, valid or test {noun}"
+        raise DataError(f"{asked}: no {wanted}; it holds {there}; name one train, and valid and test if you have them")
     names = {split: names[split] for split in ("train", "valid", "test") if split in names}
-    return names, tuple(name for name in stems if name not in names.values())
+    return names, tuple(name for name in splits if name not in names.values())
 
 
 def _builtin(asked: str) -> Path:
@@ -107,7 +115,7 @@ def _builtin_names() -> list[str]:
     return [path.parent.name for path in BUILTIN_FOLDER.glob("*/train.jsonl")]
 
 
-def _open_hub(asked: str) -> Source:
+def _open_hub(asked: str, problems: Problems, train: bool) -> Source:
     from datasets import DatasetDict, load_dataset
 
     try:
@@ -120,9 +128,15 @@ def _open_hub(asked: str) -> Source:
             f"({type(problem).__name__}: {reason}){nearest_file(Path(asked), others)}"
         ) from None
     assert isinstance(loaded, DatasetDict)
-    names, ignored = _assign(asked, {str(name): str(name) for name in loaded}, "split")
-    splits = {
-        split: [Row(dict(row), f"{asked} {name} row {number}") for number, row in enumerate(loaded[name], 1)]
-        for split, name in names.items()
-    }
+    names, ignored = _assign(asked, {str(name): split_of(str(name)) for name in loaded}, "split", train)
+    splits: dict[str, list[Row]] = {split: [] for split in names}
+    for split, name in names.items():
+        try:
+            for number, row in enumerate(loaded[name], 1):
+                splits[split] += table_row(dict(row), f"{asked} {name} row {number}", problems)
+        except Exception as problem:  # a value that Python or the decoder of its kind cannot have
+            raise DataError(
+                f"{asked}: row {len(splits[split]) + 1} of {name} cannot be read: {problem}; save the columns that are "
+                "needed to a file"
+            ) from None
     return Source(splits, names, ignored)

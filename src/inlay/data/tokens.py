@@ -23,6 +23,7 @@ from .conversation import Message
 from .generation import Form, GenerationExample
 from .problems import Problem, Problems, shown
 from .rendering import Piece, pieces_of, prompt_text
+from .unwritten import UnwrittenParts
 
 TokenRow = dict[str, list[Any]]
 
@@ -171,7 +172,8 @@ def _encoded(
     encoder: "_Encoder", template: ChatTemplate, examples: Sequence[GenerationExample], problems: Problems
 ) -> Iterator[tuple[GenerationExample, list[Piece], list[list[int]]]]:
     """The pieces of each row and their ids; all rows are tokenized at once, which is several times as fast."""
-    written = [(example, pieces) for example in examples for pieces in pieces_of(template, example, problems)]
+    parts = UnwrittenParts(template)
+    written = [(example, pieces) for example in examples for pieces in pieces_of(template, example, parts, problems)]
     first = iter(encoder.first([pieces[0].text for _, pieces in written]))
     further = iter(encoder.further([(a.text, b.text) for _, pieces in written for a, b in pairwise(pieces)]))
     for example, pieces in written:

@@ -1,7 +1,7 @@
 """A trained language model, opened from a run's folder or an adapter's, on its base: it answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,9 @@ class Generator:
         first `samples` rows, or for all."""
         opened = self.opened
         rows = len(data.splits[split]) if samples is None else samples
-        task = Causal(opened.base, data, opened.tokenizer, opened.base.config, rows)
+        scored = replace(data, splits={split: data.splits[split]})
+        room = opened.provenance["room"]
+        task = Causal(opened.base, scored, opened.tokenizer, opened.base.config, rows, answer_room=room)
         task.tokenize(opened.provenance["max_length"])
         task.check_tokens(opened.model)
         base = None

@@ -68,6 +68,7 @@ class Causal(Task):
     micro_share: float = 1.0  # of a batch that is computed at once
     packs: bool = False  # several texts in a row
     tokens: dict[str, GenerationTokens] = field(default_factory=dict)
+    answer_room: int | None = None  # tokens that an answer may have, where train does not tell
 
     @classmethod
     def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
@@ -152,6 +153,8 @@ class Causal(Task):
     @property
     def room(self) -> int:
         """Tokens that an answer may have."""
+        if self.answer_room is not None:
+            return self.answer_room
         tokens = self.tokens["train"]
         longest = max(len(row["input_ids"]) - len(p) for row, p in zip(tokens.rows, tokens.prompts, strict=True))
         return int(_ANSWER_ROOM * longest)

@@ -14,8 +14,9 @@ from typing import Literal
 from ...data.formats import no_column
 from ...data.holdout import normalised
 from ...data.problems import Problems, listed
-from ...data.rows import EXTENSIONS, Row, plain_text, read_rows, read_text, row_extension, text_in
+from ...data.rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
 from ...data.source import BUILTIN, BUILTIN_FOLDER, nearest_file
+from ...data.text_file import read_text
 from ...errors import DataError
 
 BUILTIN_PASSAGES = BUILTIN + "passages"
