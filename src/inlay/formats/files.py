@@ -1,6 +1,13 @@
-"""Files and folders that are written whole or not at all: first under another name beside it, then renamed."""
+"""Files and folders that are written whole or not at all: first under another name beside it, then renamed.
 
+What is renamed is on the disk before, and its new name is afterwards: a power failure leaves the old or the new.
+"""
+
+import ctypes
+import errno
+import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,45 +17,106 @@ from typing import Any
 
 from ..errors import SettingsError
 
+_UNFINISHED = ".unfinished"
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)  # of a folder, where the system knows none
+
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write` gets a path in the same folder; what it wrote there becomes `path`, or nothing does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    """Give `write` a path in the same folder; what it wrote there becomes `path`, or nothing does."""
+    make_folder(path.parent)
+    unfinished = _unfinished(path)
+    _remove(unfinished)
     try:
         write(unfinished)
+        _sync(unfinished)
         os.replace(unfinished, path)
+        _sync(path.parent)
     finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed process had begun to write in the folder; nothing else may be writing there."""
-    for path in folder.rglob(".*.unfinished"):
-        path.unlink()
+        _remove(unfinished)
 
 
 def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda p: p.write_text(text, encoding="utf-8"))
+    """Write UTF-8. Bytes of a file name that were no text have no form in it; they are escaped as in JSON."""
+    write_whole(path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write valid JSON, whatever the numbers are."""
+    write_text(path, as_json(value, indent=2) + "\n")
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON text. JSON knows neither NaN nor infinities: they become null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(path: Path) -> str:
+    """The file's SHA-256, in 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_whole(path: Path, to: Path) -> None:
+    """`to` is then the same file, which takes no room of its own where the file system has links."""
+
+    def copy(unfinished: Path) -> None:
+        try:
+            os.link(path, unfinished)
+        except OSError:
+            shutil.copyfile(path, unfinished)
+
+    write_whole(to, copy)
+
+
+def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
+    """Give `write` a new folder; with what it wrote there it takes the place of `folder`, whose files are then gone.
+
+    Nobody sees some of the old files and some of the new. Where the file system cannot exchange two folders there is
+    none for a moment.
+    """
+    make_folder(folder.parent)
+    with _new_folder(folder) as unfinished:
+        write(unfinished)
+        _sync_all(unfinished)
+        if not folder.exists():
+            os.replace(unfinished, folder)
+        elif not _exchange(unfinished, folder):
+            _put_aside_and_replace(unfinished, folder)
+        _sync(folder.parent)
 
 
 @contextmanager
 def folder_written_whole(out: Path) -> Iterator[Path]:
     """A new folder beside `out`, which takes its place when the block is done, and is gone if it fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.unfinished")
-    unfinished.mkdir()
-    try:
+    out = out.absolute()
+    make_folder(out.parent)
+    with _new_folder(out) as unfinished:
         yield unfinished
+        _sync_all(unfinished)
         if out.exists():
+            remove_unfinished(out)
             out.rmdir()  # it is empty, and in Windows no folder takes the place of another
         os.replace(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _sync(out.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder, and those that it lies in, so that they outlive a power failure."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process had begun to write in the folder; nothing else may be writing there."""
+    for path in list(folder.rglob(f".*{_UNFINISHED}")):
+        _remove(path)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a process has begun to write it, and has not come to its end."""
+    return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
 
 
 @contextmanager
@@ -58,27 +126,134 @@ def held(folder: Path) -> Iterator[None]:
     Raises SettingsError if another process, or another block of this one, holds it. Where the system or the file system
     has no such locks (Windows, some network drives) nothing is held.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    descriptor, free = _lock(folder)
+    try:
+        if not free:
+            raise SettingsError(f"{folder} is being written by another process; wait for it, or stop it")
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def check_free(folder: Path, asked: str) -> None:
+    """Raises SettingsError unless the folder, which the user gave as `asked`, is new or empty.
+
+    What a killed process had begun to write there, and nothing else, counts as empty.
+    """
+    if folder.exists() and (not folder.is_dir() or not all(is_unfinished(path) for path in folder.iterdir())):
+        raise SettingsError(f"{asked} {folder} exists and is not empty; name another folder, so that nothing is lost")
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+        case _:
+            return value
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{_UNFINISHED}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside this one, held as long as the block runs, and gone afterwards.
+
+    Those that dead processes have left, which nobody holds, make room first.
+    """
+    for left in list(folder.parent.glob(f".{_escaped(folder.name)}.*{_UNFINISHED}")):
+        if left.is_dir() and _is_left_behind(left):
+            _remove(left)
+    unfinished = _unfinished(folder)
+    _remove(unfinished)
+    try:
+        with held(unfinished):
+            yield unfinished
+    finally:
+        _remove(unfinished)
+
+
+def _escaped(name: str) -> str:
+    """The name as a pattern that only it matches."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _is_left_behind(folder: Path) -> bool:
+    descriptor, free = _lock(folder)
+    if descriptor is not None:
+        os.close(descriptor)
+    return free and descriptor is not None
+
+
+def _lock(folder: Path) -> tuple[int | None, bool]:
+    """An open descriptor that holds the folder, None where there are no locks; and whether nobody else holds it."""
     try:
         import fcntl
 
         descriptor = os.open(folder, os.O_RDONLY)
     except (ImportError, PermissionError):
-        yield
+        return None, True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        os.close(descriptor)
+        return None, not isinstance(problem, BlockingIOError)
+    return descriptor, True
+
+
+def _sync(path: Path) -> None:
+    """Return when the file, or the names in the folder, are on the disk."""
+    is_folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    except PermissionError:  # of a folder in Windows, or of a file that is not to be written
         return
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"{folder} is being written by another process; wait for it, or stop it") from None
-        except OSError:
-            pass  # the file system has no locks
-        yield
+        os.fsync(descriptor)
+    except OSError as problem:
+        if not is_folder or problem.errno not in _NO_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
-def check_free(folder: Path, asked: str) -> None:
-    """Raises SettingsError unless the folder, which the user gave as `asked`, is new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{asked} {folder} exists and is not empty; name another folder, so that nothing is lost")
+def _sync_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Give each the other's name in one step, which Linux can on most file systems; False: it was not possible."""
+    try:
+        rename: Any = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    at_cwd, exchange = -100, 2
+    return rename(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0
+
+
+def _put_aside_and_replace(new: Path, folder: Path) -> None:
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old{_UNFINISHED}")
+    _remove(aside)
+    os.replace(folder, aside)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        os.replace(aside, folder)
+        raise
+    _remove(aside)
