@@ -27,9 +27,9 @@ def shown_lines(text: object) -> str:
     return _NOT_ASCII_NOR_LAYOUT.sub(_visible, str(text).replace("\r\n", "\n"))
 
 
-def shown_json(text: str) -> str:
-    """Write JSON so that it means the same, with the unsafe letters in JSON's own escapes."""
-    return _NOT_ASCII_NOR_LAYOUT.sub(_visible_in_json, text)
+def shown_json(text: str, encoding: str = "utf-8") -> str:
+    """Write JSON so that it means the same, with JSON's own escapes for unsafe letters and those the encoding lacks."""
+    return _NOT_ASCII_NOR_LAYOUT.sub(lambda letter: _as_json_has_it(letter[0], encoding), text)
 
 
 def printable(page: str) -> str:
@@ -41,15 +41,12 @@ def _visible(letter: re.Match[str]) -> str:
     return _as_python_has_it(letter[0])
 
 
-def _visible_in_json(letter: re.Match[str]) -> str:
-    return _as_json_has_it(letter[0])
-
-
 @cache
 def _as_python_has_it(letter: str) -> str:
     return ascii(letter)[1:-1] if unicodedata.category(letter) in _UNSAFE else letter
 
 
 @cache
-def _as_json_has_it(letter: str) -> str:
-    return json.dumps(letter)[1:-1] if unicodedata.category(letter) in _UNSAFE else letter
+def _as_json_has_it(letter: str, encoding: str) -> str:
+    safe = unicodedata.category(letter) not in _UNSAFE and letter.encode(encoding, "ignore")
+    return letter if safe else json.dumps(letter)[1:-1]

@@ -1,13 +1,14 @@
 """The command `inlay`: a table of verbs, each a module that is imported when it is used."""
 
 import importlib
-import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import INTERRUPTED_EXIT_CODE, DoesNotFit, InlayError, SettingsError, did_you_mean
+from .screen import print_json, screens
 
 VERBS = {
     "demo": "train a real adapter on a real model, offline, and see what came of it",
@@ -25,7 +26,11 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with screens():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except InlayError as problem:
@@ -42,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if type(problem).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
             return _report(DoesNotFit(f"{problem}; try a smaller --micro-batch-size or --max-length"), arguments)
         print("this is a bug in Inlay; please report it with what follows", file=sys.stderr)
-        raise
+        traceback.print_exc()
+        return InlayError.exit_code
 
 
 def _run(arguments: list[str]) -> int:
@@ -75,6 +81,6 @@ def _overview() -> str:
 def _report(problem: InlayError, arguments: list[str]) -> int:
     if "--json" in arguments:
         event = {"event": "error", "kind": type(problem).__name__, "exit_code": problem.exit_code, "text": str(problem)}
-        print(json.dumps(event, ensure_ascii=False))
+        print_json(event)
     print(f"inlay: {problem}", file=sys.stderr)
     return problem.exit_code

@@ -1,7 +1,6 @@
 """inlay compare MODEL DATA --methods NAME NAME …: the same data, split and budget for each."""
 
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from ..methods import METHODS
 from .compare_screen import print_result, watching_trials
 from .config_file import flag
 from .parse import parse
+from .screen import print_json
 from .train import SHORT_FOR
 
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         print("stopped; finished runs are kept, and the same command again goes on with the others", file=sys.stderr)
         raise
     if asked.json:
-        print(json.dumps({"event": "compared", "folder": str(result.folder), **_as_json(result)}, ensure_ascii=False))
+        print_json({"event": "compared", "folder": str(result.folder), **_as_json(result)})
     else:
         print_result(result)
     return 0

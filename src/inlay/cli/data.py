@@ -1,7 +1,6 @@
 """inlay data DATA [MODEL]: what is in a data set, every problem with its line, and what a model learns of it."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ from ..data.describe import DataReport, describe
 from ..data.settings import DataSettings
 from ..errors import SettingsError
 from .parse import parse
+from .screen import print_json
 
 if TYPE_CHECKING:
     from ..data.token_report import TokenReport
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         tokens = _tokens(command, report.format)
         report = dataclasses.replace(report, problems=(*report.problems, *tokens.problems))
     if command.json:
-        print(json.dumps(dataclasses.asdict(report) | _json(tokens), ensure_ascii=False))
+        print_json(dataclasses.asdict(report) | _json(tokens))
     else:
         from .data_screen import show
 

@@ -1,6 +1,5 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from tyro.conf import Positional, arg
 from ..errors import SettingsError
 from ..training.journal import SCORES
 from .parse import parse
+from .screen import print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     command = parse(Eval, arguments, "eval")
     result = evaluate(command)
     if command.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return 0
     print(f"{result['rows']} rows of {command.split} from {result['data']}")
     names = {key: name for key, name in SCORES.items() if key in result["tuned"]}

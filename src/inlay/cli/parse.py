@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import tyro
 
 from ..errors import SettingsError
+from .screen import own_text
 
 CommandT = TypeVar("CommandT")
 
@@ -17,7 +18,7 @@ def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str) ->
     """An instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for."""
     output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(output):
+        with contextlib.redirect_stderr(output), own_text():  # the help is ours, and has colours
             return tyro.cli(
                 command,
                 args=list(arguments),

@@ -1,6 +1,5 @@
 """inlay rank RUN: the rank of what was learned, and a cut adapter. inlay rank MODEL DATA: a rank before training."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from tyro.conf import Positional, arg
 from ..errors import SettingsError
 from .parse import parse
 from .rank_screen import analysis_screen, suggestion_screen
+from .screen import print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def _analyse(command: Rank) -> int:
     result = analyse(asked, (lambda _: None) if command.json else (lambda text: print(text, flush=True)))
     page = write_rank_report(result, Path(command.subject))
     if command.json:
-        print(json.dumps(result.as_dict(), ensure_ascii=False))
+        print_json(result.as_dict())
     else:
         print(analysis_screen(result))
         print(f"report  {page}")
@@ -149,5 +149,8 @@ def _suggest(command: Rank) -> int:
         with watching(command.json) as watcher:
             result = attempt(result, settings, command.epochs, folder, watcher)
     write_json(folder / "suggestion.json", result.as_dict())
-    print(json.dumps(result.as_dict(), ensure_ascii=False) if command.json else suggestion_screen(result))
+    if command.json:
+        print_json(result.as_dict())
+    else:
+        print(suggestion_screen(result))
     return 0

@@ -6,20 +6,20 @@ safe_console.py.
 """
 
 import codecs
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from ..formats.files import as_json
 from ..outside import shown_json, shown_lines
 
 # Of our own signs, for encodings that have no other than ASCII.
 _LIKE = {
     letter: like
     for letters, like in {
-        "│║┃▏▎▍▌▋▊▉": "|", "─═━╌–—−·•": "-", "█▇▆▅▄▃▂▁": "#", "→▶": ">", "←◀": "<", "▲": "^", "▼": "v", "“”": '"', "‘’": "'",
-        "┌┐└┘├┤┬┴┼╔╗╚╝╠╣╭╮╰╯╟╢╥╨╪╫╬": "+", "…": "...", "×": "x", "±": "+-", "≤": "<=", "≥": ">=", "⟦": "[[", "⟧": "]]",
+        "│║┃▏▎▍▌▋▊▉": "|", "─═━╌–—−·•": "-", "█▇▆▅▄▃▂▁": "#", "→▶": ">", "←◀": "<", "▲": "^", "▼": "v", "“”": '"',
+        "‘’": "'", "┌┐└┘├┤┬┴┼╔╗╚╝╠╣╭╮╰╯╟╢╥╨╪╫╬": "+", "…": "...", "×": "x", "±": "+-", "≤": "<=", "≥": ">=", "⟦": "[[", "⟧": "]]",
         "↵": "\\n", "⇥": "\\t", "␍": "\\r", "\xa0": " ",
     }.items()
     for letter in letters
@@ -93,8 +93,7 @@ def own_text() -> Iterator[None]:
 
 def print_json(value: Any, indent: int | None = None) -> None:
     """One JSON value on a line, or on several with an indent; flushed, as programs wait for it."""
-    unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf")
-    print(shown_json(json.dumps(value, ensure_ascii=not unicode, indent=indent)), flush=True)
+    print(shown_json(as_json(value, indent), sys.stdout.encoding or "utf-8"), flush=True)
 
 
 def _by_likeness(problem: UnicodeError) -> tuple[str, int]:
