@@ -1,12 +1,12 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
+from ..formats.paths import path_of
 from ..training.journal import SCORES
 from .parse import parse
 from .screen import print_json
@@ -56,7 +56,7 @@ def evaluate(command: Eval) -> dict[str, Any]:
     from .assumptions import say
 
     device = pick_device(command.device)
-    found = find_adapter(Path(command.adapter), command.model)
+    found = find_adapter(path_of(command.adapter), command.model)
     kind = "classify" if found.classifies else "causal"
     if found.classifies and command.samples is not None:
         raise SettingsError("--samples is for language models; this adapter gives labels, to every row")

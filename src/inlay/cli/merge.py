@@ -1,11 +1,11 @@
 """inlay merge RUN_OR_ADAPTER OUT: a plain checkpoint with the adapter folded in, loaded again and compared."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from ..formats.paths import path_of
 from ..report.units import bytes_text, count_text, percent_text, seconds_text
 from .parse import parse
 from .screen import print_json
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     from ..inference.merge import merge
 
     say = print_json if command.json else _line
-    merge(Path(command.adapter), Path(command.out), command.model, command.device, command.into, say)
+    merge(path_of(command.adapter), path_of(command.out), command.model, command.device, command.into, say)
     return 0
 
 

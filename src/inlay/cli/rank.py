@@ -1,12 +1,12 @@
 """inlay rank RUN: the rank of what was learned, and a cut adapter. inlay rank MODEL DATA: a rank before training."""
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
+from ..formats.paths import path_of
 from .parse import parse
 from .rank_screen import analysis_screen, suggestion_screen
 from .screen import print_json
@@ -104,21 +104,21 @@ def _analyse(command: Rank) -> int:
     from ..report.rank_page import write_rank_report
 
     asked = Asked(
-        folder=Path(command.subject),
+        folder=path_of(command.subject),
         model=command.model,
-        other=None if command.other is None else Path(command.other),
+        other=None if command.other is None else path_of(command.other),
         base=command.base,
         ranks=command.ranks,
         curve=command.curve,
         data=command.data,
         split=command.split,
         to=command.to,
-        out=None if command.out is None else Path(command.out),
+        out=None if command.out is None else path_of(command.out),
         plain=command.plain,
         device=command.device,
     )
     result = analyse(asked, (lambda _: None) if command.json else (lambda text: print(text, flush=True)))
-    page = write_rank_report(result, Path(command.subject))
+    page = write_rank_report(result, asked.folder)
     if command.json:
         print_json(result.as_dict())
     else:
@@ -135,7 +135,7 @@ def _suggest(command: Rank) -> int:
     from ..training.settings import RunSettings
     from .console import watching
 
-    folder = Path(command.out or "rank-suggestion")
+    folder = path_of(command.out or "rank-suggestion")
     check_free(folder, "--out")
     settings: Any = RunSettings(
         model=command.subject,
