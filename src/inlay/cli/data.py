@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 from ..data.describe import DataReport, describe
 from ..data.settings import DataSettings
 from ..errors import SettingsError
+from ..ranges import Range, check_settings
 from .parse import parse
 from .screen import print_json
 
@@ -33,18 +34,15 @@ class Data:
 class _Tokens:  # nested like the data, since a verb's own positionals come before nested ones
     model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
     """A model, to make tokens as it does."""
-    max_length: Annotated[int | None, arg(name="max-length", prefix_name=False)] = None
+    max_length: Annotated[int | None, Range(8, 10_000_000), arg(name="max-length", prefix_name=False)] = None
     """Tokens after which a row is cut. Default: as in training, what the model can take, at most 512."""
-    samples: Annotated[int, arg(prefix_name=False)] = 3
+    samples: Annotated[int, Range(0, 1_000_000), arg(prefix_name=False)] = 3
     """Rows whose tokens are shown, with those that carry the loss marked."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.max_length is not None:
             raise SettingsError(f"max-length is {self.max_length}, but there is no MODEL whose tokens it counts")
-        if self.max_length is not None and self.max_length < 8:
-            raise SettingsError(f"max-length is {self.max_length}; it must be at least 8")
-        if self.samples < 0:
-            raise SettingsError(f"samples is {self.samples}; it must be at least 0")
+        check_settings(self)
 
 
 def main(arguments: list[str]) -> int:

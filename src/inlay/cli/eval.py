@@ -7,6 +7,7 @@ from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
 from ..formats.paths import path_of
+from ..ranges import Range, check_settings
 from ..training.journal import SCORES
 from .parse import parse
 from .screen import print_json
@@ -22,7 +23,7 @@ class Eval:
     """Data with the same columns. Default: the run's own."""
     split: Literal["train", "valid", "test"] = "valid"
     """Which part of the data."""
-    samples: int | None = None
+    samples: Annotated[int | None, Range(0, 10_000_000)] = None
     """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
@@ -30,6 +31,9 @@ class Eval:
     """Where to compute."""
     json: bool = False
     """Print one JSON object instead of text."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def main(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
+from ..ranges import COUNT, Range, check_settings
 from .parse import parse
 
 _OF_ONE_TASK = {"pair": "classify", "max_tokens": "causal", "temperature": "causal"}
@@ -32,9 +33,9 @@ class Predict:
     a terminal a conversation, if the model was trained on some."""
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
-    max_tokens: int | None = None
+    max_tokens: Annotated[int | None, COUNT] = None
     """Tokens of an answer at most, for a language model. Default: one and a half times the longest in training."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(0, 1_000)] = 0.0
     """How freely a language model chooses its words; 0: always the most probable."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
@@ -44,10 +45,7 @@ class Predict:
     """Print one JSON object per text."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise SettingsError(f"max_tokens is {self.max_tokens}; it must be at least 1")
-        if self.temperature < 0:
-            raise SettingsError(f"temperature is {self.temperature}; it must be at least 0")
+        check_settings(self)
 
 
 def main(arguments: list[str]) -> int:
