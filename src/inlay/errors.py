@@ -10,6 +10,7 @@ InlayError
 ├── DoesNotFit            3    needs more memory than there is
 ├── TrainingFailed        4    not finite, nothing learned, or nothing to train on
 │   └── InertAdapter           the model uses a host's weight without calling the host
+├── DiskFailed            4    a file could not be written or read any more: the disk is full, its folder is gone
 └── VerificationFailed    5    a check of the result did not hold
 
 A message says what was asked, what was found and what to do, in that order.
@@ -60,6 +61,10 @@ class TrainingFailed(InlayError):
 
 class InertAdapter(TrainingFailed):
     pass
+
+
+class DiskFailed(InlayError):
+    exit_code = 4
 
 
 class VerificationFailed(InlayError):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inlay.cli import main
-from inlay.training import run as run_module
+from inlay.training import keeper as keeper_module
 
 
 @pytest.fixture
@@ -19,15 +19,15 @@ def stopped(
 ) -> Path:
     """A run of 16 steps that Ctrl-C has stopped after the fifth."""
     run = tmp_path / "my run"
-    save = run_module.Keeper.between_steps
+    save = keeper_module.Keeper.between_steps
 
-    def stop(keeper: run_module.Keeper) -> None:
+    def stop(keeper: keeper_module.Keeper) -> None:
         save(keeper)
         if keeper.training and keeper.training.progress.step == 5:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module.Keeper, "between_steps", stop)
+        patched.setattr(keeper_module.Keeper, "between_steps", stop)
         assert main(["train", tiny_bert, reviews_folder, "--epochs", "2", "--out", str(run)]) == 130
     shown = capsys.readouterr()
     assert f"go on with: inlay resume '{run}'" in shown.out

@@ -1,13 +1,14 @@
 """The command `inlay`: a table of verbs, each a module that is imported when it is used."""
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import INTERRUPTED_EXIT_CODE, DoesNotFit, InlayError, SettingsError, did_you_mean
+from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
+from ..machine import refusal
+from ..output import ReaderGone, outliving_readers
 from .screen import print_json, screens
 
 VERBS = {
@@ -24,28 +25,31 @@ VERBS = {
     "doctor": "what this machine has and what is missing; with a MODEL, what each target reaches",
 }
 
+ONLY_SHOW = (["methods"], ["data"], ["eval"], ["predict"], ["doctor"])  # and have nothing to do without a reader
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    with screens():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with outliving_readers(goes_on=arguments[:1] not in ONLY_SHOW), screens():
+            return _guarded(arguments)
+    except ReaderGone:
+        return 0
+    except OSError as problem:  # of what was printed last
+        with screens():
+            return _report(refusal(problem) or DiskFailed(str(problem)), [])
 
 
-def _main(arguments: list[str]) -> int:
+def _guarded(arguments: list[str]) -> int:
     try:
         return _run(arguments)
-    except InlayError as problem:
-        return _report(problem, arguments)
-    except MemoryError:
-        return _report(DoesNotFit("out of memory; try a smaller --micro-batch-size or --max-length"), arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
-    except BrokenPipeError:  # `inlay ... | head`: nobody reads the rest
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as problem:
-        if type(problem).__name__ == "OutOfMemoryError":  # torch's, which is not imported for this
-            return _report(DoesNotFit(f"{problem}; try a smaller --micro-batch-size or --max-length"), arguments)
+        known = problem if isinstance(problem, InlayError) else refusal(problem)
+        if known is not None:
+            return _report(known, arguments)
         print("this is a bug in Inlay; please report it with what follows", file=sys.stderr)
         traceback.print_exc()
         return InlayError.exit_code

@@ -29,6 +29,8 @@ class Eval:
     """The base model, if it is no longer where it was."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
+    report: bool = False
+    """Only make the report of a run again, from the files in its folder; nothing is computed."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -38,6 +40,8 @@ class Eval:
 
 def main(arguments: list[str]) -> int:
     command = parse(Eval, arguments, "eval")
+    if command.report:
+        return _make_report(command)
     result = evaluate(command)
     if command.json:
         print_json(result)
@@ -50,6 +54,26 @@ def main(arguments: list[str]) -> int:
             print(f"{name:<8}  trained over: full fine-tuning changed the base itself")
         else:
             print(f"{name:<8}" + "".join(f"{scores[key]:>14.4f}" for key in names))
+    return 0
+
+
+def _make_report(command: Eval) -> int:
+    from ..formats.files import held
+    from ..report import write_report
+
+    run = path_of(command.adapter)
+    if others := sorted(name for name, value in vars(command).items() if value != vars(Eval(adapter="")).get(name)):
+        given = [name for name in others if name not in ("adapter", "report", "json")]
+        if given:
+            raise SettingsError(f"--report makes a page of what the run has written; leave out {', '.join(given)}")
+    if not (run / "summary.json").is_file():
+        raise SettingsError(f"{run} has no summary.json, which a report is made from; name the folder of a run")
+    with held(run):
+        page = write_report(run)
+    if command.json:
+        print_json({"report": str(page)})
+    else:
+        print(f"report  {page}")
     return 0
 
 

@@ -19,6 +19,9 @@ SHORT_FOR = {"qlora": ("lora", ["--quantize", "nf4"])}  # names of a method with
 class Train(RunSettings[MethodT]):
     method: MethodT
     """`inlay methods NAME` explains the method."""
+    go_on: bool = False
+    """Go on with the run in --out if it was stopped, begin it if there is none, leave it alone if it is finished: one
+    command to repeat until it is done. The settings must be those that the run began with."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 
@@ -26,9 +29,15 @@ class Train(RunSettings[MethodT]):
 def main(arguments: list[str]) -> int:
     settings = parse_settings(arguments)
     with watching(settings.json) as watcher:
-        from ..training.run import train
+        command = ["inlay", "train", *arguments]
+        if settings.go_on:
+            from ..training.going_on import go_on
 
-        summary = train(settings, watcher, command=["inlay", "train", *arguments])
+            summary = go_on(settings, watcher, command)
+        else:
+            from ..training.run import train
+
+            summary = train(settings, watcher, command)
     if not settings.json:
         print(next_steps(summary))
     return 0

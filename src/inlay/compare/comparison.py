@@ -11,7 +11,7 @@ import torch
 from ..core.adapter import prepare
 from ..errors import SettingsError, TargetError
 from ..extras import check_installed
-from ..formats.files import held
+from ..formats.files import held, is_unfinished, remove_unfinished
 from ..formats.paths import path_of
 from ..methods import METHODS
 from ..report.units import counted
@@ -78,6 +78,7 @@ def compare(
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
     total = _count(comparison, contenders)
     with Runner(_workplace(comparison, total, command), watcher) as runner, held(folder):
+        remove_unfinished(folder, deep=False)  # the runs' folders may be others' to write
         runner.total = total
         searching = comparison.search * len(contenders)
         watcher(
@@ -176,7 +177,8 @@ def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: boo
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--out {folder} is a file; name a folder")
     known = {"runs", "search", "report.html", "report.md", "report.csv"}
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in known) if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if not is_unfinished(path)] if folder.is_dir() else []
+    strange = sorted(path.name for path in found if path.name not in known)
     if strange:
         raise SettingsError(f"--out {folder} holds {strange[0]}, which is no comparison's; name another folder")
     if not rates_are_searched:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
+from ..training.interrupts import Interrupts
 from ..training.journal import Watcher
 from .trial import Trial
 from .worker import Outcome
 from .workplace import Worker, Workplace
 
-_PATIENCE_SECONDS = 30.0  # for an interrupted worker to write what its run has come to
+_PATIENCE_SECONDS = 300.0  # for an interrupted worker to write what its run has come to
 
 
 @dataclass
@@ -28,7 +29,8 @@ class _Worker:
 
 @dataclass
 class Runner:
-    """Use as a context: leaving it ends the workers."""
+    """Use as a context: leaving it ends the workers, whose runs write checkpoints. Signals that would end the process
+    leave it too."""
 
     workplace: Workplace
     watcher: Watcher
@@ -37,19 +39,24 @@ class Runner:
     finished: int = 0
     _waiting: deque[Trial] = field(default_factory=deque)
     _workers: list[_Worker] = field(default_factory=list)
+    _interrupts: Interrupts = field(default_factory=Interrupts)
     _seconds: dict[str, float] = field(default_factory=dict)  # label -> what its latest run took or is said to take
 
     def __enter__(self) -> "Runner":
+        self._interrupts.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in self._workers:
-            each.worker.stop()
-        for each in self._workers:
-            each.worker.wait(_PATIENCE_SECONDS)
-            each.worker.kill()
-        self._workers.clear()
-        self.workplace.close()
+        with self._interrupts.deferred():
+            for each in self._workers:
+                each.worker.stop()
+            end = time.monotonic() + _PATIENCE_SECONDS
+            for each in self._workers:
+                _hear_out(each.worker, end)
+                each.worker.kill()
+            self._workers.clear()
+            self.workplace.close()
+        self._interrupts.__exit__()
 
     def run(self, trials: Iterable[Trial]) -> None:
         """Afterwards every trial is finished, or is in `failures`. Those that are finished already are left alone."""
@@ -152,6 +159,17 @@ class Runner:
         ]
         later = max(0, self.total - self.finished - len(left)) * average
         return (sum(left) + later) / self.workplace.jobs
+
+
+def _hear_out(worker: Worker, end: float) -> None:
+    """Until it has ended, or till then; a worker whose events nobody takes would wait."""
+    try:
+        while (left := end - time.monotonic()) > 0:
+            if worker.connection.poll(left):
+                worker.connection.recv()
+    except (EOFError, OSError):
+        pass
+    worker.wait(max(0.0, end - time.monotonic()))
 
 
 def _about(trial: Trial) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..data.settings import DataSettings
-from ..errors import SettingsError
 from ..formats.files import held
-from ..training.settings import Recipe, RunSettings, as_asked
+from ..training.asked import check_same_settings
+from ..training.settings import Recipe, RunSettings
 from .settings import Comparison, Contender
 
 
@@ -79,20 +77,7 @@ class Trial:
 
     def check_same_settings(self) -> None:
         """Raises SettingsError if the folder holds a run with other settings, which would pass for this one."""
-        path = self.folder / "run.yaml"
-        if not path.is_file():
-            return
-        there, asked = yaml.safe_load(path.read_text(encoding="utf-8")), as_asked(self.settings)
-        settings = (there.keys() | asked.keys()) - {"out"}  # the folder may have been moved
-        names = sorted(n for n in settings if there.get(n) != asked.get(n))
-        if names:
-            differ = "; ".join(
-                f"{n} was {there.get(n, 'the default')}, is {asked.get(n, 'the default')}" for n in names
-            )
-            raise SettingsError(
-                f"{self.folder} holds a run with other settings ({differ}); give --out another folder, or the settings "
-                "as they were"
-            )
+        check_same_settings(self.folder, self.settings)
 
     def clear(self) -> None:
         """Make room for the run to begin anew: what an interrupted or failed one left is of no use.

@@ -7,8 +7,11 @@ from multiprocessing.connection import Connection
 
 from ..errors import CheckpointError, InlayError
 from ..formats.files import write_json
+from ..machine import refusals
+from ..output import outliving_readers
 from ..training.base import pick_device
-from ..training.journal import Watcher
+from ..training.interrupts import Interrupts
+from ..training.journal import Event, Watcher
 from ..training.shared_base import NoSharing, SharedBase
 from .sequence import scores_on_earlier
 from .trial import EARLIER, Trial
@@ -37,33 +40,54 @@ def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequenc
 
 def main(connection: Connection, threads: int | None, command: Sequence[str]) -> None:
     """Until there are no more: receive a Trial, send its events and at last its Outcome."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent alone decides
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT"):  # a terminal sends them to all: the parent alone decides, by SIGTERM,
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, signal.SIG_IGN)
+    Interrupts.patient = True  # which a system that stops everything may have sent as well
     import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
-    bases, ends = SharedBase(), False
-    try:
-        while not ends:
-            trial: Trial = connection.recv()
-            reason = failure(trial, bases, connection.send, command)
-            # On an accelerator the allocator tells what a run took. On the CPU it is the process, and what libraries
-            # keep from one run (kernels made for each shape) would count as the next one's, by up to a quarter.
-            ends = pick_device(trial.settings.device).type != "cuda"
-            connection.send(Outcome(reason, ends))
-    except (KeyboardInterrupt, EOFError, BrokenPipeError):  # stopped, or the parent is gone
-        pass
+    bases, tell, ends = SharedBase(), _Line(connection), False
+    with outliving_readers():
+        try:
+            while not ends:
+                trial: Trial = connection.recv()
+                reason = failure(trial, bases, tell, command)
+                # On an accelerator the allocator tells what a run took. On the CPU it is the process, and what
+                # libraries keep from one run (kernels made for each shape) would count as the next one's, by up to a
+                # quarter.
+                ends = pick_device(trial.settings.device).type != "cuda"
+                connection.send(Outcome(reason, ends))
+        except (KeyboardInterrupt, EOFError, BrokenPipeError):  # stopped, or the parent is gone
+            pass
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # there is nothing left to interrupt
+
+
+@dataclass
+class _Line:
+    """The way to the parent. When that is gone, nobody waits for the run, which is interrupted."""
+
+    connection: Connection
+    gone: bool = False
+
+    def __call__(self, event: Event) -> None:
+        if self.gone:
+            return
+        try:
+            self.connection.send(event)
+        except OSError:
+            self.gone = True
+            raise KeyboardInterrupt from None
 
 
 def failure(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequence[str]) -> str | None:
     """Why the trial failed. Whatever it was, the comparison goes on, and this is the trial's row."""
     try:
-        run_trial(trial, bases, watcher, command)
+        with refusals():
+            run_trial(trial, bases, watcher, command)
     except InlayError as problem:
         return str(problem)
-    except BrokenPipeError:
-        raise
     except Exception as problem:
         return f"{type(problem).__name__}: {problem}"
     return None

@@ -56,6 +56,11 @@ class Method(ABC):
         A batch is what the model takes, on its device, with the key `labels`.
         """
 
+    @property
+    def shapes_from_data(self) -> bool:
+        """Whether `initialize_from_data` may choose other shapes than the tensors have before it."""
+        return type(self).initialize_from_data is not Method.initialize_from_data
+
     def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
         """The optimizer's groups; a method may give some of its parameters another learning rate."""
         return [{"params": list(adapter.parameters()), "lr": learning_rate}]

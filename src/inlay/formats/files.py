@@ -28,9 +28,9 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     _remove(unfinished)
     try:
         write(unfinished)
-        _sync(unfinished)
+        sync(unfinished)
         os.replace(unfinished, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         _remove(unfinished)
 
@@ -82,7 +82,7 @@ def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
             os.replace(unfinished, folder)
         elif not _exchange(unfinished, folder):
             _put_aside_and_replace(unfinished, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def folder_written_whole(out: Path) -> Iterator[Path]:
             remove_unfinished(out)
             out.rmdir()  # it is empty, and in Windows no folder takes the place of another
         os.replace(unfinished, out)
-        _sync(out.parent)
+        sync(out.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -105,13 +105,32 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
-def remove_unfinished(folder: Path) -> None:
+def sync(path: Path) -> None:
+    """Return when the file, or the names in the folder, are on the disk."""
+    is_folder = path.is_dir()
+    try:  # reading is enough, but in Windows, which has no descriptors of folders either
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" and not is_folder else os.O_RDONLY)
+    except PermissionError:
+        if is_folder:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        if not is_folder or problem.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: Path, deep: bool = True) -> None:
     """Remove what a killed process had begun to write in the folder; nothing else may be writing there."""
-    for path in list(folder.rglob(f".*{_UNFINISHED}")):
-        _remove(path)
+    for path in list(folder.rglob("*") if deep else folder.iterdir()):
+        if is_unfinished(path):
+            _remove(path)
 
 
 def is_unfinished(path: Path) -> bool:
@@ -215,26 +234,10 @@ def _lock(folder: Path) -> tuple[int | None, bool]:
     return descriptor, True
 
 
-def _sync(path: Path) -> None:
-    """Return when the file, or the names in the folder, are on the disk."""
-    is_folder = path.is_dir()
-    try:
-        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
-    except PermissionError:  # of a folder in Windows, or of a file that is not to be written
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as problem:
-        if not is_folder or problem.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def _sync_all(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..formats.files import write_text
 from . import figures
@@ -20,8 +20,8 @@ from .classification import (
 from .decisions import layer_tables
 from .forgetting import forgetting_section
 from .run_files import RunFiles, read_run
-from .tiles import UNKNOWN, split_of, text_or_unknown, tiles
-from .units import bytes_text, percent_text, seconds_text
+from .tiles import split_of, tiles
+from .units import UNKNOWN, bytes_text, percent_text, seconds_text, text_or_unknown
 from .verdict import verdict
 
 _LABELS_IN_MATRIX = 20
@@ -50,10 +50,11 @@ class Cost:
     difference: str
 
 
-def write_report(run: Path) -> Path:
-    """`report.html` stands in the run's folder, whole. DataError if the folder has no readable summary.json."""
+def write_report(run: Path, summary: dict[str, Any] | None = None) -> Path:
+    """`report.html` stands in the run's folder, whole. DataError if the folder has no readable summary.json, in whose
+    place a run that is about to write it gives its `summary`."""
     path = run / "report.html"
-    write_text(path, render(read_run(run)))
+    write_text(path, render(read_run(run, summary)))
     return path
 
 
@@ -107,7 +108,7 @@ def _page(files: RunFiles) -> dict[str, Any]:
         "optimizer_plots": _optimizer_plots(files.steps),
         "resource_plots": _resource_plots(files.steps, summary.get("plan") or {}),
         "last_step": files.steps[-1] if files.steps else None,
-        "not_finite": [event["step"] for event in files.steps if not math.isfinite(event.get("loss") or 0)],
+        "not_finite": [event["step"] for event in files.steps if not _is_finite(event.get("loss", 0.0))],
         "labels": labels,
         "predictions": predictions,
         "task": summary.get("task"),
@@ -161,7 +162,12 @@ def _resource_plots(steps: list[dict[str, Any]], plan: dict[str, Any]) -> list[f
 def _points(events: list[dict[str, Any]], key: str) -> figures.Points:
     """The finite values by step: a run that failed may have logged others."""
     values = [(event["step"], event.get(key)) for event in events]
-    return [(step, value) for step, value in values if value is not None and math.isfinite(value)]
+    return [(step, value) for step, value in values if _is_finite(value)]
+
+
+def _is_finite(value: float | None) -> TypeGuard[float]:
+    """JSON has null for what is not."""
+    return value is not None and math.isfinite(value)
 
 
 def _cells(matrix: Confusion) -> list[list[Cell]]:

@@ -33,9 +33,9 @@ class RunFiles:
     """File name -> how many of its lines could not be read."""
 
 
-def read_run(run: Path) -> RunFiles:
-    """Everything the report needs. DataError if the folder has no readable summary.json."""
-    summary = _summary(run / "summary.json")
+def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
+    """Everything the report needs. DataError if no `summary` is given and the folder has no readable summary.json."""
+    summary = _summary(run / "summary.json") if summary is None else summary
     events, damaged_events = _json_lines(run / "metrics.jsonl")
     predictions, damaged_predictions = _json_lines(run / "predictions.jsonl")
     split = (summary.get("metrics") or {}).get("split", "valid")

@@ -1,6 +1,5 @@
 """The figures at the top of a report, each beside the base model's."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +7,8 @@ from typing import Any
 from .classification import wilson_interval
 from .forgetting import interval_text, level
 from .reach import reach_text
-from .units import bytes_text, count_text, percent_text, seconds_text
+from .units import bytes_text, count_text, percent_text, seconds_text, text_or_unknown
 from .verdict import points_text
-
-UNKNOWN = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +55,6 @@ def tiles(summary: dict[str, Any]) -> list[Tile]:
 
 def split_of(summary: dict[str, Any]) -> str:
     return (summary.get("metrics") or {}).get("split", "valid")
-
-
-def text_or_unknown(text: Callable[[Any], str], value: float | None) -> str:
-    if value is None:
-        return UNKNOWN
-    return text(value) if math.isfinite(value) else "not finite"
 
 
 def _of_labels(base: dict[str, Any], tuned: dict[str, Any], metrics: dict[str, Any], split: str) -> list[Tile]:

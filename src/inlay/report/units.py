@@ -1,5 +1,11 @@
 """Numbers as people read them: bytes, counts, seconds and shares."""
 
+import math
+from collections.abc import Callable
+from typing import Any
+
+UNKNOWN = "–"
+
 
 def bytes_text(count: float) -> str:
     """`86.7 MiB`; three digits of the largest unit that leaves at least one before the point."""
@@ -47,3 +53,10 @@ def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
         unit, *larger = larger
     digits = 0 if unit == units[0] or value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{value:.{digits}f} {unit}".rstrip()
+
+
+def text_or_unknown(text: Callable[[Any], str], value: float | None) -> str:
+    """The value as `text` writes it; a dash where there is none, as for NaN in a file."""
+    if value is None:
+        return UNKNOWN
+    return text(value) if math.isfinite(value) else "not finite"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .classification import Interval, Prediction, paired_gain_interval, unpaired_gain_interval, wilson_interval
-from .units import percent_text
+from .units import percent_text, text_or_unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,7 @@ def _of_texts(status: str, base: dict[str, Any], tuned: dict[str, Any], metrics:
     fell, rows, split = tuned["loss"] < base["loss"], metrics["rows"], metrics["split"]
     sentence = (
         f"The loss {'fell' if fell else 'rose'} from {base['loss']:.3f} to {tuned['loss']:.3f} nats per learned token "
-        f"on the {rows} rows of the {split} split: perplexity {base['perplexity']:.2f} became "
-        f"{tuned['perplexity']:.2f}."
+        f"on the {rows} rows of the {split} split: perplexity {_perplexity(base)} became {_perplexity(tuned)}."
     )
     notes = [] if status == "finished" else [_best_so_far(status)]
     test = metrics.get("test")
@@ -52,6 +51,10 @@ def _of_texts(status: str, base: dict[str, Any], tuned: dict[str, Any], metrics:
         else "there was no test split to check them on"
     )
     return Verdict(kind="better" if fell else "worse", sentence=sentence, notes=[*notes, f"{chosen}; {checked}."])
+
+
+def _perplexity(scores: dict[str, Any]) -> str:
+    return text_or_unknown("{:.2f}".format, scores["perplexity"])  # of a high loss it is beyond any number
 
 
 def gain_interval(base: float, tuned: float, rows: int, predictions: list[Prediction]) -> Interval:

@@ -40,7 +40,9 @@ class CausalScores:
     texts: TextScores | None = None
 
     def better_than(self, other: "CausalScores | None") -> bool:
-        return other is None or self.loss < other.loss
+        if not (math.isfinite(self.loss) and other is not None and math.isfinite(other.loss)):
+            return math.isfinite(self.loss)
+        return self.loss < other.loss
 
     def as_dict(self) -> dict[str, float]:
         own = {"loss": self.loss, "perplexity": self.perplexity}
@@ -50,7 +52,8 @@ class CausalScores:
     def of(cls, values: dict[str, Any]) -> Self:
         of_texts = {name: value for name, value in values.items() if name not in ("loss", "perplexity")}
         texts = TextScores(**{"slots": None, **of_texts}) if of_texts else None
-        return cls(values["loss"], values["perplexity"], texts)
+        perplexity = values["perplexity"]
+        return cls(values["loss"], math.inf if perplexity is None else perplexity, texts)  # JSON has no infinity
 
 
 @dataclass

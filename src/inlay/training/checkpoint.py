@@ -1,6 +1,7 @@
 """A run between two of its steps, as a file that it goes on from: what the loop needs, and what must still be so then.
 
-One safetensors file, whose header holds the rest as JSON, so that it is written whole or not at all:
+One safetensors file, whose header holds the rest as JSON, so that it is written whole or not at all. The one before the
+last is kept as well, in case the last is damaged.
 
     adapter.*    the adapter's tensors          memory.*     what its method remembers between steps
     best.*       those of the best step         optimizer.*  AdamW's averages, by the number of the parameter
@@ -8,29 +9,28 @@ One safetensors file, whose header holds the rest as JSON, so that it is written
 """
 
 import hashlib
-import json
 import shlex
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .. import __version__
-from ..core.adapter import Adapter
 from ..data.problems import listed
 from ..errors import CheckpointError
-from ..formats.files import write_whole
+from ..formats.files import copy_whole, write_whole
+from ..formats.read import read_object, read_text
+from .checkpoint_file import read_checkpoint_file, readable, write_checkpoint_file
+from .checkpoint_fit import by_first_part, check_fits, own_tensors, progress_of
 from .forgetting.passages import GeneralText
-from .loop import Progress, Training, marks
+from .loop import Plan, Training, marks
 from .random_state import random_numbers, random_tensors, set_random_state
 from .task import Scores, Task
 
 CHECKPOINT = Path("checkpoints", "last.safetensors")  # in the run's folder
+CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,41 +50,43 @@ class About:
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """What a run goes on from, read once and whole."""
+
     path: Path
     about: About
     progress: dict[str, Any]
     random: dict[str, Any]
     strides: dict[str, list[int]]  # of tensors that are not contiguous: sums depend on the order in memory
+    tensors: dict[str, Tensor]  # the file's own, until `restore` has copied them
+    skipped: str | None = None  # why it is the one before the last
 
     def restore(self, training: Training, scores: type[Scores]) -> None:
         """Put the training, and the random state, where they were when this was written.
 
         Raises CheckpointError, having changed nothing, if this adapter has other tensors.
         """
-        parts, own = self._parts(), _tensors(training.adapter)
-        saved = parts["adapter"]
-        if different := sorted(own.keys() ^ saved.keys()):
-            raise CheckpointError(f"{self.path} does not fit: {different[0]} is only there or only in the adapter")
-        device = training.accelerator.device
-        for name, tensor in own.items():
-            tensor.data = saved[name].to(device)  # not copied: a start from the data may have chosen the shape
-        memory = _by_first_part(parts.get("memory", {}), by="/")
-        for host, _, delta in training.adapter.hosts():
+        adapter, device = training.adapter, training.accelerator.device
+        with readable(self.path, self._todo):
+            check_fits(by_first_part(self.tensors, by="."), training)
+            parts = self._copied()
+            averages = {int(number): values for number, values in by_first_part(parts["optimizer"], by=".").items()}
+            progress = progress_of(self.progress, scores)
+        for name, tensor in own_tensors(adapter).items():
+            tensor.data = parts["adapter"][name].to(device)  # not copied: a start from the data may choose the shape
+        memory = by_first_part(parts.get("memory", {}), by="/")
+        for host, _, delta in adapter.hosts():
             delta.remember({name: tensor.to(device) for name, tensor in memory.get(host, {}).items()})
-        averages = {int(number): values for number, values in _by_first_part(parts["optimizer"], by=".").items()}
         groups = training.optimizer.state_dict()["param_groups"]
         training.optimizer.load_state_dict({"state": averages, "param_groups": groups})
 
-        values = dict(self.progress)
-        best = None if values["best"] is None else scores.of(values["best"])
-        training.changed_before = values.pop("changed")
-        training.progress = Progress(**values | {"best": best, "best_state": parts.get("best", {})})
-        training.start = marks(training.adapter)
+        training.changed_before = self.progress["changed"]
+        training.progress = replace(progress, best_state=parts.get("best", {}))
+        training.start = marks(adapter)
         set_random_state(parts["random"], self.random, device)
 
-    def check(self, folder: Path, task: Task, text: GeneralText | None) -> None:
+    def check(self, folder: Path, task: Task, text: GeneralText | None, plan: Plan) -> None:
         """Raises CheckpointError if the settings or the data are no longer those of the run."""
-        if (folder / "run.yaml").read_text(encoding="utf-8") != self.about.asked:
+        if read_text(folder / "run.yaml", "a run's settings") != self.about.asked:
             raise CheckpointError(
                 f"{folder / 'run.yaml'} was changed since the run began, which goes on as it began or not at all; put "
                 f"it back, or begin anew: {anew(folder)}"
@@ -94,6 +96,10 @@ class Checkpoint:
                 f"{task.data.source} has other rows, the tokenizer reads them otherwise, or the general text is not"
                 f" what it was when {folder} was begun; put them back, or begin anew: {anew(folder)}"
             )
+        with readable(self.path, self._todo):
+            done = progress_of(self.progress, task.scores)
+            if not 0 < done.step <= plan.steps:
+                raise ValueError(f"it is of step {done.step}, and the run has {plan.steps}")
 
     def check_base(self, folder: Path, base: str | None) -> None:
         """Raises CheckpointError if the base model is no longer the one that the run began with."""
@@ -104,23 +110,34 @@ class Checkpoint:
                 f"{anew(folder)}"
             )
 
-    def _parts(self) -> dict[str, dict[str, Tensor]]:
+    def keep(self, folder: Path) -> None:
+        """Make this the last one, if it is the one before that: the damaged one must not take its place."""
+        if self.skipped is not None:
+            copy_whole(self.path, folder / CHECKPOINT)
+
+    def _copied(self) -> dict[str, dict[str, Tensor]]:
         """The tensors by the first part of their names. Copies: those of the file would keep it from being replaced."""
-        tensors = {}
-        with safe_open(self.path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                read: Tensor = file.get_tensor(key)
-                strides = self.strides[key] if key in self.strides else read.stride()
-                tensors[key] = torch.empty_strided(read.shape, strides, dtype=read.dtype).copy_(read)
-        return _by_first_part(tensors, by=".")
+        copies = {}
+        for key, read in self.tensors.items():
+            strides = self.strides.get(key, read.stride())
+            copies[key] = torch.empty_strided(read.shape, strides, dtype=read.dtype).copy_(read)
+        self.tensors.clear()
+        return by_first_part(copies, by=".")
+
+    @property
+    def _todo(self) -> str:
+        return _begin_anew(self.path.parent.parent)
 
 
 def write_checkpoint(folder: Path, training: Training, about: About) -> None:
-    """The run's one checkpoint is that of now."""
+    """The run's last checkpoint is that of now, and the one that was becomes the one before it.
+
+    Raises CheckpointError if nothing could go on from that of now; the run's checkpoints then stay as they are.
+    """
     adapter, progress = training.adapter, training.progress
     averages: dict[int, dict[str, Tensor]] = training.optimizer.state_dict()["state"]
     parts = {
-        "adapter": _tensors(adapter),
+        "adapter": own_tensors(adapter),
         "memory": {f"{host}/{name}": t for host, _, delta in adapter.hosts() for name, t in delta.memory().items()},
         "best": progress.best_state,
         "optimizer": {f"{number}.{name}": t for number, values in averages.items() for name, t in values.items()},
@@ -135,33 +152,61 @@ def write_checkpoint(folder: Path, training: Training, about: About) -> None:
         "about": asdict(about),
         "strides": {key: t.stride() for key, t in tensors.items() if not t.is_contiguous()},
     }
-    metadata = {name: json.dumps(value) for name, value in header.items()}
-    contiguous = {key: t.contiguous() for key, t in tensors.items()}
-    write_whole(folder / CHECKPOINT, lambda path: save_file(contiguous, path, metadata=metadata))
+    last, before = folder / CHECKPOINT, folder / CHECKPOINT_BEFORE
+
+    def write(path: Path) -> None:
+        write_checkpoint_file(path, header, tensors)
+        if last.is_file():
+            copy_whole(last, before)
+
+    write_whole(last, write)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (CHECKPOINT, CHECKPOINT_BEFORE))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """What the run in `folder` goes on from. Raises CheckpointError if there is nothing to go on from."""
-    path = folder / CHECKPOINT
+    """What the run in `folder`, which must be held, goes on from: the last checkpoint, or the one before if that is
+    damaged. Raises CheckpointError if there is nothing to go on from."""
+    check_is_run(folder)
+    said = read_summary(folder)
+    if said.get("status") == "finished":
+        raise CheckpointError(f"{folder} is finished; to train with other settings, begin anew: {anew(folder)}")
+    if not has_checkpoint(folder):
+        why = said.get("reason") if said.get("status") == "failed" else "it was interrupted before it wrote one"
+        raise CheckpointError(f"{folder} has no checkpoint to go on from: {why}; {_begin_anew(folder)}")
+    problem: CheckpointError | None = None
+    for name in (CHECKPOINT, CHECKPOINT_BEFORE):
+        if (folder / name).is_file():
+            try:
+                return _read(folder / name, skipped=problem and str(problem))
+            except CheckpointError as found:
+                problem = problem or found
+    assert problem is not None
+    raise problem
+
+
+def check_is_run(folder: Path) -> None:
+    """Raises CheckpointError if it is not the folder of a run."""
     if not (folder / "run.yaml").is_file():
         found = f"it holds {listed(sorted(p.name for p in folder.iterdir()))}" if folder.is_dir() else "no such folder"
         raise CheckpointError(f"{folder}: not the folder of a run, which has a run.yaml; {found}")
-    summary = folder / "summary.json"
-    said = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    if said.get("status") == "finished":
-        raise CheckpointError(f"{folder} is finished; to train with other settings, begin anew: {anew(folder)}")
-    if not path.is_file():
-        why = said["reason"] if said.get("status") == "failed" else "it was interrupted before it wrote one"
-        raise CheckpointError(f"{folder} has no checkpoint to go on from: {why}; begin anew: {anew(folder)}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-            return Checkpoint(path, About(**header["about"]), header["progress"], header["random"], header["strides"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as problem:
-        raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes, not a checkpoint that Inlay {__version__} can read ({problem}); "
-            f"begin anew: {anew(folder)}"
-        ) from None
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What the run wrote of itself; empty if it never came to that."""
+    path = folder / "summary.json"
+    return read_object(path, "a run's summary") if path.is_file() else {}
+
+
+def _read(path: Path, skipped: str | None) -> Checkpoint:
+    todo = _begin_anew(path.parent.parent)
+    file = read_checkpoint_file(path, todo)
+    with readable(path, todo):
+        header = file.header
+        about = About(**header["about"])
+        return Checkpoint(path, about, header["progress"], header["random"], header["strides"], file.tensors, skipped)
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -171,6 +216,10 @@ def remove_checkpoint(folder: Path) -> None:
 def anew(folder: Path) -> str:
     """The command that trains as `folder` was trained, from the start."""
     return f"inlay train --config {shlex.quote(str(folder / 'run.yaml'))} --out NEW"
+
+
+def _begin_anew(folder: Path) -> str:
+    return f"begin anew: {anew(folder)}"
 
 
 def data_fingerprint(task: Task, text: GeneralText | None) -> str:
@@ -183,19 +232,6 @@ def data_fingerprint(task: Task, text: GeneralText | None) -> str:
     for passage in (*text.measured, *text.kept) if text else ():
         digest.update(repr(passage).encode())
     return digest.hexdigest()
-
-
-def _tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """By the adapter's own names; not detached, so that they can be set."""
-    return {f"{host}.{name}": tensor for host, name, tensor in adapter.tensors()}
-
-
-def _by_first_part(tensors: dict[str, Tensor], by: str) -> dict[str, dict[str, Tensor]]:
-    found: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        first, _, rest = key.partition(by)
-        found.setdefault(first, {})[rest] = tensor
-    return found
 
 
 def _short(fingerprint: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..formats.files import write_text
+from ..formats.files import as_json, write_text
 from ..report.classification import paired_interval
 from ..report.quantiles import student_t
 
@@ -103,7 +103,7 @@ def gain_of(ours: Sequence[Parts | None], theirs: Sequence[Parts | None], level:
 
 def write_parts(folder: Path, parts: Mapping[str, Parts]) -> None:
     """Of each split."""
-    write_text(folder / SCORE_PARTS, json.dumps({split: each.as_dict() for split, each in parts.items()}) + "\n")
+    write_text(folder / SCORE_PARTS, as_json({split: each.as_dict() for split, each in parts.items()}) + "\n")
 
 
 def read_parts(folder: Path, split: str) -> Parts | None:

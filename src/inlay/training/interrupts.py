@@ -1,24 +1,34 @@
-"""Ctrl-C, and the SIGTERM that clusters send: a run stops where it can go on from."""
+"""Ctrl-C, a closed terminal, and the SIGTERM that clusters send: a run stops where it can go on from."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-_DEFAULT = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+_HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has neither this nor SIGQUIT
+_DEFAULT = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    **{number: signal.SIG_DFL for number in (_HANG_UP, getattr(signal, "SIGQUIT", None)) if number is not None},
+}
 
 
 class Interrupts:
-    """While entered, either signal raises KeyboardInterrupt at once. Inside `held` the first one waits, until
-    `raise_waiting`; a second one does not.
+    """While entered, each of these signals raises KeyboardInterrupt at once. Inside `held` the first one waits, until
+    `raise_waiting`; a second one does not. Inside `deferred` all of them wait.
+
+    SIGHUP is never a second one: a terminal that closes sends several, and nobody is there to be impatient.
 
     A program that has a handler of its own, or ignores the signal, keeps that. So does every thread but the main one.
     """
 
-    def __init__(self, on_wait: Callable[[], None]):
+    patient: ClassVar[bool] = False
+    """Whether this process never breaks off a step: whoever started it does that, by killing it."""
+
+    def __init__(self, on_wait: Callable[[], None] = lambda: None):
         self.on_wait = on_wait
-        self.holding = self.waiting = False
+        self.holding = self.deferring = self.waiting = False
         self.replaced: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -40,12 +50,24 @@ class Interrupts:
         finally:
             self.holding = False
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let what is being written come to its end."""
+        before, self.deferring = self.deferring, True
+        try:
+            yield
+        finally:
+            self.deferring = before
+
     def raise_waiting(self) -> None:
         if self.waiting:
             raise KeyboardInterrupt
 
-    def _received(self, *_: object) -> None:
-        if not self.holding or self.waiting:
+    def _received(self, number: int, _: object) -> None:
+        if self.deferring:
+            self.waiting = True
+        elif not self.holding or (self.waiting and not self.patient and number != _HANG_UP):
             raise KeyboardInterrupt
-        self.waiting = True
-        self.on_wait()
+        elif not self.waiting:
+            self.waiting = True
+            self.on_wait()

@@ -4,14 +4,15 @@ An event is one flat JSON object with the key `event`. The same objects are the 
 `--json` prints; log.txt has them as sentences.
 """
 
-import json
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..formats.files import held
+from ..formats.files import as_json, make_folder, sync
 from ..report.forgetting import forgetting_text
 from ..report.reach import reach_text
 from ..report.units import bytes_text, count_text, counted, percent_text, seconds_text
@@ -40,40 +41,92 @@ class Journal:
     def __init__(self, watcher: Watcher):
         self.watcher = watcher
         self.folder: Path | None = None
-        self._before_folder: list[Event] = []
+        self._unwritten: dict[str, list[str]] = {
+            _EVENTS: [],
+            _LOG: [],
+        }  # lines by file: there was no folder, or no room
+        self._identity: tuple[int, int] | None = None  # the folder's, by which another in its place is known
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
-        """The folder is this run's alone: raises SettingsError, having written nothing, if another process holds it."""
-        with held(folder):
-            self.folder = folder
-            for name in (_EVENTS, _LOG):
-                _end_line(folder / name)
-            for event in self._before_folder:
-                self._write(event)
-            yield
+        """Write into the folder, which must be this run's alone."""
+        self.begin(folder)
+        self._write()
+        yield
+
+    def sync(self) -> None:
+        """Return when all that was told is on the disk."""
+        assert self.folder is not None
+        for name in (_EVENTS, _LOG):
+            sync(self.folder / name)
+
+    def begin(self, folder: Path) -> None:
+        """Go on in this folder, made if it is not there."""
+        make_folder(folder)
+        self.folder, self._identity = folder, _identity(folder)
+        for name in (_EVENTS, _LOG):
+            _remove_half_line(folder / name)
+
+    @property
+    def has_its_folder(self) -> bool:
+        """Whether the folder is still the one that was opened."""
+        return self.folder is not None and _identity(self.folder) == self._identity
+
+    def check_folder(self) -> None:
+        """Raises OSError if the folder was removed, whether or not another is in its place."""
+        if self.folder is not None and not self.has_its_folder:
+            raise FileNotFoundError(errno.ENOENT, "this folder was removed while the run was writing it", self.folder)
 
     def record(self, event: str, **values: Any) -> None:
+        """Raises OSError, when the watcher has heard it, if it cannot be written; it is then written with the next."""
         entry = {"event": event, "time": round(time.time(), 3), **values}
-        if self.folder is None:
-            self._before_folder.append(entry)
-        else:
-            self._write(entry)
-        self.watcher(entry)
+        at = time.strftime("%H:%M:%S", time.localtime(entry["time"]))
+        self._unwritten[_EVENTS].append(as_json(entry) + "\n")
+        self._unwritten[_LOG].append(f"{at} {sentence(entry)}\n")
+        try:
+            if self.folder is not None:
+                self._write()
+        finally:
+            self.watcher(entry)
 
-    def _write(self, event: Event) -> None:
+    def tell(self, event: str, **values: Any) -> None:
+        """Record the event if that is possible; if not, the watcher hears it all the same."""
+        with suppress(OSError):
+            self.record(event, **values)
+
+    def _write(self) -> None:
         assert self.folder is not None
-        with (self.folder / _EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event, ensure_ascii=False) + "\n")
-        with (self.folder / _LOG).open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {sentence(event)}\n")
+        self.check_folder()
+        for name, lines in self._unwritten.items():
+            _append(self.folder / name, "".join(lines))
+            lines.clear()
 
 
-def _end_line(path: Path) -> None:
-    """A killed run may have left a line without its end, which the next must not go on."""
-    if path.is_file() and not path.read_bytes().endswith(b"\n"):
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n")
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _append(path: Path, lines: str) -> None:
+    """Append all of it, or leave the file as it is."""
+    with path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        left = lines.encode("utf-8", "backslashreplace")
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except BaseException:
+            file.truncate(before)
+            raise
+
+
+def _remove_half_line(path: Path) -> None:
+    """A killed run may have left a line without its end."""
+    if path.is_file() and not (found := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, found.rfind(b"\n") + 1)
 
 
 def sentence(event: Event) -> str:

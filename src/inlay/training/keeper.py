@@ -7,7 +7,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from .checkpoint import CHECKPOINT, About, write_checkpoint
+from ..errors import CheckpointError
+from .checkpoint import About, has_checkpoint, write_checkpoint
 from .interrupts import Interrupts
 from .journal import Journal
 from .loop import Training
@@ -33,16 +34,20 @@ class Keeper:
         self.interrupts.raise_waiting()
         if 0 < 60 * self.minutes <= time.monotonic() - self._kept:
             self.keep()
+            self.interrupts.raise_waiting()
 
     def keep(self) -> bool:
         """Whether the run's folder now has a checkpoint, be it one from before because a step was broken off."""
         if self.training is not None and self._whole and self.training.progress.step:
             try:
-                write_checkpoint(self.folder, self.training, self.about())
-            except (OSError, SafetensorError) as problem:
-                self.journal.record("note", text=f"the checkpoint could not be written: {problem}")
+                self.journal.check_folder()
+                with self.interrupts.deferred():
+                    self.journal.sync()  # what was told of earlier steps is not told again by a run that goes on here
+                    write_checkpoint(self.folder, self.training, self.about())
+            except (OSError, SafetensorError, CheckpointError) as problem:
+                self.journal.tell("note", text=f"the checkpoint could not be written: {problem}")
             self._kept = time.monotonic()
-        return (self.folder / CHECKPOINT).is_file()
+        return has_checkpoint(self.folder)
 
     def _say_to_wait(self) -> None:
-        self.journal.record("note", text="stopping after this step; a second Ctrl-C or signal does not wait for it")
+        self.journal.tell("note", text="stopping after this step; a second Ctrl-C or signal does not wait for it")

@@ -133,16 +133,21 @@ def fit(
     """Train the adapter on the objective, from wherever `training` is, until it has the best step's parameters.
 
     `on_best` is called with those in place. Inside `whole_step` the training is between two states, and outside always
-    in one. Raises TrainingFailed if a loss is not finite, a parameter gets no gradient, or nothing has changed.
+    in one. Raises TrainingFailed if a loss, in training or on valid, or a parameter is not finite, a parameter gets no
+    gradient, or nothing has changed.
     """
     adapter, optimizer, accelerator = training.adapter, training.optimizer, training.accelerator
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
+    advice = f"try --learning-rate {plan.learning_rate / 5:.1g} or --dtype float32"
     steps = _steps(accelerator.prepare(batches), batches.batch_sampler, plan, training.progress.step)
 
     while True:
         done = training.progress
         if done.evaluated < done.step and done.step in plan.evaluate_after:
+            _check_finite(adapter, done.step, advice)
             scores = evaluate(done.step)
+            if not math.isfinite(scores.loss):
+                raise TrainingFailed(f"after step {done.step} the loss on valid is {scores.loss}; {advice}")
             if not method.settled(done.step, plan.steps):
                 done = replace(done, evaluated=done.step)
             elif scores.better_than(done.best):
@@ -179,7 +184,7 @@ def fit(
             if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
                 raise TrainingFailed(
                     f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
-                    f"; try --learning-rate {plan.learning_rate / 5:.1g} or --dtype float32"
+                    f"; {advice}"
                 )
             optimizer.step()
             method.after_step(adapter, step, plan.steps)
@@ -238,6 +243,15 @@ def _learning_rate_share(step: int, steps: int, warmup: float) -> float:
         return (step + 1) / rising
     progress = (step - rising) / max(1, steps - rising)
     return FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@torch.no_grad()
+def _check_finite(adapter: Adapter, step: int, advice: str) -> None:
+    """The loss of a step is looked at before its update; this looks at what the update has left."""
+    if broken := [name for name, p in adapter.named_parameters() if not bool(torch.isfinite(p).all())]:
+        raise TrainingFailed(
+            f"step {step} left {len(broken)} of the adapter's parameters not finite, such as {broken[0]}; {advice}"
+        )
 
 
 def _check_gradients(adapter: Adapter) -> None:

@@ -1,13 +1,12 @@
 """predictions.jsonl: what the tuned model says of rows of the evaluation split, beside the base."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from ..data.classification import Example
-from ..formats.files import write_text
+from ..formats.files import as_json, write_text
 
 
 def write_predictions(
@@ -26,7 +25,7 @@ def write_predictions(
             "label_probability": round(tuned_row[example.label].item(), 6),
             "base_predicted": labels[int(base_row.argmax())],
         }
-        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        lines.append(as_json(entry) + "\n")
     write_text(path, "".join(lines))
 
 
@@ -38,5 +37,5 @@ def write_text_predictions(
     for i, (prompt, text) in enumerate(zip(prompts, tuned, strict=True)):
         entry = {"prompt": prompt, "references": list(references[i]), "text": text}
         entry["base_text"] = base[i] if base else None
-        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        lines.append(as_json(entry) + "\n")
     write_text(path, "".join(lines))

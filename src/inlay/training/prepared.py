@@ -24,6 +24,7 @@ from .journal import Journal
 from .loop import Plan, make_plan
 from .narrow import check_narrow
 from .part import Part, part_for_texts
+from .processes import check_one_process
 from .quantized import quantize
 from .settings import RunSettings
 from .task import Task
@@ -53,6 +54,7 @@ class Prepared:
 
 def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | None = None) -> Prepared:
     """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one."""
+    check_one_process()
     folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
     base, kind = find_base(settings.model), task_of(settings)

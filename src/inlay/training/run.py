@@ -1,10 +1,11 @@
 """One run, from what was asked to the files that show what came of it."""
 
+import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,25 @@ from torch import nn
 from ..core.adapter import join, prepare
 from ..core.fingerprint import fingerprint
 from ..core.sites import Sites
-from ..errors import InlayError
+from ..errors import TrainingFailed
 from ..formats import peft
-from ..formats.files import remove_unfinished, write_json, write_text
-from ..report import write_report
+from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..machine import refusals
 from .batches import Batch
-from .checkpoint import About, Checkpoint, anew, data_fingerprint, read_checkpoint, remove_checkpoint
+from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
 from .differences import write_parts
+from .ending import Ending, of_the_run
 from .estimate import estimate
 from .forgetting.measurement import Measurement
 from .forgetting.retaining import Retaining
 from .forgetting.sample import affordable_tokens
 from .journal import Journal, Watcher
-from .keeper import Keeper
 from .loop import StepEvent, Training, fit
 from .memory import memory_bytes, reset_peak_memory
 from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
-from .run_state import RunState, versions
-from .settings import RunSettings, all_values, as_asked, of_values
+from .run_state import versions
+from .settings import RunSettings, as_asked, of_values
 from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 from .task import Evaluation, Scores
@@ -42,6 +43,7 @@ from .task import Evaluation, Scores
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
 
+@refusals()
 def train(
     settings: RunSettings[Any],
     watcher: Watcher = lambda _: None,
@@ -63,31 +65,51 @@ def train(
     journal = Journal(watcher)
     run = prepare_run(without_sources(settings), journal)
     sources = source_tasks(settings, run.folder)
-    with journal.opened(run.folder):
-        write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    with held(run.folder):
+        check_free(run.folder, "--out")  # still: another process may have been faster
         parts: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
-        return _Run(run, settings, journal, command, **parts).go()
+        return begun(run, settings, journal, command, **parts)
 
 
+@refusals()
 def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
-    journal = Journal(watcher)
+    check_is_run(folder)
+    with held(folder):
+        return gone_on(folder, Journal(watcher))
+
+
+def begun(
+    run: Prepared, settings: RunSettings[Any], journal: Journal, command: Sequence[str], **parts: Any
+) -> dict[str, Any]:
+    """In a folder that is held, and has no run."""
+    remove_unfinished(run.folder)
+    write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    with journal.opened(run.folder):
+        return _Run(run, settings, journal, command, **parts).go()
+
+
+def gone_on(folder: Path, journal: Journal) -> dict[str, Any]:
+    """From the checkpoint in a folder that is held."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
     run = prepare_run(without_sources(settings), journal, folder)
-    checkpoint.check(folder, run.task, run.text)
+    checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder):
         remove_unfinished(folder)
+        if checkpoint.skipped is not None:
+            step = checkpoint.progress["step"]
+            journal.record("note", text=f"{checkpoint.skipped}; going on from the one before it, of step {step}")
         others = [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
 
 
-class _Run(RunState):
+class _Run(Ending):
     """The part of a run that computes; whatever stops it, its state can still be told."""
 
     def __init__(
@@ -103,12 +125,10 @@ class _Run(RunState):
         bases: NoSharing | None = None,
         start: Path | None = None,
     ):
-        super().__init__(run, command, checkpoint.about if checkpoint else None)
-        self.asked, self.journal, self.sources, self.resumable = asked, journal, sources, resumable
+        super().__init__(run, asked, journal, command, checkpoint=checkpoint, resumable=resumable)
+        self.sources = sources
         self.bases, self.start = bases or NoSharing(), start
-        self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
         self.of_best: Evaluation | None = None  # on valid, if this process made it
-        self.keeper = Keeper(run.folder, asked.checkpoint_minutes, journal, self._about)
 
     def go(self) -> dict[str, Any]:
         reset_peak_memory(self.run.device)
@@ -125,12 +145,17 @@ class _Run(RunState):
                 self._fit()
                 self.fit_ended = time.perf_counter()
                 self._finish(of_base)
-                summary = self._write_summary("finished", None)
+                summary = self.write_summary("finished", None)
             except (KeyboardInterrupt, Exception) as problem:
+                said = of_the_run(problem)
                 if self.checkpoint is None:
-                    self._stop(problem)
-                raise
-            remove_checkpoint(self.run.folder)
+                    with self.keeper.interrupts.deferred():
+                        said = self.stop(said)
+                if said is problem:
+                    raise
+                raise said from problem
+            with suppress(OSError):  # it is of no use any more, and does no harm
+                remove_checkpoint(self.run.folder)
         assert self.adapter is not None
         self.bases.take_back(self.adapter)
         return summary | {"folder": str(self.run.folder)}
@@ -155,7 +180,7 @@ class _Run(RunState):
 
     def _evaluate_base(self, model: nn.Module) -> Any:
         began = time.perf_counter()
-        found = self.run.task.evaluate(model, "valid")
+        found = self._evaluated(model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
         found = self._complete(model, "valid", found)
         self.base_scores = found.scores
@@ -218,34 +243,15 @@ class _Run(RunState):
     def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
         """Whatever the folder holds of steps after the checkpoint is written again."""
         checkpoint.restore(training, self.run.task.scores)
+        checkpoint.keep(self.run.folder)
         assert self.fit_began is not None
         self.fit_began -= checkpoint.about.train_seconds
         progress = training.progress
         self.journal.record("resume", step=progress.step, steps=self.run.plan.steps, seconds=self.train_seconds)
         if progress.best_step:
             with training.at(progress.best_state):
-                self._save_adapter()
+                self.save_adapter()
         self.checkpoint = None
-
-    def _about(self) -> About:
-        run, adapter = self.run, self.adapter
-        assert adapter is not None
-        decided = {"device": run.device.type, "dtype": str(run.dtype).removeprefix("torch.")}
-        return About(
-            settings=all_values(replace(self.asked, **decided)),
-            asked=(run.folder / "run.yaml").read_text(encoding="utf-8"),
-            data=self._data,
-            base=adapter.base_fingerprint,
-            versions=versions(),
-            command=list(self.command),
-            train_seconds=self.train_seconds,
-            wall_seconds=self.wall_seconds,
-            peak_memory_bytes=self.peak_memory_bytes,
-        )
-
-    @cached_property
-    def _data(self) -> str:
-        return data_fingerprint(self.run.task, self.run.text)
 
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
@@ -273,22 +279,7 @@ class _Run(RunState):
         self.keeper.between_steps()
 
     def _on_best(self, step: int) -> None:
-        self._save_adapter()
-
-    def _save_adapter(self) -> None:
-        run = self.run
-        assert self.adapter is not None
-        provenance = {
-            "model": run.task.base.name,
-            "task": run.task.kind,
-            **run.task.provenance(),
-            "data": asdict(run.settings.data),
-            "seed": run.settings.seed,
-            "max_length": run.max_length,
-            "dtype": str(run.dtype).removeprefix("torch."),
-            "quantize": run.settings.quantize,
-        }
-        peft.save(self.adapter, run.folder / "adapter", provenance, plain=run.settings.plain)
+        self.save_adapter()
 
     def _finish(self, of_base: Any) -> None:
         run, steps = self.run, self.progress.step
@@ -297,19 +288,28 @@ class _Run(RunState):
             self.journal.record(
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
-        self._save_adapter()  # before anything else can fail
-        run.task.tokenizer.save_pretrained(run.folder / "adapter")
+        self.save_adapter()  # before anything else can fail
         model, task = self.adapter.model, run.task
-        found = {"valid": self._complete(model, "valid", self.of_best or task.evaluate(model, "valid"))}
+        found = {"valid": self._complete(model, "valid", self.of_best or self._evaluated(model, "valid"))}
         if "test" in task.data.splits:
-            found["test"] = self._complete(model, "test", task.evaluate(model, "test"))
+            found["test"] = self._complete(model, "test", self._evaluated(model, "test"))
         self.final = found["valid"].scores
         self.test = found["test"].scores if "test" in found else None
+        self.journal.check_folder()
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
         if self.measurement is not None:
             self.forgetting = self.measurement.of(self.adapter.model)
             self.journal.record("forgetting", **self.forgetting)
-        run.task.write_predictions(run.folder / "predictions.jsonl", found["valid"].predictions, of_base)
+        run.task.write_predictions(self.file("predictions.jsonl"), found["valid"].predictions, of_base)
+
+    def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
+        found = self.run.task.evaluate(model, split)
+        if not math.isfinite(found.scores.loss):
+            raise TrainingFailed(
+                f"the loss on {split} is {found.scores.loss} {when}; try --dtype float32, and look at the rows with: "
+                f"inlay data {shlex.quote(self.run.settings.data.path)}"
+            )
+        return found
 
     def _complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
         """Add the texts that the model writes. A model that cannot write some has learned nonetheless."""
@@ -324,44 +324,6 @@ class _Run(RunState):
             )
             return found
 
-    def _stop(self, problem: BaseException) -> None:
-        match problem:
-            case KeyboardInterrupt():
-                status = "interrupted"
-                reason = f"stopped after step {self.progress.step}{self._what_is_kept()}{self._how_to_go_on()}"
-            case torch.OutOfMemoryError():
-                status, reason = "failed", str(problem)
-            case Exception() if not isinstance(problem, InlayError):
-                status, reason = "failed", f"{type(problem).__name__}: {problem}{self._what_is_kept()}"
-            case _:
-                remove_checkpoint(self.run.folder)  # from which it would fail again
-                status, reason = "failed", str(problem) + self._what_is_kept()
-        self.journal.record(status, text=reason)
-        self._write_summary(status, reason)
-
-    def _what_is_kept(self) -> str:
-        if self.progress.best is None:
-            return "; nothing was evaluated yet, so no adapter is kept"
-        return f"; the adapter of step {self.progress.best_step}, the best so far, is kept"
-
-    def _how_to_go_on(self) -> str:
-        folder = self.run.folder
-        if not self.resumable:
-            return ""
-        if self.keeper.keep():
-            return f"; go on with: inlay resume {shlex.quote(str(folder))}"
-        return f"; there is nothing to go on from: begin anew with {anew(folder)}"
-
     def _record_evaluation(self, step: int, scores: Scores, best: bool) -> None:
         epoch = step / self.run.plan.steps_per_epoch
         self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores.as_dict(), best=best)
-
-    def _write_summary(self, status: str, reason: str | None) -> dict[str, Any]:
-        folder, summary = self.run.folder, self.summary(status, reason)
-        write_json(folder / "summary.json", summary)
-        write_report(folder)
-        if status == "finished":
-            metrics = {name: summary["metrics"][name] for name in ("split", "base", "tuned", "test")}
-            cost = {name: summary[name] for name in ("best_step", "train_seconds", "peak_memory_bytes")}
-            self.journal.record("finished", folder=str(folder), **metrics, **cost)
-        return summary

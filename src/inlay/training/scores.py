@@ -1,5 +1,6 @@
 """A classifier on a split: its predictions, and what they are worth."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -20,7 +21,9 @@ class ClassScores:
 
     def better_than(self, other: "ClassScores | None") -> bool:
         """More rows right; among equals the lower loss."""
-        return other is None or (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+        if not (math.isfinite(self.loss) and other is not None and math.isfinite(other.loss)):
+            return math.isfinite(self.loss)
+        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)

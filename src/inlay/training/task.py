@@ -24,7 +24,9 @@ class Scores(Protocol):
     def loss(self) -> float: ...
 
     def better_than(self, other: Any) -> bool:
-        """Whether a run keeps this adapter rather than the one with the other scores, which may be None."""
+        """Whether a run keeps this adapter rather than the one with the other scores, which may be None.
+
+        Scores that are not finite are never better, and any that are finite are better than those."""
         ...
 
     def as_dict(self) -> dict[str, float]: ...

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inlay.training import run as run_module
+from inlay.training import ending
 
 from ...shapes import BERT, SHAPES, Shape
 from ...tiny_models import save_tiny_model, write_rows
@@ -17,7 +17,7 @@ from .runs import DROPOUT  # noqa: E402
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than the runs."""
-    monkeypatch.setattr(run_module, "write_report", lambda folder: None)
+    monkeypatch.setattr(ending, "write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,10 @@ class SparseMask(OnLinear):
                 host = sites.module(name)
                 yield name, Sparse(host, random_entries(counts[name], outputs * inputs))
 
+    @property
+    def shapes_from_data(self) -> bool:
+        return self.selection == "fisher"
+
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":
             return

@@ -1,0 +1,100 @@
+"""What a checkpoint must hold to fit a training: the names, dtypes and shapes that the training itself has."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.adapter import Adapter
+from .loop import Progress, Training
+from .task import Scores
+
+_COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
+_AVERAGES = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's, of each parameter
+
+Parts = Mapping[str, Mapping[str, Tensor]]
+
+
+def own_tensors(adapter: Adapter) -> dict[str, Tensor]:
+    """By the adapter's own names; not detached, so that they can be set."""
+    return {f"{host}.{name}": tensor for host, name, tensor in adapter.tensors()}
+
+
+def by_first_part(tensors: Mapping[str, Tensor], by: str) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        first, _, rest = key.partition(by)
+        found.setdefault(first, {})[rest] = tensor
+    return found
+
+
+def check_fits(parts: Parts, training: Training) -> None:
+    """Raises ValueError for a tensor that is missing, too many, or of another dtype or shape than the training's."""
+    adapter, saved = training.adapter, parts["adapter"]
+    own = own_tensors(adapter)
+    _check_names("adapter", saved, own)
+    for name, tensor in own.items():
+        shape = saved[name].shape if adapter.method.shapes_from_data else tensor.shape
+        _check(f"adapter.{name}", saved[name], tensor.dtype, shape if len(shape) == tensor.ndim else tensor.shape)
+
+    shapes = {id(tensor): saved[name].shape for name, tensor in own.items()}
+    parameters = dict(adapter.named_parameters())
+    best = parts.get("best", {})
+    _check_names("best", best, parameters if best else {})
+    for name, tensor in best.items():
+        p = parameters[name]
+        _check(f"best.{name}", tensor, p.dtype, shapes[id(p)] if id(p) in shapes else p.shape)
+
+    averaged = [p for group in training.optimizer.param_groups for p in group["params"]]
+    averages = by_first_part(parts["optimizer"], by=".")
+    _check_names("optimizer", averages, {str(number) for number in range(len(averaged))})
+    for number, values in averages.items():
+        p = averaged[int(number)]
+        _check_names(f"optimizer.{number}", values, _AVERAGES)
+        for name, tensor in values.items():
+            shape = shapes[id(p)] if id(p) in shapes else p.shape
+            dtype, shape = (torch.float32, torch.Size()) if name == "step" else (p.dtype, shape)
+            _check(f"optimizer.{number}.{name}", tensor, dtype, shape)
+
+    _check_memory(by_first_part(parts.get("memory", {}), by="/"), adapter)
+    for name, tensor in parts["random"].items():
+        _check(f"random.{name}", tensor, torch.uint8, tensor.shape)
+
+
+def progress_of(told: Mapping[str, Any], scores: type[Scores]) -> Progress:
+    """How far the training was, without the tensors of its best step."""
+    values: dict[str, Any] = {name: value for name, value in told.items() if name != "changed"}
+    for name in _COUNTS:
+        if type(values[name]) is not int or values[name] < 0:
+            raise ValueError(f"progress has {values[name]!r} for {name}, which is a count")
+    if type(values["seconds"]) not in (int, float) or not 0 <= values["seconds"] < math.inf:
+        raise ValueError(f"progress has {values['seconds']!r} for seconds")
+    best: Any = None if values["best"] is None else scores.of(values["best"])
+    return Progress(**values | {"best": best})
+
+
+def _check_memory(memory: Mapping[str, Mapping[str, Tensor]], adapter: Adapter) -> None:
+    """A method remembers more as it trains: what it has at the start must be there, and averages may have come."""
+    hosts = {host: delta.memory() for host, _, delta in adapter.hosts()}
+    _check_names("memory", memory, {host for host, own in hosts.items() if own} | (memory.keys() & hosts.keys()))
+    for host, saved in memory.items():
+        own = hosts[host]
+        _check_names(f"memory.{host}", saved.keys() & own.keys(), own)
+        for name, tensor in saved.items():
+            of = own.get(name)
+            dtype, shape = (torch.float32, tensor.shape) if of is None else (of.dtype, of.shape)
+            _check(f"memory.{host}/{name}", tensor, dtype, shape)
+
+
+def _check_names(what: str, found: Any, wanted: Any) -> None:
+    if different := sorted(set(found) ^ set(wanted)):
+        where = "the checkpoint" if different[0] in found else "the training"
+        raise ValueError(f"{what}: only {where} has {different[0]}")
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: torch.Size) -> None:
+    if tensor.dtype != dtype or tensor.shape != shape:
+        found, wanted = (f"{d} of {list(s)}" for d, s in ((tensor.dtype, tensor.shape), (dtype, shape)))
+        raise ValueError(f"{name} is {found}; this training has {wanted}")

@@ -1,0 +1,66 @@
+"""One call that begins a run or goes on with it: what a queue that may kill its jobs can repeat until it is done."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError
+from ..formats.files import held, remove_unfinished
+from ..machine import refusals
+from .asked import check_same_settings
+from .checkpoint import has_checkpoint, read_summary, remove_checkpoint
+from .differences import SCORE_PARTS
+from .journal import Journal, Watcher
+from .prepared import prepare_run
+from .run import begun, gone_on, train
+from .settings import RunSettings
+from .source_tasks import source_tasks, without_sources
+
+_FILES = (  # that a run writes, but for run.yaml, which goes last
+    "resolved.yaml",
+    "metrics.jsonl",
+    "log.txt",
+    "summary.json",
+    "report.html",
+    "predictions.jsonl",
+    SCORE_PARTS,
+)
+_FOLDERS = ("adapter", "checkpoints", "sources")
+
+
+@refusals()
+def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command: Sequence[str] = ()) -> dict[str, Any]:
+    """Finish the run that the settings describe, in the folder `out` that they name: begin it, go on from its
+    checkpoint, begin anew if it has none, or leave it alone if it is finished. Returns its summary.
+
+    Raises as `train` and `resume` do, and SettingsError if the folder holds a run with other settings.
+    """
+    if settings.out is None:
+        raise SettingsError("--go-on needs --out: the folder in which the run goes on, or begins")
+    folder, journal = Path(settings.out), Journal(watcher)
+    if not (folder / "run.yaml").is_file():
+        return train(settings, watcher, command)
+    with held(folder):
+        check_same_settings(folder, settings)
+        if (summary := read_summary(folder)).get("status") == "finished":
+            remove_checkpoint(folder)  # which a kill at the very end has left
+            remove_unfinished(folder)
+            journal.record("note", text=f"{folder} is finished: there is nothing to do")
+            return summary | {"folder": str(folder)}
+        if has_checkpoint(folder):
+            return gone_on(folder, journal)
+        run = prepare_run(without_sources(settings), journal, folder)
+        journal.record("note", text=f"{folder} was stopped before it had a checkpoint: it begins anew")
+        _clear(folder)
+        sources = source_tasks(settings, folder)
+        return begun(run, settings, journal, command, sources=sources)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run that cannot go on has written; what somebody else has put there stays."""
+    remove_unfinished(folder)
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
