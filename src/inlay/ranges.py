@@ -63,23 +63,24 @@ def check_settings(settings: Any, prefix: str = "") -> None:
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What a field takes: None or not, one value or several, of which type and range."""
+class Kind:
+    """What a field takes: None or not, one value, a list or pairs of a name and a value, of which type and range."""
 
     type: Any
     choices: tuple[Any, ...]
     range: Range | None
-    several: bool
+    several: Literal["", "list", "pairs"]
     optional: bool
 
 
 @cache
-def _declared(settings: type) -> list[tuple[str, _Kind]]:
-    kinds = ((field.name, _kind(field.type)) for field in dataclasses.fields(settings))
-    return [(name, kind) for name, kind in kinds if kind is not None]
+def _declared(settings: type) -> list[tuple[str, Kind]]:
+    kinds = ((field.name, kind_of(field.type)) for field in dataclasses.fields(settings))
+    return [(name, kind) for name, kind in kinds if kind.type is not None]
 
 
-def _kind(declared: Any) -> _Kind | None:
+def kind_of(declared: Any) -> Kind:
+    """What a field of the declared type takes; of type None if it is no number, text, choice or yes and no."""
     found = next((extra for extra in getattr(declared, "__metadata__", ()) if isinstance(extra, Range)), None)
     if get_origin(declared) is Annotated:
         declared = get_args(declared)[0]
@@ -87,15 +88,15 @@ def _kind(declared: Any) -> _Kind | None:
     if optional:
         others = [each for each in get_args(declared) if each is not type(None)]
         declared = others[0] if len(others) == 1 else None
-    several = get_origin(declared) in (tuple, dict)
+    several: Any = {tuple: "list", dict: "pairs"}.get(get_origin(declared), "")
     if several:
         declared = [each for each in get_args(declared) if each is not ...][-1]
     if get_origin(declared) is Literal:
-        return _Kind(Literal, get_args(declared), None, several, optional)
-    return _Kind(declared, (), found, several, optional) if declared in (int, float, bool, str) else None
+        return Kind(Literal, get_args(declared), None, several, optional)
+    return Kind(declared if declared in (int, float, bool, str) else None, (), found, several, optional)
 
 
-def _problem(value: Any, kind: _Kind) -> str | None:
+def _problem(value: Any, kind: Kind) -> str | None:
     """What is wrong with the value, as it goes on after the setting's name."""
     if value is None and kind.optional:
         return None
@@ -110,7 +111,7 @@ def _problem(value: Any, kind: _Kind) -> str | None:
     return next((where + problem for where, problem in found if problem is not None), None)
 
 
-def _problem_of_one(value: Any, kind: _Kind) -> str | None:
+def _problem_of_one(value: Any, kind: Kind) -> str | None:
     if kind.type is Literal:
         if value in kind.choices:
             return None
