@@ -37,7 +37,7 @@ class Range:
         """Where the value should have been: the whole range if it is a share, else the side on which it lies."""
         low = f"at least {_limit(self.least)}" if self.least is not None else f"above {_limit(self.above)}"
         high = f"at most {_limit(self.most)}" if self.most is not None else f"below {_limit(self.below)}"
-        if 1 in (self.most, self.below) or not math.isfinite(value):
+        if 1 in (self.most, self.below) or value in (math.inf, -math.inf) or value != value:
             return f"{low} and {high}"
         is_low = value < self.least if self.least is not None else self.above is not None and value <= self.above
         return low if is_low else high

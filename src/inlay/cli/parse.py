@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ..errors import SettingsError
+from ..errors import InlayError, SettingsError
 from .screen import own_text
 
 CommandT = TypeVar("CommandT")
@@ -28,7 +28,9 @@ def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str) ->
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise SettingsError(_sentence(output.getvalue(), verb)) from None
+        own = stop.__context__  # what a dataclass says of itself, before tyro has broken it into lines
+        said = f"{own}; see inlay {verb} --help" if isinstance(own, InlayError) else _sentence(output.getvalue(), verb)
+        raise SettingsError(said) from None
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
@@ -61,5 +63,4 @@ def _sentence(framed: str, verb: str) -> str:
         return f"unknown setting {match[1]}" + (f"; did you mean {near[1]}?" if near else see)
     if match := re.match(r"Missing from inlay [\w-]+: (--[\w.-]+|[A-Z]+)", text):
         return f"{match[1]} is missing{see}"
-    text = re.sub(r"^Error parsing (?!--)\S+ ", "", text)  # a dataclass checks itself, in a sentence of its own
     return text.partition(" Argument helptext:")[0].rstrip(".") + see
