@@ -28,8 +28,8 @@ def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str) ->
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        own = stop.__context__  # what a dataclass says of itself, before tyro has broken it into lines
-        said = f"{own}; see inlay {verb} --help" if isinstance(own, InlayError) else _sentence(output.getvalue(), verb)
+        own = _of_a_dataclass(stop)
+        said = _sentence(output.getvalue(), verb) if own is None else f"{own}; see inlay {verb} --help"
         raise SettingsError(said) from None
 
 
@@ -51,6 +51,14 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     if len(found) > 1:
         raise SettingsError(f"{flag} is given {len(found)} times: {', '.join(found)}; give it once")
     return (found[0] if found else None), rest
+
+
+def _of_a_dataclass(stop: BaseException) -> InlayError | None:
+    """What a dataclass said of its own values, before tyro broke it into lines."""
+    problem = stop.__context__
+    while problem is not None and not isinstance(problem, InlayError):
+        problem = problem.__context__
+    return problem
 
 
 def _sentence(framed: str, verb: str) -> str:

@@ -70,7 +70,7 @@ class Rank:
     """Print one JSON object instead of text."""
 
     def __post_init__(self) -> None:
-        check_settings(self)
+        check_settings(self, "--")
 
 
 BOTH = {"subject", "train_data", "out", "device", "json"}
