@@ -1,15 +1,16 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
+from ..formats.paths import path_of
+from ..ranges import Range, check_settings
 from ..training.journal import SCORES
 from .parse import parse
+from .screen import print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Eval:
     """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's own."""
     split: Literal["train", "valid", "test"] | None = None
     """Which part of the run's own data, or of a folder. Default: valid, or the only one that the folder has."""
-    samples: int | None = None
+    samples: Annotated[int | None, Range(0, 10_000_000)] = None
     """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
@@ -35,6 +36,9 @@ class Eval:
     json: bool = False
     """Print one JSON object instead of text."""
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 def main(arguments: list[str]) -> int:
     command = parse(Eval, arguments, "eval")
@@ -42,7 +46,7 @@ def main(arguments: list[str]) -> int:
         return _make_report(command)
     result = evaluate(command)
     if command.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
     print(f"{result['rows']} rows{of_split} from {result['data']}")
@@ -60,7 +64,7 @@ def _make_report(command: Eval) -> int:
     from ..formats.files import held
     from ..report import write_report
 
-    run = Path(command.adapter)
+    run = path_of(command.adapter)
     if others := sorted(name for name, value in vars(command).items() if value != vars(Eval(adapter="")).get(name)):
         given = [name for name in others if name not in ("adapter", "report", "json")]
         if given:
@@ -69,7 +73,10 @@ def _make_report(command: Eval) -> int:
         raise SettingsError(f"{run} has no summary.json, which a report is made from; name the folder of a run")
     with held(run):
         page = write_report(run)
-    print(json.dumps({"report": str(page)}) if command.json else f"report  {page}")
+    if command.json:
+        print_json({"report": str(page)})
+    else:
+        print(f"report  {page}")
     return 0
 
 
@@ -80,12 +87,12 @@ def evaluate(command: Eval) -> dict[str, Any]:
     from .assumptions import say
 
     device = pick_device(command.device)
-    found = find_adapter(Path(command.adapter), command.model)
+    found = find_adapter(path_of(command.adapter), command.model)
     kind = "classify" if found.classifies else "causal"
     if found.classifies and command.samples is not None:
         raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
     data = evaluation_data(found.provenance, kind, command.data, fetch=command.allow_download)
-    one_file = command.data is not None and Path(command.data).expanduser().is_file()
+    one_file = command.data is not None and path_of(command.data, any_bytes=True).is_file()
     split = _split(command.split, data, one_file)
     say(found)
     base, tuned = (_of_labels if found.classifies else _of_texts)(command, found, device, data, split)

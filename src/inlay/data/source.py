@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import DataError, did_you_mean
+from ..formats.paths import path_of
 from .problems import Problems, listed
 from .rows import EXTENSIONS, Row, read_files, read_rows, row_extension, table_row
 from .split_files import HUB_FOLDER, parts_of, split_of
@@ -45,14 +46,10 @@ def open_source(
     """
     if asked.startswith(BUILTIN):
         return _open_folder(asked, _builtin(asked), problems, megabytes, train)
-    path = Path(asked).expanduser()
-    try:
-        if path.is_dir():
-            return _open_folder(asked, path, problems, megabytes, train)
-        there = path.exists()
-    except OSError as problem:  # a name too long for the system, a folder that may not be read
-        raise DataError(f"{asked}: cannot be opened: {problem.strerror}") from None
-    if there:
+    path = path_of(asked, DataError, any_bytes=True)
+    if path.is_dir():
+        return _open_folder(asked, path, problems, megabytes, train)
+    if path.exists():
         if row_extension(path.name) is None:
             raise DataError(f"{asked}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
         return Source({"train": read_rows(path, problems, megabytes)}, {"train": path.name}, (), parted=False)

@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ...data.formats import no_column
@@ -18,6 +17,7 @@ from ...data.rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, 
 from ...data.source import BUILTIN, BUILTIN_FOLDER, nearest_file
 from ...data.text_file import read_text
 from ...errors import DataError
+from ...formats.paths import path_of
 
 BUILTIN_PASSAGES = BUILTIN + "passages"
 LONGEST = 512  # tokens: a longer passage is cut
@@ -102,7 +102,7 @@ def _of_user(asked: str, max_length: int) -> GeneralText:
 
 
 def _rows(asked: str, problems: Problems) -> list[Row]:
-    path = Path(asked).expanduser()
+    path = path_of(asked, DataError, any_bytes=True)
     if not path.is_file():
         raise DataError(f"--retain {asked}: no such file{nearest_file(path)}")
     if row_extension(path.name) is None:
