@@ -6,6 +6,9 @@ import pyarrow.parquet
 import pytest
 
 from inlay.data.classification import Example, load_classification
+from inlay.data.labels import read_known_labels
+from inlay.data.problems import Problems
+from inlay.data.rows import Row
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError
 
@@ -259,3 +262,21 @@ def test_rows_of_which_none_can_be_held_out_are_an_error(tmp_path):
     assert complaint(write_jsonl(tmp_path / "a.jsonl", each_its_own)).startswith(
         "a.jsonl: none of the 9 rows can be held out for evaluation"
     )
+
+
+def known(values: list, *names: str, unnamed: bool = False) -> list[int | None]:
+    problems = Problems()
+    found = read_known_labels([Row({"label": v}, "a:1") for v in values], "label", names, unnamed, problems)
+    assert (None in found) == bool(problems.found())
+    return found
+
+
+def test_labels_to_score_are_found_among_those_that_were_learned():
+    assert known(["b", "a", "a"], "a", "b") == [1, 0, 0]
+    assert known(["1", 1, 1.0, "1.0"], "0", "1") == [1, 1, 1, 1]
+    assert known(["1.0", "2x"], "1.0", "2x") == [0, 1]
+    assert known([True, False], "false", "true") == [1, 0]
+    assert known([True, False], "0", "1") == [1, 0]  # as an earlier version has learned booleans
+    assert known([1, "0"], "LABEL_0", "LABEL_1", unnamed=True) == [1, 0]
+    assert known(["LABEL_1"], "LABEL_0", "LABEL_1", unnamed=True) == [1]
+    assert known([1, 2, "c", 0.5, None], "a", "b") == [None] * 5

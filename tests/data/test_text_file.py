@@ -62,7 +62,9 @@ def test_a_file_that_ends_within_a_character_is_called_cut(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.jsonl"])
 def test_a_nul_character_is_damage(tmp_path, name):
     message = told(write_and_path(tmp_path / name, "text,label\na\0b,1\n"))
-    assert message[0].startswith(f"{name}:2: holds a NUL character, so the file is damaged, or no text; save the file")
+    assert message[0].startswith(
+        f"{name}:2: holds a NUL character, so the file is damaged, or no text; take the character"
+    )
 
 
 def write_and_path(path, text):

@@ -111,7 +111,7 @@ def _tell_of_numbers(
     """Say what numbers are read as; many different real ones are measurements, and a problem."""
     found = [(row, value) for split, rows in splits.items() for row, value in zip(rows, given[split], strict=True)]
     found = [(row, value) for row, value in found if value is not None]
-    if not found:
+    if not found or None in (value for values in given.values() for value in values):  # of which more is said
         return
     values = [value for _, value in found]
     classes = len(set(values))

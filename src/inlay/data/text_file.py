@@ -74,8 +74,9 @@ def read_text(path: Path, problems: Problems, megabytes: int | None = None, name
         return None
     if (null := text.find("\0")) >= 0:
         line = text.count("\n", 0, null) + 1
-        guess = "is UTF-16" if text.count("\0") > len(text) / 4 else "is damaged, or no text"
-        message = f"holds a NUL character, so the file {guess}; {_advice(name, 'UTF-16')}"
+        utf_16 = text.count("\0") > len(text) / 4
+        guess = f"is UTF-16; {_advice(name, 'UTF-16')}" if utf_16 else "is damaged, or no text; take the character out"
+        message = f"holds a NUL character, so the file {guess}"
         problems.add(("encoding", path), f"{name}:{line}", message)
         return None
     return text

@@ -1,0 +1,134 @@
+"""inlay eval RUN DATA: every row of what is named is scored, whatever labels it has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from inlay.cli import main
+
+from ..shapes import SHAPES
+from ..tiny_models import reviews, save_tiny_model, write_rows
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str) -> Path:
+    """The folder of a run that learned booleans, negative or positive."""
+    folder = tmp_path_factory.mktemp("eval")
+    rows = [row | {"label": row["label"] == "positive"} for row in reviews(120)]
+    asked = [tiny_bert, write_rows(folder / "rows.jsonl", rows), "--method", "lora", "--epochs", "2"]
+    more = ["--learning-rate", "5e-3", "--dtype", "float32", "--no-forgetting", "--out", str(folder / "run")]
+    assert main(["train", *asked, *more]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("eval")
+    rows = [{"prompt": row["text"], "completion": row["label"]} for row in reviews(40)]
+    base = save_tiny_model(SHAPES["gpt2"], folder / "base")
+    asked = [base, write_rows(folder / "rows.jsonl", rows), "--method", "lora", "--epochs", "1"]
+    more = ["--dtype", "float32", "--no-forgetting", "--samples", "0", "--out", str(folder / "run")]
+    assert main(["train", *asked, *more]) == 0
+    return folder / "run"
+
+
+def scored(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
+    assert main(["eval", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    assert main(["eval", *map(str, arguments)]) == 2
+    return capsys.readouterr().err
+
+
+def labelled(labels: list[Any]) -> list[dict[str, Any]]:
+    return [row | {"label": label} for row, label in zip(reviews(len(labels), 150), labels, strict=True)]
+
+
+def test_every_row_of_a_file_is_scored(classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    path = write_rows(
+        tmp_path / "more.jsonl", [row | {"label": row["label"] == "positive"} for row in reviews(40, 120)]
+    )
+    found = scored(capsys, classifier, path)
+    assert (found["rows"], found["split"]) == (40, None)
+    split = [str(tmp_path / "split" / name) for name in ("a.jsonl", "b.jsonl")]
+    rows = Path(path).read_text().splitlines()
+    parts = [
+        write_rows(Path(name), list(map(json.loads, part)))
+        for name, part in zip(split, (rows[:1], rows[1:]), strict=True)
+    ]
+    accuracies = [scored(capsys, classifier, part)["tuned"]["accuracy"] for part in parts]
+    assert (accuracies[0] + 39 * accuracies[1]) / 40 == pytest.approx(found["tuned"]["accuracy"])
+    assert main(["eval", str(classifier), path]) == 0
+    assert capsys.readouterr().out.startswith(f"40 rows from {path}\n")
+
+
+@pytest.mark.parametrize("labels", [[True] * 5, [False]])
+def test_one_label_alone_is_fine(
+    labels: list[Any], classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored(capsys, classifier, write_rows(tmp_path / "a.jsonl", labelled(labels)))["rows"] == len(labels)
+
+
+def test_a_label_that_was_not_learned_is_an_error_with_its_line(
+    classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rows(tmp_path / "a.jsonl", labelled([True, "perhaps"]))
+    assert 'a.jsonl:2: the label "perhaps" is unknown; the adapter was trained on false, true' in refused(
+        capsys, classifier, path
+    )
+
+
+def test_of_a_folder_a_split_is_scored(classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_rows(tmp_path / "test.jsonl", labelled([True] * 3))
+    assert scored(capsys, classifier, tmp_path)["rows"] == 3
+    write_rows(tmp_path / "train.jsonl", labelled([True] * 9))
+    assert "has no valid split; it has train, test: name one with --split" in refused(capsys, classifier, tmp_path)
+    found = scored(capsys, classifier, tmp_path, "--split", "train")
+    assert (found["rows"], found["split"]) == (9, "train")
+    path = tmp_path / "test.jsonl"
+    assert "is one file, of which all rows are scored; leave out --split test" in refused(
+        capsys, classifier, path, "--split", "test"
+    )
+
+
+def test_every_row_of_a_file_is_scored_for_a_model_that_writes(
+    writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    rows = [{"prompt": row["text"], "completion": row["label"]} for row in reviews(5, 120)]
+    found = scored(capsys, writer, write_rows(tmp_path / "a.jsonl", rows))
+    assert found["rows"] == 5
+    assert "chrf" in found["tuned"] or "rouge_l" in found["tuned"]
+    assert scored(capsys, writer, write_rows(tmp_path / "b.jsonl", rows[:1]))["rows"] == 1
+    assert scored(capsys, writer)["split"] == "valid"
+
+
+def test_a_data_set_that_only_the_run_names_is_not_fetched(
+    classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def load(name: str) -> Any:
+        asked.append(name)
+        return datasets.DatasetDict({"test": datasets.Dataset.from_list(labelled([True, False]))})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    path = classifier / "adapter" / "provenance.json"
+    before = path.read_text()
+    about = json.loads(before)
+    try:
+        path.write_text(json.dumps(about | {"data": about["data"] | {"path": "owner/name"}}))
+        assert "a data set is fetched only where you name it" in refused(capsys, classifier)
+        assert asked == []
+        assert scored(capsys, classifier, "owner/name", "--split", "test")["rows"] == 2
+        for damaged in ({"path": 5}, {"paht": "x"}, [], {"path": "x", "text": ["y"]}):
+            path.write_text(json.dumps(about | {"data": damaged}))
+            assert "the adapter" in refused(capsys, classifier)
+    finally:
+        path.write_text(before)
