@@ -154,7 +154,7 @@ def test_bad_settings(
             "nowhere: no adapter_config.json here or in its folder adapter; there is no such folder",
         ),
         (["predict", "./nowhere", "text"], "there is no such folder"),
-        (["train", "--config", "none.yaml"], "none.yaml: cannot be read"),
+        (["train", "--config", "none.yaml"], "none.yaml: a file of settings is needed, and there is no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

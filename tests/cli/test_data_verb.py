@@ -102,7 +102,7 @@ def test_a_limit_can_be_asked_for_within_what_the_model_takes(
     assert found["limit"] == 16
     for arguments, message in (
         ([data, model, "--max-length", "65"], "max-length is 65; the model has room for 64 tokens of text"),
-        ([data, model, "--max-length", "4"], "max-length is 4; it must be at least 8"),
+        ([data, model, "--max-length", "4"], "max_length is 4; it must be at least 8"),
         ([data, "--max-length", "16"], "max-length is 16, but there is no MODEL whose tokens it counts"),
         ([data, model, "--samples", "-1"], "samples is -1; it must be at least 0"),
     ):

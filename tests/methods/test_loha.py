@@ -132,7 +132,7 @@ def test_patterns_give_modules_their_own_rank_and_alpha() -> None:
     ("settings", "message"),
     [
         ({"rank": 0}, "method.rank is 0; it must be at least 1"),
-        ({"rank_pattern": {"q": 0}}, "method.rank is 0"),
+        ({"rank_pattern": {"q": 0}}, "method.rank_pattern of 'q' is 0; it must be at least 1"),
         ({"dropout": 1.0}, r"method.dropout is 1.0; it must be at least 0 and below 1"),
         ({"module_dropout": -0.5}, r"method.module_dropout is -0.5"),
     ],

@@ -205,7 +205,7 @@ def test_a_pattern_that_fits_no_module_is_refused(pattern: str) -> None:
     ("settings", "message"),
     [
         ({"rank": 0}, "method.rank is 0; it must be at least 1"),
-        ({"rank_pattern": {"q_proj": -1}}, "method.rank is -1"),
+        ({"rank_pattern": {"q_proj": -1}}, "method.rank_pattern of 'q_proj' is -1; it must be at least 1"),
         ({"dropout": 1.0}, "method.dropout is 1.0"),
         ({"dropout": -0.1}, "method.dropout is -0.1"),
     ],

@@ -266,7 +266,7 @@ def test_compiled_and_checkpointed_it_computes_the_same(shape: Shape) -> None:
     [
         (
             {"initialization": "magic"},
-            "method.initialization is 'magic'; allowed: kaiming, gaussian, orthogonal, pissa",
+            "method.initialization is 'magic'; known: eva, gaussian, kaiming",
         ),
         ({"initialization": "orthogonal", "rank": 5}, "method.rank is 5; the orthogonal initialization needs an even"),
         ({"initialization": "orthogonal", "rank_pattern": {"q": 3}}, "method.rank is 3; the orthogonal"),

@@ -119,7 +119,7 @@ def test_the_task_is_kept_in_the_file(tmp_path: Path) -> None:
         ({"tasks": 0}, "method.tasks is 0; it must be at least 1"),
         ({"rank": 0}, "method.rank is 0; it must be at least 1"),
         ({"tasks": 3, "task": 3}, "method.task is 3; with 3 tasks it must be 0 to 2"),
-        ({"task": -1}, "method.task is -1; with 1 tasks it must be 0 to 0"),
+        ({"task": -1}, "method.task is -1; it must be at least 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:

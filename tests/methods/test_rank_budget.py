@@ -298,7 +298,7 @@ def test_a_whole_run_ends_with_exactly_its_budget(
         ({"interval": 0}, "method.interval is 0; it must be at least 1"),
         ({"dropout": 1.0}, "method.dropout is 1.0"),
         ({"initial_phase": -0.1}, "method.initial_phase is -0.1"),
-        ({"final_phase": -0.1}, "method.final_phase -0.1; they must be at least 0"),
+        ({"final_phase": -0.1}, "method.final_phase is -0.1; it must be at least 0 and below 1"),
         ({"initial_phase": 0.5}, "method.initial_phase is 0.5, method.final_phase 0.5; .* together below 1"),
     ],
 )

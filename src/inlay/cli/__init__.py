@@ -1,14 +1,15 @@
 """The command `inlay`: a table of verbs, each a module that is imported when it is used."""
 
 import importlib
-import json
 import sys
+import traceback
 from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
 from ..machine import refusal
 from ..output import ReaderGone, outliving_readers
+from .screen import print_json, screens
 
 VERBS = {
     "demo": "train a real adapter on a real model, offline, and see what came of it",
@@ -30,12 +31,13 @@ ONLY_SHOW = (["methods"], ["data"], ["eval"], ["predict"], ["doctor"])  # and ha
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with outliving_readers(goes_on=arguments[:1] not in ONLY_SHOW):
+        with outliving_readers(goes_on=arguments[:1] not in ONLY_SHOW), screens():
             return _guarded(arguments)
     except ReaderGone:
         return 0
     except OSError as problem:  # of what was printed last
-        return _report(refusal(problem) or DiskFailed(str(problem)), [])
+        with screens():
+            return _report(refusal(problem) or DiskFailed(str(problem)), [])
 
 
 def _guarded(arguments: list[str]) -> int:
@@ -49,7 +51,8 @@ def _guarded(arguments: list[str]) -> int:
         if known is not None:
             return _report(known, arguments)
         print("this is a bug in Inlay; please report it with what follows", file=sys.stderr)
-        raise
+        traceback.print_exc()
+        return InlayError.exit_code
 
 
 def _run(arguments: list[str]) -> int:
@@ -82,6 +85,6 @@ def _overview() -> str:
 def _report(problem: InlayError, arguments: list[str]) -> int:
     if "--json" in arguments:
         event = {"event": "error", "kind": type(problem).__name__, "exit_code": problem.exit_code, "text": str(problem)}
-        print(json.dumps(event, ensure_ascii=False))
+        print_json(event)
     print(f"inlay: {problem}", file=sys.stderr)
     return problem.exit_code

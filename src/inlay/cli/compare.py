@@ -5,16 +5,14 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from ..compare.settings import Comparison, Contender
 from ..core.method import Method
 from ..errors import SettingsError, did_you_mean
-from ..formats.files import as_json
 from ..methods import METHODS
 from .compare_screen import print_result, watching_trials
-from .config_file import flag
+from .config_file import arguments_of, parse_yaml
 from .parse import parse
+from .screen import print_json
 from .train import SHORT_FOR
 
 
@@ -44,7 +42,7 @@ def main(arguments: list[str]) -> int:
         print("stopped; finished runs are kept, and the same command again goes on with the others", file=sys.stderr)
         raise
     if asked.json:
-        print(as_json({"event": "compared", "folder": str(result.folder), **_as_json(result)}))
+        print_json({"event": "compared", "folder": str(result.folder), **_as_json(result)})
     else:
         print_result(result)
     return 0
@@ -64,16 +62,19 @@ def contender(label: str) -> Contender:
 
 
 def _method(kind: type[Method], label: str, settings: str) -> Any:
-    known = {field.name for field in dataclasses.fields(kind)}
-    arguments = []
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    arguments: dict[str, list[str]] = {}
     for setting in filter(None, settings.split(",")):
         name, equals, value = setting.partition("=")
         if name not in known:
             raise SettingsError(f"{label}: unknown setting {name!r}{did_you_mean(name, known)}")
-        if not equals:
+        node = parse_yaml(value, label) if equals else None
+        if node is None:
             raise SettingsError(f"{label}: {name} has no value; write {name}=VALUE")
-        arguments += flag(name, yaml.safe_load(value))
-    return parse(kind, arguments, f"methods {kind.name}")
+        if name in arguments:
+            raise SettingsError(f"{label}: {name} is given twice; give it once")
+        arguments[name] = arguments_of(label, name, node, known[name])
+    return parse(kind, [each for given in arguments.values() for each in given], f"methods {kind.name}")
 
 
 def _as_json(result: Any) -> dict[str, Any]:

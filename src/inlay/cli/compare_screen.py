@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 
-from ..formats.files import as_json
 from ..report.units import percent_text, seconds_text
 from ..training.journal import SCORES, Event, Watcher
+from .safe_console import console, progress
+from .screen import print_json
 
 _STYLES = {"failed": "bold red", "finished": "green"}
 _SHARES = ("accuracy",)
@@ -22,7 +22,7 @@ _SHARES = ("accuracy",)
 def watching_trials(json_lines: bool) -> Iterator[Watcher]:
     """A watcher that suits the output."""
     if json_lines:
-        yield lambda event: print(as_json(event), flush=True)
+        yield print_json
     elif sys.stdout.isatty():
         with _Bars() as bars:
             yield bars
@@ -52,15 +52,15 @@ def sentence(event: Event) -> str | None:
 
 
 def print_result(result: Any) -> None:
-    console = Console(highlight=False)
-    console.print(_table(result))
+    out = console()
+    out.print(_table(result))
     for row in result.table.rows:
         for seed, reason in row.failures:
-            console.print(f"{row.label}, seed {seed} failed: {reason}", style="red", markup=False)
+            out.print(f"{row.label}, seed {seed} failed: {reason}", style="red")
     if result.sequences:
-        console.print(_table_of_sequences(result))
+        out.print(_table_of_sequences(result))
     if result.advice is not None:
-        console.print(result.advice.text, markup=False)
+        out.print(result.advice.text)
     print(f"\nreport  {result.folder}/report.html (beside it report.md, report.csv)")
 
 
@@ -119,12 +119,10 @@ class _Bars:
     """One line for each run under way, one for the whole; what is finished scrolls by above."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
+        self.progress = progress(
+            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[now]}", markup=False),
-            console=Console(highlight=False),
-            transient=True,
+            TextColumn("{task.fields[now]}"),
         )
         self.whole: TaskID | None = None
         self.running: dict[str, TaskID] = {}
@@ -153,7 +151,7 @@ class _Bars:
                 self._say_what_is_left()
         if text := sentence(event):
             style = _STYLES.get(event.get("state", ""), "")
-            self.progress.console.print(text, style=style, markup=False, soft_wrap=True)
+            self.progress.console.print(text, style=style, soft_wrap=True)
 
     def _finish(self, event: Event) -> None:
         if (task := self.running.pop(event["trial"], None)) is not None:

@@ -1,6 +1,11 @@
-"""run.yaml: the settings of a run in a file, read strictly and with its line numbers."""
+"""run.yaml: the settings of a run in a file, read strictly and with its line numbers.
+
+A value is taken as it is written, as on the command line: `08` is 08 and `no` is the text no where a text is asked for.
+It is never taken for a flag.
+"""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +15,23 @@ import yaml
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError, did_you_mean
+from ..ranges import Kind, kind_of
 from ..training.settings import RunSettings
+
+_SHORT = {"data": "data.path", "method": "method.name"}  # `data: FILE`, `method: lora`
+_NEGATIVE = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class ConfigFile:
     path: Path
-    values: dict[str, Any]  # by dotted name
+    values: dict[str, yaml.Node]  # by dotted name
     lines: dict[str, int]
 
     @property
     def method(self) -> str | None:
-        return self.values.get("method.name")
+        node = self.values.get("method.name")
+        return None if node is None else _text(f"{self.path}:{self.lines['method.name']}", "method", node)
 
     def arguments(self, methods: dict[str, type[Method]], method: str) -> list[str]:
         """The settings as the command line has them. Raises SettingsError for an unknown one, with its line."""
@@ -32,62 +42,135 @@ class ConfigFile:
         fields |= {f"method.{f.name}": f for f in dataclasses.fields(methods[method])}
         known = {*fields, "method.name"}
         flags, positional = [], []
-        for name, value in self.values.items():
+        for name, node in self.values.items():
+            where = f"{self.path}:{self.lines[name]}"
             if name not in known:
-                raise SettingsError(
-                    f"{self.path}:{self.lines[name]}: unknown setting {name}{did_you_mean(name, known)}"
-                )
+                raise SettingsError(f"{where}: unknown setting {name}{did_you_mean(name, known)}")
             if name in ("model", "data.path"):
-                positional.append(str(value))
+                positional.append(_no_flag(where, name, _text(where, name, node)))
             elif name != "method.name":
-                flags += flag(name, value, fields[name].default)
+                flags += arguments_of(where, name, node, fields[name])
         return [*positional, *flags]  # after a flag that takes any number of values they would be more of those
 
 
 def read_config_file(path: Path) -> ConfigFile:
     """Raises SettingsError if the file is missing, no YAML mapping, or has a setting twice."""
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise SettingsError(f"{path}: cannot be read: {problem.strerror}") from None
-    except yaml.YAMLError as problem:
-        raise SettingsError(f"{path}: not YAML: {' '.join(str(problem).split())}") from None
+    from ..formats.read import read_text
+
+    root = parse_yaml(read_text(path, "a file of settings", error=SettingsError), str(path))
     if not isinstance(root, yaml.MappingNode):
         raise SettingsError(f"{path}: a run's settings are a mapping, such as `model: builtin:minilm`")
-    values: dict[str, Any] = {}
+    values: dict[str, yaml.Node] = {}
     lines: dict[str, int] = {}
     _flatten(path, root, "", values, lines)
     return ConfigFile(path, values, lines)
 
 
-def _flatten(path: Path, node: yaml.MappingNode, prefix: str, values: dict[str, Any], lines: dict[str, int]) -> None:
+def parse_yaml(text: str, where: str) -> yaml.Node | None:
+    """The text as plain YAML. Raises SettingsError if it is none, or has tags, anchors or aliases."""
+    try:
+        return _Loader(text, where).get_single_node()
+    except RecursionError:
+        raise SettingsError(f"{where}: nested too deeply for settings") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as problem:  # the latter: a letter of a number that none has
+        if isinstance(problem, SettingsError):
+            raise
+        raise SettingsError(f"{where}: not YAML: {' '.join(str(problem).split())}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose values stand where they are written."""
+
+    def __init__(self, text: str, where: str):
+        super().__init__(text)
+        self._where = where
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            self._refuse(event, f"anchor or alias {event.anchor!r}", "write the value itself")
+        if getattr(event, "tag", None) is not None:
+            self._refuse(event, f"tag {event.tag!r}", "leave it out; a setting has one type")
+        return super().compose_node(parent, index)
+
+    def _refuse(self, event: Any, what: str, do: str) -> None:
+        raise SettingsError(f"{self._where}:{event.start_mark.line + 1}: settings have no {what}; {do}")
+
+
+def _flatten(
+    path: Path, node: yaml.MappingNode, prefix: str, values: dict[str, yaml.Node], lines: dict[str, int]
+) -> None:
     for key_node, value_node in node.value:
-        key = key_node.value.replace("-", "_")
-        name, line = f"{prefix}.{key}" if prefix else key, key_node.start_mark.line + 1
-        if name in lines:
-            raise SettingsError(f"{path}:{line}: {name} is set in line {lines[name]} already")
-        lines[name] = line
-        if isinstance(value_node, yaml.MappingNode) and name in ("data", "method"):
-            _flatten(path, value_node, key, values, lines)
-            continue
-        short = {"data": "data.path", "method": "method.name"}.get(name, name)  # `data: FILE`, `method: lora`
+        line = key_node.start_mark.line + 1
+        key = _text(f"{path}:{line}", "the name of a setting", key_node).replace("-", "_")
+        name = f"{prefix}.{key}" if prefix else key
+        nested = isinstance(value_node, yaml.MappingNode) and name in _SHORT
+        short = name if nested else _SHORT.get(name, name)
+        if short in lines:
+            raise SettingsError(f"{path}:{line}: {name} is set in line {lines[short]} already")
         lines[short] = line
-        values[short] = yaml.SafeLoader("").construct_object(value_node, deep=True)
+        if nested:
+            _flatten(path, value_node, key, values, lines)
+        else:
+            values[short] = value_node
 
 
-def flag(name: str, value: Any, default: Any = None) -> list[str]:
-    """A setting as the command line has it."""
-    option = "--" + name.replace("_", "-")
-    match value:
-        case True | False if value == default:
-            return []
-        case True:
-            return [option]
-        case False:
-            group, dot, setting = option.removeprefix("--").rpartition(".")
-            return [f"--{group}{dot}no-{setting}"]
-        case dict():
-            return [option, *(str(part) for pair in value.items() for part in pair)]
-        case list():
-            return [option, *map(str, value)]
-    return [option, str(value)]
+def arguments_of(where: str, name: str, node: yaml.Node, field: dataclasses.Field[Any]) -> list[str]:
+    """A setting as the command line has it. Raises SettingsError if the value has not the form of the setting."""
+    option, kind = "--" + name.replace("_", "-"), kind_of(field.type)
+    if _is_null(node):
+        if field.default is not None and field.default_factory is dataclasses.MISSING:
+            raise SettingsError(f"{where}: {name} has no value; give one, or leave the setting out")
+        return []
+    if isinstance(node, yaml.ScalarNode):
+        if kind.type is bool and not kind.several:
+            return _switch(where, name, node, field.default)
+        if kind.several != "pairs":
+            return [f"{option}={node.value}"]
+    if isinstance(node, yaml.SequenceNode) and kind.several == "list":
+        return [option, *(_no_flag(where, name, _text(where, name, each)) for each in node.value)]
+    if isinstance(node, yaml.MappingNode) and kind.several == "pairs":
+        pairs = (each for pair in node.value for each in pair)
+        return [option, *(_no_flag(where, name, _text(where, name, each)) for each in pairs)]
+    raise SettingsError(f"{where}: {name} is {_form(node)}; it takes {_wanted(kind)}")
+
+
+def _switch(where: str, name: str, node: yaml.ScalarNode, default: Any) -> list[str]:
+    """The flag that turns it on or off; none if it is so by default."""
+    if node.tag != "tag:yaml.org,2002:bool":
+        raise SettingsError(f"{where}: {name} is {node.value!r}; it must be true or false")
+    value = yaml.SafeLoader.bool_values[node.value.lower()]
+    if value == default:
+        return []
+    group, dot, setting = name.replace("_", "-").rpartition(".")
+    return [f"--{group}{dot}{'' if value else 'no-'}{setting}"]
+
+
+def _text(where: str, name: str, node: yaml.Node) -> str:
+    """The value as it is written. Raises SettingsError if there is none, or more than one."""
+    if not isinstance(node, yaml.ScalarNode) or _is_null(node):
+        raise SettingsError(f"{where}: {name} is {_form(node)}; it must be a text or a number")
+    return node.value
+
+
+def _no_flag(where: str, name: str, value: str) -> str:
+    """The value itself. Raises SettingsError if it could be taken for a flag."""
+    if value.startswith("-") and not _NEGATIVE.match(value):
+        raise SettingsError(
+            f"{where}: {name} has {value!r}, which begins like a flag; write a file as ./{value}, a pattern as [-]…"
+        )
+    return value
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return node.tag == "tag:yaml.org,2002:null"
+
+
+def _form(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return "empty" if _is_null(node) else repr(node.value)
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+
+
+def _wanted(kind: Kind) -> str:
+    return {"list": "a list of values", "pairs": "a mapping of names to values"}.get(kind.several, "one value")

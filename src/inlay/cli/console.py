@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 
-from ..formats.files import as_json
 from ..report.units import bytes_text, seconds_text
 from ..training.journal import Event, Watcher, sentence
+from .safe_console import progress
+from .screen import print_json
 
 _PLAIN_EVERY_SECONDS = 10
 _PROSE = ("reach", "note")
@@ -20,7 +20,7 @@ _PROSE = ("reach", "note")
 def watching(json_lines: bool) -> Iterator[Watcher]:
     """A watcher that suits the output."""
     if json_lines:
-        yield lambda event: print(as_json(event), flush=True)
+        yield print_json
     elif sys.stdout.isatty():
         with _Bar() as bar:
             yield bar
@@ -44,12 +44,10 @@ class _Bar:
     """Sentences scroll by above one line that says where the training is."""
 
     def __init__(self) -> None:
-        self.progress = Progress(
+        self.progress = progress(
             TextColumn("step {task.completed}/{task.total}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[now]}"),
-            console=Console(highlight=False),
-            transient=True,
         )
         self.task: TaskID | None = None
         self.loss = 0.0
@@ -67,7 +65,7 @@ class _Bar:
         else:
             style = {"failed": "bold red", "interrupted": "bold yellow", "finished": "bold green"}.get(event["event"])
             as_one_line = event["event"] not in _PROSE  # of which a terminal breaks words, but whose paths it keeps
-            self.progress.console.print(sentence(event), style=style, markup=False, soft_wrap=as_one_line)
+            self.progress.console.print(sentence(event), style=style, soft_wrap=as_one_line)
 
     def _move(self, event: Event) -> None:
         self.loss = event["loss"] if event["step"] == 1 else 0.9 * self.loss + 0.1 * event["loss"]

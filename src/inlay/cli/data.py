@@ -1,7 +1,6 @@
 """inlay data DATA [MODEL]: what is in a data set, every problem with its line, and what a model learns of it."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,9 @@ from tyro.conf import Positional, arg
 from ..data.describe import DataReport, describe
 from ..data.settings import DataSettings
 from ..errors import SettingsError
+from ..ranges import Range, check_settings
 from .parse import parse
+from .screen import print_json
 
 if TYPE_CHECKING:
     from ..data.token_report import TokenReport
@@ -33,18 +34,15 @@ class Data:
 class _Tokens:  # nested like the data, since a verb's own positionals come before nested ones
     model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
     """A model, to make tokens as it does."""
-    max_length: Annotated[int | None, arg(name="max-length", prefix_name=False)] = None
+    max_length: Annotated[int | None, Range(8, 10_000_000), arg(name="max-length", prefix_name=False)] = None
     """Tokens after which a row is cut. Default: as in training, what the model can take, at most 512."""
-    samples: Annotated[int, arg(prefix_name=False)] = 3
+    samples: Annotated[int, Range(0, 1_000_000), arg(prefix_name=False)] = 3
     """Rows whose tokens are shown, with those that carry the loss marked."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.max_length is not None:
             raise SettingsError(f"max-length is {self.max_length}, but there is no MODEL whose tokens it counts")
-        if self.max_length is not None and self.max_length < 8:
-            raise SettingsError(f"max-length is {self.max_length}; it must be at least 8")
-        if self.samples < 0:
-            raise SettingsError(f"samples is {self.samples}; it must be at least 0")
+        check_settings(self)
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +53,7 @@ def main(arguments: list[str]) -> int:
         tokens = _tokens(command, report.format)
         report = dataclasses.replace(report, problems=(*report.problems, *tokens.problems))
     if command.json:
-        print(json.dumps(dataclasses.asdict(report) | _json(tokens), ensure_ascii=False))
+        print_json(dataclasses.asdict(report) | _json(tokens))
     else:
         from .data_screen import show
 

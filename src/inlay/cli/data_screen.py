@@ -9,6 +9,8 @@ from rich.text import Text
 
 from ..data.describe import DataReport, Lengths
 from ..data.token_report import Sample, SplitTokens, Token, TokenReport
+from ..outside import shown
+from .safe_console import console as safe_console
 
 _PROBLEMS_SHOWN = 20
 _LABELS_SHOWN = 40
@@ -23,9 +25,10 @@ _VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
 
 def show(report: DataReport, tokens: TokenReport | None, console: Console | None = None) -> None:
     """Print all of it; lines are not broken where no terminal shows them."""
-    console = console or Console(highlight=False)
-    console.print(Text(f"{report.path}: {report.format}", style="bold"), soft_wrap=True)
-    for name, value in _facts(report, tokens):
+    console = console or safe_console()
+    console.print(Text(f"{shown(report.path)}: {report.format}", style="bold"), soft_wrap=True)
+    for name, fact in _facts(report, tokens):
+        value = shown(fact)
         console.print(_fact(name, value) if console.is_terminal else Text(f"  {name:<10}{value}"), soft_wrap=True)
     console.print()
     console.print(_splits(report))
@@ -70,7 +73,7 @@ def _splits(report: DataReport) -> Table:
 def _labels(report: DataReport) -> Table:
     table = _table("label", *report.splits)
     for label in report.labels[:_LABELS_SHOWN]:
-        table.add_row(Text(label), *(_number(split.labels.get(label, 0)) for split in report.splits.values()))
+        table.add_row(shown(label), *(_number(split.labels.get(label, 0)) for split in report.splits.values()))
     if len(report.labels) > _LABELS_SHOWN:
         table.add_row(f"… {len(report.labels) - _LABELS_SHOWN} more; --json has all")
     return table
@@ -169,7 +172,7 @@ def _runs(sample: Sample) -> Iterator[tuple[bool, list[Token | str]]]:
 
 
 def _visible(token: Token) -> str:
-    return "".join(_VISIBLE.get(letter, letter) for letter in token.text)
+    return "".join(_VISIBLE.get(letter) or shown(letter) for letter in token.text)
 
 
 def _show_problems(report: DataReport, console: Console) -> None:

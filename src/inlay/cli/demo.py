@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from ..ranges import SEED, check_settings
 from .console import watching
 from .parse import parse
 from .train import next_steps, parse_settings
@@ -33,10 +34,13 @@ class Demo:
     learns to make the attributes of builtin:captions into sentences."""
     out: str | None = None
     """Folder for the run; must be new or empty. Default: runs/DATA-lora, with a number if that exists."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the new head, the adapter's start, the order of the rows and dropout."""
     json: bool = False
     """Print one JSON event per line instead of text."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,6 @@
 """inlay doctor [MODEL]: what this machine and installation have; a model's layers, and what each target reaches."""
 
 import importlib.metadata
-import json
 import os
 import platform
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from .parse import parse
+from .screen import print_json
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "numpy", "tyro", "rich")
 _EXTRAS = {
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         return 0
     found = examine()
     if command.json:
-        print(json.dumps(found, indent=2))
+        print_json(found, indent=2)
         return 0
     for section, entries in found.items():
         print(section)

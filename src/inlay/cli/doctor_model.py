@@ -1,6 +1,5 @@
 """inlay doctor MODEL: the layers of a model, and what each target reaches, from its configuration alone."""
 
-import json
 import textwrap
 from collections import Counter
 from typing import Any
@@ -17,13 +16,14 @@ from ..report.units import count_text, counted
 from ..training.auto_class import no_writer
 from ..training.base import Base, empty_classifier, empty_language_model, find_base
 from ..training.part import part_for_texts
+from .screen import print_json
 
 
 def show_model(name: str, as_json: bool) -> None:
     """Raises SettingsError if there is no such model, or none that Inlay can train."""
     found = _facts(find_base(name))
     if as_json:
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        print_json(found, indent=2)
         return
     blocks = f"{found['blocks']} blocks, " if found["blocks"] else "no blocks that could be recognised, "
     print(f"{name}: {found['class']}, {count_text(found['parameters'])} parameters, {blocks}room for {found['room']}")

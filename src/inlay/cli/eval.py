@@ -1,15 +1,16 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
+from ..formats.paths import path_of
+from ..ranges import Range, check_settings
 from ..training.journal import SCORES
 from .parse import parse
+from .screen import print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class Eval:
     """Data with the same columns. Default: the run's own."""
     split: Literal["train", "valid", "test"] = "valid"
     """Which part of the data."""
-    samples: int | None = None
+    samples: Annotated[int | None, Range(0, 10_000_000)] = None
     """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
@@ -33,6 +34,9 @@ class Eval:
     json: bool = False
     """Print one JSON object instead of text."""
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 def main(arguments: list[str]) -> int:
     command = parse(Eval, arguments, "eval")
@@ -40,7 +44,7 @@ def main(arguments: list[str]) -> int:
         return _make_report(command)
     result = evaluate(command)
     if command.json:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return 0
     print(f"{result['rows']} rows of {command.split} from {result['data']}")
     names = {key: name for key, name in SCORES.items() if key in result["tuned"]}
@@ -57,7 +61,7 @@ def _make_report(command: Eval) -> int:
     from ..formats.files import held
     from ..report import write_report
 
-    run = Path(command.adapter)
+    run = path_of(command.adapter)
     if others := sorted(name for name, value in vars(command).items() if value != vars(Eval(adapter="")).get(name)):
         given = [name for name in others if name not in ("adapter", "report", "json")]
         if given:
@@ -66,7 +70,10 @@ def _make_report(command: Eval) -> int:
         raise SettingsError(f"{run} has no summary.json, which a report is made from; name the folder of a run")
     with held(run):
         page = write_report(run)
-    print(json.dumps({"report": str(page)}) if command.json else f"report  {page}")
+    if command.json:
+        print_json({"report": str(page)})
+    else:
+        print(f"report  {page}")
     return 0
 
 
@@ -77,7 +84,7 @@ def evaluate(command: Eval) -> dict[str, Any]:
     from .assumptions import say
 
     device = pick_device(command.device)
-    found = find_adapter(Path(command.adapter), command.model)
+    found = find_adapter(path_of(command.adapter), command.model)
     kind = "classify" if found.classifies else "causal"
     if found.classifies and command.samples is not None:
         raise SettingsError("--samples is for language models; this adapter gives labels, to every row")

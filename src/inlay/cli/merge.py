@@ -1,14 +1,14 @@
 """inlay merge RUN_OR_ADAPTER OUT: a plain checkpoint with the adapter folded in, loaded again and compared."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from ..formats.paths import path_of
 from ..report.units import bytes_text, count_text, percent_text, seconds_text
 from .parse import parse
+from .screen import print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,9 @@ def main(arguments: list[str]) -> int:
     command = parse(Merge, arguments, "merge")
     from ..inference.merge import merge
 
-    say = _json_line if command.json else _line
-    merge(Path(command.adapter), Path(command.out), command.model, command.device, command.into, say)
+    say = print_json if command.json else _line
+    merge(path_of(command.adapter), path_of(command.out), command.model, command.device, command.into, say)
     return 0
-
-
-def _json_line(event: dict[str, Any]) -> None:
-    print(json.dumps(event, ensure_ascii=False), flush=True)
 
 
 def _line(event: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """inlay methods [NAME]: the methods by family, or one family or method explained."""
 
-import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
 from ..report.units import bytes_text, percent_text
 from .parse import parse
+from .screen import print_json
 from .train import SHORT_FOR
 
 LEGEND = "double lines: trained · single lines: frozen · I inputs, O outputs of a layer"
@@ -42,7 +42,10 @@ def main(arguments: list[str]) -> int:
         name = method
     if name not in ("", *METHODS, *FAMILIES):
         raise SettingsError(f"unknown method {name!r}{did_you_mean(name, [*METHODS, *FAMILIES])}")
-    print(json.dumps(_facts(name), indent=2, ensure_ascii=False) if command.json else "\n".join(_text(name)))
+    if command.json:
+        print_json(_facts(name), indent=2)
+    else:
+        print("\n".join(_text(name)))
     return 0
 
 

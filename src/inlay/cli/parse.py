@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from ..errors import SettingsError
+from ..errors import InlayError, SettingsError
+from .screen import own_text
 
 CommandT = TypeVar("CommandT")
 
@@ -17,7 +18,7 @@ def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str) ->
     """An instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for."""
     output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(output):
+        with contextlib.redirect_stderr(output), own_text():  # the help is ours, and has colours
             return tyro.cli(
                 command,
                 args=list(arguments),
@@ -27,7 +28,9 @@ def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str) ->
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise SettingsError(_sentence(output.getvalue(), verb)) from None
+        own = _of_a_dataclass(stop)
+        said = _sentence(output.getvalue(), verb) if own is None else f"{own}; see inlay {verb} --help"
+        raise SettingsError(said) from None
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
@@ -50,6 +53,14 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     return (found[0] if found else None), rest
 
 
+def _of_a_dataclass(stop: BaseException) -> InlayError | None:
+    """What a dataclass said of its own values, before tyro broke it into lines."""
+    problem = stop.__context__
+    while problem is not None and not isinstance(problem, InlayError):
+        problem = problem.__context__
+    return problem
+
+
 def _sentence(framed: str, verb: str) -> str:
     """tyro's framed message as one sentence: what is wrong, and the nearest setting."""
     lines = [line.strip("│╭╮╰╯ \t") for line in framed.splitlines()][1:]  # the first is a title
@@ -60,5 +71,4 @@ def _sentence(framed: str, verb: str) -> str:
         return f"unknown setting {match[1]}" + (f"; did you mean {near[1]}?" if near else see)
     if match := re.match(r"Missing from inlay [\w-]+: (--[\w.-]+|[A-Z]+)", text):
         return f"{match[1]} is missing{see}"
-    text = re.sub(r"^Error parsing (?!--)\S+ ", "", text)  # a dataclass checks itself, in a sentence of its own
     return text.partition(" Argument helptext:")[0].rstrip(".") + see

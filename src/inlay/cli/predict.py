@@ -1,6 +1,10 @@
 """inlay predict RUN_OR_ADAPTER [INPUT]: what a trained model says to a text, to a file of them, or to what is typed."""
 
 import dataclasses
+import io
+import os
+import re
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +14,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import DataError, SettingsError
+from ..formats.paths import path_of
+from ..ranges import COUNT, Range, check_settings
 from .parse import parse
 
 _OF_ONE_TASK = {"pair": "classify", "max_tokens": "causal", "temperature": "causal"}
@@ -27,9 +33,9 @@ class Predict:
     a terminal a conversation, if the model was trained on some."""
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
-    max_tokens: int | None = None
+    max_tokens: Annotated[int | None, COUNT] = None
     """Tokens of an answer at most, for a language model. Default: one and a half times the longest in training."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(0, 1_000)] = 0.0
     """How freely a language model chooses its words; 0: always the most probable."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
@@ -39,10 +45,7 @@ class Predict:
     """Print one JSON object per text."""
 
     def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise SettingsError(f"max_tokens is {self.max_tokens}; it must be at least 1")
-        if self.temperature < 0:
-            raise SettingsError(f"temperature is {self.temperature}; it must be at least 0")
+        check_settings(self)
 
 
 def main(arguments: list[str]) -> int:
@@ -53,8 +56,10 @@ def main(arguments: list[str]) -> int:
 
     if command.input is not None:
         file_of(command.input)
+    if command.pair is not None:
+        as_text(command.pair, "--pair")
     device = pick_device(command.device)
-    found = find_adapter(Path(command.adapter), command.model)
+    found = find_adapter(path_of(command.adapter), command.model)
     task = "classify" if found.classifies else "causal"
     for field in dataclasses.fields(Predict):
         if _OF_ONE_TASK.get(field.name, task) != task and getattr(command, field.name) != field.default:
@@ -70,25 +75,45 @@ def main(arguments: list[str]) -> int:
 
 def file_of(text: str) -> Path | None:
     """The file that the input names; None if it is a text. Raises DataError if it is neither."""
-    path = Path(text)
-    if len(text) < 1000 and "\n" not in text:
-        from ..data.rows import EXTENSIONS
+    from ..data.rows import EXTENSIONS
 
-        if path.is_file():
-            return path
+    path = Path(os.path.expanduser(text))
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        raise DataError(f"{text}: in a folder that may not be entered; a text can come by standard input") from None
+    except (OSError, ValueError):  # such as a name that is too long, which a text may well be
         if " " not in text and path.suffix in (*EXTENSIONS, ".txt", ".gz"):
-            raise DataError(f"{text}: no such file; to use this as a text, add a space to it")
+            path_of(text, DataError, any_bytes=True)
+            raise DataError(f"{text}: no such file; to use this as a text, add a space to it") from None
+        mode = 0
     if not text.strip():
         raise DataError("the text is empty; give one, or a file")
+    if stat.S_ISREG(mode):
+        return path
+    if mode:
+        found = "a folder" if stat.S_ISDIR(mode) else "neither a file nor a folder"
+        raise DataError(f"{text}: this is {found}; name a file, or to use it as a text, add a space to it")
+    as_text(text, "the text")
     return None
+
+
+def as_text(given: str, what: str) -> str:
+    """`given` itself. Raises DataError if it has bytes that are no text, which no tokenizer takes."""
+    if wrong := re.search("[\ud800-\udfff]", given):
+        byte = wrong[0].encode("utf-8", "surrogateescape").hex()
+        raise DataError(f"{what} is not UTF-8: byte 0x{byte} after {given[: wrong.start()][-20:]!r}; save it as UTF-8")
+    return given
 
 
 def typed() -> Iterator[str]:
     """What stands on each line of standard input; in a terminal up to an empty one."""
     if sys.stdin.isatty():
         print("one text a line; an empty line ends")
-    for line in sys.stdin:
-        if line.strip():
-            yield line.strip()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that is no text can be told from the others
+    for number, line in enumerate(sys.stdin, 1):
+        if text := line.strip().removeprefix("\ufeff"):
+            yield as_text(text, f"line {number} of standard input")
         elif sys.stdin.isatty():
             return

@@ -1,13 +1,14 @@
 """inlay predict with a classifier: labels for a text, for every text of a file, or for what is typed."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import SettingsError
 from ..inference.classifier import Classifier, classifier_of
 from ..inference.opened import Found
+from ..outside import shown
 from .predict import Predict, file_of, typed
+from .screen import print_json
 
 _SHOWN = 3
 
@@ -48,13 +49,13 @@ def _print(command: Predict, classifier: Classifier, texts: list[tuple[str, str 
         ranked = [(classifier.labels[i], row[i].item()) for i in order]
         if command.json:
             entry: dict[str, Any] = {"text": text, "pair": pair, "label": ranked[0][0], "probability": ranked[0][1]}
-            print(json.dumps(entry | {"probabilities": dict(ranked)}, ensure_ascii=False), flush=True)
+            print_json(entry | {"probabilities": dict(ranked)})
         elif len(texts) == 1:
             print("\n".join(_bars(ranked[:_SHOWN])), flush=True)
         else:
-            print(f"{ranked[0][0]}\t{ranked[0][1]:.3f}\t{' '.join(text.split())}", flush=True)
+            print(f"{shown(ranked[0][0])}\t{ranked[0][1]:.3f}\t{' '.join(text.split())}", flush=True)
 
 
 def _bars(ranked: Iterable[tuple[str, float]]) -> Iterator[str]:
     for label, probability in ranked:
-        yield f"{probability:>7.1%}  {'█' * round(24 * probability):<24}  {label}"
+        yield f"{probability:>7.1%}  {'█' * round(24 * probability):<24}  {shown(label)}"

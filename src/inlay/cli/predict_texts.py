@@ -1,6 +1,5 @@
 """inlay predict with a language model: the answer to a prompt, to every prompt of a file, or a conversation."""
 
-import json
 import sys
 from typing import Any
 
@@ -9,6 +8,7 @@ from ..data.conversation import Message
 from ..inference.generator import Generator, generator_of
 from ..inference.opened import Found
 from .predict import Predict, file_of, typed
+from .screen import print_json
 
 _PROMPTS = ("prompt", "instruction", "text")  # roles of the column that a row's prompt stands in
 
@@ -48,6 +48,6 @@ def _turn(text: str) -> Message:
 def _print(command: Predict, prompt: str, answer: str, alone: bool) -> None:
     if command.json:
         entry: dict[str, Any] = {"prompt": prompt, "text": answer}
-        print(json.dumps(entry, ensure_ascii=False), flush=True)
+        print_json(entry)
     else:
         print(answer if alone else f"{' '.join(answer.split())}", flush=True)

@@ -1,15 +1,16 @@
 """inlay rank RUN: the rank of what was learned, and a cut adapter. inlay rank MODEL DATA: a rank before training."""
 
-import json
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
+from ..formats.paths import path_of
+from ..ranges import RANK, SEED, Range, check_settings
 from .parse import parse
 from .rank_screen import analysis_screen, suggestion_screen
+from .screen import print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +30,13 @@ class Rank:
 
     other: Annotated[str | None, arg(name="with")] = None
     """RUN: another run on the same base, whose directions are compared."""
-    to: int | None = None
+    to: Annotated[int | None, RANK] = None
     """RUN: write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
     out: str | None = None
     """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion (default: rank-suggestion)."""
     plain: bool = False
     """RUN: write the cut adapter with one rank and one alpha for all layers, as clients such as llama.cpp read it."""
-    ranks: tuple[int, ...] = (16, 8, 4, 2, 1)
+    ranks: Annotated[tuple[int, ...], RANK] = (16, 8, 4, 2, 1)
     """RUN: the ranks of the curve."""
     curve: bool = True
     """RUN: evaluate the cut adapters; --no-curve leaves that out."""
@@ -52,21 +53,24 @@ class Rank:
     origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "gradients"
     """MODEL DATA: what the ranks follow: the first gradients, which did better where both were tried
     (docs/lesson.md), or the variance of each layer's inputs (EVA)."""
-    rank: int = 16
+    rank: Annotated[int, RANK] = 16
     """MODEL DATA: the rank of every layer that takes as many parameters."""
     targets: tuple[str, ...] = ("all-linear",)
     """MODEL DATA: which layers, as for method lora."""
     attempt: Annotated[bool, arg(name="try")] = False
     """MODEL DATA: train with the suggestion and with one rank everywhere, and show both scores."""
-    epochs: float = 1.0
+    epochs: Annotated[float, Range(above=0, most=100_000)] = 1.0
     """MODEL DATA: passes over the data in what --try trains."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """MODEL DATA: of the order of the rows, and of what --try trains."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     json: bool = False
     """Print one JSON object instead of text."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, "--")
 
 
 BOTH = {"subject", "train_data", "out", "device", "json"}
@@ -93,10 +97,8 @@ def _check(command: Rank) -> None:
         raise SettingsError("--to RANK and --out FOLDER belong together: the rank to cut to, and where to write that")
     if command.plain and command.to is None:
         raise SettingsError("--plain says how a cut adapter is written; give --to RANK and --out FOLDER with it")
-    if command.to is not None and command.to < 1:
-        raise SettingsError(f"--to is {command.to}; it must be at least 1")
-    if not command.ranks or min(command.ranks) < 1:
-        raise SettingsError(f"--ranks is {' '.join(map(str, command.ranks)) or 'empty'}; it needs numbers from 1 on")
+    if not command.ranks:
+        raise SettingsError("--ranks is empty; it needs numbers from 1 on")
 
 
 def _analyse(command: Rank) -> int:
@@ -104,23 +106,23 @@ def _analyse(command: Rank) -> int:
     from ..report.rank_page import write_rank_report
 
     asked = Asked(
-        folder=Path(command.subject),
+        folder=path_of(command.subject),
         model=command.model,
-        other=None if command.other is None else Path(command.other),
+        other=None if command.other is None else path_of(command.other),
         base=command.base,
         ranks=command.ranks,
         curve=command.curve,
         data=command.data,
         split=command.split,
         to=command.to,
-        out=None if command.out is None else Path(command.out),
+        out=None if command.out is None else path_of(command.out),
         plain=command.plain,
         device=command.device,
     )
     result = analyse(asked, (lambda _: None) if command.json else (lambda text: print(text, flush=True)))
-    page = write_rank_report(result, Path(command.subject))
+    page = write_rank_report(result, asked.folder)
     if command.json:
-        print(json.dumps(result.as_dict(), ensure_ascii=False))
+        print_json(result.as_dict())
     else:
         print(analysis_screen(result))
         print(f"report  {page}")
@@ -135,7 +137,7 @@ def _suggest(command: Rank) -> int:
     from ..training.settings import RunSettings
     from .console import watching
 
-    folder = Path(command.out or "rank-suggestion")
+    folder = path_of(command.out or "rank-suggestion")
     check_free(folder, "--out")
     settings: Any = RunSettings(
         model=command.subject,
@@ -149,5 +151,8 @@ def _suggest(command: Rank) -> int:
         with watching(command.json) as watcher:
             result = attempt(result, settings, command.epochs, folder, watcher)
     write_json(folder / "suggestion.json", result.as_dict())
-    print(json.dumps(result.as_dict(), ensure_ascii=False) if command.json else suggestion_screen(result))
+    if command.json:
+        print_json(result.as_dict())
+    else:
+        print(suggestion_screen(result))
     return 0

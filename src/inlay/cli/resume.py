@@ -1,11 +1,11 @@
 """inlay resume RUN: an interrupted run goes on as if nothing had happened."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..formats.paths import path_of
 from .console import watching
 from .parse import parse
 from .train import next_steps
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     with watching(command.json) as watcher:
         from ..training.run import resume
 
-        summary = resume(Path(command.run), watcher)
+        summary = resume(path_of(command.run), watcher)
     if not command.json:
         print(next_steps(summary))
     return 0

@@ -1,10 +1,10 @@
 """inlay train MODEL DATA --method NAME: one run."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, did_you_mean
+from ..formats.paths import path_of
 from ..methods import METHODS
 from ..training.settings import MethodT, RunSettings
 from .config_file import read_config_file
@@ -47,8 +47,9 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
     """The run that the arguments describe, with the settings of a `--config` file beneath them."""
     config, arguments = take(arguments, "--config")
     method, arguments = take(arguments, "--method")
-    from_file = read_config_file(Path(config)) if config else None
-    method = method or (from_file.method if from_file else None) or DEFAULT_METHOD
+    from_file = None if config is None else read_config_file(path_of(config))
+    if method is None:
+        method = (from_file.method if from_file else None) or DEFAULT_METHOD
     method, implied = SHORT_FOR.get(method, (method, []))
     if from_file is not None:
         arguments = [*from_file.arguments(METHODS, method), *arguments]

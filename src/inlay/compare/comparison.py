@@ -12,6 +12,7 @@ from ..core.adapter import prepare
 from ..errors import SettingsError, TargetError
 from ..extras import check_installed
 from ..formats.files import held, is_unfinished, remove_unfinished
+from ..formats.paths import path_of
 from ..methods import METHODS
 from ..report.units import counted
 from ..training.base import pick_device
@@ -70,7 +71,7 @@ def compare(
     if comparison.cluster is not None:
         check_installed("ray", "--cluster needs Ray", "cluster")
     contenders = list(contenders or _default_contenders(comparison))
-    folder = Path(comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}")
+    folder = path_of(comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}")
     first, *later = _check(comparison, contenders)
     notes = _notes(comparison, contenders, first.epochs)
     rates: dict[str, float | None] = {}

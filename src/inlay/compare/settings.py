@@ -7,6 +7,7 @@ from tyro.conf import arg
 
 from ..core.method import Method
 from ..errors import SettingsError
+from ..ranges import Range
 from ..training.settings import Recipe
 
 # By default one of each family, which did well on trec in three epochs (docs/results.md), and the baseline. Of several
@@ -19,19 +20,19 @@ class Comparison(Recipe):
     out: str | None = None
     """Folder for the comparison; one that holds runs with these settings is gone on with. Default:
     runs/compare-DATA."""
-    epochs: float | None = None
+    epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
     """Passes over the training data, the same for each method. Default: the fewest that one of them has by default, 3
     for most; more, at most 10, for fewer than 100 steps."""
     methods: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """The methods, by name; `lora:rank=4,alpha=8` is one with settings of its own, and qlora is lora on a base in NF4.
     Default: bitfit (norm where there are no biases), pfeiffer, lora, prefix and full."""
-    seeds: int = 1
+    seeds: Annotated[int, Range(1, 1_000)] = 1
     """Runs of each method, with the seeds 0, 1, …; the report says what is within their noise."""
-    search: int = 0
+    search: Annotated[int, Range(0, 1_000)] = 0
     """Learning rates to try for each method, from a tenth to ten times its own, with seed 0 on valid; 0: its own."""
     then: Annotated[tuple[str, ...], arg(metavar="DATA")] = ()
     """Data sets that are learned after DATA, one after another, to see what becomes of the earlier ones."""
-    jobs: int | None = None
+    jobs: Annotated[int | None, Range(1, 1_000)] = None
     """Runs at a time, each in a process of its own with a share of the cores. Default: on the CPU one for each core, as
     far as there is memory, on an accelerator 1; on a cluster one for each accelerator, or where there are none one for
     each machine."""
@@ -41,9 +42,6 @@ class Comparison(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"seeds": 1, "search": 0, "jobs": 1}.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise SettingsError(f"{name} is {value}; it must be at least {least}")
         if self.search == 1:
             raise SettingsError("search is 1, which would try one learning rate; 2 or more make a choice, 0 none")
         if len(self.methods) == 1:

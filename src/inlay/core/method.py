@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from torch import Tensor
 
 from ..errors import CheckpointError, did_you_mean
+from ..ranges import check_settings
 from .delta import Delta
 from .sites import Sites
 
@@ -36,6 +37,9 @@ class Method(ABC):
     peft_names: ClassVar[dict[str, str]] = {}  # delta parameter -> checkpoint suffix, where they differ
     peft_fields: ClassVar[frozenset[str]] = frozenset()  # keys of PEFT's config that are read, or that change nothing
     peft_head_prefix: ClassVar[str] = "base_model.model."
+
+    def __post_init__(self) -> None:
+        check_settings(self, "method.")
 
     @abstractmethod
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:

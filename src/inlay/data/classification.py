@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from ..formats.paths import path_of
 from .formats import Layout, Opened, has_columns, open_data, rows_in_layout, unused_columns
 from .holdout import with_valid
 from .labels import label_names, read_labels
@@ -118,7 +119,7 @@ def load_texts(path: str, columns: dict[str, str]) -> list[tuple[str, str | None
 
     Blank lines at the end of a .txt file do not count. Raises DataError if any input cannot be used.
     """
-    file = Path(path).expanduser()
+    file = path_of(path, DataError, any_bytes=True)
     plain = plain_text(file.name)
     if not file.is_file():
         raise DataError(f"{path}: no such file{nearest_file(file)}")

@@ -1,11 +1,12 @@
 """Which data, and how to read it."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import SettingsError, did_you_mean
+from ..errors import SettingsError
+from ..ranges import ROWS, Range, check_settings
 
 Format = Literal["auto", "messages", "conversations", "prompt-completion", "instruction", "labelled-text", "text"]
 
@@ -33,22 +34,16 @@ class DataSettings:
     """The column with the prompt (prompt-completion); found by name if not given."""
     completion: str | None = None
     """The column with the completion (prompt-completion); found by name if not given."""
-    valid_fraction: float = 0.05
+    valid_fraction: Annotated[float, Range(above=0, most=LARGEST_VALID_FRACTION)] = 0.05
     """The share of train held out for evaluation if the data has no valid split: at least 16 rows, at most 500, never
     more than a third."""
-    train_rows: int | None = None
+    train_rows: Annotated[int | None, ROWS] = None
     """Train on at most so many rows, evenly spread over the data. Default: all."""
-    eval_rows: int | None = None
+    eval_rows: Annotated[int | None, ROWS] = None
     """Evaluate on at most so many rows of valid, and of test, evenly spread. Default: all."""
 
-    def __post_init__(self):
-        if self.format not in get_args(Format):
-            raise SettingsError(f"data.format is {self.format!r}{did_you_mean(self.format, get_args(Format))}")
-        if not 0 < self.valid_fraction <= LARGEST_VALID_FRACTION:
-            raise SettingsError(f"data.valid_fraction is {self.valid_fraction}; it must be above 0 and at most a third")
-        for name in ("train_rows", "eval_rows"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise SettingsError(f"data.{name} is {value}; it must be at least 1")
+    def __post_init__(self) -> None:
+        check_settings(self, "data.")
         named = self.named_columns()
         for role, column in named.items():
             if not _takes(self.format, role):

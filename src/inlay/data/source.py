@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import DataError, did_you_mean
+from ..formats.paths import path_of
 from .problems import Problems, listed
 from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension
 
@@ -45,7 +46,7 @@ def open_source(asked: str, problems: Problems) -> Source:
     """What `asked` names. Raises DataError if there is no such data; unreadable rows are added to `problems`."""
     if asked.startswith(BUILTIN):
         return _open_folder(asked, _builtin(asked), problems)
-    path = Path(asked).expanduser()
+    path = path_of(asked, DataError, any_bytes=True)
     if path.is_dir():
         return _open_folder(asked, path, problems)
     if path.exists():

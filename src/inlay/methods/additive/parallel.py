@@ -5,7 +5,7 @@ In a pre-LN model it reads what the feed-forward reads, behind the norm.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -16,7 +16,8 @@ from ...core.sites import Sites
 from ...core.slot import first, with_first
 from ...core.weights import Host
 from ...errors import TargetError
-from .bottleneck import Bottleneck, check_factor, size_of, uniform
+from ...ranges import FACTOR, RATIO
+from .bottleneck import Bottleneck, size_of, uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,10 @@ class Parallel(Method):
     learning_rate = 3e-4
     peft_type = "INLAY_PARALLEL"
 
-    reduction_factor: float = 2.0
+    reduction_factor: Annotated[float, RATIO] = 2.0
     """Width of the model divided by the width of the bottleneck."""
-    scale: float = 4.0
+    scale: Annotated[float, FACTOR] = 4.0
     """Factor of the bottleneck's output."""
-
-    def __post_init__(self) -> None:
-        check_factor(self.reduction_factor)
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         found = sites.feedforwards()

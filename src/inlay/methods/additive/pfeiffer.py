@@ -6,14 +6,15 @@ is u, which the adapter reads; its output joins the sum, before the block's own 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from ...core import weights
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
 from ...core.sites import Sites
 from ...core.weights import Host
-from .bottleneck import AfterHost, Bottleneck, check_factor, normal, size_of
+from ...ranges import RATIO
+from .bottleneck import AfterHost, Bottleneck, normal, size_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +44,8 @@ class Pfeiffer(Method):
     learning_rate = 3e-3
     peft_type = "INLAY_PFEIFFER"
 
-    reduction_factor: float = 16.0
+    reduction_factor: Annotated[float, RATIO] = 16.0
     """Width of the model divided by the width of the bottleneck."""
-
-    def __post_init__(self) -> None:
-        check_factor(self.reduction_factor)
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for block, (name, host) in zip(sites.blocks, sites.block_ends(), strict=True):

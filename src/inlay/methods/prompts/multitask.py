@@ -9,11 +9,12 @@ of the V_k.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from ...core.delta import Delta
 from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError
+from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
 from .input_prompt import InputPrompt
 from .starts import from_vocabulary
 from .task_prompt import PARTS, TaskPrompt, shared_start
@@ -54,20 +55,20 @@ class MultitaskPrompt(InputPrompt):
     }
     peft_bare = PARTS
 
-    tasks: int = 1
+    tasks: Annotated[int, COUNT] = 1
     """Number of tasks."""
-    task: int = 0
+    task: Annotated[int, Range(0, 1_000_000)] = 0
     """The task, counted from 0, whose prompt is used and trained."""
-    rank: int = 1
+    rank: Annotated[int, RANK] = 1
     """Width of the two matrices of a task."""
     sources: tuple[str, ...] = ()
     """Data sets that a run learns first, all together and each taught by a prompt of its own; DATA then starts from
     what they share."""
     source: str = ""
     """The folder `sources` of such a run, or another adapter of this method, to start from without learning it anew."""
-    distillation: float = 0.9
+    distillation: Annotated[float, WEIGHT] = 0.9
     """Weight of what each source's own prompt teaches, beside the loss on the labels."""
-    learning_rate_ratio: float = 1.0
+    learning_rate_ratio: Annotated[float, RATIO] = 1.0
     """Learning rate of the tasks' parts divided by that of the shared prompt (the paper has 4/3)."""
 
     def __post_init__(self) -> None:
@@ -78,14 +79,7 @@ class MultitaskPrompt(InputPrompt):
             raise SettingsError(f"method.sources is only {self.sources[0]}; a prompt is shared by two or more tasks")
         if (self.sources or self.source) and self.tasks > 1:
             raise SettingsError(f"method.tasks is {self.tasks}; what starts from sources is the prompt of one task")
-        if self.distillation < 0:
-            raise SettingsError(f"method.distillation is {self.distillation}; it must be at least 0")
-        if self.learning_rate_ratio <= 0:
-            raise SettingsError(f"method.learning_rate_ratio is {self.learning_rate_ratio}; it must be above 0")
-        for name in ("tasks", "rank"):
-            if (value := getattr(self, name)) < 1:
-                raise SettingsError(f"method.{name} is {value}; it must be at least 1")
-        if not 0 <= self.task < self.tasks:
+        if self.task >= self.tasks:
             raise SettingsError(f"method.task is {self.task}; with {self.tasks} tasks it must be 0 to {self.tasks - 1}")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:

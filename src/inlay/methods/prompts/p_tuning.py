@@ -5,7 +5,7 @@ its parts. The network has no use but to compute P, so other programs read P alo
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from ...core import weights
 from ...core.method import Method
 from ...core.sites import Sites
-from ...errors import CheckpointError, SettingsError
+from ...errors import CheckpointError
+from ...ranges import COUNT, SHARE, Range
 from .encoded_prompt import BidirectionalLSTM, EncodedPrompt
 from .input_prompt import InputPrompt
 from .prompt import PromptTuning
@@ -50,20 +51,12 @@ class PTuning(InputPrompt):
 
     encoder: Literal["mlp", "lstm"] = "mlp"
     """The network: three layers for each embedding alone, or a bidirectional LSTM over all of them and two layers."""
-    hidden_size: int | None = None
+    hidden_size: Annotated[int | None, COUNT] = None
     """Width of its hidden layers, or of each direction of the LSTM; by default the width of the model's embeddings."""
-    layers: int = 2
+    layers: Annotated[int, Range(1, 100)] = 2
     """Number of layers of the LSTM."""
-    dropout: float = 0.0
+    dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a value between the LSTM's layers is dropped in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("hidden_size", "layers"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise SettingsError(f"method.{name} is {value}; it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
 
     def prompt(self, sites: Sites, embedding: Any, keep: bool) -> EncodedPrompt:
         width, device = embedding.weight.shape[1], weights.device(embedding)

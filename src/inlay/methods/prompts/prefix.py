@@ -8,7 +8,7 @@ decoder starts as if its text came after theirs.
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from ...core.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
-from ...errors import CheckpointError, SettingsError, TargetError
+from ...errors import CheckpointError, TargetError
+from ...ranges import COUNT
 from .attention import has_relative_positions, uses_interface
 from .cache_argument import takes_cache
 from .positions import ShiftedRotation, shifts
@@ -66,16 +67,11 @@ class PrefixTuning(VirtualTokens):
 
     projection: bool = False
     """Train a small network that computes the prefix, instead of the prefix itself."""
-    hidden_size: int = 512
+    hidden_size: Annotated[int, COUNT] = 512
     """Width of that network's hidden layer."""
     everywhere: bool = False
     """In an encoder-decoder, also before the encoder's keys and those that the decoder reads from it, as in the paper.
     Otherwise in the decoder's self-attention only, as Hugging Face PEFT has it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.hidden_size < 1:
-            raise SettingsError(f"method.hidden_size is {self.hidden_size}; it must be at least 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         encoder, decoder = readers_of(sites)

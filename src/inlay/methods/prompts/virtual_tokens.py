@@ -1,13 +1,13 @@
 """What the methods of virtual tokens share: how many there are, and how Hugging Face PEFT keeps them in a file."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
 from ...core.method import Method
 from ...core.sites import Sites
-from ...errors import SettingsError
+from ...ranges import TOKENS
 from .readers import readers_of
 
 
@@ -21,12 +21,8 @@ class VirtualTokens(Method):
     peft_head_prefix = "base_model."
     peft_bare: ClassVar[tuple[str, ...]] = ("prompt_embeddings",)  # tensors whose key is their name alone
 
-    tokens: int = 20
+    tokens: Annotated[int, TOKENS] = 20
     """Number of virtual tokens."""
-
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise SettingsError(f"method.tokens is {self.tokens}; it must be at least 1")
 
     @property
     def virtual_tokens(self) -> int:

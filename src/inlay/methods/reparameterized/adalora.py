@@ -6,13 +6,13 @@ means of J U over its column and its row. The budget of triplets falls as a cubi
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ...core.sites import Sites
-from ...errors import SettingsError
+from ...ranges import FACTOR, SHARE, WEIGHT
 from . import adalora_peft
 from .components import Components, components
 from .rank_budget import RankBudget, fast_first
@@ -53,22 +53,14 @@ class AdaLoRA(RankBudget):
     peft_fields = adalora_peft.FIELDS
     schedule = staticmethod(fast_first)
 
-    alpha: float = 128.0
+    alpha: Annotated[float, FACTOR] = 128.0
     """Strength: the change is scaled by alpha / initial rank."""
-    beta1: float = 0.85
+    beta1: Annotated[float, SHARE] = 0.85
     """Share of the old average in that of how much the loss depends on a number."""
-    beta2: float = 0.85
+    beta2: Annotated[float, SHARE] = 0.85
     """Share of the old average in that of how uncertain this is."""
-    orthogonality: float = 0.1
+    orthogonality: Annotated[float, WEIGHT] = 0.1
     """Weight in the loss of how far P and Q are from orthogonal."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("beta1", "beta2"):
-            if not 0 <= (beta := getattr(self, name)) < 1:
-                raise SettingsError(f"method.{name} is {beta}; it must be at least 0 and below 1")
-        if self.orthogonality < 0:
-            raise SettingsError(f"method.orthogonality is {self.orthogonality}; it must be at least 0")
 
     def component_scale(self) -> float:
         return self.alpha / (self.initial_rank + 1e-5)  # as the authors' code and PEFT have it

@@ -11,13 +11,13 @@ dropped when the budget says none, and equal shares do not make it drop more.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 from torch import Tensor
 
 from ...core.sites import Sites
-from ...errors import SettingsError
+from ...ranges import FACTOR, SHARE, WEIGHT
 from .components import Components, components
 from .lora import LoRA
 from .rank_budget import RankBudget, slow_first
@@ -55,19 +55,12 @@ class DynamicRank(RankBudget):
     peft_names = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
     schedule = staticmethod(slow_first)
 
-    alpha: float = 16.0
+    alpha: Annotated[float, FACTOR] = 16.0
     """Strength: the change is scaled by alpha / initial rank."""
-    beta: float = 0.9
+    beta: Annotated[float, SHARE] = 0.9
     """Share of the old average in that of a component's share of the change."""
-    dispersion: float = 0.3
+    dispersion: Annotated[float, WEIGHT] = 0.3
     """Weight in the loss of the variance within the components' vectors."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.beta < 1:
-            raise SettingsError(f"method.beta is {self.beta}; it must be at least 0 and below 1")
-        if self.dispersion < 0:
-            raise SettingsError(f"method.dispersion is {self.dispersion}; it must be at least 0")
 
     def component_scale(self) -> float:
         return self.alpha / self.initial_rank

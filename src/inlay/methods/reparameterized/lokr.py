@@ -5,7 +5,7 @@ is multiplied first. W1 starts as zero.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from ...core import weights
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import SettingsError
+from ...ranges import Range
 from .lycoris import Lycoris, Product, uniform, zeros
 
 
@@ -49,13 +50,13 @@ class LoKr(Lycoris):
 
     decompose_both: bool = False
     """Make the first matrix a product of rank `rank` too, where that is smaller."""
-    factor: int = -1
+    factor: Annotated[int, Range(-1, 1_000_000)] = -1
     """Size of the first matrix: each side has this many rows or columns if the layer's size can be divided so, else at
     most this many. -1: as near to the root of the layer's size as can be."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.factor != -1 and self.factor < 1:
+        if self.factor == 0:
             raise SettingsError(f"method.factor is {self.factor}; it must be at least 1, or -1 for the root")
 
     def delta(self, host: Host, rank: int) -> Product:

@@ -7,7 +7,7 @@ other starts, low_rank.py embeddings and convolutions, lora_plus.py the learning
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from ...core.replacement import Replacement
 from ...core.sites import Sites
 from ...core.weights import Host
 from ...errors import SettingsError, TargetError
+from ...ranges import FACTOR, RANK, RATIO, SHARE, Range
 from . import eva, experts_peft, loftq, lora_init, lora_peft, lora_plus, token_rows
 from .lora_init import Initialization
 from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
@@ -63,49 +64,40 @@ class LoRA(OnLinear):
     peft_fields = lora_peft.FIELDS
     peft_names = lora_peft.NAMES
 
-    rank: int = 16
+    rank: Annotated[int, RANK] = 16
     """Width of the two matrices: the rank of the change."""
-    alpha: float = 32.0
+    alpha: Annotated[float, FACTOR] = 32.0
     """Strength: the change is scaled by alpha / rank. Keep it when the rank changes; the learning rate stays right."""
-    dropout: float = 0.0
+    dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a value of the adapter's input is dropped in training."""
     rank_stabilized: bool = False
     """Multiply by alpha / sqrt(rank) instead (rsLoRA)."""
-    rank_pattern: dict[str, int] = field(default_factory=dict)
+    rank_pattern: Annotated[dict[str, int], RANK] = field(default_factory=dict)
     """Another rank for modules whose name ends with a pattern (a regular expression); the first that fits counts."""
-    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    alpha_pattern: Annotated[dict[str, float], FACTOR] = field(default_factory=dict)
     """Another alpha for modules, likewise."""
     initialization: Initialization = "kaiming"
     """Start of the matrices: kaiming (A random, B zero), gaussian (the same with a normal A), orthogonal (neither is
     zero, but their product is), pissa (the weight's largest singular directions), olora (the first of its QR
     decomposition), eva (the directions in which the layer's inputs vary most on the training data) or loftq (what makes
     up best for a quantized weight's error)."""
-    eva_rank_ratio: float = 2.0
+    eva_rank_ratio: Annotated[float, Range(1, 1_000)] = 2.0
     """With eva a layer can get up to this many times its rank, which others give up; 1 leaves the ranks as they are."""
-    learning_rate_ratio: float = 1.0
+    learning_rate_ratio: Annotated[float, RATIO] = 1.0
     """Learning rate of B divided by that of A (LoRA+, which suggests 16)."""
     bias: Literal["none", "adapted", "all"] = "none"
     """Train biases of the base too: those of the adapted layers, or all."""
     change_bias: bool = False
     """Give the second matrix a bias, which is scaled like its product."""
-    tokens: tuple[int, ...] = ()
+    tokens: Annotated[tuple[int, ...], Range(0, 1_000_000_000)] = ()
     """Numbers of tokens whose embeddings are trained too, as new special tokens need."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         ranks, alphas = (self.rank, *self.rank_pattern.values()), (self.alpha, *self.alpha_pattern.values())
-        for rank in ranks:
-            if rank < 1:
-                raise SettingsError(f"method.rank is {rank}; it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
         lora_init.check_settings(self.initialization, ranks, alphas)
-        if self.eva_rank_ratio < 1:
-            raise SettingsError(f"method.eva_rank_ratio is {self.eva_rank_ratio}; it must be at least 1")
         if len(set(self.tokens)) < len(self.tokens):
             raise SettingsError(f"method.tokens is {' '.join(map(str, self.tokens))}; name each token once")
-        if self.learning_rate_ratio <= 0:
-            raise SettingsError(f"method.learning_rate_ratio is {self.learning_rate_ratio}; it must be above 0")
 
     @classmethod
     def of_ranks(cls, ranks: Mapping[str, int], scale: float = 1.0, **settings: Any) -> Self:

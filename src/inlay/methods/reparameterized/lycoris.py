@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ...core.delta import Delta, WeightDelta
 from ...core.sites import Sites
 from ...core.weights import Host
-from ...errors import SettingsError
+from ...ranges import FACTOR, RANK, SHARE
 from .on_linear import OnLinear
 from .patterns import check_patterns, first_fit
 
@@ -31,27 +31,18 @@ class Lycoris(OnLinear):
         }
     )
 
-    rank: int = 8
+    rank: Annotated[int, RANK] = 8
     """Width of the factors."""
-    alpha: float = 8.0
+    alpha: Annotated[float, FACTOR] = 8.0
     """Strength: the change is scaled by alpha / rank."""
-    dropout: float = 0.0
+    dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a feature of the change is dropped in training; the others are scaled up for it."""
-    module_dropout: float = 0.0
+    module_dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a layer's whole change is left out of a training step."""
-    rank_pattern: dict[str, int] = field(default_factory=dict)
+    rank_pattern: Annotated[dict[str, int], RANK] = field(default_factory=dict)
     """Another rank for modules whose name ends with a pattern (a regular expression); the first that fits counts."""
-    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    alpha_pattern: Annotated[dict[str, float], FACTOR] = field(default_factory=dict)
     """Another alpha for modules, likewise."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for rank in (self.rank, *self.rank_pattern.values()):
-            if rank < 1:
-                raise SettingsError(f"method.rank is {rank}; it must be at least 1")
-        for name in ("dropout", "module_dropout"):
-            if not 0 <= (p := getattr(self, name)) < 1:
-                raise SettingsError(f"method.{name} is {p}; it must be at least 0 and below 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         names = sites.find(self.targets)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from ...core import weights
 from ...core.delta import Delta
 from ...core.sites import Sites
-from ...errors import CheckpointError, SettingsError, TargetError
+from ...errors import CheckpointError, TargetError
+from ...ranges import COUNT, SHARE, Range
 from .on_linear import OnLinear
 from .rotation import Rotation
 
@@ -50,29 +51,18 @@ class OFT(OnLinear):
         }
     )
 
-    block_size: int = 32
+    block_size: Annotated[int, Range(2, 65_536)] = 32
     """Inputs that are rotated among each other; the nearest size that divides a layer's inputs is taken."""
-    blocks: int | None = None
+    blocks: Annotated[int | None, COUNT] = None
     """A number of blocks for each layer, likewise the nearest, in place of their size."""
     block_share: bool = False
     """Use one rotation for all blocks of a layer."""
     neumann: bool = False
     """Compute the rotation by a series (PEFT's use_cayley_neumann): cheaper, and exact for small turns only."""
-    neumann_terms: int = 5
+    neumann_terms: Annotated[int, Range(4, 1_000)] = 5
     """Terms of that series, one power each."""
-    dropout: float = 0.0
+    dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a block's rotation is left out in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.block_size < 2:
-            raise SettingsError(f"method.block_size is {self.block_size}; it must be at least 2")
-        if self.blocks is not None and self.blocks < 1:
-            raise SettingsError(f"method.blocks is {self.blocks}; it must be at least 1")
-        if self.neumann_terms < 4:
-            raise SettingsError(f"method.neumann_terms is {self.neumann_terms}; it must be at least 4")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets):

@@ -14,6 +14,7 @@ class OnLinear(Method):
     """Which layers: all-linear, attention, mixer, feedforward, experts, ends of names, or patterns of names (regex)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.targets, str):
             object.__setattr__(self, "targets", (self.targets,))
 

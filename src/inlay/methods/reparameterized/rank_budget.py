@@ -8,7 +8,7 @@ which ones are gone. From then on they have no part in the function, so an optim
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from ...core.delta import Delta
 from ...core.sites import Sites
 from ...errors import SettingsError
+from ...ranges import COUNT, RANK, SHARE
 from .components import Components, components
 from .on_linear import OnLinear
 
@@ -27,31 +28,30 @@ if TYPE_CHECKING:
 class RankBudget(OnLinear):
     schedule: ClassVar[Callable[[float, int, int], int]]  # (share of the second phase, components at its start and end)
 
-    target_rank: int = 16
+    target_rank: Annotated[int, RANK] = 16
     """Components that each layer has at the end, on average."""
-    initial_rank: int = 24
+    initial_rank: Annotated[int, RANK] = 24
     """Components that each layer has at the start."""
-    dropout: float = 0.0
+    dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a value of the adapter's input is dropped in training."""
-    initial_phase: float = 0.15
+    initial_phase: Annotated[float, SHARE] = 0.15
     """Share of the steps, at the start, in which no component is dropped."""
-    final_phase: float = 0.5
+    final_phase: Annotated[float, SHARE] = 0.5
     """Share of the steps, at the end, in which the components that are left train on."""
-    interval: int = 10
+    interval: Annotated[int, COUNT] = 10
     """Steps between two reductions of the budget."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("target_rank", 1), ("initial_rank", self.target_rank), ("interval", 1)):
-            if (value := getattr(self, name)) < least:
-                why = " (method.target_rank)" if name == "initial_rank" else ""
-                raise SettingsError(f"method.{name} is {value}; it must be at least {least}{why}")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
-        if min(self.initial_phase, self.final_phase) < 0 or self.initial_phase + self.final_phase >= 1:
+        if self.initial_rank < self.target_rank:
+            raise SettingsError(
+                f"method.initial_rank is {self.initial_rank}; it must be at least {self.target_rank} "
+                "(method.target_rank)"
+            )
+        if self.initial_phase + self.final_phase >= 1:
             raise SettingsError(
                 f"method.initial_phase is {self.initial_phase}, method.final_phase {self.final_phase}; "
-                "they must be at least 0 and together below 1"
+                "they must be together below 1"
             )
 
     @abstractmethod

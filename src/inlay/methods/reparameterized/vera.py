@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 
@@ -10,6 +10,7 @@ from ...core import weights
 from ...core.delta import Delta
 from ...core.sites import Sites
 from ...errors import SettingsError
+from ...ranges import FACTOR, RANK, SHARE, Range
 from .on_linear import OnLinear
 from .shared_projection import Projections, ScaledProjection
 
@@ -48,23 +49,19 @@ class VeRA(OnLinear):
         }
     )
 
-    rank: int = 256
+    rank: Annotated[int, RANK] = 256
     """Width of the shared matrices. Choose it higher than LoRA's: it costs time, and almost no trained parameters."""
-    d_initial: float = 0.1
+    d_initial: Annotated[float, FACTOR] = 0.1
     """Start of the vector between the two matrices."""
-    dropout: float = 0.0
+    dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a value of the adapter's input is dropped in training."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Seed of the shared matrices (PEFT's projection_prng_key)."""
     save_projection: bool = True
     """Save the shared matrices too. Without them the file is small, but another version of torch may draw others."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank < 1:
-            raise SettingsError(f"method.rank is {self.rank}; it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise SettingsError(f"method.dropout is {self.dropout}; it must be at least 0 and below 1")
         if self.d_initial == 0:
             raise SettingsError("method.d_initial is 0, from where nothing learns; it must be another number")
 

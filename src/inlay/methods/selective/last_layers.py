@@ -5,6 +5,7 @@ After the blocks come the final normalization, a pooler and the head. An encoder
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from ...core import weights
 from ...core.block_end import UNKNOWN, final_norm
@@ -12,7 +13,8 @@ from ...core.delta import Delta
 from ...core.method import Method
 from ...core.modules import is_norm
 from ...core.sites import Sites, language_model
-from ...errors import SettingsError, TargetError
+from ...errors import TargetError
+from ...ranges import Range
 from .retrained import Retrained
 
 
@@ -41,12 +43,8 @@ class LastLayers(Method):
     learning_rate = 1e-3
     peft_type = "INLAY_LAST_LAYERS"
 
-    layers: int = 2
+    layers: Annotated[int, Range(0, 100_000)] = 2
     """How many blocks are trained, counted from the end; 0 trains the head only."""
-
-    def __post_init__(self) -> None:
-        if self.layers < 0:
-            raise SettingsError(f"method.layers is {self.layers}; it must be at least 0")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         kind = type(sites.model).__name__

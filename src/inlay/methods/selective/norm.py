@@ -49,6 +49,7 @@ class NormTuning(Method):
     """Which normalizations: norms (all of them), ends of module names, or patterns of whole names (regex)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.targets, str):
             object.__setattr__(self, "targets", (self.targets,))
 

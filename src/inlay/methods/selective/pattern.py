@@ -50,6 +50,7 @@ class Pattern(Method):
     """Regular expressions for names that are not trained though they fit."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("include", "exclude"):
             if isinstance(value := getattr(self, field), str):
                 object.__setattr__(self, field, (value,))

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from torch import Tensor
 from ...core import weights
 from ...core.delta import Delta
 from ...core.sites import ROLES, Sites
-from ...errors import DataError, SettingsError, TargetError
+from ...errors import DataError, TargetError
+from ...ranges import RANK, ROWS, Range
 from ..reparameterized.on_linear import OnLinear
 from .fisher import information
 from .sparse_entries import Sparse, random_entries
@@ -56,20 +57,14 @@ class SparseMask(OnLinear):
     peft_fields = frozenset({"r", "mask_type", "random_seed", "fan_in_fan_out", "init_weights"})
     peft_names = {"values": "shira_weight", "indices": "shira_indices"}
 
-    rank: int = 4
+    rank: Annotated[int, RANK] = 4
     """Size: as many entries as LoRA of this rank has numbers, rank * (inputs + outputs) for each weight."""
     selection: Literal["fisher", "random"] = "fisher"
     """Which entries: those with the most Fisher information on training data, or random ones."""
-    rows: int = 256
+    rows: Annotated[int, ROWS] = 256
     """Training rows from which the Fisher information is taken."""
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Annotated[dict[str, int], Range(0, 1_000_000_000_000)] = field(default_factory=dict)
     """Entries of a weight by the whole name of its layer, instead of rank's; a checkpoint records fisher's here."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("rank", "rows"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"method.{name} is {getattr(self, name)}; it must be at least 1")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         names = sites.find(self.targets)

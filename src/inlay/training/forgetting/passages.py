@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ...data.formats import no_column
@@ -17,6 +16,7 @@ from ...data.problems import Problems, listed
 from ...data.rows import EXTENSIONS, Row, plain_text, read_rows, read_text, row_extension, text_in
 from ...data.source import BUILTIN, BUILTIN_FOLDER, nearest_file
 from ...errors import DataError
+from ...formats.paths import path_of
 
 BUILTIN_PASSAGES = BUILTIN + "passages"
 LONGEST = 512  # tokens: a longer passage is cut
@@ -101,7 +101,7 @@ def _of_user(asked: str, max_length: int) -> GeneralText:
 
 
 def _rows(asked: str, problems: Problems) -> list[Row]:
-    path = Path(asked).expanduser()
+    path = path_of(asked, DataError, any_bytes=True)
     if not path.is_file():
         raise DataError(f"--retain {asked}: no such file{nearest_file(path)}")
     if row_extension(path.name) is None:

@@ -1,0 +1,106 @@
+"""What reaches the terminal: outside text without controls, in letters that the terminal's encoding has.
+
+`main` puts a Screen in place of standard output and standard error, so that no verb, library or traceback can write
+past it. What is our own, such as colours and a bar that moves, goes by `own_text`, or by the console of
+safe_console.py.
+"""
+
+import codecs
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from ..formats.files import as_json
+from ..outside import shown_json, shown_lines
+
+# Of our own signs, for encodings that have no other than ASCII.
+_LIKE = {
+    letter: like
+    for letters, like in {
+        "│║┃▏▎▍▌▋▊▉": "|", "─═━╌–—−·•": "-", "█▇▆▅▄▃▂▁": "#", "→▶": ">", "←◀": "<", "▲": "^", "▼": "v", "“”": '"',
+        "‘’": "'", "┌┐└┘├┤┬┴┼╔╗╚╝╠╣╭╮╰╯╟╢╥╨╪╫╬": "+", "…": "...", "×": "x", "±": "+-", "≤": "<=", "≥": ">=", "⟦": "[[",
+        "⟧": "]]", "↵": "\\n", "⇥": "\\t", "␍": "\\r", "\xa0": " ",
+    }.items()
+    for letter in letters
+}  # fmt: skip
+
+
+class _Encodable:
+    """A text stream that writes what its encoding lacks by likeness or by number, where others raise an error."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._encodable(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _encodable(self, text: str) -> str:
+        encoding = self._stream.encoding or "utf-8"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            return text.encode(encoding, _BY_LIKENESS).decode(encoding)
+        return text
+
+
+class Screen(_Encodable):
+    """A text stream on which nothing from outside can do anything but be read."""
+
+    def __init__(self, stream: TextIO):
+        super().__init__(stream)
+        self.own = _Encodable(stream)
+
+    def write(self, text: str) -> int:
+        self.own.write(shown_lines(text))
+        return len(text)
+
+
+@contextmanager
+def screens() -> Iterator[None]:
+    """Standard output and standard error are Screens in the block."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (Screen(stream) for stream in before)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def own(stream: Any) -> Any:
+    """The way past a Screen; any other stream as it is."""
+    return stream.own if isinstance(stream, Screen) else stream
+
+
+@contextmanager
+def own_text() -> Iterator[None]:
+    """Standard output takes controls in the block, in which only text of our own may be written."""
+    before = sys.stdout
+    sys.stdout = own(before)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """One JSON value on a line, or on several with an indent; flushed, as programs wait for it."""
+    print(shown_json(as_json(value, indent), sys.stdout.encoding or "utf-8"), flush=True)
+
+
+def _by_likeness(problem: UnicodeError) -> tuple[str, int]:
+    assert isinstance(problem, UnicodeEncodeError)
+    lacking = problem.object[problem.start : problem.end]
+    return "".join(_LIKE.get(letter) or ascii(letter)[1:-1] for letter in lacking), problem.end
+
+
+_BY_LIKENESS = "inlay.by_likeness"
+codecs.register_error(_BY_LIKENESS, _by_likeness)

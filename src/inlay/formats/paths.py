@@ -1,0 +1,29 @@
+"""Names from outside, as paths."""
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import InvalidRequest, SettingsError
+
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+def path_of(asked: str, error: type[InvalidRequest] = SettingsError, *, any_bytes: bool = False) -> Path:
+    """The path that a user's words name, with ~ as their home. There need be nothing at it.
+
+    Raises `error` if nothing can be there: the name is too long, not allowed, or in a folder that may not be entered;
+    or if it is not UTF-8, which the libraries that read and write models need, unless `any_bytes` will do.
+    """
+    if not any_bytes and _NO_TEXT.search(asked):
+        raise error(f"{asked}: this name is not UTF-8; give it another")
+    path = Path(os.path.expanduser(asked))
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as problem:  # a ValueError: a NUL, or letters that the system's names do not have
+        start = asked if len(asked) <= 100 else f"{asked[:100]}… ({len(asked)} letters)"
+        reason = (getattr(problem, "strerror", None) or str(problem)).lower()
+        raise error(f"{start}: no path that can be used: {reason}") from None
+    return path

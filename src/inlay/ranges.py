@@ -1,0 +1,139 @@
+"""Which values a setting may have, said where the setting is declared and checked for all settings in one way.
+
+    rank: Annotated[int, Range(1, 65_536)] = 16
+
+The limits above are no advice: they are where a value is surely a slip, or would take a machine's memory.
+"""
+
+import dataclasses
+import math
+import numbers
+from dataclasses import dataclass
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from .errors import SettingsError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `least` to `most`, each of them included, or not where `above` or `below` takes its place."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def missed_by(self, value: float) -> str:
+        """Where the value should have been: the whole range if it is a share, else the side on which it lies."""
+        low = f"at least {_limit(self.least)}" if self.least is not None else f"above {_limit(self.above)}"
+        high = f"at most {_limit(self.most)}" if self.most is not None else f"below {_limit(self.below)}"
+        if 1 in (self.most, self.below) or value in (math.inf, -math.inf) or value != value:
+            return f"{low} and {high}"
+        is_low = value < self.least if self.least is not None else self.above is not None and value <= self.above
+        return low if is_low else high
+
+
+SHARE = Range(0, below=1)
+SEED = Range(0, 2**32 - 1)  # what every library's generator takes
+RANK = Range(1, 65_536)
+FACTOR = Range(-1_000_000, 1_000_000)
+WEIGHT = Range(0, 1_000_000)
+RATIO = Range(above=0, most=1_000_000)
+COUNT = Range(1, 1_000_000)
+ROWS = Range(1, 1_000_000_000_000)
+TOKENS = Range(1, 100_000)
+
+
+def check_settings(settings: Any, prefix: str = "") -> None:
+    """Raise SettingsError for the first field whose value is of another type than declared, or out of its range."""
+    for name, kind in _declared(type(settings)):
+        problem = _problem(getattr(settings, name), kind)
+        if problem is not None:
+            raise SettingsError(f"{prefix}{name} {problem}")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a field takes: None or not, one value, a list or pairs of a name and a value, of which type and range."""
+
+    type: Any
+    choices: tuple[Any, ...]
+    range: Range | None
+    several: Literal["", "list", "pairs"]
+    optional: bool
+
+
+@cache
+def _declared(settings: type) -> list[tuple[str, Kind]]:
+    kinds = ((field.name, kind_of(field.type)) for field in dataclasses.fields(settings))
+    return [(name, kind) for name, kind in kinds if kind.type is not None]
+
+
+def kind_of(declared: Any) -> Kind:
+    """What a field of the declared type takes; of type None if it is no number, text, choice or yes and no."""
+    found = next((extra for extra in getattr(declared, "__metadata__", ()) if isinstance(extra, Range)), None)
+    if get_origin(declared) is Annotated:
+        declared = get_args(declared)[0]
+    optional = get_origin(declared) in (Union, UnionType) and type(None) in get_args(declared)
+    if optional:
+        others = [each for each in get_args(declared) if each is not type(None)]
+        declared = others[0] if len(others) == 1 else None
+    several: Any = {tuple: "list", dict: "pairs"}.get(get_origin(declared), "")
+    if several:
+        declared = [each for each in get_args(declared) if each is not ...][-1]
+    if get_origin(declared) is Literal:
+        return Kind(Literal, get_args(declared), None, several, optional)
+    return Kind(declared if declared in (int, float, bool, str) else None, (), found, several, optional)
+
+
+def _problem(value: Any, kind: Kind) -> str | None:
+    """What is wrong with the value, as it goes on after the setting's name."""
+    if value is None and kind.optional:
+        return None
+    if not kind.several:
+        return _problem_of_one(value, kind)
+    if isinstance(value, dict):
+        found = ((f"of {key!r} ", _problem_of_one(each, kind)) for key, each in value.items())
+    elif isinstance(value, list | tuple):
+        found = (("", _problem_of_one(each, kind)) for each in value)
+    else:
+        return None if isinstance(value, str) else f"is {value!r}; it takes several values"
+    return next((where + problem for where, problem in found if problem is not None), None)
+
+
+def _problem_of_one(value: Any, kind: Kind) -> str | None:
+    if kind.type is Literal:
+        if value in kind.choices:
+            return None
+        return f"is {value!r}{did_you_mean(str(value), map(str, kind.choices))}"
+    if kind.type is bool:
+        return None if isinstance(value, bool) else f"is {value!r}; it must be true or false"
+    if kind.type is str:
+        if not isinstance(value, str):
+            return f"is {value!r}; it must be a text"
+        return f"is {value!r}; it cannot have a NUL" if "\0" in value else None
+    needed, what = (numbers.Integral, "a whole number") if kind.type is int else (numbers.Real, "a number")
+    if not isinstance(value, needed) or isinstance(value, bool):
+        return f"is {value!r}; it must be {what}"
+    number: Any = value
+    if kind.range is None or number in kind.range:
+        return None
+    return f"is {_shown(number)}; it must be {kind.range.missed_by(number)}"
+
+
+def _shown(value: Any) -> str:
+    return "a number of very many digits" if isinstance(value, int) and abs(value) >= 10**30 else str(value)
+
+
+def _limit(limit: float | None) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:.3g}"
