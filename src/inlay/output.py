@@ -26,10 +26,11 @@ def outliving_readers(goes_on: bool = True) -> Iterator[None]:
         yield
         sys.stdout.flush()
     finally:
-        for own in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError, ReaderGone):
-                own.flush()
+        now = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = before
+        for own, stream in zip(now, before, strict=True):
+            with suppress(OSError, ValueError, ReaderGone):
+                own.flush() if stream is not None else own.close()
 
 
 class _Outliving:

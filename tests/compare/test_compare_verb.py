@@ -52,6 +52,7 @@ def test_a_method_that_does_not_fit_is_said_before_anything_is_trained(
 def test_a_folder_of_something_else_is_not_written_to(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / ".report.html.1.unfinished").touch()  # which a comparison that was killed leaves
     (tmp_path / "thesis.txt").touch()
     assert main(["compare", tiny_bert, reviews_folder, "--out", str(tmp_path)]) == 2
     assert "holds thesis.txt, which is no comparison's" in capsys.readouterr().err

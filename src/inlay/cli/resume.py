@@ -17,7 +17,7 @@ class Resume:
     had.
 
     A run writes a checkpoint when Ctrl-C or SIGTERM stops it, and every --checkpoint-minutes in case it is killed. Its
-    data and its base model must be what they were.
+    data and its base model must be what they were. `inlay train … --out RUN --go-on` begins a run or goes on with it.
     """
 
     run: Annotated[Positional[str], arg(metavar="RUN")]

@@ -56,6 +56,7 @@ class Journal:
 
     def sync(self) -> None:
         """Return when all that was told is on the disk."""
+        self._write()
         assert self.folder is not None
         for name in (_EVENTS, _LOG):
             sync(self.folder / name)

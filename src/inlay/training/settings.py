@@ -62,8 +62,8 @@ class Recipe:
     """Adds this times a loss on general text to the task's, which makes the model forget less: of a language model the
     cross-entropy, of a classifier how far its sentence representations have moved. 0: off."""
     checkpoint_minutes: Annotated[float, Range(0, 525_600)] = 10.0
-    """Minutes between two checkpoints, each of which takes the place of the one before: `inlay resume` goes on from it
-    if the process is killed. 0: only when the run is interrupted."""
+    """Minutes between two checkpoints, of which the last two are kept: `inlay resume` goes on from the last if the
+    process is killed, or from the one before if the last is damaged. 0: only when the run is interrupted."""
 
     def __post_init__(self) -> None:
         check_settings(self)

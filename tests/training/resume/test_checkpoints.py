@@ -71,6 +71,8 @@ def test_a_killed_run_goes_on_from_its_last_regular_checkpoint(
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"event": "step", "st')
     (run / "adapter" / ".adapter_config.json.1.unfinished").write_text("{")
+    (run / ".adapter.1.unfinished").mkdir()
+    (run / ".adapter.1.unfinished" / "adapter_config.json").write_text("{")
     best: list[bytes] = []
 
     def look(event: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import inlay
 from inlay.methods import METHODS
-from inlay.training import run as run_module
+from inlay.training import ending
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
 from inlay.training.scores import ClassScores
@@ -85,13 +85,13 @@ def test_a_run_that_is_all_but_finished_goes_on(
     asked = short(dropping_bert, few_reviews, tmp_path, epochs=8)
     whole = train(replace(asked, out=str(tmp_path / "whole")))
     assert whole["best_step"] < whole["steps"] == 24
-    write = run_module.write_report
+    write = ending.write_report
 
-    def stop(folder: Path) -> None:
-        monkeypatch.setattr(run_module, "write_report", write)
+    def stop(folder: Path, summary: Any) -> None:
+        monkeypatch.setattr(ending, "write_report", write)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "write_report", stop)
+    monkeypatch.setattr(ending, "write_report", stop)
     with pytest.raises(KeyboardInterrupt):
         train(replace(asked, out=str(tmp_path / "run")))
     assert told(tmp_path / "run")["status"] == "interrupted"

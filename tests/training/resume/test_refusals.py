@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from inlay.compare.trial import Trial
 from inlay.compare.worker import run_trial
 from inlay.errors import CheckpointError, InvalidRequest, SettingsError
+from inlay.training import ending
 from inlay.training import run as run_module
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
@@ -32,7 +33,7 @@ def stopped(dropping_bert: str, few_reviews: str, tmp_path_factory: pytest.TempP
     shutil.copytree(dropping_bert, folder / "model")
     shutil.copytree(few_reviews, folder / "data")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(run_module, "write_report", lambda _: None)
+        patched.setattr(ending, "write_report", lambda *_: None)
         return interrupted(
             short(str(folder / "model"), str(folder / "data"), folder), folder / "run", event="step", step=5
         )
