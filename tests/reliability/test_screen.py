@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.text import Text
 
 from inlay.cli import main
@@ -26,7 +27,10 @@ from inlay.outside import printable, shown, shown_lines
 
 from ..tiny_models import reviews, write_rows
 
-EVIL = "\x1b[2J\x1b]0;evil\x07\x9b31m\x1bc\x08\x7f\x0b\u202e\u2066\u200b\u2028[red]x[/red][link=http://e]y[/link]:bomb:"
+EVIL = (
+    "\x1b[2J\x1b]0;evil\x07\x9b31m\x1bc\x08\x7f\x0b\u202e\u2066\u200b\u2028"
+    "[red]x[/red][link=http://e]y[/link]:bomb:<b onload=x>"
+)
 OURS = re.compile(r"\x1b\[(\d*(;\d+)*m|1A|2K|\?25[lh])|\r|\n|\t")
 
 
@@ -101,6 +105,17 @@ def test_train_sends_no_control_of_others(evil_run: tuple[str, str]) -> None:
     assert unsafe(evil_run[1]) == set()
     assert "\\x1b[2J\\x1b]0;evil\\x07" in evil_run[1]
     assert "[red]x[red][link=http:e]y[link]:bomb:" in evil_run[1]
+
+
+def test_what_a_run_writes_can_be_read_and_shows_no_control(evil_run: tuple[str, str]) -> None:
+    run = Path(evil_run[0])
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<b onload" not in page
+    assert "&lt;b onload=x&gt;" in page
+    assert not set("\x1b\x07\x9b\x7f\u202e\u2066") & set(page)
+    assert unsafe((run / "log.txt").read_text(encoding="utf-8")) == set()
+    assert EVIL.replace("/", "") in yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))["data"]["path"]
+    assert f"good{EVIL}" in json.loads((run / "summary.json").read_text(encoding="utf-8"))["labels"]
 
 
 @pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
