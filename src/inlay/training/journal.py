@@ -142,8 +142,8 @@ def sentence(event: Event) -> str:
         case "model":
             packed = "" if event.get("quantize", "none") == "none" else f", linear layers in {event['quantize']},"
             return (
-                f"model   {shown(event['model'])}: {event['class']}, {count_text(event['total_parameters'])} parameters "
-                f"in {event['dtype']}{packed} on {event['device']}"
+                f"model   {shown(event['model'])}: {event['class']}, {count_text(event['total_parameters'])} "
+                f"parameters in {event['dtype']}{packed} on {event['device']}"
             )
         case "method":
             share = event["trainable_parameters"] / event["total_parameters"]
