@@ -40,7 +40,9 @@ def kill_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.Si
     monkeypatch.setattr(Classify, "loss", counted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGQUIT, marks=pytest.mark.slow)]
+)
 def test_a_signal_waits_for_the_end_of_the_step(
     number: signal.Signals, dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
