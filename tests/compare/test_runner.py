@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from inlay.compare import workplace
+from inlay.compare import worker, workplace
 from inlay.compare.comparison import compare
 from inlay.compare.runner import Runner
 from inlay.compare.settings import Comparison
@@ -16,6 +19,7 @@ from inlay.compare.trial import Budget, Trial, plain_trials
 from inlay.compare.workplace import ThisMachine
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
+from inlay.training.checkpoint import read_checkpoint
 
 from .fakes import contender, write_classifier
 
@@ -53,6 +57,42 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews
         runner.failures[bad.name] = "loss is not finite"
         runner.run([changed(later, out=str(tmp_path / "later"))])
     assert runner.failures["later"] == f"it follows {bad.name}, which failed"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_comparison_that_is_ended_lets_its_trials_write_checkpoints(
+    times: int, tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    """By the SIGTERM of a cluster; a second one waits for that."""
+    (trial,) = trials_of(tiny_bert, reviews_folder, tmp_path, "lora")
+    trial = changed(trial, epochs=50.0, patience=0)
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] >= 20:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), Runner(ThisMachine(1, ()), stop) as runner:
+        runner.run([trial])
+    assert signal.getsignal(signal.SIGTERM) is before
+    summary = trial.summary()
+    assert summary is not None
+    assert summary["status"] == "interrupted"
+    assert 20 <= summary["steps"] < 400
+    assert read_checkpoint(trial.folder).progress["step"] == summary["steps"]
+
+
+def test_a_worker_without_a_parent_ends_its_run_in_order() -> None:
+    """What the trial then is, is an interrupted one."""
+    here, there = multiprocessing.Pipe()
+    tell = worker._Line(there)
+    tell({"event": "step"})
+    assert here.recv() == {"event": "step"}
+    here.close()
+    with pytest.raises(KeyboardInterrupt):
+        tell({"event": "step"})
+    tell({"event": "interrupted"})  # for which nobody waits
 
 
 def test_what_is_finished_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

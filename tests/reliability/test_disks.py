@@ -91,7 +91,7 @@ def test_a_disk_that_is_too_small_from_the_beginning(
     assert "bug" not in shown.err
 
 
-@pytest.mark.parametrize("verb", ["train", "compare", "merge"])
+@pytest.mark.parametrize("verb", ["train", "compare", pytest.param("merge", marks=pytest.mark.slow)])
 def test_a_disk_that_cannot_be_written(
     verb: str,
     asked: RunSettings[Any],
@@ -129,7 +129,7 @@ def test_a_run_on_a_disk_that_cannot_be_written_any_more_is_left_alone(
     assert "Read-only file system" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("parents", [False, True])
+@pytest.mark.parametrize("parents", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_folder_that_is_removed_in_mid_run(parents: bool, asked: RunSettings[Any], tmp_path: Path) -> None:
     """What the run holds in memory is written where it was, and goes on from there."""
     train(replace(asked, out=str(tmp_path / "whole")))
@@ -161,7 +161,9 @@ def test_a_folder_that_another_run_has_taken_is_left_alone(asked: RunSettings[An
     assert [path.name for path in run.iterdir()] == ["theirs"]
 
 
-@pytest.mark.parametrize("limit", [0, 300, 3000, 30_000])
+@pytest.mark.parametrize(
+    "limit", [pytest.param(n, marks=[pytest.mark.slow] * (n != 3000)) for n in (0, 300, 3000, 30_000)]
+)
 def test_files_that_may_not_grow_further(limit: int, asked: RunSettings[Any], tmp_path: Path) -> None:
     """A quota, as the system itself enforces it, on whatever library writes."""
     run = tmp_path / "run"

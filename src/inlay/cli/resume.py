@@ -16,8 +16,9 @@ class Resume:
     """Continue an interrupted run from its checkpoint, with the settings that it has, to the result that it would have
     had.
 
-    A run writes a checkpoint when Ctrl-C or SIGTERM stops it, and every --checkpoint-minutes in case it is killed. Its
-    data and its base model must be what they were. `inlay train … --out RUN --go-on` begins a run or goes on with it.
+    A run writes a checkpoint when Ctrl-C, a closed terminal or SIGTERM stops it, and every --checkpoint-minutes in case
+    it is killed. Its data and its base model must be what they were. `inlay train … --out RUN --go-on` begins a run or
+    goes on with it.
     """
 
     run: Annotated[Positional[str], arg(metavar="RUN")]

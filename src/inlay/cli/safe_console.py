@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import Progress, ProgressColumn
 from rich.segment import Segment
+from rich.text import Text
 
 from ..outside import shown_lines
 from .screen import own, screens
@@ -14,9 +16,22 @@ from .screen import own, screens
 class _SafeConsole(Console):
     """rich's console, in whose texts only rich itself writes controls."""
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown_lines(text), **options)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        renderable = _safe(renderable) if isinstance(renderable, Text) else renderable
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=shown_lines(segment.text))
+
+
+def _safe(text: Text) -> Text:
+    """The text with its styles, safe before it is broken into lines."""
+    unsafe = [i for i, letter in enumerate(text.plain) if shown_lines(letter) != letter]
+    pieces = text.divide(sorted({edge for i in unsafe for edge in (i, i + 1)}))
+    for piece in pieces if unsafe else ():
+        piece.plain = shown_lines(piece.plain)
+    return text.blank_copy().join(pieces) if unsafe else text
 
 
 class _SafeProgress(Progress):

@@ -8,7 +8,8 @@ from typing import Any
 from markupsafe import Markup
 
 from ..formats.files import write_text
-from ..report.html import printable, templates
+from ..outside import printable, shown_lines
+from ..report.html import templates
 from ..report.run_files import read_run
 from ..report.units import bytes_text, seconds_text
 from .comparison import Compared
@@ -41,7 +42,7 @@ def write_comparison(result: Compared) -> Path:
     """report.html, report.md and report.csv stand in the comparison's folder, each whole."""
     path = result.folder / "report.html"
     write_text(result.folder / "report.csv", as_csv(result.table))
-    write_text(result.folder / "report.md", as_markdown(result))
+    write_text(result.folder / "report.md", shown_lines(as_markdown(result)))
     write_text(path, render(result))
     return path
 

@@ -1,13 +1,13 @@
 """The report's page: what the run's files say, arranged for the template beside this file."""
 
 import math
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..formats.files import write_text
+from ..outside import printable
 from . import figures
 from .classification import (
     Confusion,
@@ -29,8 +29,6 @@ _SCORES_IN_SIGHT = 20
 _PAIRS = 10
 _MISTAKES = 15
 _SAMPLES = 8
-# Neither HTML nor UTF-8 can carry these, and a text from the user's data may hold any of them.
-_UNPRINTABLE = re.compile("[^\t\n\r -\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +75,6 @@ def templates(*packages: str) -> Any:
     )
     found.filters.update(percent=percent_text, breakable=breakable)
     return found
-
-
-def printable(page: str) -> str:
-    """Without the characters that no page can have; each has become the sign for that."""
-    return _UNPRINTABLE.sub("\ufffd", page)
 
 
 def breakable(label: str) -> Any:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formats.files import write_json, write_text
+from ..outside import printable
 from . import figures
-from .html import printable, templates
+from .html import templates
 from .units import count_text, seconds_text
 
 if TYPE_CHECKING:

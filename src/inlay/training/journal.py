@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.files import as_json, make_folder, sync
+from ..outside import shown, shown_lines
 from ..report.forgetting import forgetting_text
 from ..report.reach import reach_text
 from ..report.units import bytes_text, count_text, counted, percent_text, seconds_text
@@ -83,7 +84,7 @@ class Journal:
         entry = {"event": event, "time": round(time.time(), 3), **values}
         at = time.strftime("%H:%M:%S", time.localtime(entry["time"]))
         self._unwritten[_EVENTS].append(as_json(entry) + "\n")
-        self._unwritten[_LOG].append(f"{at} {sentence(entry)}\n")
+        self._unwritten[_LOG].append(f"{at} {shown_lines(sentence(entry))}\n")
         try:
             if self.folder is not None:
                 self._write()
@@ -137,12 +138,12 @@ def sentence(event: Event) -> str:
             rows = " · ".join(f"{split} {count}" for split, count in event["rows"].items())
             cut = f" · {event['cut']} texts cut at {event['max_length']} tokens" if event["cut"] else ""
             labels = f" · {len(event['labels'])} labels" if event["labels"] else ""
-            return f"data    {event['source']}: {rows}{labels}{cut}"
+            return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
         case "model":
             packed = "" if event.get("quantize", "none") == "none" else f", linear layers in {event['quantize']},"
             return (
-                f"model   {event['model']}: {event['class']}, {count_text(event['total_parameters'])} parameters in "
-                f"{event['dtype']}{packed} on {event['device']}"
+                f"model   {shown(event['model'])}: {event['class']}, {count_text(event['total_parameters'])} "
+                f"parameters in {event['dtype']}{packed} on {event['device']}"
             )
         case "method":
             share = event["trainable_parameters"] / event["total_parameters"]

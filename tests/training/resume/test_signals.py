@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 import inlay
+from inlay.training import keeper as keeper_module
 from inlay.training.checkpoint import CHECKPOINT, read_checkpoint
 from inlay.training.classify import Classify
 from inlay.training.interrupts import Interrupts
 from inlay.training.run import resume, train
 
-from .runs import assert_same, interrupted, short, steps, told
+from .runs import StopAt, assert_same, interrupted, short, steps, told
 
 
 def kill_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.Signals) -> None:
@@ -39,7 +40,9 @@ def kill_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.Si
     monkeypatch.setattr(Classify, "loss", counted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, pytest.param(signal.SIGQUIT, marks=pytest.mark.slow)]
+)
 def test_a_signal_waits_for_the_end_of_the_step(
     number: signal.Signals, dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +81,54 @@ def test_a_second_signal_does_not_wait_and_leaves_the_checkpoint_from_before(
     assert read_checkpoint(run).progress["step"] == 2
     resume(run)
     assert_same(run, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGHUP, signal.SIGHUP), (signal.SIGTERM, signal.SIGHUP)])
+def test_a_terminal_that_closes_sends_several(
+    numbers: tuple[signal.Signals, ...],
+    dropping_bert: str,
+    few_reviews: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the system and from the shell: nobody is impatient, and the step is not broken off."""
+    kill_in_step(monkeypatch, 5, *numbers)
+    with pytest.raises(KeyboardInterrupt):
+        train(short(dropping_bert, few_reviews, tmp_path / "run"))
+    assert read_checkpoint(tmp_path / "run").progress["step"] == 5
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 0])
+def test_signals_wait_for_a_checkpoint_that_is_written(
+    minutes: float, dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it the one from time to time, or the one that an earlier signal has asked for."""
+    write = keeper_module.write_checkpoint
+
+    def impatient(*arguments: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        write(*arguments)
+
+    monkeypatch.setattr(keeper_module, "write_checkpoint", impatient)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            short(dropping_bert, few_reviews, run, checkpoint_minutes=minutes),
+            StopAt(event=None if minutes else "step", step=5),
+        )
+    assert read_checkpoint(run).progress["step"] == (1 if minutes else 5)
+    assert told(run)["status"] == "interrupted"
+
+
+def test_a_patient_process_breaks_no_step_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Interrupts, "patient", True)
+    with Interrupts() as interrupts:
+        with interrupts.held():
+            for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.raise_waiting()
 
 
 def test_who_handles_signals_already_keeps_them() -> None:

@@ -1,0 +1,356 @@
+"""What reaches a terminal, recorded as bytes: no control but our own, whatever stands in rows, names and messages."""
+
+import io
+import json
+import os
+import pty
+import re
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.segment import Segment, Segments
+from rich.text import Text
+
+from inlay.cli import main
+from inlay.cli import methods as methods_verb
+from inlay.cli.safe_console import console
+from inlay.cli.screen import Screen, print_json, screens
+from inlay.data.classification import load_texts
+from inlay.errors import DataError
+from inlay.outside import printable, shown, shown_lines
+
+from ..tiny_models import reviews, write_rows
+
+EVIL = (
+    "\x1b[2J\x1b]0;evil\x07\x9b31m\x1bc\x08\x7f\x0b\u202e\u2066\u200b\u2028"
+    "[red]x[/red][link=http://e]y[/link]:bomb:<b onload=x>"
+)
+OURS = re.compile(r"\x1b\[(\d*(;\d+)*m|1A|2K|\?25[lh])|\r|\n|\t")
+
+
+def unsafe(text: str) -> set[str]:
+    """The letters that a screen must not get, besides our own controls."""
+    left = OURS.sub("", text)
+    return {repr(letter) for letter in left if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+
+
+class Terminal:
+    """A pseudo-terminal in place of the standard streams, and what it was sent."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        ours, theirs = pty.openpty()
+        reader = threading.Thread(target=self._read, args=(ours,))
+        reader.start()
+        before = sys.stdout, sys.stderr
+        streams = [os.fdopen(os.dup(theirs), "w", encoding="utf-8") for _ in before]
+        os.close(theirs)
+        sys.stdout, sys.stderr = streams
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+            for stream in streams:
+                stream.close()
+            reader.join()
+            os.close(ours)
+
+    def _read(self, descriptor: int) -> None:
+        try:
+            while data := os.read(descriptor, 65_536):
+                self.sent += data
+        except OSError:  # the other end is closed
+            return
+
+
+def recorded(*arguments: str) -> tuple[int, str]:
+    terminal = Terminal()
+    with terminal.connected():
+        code = main(arguments)
+    return code, terminal.sent.decode("utf-8")
+
+
+@pytest.fixture(scope="module")
+def evil_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("evil")
+    renamed = {"positive": f"good{EVIL}", "negative": "bad\n\x1b[31m"}
+    rows = [
+        {"text": f"{row['text']} {EVIL}", "label": renamed[row["label"]], f"more{EVIL}": 1, "a\tb\n": EVIL}
+        for row in reviews(60)
+    ]
+    return write_rows(folder / f"rows{EVIL.replace('/', '')}.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def evil_run(evil_file: str, tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A run's folder, and what the terminal was sent while it was made."""
+    out = tmp_path_factory.mktemp("runs") / f"run{EVIL.replace('/', '')}"
+    code, sent = recorded(
+        *("train", tiny_bert, evil_file, "--out", str(out), "--epochs", "1", "--no-forgetting", "--dtype", "float32")
+    )
+    assert code == 0, sent
+    return str(out), sent
+
+
+def test_train_sends_no_control_of_others(evil_run: tuple[str, str]) -> None:
+    assert unsafe(evil_run[1]) == set()
+    assert "\\x1b[2J\\x1b]0;evil\\x07" in evil_run[1]
+    assert "[red]x[red][link=http:e]y[link]:bomb:" in evil_run[1]
+
+
+def test_what_a_run_writes_can_be_read_and_shows_no_control(evil_run: tuple[str, str]) -> None:
+    run = Path(evil_run[0])
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<b onload" not in page
+    assert "&lt;b onload=x&gt;" in page
+    assert not set("\x1b\x07\x9b\x7f\u202e\u2066") & set(page)
+    assert unsafe((run / "log.txt").read_text(encoding="utf-8")) == set()
+    assert EVIL.replace("/", "") in yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))["data"]["path"]
+    assert f"good{EVIL}" in json.loads((run / "summary.json").read_text(encoding="utf-8"))["labels"]
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("verb", ["data", "data MODEL", "eval", "predict", "predict FILE", "resume", "rank", "merge"])
+def test_no_verb_sends_a_control_of_others(
+    verb: str, json: tuple[str, ...], evil_file: str, evil_run: tuple[str, str], tiny_bert: str, tmp_path: Path
+) -> None:
+    run = evil_run[0]
+    arguments, expected = {
+        "data": (("data", evil_file), 0),
+        "data MODEL": (("data", evil_file, tiny_bert), 0),
+        "eval": (("eval", run, evil_file), 0),
+        "predict": (("predict", run, f"a film {EVIL}"), 0),
+        "predict FILE": (("predict", run, evil_file), 0),
+        "resume": (("resume", run), 2),
+        "rank": (("rank", run, "--no-curve", "--base", "never"), 0),
+        "merge": (("merge", run, str(tmp_path / f"out{EVIL.replace('/', '')}")), 0),
+    }[verb]
+    code, sent = recorded(*arguments, *json)
+    assert (code, unsafe(sent)) == (expected, set()), sent
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (EVIL,),
+        ("train", EVIL, "builtin:tickets"),
+        ("train", "builtin:minilm", EVIL),
+        ("train", "builtin:minilm", "builtin:tickets", "--out", f"a{EVIL}\udcff"),
+        ("train", "builtin:minilm", "builtin:tickets", "--method", EVIL),
+        ("train", "builtin:minilm", "builtin:tickets", "--seed", EVIL),
+        ("train", "builtin:minilm", "builtin:tickets", EVIL),
+        ("train", "--config", EVIL),
+        ("compare", "builtin:minilm", "builtin:tickets", "--methods", EVIL, f"lora:{EVIL}=1"),
+        ("methods", EVIL),
+        ("doctor", EVIL),
+        ("eval", EVIL),
+        ("predict", EVIL, "--json"),
+        ("rank", EVIL),
+        ("merge", EVIL, EVIL),
+        ("resume", EVIL),
+        ("demo", "--task", EVIL),
+        ("data", f"\udcff{EVIL}.jsonl"),
+    ],
+    ids=lambda arguments: arguments[0] if arguments[0] != EVIL else "verb",
+)
+def test_no_refusal_sends_a_control_of_others(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, sent = recorded(*arguments)
+    assert (code, unsafe(sent)) == (2, set()), sent
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bug_sends_no_control_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Any) -> int:
+        raise RuntimeError(EVIL)
+
+    monkeypatch.setattr(methods_verb, "main", broken)
+    code, sent = recorded("methods")
+    assert (code, unsafe(sent)) == (1, set())
+    assert "RuntimeError: \\x1b[2J" in sent
+
+
+def test_help_keeps_its_own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    with terminal.connected(), pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    assert b"\x1b[1m" in terminal.sent
+    assert unsafe(terminal.sent.decode()) == set()
+
+
+def test_a_console_takes_text_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+    with screens():
+        out = console()
+        out.print(EVIL)
+        out.print(Text(EVIL, style="red"))
+        out.print(Segments([Segment("\x1b[2J")]))  # what no layout has looked at
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().replace("\n", "").count("[red]x[/red][link=http://e]y[/link]:bomb:") == 2
+
+
+def test_rich_is_used_through_the_safe_console_alone() -> None:
+    import inlay.cli
+
+    for path in Path(str(inlay.cli.__file__)).parent.glob("*.py"):
+        source = path.read_text()
+        assert path.name == "safe_console.py" or not re.search(r"\bConsole\(|\bProgress\(|rich\.print", source), path
+        assert path.name == "screen.py" or "json.dumps" not in source, path
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "lines"),
+    [
+        ("plain é 漢字 👍", "plain é 漢字 👍", "plain é 漢字 👍"),
+        ("a\r\nb\tc\rd", "a\\r\\nb\\tc\\rd", "a\nb\tc\\rd"),
+        ("\x1b[31m\x9b\x00\x7f", "\\x1b[31m\\x9b\\x00\\x7f", "\\x1b[31m\\x9b\\x00\\x7f"),
+        ("a\u202eb\u200f\ufeff\U000e0041", "a\\u202eb\\u200f\\ufeff\\U000e0041", "a\\u202eb\\u200f\\ufeff\\U000e0041"),
+        ("\udcff", "\\udcff", "\\udcff"),
+    ],
+)
+def test_unsafe_letters_become_numbers(text: str, line: str, lines: str) -> None:
+    assert (shown(text), shown_lines(text)) == (line, lines)
+
+
+def test_a_page_has_nothing_that_turns_it_round() -> None:
+    assert (
+        printable("a\x00\x1b\x9b\udcff\u202e\u2066b é\u200f\u200d\n")
+        == "a\ufffd\ufffd\ufffd\ufffd\ufffd\ufffdb é\u200f\u200d\n"
+    )
+
+
+def written(encoding: str, text: str) -> str:
+    buffer = io.BytesIO()
+    stream: Any = Screen(io.TextIOWrapper(buffer, encoding=encoding))
+    print(text, file=stream, end="", flush=True)
+    return buffer.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("utf-8", "é – █ → 漢 😀 \\udcff"),
+        ("latin-1", "é - # > \\u6f22 \\U0001f600 \\udcff"),
+        ("cp1252", "é – # > \\u6f22 \\U0001f600 \\udcff"),
+        ("ascii", "\\xe9 - # > \\u6f22 \\U0001f600 \\udcff"),
+    ],
+)
+def test_any_encoding_shows_any_text(encoding: str, expected: str) -> None:
+    assert written(encoding, "é – █ → 漢 😀 \udcff") == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "ascii"])
+def test_json_means_the_same_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding=encoding))
+    value = {f"é漢😀{EVIL}\udcff": [EVIL, 1.5, None]}
+    with screens():
+        print_json(value)
+    text = buffer.getvalue().decode(encoding)
+    assert json.loads(text) == value
+    assert unsafe(text) == set()
+    assert ("é" in text) == (encoding != "ascii")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_verb_can_be_read_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch, evil_file: str) -> None:
+    for arguments in (["methods", "lora"], ["data", evil_file], ["data", evil_file, "--json"], ["train", "--help"]):
+        buffer = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding=encoding))
+        with suppress(SystemExit):  # after help
+            assert main(arguments) == 0
+        assert "\ufffd" not in buffer.getvalue().decode(encoding)
+
+
+def test_standard_input_that_is_no_text_is_told_by_its_line(
+    evil_run: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = "\ufeffa film\n\n".encode() + b"caf\xe9 film\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+    assert main(["predict", evil_run[0], "--json"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out.splitlines()[0])["text"] == "a film"
+    assert "line 3 of standard input is not UTF-8: byte 0xe9 after 'caf'" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a film " * 40, None),
+        ("a film " * 4000, None),
+        ("x" * 300, None),
+        ("a\nfilm", None),
+        ("~ film", None),
+        ("/" * 5000 + "a b", None),
+        ("caf\udce9", "the text is not UTF-8: byte 0xe9"),
+        ("", "the text is empty"),
+        (" \n", "the text is empty"),
+        ("~", "this is a folder"),
+        ("/", "this is a folder"),
+        (os.devnull, "neither a file nor a folder"),
+        ("none.jsonl", "no such file"),
+        ("x" * 300 + ".csv", "file name too long"),
+        ("a\0.csv", "it cannot have a NUL"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_may_be_a_path_or_a_text(
+    text: str, message: str | None, evil_run: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", evil_run[0], text]) == (0 if message is None else 2)
+    assert (message or "%") in "".join(capsys.readouterr())
+
+
+def test_a_text_in_a_closed_folder_is_told(evil_run: Any, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def closed(path: Path, **_: Any) -> Any:
+        if str(path).startswith("/closed/"):
+            raise PermissionError(13, "Permission denied")
+        return os.stat(path)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    assert main(["predict", evil_run[0], "/closed/note"]) == 2
+    assert main(["predict", "/closed/run", "a film"]) == 2
+    assert main(["train", "builtin:minilm", "/closed/rows.csv"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "may not be entered" in told[0]
+    assert all("permission denied" in line for line in told[1:])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "x" * 300, "builtin:tickets"),
+        ("train", "builtin:minilm", "x" * 300),
+        ("train", "builtin:minilm", "builtin:tickets", "--out", "x" * 300),
+        ("train", "builtin:minilm", "builtin:tickets", "--retain", "x" * 300),
+        ("train", "builtin:minilm", "builtin:tickets", "--config", "x" * 300),
+        ("compare", "builtin:minilm", "builtin:tickets", "--out", "x" * 300),
+        *((verb, "x" * 300) for verb in ("eval", "predict", "rank", "resume", "doctor", "data")),
+        ("merge", "x" * 300, "out"),
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_is_too_long_ends_with_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "(300 letters): no path that can be used: file name too long" in capsys.readouterr().err
+
+
+def test_home_is_understood_where_a_shell_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    assert load_texts("~/a.txt", {"text": "text"}) == [("one", None), ("two", None)]
+    with pytest.raises(DataError, match="no such file"):
+        load_texts("~/b.txt", {"text": "text"})
