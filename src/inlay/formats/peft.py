@@ -6,7 +6,7 @@ what they are computed from has a file of its own, so that training can go on. R
 place, every place a tensor, and a setting that would change the function and is not known here is an error.
 """
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,16 @@ from ..core.sites import Sites
 from ..errors import CheckpointError, TargetError
 from ..methods.reparameterized import experts_peft
 from ..methods.reparameterized.lora import LoRA
-from .files import write_json, write_whole
+from . import seal
+from .files import digest_of, write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
 from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies, without_doubles
 from .peft_plain import plain_form
-from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
+from .peft_tensors import SOURCES, TENSORS, read_tensors
+from .seal import PROVENANCE, read_provenance
 
-PROVENANCE = "provenance.json"
-OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint", "base_rows")  # what `save` itself knows
+_OWN = ("inlay_version", "method", "base_fingerprint", "base_rows")
+OWN_PROVENANCE = (*_OWN, *seal.KEYS)  # what `save` itself knows
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
 _TASKS = {
@@ -42,8 +44,14 @@ _TASKS = {
 }
 
 
-def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = None, plain: bool = False) -> None:
-    """Write the adapter's files into `folder`. `provenance` adds what a later run should know.
+def save(
+    adapter: Adapter,
+    folder: Path,
+    provenance: dict[str, Any] | None = None,
+    plain: bool = False,
+    tokenizer: Any | None = None,
+) -> None:
+    """Write the adapter's files into `folder`, and the tokenizer's. `provenance` adds what a later run should know.
 
     With `plain` it is a LoRA of one rank and one alpha; raises AdapterStateError, having written nothing, if it has no
     such form.
@@ -73,15 +81,19 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         config["part"] = adapter.part
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    written = [TENSORS, CONFIG]
     if from_sources:
-        of = {"format": "pt", "of": digest(folder / TENSORS)}
+        of = {"format": "pt", "of": digest_of(folder / TENSORS)}
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
+        written.append(SOURCES)
     else:
         (folder / SOURCES).unlink(missing_ok=True)
-    own = (__version__, LoRA.name if plain else method.name, adapter.base_fingerprint, adapter.base_rows)
-    about = dict(zip(OWN_PROVENANCE, own, strict=True))
-    write_json(folder / PROVENANCE, about | (provenance or {}))
     write_json(folder / CONFIG, config)
+    if tokenizer is not None:
+        written += [Path(path).name for path in tokenizer.save_pretrained(folder) if Path(path).parent == folder]
+    own = (__version__, LoRA.name if plain else method.name, adapter.base_fingerprint, adapter.base_rows)
+    about = dict(zip(_OWN, own, strict=True)) | (provenance or {})
+    write_json(folder / PROVENANCE, seal.sealed(about, folder, written))
 
 
 def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter:
@@ -90,12 +102,31 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
     Raises CheckpointError, having changed nothing, if the files are damaged, do not fit the model, or were made on
     another base model.
     """
-    folder = adapter_folder(Path(folder))
-    config = read_config(folder)
-    tensors = read_tensors(folder)
-    adapter, state = match(model, config, tensors, name)
-    check_base(folder, model, adapter.base_fingerprint)
-    check_rows(folder, model, adapter.base_rows)
+    return attach_saved(model, read(Path(folder)), name)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An adapter's files, read whole and known to be as they were written."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    provenance: dict[str, Any]
+
+
+def read(folder: Path) -> Saved:
+    """The adapter in `folder`, or in the run's folder that holds it. Raises CheckpointError if a file is damaged."""
+    folder = adapter_folder(folder)
+    seal.check(folder)
+    return Saved(folder, read_config(folder), read_tensors(folder), read_provenance(folder))
+
+
+def attach_saved(model: nn.Module, saved: Saved, name: str = "default") -> Adapter:
+    """Do what `load` does with an adapter that was read."""
+    adapter, state = match(model, saved.config, saved.tensors, name)
+    check_base(saved.folder, model, adapter.base_fingerprint)
+    check_rows(saved.folder, model, adapter.base_rows)
     join(adapter)
     adapter.load_state_dict(state)
     return adapter
@@ -196,15 +227,6 @@ def adapter_folder(folder: Path) -> Path:
         else ("there is no such folder")
     )
     raise CheckpointError(f"{folder}: no {CONFIG} here or in its folder adapter; {found}")
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """What Inlay wrote about the adapter; empty for one that another program saved."""
-    path = folder / PROVENANCE
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as problem:
-        raise CheckpointError(f"{path}: not JSON: {problem}") from None
 
 
 def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:

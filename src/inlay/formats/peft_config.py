@@ -1,6 +1,5 @@
 """What an adapter_config.json says of the model at hand: which modules, which patterns, and what cannot be read."""
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import fields
@@ -11,6 +10,8 @@ from ..core.method import COMMON_KEYS, Method
 from ..core.sites import ROLES, ends_with
 from ..errors import CheckpointError, SettingsError
 from ..methods import METHODS
+from . import seal
+from .read import read_json
 
 CONFIG = "adapter_config.json"
 
@@ -32,10 +33,8 @@ _BECAUSE = {  # why a setting of PEFT's cannot be read
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise CheckpointError(f"{folder / CONFIG}: not JSON: {problem}") from None
+    seal.check(folder, (CONFIG,))
+    config = read_json(folder / CONFIG, "the configuration of an adapter")
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
     _check_forms(config)

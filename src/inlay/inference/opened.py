@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.adapter import Adapter
 from ..core.heads import task_heads
@@ -48,6 +48,7 @@ class Found:
     tokenizer: Any | None  # None only if the adapter was not made by a run
     config: Any  # of the model that was trained
     provenance: dict[str, Any]
+    saved: peft.Saved
     planned: Adapter  # on a model without values
     notes: tuple[str, ...] = ()  # what had to be assumed
 
@@ -105,7 +106,7 @@ class Found:
 
     def attached(self, loaded: nn.Module) -> Opened:
         """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
-        return Opened(peft.load(loaded, self.folder), self.base, self.tokenizer, self.provenance)
+        return Opened(peft.attach_saved(loaded, self.saved), self.base, self.tokenizer, self.provenance)
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -123,17 +124,15 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
 
     A base that only the adapter's files name is looked for on this machine and never fetched.
     """
-    folder = peft.adapter_folder(folder)
-    provenance = peft.read_provenance(folder)
-    config_of_adapter, tensors = peft.read_config(folder), peft.read_tensors(folder)
-    _check_finite(folder, tensors)
-    base = find_base(model) if model is not None else _own_base(folder, provenance, config_of_adapter)
+    saved = peft.read(folder)
+    folder, provenance = saved.folder, saved.provenance
+    base = find_base(model) if model is not None else _own_base(saved)
     notes: tuple[str, ...] = ()
     if "task" in provenance:
         tokenizer = base.tokenizer()
     else:
         tokenizer = _tokenizer(base, folder)
-        guess = assumed(folder, config_of_adapter, tensors, base, tokenizer)
+        guess = assumed(folder, saved.config, saved.tensors, base, tokenizer)
         provenance, notes = guess.provenance | provenance, guess.notes
     if provenance["task"] not in ("classify", "causal"):
         raise CheckpointError(f"{folder} is for the task {provenance['task']!r}, which this version does not have")
@@ -143,7 +142,7 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
 
     empty = empty_classifier(config) if classifies else empty_language_model(config)
     try:
-        planned, _ = peft.match(empty, config_of_adapter, tensors)
+        planned, _ = peft.match(empty, saved.config, saved.tensors)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:
@@ -153,11 +152,11 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
     if None not in (found, trained_on) and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
     peft.check_rows(folder, empty, row_digests_of_files(Path(base.path), Sites(empty, ()), planned.deltas))
-    return Found(folder, base, tokenizer, config, provenance, planned, notes)
+    return Found(folder, base, tokenizer, config, provenance, saved, planned, notes)
 
 
-def _own_base(folder: Path, provenance: dict[str, Any], config: dict[str, Any]) -> Base:
-    name = provenance.get("model") or config.get("base_model_name_or_path")
+def _own_base(saved: peft.Saved) -> Base:
+    folder, name = saved.folder, saved.provenance.get("model") or saved.config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise CheckpointError(f"{folder} does not say which base model it belongs to; name it with --model")
     try:
@@ -177,12 +176,3 @@ def _tokenizer(base: Base, folder: Path) -> Any | None:
         except SettingsError:
             continue
     return None
-
-
-def _check_finite(folder: Path, tensors: dict[str, Tensor]) -> None:
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and (broken := int((~tensor.isfinite()).sum())):
-            raise CheckpointError(
-                f"{folder}: {broken} of the {tensor.numel()} numbers of {key} are not finite, so the adapter was "
-                "damaged in training or since; train it again, or take an earlier copy"
-            )

@@ -73,9 +73,7 @@ def _write(found: Found, measure: Measure, ranks: Mapping[str, int], folder: Pat
     try:
         about = {key: value for key, value in found.provenance.items() if key not in peft.OWN_PROVENANCE}
         about["cut_from"] = {"adapter": str(found.folder), "rank": max(ranks.values())}
-        peft.save(adapter, folder, about, plain=plain)
-        if found.tokenizer is not None:
-            found.tokenizer.save_pretrained(folder)
+        peft.save(adapter, folder, about, plain, found.tokenizer)
     finally:
         adapter.detach()
 

@@ -80,6 +80,7 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
             task.tokenizer, empty, task.tokenizer(passages, truncation=True, max_length=text.max_length)["input_ids"]
         )
     task.length_step = length_step(device, dtype)
+    found = task.check_weights()
     data = task.data
     journal.record(
         "data",
@@ -93,7 +94,7 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
         cut=task.cut,
     )
     journal.record("reach", **reach)
-    for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()))):
+    for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)

@@ -18,7 +18,7 @@ from ..core.fingerprint import fingerprint
 from ..core.sites import Sites
 from ..errors import InlayError
 from ..formats import peft
-from ..formats.files import remove_unfinished, write_json, write_text
+from ..formats.files import remove_unfinished, replace_folder, write_json, write_text
 from ..report import write_report
 from .batches import Batch
 from .checkpoint import About, Checkpoint, anew, data_fingerprint, read_checkpoint, remove_checkpoint
@@ -276,8 +276,8 @@ class _Run(RunState):
         self._save_adapter()
 
     def _save_adapter(self) -> None:
-        run = self.run
-        assert self.adapter is not None
+        run, adapter = self.run, self.adapter
+        assert adapter is not None
         provenance = {
             "model": run.task.base.name,
             "task": run.task.kind,
@@ -288,7 +288,8 @@ class _Run(RunState):
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
         }
-        peft.save(self.adapter, run.folder / "adapter", provenance, plain=run.settings.plain)
+        whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}
+        replace_folder(run.folder / "adapter", lambda folder: peft.save(adapter, folder, **whole))
 
     def _finish(self, of_base: Any) -> None:
         run, steps = self.run, self.progress.step
@@ -298,7 +299,6 @@ class _Run(RunState):
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
         self._save_adapter()  # before anything else can fail
-        run.task.tokenizer.save_pretrained(run.folder / "adapter")
         model, task = self.adapter.model, run.task
         found = {"valid": self._complete(model, "valid", self.of_best or task.evaluate(model, "valid"))}
         if "test" in task.data.splits:
