@@ -26,6 +26,8 @@ class Eval:
     """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
+    allow_download: bool = False
+    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     json: bool = False
@@ -56,11 +58,11 @@ def evaluate(command: Eval) -> dict[str, Any]:
     from .assumptions import say
 
     device = pick_device(command.device)
-    found = find_adapter(Path(command.adapter), command.model)
+    found = find_adapter(Path(command.adapter), command.model, fetch=command.allow_download)
     kind = "classify" if found.classifies else "causal"
     if found.classifies and command.samples is not None:
         raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
-    data = evaluation_data(found.provenance, kind, command.data)
+    data = evaluation_data(found.provenance, kind, command.data, fetch=command.allow_download)
     if command.split not in data.splits:
         raise SettingsError(f"{data.source} has no {command.split} split; it has {', '.join(data.splits)}")
     say(found)

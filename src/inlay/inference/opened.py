@@ -1,5 +1,6 @@
 """A trained adapter on its base model, opened from a run's folder or its own."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,11 @@ from torch import nn
 from ..core.adapter import Adapter
 from ..core.heads import task_heads
 from ..core.sites import Sites
+from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
-from ..formats import peft
+from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..training.auto_class import labeller_class, no_writer, writer_class
 from ..training.base import (
     Base,
     empty_classifier,
@@ -25,6 +28,7 @@ from ..training.base import (
 from ..training.shared_base import load_onto
 from ..training.vocabulary import check_vocabulary
 from .assumed import assumed
+from .provenance import check_provenance
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,18 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
     return find_adapter(folder, model).as_trained(where)
 
 
-def find_adapter(folder: Path, model: str | None = None) -> Found:
+def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False) -> Found:
     """Raises CheckpointError if the files are damaged or do not belong together; loads no weights.
 
-    A base that only the adapter's files name is looked for on this machine and never fetched.
+    A base that only the adapter's files name is looked for on this machine, and on a hub only with `fetch`.
     """
     saved = peft.read(folder)
-    folder, provenance = saved.folder, saved.provenance
-    base = find_base(model) if model is not None else _own_base(saved)
+    folder, provenance = saved.folder, dict(saved.provenance)
+    check_provenance(folder, provenance)
+    if "data" in provenance:
+        path = places.found(provenance["data"]["path"], folder, provenance.get(places.PLACES, {}).get("data"))
+        provenance["data"] = provenance["data"] | {"path": path}
+    base = find_base(model) if model is not None else _own_base(saved, fetch)
     notes: tuple[str, ...] = ()
     if "task" in provenance:
         tokenizer = base.tokenizer()
@@ -137,6 +145,8 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
     if provenance["task"] not in ("classify", "causal"):
         raise CheckpointError(f"{folder} is for the task {provenance['task']!r}, which this version does not have")
     classifies = provenance["task"] == "classify"
+    if not classifies and (kind := no_writer(base.config)) is not None:
+        raise CheckpointError(f"{folder} writes texts, and {base.name} is {kind}; name with --model the base it is for")
     pad = getattr(tokenizer, "pad_token_id", None)
     config = base.classifier_config(tuple(provenance["labels"]), pad) if classifies else base.config
 
@@ -147,6 +157,7 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:
         check_vocabulary(tokenizer, empty)
+    base.check_weights(labeller_class(config) if classifies else writer_class(config), config if classifies else None)
     found = fingerprint_of_files(Path(base.path), Sites(empty, ()))
     trained_on = provenance.get("base_fingerprint")
     if None not in (found, trained_on) and found != trained_on:
@@ -155,16 +166,21 @@ def find_adapter(folder: Path, model: str | None = None) -> Found:
     return Found(folder, base, tokenizer, config, provenance, saved, planned, notes)
 
 
-def _own_base(saved: peft.Saved) -> Base:
+def _own_base(saved: peft.Saved, fetch: bool) -> Base:
     folder, name = saved.folder, saved.provenance.get("model") or saved.config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise CheckpointError(f"{folder} does not say which base model it belongs to; name it with --model")
+    seen = saved.provenance.get(places.PLACES, {}).get("model")
+    path = places.found(name, folder, seen, "config.json")
     try:
-        return find_base(name, fetch=False)
-    except SettingsError:
+        return find_base(path, fetch=fetch)
+    except SettingsError as problem:
+        if os.path.isdir(path) or path.startswith(BUILTIN):
+            raise CheckpointError(f"{folder} belongs to a base model that cannot be used: {problem}") from None
+        fetched = "" if fetch else ", or let it be fetched with --allow-download if it is on a hub"
         raise CheckpointError(
             f"{folder} belongs to the base model {name!r}, which is neither a folder here nor in the local cache; name "
-            "it with --model"
+            f"it with --model{fetched}"
         ) from None
 
 

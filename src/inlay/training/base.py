@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ class Base:
     @contextmanager
     def reading(self, what: str, todo: str = "copy the model again") -> Iterator[None]:
         """Whatever is wrong with the files is a SettingsError, and a hub is asked only if the user has named this."""
-        with offline(not self.fetch or Path(self.path).is_dir()):
+        with offline(not self.fetch or os.path.isdir(self.path)):
             with guarded(f"model {self.name!r}", what, todo=todo, error=SettingsError):
                 yield
 
@@ -82,7 +83,7 @@ class Base:
 
         Raises SettingsError as loading them does. Of a model on a hub nothing is known before it is loaded.
         """
-        if not Path(self.path).is_dir():
+        if not os.path.isdir(self.path):
             return ()
         return self.load(auto_class, config, device_map="meta")[1].notes
 
@@ -102,7 +103,7 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
     path = _path(name)
     base = Base(name, path, None, fetch)
     try:
-        with offline(not fetch or Path(path).is_dir()):
+        with offline(not fetch or os.path.isdir(path)):
             config = transformers.AutoConfig.from_pretrained(path, **_source(fetch))
     except Exception as problem:  # of a damaged one it may be any
         if "trust_remote_code" in str(problem):
@@ -110,7 +111,7 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
                 f"model {name!r} comes with code of its own, which Inlay does not run; name a model that transformers "
                 "knows, or load this one yourself and use inlay.attach in Python"
             ) from None
-        if (Path(path) / "config.json").exists():
+        if os.path.exists(os.path.join(path, "config.json")):
             raise SettingsError(
                 f"model {name!r} has a config.json that cannot be read ({reason(problem)}); copy the model again"
             ) from None
@@ -119,7 +120,7 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
             f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: "
             f"{reason(problem)}"
         ) from None
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         with base.reading("a configuration"):
             check_layers(name, config, Path(path))
     return replace(base, config=config)

@@ -13,6 +13,7 @@ from ..data.formats import open_data
 from ..errors import SettingsError
 from ..formats import peft_plain
 from ..formats.files import check_free
+from ..hub import offline
 from ..report.reach import reach_of
 from .base import Base, computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP, length_step
@@ -50,11 +51,21 @@ class Prepared:
         return self.dtype if self.settings.quantize == "nf4" else None
 
 
-def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | None = None) -> Prepared:
-    """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one."""
+def prepare_run(
+    settings: RunSettings[Any], journal: Journal, folder: Path | None = None, *, fetch: bool = True
+) -> Prepared:
+    """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one.
+
+    Without `fetch` no hub is asked for what the settings name.
+    """
+    with offline(not fetch):
+        return _prepared(settings, journal, folder, fetch)
+
+
+def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, fetch: bool) -> Prepared:
     folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
-    base, kind = find_base(settings.model), task_of(settings)
+    base, kind = find_base(settings.model, fetch=fetch), task_of(settings)
     task = kind.prepare(base, settings)
     wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
     dtype = getattr(torch, wanted)

@@ -19,6 +19,7 @@ from ..core.sites import Sites
 from ..errors import InlayError
 from ..formats import peft
 from ..formats.files import remove_unfinished, replace_folder, write_json, write_text
+from ..formats.places import PLACES, places
 from ..report import write_report
 from .batches import Batch
 from .checkpoint import About, Checkpoint, anew, data_fingerprint, read_checkpoint, remove_checkpoint
@@ -69,15 +70,17 @@ def train(
         return _Run(run, settings, journal, command, **parts).go()
 
 
-def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
+def resume(folder: Path, watcher: Watcher = lambda _: None, *, fetch: bool = False) -> dict[str, Any]:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
+
+    A base and data that its files name are taken from this machine, and from a hub only with `fetch`.
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
     journal = Journal(watcher)
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
-    run = prepare_run(without_sources(settings), journal, folder)
+    run = prepare_run(without_sources(settings), journal, folder, fetch=fetch)
     checkpoint.check(folder, run.task, run.text)
     with journal.opened(folder):
         remove_unfinished(folder)
@@ -287,6 +290,7 @@ class _Run(RunState):
             "max_length": run.max_length,
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
+            PLACES: places({"model": run.task.base.name, "data": run.settings.data.path}, run.folder / "adapter"),
         }
         whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}
         replace_folder(run.folder / "adapter", lambda folder: peft.save(adapter, folder, **whole))
