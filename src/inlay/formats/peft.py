@@ -15,19 +15,22 @@ from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
 from .. import __version__
-from ..core import weights
+from ..core import expressions, weights
 from ..core.adapter import Adapter, join, prepare
 from ..core.heads import task_heads
 from ..core.sites import Sites
 from ..errors import CheckpointError, TargetError
+from ..hub import offline
 from ..methods.reparameterized import experts_peft
 from ..methods.reparameterized.lora import LoRA
 from . import seal
+from .bounded import Bounded
 from .files import digest_of, write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
 from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies, without_doubles
 from .peft_plain import plain_form
 from .peft_tensors import SOURCES, TENSORS, read_tensors
+from .read import guarded
 from .seal import PROVENANCE, read_provenance
 
 _OWN = ("inlay_version", "method", "base_fingerprint", "base_rows")
@@ -154,8 +157,17 @@ def match(
 ) -> tuple[Adapter, dict[str, Tensor]]:
     """The adapter that a checkpoint describes, not yet in the model, with its tensors under their own names.
 
-    Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
+    Works on a model of the meta device too. Raises CheckpointError if one does not fit the other, or if that takes more
+    time or memory to tell than an adapter with these tensors needs. Nothing is fetched.
     """
+    with guarded(CONFIG, "settings", todo="copy the adapter again"), expressions.limited(), offline():
+        with Bounded(tensors):
+            return _matched(model, config, tensors, name)
+
+
+def _matched(
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], name: str
+) -> tuple[Adapter, dict[str, Tensor]]:
     asked = config
     config, tensors = renamed(model, config, without_doubles(tensors))
     config, tensors = experts_peft.in_own_form(model, config, tensors, asked)
@@ -170,8 +182,10 @@ def match(
     try:
         adapter = prepare(model, method, name, heads=heads, part=part)
     except TargetError as problem:
+        said = str(problem)
+        said = said if len(said) <= 1000 else f"{said[:1000]}…"
         raise CheckpointError(
-            f"{CONFIG}, {config['peft_type']} read as {method.name}, does not fit {type(model).__name__}: {problem}"
+            f"{CONFIG}, {config['peft_type']} read as {method.name}, does not fit {type(model).__name__}: {said}"
         ) from None
     tensors = method.from_peft_tensors(config, tensors)
 

@@ -1,11 +1,11 @@
 """What an adapter_config.json says of the model at hand: which modules, which patterns, and what cannot be read."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..core import expressions
 from ..core.method import COMMON_KEYS, Method
 from ..core.sites import ROLES, ends_with
 from ..errors import CheckpointError, SettingsError
@@ -53,13 +53,9 @@ def _check_forms(config: dict[str, Any]) -> None:
         patterns += [(key, config[key])] if isinstance(config.get(key), str) else []
     for key in ("rank_pattern", "alpha_pattern"):
         patterns += [(key, pattern) for pattern in config.get(key) or () if isinstance(config[key], dict)]
-    for key, pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as problem:
-            raise CheckpointError(
-                f"{CONFIG}: {key} has {pattern!r}, which is no regular expression: {problem}"
-            ) from None
+    with expressions.limited():
+        for key, pattern in patterns:
+            expressions.check(pattern, f"{CONFIG}: {key} has", CheckpointError)
 
 
 def method_of(config: dict[str, Any]) -> Method:
@@ -106,8 +102,7 @@ def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
         numbers = {layers} if isinstance(layers, int) else set(layers)
         lists = config.get("layers_pattern") or r"[^.]*"
         lists = lists if isinstance(lists, str) else "|".join(lists)
-        found = {n: re.match(rf"(?:|.*?\.)(?:{lists})\.(\d+)\.", n) for n in chosen}
-        chosen = [n for n, match in found.items() if match and int(match[1]) in numbers]
+        chosen = [n for n in chosen if expressions.layer_number(lists, n) in numbers]
     if layers not in (None, []) or excluded:
         config = config | {"target_modules": chosen}
     fitted = names if isinstance(targets, str) and targets in ROLES else chosen
@@ -119,13 +114,13 @@ def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def matches(name: str, targets: str | list[str] | None) -> bool:
     if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
+        return expressions.fits(targets, name)
     return any(ends_with(name, target) for target in targets or ())
 
 
 def fits(pattern: str, name: str) -> bool:
     """Whether PEFT takes the entry `pattern` of rank_pattern or alpha_pattern for the module `name`."""
-    return re.match(rf"(.*\.)?({pattern})$", name) is not None
+    return expressions.fits_end(pattern, name)
 
 
 def _check_targets(config: dict[str, Any], cls: type[Method]) -> None:

@@ -106,7 +106,7 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
     updates_of(found.planned, found.planned.model)
     if asked.plain:
         peft_plain.check_cut(found.planned)
-    other = None if asked.other is None else _of_same_base(found, asked)
+    other = None if asked.other is None else _of_same_base(found, asked.other, asked)
     if asked.out is not None:
         check_free(asked.out, "--out")
     without_data = asked.data is None and "data" not in found.provenance and asked.to is None
