@@ -1,5 +1,6 @@
 """Damage to files, drawn by hypothesis: to their bytes, and to what JSON and safetensors in them say."""
 
+import copy
 import json
 import struct
 from collections.abc import Callable
@@ -32,7 +33,7 @@ def json_edits(draw: st.DrawFn, text: str) -> bytes:
         paths = _walk(value)
         path = draw(st.sampled_from(paths[1:] or paths))
         kind = draw(st.sampled_from(["replace", "replace", "replace", "remove", "rename", "swap", "scale"]))
-        new = draw(st.sampled_from(HOSTILE))
+        new = copy.deepcopy(draw(st.sampled_from(HOSTILE)))  # which the next edit may change
         if not path:
             return json.dumps(new).encode()
         at = value

@@ -52,7 +52,7 @@ def _check_forms(config: dict[str, Any]) -> None:
     for key in ("target_modules", "exclude_modules"):
         patterns += [(key, config[key])] if isinstance(config.get(key), str) else []
     for key in ("rank_pattern", "alpha_pattern"):
-        patterns += [(key, pattern) for pattern in config.get(key) or () if isinstance(config[key], dict)]
+        patterns += [(key, pattern) for pattern in own] if isinstance(own := config.get(key), dict) else []
     with expressions.limited():
         for key, pattern in patterns:
             expressions.check(pattern, f"{CONFIG}: {key} has", CheckpointError)

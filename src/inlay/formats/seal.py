@@ -39,6 +39,10 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: {DIGESTS} are not the digests of files by name; copy it again")
     if digests and digests.get(PROVENANCE) != _own(about):
         raise CheckpointError(_changed(path))
+    rows = about.get("base_rows") or {}
+    texts = [about.get("base_fingerprint") or "", *(rows.values() if isinstance(rows, dict) else [None])]
+    if not all(isinstance(text, str) for text in texts):
+        raise CheckpointError(f"{path}: base_fingerprint or base_rows are no fingerprints; copy it again")
     return about
 
 

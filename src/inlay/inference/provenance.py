@@ -48,8 +48,6 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "stop": (_ids, "numbers of tokens"),
     "data": (lambda value: isinstance(value, dict), "settings by name"),
     PLACES: (_texts_by_name, "paths by name"),
-    "base_fingerprint": (lambda value: isinstance(value, str | None), "a fingerprint"),
-    "base_rows": (lambda value: value is None or _texts_by_name(value), "fingerprints by name"),
 }
 _NEEDED = {
     "classify": ("model", "seed", "max_length", "dtype", "labels"),

@@ -174,6 +174,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 def _check_reads(tokenizer: Any) -> None:
     """Raises what reading a text with a damaged tokenizer raises, or ValueError for one without padding or length."""
+    tokenizer("a text by itself")
     tokenizer("Ein Text, 12 naïve cafés; 文字, \U0001f642 and\tmore.\n", "A second one")
     if tokenizer.pad_token_id is None:
         raise ValueError("it has no token that can stand for padding")
