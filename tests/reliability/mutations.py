@@ -97,14 +97,20 @@ def tensor_edits(draw: st.DrawFn, data: bytes) -> bytes:
     entry = head[name]
     match draw(st.sampled_from(["dtype", "shape", "name", "drop", "numbers", "numbers", "json"])):
         case "dtype":
-            entry["dtype"] = draw(st.sampled_from(["F32", "I32", "U32", "F64", "I64", "BF16", "F16", "BOOL", "C64", "F8_E4M3", "X"]))
+            entry["dtype"] = draw(
+                st.sampled_from(["F32", "I32", "U32", "F64", "I64", "BF16", "F16", "BOOL", "C64", "F8_E4M3", "X"])
+            )
             _refit(head, name, entry, numbers)
         case "shape":
-            entry["shape"] = draw(st.sampled_from([[], [1], entry["shape"][::-1], [1, *entry["shape"]], [2**40, 2**40], [-1]]))
+            entry["shape"] = draw(
+                st.sampled_from([[], [1], entry["shape"][::-1], [1, *entry["shape"]], [2**40, 2**40], [-1]])
+            )
             if draw(st.booleans()):
                 _refit(head, name, entry, numbers)
         case "name":
-            head[draw(st.sampled_from([f"{name}.x", name[:-1], name.replace("0", "1"), "", "\ud83d\ude00"]))] = head.pop(name)
+            head[draw(st.sampled_from([f"{name}.x", name[:-1], name.replace("0", "1"), "", "\ud83d\ude00"]))] = (
+                head.pop(name)
+            )
         case "drop":
             del head[name]
             if draw(st.booleans()):
@@ -137,7 +143,9 @@ def _refit(head: dict[str, Any], name: str, entry: dict[str, Any], numbers: byte
 def _close(head: dict[str, Any], numbers: bytearray) -> None:
     """Leave no gap between the tensors, which the format does not allow."""
     kept = bytearray()
-    for name, entry in sorted(((n, e) for n, e in head.items() if n != "__metadata__"), key=lambda p: p[1]["data_offsets"]):
+    for name, entry in sorted(
+        ((n, e) for n, e in head.items() if n != "__metadata__"), key=lambda p: p[1]["data_offsets"]
+    ):
         begin, end = entry["data_offsets"]
         head[name] = entry | {"data_offsets": [len(kept), len(kept) + end - begin]}
         kept += numbers[begin:end]

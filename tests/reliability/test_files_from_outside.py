@@ -7,7 +7,6 @@ import functools
 import json
 import shutil
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from inlay.formats import peft
 from inlay.inference.classifier import classifier_of
 from inlay.inference.opened import find_adapter
 from inlay.training.base import empty_classifier, find_base, load_classifier
+from inlay.training.vocabulary import check_ids, check_vocabulary
 
 from ..edited import unseal
 from ..shapes import SHAPES, disturb
@@ -66,8 +66,8 @@ def try_all(examples: int, files: list[Path], read: Callable[[], Any]) -> None:
             read()
             outcomes["read"] += 1
         except InlayError as problem:
-            assert 2 <= problem.exit_code <= 5, problem
-            assert len(str(problem)) < 5000
+            if not 2 <= problem.exit_code <= 5 or len(str(problem)) > 5000:
+                raise AssertionError(f"{problem.exit_code}: {problem}") from None
             outcomes["refused"] += 1
         finally:
             path.write_bytes(whole[path])
@@ -157,7 +157,8 @@ def test_a_bases_files(examples: int, folder: Path, tmp_path: Path) -> None:
         base = find_base(str(copy))
         tokenizer = base.tokenizer()
         config = base.classifier_config(("bad", "good"), tokenizer.pad_token_id)
-        empty_classifier(config)
+        check_vocabulary(tokenizer, empty := empty_classifier(config))
+        check_ids(tokenizer, empty, [tokenizer(TEXT)["input_ids"]])
         model, _ = load_classifier(base, config, torch.float32)
         row = tokenizer(TEXT, return_tensors="pt", truncation=True, max_length=min(16, base.positions))
         with torch.no_grad():

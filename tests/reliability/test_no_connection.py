@@ -3,7 +3,6 @@
 import json
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str) -> Path:
 
 
 @pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every attempt to reach another machine, where the hub's libraries would try."""
     attempts: list[Any] = []
 
@@ -39,7 +38,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    yield attempts
+    return attempts
 
 
 @pytest.fixture

@@ -195,6 +195,8 @@ def _matched(
     state = method.from_base(adapter)
     state |= {placed[key][0] if key in placed else key: tensor for key, tensor in tensors.items()}
     adapter.check_fits(state := _with_statistics(adapter, state))
+    for host, module, delta in adapter.hosts():
+        delta.check_saved(host, {part: state[k] for part in delta.saved(module) if (k := f"{host}.{part}") in state})
     return adapter, state
 
 

@@ -1,9 +1,11 @@
 """What an adapter_config.json says of the model at hand: which modules, which patterns, and what cannot be read."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..core import expressions
 from ..core.method import COMMON_KEYS, Method
@@ -69,11 +71,36 @@ def method_of(config: dict[str, Any]) -> Method:
         except (SettingsError, TypeError) as problem:
             raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
         if method is not None:
+            _check_kinds(method)
             if not config["peft_type"].startswith("INLAY_"):  # of which from_peft_config has read every key
                 check_settings(config, cls.peft_fields | _SELECTING)
             return method
     known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
     raise CheckpointError(f"{CONFIG}: no method here reads peft_type {config['peft_type']}; known: {known}")
+
+
+def _check_kinds(method: Method) -> None:
+    """Raises CheckpointError if a setting has a value of another kind than the method declares."""
+    for name, kind in get_type_hints(type(method)).items():
+        if name in method.__dict__ and not _is_of(kind, value := getattr(method, name)):
+            raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {name} is {str(value)[:200]}")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    if kind is bool:
+        return value is None or isinstance(value, bool)  # null says the same as false
+    if kind in (int, float):
+        numbers = int if kind is int else int | float
+        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
+    if get_origin(kind) is Literal:
+        return any(value is known or (isinstance(value, str) and value == known) for known in get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_of(one, value) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(get_args(kind)[0], one) for one in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is_of(get_args(kind)[1], one) for one in value.values())
+    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
 def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from ..core.sites import Sites
 from ..errors import SettingsError
 from ..formats.read import header
 
+_POSITIVE = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim")
 _MANY = 200  # layers; no model has so many yet
 
 
@@ -72,8 +73,12 @@ def findings(name: str, model: nn.Module, info: dict[str, Any]) -> Findings:
 
 
 def check_layers(name: str, config: Any, folder: Path) -> None:
-    """Raises SettingsError if the configuration has far more layers than the files in `folder` could have weights for,
-    whose making would take hours."""
+    """Raises SettingsError for a size below one, and for far more layers than the files in `folder` could have weights
+    for, whose making would take hours."""
+    for key in _POSITIVE:
+        value = getattr(config.get_text_config(), key, None)
+        if isinstance(value, int) and value < 1:
+            raise SettingsError(f"model {name!r} has {key} {value!r} in its config.json; it must be a number above 0")
     layers = max(_layer_counts(config), default=0)
     if layers > _MANY:
         stored = sum(len(header(path)[0]) for path in folder.glob("*.safetensors"))
