@@ -47,9 +47,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(saved: Path) -> None:
 def test_a_missing_digest_is_accepted_and_so_is_a_change_that_is_meant(saved: Path) -> None:
     path = saved / "adapter_config.json"
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(
-        CheckpointError, match=r'adapter_config.json is not as it was written.*set "digests" .* to \{\}'
-    ):
+    with pytest.raises(CheckpointError, match=r'adapter_config.json is not as .*set "digests" .* to \{\}'):
         inlay.load(SHAPES["llama"].classifier(), saved)
     unseal(saved)
     inlay.load(SHAPES["llama"].classifier(), saved)
@@ -104,7 +102,7 @@ def test_a_rank_beyond_the_file_is_refused_before_it_is_built(settings: dict[str
 def test_an_expression_is_tried_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expressions, "SECONDS", 0.2)
     with pytest.raises(TargetError, match="takes longer than 0.2 s"):
-        inlay.attach(SHAPES["llama"].model(), inlay.LoRA(targets=("(.|[a-z_]|[a-z.])*(.|.)*(.|.)*Q",)))
+        inlay.attach(SHAPES["llama"].model(), inlay.LoRA(targets=(r"(x+x+)+y|([a-z._0-9]+)+$!|(.|.)*Q",)))
 
 
 def test_expressions_mean_what_they_do_in_python() -> None:

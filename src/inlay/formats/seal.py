@@ -1,6 +1,6 @@
 """What tells that an adapter's files are those that were written: the SHA-256 of each, kept in provenance.json.
 
-provenance.json has one of itself too, of what it says beside the digests. Files from before there were digests, and of
+provenance.json has one of itself too, of all else that it says. Files from before there were digests, and of
 other programs, have none and are taken as they are; so are files of whose provenance the user has set `digests` to {}.
 """
 
@@ -24,7 +24,7 @@ def sealed(about: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[st
     """`about` with the digests of these files in `folder` and its own."""
     about = {key: value for key, value in about.items() if key not in KEYS} | {_SEALED: True}
     digests = {name: digest_of(folder / name) for name in sorted(names)}
-    return about | {DIGESTS: digests | {PROVENANCE: _own(about)}}
+    return about | {DIGESTS: digests | {PROVENANCE: _own(about | {DIGESTS: digests})}}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -57,7 +57,8 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
 
 
 def _own(about: dict[str, Any]) -> str:
-    said = {key: value for key, value in about.items() if key != DIGESTS}
+    others = {name: digest for name, digest in about[DIGESTS].items() if name != PROVENANCE}
+    said = about | {DIGESTS: others}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
