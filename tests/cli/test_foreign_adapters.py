@@ -17,6 +17,7 @@ from inlay.cli import main
 from inlay.inference import opened as opened_module
 
 from .. import towers
+from ..edited import unseal
 from ..tiny_models import WORDS, reviews, word_tokenizer, write_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own, about transformers' deprecations
@@ -180,6 +181,7 @@ def test_a_base_that_only_the_files_name_is_not_fetched(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     shutil.copytree(saved / "adapter", tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
+    unseal(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": named}))
     more = {"predict": ["a text"], "merge": [str(tmp_path / "merged")]}.get(verb, [])
     assert "name it with --model" in refused([verb, str(tmp_path / "adapter"), *more], capsys)
@@ -188,6 +190,7 @@ def test_a_base_that_only_the_files_name_is_not_fetched(
 def test_a_base_that_is_named_beside_is_taken(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved / "adapter", tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
+    unseal(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "elsewhere"}))
     assert main(["merge", str(tmp_path / "adapter"), str(tmp_path / "merged"), "--model", str(saved / "base")]) == 0
 
@@ -201,6 +204,7 @@ def test_numbers_that_are_none_are_refused(
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     tensors = load_file(path)
     next(iter(tensors.values()))[0, :2] = float("nan")
+    unseal(path.parent)
     save_file(tensors, path, metadata={"format": "pt"})
     more = {"predict": ["a text"], "merge": [str(tmp_path / "merged")]}.get(verb, [])
     assert "2 of the 96 numbers of" in refused([verb, str(tmp_path / "adapter"), *more], capsys)
@@ -217,6 +221,7 @@ def test_a_task_that_the_files_do_not_bear_out_is_refused(
 ) -> None:
     shutil.copytree(saved / "adapter", tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
+    unseal(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task_type": task}))
     assert message in refused(["predict", str(tmp_path / "adapter"), "a text"], capsys)
 

@@ -21,6 +21,7 @@ from inlay.inference.opened import open_adapter
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
+from ..edited import unseal
 from ..shapes import SHAPES
 from ..test_quantized import WIDE
 from ..tiny_models import save_tiny_model, write_rows
@@ -282,6 +283,7 @@ def test_a_method_that_cannot_be_merged_is_refused(
 
 def truncated(run: Path) -> None:
     path = run / "adapter" / "adapter_model.safetensors"
+    unseal(path.parent)
     path.write_bytes(path.read_bytes()[:2000])
 
 
@@ -291,6 +293,7 @@ def without_tensors(run: Path) -> None:
 
 def with_another_rank(run: Path) -> None:
     path = run / "adapter" / "adapter_config.json"
+    unseal(path.parent)
     path.write_text(path.read_text().replace('"r": 4', '"r": 8'))
 
 
@@ -298,6 +301,7 @@ def with_nan(run: Path) -> None:
     path = run / "adapter" / "adapter_model.safetensors"
     tensors = load_file(path)
     next(iter(tensors.values()))[0, 0] = float("nan")
+    unseal(path.parent)
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -305,7 +309,7 @@ def with_nan(run: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncated, "not a whole safetensors file"),
+        (truncated, "bytes that cannot be read"),
         (without_tensors, "no such file"),
         (with_another_rank, "has shape"),
         (with_nan, "are not finite"),

@@ -15,6 +15,7 @@ from inlay import AdaLoRA
 from inlay.formats import peft as format_
 from inlay.methods.reparameterized.components import components
 
+from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb
 from .test_peft import LAYERS, QUERY_VALUE, REGEX, close, every_build, inputs, task_type
 
@@ -184,6 +185,7 @@ def test_the_same_components_are_dropped_as_in_peft_until_the_last_reduction(tmp
 def peft_files(folder: Path, **changes: Any) -> Path:
     trained_by_peft(SHAPES["llama"], SHAPES["llama"].model, "pruned", folder)
     path = folder / format_.CONFIG
+    unseal(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return folder
 
@@ -217,6 +219,7 @@ def test_what_peft_ignores_silently_or_does_not_fit_is_refused(changes: Any, mes
 def test_a_rank_pattern_of_a_layer_that_is_not_there_is_refused(tmp_path: Path) -> None:
     pattern = json.loads((peft_files(tmp_path) / format_.CONFIG).read_text())["rank_pattern"]
     path = tmp_path / format_.CONFIG
+    unseal(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rank_pattern": pattern | {"model.x.lora_E": [True]}}))
     with pytest.raises(inlay.errors.CheckpointError, match=r"rank_pattern names model\.x\.lora_E, which has no tensor"):
         inlay.load(SHAPES["llama"].model(), tmp_path)
@@ -229,6 +232,7 @@ def test_a_missing_tensor_is_refused(parameter: str, tmp_path: Path) -> None:
     peft_files(tmp_path)
     tensors = load_file(tmp_path / format_.TENSORS)
     del tensors[f"base_model.model.{QUERY.removesuffix('lora_E')}{parameter}"]
+    unseal(tmp_path)
     save_file(tensors, tmp_path / format_.TENSORS)
     with pytest.raises(inlay.errors.CheckpointError, match=r"is missing|has no tensor"):
         inlay.load(SHAPES["llama"].model(), tmp_path)

@@ -13,6 +13,7 @@ import inlay
 from inlay.formats import peft as format_
 from inlay.methods.reparameterized.decomposed import Decomposed
 
+from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb, logits
 from .test_peft import LAYERS, QUERY_VALUE, both_equal, close, every_build, inputs, task_type, trained_by_peft
 
@@ -107,6 +108,7 @@ def test_the_files_stay_the_same_and_old_ones_are_read(shape: Shape, build: Any,
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
     old = {key.replace("lora_magnitude_vector", "lora_magnitude_vector.weight"): t for key, t in theirs.items()}
+    unseal(tmp_path)
     save_file(old, tmp_path / "peft" / format_.TENSORS)
     model, again = build(), build()
     inlay.load(model, tmp_path / "peft")
@@ -149,6 +151,7 @@ def test_without_its_lengths_a_file_is_refused(tmp_path: Path) -> None:
     shape = SHAPES["llama"]
     trained_by_peft(shape, shape.model, "plain", tmp_path, use_dora=True)
     tensors = load_file(tmp_path / format_.TENSORS)
+    unseal(tmp_path)
     save_file({k: t for k, t in tensors.items() if "magnitude" not in k}, tmp_path / format_.TENSORS)
     with pytest.raises(inlay.errors.CheckpointError, match=r"lora_magnitude_vector is missing"):
         inlay.load(shape.model(), tmp_path)

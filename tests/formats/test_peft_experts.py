@@ -12,6 +12,7 @@ from torch import Tensor
 import inlay
 from inlay.errors import CheckpointError
 
+from ..edited import unseal
 from ..mixtures import logits, mixture
 from ..shapes import disturb
 
@@ -149,6 +150,7 @@ def old_file(
     targets = [*(wanted or (*parts, down)), *(["gate"] if router else [])]
     config = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "target_modules": targets} | settings
     folder.mkdir(exist_ok=True)
+    unseal(folder)
     save_file(tensors, folder / "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return logits(base).detach()
@@ -213,6 +215,7 @@ def test_a_parameter_that_is_no_stack_of_experts_is_refused_by_name(tmp_path: Pa
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     for entry in ("experts.gate_up_proj_bias", "norm.weight"):
         config["target_parameters"] = [entry]
+        unseal(tmp_path)
         (tmp_path / "adapter_config.json").write_text(json.dumps(config))
         with pytest.raises(CheckpointError, match=rf"target_parameters selects model.*{entry.split('.')[-1]}, which"):
             inlay.load(mixture("gpt_oss"), tmp_path)
@@ -237,6 +240,7 @@ def test_files_of_before_peft_took_the_last_dimension_for_the_input(version: str
             base.model.layers[layer].mlp.experts.down_proj.data[expert] += 5 / 3 * change
     config = {"peft_type": "LORA", "r": 3, "lora_alpha": 5, "target_modules": [], "peft_version": version}
     config["target_parameters"] = ["experts.down_proj"]
+    unseal(tmp_path)
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     model = mixture("mixtral", intermediate_size=inner)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import inlay
 
+from ..edited import unseal
 from ..shapes import SHAPES, disturb, logits
 from .test_refusals import edit_config
 
@@ -146,6 +147,7 @@ def test_names_of_transformers_4_are_those_of_today(name: str, old: str, new: st
     tensors = load_file(tmp_path / "adapter_model.safetensors")
     older = {key.replace(old, new): tensor for key, tensor in tensors.items()}
     assert older.keys() != tensors.keys()
+    unseal(tmp_path)
     save_file(older, tmp_path / "adapter_model.safetensors")
     edit_config(tmp_path, target_modules=["q_proj", "v_proj"])
     again = build(name)

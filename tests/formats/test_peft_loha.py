@@ -10,6 +10,7 @@ import inlay
 from inlay.errors import CheckpointError
 from inlay.formats import peft as format_
 
+from ..edited import unseal
 from ..shapes import SHAPES, Shape
 from .both_ways import PAIRS, builds, peft_agrees_with_our_files, trained_by_peft, we_agree_with_peft_files
 
@@ -43,6 +44,7 @@ def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
     shape = SHAPES["llama"]
     trained_by_peft(shape, shape.model, peft.LoHaConfig, tmp_path)
     path = tmp_path / format_.CONFIG
+    unseal(path.parent)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"use_cp": True}))
     with pytest.raises(CheckpointError, match="use_cp is True; this changes what the adapter computes"):
         inlay.load(shape.model(), tmp_path)

@@ -11,6 +11,7 @@ from transformers import PoolFormerConfig, PoolFormerForImageClassification
 import inlay
 from inlay.errors import CheckpointError, TargetError
 
+from ..edited import unseal
 from ..shapes import SHAPES
 
 
@@ -29,6 +30,7 @@ def test_a_setting_of_another_kind_is_refused_by_name(setting: dict[str, Any], t
     inlay.attach(SHAPES["llama"].model(), inlay.LoRA(rank=2)).save(tmp_path)
     file = tmp_path / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | setting))
+    unseal(tmp_path)
     model = SHAPES["llama"].model()
     with pytest.raises(CheckpointError, match=next(iter(setting))):
         inlay.load(model, tmp_path)

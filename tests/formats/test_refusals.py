@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import inlay
 from inlay.formats import peft as format_
 
+from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb
 from .test_peft import LAYERS, QUERY_VALUE, close, inputs, trained_by_peft
 
@@ -53,12 +54,14 @@ def saved(tmp_path: Path) -> Path:
 def edit_config(folder: Path, **changes: Any) -> None:
     path = folder / format_.CONFIG
     config = json.loads(path.read_text()) | changes
+    unseal(folder)
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not ...}))
 
 
 def edit_tensors(folder: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
     tensors = load_file(folder / format_.TENSORS)
     change(tensors)
+    unseal(folder)
     save_file(tensors, folder / format_.TENSORS)
 
 
@@ -103,10 +106,11 @@ def test_a_file_cut_short_is_refused(saved: Path) -> None:
     path = saved / format_.TENSORS
     whole = path.read_bytes()
     for length in (0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 4, len(whole) - 1):
+        unseal(saved)
         path.write_bytes(whole[:length])
-        refused(classifier, saved, rf"{length} bytes, not a whole safetensors file")
+        refused(classifier, saved, rf"the tensors of an adapter of {length} bytes that cannot be read")
     path.write_bytes(whole + b"\0\0\0\0")
-    refused(classifier, saved, "not a whole safetensors file")
+    refused(classifier, saved, "bytes that cannot be read")
     path.unlink()
     refused(classifier, saved, f"{format_.TENSORS}: no such file")
 
@@ -127,19 +131,21 @@ def test_a_run_folder_leads_to_its_adapter(saved: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "not json", "\udcff"])
 def test_a_config_that_is_not_json_is_refused(saved: Path, text: str) -> None:
+    unseal(saved)
     (saved / format_.CONFIG).write_bytes(text.encode("utf-8", "surrogateescape"))
-    refused(classifier, saved, f"{format_.CONFIG}: not JSON")
+    refused(classifier, saved, f"{format_.CONFIG}: the configuration of an adapter that cannot be read")
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '"LORA"', '{"peft_type": null}'])
 def test_a_config_of_something_else_is_refused(saved: Path, text: str) -> None:
+    unseal(saved)
     (saved / format_.CONFIG).write_text(text)
     refused(classifier, saved, f"{format_.CONFIG}: no peft_type")
 
 
 def test_a_provenance_that_is_not_json_is_refused(saved: Path) -> None:
     (saved / format_.PROVENANCE).write_text("{")
-    refused(classifier, saved, f"{format_.PROVENANCE}: not JSON")
+    refused(classifier, saved, f"{format_.PROVENANCE}: the provenance of an adapter that cannot be read")
 
 
 @pytest.mark.parametrize(
@@ -276,5 +282,6 @@ def test_excluded_modules_and_chosen_layers_are_read_as_peft_reads_them(shape: S
 
         tensors = load_file(folder / format_.TENSORS)  # a layer that the configuration names must be there whole
         gone = next(key for key in tensors if ".lora_A" in key).partition(".lora_A")[0]
+        unseal(folder)
         save_file({k: t for k, t in tensors.items() if not k.startswith(gone)}, folder / format_.TENSORS)
         refused(shape.model, folder, r"lora_A is missing; .*lora_B is missing")  # not: a layer fewer was chosen

@@ -14,6 +14,7 @@ from inlay.errors import SettingsError
 from inlay.formats import peft as format_
 from inlay.methods.prompts.encoded_prompt import EncodedPrompt
 
+from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb, logits
 from .kept_source import check_training_goes_on
 
@@ -142,6 +143,7 @@ def test_a_network_of_another_size_is_refused(tmp_path: Path) -> None:
     _, adapter, _ = attached(SHAPES["llama"].model(), "mlp")
     adapter.save(tmp_path)
     config = tmp_path / format_.CONFIG
+    unseal(config.parent)
     config.write_text(config.read_text().replace('"encoder_hidden_size": 6', '"encoder_hidden_size": 7'))
     model = SHAPES["llama"].model()
     with pytest.raises(

@@ -145,7 +145,7 @@ def test_a_pattern_that_does_nothing_is_refused(settings: Any, message: str) -> 
 
 
 def test_a_broken_pattern_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"method.exclude '\(' is no regular expression"):
+    with pytest.raises(SettingsError, match=r"method.exclude is '\(', which is no regular expression"):
         inlay.Pattern(include=(".*",), exclude=("(",))
 
 

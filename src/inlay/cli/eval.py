@@ -28,7 +28,7 @@ class Eval:
     model: str | None = None
     """The base model, if it is no longer where it was."""
     allow_download: bool = False
-    """Fetch the run's own data set from the hub, which only the run's files name."""
+    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     report: bool = False
@@ -87,7 +87,7 @@ def evaluate(command: Eval) -> dict[str, Any]:
     from .assumptions import say
 
     device = pick_device(command.device)
-    found = find_adapter(path_of(command.adapter), command.model)
+    found = find_adapter(path_of(command.adapter), command.model, fetch=command.allow_download)
     kind = "classify" if found.classifies else "causal"
     if found.classifies and command.samples is not None:
         raise SettingsError("--samples is for language models; this adapter gives labels, to every row")

@@ -29,6 +29,8 @@ class Merge:
     that the 4 bits stand for, with which it was trained."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
+    allow_download: bool = False
+    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     json: bool = False
@@ -40,7 +42,8 @@ def main(arguments: list[str]) -> int:
     from ..inference.merge import merge
 
     say = print_json if command.json else _line
-    merge(path_of(command.adapter), path_of(command.out), command.model, command.device, command.into, say)
+    folder, out, fetch = path_of(command.adapter), path_of(command.out), command.allow_download
+    merge(folder, out, command.model, command.device, command.into, say, fetch=fetch)
     return 0
 
 

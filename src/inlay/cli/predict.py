@@ -39,6 +39,8 @@ class Predict:
     """How freely a language model chooses its words; 0: always the most probable."""
     model: str | None = None
     """The base model, if it is no longer where it was."""
+    allow_download: bool = False
+    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     json: bool = False
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> int:
     if command.pair is not None:
         as_text(command.pair, "--pair")
     device = pick_device(command.device)
-    found = find_adapter(path_of(command.adapter), command.model)
+    found = find_adapter(path_of(command.adapter), command.model, fetch=command.allow_download)
     task = "classify" if found.classifies else "causal"
     for field in dataclasses.fields(Predict):
         if _OF_ONE_TASK.get(field.name, task) != task and getattr(command, field.name) != field.default:

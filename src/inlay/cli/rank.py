@@ -49,6 +49,8 @@ class Rank:
     """RUN: which part of it."""
     model: str | None = None
     """RUN: the base model, if it is no longer where it was."""
+    allow_download: bool = False
+    """RUN: fetch from a hub what only the adapter's files name, and what is not on this machine."""
 
     origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "gradients"
     """MODEL DATA: what the ranks follow: the first gradients, which did better where both were tried
@@ -108,6 +110,7 @@ def _analyse(command: Rank) -> int:
     asked = Asked(
         folder=path_of(command.subject),
         model=command.model,
+        fetch=command.allow_download,
         other=None if command.other is None else path_of(command.other),
         base=command.base,
         ranks=command.ranks,

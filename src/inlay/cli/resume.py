@@ -23,6 +23,8 @@ class Resume:
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """The run's folder."""
+    allow_download: bool = False
+    """Fetch from a hub the base or the data that the run's files name, if they are not on this machine."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 
@@ -32,7 +34,7 @@ def main(arguments: list[str]) -> int:
     with watching(command.json) as watcher:
         from ..training.run import resume
 
-        summary = resume(path_of(command.run), watcher)
+        summary = resume(path_of(command.run), watcher, fetch=command.allow_download)
     if not command.json:
         print(next_steps(summary))
     return 0

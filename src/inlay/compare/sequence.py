@@ -81,7 +81,7 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     from ..inference.generator import open_generator
 
     about = peft.read_provenance(peft.adapter_folder(run))
-    data = evaluation_data(about, about["task"], fetch=True)  # the user has named it
+    data = evaluation_data(about, about["task"], fetch=True)  # the comparison names them
     split = "test" if "test" in data.splits else "valid"
     if about["task"] == "classify":
         classifier = open_classifier(run)

@@ -91,7 +91,8 @@ class Adapter:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Raises CheckpointError, having changed nothing, unless names and shapes are exactly the adapter's own."""
+        """Raises CheckpointError, having changed nothing, unless names, shapes and the kind of numbers are exactly the
+        adapter's own."""
         self.check_fits(state)
         own = self._named_tensors()
         for key, tensor in state.items():
@@ -105,6 +106,11 @@ class Adapter:
             f"{key} has shape {tuple(state[key].shape)}, its place {tuple(own[key].shape)}"
             for key in own.keys() & state.keys()
             if own[key].shape != state[key].shape
+        ]
+        problems += [
+            f"{key} has {_numbers(state[key])}, its place {_numbers(own[key])}"
+            for key in own.keys() & state.keys()
+            if _numbers(own[key]) != _numbers(state[key])
         ]
         if problems:
             shown = "; ".join(sorted(problems)[:5])
@@ -320,6 +326,14 @@ def adapters(model: nn.Module) -> dict[str, Adapter]:
     """The adapters attached to `model`, by name."""
     state = getattr(model, "_inlay", None)
     return dict(state.adapters) if state else {}
+
+
+def _numbers(tensor: Tensor) -> str:
+    if tensor.is_floating_point():
+        return "real numbers"
+    if tensor.dtype == torch.bool:
+        return "booleans"
+    return "complex numbers" if tensor.is_complex() else "whole numbers"
 
 
 def _check_name(name: str) -> None:

@@ -42,6 +42,9 @@ class Delta(nn.Module):
         """Whether `before` puts other parameters in the place of the host's, which `after` only takes away again."""
         return False
 
+    def check_saved(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Raises CheckpointError if what a file has of the delta at the host `name` fits in shape but not in value."""
+
     def install(self, host: Host) -> None:
         """Called once, when the whole adapter is known to fit and is about to join the model."""
 

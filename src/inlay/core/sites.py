@@ -8,7 +8,6 @@ other roles too. `norms` are the normalizations with parameters, wherever they a
 of experts belong to no role.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import TargetError, did_you_mean
-from . import experts, weights
+from . import experts, expressions, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
 from .bypass import bypassed_in
@@ -305,11 +304,8 @@ class Sites:
         """What `target` names, modules and single parameters of experts and routers, each with its module's name."""
         if matched := {name: m for name, m in self._named.items() if ends_with(name, target)}:
             return matched
-        try:
-            pattern = re.compile(target)
-        except re.error as problem:
-            raise TargetError(f"target {target!r} is neither a name nor a regular expression: {problem}") from None
-        return {name: m for name, m in self._named.items() if pattern.fullmatch(name)}
+        expressions.check(target, "no module has the name")
+        return {name: m for name, m in self._named.items() if expressions.fits(target, name)}
 
     @cached_property
     def _named(self) -> dict[str, str]:

@@ -1,19 +1,17 @@
 """The fingerprint of a base model from its safetensors files, without loading it: only sampled pages are touched."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..core import weights
 from ..core.delta import Delta
 from ..core.fingerprint import digest, digest_of_rows, row_owners
 from ..core.sites import Sites
+from .read import tensors
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_REAL = ("F64", "F32", "F16", "BF16")
 
 
 def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
@@ -22,16 +20,16 @@ def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
     They cannot if they are no safetensors, or hold a tensor under a name that the model does not use.
     """
     stored = _stored_tensors(folder)
-    tensors: dict[int, Tensor] = {}
+    known: dict[int, Tensor] = {}
     for name, module in sites.body():
         for part, p in module._parameters.items():
-            if p is None or id(p) in tensors:
+            if p is None or id(p) in known:
                 continue
             found = _found(stored, sites, name, part, p)
             if found is None:
                 return None
-            tensors[id(p)] = found
-    return digest(list(tensors.values()))
+            known[id(p)] = found
+    return digest(list(known.values()))
 
 
 def row_digests_of_files(folder: Path, sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, str]:
@@ -55,16 +53,8 @@ def _found(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Ten
 
 
 def _stored_tensors(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
+    """Raises CheckpointError if a file is damaged."""
+    stored: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        data = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-        start = 8 + int.from_bytes(data[:8].numpy().tobytes(), "little")
-        header: dict[str, Any] = json.loads(data[8:start].numpy().tobytes())
-        for name, entry in header.items():
-            if name != "__metadata__" and entry["dtype"] in _DTYPES:
-                begin, end = (start + offset for offset in entry["data_offsets"])
-                part = data[begin:end]
-                aligned = part if begin % 8 == 0 else part.clone()
-                tensors[name] = aligned.view(_DTYPES[entry["dtype"]]).view(entry["shape"])
-    return tensors
+        stored |= tensors(path, "the weights of a model", lambda _, of: of.dtype in _REAL)
+    return stored

@@ -6,7 +6,7 @@ what they are computed from has a file of its own, so that training can go on. R
 place, every place a tensor, and a setting that would change the function and is not known here is an error.
 """
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,26 @@ from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
 from .. import __version__
-from ..core import weights
+from ..core import expressions, weights
 from ..core.adapter import Adapter, join, prepare
 from ..core.heads import task_heads
 from ..core.sites import Sites
 from ..errors import CheckpointError, TargetError
+from ..hub import offline
 from ..methods.reparameterized import experts_peft
 from ..methods.reparameterized.lora import LoRA
-from .files import write_json, write_whole
+from . import seal
+from .bounded import Bounded
+from .files import digest_of, write_json, write_whole
 from .peft_config import CONFIG, for_modules, method_of, read_config
 from .peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies, without_doubles
 from .peft_plain import plain_form
-from .peft_tensors import SOURCES, TENSORS, digest, read_tensors
+from .peft_tensors import SOURCES, TENSORS, read_tensors
+from .read import guarded
+from .seal import PROVENANCE, read_provenance
 
-PROVENANCE = "provenance.json"
-OWN_PROVENANCE = ("inlay_version", "method", "base_fingerprint", "base_rows")  # what `save` itself knows
+_OWN = ("inlay_version", "method", "base_fingerprint", "base_rows")
+OWN_PROVENANCE = (*_OWN, *seal.KEYS)  # what `save` itself knows
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
 _TASKS = {
@@ -42,8 +47,14 @@ _TASKS = {
 }
 
 
-def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = None, plain: bool = False) -> None:
-    """Write the adapter's files into `folder`. `provenance` adds what a later run should know.
+def save(
+    adapter: Adapter,
+    folder: Path,
+    provenance: dict[str, Any] | None = None,
+    plain: bool = False,
+    tokenizer: Any | None = None,
+) -> None:
+    """Write the adapter's files into `folder`, and the tokenizer's. `provenance` adds what a later run should know.
 
     With `plain` it is a LoRA of one rank and one alpha; raises AdapterStateError, having written nothing, if it has no
     such form.
@@ -73,15 +84,19 @@ def save(adapter: Adapter, folder: Path, provenance: dict[str, Any] | None = Non
         config["part"] = adapter.part
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    written = [TENSORS, CONFIG]
     if from_sources:
-        of = {"format": "pt", "of": digest(folder / TENSORS)}
+        of = {"format": "pt", "of": digest_of(folder / TENSORS)}
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
+        written.append(SOURCES)
     else:
         (folder / SOURCES).unlink(missing_ok=True)
-    own = (__version__, LoRA.name if plain else method.name, adapter.base_fingerprint, adapter.base_rows)
-    about = dict(zip(OWN_PROVENANCE, own, strict=True))
-    write_json(folder / PROVENANCE, about | (provenance or {}))
     write_json(folder / CONFIG, config)
+    if tokenizer is not None:
+        written += [Path(path).name for path in tokenizer.save_pretrained(folder) if Path(path).parent == folder]
+    own = (__version__, LoRA.name if plain else method.name, adapter.base_fingerprint, adapter.base_rows)
+    about = dict(zip(_OWN, own, strict=True)) | (provenance or {})
+    write_json(folder / PROVENANCE, seal.sealed(about, folder, written))
 
 
 def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter:
@@ -90,12 +105,31 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
     Raises CheckpointError, having changed nothing, if the files are damaged, do not fit the model, or were made on
     another base model.
     """
-    folder = adapter_folder(Path(folder))
-    config = read_config(folder)
-    tensors = read_tensors(folder)
-    adapter, state = match(model, config, tensors, name)
-    check_base(folder, model, adapter.base_fingerprint)
-    check_rows(folder, model, adapter.base_rows)
+    return attach_saved(model, read(Path(folder)), name)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An adapter's files, read whole and known to be as they were written."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    provenance: dict[str, Any]
+
+
+def read(folder: Path) -> Saved:
+    """The adapter in `folder`, or in the run's folder that holds it. Raises CheckpointError if a file is damaged."""
+    folder = adapter_folder(folder)
+    seal.check(folder)
+    return Saved(folder, read_config(folder), read_tensors(folder), read_provenance(folder))
+
+
+def attach_saved(model: nn.Module, saved: Saved, name: str = "default") -> Adapter:
+    """Do what `load` does with an adapter that was read."""
+    adapter, state = match(model, saved.config, saved.tensors, name)
+    check_base(saved.folder, model, adapter.base_fingerprint)
+    check_rows(saved.folder, model, adapter.base_rows)
     join(adapter)
     adapter.load_state_dict(state)
     return adapter
@@ -123,8 +157,17 @@ def match(
 ) -> tuple[Adapter, dict[str, Tensor]]:
     """The adapter that a checkpoint describes, not yet in the model, with its tensors under their own names.
 
-    Works on a model of the meta device too. Raises CheckpointError if one does not fit the other.
+    Works on a model of the meta device too. Raises CheckpointError if one does not fit the other, or if that takes more
+    time or memory to tell than an adapter with these tensors needs. Nothing is fetched.
     """
+    with guarded(CONFIG, "settings", todo="copy the adapter again"), expressions.limited(), offline():
+        with Bounded(tensors):
+            return _matched(model, config, tensors, name)
+
+
+def _matched(
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], name: str
+) -> tuple[Adapter, dict[str, Tensor]]:
     asked = config
     config, tensors = renamed(model, config, without_doubles(tensors))
     config, tensors = experts_peft.in_own_form(model, config, tensors, asked)
@@ -139,8 +182,10 @@ def match(
     try:
         adapter = prepare(model, method, name, heads=heads, part=part)
     except TargetError as problem:
+        said = str(problem)
+        said = said if len(said) <= 1000 else f"{said[:1000]}…"
         raise CheckpointError(
-            f"{CONFIG}, {config['peft_type']} read as {method.name}, does not fit {type(model).__name__}: {problem}"
+            f"{CONFIG}, {config['peft_type']} read as {method.name}, does not fit {type(model).__name__}: {said}"
         ) from None
     tensors = method.from_peft_tensors(config, tensors)
 
@@ -150,6 +195,8 @@ def match(
     state = method.from_base(adapter)
     state |= {placed[key][0] if key in placed else key: tensor for key, tensor in tensors.items()}
     adapter.check_fits(state := _with_statistics(adapter, state))
+    for host, module, delta in adapter.hosts():
+        delta.check_saved(host, {part: state[k] for part in delta.saved(module) if (k := f"{host}.{part}") in state})
     return adapter, state
 
 
@@ -196,15 +243,6 @@ def adapter_folder(folder: Path) -> Path:
         else ("there is no such folder")
     )
     raise CheckpointError(f"{folder}: no {CONFIG} here or in its folder adapter; {found}")
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """What Inlay wrote about the adapter; empty for one that another program saved."""
-    path = folder / PROVENANCE
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as problem:
-        raise CheckpointError(f"{path}: not JSON: {problem}") from None
 
 
 def _placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:

@@ -1,16 +1,19 @@
 """What an adapter_config.json says of the model at hand: which modules, which patterns, and what cannot be read."""
 
-import json
-import re
+import math
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ..core import expressions
 from ..core.method import COMMON_KEYS, Method
 from ..core.sites import ROLES, ends_with
 from ..errors import CheckpointError, SettingsError
 from ..methods import METHODS
+from . import seal
+from .read import read_json
 
 CONFIG = "adapter_config.json"
 
@@ -32,10 +35,8 @@ _BECAUSE = {  # why a setting of PEFT's cannot be read
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise CheckpointError(f"{folder / CONFIG}: not JSON: {problem}") from None
+    seal.check(folder, (CONFIG,))
+    config = read_json(folder / CONFIG, "the configuration of an adapter")
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
     _check_forms(config)
@@ -53,14 +54,10 @@ def _check_forms(config: dict[str, Any]) -> None:
     for key in ("target_modules", "exclude_modules"):
         patterns += [(key, config[key])] if isinstance(config.get(key), str) else []
     for key in ("rank_pattern", "alpha_pattern"):
-        patterns += [(key, pattern) for pattern in config.get(key) or () if isinstance(config[key], dict)]
-    for key, pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as problem:
-            raise CheckpointError(
-                f"{CONFIG}: {key} has {pattern!r}, which is no regular expression: {problem}"
-            ) from None
+        patterns += [(key, pattern) for pattern in own] if isinstance(own := config.get(key), dict) else []
+    with expressions.limited():
+        for key, pattern in patterns:
+            expressions.check(pattern, f"{CONFIG}: {key} has", CheckpointError)
 
 
 def method_of(config: dict[str, Any]) -> Method:
@@ -74,11 +71,36 @@ def method_of(config: dict[str, Any]) -> Method:
         except (SettingsError, TypeError) as problem:
             raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
         if method is not None:
+            _check_kinds(method)
             if not config["peft_type"].startswith("INLAY_"):  # of which from_peft_config has read every key
                 check_settings(config, cls.peft_fields | _SELECTING)
             return method
     known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
     raise CheckpointError(f"{CONFIG}: no method here reads peft_type {config['peft_type']}; known: {known}")
+
+
+def _check_kinds(method: Method) -> None:
+    """Raises CheckpointError if a setting has a value of another kind than the method declares."""
+    for name, kind in get_type_hints(type(method)).items():
+        if name in method.__dict__ and not _is_of(kind, value := getattr(method, name)):
+            raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {name} is {str(value)[:200]}")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    if kind is bool:
+        return value is None or isinstance(value, bool)  # null says the same as false
+    if kind in (int, float):
+        numbers = int if kind is int else int | float
+        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
+    if get_origin(kind) is Literal:
+        return any(value is known or (isinstance(value, str) and value == known) for known in get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_of(one, value) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(get_args(kind)[0], one) for one in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is_of(get_args(kind)[1], one) for one in value.values())
+    return isinstance(value, kind) if isinstance(kind, type) else True
 
 
 def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:
@@ -107,8 +129,7 @@ def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
         numbers = {layers} if isinstance(layers, int) else set(layers)
         lists = config.get("layers_pattern") or r"[^.]*"
         lists = lists if isinstance(lists, str) else "|".join(lists)
-        found = {n: re.match(rf"(?:|.*?\.)(?:{lists})\.(\d+)\.", n) for n in chosen}
-        chosen = [n for n, match in found.items() if match and int(match[1]) in numbers]
+        chosen = [n for n in chosen if expressions.layer_number(lists, n) in numbers]
     if layers not in (None, []) or excluded:
         config = config | {"target_modules": chosen}
     fitted = names if isinstance(targets, str) and targets in ROLES else chosen
@@ -120,13 +141,13 @@ def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def matches(name: str, targets: str | list[str] | None) -> bool:
     if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
+        return expressions.fits(targets, name)
     return any(ends_with(name, target) for target in targets or ())
 
 
 def fits(pattern: str, name: str) -> bool:
     """Whether PEFT takes the entry `pattern` of rank_pattern or alpha_pattern for the module `name`."""
-    return re.match(rf"(.*\.)?({pattern})$", name) is not None
+    return expressions.fits_end(pattern, name)
 
 
 def _check_targets(config: dict[str, Any], cls: type[Method]) -> None:

@@ -1,65 +1,62 @@
 """The adapter's tensors in a folder: a safetensors file, or one of the older form that torch writes."""
 
-import hashlib
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from . import seal
+from .files import digest_of
 from .peft_config import CONFIG
+from .read import header, pickled_tensors, tensors
 
 TENSORS = "adapter_model.safetensors"
 SOURCES = "reparameterization.safetensors"  # what some of the tensors are computed from
 _OLDER = "adapter_model.bin"
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The adapter's tensors, and those that training goes on from where they are kept beside them."""
+    """The adapter's tensors, and those that training goes on from where they are kept beside them.
+
+    Raises CheckpointError if the files are damaged, or not those that were written, or if a number is not finite.
+    """
     path = folder / TENSORS
+    if not path.is_file() and (folder / _OLDER).is_file():
+        todo = f"copy it again, or have its maker save {TENSORS}"
+        found = pickled_tensors(folder / _OLDER, "the tensors of an adapter", todo=todo)
+        return _checked(folder / _OLDER, {key: tensor.contiguous() for key, tensor in found.items()})
     if not path.is_file():
-        if (folder / _OLDER).is_file():
-            return _read_older(folder / _OLDER)
         raise CheckpointError(f"{path}: no such file; an adapter needs it beside {CONFIG}")
-    tensors = _read(path)[0]
+    seal.check(folder, (TENSORS, SOURCES))
+    found = _checked(path, tensors(path, "the tensors of an adapter"))
     if (folder / SOURCES).is_file():
-        sources, metadata = _read(folder / SOURCES)
-        if metadata.get("of") != digest(path):
+        if header(folder / SOURCES)[1].get("of") != digest_of(path):
             raise CheckpointError(
                 f"{folder / SOURCES} belongs to another {TENSORS} than the one beside it; remove it to use the adapter "
                 "as that one has it"
             )
-        tensors |= sources
-    return tensors
+        found |= _checked(folder / SOURCES, tensors(folder / SOURCES))
+    return found
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _checked(path: Path, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors if all their numbers are some. Which of them must be real numbers is known when they have a place."""
+    for key, tensor in found.items():
+        if tensor.dtype not in _FLOATS:
+            if tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized:
+                raise CheckpointError(
+                    f"{path}: {key} has numbers of the kind {_name(tensor)}, which no adapter is made of; it must be "
+                    f"one of {', '.join(str(dtype).removeprefix('torch.') for dtype in _FLOATS)}"
+                )
+        elif broken := int((~tensor.float().isfinite()).sum()):
+            raise CheckpointError(
+                f"{path}: {broken} of the {tensor.numel()} numbers of {key} are not finite, so the adapter was "
+                "damaged in training or since; train it again, or take an earlier copy"
+            )
+    return found
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as problem:
-        raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes, not a whole safetensors file ({problem}); copy or train it again"
-        ) from None
-
-
-def _read_older(path: Path) -> dict[str, Tensor]:
-    """Only tensors are taken from such a file: it is a pickle, which could hold code, and none is run."""
-    try:
-        tensors: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as problem:
-        first = str(problem).partition("\n")[0]
-        raise CheckpointError(
-            f"{path}: {path.stat().st_size} bytes, not a whole file of tensors and nothing else ({first}); copy it "
-            f"again, or have its maker save {TENSORS}"
-        ) from None
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise CheckpointError(f"{path}: it holds something else than tensors by name; have its maker save {TENSORS}")
-    return {key: tensor.contiguous() for key, tensor in tensors.items()}
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

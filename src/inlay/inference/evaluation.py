@@ -8,6 +8,7 @@ from ..data.formats import open_data
 from ..data.generation import generation_in
 from ..data.settings import DataSettings
 from ..errors import DataError, SettingsError
+from ..hub import offline
 from ..training.causal import Causal
 from ..training.classify import Classify
 from ..training.task import Task
@@ -28,8 +29,10 @@ def evaluation_data(
     be read, or for a label that was not learned.
     """
     settings = _settings(provenance, path)
+    fetch = fetch or path is not None
     try:
-        opened = open_data(settings, fetch=fetch or path is not None, train=path is None)
+        with offline(not fetch):
+            opened = open_data(settings, fetch=fetch, train=path is None)
     except DataError as problem:
         if path is None:
             problem = DataError(f"{problem}; these are the data of the adapter's own run: name them, or others")
@@ -68,10 +71,10 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def evaluation_task(found: Found, path: str | None = None) -> Task:
+def evaluation_task(found: Found, path: str | None = None, *, fetch: bool = False) -> Task:
     """The task that the adapter was trained for, on these data. Raises what `evaluation_data` raises."""
     kind = "classify" if found.classifies else "causal"
-    data = evaluation_data(found.provenance, kind, path)
+    data = evaluation_data(found.provenance, kind, path, fetch=fetch)
     if isinstance(data, ClassificationData):
         task: Task = Classify(found.base, data, found.tokenizer, found.config)
     else:

@@ -6,15 +6,14 @@ it is from that is measured. What full fine-tuning has trained is a whole model,
 """
 
 import gc
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from ..core import weights
 from ..core.adapter import Adapter, using
 from ..errors import SettingsError, VerificationFailed
 from ..formats.files import check_free, folder_written_whole
+from ..formats.read import guarded, read_json_lines, read_yaml
 from ..training.auto_class import labeller_class, writer_class
 from ..training.base import find_base, load_classifier, load_language_model, pick_device, quiet
 from .opened import Found, Opened, find_adapter
@@ -48,6 +48,8 @@ def merge(
     device: str = "auto",
     into: Into = "base",
     watcher: Callable[[Event], None] = lambda _: None,
+    *,
+    fetch: bool = False,
 ) -> Event:
     """Write the merged model and its tokenizer into `out`; returns the last event, which has what the others have.
 
@@ -58,7 +60,7 @@ def merge(
     began = time.perf_counter()
     where = pick_device(device)
     check_free(out, "OUT")
-    found = find_adapter(folder, model)
+    found = find_adapter(folder, model, fetch=fetch)
     if found.planned.removable:
         found.planned.check_mergeable()
     _check_into(found, into)
@@ -98,8 +100,9 @@ def _check_into(found: Found, into: Into) -> None:
 def _made_up_for_quantization(folder: Path) -> bool:
     """Whether the settings of the run that the adapter lies in say so; the adapter is plain LoRA and does not."""
     asked = folder.parent / "run.yaml"
-    settings = yaml.safe_load(asked.read_text(encoding="utf-8")) if asked.is_file() else {}
-    return settings.get("method", {}).get("initialization") == "loftq"
+    settings = read_yaml(asked, "the settings of a run") if asked.is_file() else {}
+    method = settings.get("method") if isinstance(settings, dict) else None
+    return isinstance(method, dict) and method.get("initialization") == "loftq"
 
 
 def _write(
@@ -190,9 +193,9 @@ def _texts_of_run(found: Found) -> list[tuple[str, str | None]]:
     path = found.folder.parent / "predictions.jsonl"
     if found.folder.name != "adapter" or not path.is_file():
         return []
-    with path.open(encoding="utf-8") as lines:
-        entries = [json.loads(line) for line, _ in zip(lines, range(_TEXTS), strict=False)]
-    texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in entries]
+    entries = islice(read_json_lines(path, "the predictions of a run"), _TEXTS)
+    with guarded(path, "the predictions of a run", todo="remove it, and random tokens are compared"):
+        texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in entries]
     return texts if all(text.strip() for text, _ in texts) else []
 
 

@@ -1,18 +1,21 @@
 """A trained adapter on its base model, opened from a run's folder or its own."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.adapter import Adapter
 from ..core.heads import task_heads
 from ..core.sites import Sites
+from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
-from ..formats import peft
+from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..training.auto_class import labeller_class, no_writer, writer_class
 from ..training.base import (
     Base,
     empty_classifier,
@@ -25,6 +28,7 @@ from ..training.base import (
 from ..training.shared_base import load_onto
 from ..training.vocabulary import check_vocabulary
 from .assumed import assumed
+from .provenance import check_provenance
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Found:
     tokenizer: Any | None  # None only if the adapter was not made by a run
     config: Any  # of the model that was trained
     provenance: dict[str, Any]
+    saved: peft.Saved
     planned: Adapter  # on a model without values
     notes: tuple[str, ...] = ()  # what had to be assumed
 
@@ -105,7 +110,7 @@ class Found:
 
     def attached(self, loaded: nn.Module) -> Opened:
         """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
-        return Opened(peft.load(loaded, self.folder), self.base, self.tokenizer, self.provenance)
+        return Opened(peft.attach_saved(loaded, self.saved), self.base, self.tokenizer, self.provenance)
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -118,54 +123,64 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
     return find_adapter(folder, model).as_trained(where)
 
 
-def find_adapter(folder: Path, model: str | None = None) -> Found:
+def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False) -> Found:
     """Raises CheckpointError if the files are damaged or do not belong together; loads no weights.
 
-    A base that only the adapter's files name is looked for on this machine and never fetched.
+    A base that only the adapter's files name is looked for on this machine, and on a hub only with `fetch`.
     """
-    folder = peft.adapter_folder(folder)
-    provenance = peft.read_provenance(folder)
-    config_of_adapter, tensors = peft.read_config(folder), peft.read_tensors(folder)
-    _check_finite(folder, tensors)
-    base = find_base(model) if model is not None else _own_base(folder, provenance, config_of_adapter)
+    saved = peft.read(folder)
+    folder, provenance = saved.folder, dict(saved.provenance)
+    check_provenance(folder, provenance)
+    if "data" in provenance:
+        path = places.found(provenance["data"]["path"], folder, provenance.get(places.PLACES, {}).get("data"))
+        provenance["data"] = provenance["data"] | {"path": path}
+    base = find_base(model) if model is not None else _own_base(saved, fetch)
     notes: tuple[str, ...] = ()
     if "task" in provenance:
         tokenizer = base.tokenizer()
     else:
         tokenizer = _tokenizer(base, folder)
-        guess = assumed(folder, config_of_adapter, tensors, base, tokenizer)
+        guess = assumed(folder, saved.config, saved.tensors, base, tokenizer)
         provenance, notes = guess.provenance | provenance, guess.notes
     if provenance["task"] not in ("classify", "causal"):
         raise CheckpointError(f"{folder} is for the task {provenance['task']!r}, which this version does not have")
     classifies = provenance["task"] == "classify"
+    if not classifies and (kind := no_writer(base.config)) is not None:
+        raise CheckpointError(f"{folder} writes texts, and {base.name} is {kind}; name with --model the base it is for")
     pad = getattr(tokenizer, "pad_token_id", None)
     config = base.classifier_config(tuple(provenance["labels"]), pad) if classifies else base.config
 
     empty = empty_classifier(config) if classifies else empty_language_model(config)
     try:
-        planned, _ = peft.match(empty, config_of_adapter, tensors)
+        planned, _ = peft.match(empty, saved.config, saved.tensors)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:
         check_vocabulary(tokenizer, empty)
+    base.check_weights(labeller_class(config) if classifies else writer_class(config), config if classifies else None)
     found = fingerprint_of_files(Path(base.path), Sites(empty, ()))
     trained_on = provenance.get("base_fingerprint")
     if None not in (found, trained_on) and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
     peft.check_rows(folder, empty, row_digests_of_files(Path(base.path), Sites(empty, ()), planned.deltas))
-    return Found(folder, base, tokenizer, config, provenance, planned, notes)
+    return Found(folder, base, tokenizer, config, provenance, saved, planned, notes)
 
 
-def _own_base(folder: Path, provenance: dict[str, Any], config: dict[str, Any]) -> Base:
-    name = provenance.get("model") or config.get("base_model_name_or_path")
+def _own_base(saved: peft.Saved, fetch: bool) -> Base:
+    folder, name = saved.folder, saved.provenance.get("model") or saved.config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise CheckpointError(f"{folder} does not say which base model it belongs to; name it with --model")
+    seen = saved.provenance.get(places.PLACES, {}).get("model")
+    path = places.found(name, folder, seen, "config.json")
     try:
-        return find_base(name, fetch=False)
-    except SettingsError:
+        return find_base(path, fetch=fetch)
+    except SettingsError as problem:
+        if os.path.isdir(path) or path.startswith(BUILTIN):
+            raise CheckpointError(f"{folder} belongs to a base model that cannot be used: {problem}") from None
+        fetched = "" if fetch else ", or let it be fetched with --allow-download if it is on a hub"
         raise CheckpointError(
             f"{folder} belongs to the base model {name!r}, which is neither a folder here nor in the local cache; name "
-            "it with --model"
+            f"it with --model{fetched}"
         ) from None
 
 
@@ -177,12 +192,3 @@ def _tokenizer(base: Base, folder: Path) -> Any | None:
         except SettingsError:
             continue
     return None
-
-
-def _check_finite(folder: Path, tensors: dict[str, Tensor]) -> None:
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and (broken := int((~tensor.isfinite()).sum())):
-            raise CheckpointError(
-                f"{folder}: {broken} of the {tensor.numel()} numbers of {key} are not finite, so the adapter was "
-                "damaged in training or since; train it again, or take an earlier copy"
-            )

@@ -84,6 +84,7 @@ class Asked:
 
     folder: Path
     model: str | None = None
+    fetch: bool = False  # from a hub what only the adapter's files name
     other: Path | None = None
     base: WithBase = "auto"
     ranks: Sequence[int] = RANKS
@@ -101,16 +102,16 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
     weight matrix, another run of another base, an `out` that is not empty, or data that is not there."""
     began = time.perf_counter()
     device = pick_device(asked.device)
-    found = find_adapter(asked.folder, asked.model)
+    found = find_adapter(asked.folder, asked.model, fetch=asked.fetch)
     updates_of(found.planned, found.planned.model)
     if asked.plain:
         peft_plain.check_cut(found.planned)
-    other = None if asked.other is None else _of_same_base(found, asked.other, asked.model)
+    other = None if asked.other is None else _of_same_base(found, asked.other, asked)
     if asked.out is not None:
         check_free(asked.out, "--out")
     without_data = asked.data is None and "data" not in found.provenance and asked.to is None
     wanted = (asked.curve and not without_data) or asked.to is not None
-    task = evaluation_task(found, asked.data) if wanted else None
+    task = evaluation_task(found, asked.data, fetch=asked.fetch) if wanted else None
     if task is not None and asked.split not in task.data.splits:
         raise SettingsError(f"{task.data.source} has no {asked.split} split; it has {', '.join(task.data.splits)}")
 
@@ -192,8 +193,8 @@ def _layer(update: Update, own: Spectrum, sites: Sites, with_base: bool, theirs:
     )
 
 
-def _of_same_base(found: Found, folder: Path, model: str | None) -> Found:
-    other = find_adapter(folder, model)
+def _of_same_base(found: Found, folder: Path, asked: Asked) -> Found:
+    other = find_adapter(folder, asked.model, fetch=asked.fetch)
     mine, its = (each.provenance.get("base_fingerprint") for each in (found, other))
     if mine != its or (mine is None and found.base.path != other.base.path):
         raise SettingsError(

@@ -10,6 +10,7 @@ import torch
 from ..errors import VerificationFailed
 from ..formats import peft
 from ..formats.files import folder_written_whole
+from ..formats.places import PLACES, moved
 from ..inference.opened import Found, find_adapter
 from ..training.task import Scores
 from .curve import Measure, Point
@@ -72,10 +73,10 @@ def _write(found: Found, measure: Measure, ranks: Mapping[str, int], folder: Pat
     adapter = attach_cut(measure.model, measure.layers, ranks, measure.tuned)
     try:
         about = {key: value for key, value in found.provenance.items() if key not in peft.OWN_PROVENANCE}
+        if PLACES in about:
+            about[PLACES] = moved(about[PLACES], found.folder, folder)
         about["cut_from"] = {"adapter": str(found.folder), "rank": max(ranks.values())}
-        peft.save(adapter, folder, about, plain=plain)
-        if found.tokenizer is not None:
-            found.tokenizer.save_pretrained(folder)
+        peft.save(adapter, folder, about, plain, found.tokenizer)
     finally:
         adapter.detach()
 

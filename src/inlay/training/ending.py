@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DiskFailed, DoesNotFit, InlayError
 from ..formats import peft
 from ..formats.files import replace_folder, write_json, write_text
+from ..formats.places import PLACES, places
 from ..machine import as_far_as_possible, file_problem, out_of_memory, said_of
 from ..report import write_report
 from .checkpoint import About, Checkpoint, anew, data_fingerprint, remove_checkpoint
@@ -57,14 +58,11 @@ class Ending(RunState):
             "max_length": run.max_length,
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
+            PLACES: places({"model": run.task.base.name, "data": run.settings.data.path}, run.folder / "adapter"),
         }
         adapter = self.adapter
-
-        def write(folder: Path) -> None:
-            peft.save(adapter, folder, provenance, plain=run.settings.plain)
-            run.task.tokenizer.save_pretrained(folder)
-
-        replace_folder(self.file("adapter"), write)
+        whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}
+        replace_folder(self.file("adapter"), lambda folder: peft.save(adapter, folder, **whole))
 
     def write_summary(self, status: str, reason: str | None) -> dict[str, Any]:
         """The summary comes last: with it the run is over."""

@@ -14,6 +14,7 @@ from ..errors import SettingsError
 from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
+from ..hub import offline
 from ..report.reach import reach_of
 from .base import Base, computes_in_bfloat16, find_base, pick_device
 from .batches import LENGTH_STEP, length_step
@@ -52,12 +53,22 @@ class Prepared:
         return self.dtype if self.settings.quantize == "nf4" else None
 
 
-def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | None = None) -> Prepared:
-    """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one."""
+def prepare_run(
+    settings: RunSettings[Any], journal: Journal, folder: Path | None = None, *, fetch: bool = True
+) -> Prepared:
+    """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one.
+
+    Without `fetch` no hub is asked for what the settings name.
+    """
     check_one_process()
+    with offline(not fetch):
+        return _prepared(settings, journal, folder, fetch)
+
+
+def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, fetch: bool) -> Prepared:
     folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
-    base, kind = find_base(settings.model), task_of(settings)
+    base, kind = find_base(settings.model, fetch=fetch), task_of(settings)
     task = kind.prepare(base, settings)
     wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
     dtype = getattr(torch, wanted)
@@ -83,6 +94,7 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
             task.tokenizer, empty, task.tokenizer(passages, truncation=True, max_length=text.max_length)["input_ids"]
         )
     task.length_step = length_step(device, dtype)
+    found = task.check_weights()
     data = task.data
     journal.record(
         "data",
@@ -96,7 +108,7 @@ def prepare_run(settings: RunSettings[Any], journal: Journal, folder: Path | Non
         cut=task.cut,
     )
     journal.record("reach", **reach)
-    for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()))):
+    for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)

@@ -72,14 +72,16 @@ def train(
 
 
 @refusals()
-def resume(folder: Path, watcher: Watcher = lambda _: None) -> dict[str, Any]:
+def resume(folder: Path, watcher: Watcher = lambda _: None, *, fetch: bool = False) -> dict[str, Any]:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
+
+    A base and data that its files name are taken from this machine, and from a hub only with `fetch`.
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
     check_is_run(folder)
     with held(folder):
-        return gone_on(folder, Journal(watcher))
+        return gone_on(folder, Journal(watcher), fetch=fetch)
 
 
 def begun(
@@ -92,11 +94,11 @@ def begun(
         return _Run(run, settings, journal, command, **parts).go()
 
 
-def gone_on(folder: Path, journal: Journal) -> dict[str, Any]:
+def gone_on(folder: Path, journal: Journal, *, fetch: bool = False) -> dict[str, Any]:
     """From the checkpoint in a folder that is held."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
-    run = prepare_run(without_sources(settings), journal, folder)
+    run = prepare_run(without_sources(settings), journal, folder, fetch=fetch)
     checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder):
         remove_unfinished(folder)
@@ -288,7 +290,7 @@ class _Run(Ending):
             self.journal.record(
                 "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             )
-        self.save_adapter()  # before anything else can fail
+        self.save_adapter()
         model, task = self.adapter.model, run.task
         found = {"valid": self._complete(model, "valid", self.of_best or self._evaluated(model, "valid"))}
         if "test" in task.data.splits:

@@ -86,6 +86,11 @@ class Task(ABC):
         """The model without values, for checks that must not wait for its weights."""
 
     @abstractmethod
+    def check_weights(self) -> tuple[str, ...]:
+        """What is to be said of the base's weights, as far as the headers of its files tell. Raises SettingsError if
+        some are missing or have another shape."""
+
+    @abstractmethod
     def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
         """The model with its weights, and the names of its heads that are new."""
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core import expressions, weights
 from ...core import sites as sites_
-from ...core import weights
 from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
@@ -67,10 +67,7 @@ class IA3(Method):
             if isinstance(value := getattr(self, field), str):
                 object.__setattr__(self, field, (value,))
         for pattern in self.feedforward:
-            try:
-                re.compile(pattern)
-            except re.error as problem:
-                raise SettingsError(f"method.feedforward {pattern!r} is no regular expression: {problem}") from None
+            expressions.check(pattern, "method.feedforward is", SettingsError)
         if self.feedforward and not self.targets:
             raise SettingsError("method.feedforward chooses among method.targets, which is empty; set both or neither")
 
@@ -127,7 +124,7 @@ class IA3(Method):
 
 
 def _fits(target: str, name: str) -> bool:
-    return sites_.ends_with(name, target) or re.fullmatch(target, name) is not None
+    return sites_.ends_with(name, target) or expressions.fits(target, name)
 
 
 def _peft_targets(sites: Sites, outputs: list[str], inputs: list[str]) -> dict[str, Any]:

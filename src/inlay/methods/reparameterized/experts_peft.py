@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ...core import experts, weights
+from ...core import experts, expressions, weights
 from ...core.experts import Stack
 from ...core.sites import ALL_LINEAR, Sites, ends_with
 from ...errors import CheckpointError
@@ -209,7 +209,7 @@ def _layers(
 
 def _matches(name: str, targets: str | list[str] | None) -> bool:
     if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
+        return expressions.fits(targets, name)
     return any(ends_with(name, target) for target in targets or ())
 
 

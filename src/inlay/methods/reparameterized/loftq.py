@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from ...core import weights
 from ...core.weights import Host
 from ...errors import SettingsError
+from ...formats.read import tensors
 from .lora_init import pissa
 
 if TYPE_CHECKING:
@@ -65,10 +65,9 @@ class _Originals:
     def __init__(self, model: nn.Module):
         self.prefix = getattr(model, "base_model_prefix", "") + "."
         self.folder = _folder(getattr(model, "config", None))
-        self.files: dict[str, Any] = {}  # by tensor name
+        self.files: dict[str, Tensor] = {}  # mapped, by name
         for path in sorted(self.folder.glob("model*.safetensors")):
-            file = safe_open(path, framework="pt")
-            self.files |= dict.fromkeys(file.keys(), file)
+            self.files |= tensors(path, "the weights of a model")
 
     def near(self, host: str, quantized_OI: Tensor) -> Tensor:
         """The original weight of a host as (O, I). GPT-2's are stored as (I, O), which a square one does not show."""
@@ -86,7 +85,7 @@ class _Originals:
     def _stored(self, name: str) -> Tensor:
         for known_as in (name, name.removeprefix(self.prefix), self.prefix + name):
             if known_as in self.files:
-                return self.files[known_as].get_tensor(known_as)
+                return self.files[known_as]
         found = f"hold {len(self.files)} others" if self.files else "are none named model*.safetensors"
         raise SettingsError(
             f"method.initialization is loftq, which reads {name} as it was before quantization from the base's files, "

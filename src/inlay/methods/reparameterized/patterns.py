@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...core import expressions
 from ...errors import TargetError
 
 
 def first_fit(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
     """The value of the first pattern that fits the module `name`."""
-    return next((value for pattern, value in patterns.items() if _fits(pattern, name)), default)
+    return next((value for pattern, value in patterns.items() if expressions.fits_end(pattern, name)), default)
 
 
 def whole(name: str) -> str:
@@ -20,13 +21,6 @@ def whole(name: str) -> str:
 def check_patterns(patterns: Iterable[str], names: list[str]) -> None:
     """Raises TargetError if a pattern is no regular expression, or fits none of the modules `names`."""
     for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as problem:
-            raise TargetError(f"pattern {pattern!r} is no regular expression: {problem}") from None
-        if not any(_fits(pattern, name) for name in names):
+        expressions.check(pattern, "pattern is")
+        if not any(expressions.fits_end(pattern, name) for name in names):
             raise TargetError(f"pattern {pattern!r} fits none of the {len(names)} modules that targets selects")
-
-
-def _fits(pattern: str, name: str) -> bool:
-    return re.match(rf"(.*\.)?({pattern})$", name) is not None

@@ -3,12 +3,12 @@
 A parameter that is in several places of the model (tied) is trained in all of them, whichever of its names fits.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
+from ...core import expressions
 from ...core.delta import Delta
 from ...core.method import Method
 from ...core.sites import Sites
@@ -55,10 +55,7 @@ class Pattern(Method):
             if isinstance(value := getattr(self, field), str):
                 object.__setattr__(self, field, (value,))
             for pattern in getattr(self, field):
-                try:
-                    re.compile(pattern)
-                except re.error as problem:
-                    raise SettingsError(f"method.{field} {pattern!r} is no regular expression: {problem}") from None
+                expressions.check(pattern, f"method.{field} is", SettingsError)
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         places: dict[int, list[tuple[str, nn.Module, str]]] = {}
@@ -108,4 +105,4 @@ def _chosen(method: Pattern, names: list[str]) -> bool:
 
 
 def _fits(patterns: tuple[str, ...], name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
+    return any(expressions.fits(pattern, name) for pattern in patterns)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ...core import transforms, weights
 from ...core.delta import WeightDelta
 from ...core.weights import Host
+from ...errors import CheckpointError
 from . import sparse_product
 
 
@@ -30,6 +31,14 @@ class Sparse(WeightDelta):
         entries_K = entries_K.sort().values
         self.indices = torch.stack([entries_K // self.size[1], entries_K % self.size[1]]).int().to(self.device)
         self.values = nn.Parameter(torch.zeros(len(entries_K), device=self.device))
+
+    def check_saved(self, name: str, tensors: dict[str, Tensor]) -> None:
+        indices = tensors["indices"]
+        rows, columns = self.size
+        if not indices.is_meta and len(indices.T):
+            low, high = int(indices.min()), indices.max(dim=1).values.tolist()
+            if low < 0 or high[0] >= rows or high[1] >= columns:
+                raise CheckpointError(f"the file changes entries of {name} that are outside its {rows} x {columns}")
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         w_OI = params["weight"]
