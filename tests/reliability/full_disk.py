@@ -60,7 +60,8 @@ class FullDisk:
 
     def _calling(self, name: str, call: Any) -> Callable[..., Any]:
         def full(path: Any, *more: Any, **named: Any) -> Any:
-            if name != "truncate" and self.fails(name, path):  # to cut a file takes no room
+            takes_room = name != "truncate" and not (name == "mkdir" and os.path.isdir(path))
+            if takes_room and self.fails(name, path):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
             return call(path, *more, **named)
 
