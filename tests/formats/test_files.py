@@ -88,6 +88,13 @@ def test_a_folder_with_nothing_but_unfinished_files_is_free(tmp_path: Path) -> N
     assert sorted(path.name for path in out.iterdir()) == ["deeper", "one"]
 
 
+def test_a_place_that_cannot_be_written_to_is_not_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # the rights of root know no such place
+    check_free(tmp_path.parent / "beside", "OUT")
+    with pytest.raises(SettingsError, match=f"OUT .*out: {tmp_path} cannot be written to"):
+        check_free(tmp_path / "deep" / "out", "OUT")
+
+
 @pytest.mark.parametrize("exchanges", [True, False])
 def test_a_folder_is_replaced_whole(exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exchanges:

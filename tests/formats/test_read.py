@@ -138,6 +138,8 @@ def test_a_pickle_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_lack_of_memory_and_an_interrupt_stay_what_they_are() -> None:
-    for problem in (MemoryError, KeyboardInterrupt, SystemExit):
-        with pytest.raises(problem), read.guarded("a", "b"):
+    no_room = RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory")
+    for problem in (MemoryError(), no_room, torch.OutOfMemoryError("out of memory"), KeyboardInterrupt(), SystemExit()):
+        with pytest.raises(type(problem)) as raised, read.guarded("a", "b"):
             raise problem
+        assert raised.value is problem

@@ -157,10 +157,13 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def check_free(folder: Path, asked: str) -> None:
-    """Raises SettingsError unless the folder, which the user gave as `asked`, is new or empty.
+    """Raises SettingsError unless the folder, which the user gave as `asked`, is new or empty and can be written to.
 
     What a killed process had begun to write there, and nothing else, counts as empty.
     """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(f"{asked} {folder}: {there} cannot be written to; name another folder")
     if folder.exists() and (not folder.is_dir() or not all(is_unfinished(path) for path in folder.iterdir())):
         raise SettingsError(f"{asked} {folder} exists and is not empty; name another folder, so that nothing is lost")
 

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, InlayError, InvalidRequest, SettingsError
+from ..machine import out_of_memory
 
 LARGEST = "INLAY_LARGEST_FILE"  # environment variable: MiB of a file of settings or of text
 _LARGEST_MIB = 16
@@ -47,9 +48,11 @@ def guarded(
     """
     try:
         yield
-    except (InlayError, MemoryError):
+    except InlayError:
         raise
     except BaseException as problem:
+        if out_of_memory(problem) is not None:
+            raise
         if not isinstance(problem, Exception) and type(problem).__name__ != "PanicException":  # Rust's, of tokenizers
             raise
         raise error(f"{subject}: {what} that cannot be read ({reason(problem)}); {todo}") from None
