@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from .shapes import SHAPES, Shape
-from .tiny_models import save_tiny_model, write_reviews
+pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
+
+from .shapes import SHAPES, Shape  # noqa: E402
+from .tiny_models import save_tiny_model, write_reviews  # noqa: E402
 
 torch.set_num_threads(1)  # the models here are too small to share
 

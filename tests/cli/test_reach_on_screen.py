@@ -3,11 +3,10 @@ import io
 import pytest
 import torch
 import transformers
-from rich.console import Console
 from rich.text import Text
 
 import inlay
-from inlay.cli import console
+from inlay.cli import console, safe_console
 from inlay.report.reach import reach_of, reach_text
 
 from ..shapes import VOCABULARY
@@ -21,7 +20,9 @@ def test_what_is_in_reach_is_said_without_a_broken_word(monkeypatch: pytest.Monk
     model = transformers.Qwen3MoeForCausalLM(config)
     reach = reach_of(inlay.attach(model, inlay.DoRA()).coverage)
     screen = io.StringIO()
-    monkeypatch.setattr(console, "Console", lambda **kw: Console(file=screen, force_terminal=True, width=80, **kw))
+    to_screen = {"file": screen, "force_terminal": True, "width": 80}
+    safe = safe_console._SafeConsole
+    monkeypatch.setattr(safe_console, "_SafeConsole", lambda **kw: safe(**kw | to_screen))
     with console._Bar() as bar:
         bar({"event": "reach", **reach})
     shown = Text.from_ansi(screen.getvalue()).plain

@@ -105,6 +105,7 @@ def test_json_events_are_one_object_a_line(
         "data",
         "reach",
         "model",
+        "note",  # that the head is new
         "evaluate",
         "method",
         "plan",

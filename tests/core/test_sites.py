@@ -67,7 +67,7 @@ def test_no_targets_are_an_error() -> None:
 
 
 def test_a_broken_pattern_is_an_error() -> None:
-    with pytest.raises(TargetError, match=r"'\(q_proj' is neither a name nor a regular expression"):
+    with pytest.raises(TargetError, match=r"no module has the name '\(q_proj', which is no regular expression"):
         llama().find(("(q_proj",))
 
 

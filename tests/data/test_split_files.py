@@ -79,4 +79,4 @@ def test_an_empty_shard_among_others_is_none_of_the_users_business(tmp_path):
 
 
 def test_a_name_that_the_system_does_not_take_is_an_error():
-    assert complaint("x" * 300) == f"{'x' * 300}: cannot be opened: File name too long"
+    assert complaint("x" * 300) == f"{'x' * 100}… (300 letters): no path that can be used: file name too long"

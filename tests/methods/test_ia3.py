@@ -305,6 +305,6 @@ def test_a_pattern_or_an_end_chooses_what_is_scaled_at_its_input() -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(SettingsError, match="method.feedforward chooses among method.targets, which is empty"):
         inlay.IA3(feedforward=("wo",))
-    with pytest.raises(SettingsError, match=r"method.feedforward '\(' is no regular expression"):
+    with pytest.raises(SettingsError, match=r"method.feedforward is '\(', which is no regular expression"):
         inlay.IA3(targets=("wo",), feedforward=("(",))
     assert inlay.IA3(targets="wo") == inlay.IA3(targets=("wo",))  # type: ignore[arg-type]

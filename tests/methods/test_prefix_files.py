@@ -39,6 +39,7 @@ def test_a_projection_beside_another_adapter_is_refused(tmp_path: Path) -> None:
     trained(shape, tmp_path)
     trained(shape, tmp_path / "other", 0.4)
     (tmp_path / "other" / format_.SOURCES).replace(tmp_path / format_.SOURCES)
+    unseal(tmp_path)
     with pytest.raises(CheckpointError, match=r"reparameterization.safetensors belongs to another adapter_model"):
         inlay.load(shape.model(), tmp_path)
     inlay.attach(shape.model(), inlay.PrefixTuning(tokens=P)).save(tmp_path)

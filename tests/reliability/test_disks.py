@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -113,7 +114,7 @@ def test_a_disk_that_cannot_be_written(
     }
     assert main([verb, *arguments[verb]]) == 2
     shown = capsys.readouterr()
-    assert "Read-only file system" in shown.err
+    assert re.search("Read-only file system|cannot be written to", shown.err)
     assert str(disk) in shown.err
 
 

@@ -166,7 +166,7 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, capsys: pytest.C
     for path in (tmp_path / "base").glob("tokenizer*"):
         path.unlink()
     assert train(base, answers(tmp_path), tmp_path / "run") == 2
-    assert "has no tokenizer that can be read" in capsys.readouterr().err
+    assert "a tokenizer that cannot be read" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_generate_keeps_what_it_has_learned(
@@ -192,8 +192,7 @@ def test_a_run_that_ends_in_a_bug_says_so_and_what_is_kept(tmp_path: Path, monke
 
     base = llama(tmp_path / "base", towers.byte_tokenizer())
     monkeypatch.setattr(Causal, "write_predictions", fail)
-    with pytest.raises(AttributeError):
-        train(base, answers(tmp_path), tmp_path / "run")
+    assert train(base, answers(tmp_path), tmp_path / "run") == 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert "AttributeError: something that nobody thought of; the adapter of step" in summary["reason"]

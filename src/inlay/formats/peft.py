@@ -86,7 +86,7 @@ def save(
     write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     written = [TENSORS, CONFIG]
     if from_sources:
-        of = {"format": "pt", "of": digest_of(folder / TENSORS)}
+        of = {"of": digest_of(folder / TENSORS)}  # alone: several entries are written in any order
         write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
         written.append(SOURCES)
     else:

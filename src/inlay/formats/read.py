@@ -102,7 +102,7 @@ def read_object(path: Path, what: str, *, error: type[InvalidRequest] = Checkpoi
 
 def read_json_lines(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Iterator[Any]:
     """One JSON value of each line that is not empty."""
-    for number, line in enumerate(read_text(path, what, error=error).splitlines(), 1):
+    for number, line in enumerate(read_text(path, what, error=error).split("\n"), 1):  # in texts there are others
         if line.strip():
             yield parse_json(line, f"{path}:{number}", what, error=error)
 

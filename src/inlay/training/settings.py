@@ -11,7 +11,7 @@ from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..methods import METHODS
-from ..ranges import COUNT, SEED, SHARE, WEIGHT, Range, check_settings
+from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method)
 
@@ -37,7 +37,7 @@ class Recipe:
     """Share of the steps in which the learning rate rises; then it falls along a cosine to a tenth."""
     weight_decay: Annotated[float, Range(0, 1_000)] = 0.0
     """AdamW's weight decay."""
-    clip: Annotated[float, Range(above=0, most=1_000_000_000)] = 1.0
+    clip: Annotated[float, Range(above=0, most=FLOAT)] = 1.0
     """Largest norm of a step's gradient; a longer one is scaled down to it."""
     evaluations_per_epoch: Annotated[int, Range(1, 100_000)] = 4
     """Evaluations in each epoch; the adapter of the best one is kept."""
@@ -81,7 +81,7 @@ class Recipe:
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(Recipe, Generic[MethodT]):
     method: MethodT
-    learning_rate: Annotated[float | None, Range(above=0, most=1_000)] = None
+    learning_rate: Annotated[float | None, Range(above=0, most=FLOAT)] = None
     """Peak learning rate of AdamW. Default: the method's own."""
     plain: bool = False
     """Write the adapter as a LoRA of one rank and one alpha, which clients such as llama.cpp and vLLM read rightly. Not

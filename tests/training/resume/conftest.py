@@ -8,10 +8,7 @@ from inlay.training import ending
 
 from ...shapes import BERT, SHAPES, Shape
 from ...tiny_models import save_tiny_model, write_rows
-
-pytest.register_assert_rewrite(f"{__package__}.runs")  # else a failed assertion there does not show its values
-
-from .runs import DROPOUT  # noqa: E402
+from .runs import DROPOUT
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def test_patience_is_counted_over_an_interruption(dropping_bert: str, few_review
     for step in (8, 12):
         check(asked, tmp_path, event="step", step=step)
     assert told(tmp_path / "whole")["steps"] == 12
-    run = interrupted(asked, tmp_path / "run", event="note")
+    run = interrupted(asked, tmp_path / "run", text="stopped after step 12: 3 evaluations without a better one")
     assert f"inlay resume {run}" in told(run)["reason"]
     resume(run)
     assert_same(run, tmp_path / "whole")
