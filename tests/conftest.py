@@ -25,10 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
-    """A shell starts what it puts into the background with Ctrl-C ignored, and so would this process be, and others."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell starts what it puts into the background with Ctrl-C ignored, and nohup with the end of a terminal; so
+    would this process be, and others."""
+    wanted = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+    numbers = {getattr(signal, name): handler for name, handler in wanted.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES)
