@@ -9,6 +9,7 @@ import re
 import unicodedata
 from functools import cache
 
+NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes that were not UTF-8, and halves of a letter
 _NOT_ASCII = re.compile("[^ -~]")
 _NOT_ASCII_NOR_LAYOUT = re.compile("[^ -~\n\t]")
 # Controls, marks without a width (of direction, of joining, of tags), halves of a letter, ends of lines and paragraphs.

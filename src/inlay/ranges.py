@@ -18,7 +18,7 @@ from .errors import SettingsError, did_you_mean
 
 @dataclass(frozen=True)
 class Range:
-    """From `least` to `most`, each of them included, or not where `above` or `below` takes its place."""
+    """The numbers from `least` to `most`, each included, or not where `above` or `below` takes its place."""
 
     least: float | None = None
     most: float | None = None

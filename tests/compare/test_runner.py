@@ -63,7 +63,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews
 def test_a_comparison_that_is_ended_lets_its_trials_write_checkpoints(
     times: int, tiny_bert: str, reviews_folder: str, tmp_path: Path
 ) -> None:
-    """By the SIGTERM of a cluster; a second one waits for that."""
+    """A cluster ends a trial by SIGTERM; a second one waits for that."""
     (trial,) = trials_of(tiny_bert, reviews_folder, tmp_path, "lora")
     trial = changed(trial, epochs=50.0, patience=0)
 

@@ -19,14 +19,14 @@ from inlay.training import ending
 from inlay.training.checkpoint import CHECKPOINT, CHECKPOINT_BEFORE, read_checkpoint, write_checkpoint
 from inlay.training.run import resume, train
 
-from ..training.resume.conftest import dropping_bert, few_reviews, no_report  # noqa: F401
+from ..training.resume.conftest import no_report  # noqa: F401
 from ..training.resume.runs import StopAt, assert_same, short
 
 
 @pytest.fixture(scope="module")
 def runs(
-    dropping_bert: str,  # noqa: F811
-    few_reviews: str,  # noqa: F811
+    dropping_bert: str,
+    few_reviews: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A whole run, and one that was interrupted after its fifth step, with a checkpoint of each of the steps."""
@@ -199,8 +199,8 @@ def test_a_checkpoint_without_a_digest_is_one_of_an_earlier_version(runs: Path, 
 
 
 def test_numbers_that_are_not_finite_do_not_take_the_place_of_a_checkpoint(
-    dropping_bert: str,  # noqa: F811
-    few_reviews: str,  # noqa: F811
+    dropping_bert: str,
+    few_reviews: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

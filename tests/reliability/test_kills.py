@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ..training.resume.conftest import dropping_bert, few_reviews  # noqa: F401
 from ..training.resume.runs import DROPOUT, assert_same, short
 from .kills import DIED, finished, killed
 
@@ -45,8 +44,8 @@ def check_every_death(asked: Any, tmp_path: Path, chosen: slice, twice: bool) ->
 
 
 def test_a_death_instead_of_a_rename_changes_nothing(
-    dropping_bert: str,  # noqa: F811
-    few_reviews: str,  # noqa: F811
+    dropping_bert: str,
+    few_reviews: str,
     tmp_path: Path,
 ) -> None:
     check_every_death(
@@ -58,8 +57,8 @@ def test_a_death_instead_of_a_rename_changes_nothing(
 @pytest.mark.parametrize("name", ["lora", "adalora", "full"])
 def test_a_death_instead_of_any_rename_changes_nothing(
     name: str,
-    dropping_bert: str,  # noqa: F811
-    few_reviews: str,  # noqa: F811
+    dropping_bert: str,
+    few_reviews: str,
     tmp_path: Path,
 ) -> None:
     check_every_death(asked_of(dropping_bert, few_reviews, tmp_path, name), tmp_path, slice(None), twice=True)
@@ -81,8 +80,8 @@ def check_kills(asked: Any, tmp_path: Path, kills: int, seed: int) -> None:
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(
-    dropping_bert: str,  # noqa: F811
-    few_reviews: str,  # noqa: F811
+    dropping_bert: str,
+    few_reviews: str,
     tmp_path: Path,
 ) -> None:
     check_kills(asked_of(dropping_bert, few_reviews, tmp_path, "adalora"), tmp_path, kills=2, seed=1)
@@ -92,8 +91,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_runs_killed_a_hundred_times_in_all_go_on_to_the_same_bytes(
     name: str,
-    dropping_bert: str,  # noqa: F811
-    few_reviews: str,  # noqa: F811
+    dropping_bert: str,
+    few_reviews: str,
     tmp_path: Path,
 ) -> None:
     check_kills(asked_of(dropping_bert, few_reviews, tmp_path, name), tmp_path, kills=15, seed=len(name))

@@ -254,7 +254,7 @@ files = st.one_of(
 
 
 def _written(value: Any) -> bytes:
-    """As YAML without quotes, so that words mean what YAML makes of them."""
+    """Write YAML without quotes, so that words mean what YAML makes of them."""
     if isinstance(value, dict):
         return b"{" + b", ".join(_written(k) + b": " + _written(v) for k, v in value.items()) + b"}"
     if isinstance(value, list):

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
+from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
 from .parse import parse
 
@@ -102,7 +102,7 @@ def file_of(text: str) -> Path | None:
 
 def as_text(given: str, what: str) -> str:
     """`given` itself. Raises DataError if it has bytes that are no text, which no tokenizer takes."""
-    if wrong := re.search("[\ud800-\udfff]", given):
+    if wrong := NO_TEXT.search(given):
         byte = wrong[0].encode("utf-8", "surrogateescape").hex()
         raise DataError(f"{what} is not UTF-8: byte 0x{byte} after {given[: wrong.start()][-20:]!r}; save it as UTF-8")
     return given

@@ -70,7 +70,7 @@ def load_classification(settings: DataSettings) -> ClassificationData:
 
 
 def classification_in(opened: Opened, learned: Learned | None = None) -> ClassificationData:
-    """As `load_classification`, of data that is open; labels are those that were `learned`, if that is given.
+    """Do what `load_classification` does with data that is open; the labels are those `learned`, if they are given.
 
     Raises DataError for any other label then, and no label need occur.
     """

@@ -81,7 +81,7 @@ def load_generation(settings: DataSettings) -> GenerationData:
 
 
 def generation_in(opened: Opened, whole: bool = False) -> GenerationData:
-    """As `load_generation`, of data that is open; `whole`: all rows as they are, none of train is held out."""
+    """Do what `load_generation` does with data that is open; `whole`: all rows as they are, none is held out."""
     settings, source, layout, problems = opened.settings, opened.source, opened.layout, opened.problems
     if layout.format not in FORMS:
         raise DataError(

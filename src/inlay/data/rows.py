@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..outside import NO_TEXT
 from .parquet import parquet_rows
 from .problems import Problems, listed, shown
 from .text_file import lines_of, read_text
@@ -17,7 +17,6 @@ from .text_file import lines_of, read_text
 DOCUMENT_END = "<|endoftext|>"
 DEEPEST = 100
 """Lists and objects within one another that a row may have: templates and JSON writers call themselves for each."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def fault_in(row: Any) -> str | None:
                 parts += (*value, *value.values())
             elif isinstance(value, list):
                 parts += value
-            elif isinstance(value, str) and (half := _SURROGATE.search(value)):
+            elif isinstance(value, str) and (half := NO_TEXT.search(value)):
                 return f"the row holds half of a character, \\u{ord(half[0]):04x}; write it as UTF-8"
         if not parts:
             return None

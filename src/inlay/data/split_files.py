@@ -30,7 +30,7 @@ class Part:
     split: str | None
     """None for what belongs to no split."""
     files: dict[str, Path]
-    """By what messages call them, in the order of their rows."""
+    """The files by what messages call them, in the order of their rows."""
 
     def missing(self) -> str | None:
         """The first file that the names of the others say there is."""

@@ -1,12 +1,10 @@
 """Names from outside, as paths."""
 
 import os
-import re
 from pathlib import Path
 
 from ..errors import InvalidRequest, SettingsError
-
-_NO_TEXT = re.compile("[\ud800-\udfff]")
+from ..outside import NO_TEXT
 
 
 def path_of(asked: str, error: type[InvalidRequest] = SettingsError, *, any_bytes: bool = False) -> Path:
@@ -15,7 +13,7 @@ def path_of(asked: str, error: type[InvalidRequest] = SettingsError, *, any_byte
     Raises `error` if nothing can be there: the name is too long, not allowed, or in a folder that may not be entered;
     or if it is not UTF-8, which the libraries that read and write models need, unless `any_bytes` will do.
     """
-    if not any_bytes and _NO_TEXT.search(asked):
+    if not any_bytes and NO_TEXT.search(asked):
         raise error(f"{asked}: this name is not UTF-8; give it another")
     path = Path(os.path.expanduser(asked))
     try:

@@ -140,8 +140,9 @@ def start_from(adapter: Adapter, folder: Path) -> None:
 
     Raises CheckpointError, having changed nothing, if they do not fit.
     """
-    folder = adapter_folder(folder)
-    config, tensors = experts_peft.in_own_form(adapter.model, read_config(folder), read_tensors(folder))
+    saved = read(folder)
+    folder = saved.folder
+    config, tensors = experts_peft.in_own_form(adapter.model, saved.config, saved.tensors)
     tensors = adapter.method.from_peft_tensors(config, tensors)
     sites = Sites(adapter.model, adapter.heads)
     placed = {key: own for key, (own, _) in _placed(adapter).items() if not sites.in_head(own)}

@@ -12,7 +12,6 @@ from ..core.method import COMMON_KEYS, Method
 from ..core.sites import ROLES, ends_with
 from ..errors import CheckpointError, SettingsError
 from ..methods import METHODS
-from . import seal
 from .read import read_json
 
 CONFIG = "adapter_config.json"
@@ -35,7 +34,6 @@ _BECAUSE = {  # why a setting of PEFT's cannot be read
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    seal.check(folder, (CONFIG,))
     config = read_json(folder / CONFIG, "the configuration of an adapter")
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
         raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from . import seal
 from .files import digest_of
 from .peft_config import CONFIG
 from .read import header, pickled_tensors, tensors
@@ -20,7 +19,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """The adapter's tensors, and those that training goes on from where they are kept beside them.
 
-    Raises CheckpointError if the files are damaged, or not those that were written, or if a number is not finite.
+    Raises CheckpointError if the files are damaged or a number is not finite.
     """
     path = folder / TENSORS
     if not path.is_file() and (folder / _OLDER).is_file():
@@ -29,7 +28,6 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         return _checked(folder / _OLDER, {key: tensor.contiguous() for key, tensor in found.items()})
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; an adapter needs it beside {CONFIG}")
-    seal.check(folder, (TENSORS, SOURCES))
     found = _checked(path, tensors(path, "the tensors of an adapter"))
     if (folder / SOURCES).is_file():
         if header(folder / SOURCES)[1].get("of") != digest_of(path):

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from ..errors import CheckpointError, InlayError, InvalidRequest, SettingsError
 from ..machine import out_of_memory
+from ..outside import NO_TEXT
 
 LARGEST = "INLAY_LARGEST_FILE"  # environment variable: MiB of a file of settings or of text
 _LARGEST_MIB = 16
 _AGAIN = "copy or make it again"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def read_json_lines(path: Path, what: str, *, error: type[InvalidRequest] = Chec
 def parse_json(text: str, subject: Any, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:
     """The JSON value of `text`, which is from `subject`."""
     with guarded(subject, what, error=error):
-        if _SURROGATE.search(text):
+        if NO_TEXT.search(text):
             raise ValueError("it has half of a character")
         value = json.loads(text)
-        if "\\u" in text and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        if "\\u" in text and NO_TEXT.search(json.dumps(value, ensure_ascii=False)):
             raise ValueError("it has half of a character, written as an escape")
         return value
 

@@ -18,7 +18,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]
 
 
 def own_tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """By the adapter's own names; not detached, so that they can be set."""
+    """Name the adapter's tensors as it does; they are not detached, so that they can be set."""
     return {f"{host}.{name}": tensor for host, name, tensor in adapter.tensors()}
 
 

@@ -95,7 +95,7 @@ def begun(
 
 
 def gone_on(folder: Path, journal: Journal, *, fetch: bool = False) -> dict[str, Any]:
-    """From the checkpoint in a folder that is held."""
+    """Finish the run from the checkpoint in a folder that is held."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch)

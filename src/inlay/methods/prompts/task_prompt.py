@@ -53,11 +53,9 @@ def shared_start(folder: Path, sites: Sites, is_type: Callable[[dict[str, Any]],
     """The prompt and the tasks' parts. Raises CheckpointError unless it is a multitask prompt of this very base."""
     from ...formats import peft
 
-    folder = peft.adapter_folder(folder)
-    config = peft.read_config(folder)
-    if not is_type(config):
-        raise CheckpointError(
-            f"method.source {folder} is an adapter of type {config['peft_type']}, no multitask prompt"
-        )
-    peft.check_base(folder, sites.model, fingerprint(sites))
-    return {name: t for name, t in peft.read_tensors(folder).items() if name in PARTS}
+    saved = peft.read(folder)
+    if not is_type(saved.config):
+        kind = saved.config["peft_type"]
+        raise CheckpointError(f"method.source {saved.folder} is an adapter of type {kind}, no multitask prompt")
+    peft.check_base(saved.folder, sites.model, fingerprint(sites))
+    return {name: t for name, t in saved.tensors.items() if name in PARTS}
