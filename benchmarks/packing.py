@@ -22,10 +22,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import inlay
-from inlay.core.document_attention import attend_by_document
 from inlay.data.tokens import TokenRow
+from inlay.tasks.chunked_loss import causal_loss, trained_tokens
+from inlay.training.attention import attend_by_document
 from inlay.training.batches import LengthGroups
-from inlay.training.chunked_loss import causal_loss, trained_tokens
 from inlay.training.packing import Shuffled, can_pack, packed, padded
 
 VOCABULARY, LONGEST = 32_000, 512

@@ -24,9 +24,9 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from inlay.training.base import find_base, load_language_model
+from inlay.bases.base import find_base, load_language_model
+from inlay.bases.quantized import quantize
 from inlay.training.memory import memory_bytes, peak_memory_bytes
-from inlay.training.quantized import quantize
 
 CPU = torch.device("cpu")
 AT_MOST = 0.35

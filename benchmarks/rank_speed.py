@@ -12,9 +12,9 @@ import time
 
 import torch
 
-from inlay.rank import spectrum
-from inlay.rank.directions import cosine, overlap
-from inlay.rank.ranks import ranks
+from inlay.lab.rank import spectrum
+from inlay.lab.rank.directions import cosine, overlap
+from inlay.lab.rank.ranks import ranks
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ import transformers
 from torch import Tensor, nn
 
 import inlay
-from inlay.core import weights
-from inlay.core.sites import Sites
+from inlay.models import weights
+from inlay.models.sites import Sites
 
 
 @dataclass(frozen=True, kw_only=True)

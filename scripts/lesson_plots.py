@@ -15,8 +15,8 @@ from typing import Any
 import matplotlib
 from forgetting_by_rate import SERIES, folder_of
 
-from inlay.compare.plots import pareto_plot
-from inlay.compare.table import Row, Spread, quantities_of
+from inlay.lab.compare.plots import pareto_plot
+from inlay.lab.compare.table import Row, Spread, quantities_of
 from inlay.methods import METHODS
 
 matplotlib.use("svg")
@@ -38,7 +38,7 @@ SHOWN = (
     "prompt",
     "loha",
 )  # of the plot of learning rates, which would be too full
-STYLES = (("inlay.report", "report.css"), ("inlay.compare", "compare.css"))
+STYLES = (("inlay.report", "report.css"), ("inlay.lab.compare", "compare.css"))
 Point = tuple[float, float]
 
 

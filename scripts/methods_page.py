@@ -11,7 +11,7 @@ from inlay.core.method import Method
 from inlay.methods import FAMILIES, METHODS
 from inlay.methods.explained import explained, settings
 from inlay.methods.llama_7b import on_llama_7b
-from inlay.report.units import percent_text
+from inlay.show.units import percent_text
 
 _TITLES = {
     "baseline": "The baseline",

@@ -76,7 +76,7 @@ BUGS = (
     Bug(
         "merge writes a Conv1D's weight untransposed",
         0,
-        "core/weights.py",
+        "models/weights.py",
         'return {name: p.T if is_flipped(host) and name == "weight" else p for name, p in params.items()}',
         "return {name: p.reshape(host._parameters[name].shape) for name, p in params.items()}",
         "test_every_method.py::test_merge_equals_forward_and_unmerge_is_exact -k gpt2-lora",
@@ -140,7 +140,7 @@ BUGS = (
     Bug(
         "blocks are only those that attend",
         1,
-        "core/blocks.py",
+        "models/blocks.py",
         "        elif _is_block(element):\n",
         "        elif _attends(element):\n",
         "test_every_architecture.py::test_all_its_blocks_are_found -k lfm2",
@@ -148,7 +148,7 @@ BUGS = (
     Bug(
         "experts whose module says its width count as laid out the other way",
         2,
-        "core/experts.py",
+        "models/experts.py",
         "return rows == width != columns",
         "return columns == width != rows",
         "core/test_experts.py::test_the_width_of_the_input_tells_the_layout_or_the_module_says_it",
@@ -156,7 +156,7 @@ BUGS = (
     Bug(
         "a router is a host like any linear layer",
         2,
-        "core/sites.py",
+        "models/sites.py",
         "yield from (name for name in found if name not in self.routers)",
         "yield from found",
         "test_every_architecture.py::test_a_method_is_right_or_refused -k phimoe-lora",
@@ -180,7 +180,7 @@ BUGS = (
     Bug(
         "a classifier that is its own base has no head",
         5,
-        "core/heads.py",
+        "models/heads.py",
         "if type(model).__name__ not in _task_classes():",
         "if True:",
         "core/test_parts_of_models.py::test_the_head_is_found_trained_saved_and_loaded",
@@ -228,7 +228,7 @@ BUGS = (
     Bug(
         "offloaded weights are read where they are not",
         9,
-        "core/weights.py",
+        "models/weights.py",
         "if not tensor.is_meta or (hook := _offloading(host)) is None:",
         "if (hook := _offloading(host)) is None or tensor.is_meta:",
         "core/test_offloaded.py::test_starts_that_read_the_weight_read_the_offloaded_one",
@@ -252,7 +252,7 @@ BUGS = (
     Bug(
         "text rows adapt the image tower too",
         12,
-        "core/sites.py",
+        "models/sites.py",
         "if id(module) in inside and not self.in_head(name) and self._in_part(name)\n        )",
         "if id(module) in inside and not self.in_head(name)\n        )",
         "test_every_architecture.py::test_all_its_blocks_are_found -k 'gemma3 and texts'",
@@ -260,7 +260,7 @@ BUGS = (
     Bug(
         "new rows of a vocabulary are not looked at",
         13,
-        "core/fingerprint.py",
+        "models/fingerprint.py",
         "        if matrices and not any(v.is_meta for v in matrices):\n",
         "        if not matrices:\n",
         "core/test_fingerprint.py::test_an_adapter_of_a_resized_vocabulary_is_not_put_on_other_new_rows",

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from inlay.report.units import bytes_text, count_text, seconds_text
+from inlay.show.units import bytes_text, count_text, seconds_text
 
 
 def main(folders: list[str]) -> None:

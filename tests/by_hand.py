@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import inlay
-from inlay.core import weights
 from inlay.core.delta import WeightDelta
+from inlay.models import weights
 
 
 class ByHand:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import inlay
-from inlay.core import weights
-from inlay.training.quantized import quantize
+from inlay.bases.quantized import quantize
+from inlay.models import weights
 
 from .shapes import SHAPES, Shape, disturb, logits, method
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import inlay
-from inlay.core import weights
 from inlay.core.delta import WeightDelta
 from inlay.errors import AdapterStateError
 from inlay.formats.peft import read_config
+from inlay.models import weights
 
 from .shapes import ROWS, SHAPES, Shape, disturb, logits, method
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 import inlay
-from inlay.core import weights
 from inlay.core.delta import WeightDelta
 from inlay.core.replacement import Replacement
 from inlay.errors import InlayError
 from inlay.methods.additive.scaling import ScaleOutput
 from inlay.methods.reparameterized.decomposed import Decomposed
+from inlay.models import weights
 
 from .by_hand import ByHand
 from .shapes import SHAPES, Shape, disturb, logits, method

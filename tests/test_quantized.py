@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import inlay
+from inlay.bases.quantized import quantize
 from inlay.errors import AdapterStateError, TargetError
-from inlay.training.quantized import quantize
 
 from .quantized_models import (
     TRAIN_PACKED,

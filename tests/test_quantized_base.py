@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import inlay
-from inlay.core import weights
-from inlay.core.sites import Sites
+from inlay.bases.quantized import quantize
 from inlay.errors import AdapterStateError, SettingsError, TargetError
-from inlay.training.quantized import quantize
+from inlay.models import weights
+from inlay.models.sites import Sites
 
 from .quantized_models import (
     WIDE,
@@ -36,7 +36,7 @@ def test_all_linear_layers_of_the_body_are_quantized_and_nothing_else(shape: Sha
         plain, model = build(), build()
         quantize(model, torch.float32)
         packed = {name for name, _ in packed_layers(model)}
-        sites = inlay.core.sites.Sites(plain)
+        sites = inlay.models.sites.Sites(plain)
         assert packed == {n for n, m in sites.body() if weights.is_linear(m) and not n.endswith(".wo")}
         left = {name for name, m in model.named_modules() if weights.is_linear(m)} - packed
         assert all(name.endswith(".wo") or sites.in_head(name) or name == "lm_head" for name in left)
@@ -151,7 +151,7 @@ def test_weights_that_bitsandbytes_has_repacked_are_brought_back(double: bool) -
 @every_shape
 def test_the_fingerprint_is_that_of_the_base_before_quantization(shape: Shape, tmp_path: Path) -> None:
     plain, model = shape.model(), quantized(shape)
-    fingerprint = inlay.core.fingerprint.fingerprint
+    fingerprint = inlay.models.fingerprint.fingerprint
     expected = fingerprint(Sites(plain))
     assert fingerprint(Sites(model)) == fingerprint(Sites(copy.deepcopy(model))) == expected
     attached("lora", shape, model).save(tmp_path)

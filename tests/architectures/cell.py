@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import inlay
 from inlay.core.delta import WeightDelta
-from inlay.core.sites import Sites, language_model
 from inlay.errors import InlayError
+from inlay.models.sites import Sites, language_model
 
 from .architecture import Architecture
 from .base import LOOSE, TIGHT, Base, apart, loss_of

@@ -10,7 +10,7 @@ import pytest
 
 from inlay.cli import main
 from inlay.inference import opened as opened_module
-from inlay.training import classify as classify_module
+from inlay.tasks import classify as classify_module
 
 from ..edited import unseal
 from ..shapes import SHAPES

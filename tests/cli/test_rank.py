@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import inlay
 from inlay.cli import main
 from inlay.data.settings import DataSettings
-from inlay.rank import export as export_module
+from inlay.lab.rank import export as export_module
 from inlay.training.differences import read_parts
 from inlay.training.run import train
 from inlay.training.settings import RunSettings

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 import inlay
-from inlay.compare.advice import advise
-from inlay.compare.comparison import Compared
-from inlay.compare.search import Tried
-from inlay.compare.sequence import sequences
-from inlay.compare.settings import Comparison, Contender
-from inlay.compare.table import Table, make_table, sequence_rows
-from inlay.compare.trial import EARLIER, Budget, Trial, plain_trials
 from inlay.data.settings import DataSettings
+from inlay.lab.compare.advice import advise
+from inlay.lab.compare.comparison import Compared
+from inlay.lab.compare.search import Tried
+from inlay.lab.compare.sequence import sequences
+from inlay.lab.compare.settings import Comparison, Contender
+from inlay.lab.compare.table import Table, make_table, sequence_rows
+from inlay.lab.compare.trial import EARLIER, Budget, Trial, plain_trials
 from inlay.training.differences import Means, Shares, write_parts
 
 from ..report.fake_runs import HOSTILE_TEXTS, guesses, learning, summary, write_run

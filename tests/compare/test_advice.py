@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from inlay.compare.advice import advise, compare, seeds_noise
+from inlay.lab.compare.advice import advise, compare, seeds_noise
 from inlay.training.differences import SCORE_PARTS, Shares, write_parts
 
 from .fakes import comparison_of, table_of, write_language_model

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from inlay import extras
-from inlay.compare import cluster
-from inlay.compare.comparison import compare
-from inlay.compare.settings import Comparison
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
+from inlay.lab.compare import cluster
+from inlay.lab.compare.comparison import compare
+from inlay.lab.compare.settings import Comparison
 
 from .fakes import contender
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inlay.compare.report import write_comparison
+from inlay.lab.compare.report import write_comparison
 
 from ..report.fake_runs import HOSTILE_TEXTS
 from .fakes import accuracies, comparison_of, write_language_model

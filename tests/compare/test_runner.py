@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from inlay.compare import worker, workplace
-from inlay.compare.comparison import compare
-from inlay.compare.runner import Runner
-from inlay.compare.settings import Comparison
-from inlay.compare.trial import Budget, Trial, plain_trials
-from inlay.compare.workplace import ThisMachine
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
+from inlay.lab.compare import worker, workplace
+from inlay.lab.compare.comparison import compare
+from inlay.lab.compare.runner import Runner
+from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.trial import Budget, Trial, plain_trials
+from inlay.lab.compare.workplace import ThisMachine
 from inlay.training.checkpoint import read_checkpoint
 
 from .fakes import contender, write_classifier

@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from inlay.cli.compare_screen import sentence
-from inlay.compare.runner import Runner as RealRunner
-from inlay.compare.search import Search
-from inlay.compare.settings import Comparison
-from inlay.compare.trial import Budget, Trial, plain_trials
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
+from inlay.lab.compare.runner import Runner as RealRunner
+from inlay.lab.compare.search import Search
+from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.trial import Budget, Trial, plain_trials
 from inlay.training.settings import as_asked
 
 from .fakes import contender, write_classifier

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from inlay.compare.sequence import APART, ON, sequences
-from inlay.compare.settings import Comparison
-from inlay.compare.table import matrix_of
-from inlay.compare.trial import Budget, Trial, plain_trials
-from inlay.compare.worker import run_trial
+from inlay.bases.shared_base import SharedBase
 from inlay.data.settings import DataSettings
 from inlay.errors import CheckpointError
-from inlay.training.shared_base import SharedBase
+from inlay.lab.compare.sequence import APART, ON, sequences
+from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.table import matrix_of
+from inlay.lab.compare.trial import Budget, Trial, plain_trials
+from inlay.lab.compare.worker import run_trial
 
 from ..tiny_models import reviews, write_rows
 from .fakes import contender

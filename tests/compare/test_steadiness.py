@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from inlay.compare.steadiness import unsteady
-from inlay.report.quantiles import fisher_f
+from inlay.lab.compare.steadiness import unsteady
+from inlay.stats import fisher_f
 
 
 def test_the_bound_is_cochrans() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from inlay.compare.export import as_csv, as_markdown
-from inlay.compare.pareto import front
-from inlay.compare.plots import axis
-from inlay.compare.sequence import average_forgetting, backward_transfer
-from inlay.compare.table import BYTES, COUNT, PERCENT, SECONDS, Spread, spread_text
-from inlay.report.units import bytes_text, percent_text, seconds_text
+from inlay.lab.compare.export import as_csv, as_markdown
+from inlay.lab.compare.pareto import front
+from inlay.lab.compare.plots import axis
+from inlay.lab.compare.sequence import average_forgetting, backward_transfer
+from inlay.lab.compare.table import BYTES, COUNT, PERCENT, SECONDS, Spread, spread_text
+from inlay.show.units import bytes_text, percent_text, seconds_text
 
 from .fakes import comparison_of, table_of
 

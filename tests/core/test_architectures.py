@@ -9,10 +9,10 @@ import transformers as t
 from torch import Tensor, nn
 
 import inlay
-from inlay.core import weights
-from inlay.core.block_end import final_norm
-from inlay.core.sites import Sites, ends_with
 from inlay.errors import TargetError
+from inlay.models import weights
+from inlay.models.block_end import final_norm
+from inlay.models.sites import Sites, ends_with
 
 from ..architectures import build
 from ..shapes import SHAPES, Shape

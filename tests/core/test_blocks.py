@@ -9,10 +9,10 @@ import transformers as t
 from torch import Tensor, nn
 
 import inlay
-from inlay.core.block_end import UNKNOWN, final_norm
-from inlay.core.sites import Sites
 from inlay.errors import TargetError
 from inlay.methods.additive.bottleneck import Bottleneck
+from inlay.models.block_end import UNKNOWN, final_norm
+from inlay.models.sites import Sites
 
 from .test_architectures import HALVES, SMALL
 

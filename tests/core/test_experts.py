@@ -10,9 +10,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import inlay
-from inlay.core.experts import Stack, expert_weights, matrices, packed
-from inlay.core.sites import Sites
 from inlay.errors import SettingsError, TargetError
+from inlay.models.experts import Stack, expert_weights, matrices, packed
+from inlay.models.sites import Sites
 
 from ..mixtures import MIXTURES, ids, logits, mixture
 from ..shapes import disturb

@@ -18,10 +18,10 @@ from transformers import (
 )
 
 import inlay
-from inlay.core.fingerprint import digest, digest_of_rows, fingerprint, row_digests
-from inlay.core.sites import Sites
 from inlay.errors import CheckpointError
 from inlay.formats.base_files import fingerprint_of_files, row_digests_of_files
+from inlay.models.fingerprint import digest, digest_of_rows, fingerprint, row_digests
+from inlay.models.sites import Sites
 
 from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb, logits

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import inlay
-from inlay.core.bypass import bypassed, bypassed_in
 from inlay.errors import InertAdapter, TargetError, VerificationFailed
+from inlay.models.bypass import bypassed, bypassed_in
 
 from ..architectures import build
 from ..shapes import SHAPES, Shape, disturb, logits

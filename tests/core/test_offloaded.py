@@ -10,9 +10,9 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from torch import nn
 
 import inlay
-from inlay.core.fingerprint import fingerprint
-from inlay.core.sites import Sites
 from inlay.errors import AdapterStateError, TargetError
+from inlay.models.fingerprint import fingerprint
+from inlay.models.sites import Sites
 
 from ..shapes import SHAPES, Shape, disturb, logits, method
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import inlay
-from inlay.core.sites import Sites, language_model, shortest_suffixes
 from inlay.errors import TargetError
+from inlay.models.sites import Sites, language_model, shortest_suffixes
 
 from ..shapes import disturb
 

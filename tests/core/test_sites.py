@@ -8,8 +8,8 @@ import transformers as t
 from torch import nn
 
 import inlay
-from inlay.core.sites import Sites, ends_with, shortest_suffixes
 from inlay.errors import InlayError, TargetError
+from inlay.models.sites import Sites, ends_with, shortest_suffixes
 
 from ..shapes import SHAPES, Shape
 from .test_architectures import SMALL

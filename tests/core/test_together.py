@@ -10,8 +10,8 @@ import transformers
 from torch import Tensor, nn
 
 import inlay
-from inlay.core import batch_axis
 from inlay.errors import AdapterStateError
+from inlay.models import batch_axis
 
 from ..shapes import SHAPES, disturb, logits, method
 

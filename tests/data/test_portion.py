@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from inlay.cli import main
-from inlay.compare.trial import other_data
 from inlay.data.classification import load_classification
 from inlay.data.describe import describe
 from inlay.data.generation import load_generation
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.inference.evaluation import evaluation_data
+from inlay.lab.compare.trial import other_data
 
 from .files import labelled, write_jsonl
 

@@ -11,8 +11,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core import weights
 from inlay.formats import peft as format_
+from inlay.models import weights
 
 from ..methods.test_eva import batches, overlap
 from ..shapes import SHAPES, Shape, disturb

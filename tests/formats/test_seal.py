@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import inlay
-from inlay.core import expressions
+from inlay import expressions
 from inlay.errors import CheckpointError, TargetError
 from inlay.formats.seal import PROVENANCE
 

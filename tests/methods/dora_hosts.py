@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core import weights
+from inlay.models import weights
 
 
 def one(host: nn.Module, **settings: Any) -> tuple[nn.Module, inlay.Adapter, Any]:

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, Qwen2Config, Qwen2ForCausalLM
 
 import inlay
-from inlay.core.sites import Sites
 from inlay.errors import TargetError
+from inlay.models.sites import Sites
 
 from ..architectures import build, inputs
 from ..shapes import BERT, SHAPES, Shape, disturb, logits

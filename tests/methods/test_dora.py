@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core import weights
 from inlay.errors import TargetError
 from inlay.methods.reparameterized import decomposed
+from inlay.models import weights
 
 from ..shapes import Shape, disturb, logits
 from .dora_hosts import changed, dense, every_host, host_of, one, relative_error

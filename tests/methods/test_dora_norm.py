@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import inlay
-from inlay.core import weights
 from inlay.methods.reparameterized import decomposed
+from inlay.models import weights
 
 from ..shapes import disturb
 from .dora_hosts import changed, dense, every_host, host_of, one, relative_error

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import inlay
-from inlay.core import weights
-from inlay.core.modules import is_norm
-from inlay.core.sites import Sites
 from inlay.errors import SettingsError, TargetError
 from inlay.methods.additive.bottleneck import AfterHost
+from inlay.models import weights
+from inlay.models.modules import is_norm
+from inlay.models.sites import Sites
 
 from ..core.test_architectures import ARCHITECTURES, SMALL, every_architecture, run
 from ..shapes import SHAPES, Shape, disturb, logits

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core import weights
-from inlay.core.sites import Sites
 from inlay.errors import SettingsError, TargetError
 from inlay.methods.additive.keys_values import keys_values
 from inlay.methods.additive.scaling import ScaleInput, ScaleOutput
+from inlay.models import weights
+from inlay.models.sites import Sites
 
 from ..core.test_architectures import ARCHITECTURES, SMALL, run
 from ..shapes import BERT, GPT2, LLAMA, SHAPES, T5, Shape, disturb, logits

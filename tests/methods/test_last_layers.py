@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core.sites import Sites
 from inlay.errors import SettingsError, TargetError
 from inlay.methods.selective.last_layers import _last_stack
+from inlay.models.sites import Sites
 
 from ..core.test_architectures import ARCHITECTURES, built, run
 from ..shapes import SHAPES, Shape, disturb, logits

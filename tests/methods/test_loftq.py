@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import inlay
-from inlay.core import weights
+from inlay.bases.quantized import quantize
 from inlay.errors import SettingsError, TargetError
 from inlay.methods.reparameterized import loftq
-from inlay.training.quantized import quantize
+from inlay.models import weights
 
 from ..quantized_models import WIDE, every_shape, packed_layers
 from ..shapes import Shape, disturb, logits

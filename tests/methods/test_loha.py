@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import inlay
-from inlay.core import weights
 from inlay.errors import SettingsError, TargetError
+from inlay.models import weights
 
 from ..shapes import SHAPES, Shape, disturb
 from .one_host import close, equals_the_formula, linear, one, parameters_with_gradient

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import inlay
-from inlay.core import weights
 from inlay.errors import SettingsError
 from inlay.methods.reparameterized.lokr import split
+from inlay.models import weights
 
 from ..shapes import Shape, disturb
 from .one_host import close, equals_the_formula, linear, one, parameters_with_gradient

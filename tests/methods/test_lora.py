@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import inlay
-from inlay.core import weights
 from inlay.errors import SettingsError, TargetError
+from inlay.models import weights
 
 from ..shapes import Shape, disturb
 

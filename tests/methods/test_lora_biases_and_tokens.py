@@ -9,7 +9,7 @@ from torch import Tensor
 
 import inlay
 from inlay.errors import AdapterStateError
-from inlay.rank.updates import updates_of
+from inlay.lab.rank.updates import updates_of
 
 from ..quantized_models import WIDE, dequantized, gradients, quantized, same
 from ..shapes import ROWS, SHAPES, disturb, logits

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core import weights
 from inlay.errors import AdapterStateError, TargetError
+from inlay.models import weights
 
 from ..shapes import SHAPES, disturb, logits
 from .test_lora import close, double, one

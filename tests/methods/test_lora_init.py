@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core import weights
 from inlay.errors import SettingsError, TargetError
 from inlay.methods.reparameterized import lora_init
+from inlay.models import weights
 
 from ..shapes import Shape, disturb, logits
 from .test_lora import close, one

@@ -8,9 +8,9 @@ import transformers as t
 from torch import Tensor, nn
 
 import inlay
-from inlay.core.modules import is_norm
-from inlay.core.sites import Sites
 from inlay.errors import TargetError
+from inlay.models.modules import is_norm
+from inlay.models.sites import Sites
 
 from ..core.test_architectures import SMALL
 from ..shapes import BERT, GPT2, LLAMA, SHAPES, T5, Shape, disturb, logits

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import inlay
-from inlay.core import weights
 from inlay.errors import SettingsError, TargetError
+from inlay.models import weights
 
 from ..shapes import Shape, disturb
 from .one_host import close, dense, equals_the_formula, linear, one, parameters_with_gradient

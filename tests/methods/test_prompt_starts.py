@@ -9,8 +9,8 @@ import transformers
 from torch import Tensor
 
 import inlay
+from inlay.bases.base import empty_classifier, find_base, load_classifier
 from inlay.errors import SettingsError
-from inlay.training.base import empty_classifier, find_base, load_classifier
 
 from ..shapes import SHAPES
 from ..tiny_models import SPECIAL, WORDS, save_tiny_model

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 import inlay
 from inlay import AdaLoRA, DynamicRank
-from inlay.core import weights
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.formats.peft import read_tensors
 from inlay.methods.reparameterized.components import components
 from inlay.methods.reparameterized.rank_budget import RankBudget, fast_first, slow_first
+from inlay.models import weights
 from inlay.training import run as run_module
 from inlay.training.run import train
 from inlay.training.settings import RunSettings

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import inlay
-from inlay.core import weights
-from inlay.core.sites import Sites
 from inlay.errors import DataError, SettingsError, TargetError
 from inlay.methods.selective.fisher import information
 from inlay.methods.selective.sparse_entries import Sparse, random_entries
+from inlay.models import weights
+from inlay.models.sites import Sites
 
 from ..architectures import build, inputs
 from ..shapes import LABELS, SHAPES, Shape, disturb, logits

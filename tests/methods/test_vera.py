@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import inlay
-from inlay.core import weights
 from inlay.errors import CheckpointError, SettingsError
+from inlay.models import weights
 
 from ..shapes import SHAPES, Shape, disturb, logits
 from .one_host import close, equals_the_formula, linear, one, parameters_with_gradient

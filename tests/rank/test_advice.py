@@ -2,8 +2,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from inlay.rank.advice import advice, gain_text
-from inlay.rank.curve import Curve
+from inlay.lab.rank.advice import advice, gain_text
+from inlay.lab.rank.curve import Curve
 from inlay.training.differences import Difference
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from inlay.rank import spectrum
-from inlay.rank.directions import against_base, cosine, intruders, overlap, similarity
+from inlay.lab.rank import spectrum
+from inlay.lab.rank.directions import against_base, cosine, intruders, overlap, similarity
 
 from .matrices import orthonormal, thin
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import inlay
-from inlay.rank.truncation import attach_cut, by_energy, parameters, uniform
-from inlay.rank.updates import updates_of
+from inlay.lab.rank.truncation import attach_cut, by_energy, parameters, uniform
+from inlay.lab.rank.updates import updates_of
 
 from ..mixtures import logits, mixture
 from ..shapes import disturb

@@ -1,4 +1,4 @@
-from inlay.rank.sharing import share_out
+from inlay.lab.rank.sharing import share_out
 
 
 def test_the_most_worth_for_the_cost_comes_first() -> None:

@@ -11,12 +11,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import inlay
-from inlay.core import weights
 from inlay.core.delta import WeightDelta
 from inlay.errors import AdapterStateError
-from inlay.rank import spectrum
-from inlay.rank.ranks import ranks
-from inlay.rank.updates import updates_of
+from inlay.lab.rank import spectrum
+from inlay.lab.rank.ranks import ranks
+from inlay.lab.rank.updates import updates_of
+from inlay.models import weights
 
 from ..shapes import SHAPES, disturb, method
 from .matrices import thin

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import inlay
 from inlay.cli.train import parse_settings
 from inlay.data.settings import DataSettings
-from inlay.rank.gradients import agreed, gradients_of
-from inlay.rank.suggestion import suggest
+from inlay.lab.rank.gradients import agreed, gradients_of
+from inlay.lab.rank.suggestion import suggest
 from inlay.training.journal import Journal
 from inlay.training.prepared import prepare_run
 from inlay.training.settings import RunSettings

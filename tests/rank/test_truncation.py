@@ -9,10 +9,10 @@ from peft import PeftModel
 
 import inlay
 from inlay.errors import SettingsError
-from inlay.rank import spectrum
-from inlay.rank.spectrum import Spectrum
-from inlay.rank.truncation import attach_cut, by_energy, parameters, uniform
-from inlay.rank.updates import updates_of
+from inlay.lab.rank import spectrum
+from inlay.lab.rank.spectrum import Spectrum
+from inlay.lab.rank.truncation import attach_cut, by_energy, parameters, uniform
+from inlay.lab.rank.updates import updates_of
 
 from ..shapes import SHAPES, Shape, disturb, logits, method
 from .matrices import thin

@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import inlay
+from inlay.bases.base import empty_classifier, find_base, load_classifier
+from inlay.bases.vocabulary import check_ids, check_vocabulary
 from inlay.errors import InlayError
 from inlay.formats import peft
 from inlay.inference.classifier import classifier_of
 from inlay.inference.opened import find_adapter
-from inlay.training.base import empty_classifier, find_base, load_classifier
-from inlay.training.vocabulary import check_ids, check_vocabulary
 
 from ..edited import unseal
 from ..shapes import SHAPES, disturb

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inlay.cli import main
-from inlay.training.classify import Classify
+from inlay.tasks.classify import Classify
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from inlay.cli.eval import Eval
 from inlay.cli.predict import Predict
 from inlay.cli.rank import Rank
 from inlay.cli.train import parse_settings
-from inlay.compare.settings import Comparison
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
+from inlay.lab.compare.settings import Comparison
 from inlay.methods import METHODS
 from inlay.ranges import Range, kind_of
 from inlay.training.settings import RunSettings

@@ -326,7 +326,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def test_heavy_libraries_are_loaded_only_to_write_a_report():
     heavy = ("matplotlib", "jinja2", "torch", "numpy")
-    code = f"import sys, inlay.report, inlay.report.units; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, inlay.report, inlay.show.units; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert found == "[]\n"
 

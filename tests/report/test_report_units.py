@@ -1,6 +1,6 @@
 import pytest
 
-from inlay.report.units import bytes_text, count_text, counted, percent_text, seconds_text
+from inlay.show.units import bytes_text, count_text, counted, percent_text, seconds_text
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import transformers
 
 from inlay.cli import main
 from inlay.inference import opened as opened_module
-from inlay.training import causal as causal_module
-from inlay.training import classify as classify_module
-from inlay.training.causal import Causal
+from inlay.tasks import causal as causal_module
+from inlay.tasks import classify as classify_module
+from inlay.tasks.causal import Causal
 
 from .. import towers
 from ..tiny_models import reviews, write_rows

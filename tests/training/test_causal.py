@@ -157,7 +157,7 @@ def test_texts_share_a_row_unless_a_prompt_comes_before_it(
     losses = []
     for packs in (True, False):
         if not packs:
-            monkeypatch.setattr("inlay.training.causal.can_pack", lambda _: False)
+            monkeypatch.setattr("inlay.tasks.causal.can_pack", lambda _: False)
         out = tmp_path / str(packs)
         train(asked(tiny_llama, completions, out, name, epochs=4, batch_size=60, samples=0))
         assert ("share a row" in (out / "log.txt").read_text()) == (packs and name != "prompt")

@@ -8,9 +8,9 @@ import torch
 import transformers
 
 import inlay
+from inlay.bases.narrow import check_narrow
 from inlay.cli import main
 from inlay.errors import SettingsError
-from inlay.training.narrow import check_narrow
 
 from .. import towers
 from ..tiny_models import write_rows

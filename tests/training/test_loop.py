@@ -8,10 +8,10 @@ import torch
 
 import inlay
 from inlay.data.settings import DataSettings
+from inlay.tasks.scores import ClassScores, score
 from inlay.training import loop
 from inlay.training.batches import LengthGroups, in_order_of_length
 from inlay.training.loop import _learning_rate_share, make_plan
-from inlay.training.scores import ClassScores, score
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES
@@ -83,7 +83,7 @@ def test_better_means_more_rows_right_then_a_lower_loss() -> None:
 def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Path) -> None:
     import transformers
 
-    from inlay.training.scores import log_probabilities
+    from inlay.tasks.scores import log_probabilities
 
     from ..tiny_models import reviews
 
@@ -103,10 +103,10 @@ def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Pa
 def test_batches_are_padded_no_further_than_their_dtype_needs(
     dtype: torch.dtype, step: int, tiny_bert: str, tmp_path: Path
 ) -> None:
-    from inlay.training.base import find_base
+    from inlay.bases.base import find_base
+    from inlay.tasks.causal import Causal
+    from inlay.tasks.classify import Classify
     from inlay.training.batches import length_step
-    from inlay.training.causal import Causal
-    from inlay.training.classify import Classify
 
     write_rows(tmp_path / "labels.jsonl", [{"text": "good " * (1 + i % 12), "label": i % 2} for i in range(60)])
     write_rows(tmp_path / "texts.jsonl", [{"prompt": "5 " * (1 + i % 12), "completion": "6"} for i in range(60)])
@@ -126,8 +126,8 @@ def test_batches_are_padded_no_further_than_their_dtype_needs(
 
 
 def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> None:
-    from inlay.training.base import find_base
-    from inlay.training.classify import Classify
+    from inlay.bases.base import find_base
+    from inlay.tasks.classify import Classify
     from inlay.training.estimate import estimate
 
     asked = settings(epochs=2, model=tiny_bert, data=DataSettings(path=reviews_folder))
@@ -159,8 +159,8 @@ def test_the_last_bit_of_one_number_tells_that_a_parameter_has_changed(monkeypat
 
 @pytest.mark.parametrize(("epochs", "passes"), [(1, 1), (10, 2)], ids=["short", "long"])
 def test_an_estimate_is_a_small_part_of_its_run(epochs: int, passes: int, tiny_bert: str, reviews_folder: str) -> None:
-    from inlay.training.base import find_base
-    from inlay.training.classify import Classify
+    from inlay.bases.base import find_base
+    from inlay.tasks.classify import Classify
     from inlay.training.estimate import estimate
 
     asked = settings(epochs=epochs, model=tiny_bert, data=DataSettings(path=reviews_folder))
@@ -186,9 +186,9 @@ class Counted(list[Any]):
 
 def test_sizes_of_batches_do_not_go_through_all_rows_for_each(tiny_bert: str, tmp_path: Path) -> None:
     """Which takes minutes where there are many."""
-    from inlay.training.base import find_base
-    from inlay.training.causal import Causal
-    from inlay.training.classify import Classify
+    from inlay.bases.base import find_base
+    from inlay.tasks.causal import Causal
+    from inlay.tasks.classify import Classify
 
     write_rows(tmp_path / "labels.jsonl", [{"text": f"text {i}", "label": i % 2} for i in range(60)])
     write_rows(tmp_path / "texts.jsonl", [{"prompt": f"{i}", "completion": "done"} for i in range(60)])

@@ -13,10 +13,10 @@ import torch
 import inlay
 from inlay.cli import main
 from inlay.errors import TrainingFailed
-from inlay.training.causal import CausalScores
-from inlay.training.classify import Classify
+from inlay.tasks.causal import CausalScores
+from inlay.tasks.classify import Classify
+from inlay.tasks.scores import ClassScores
 from inlay.training.run import train
-from inlay.training.scores import ClassScores
 from inlay.training.settings import RunSettings
 
 from .resume.runs import short

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import inlay
 from inlay.cli import main
-from inlay.training import causal as causal_module
+from inlay.tasks import causal as causal_module
 
 from .. import towers
 from ..tiny_models import reviews, write_rows

@@ -5,9 +5,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..compare.settings import Comparison, Contender
 from ..core.method import Method
 from ..errors import SettingsError, did_you_mean
+from ..lab.compare.settings import Comparison, Contender
 from ..methods import METHODS
 from .compare_screen import print_result, watching_trials
 from .config_file import arguments_of, parse_yaml
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         raise SettingsError("qlora is lora on a base in NF4, and with --quantize nf4 every method is; leave one out")
     try:
         with watching_trials(asked.json) as watcher:
-            from ..compare.comparison import compare
+            from ..lab.compare.comparison import compare
 
             result = compare(asked, contenders, watcher, command=["inlay", "compare", *arguments])
     except KeyboardInterrupt:
@@ -78,6 +78,6 @@ def _method(kind: type[Method], label: str, settings: str) -> Any:
 
 
 def _as_json(result: Any) -> dict[str, Any]:
-    from ..compare.export import advice_object, table_rows
+    from ..lab.compare.export import advice_object, table_rows
 
     return {"rows": table_rows(result.table), "advice": advice_object(result.advice)}

@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 
-from ..report.units import percent_text, seconds_text
+from ..show.units import percent_text, seconds_text
 from ..training.journal import SCORES, Event, Watcher
 from .safe_console import console, progress
 from .screen import print_json
@@ -65,8 +65,8 @@ def print_result(result: Any) -> None:
 
 
 def _table(result: Any) -> Table:
-    from ..compare.export import shown
-    from ..compare.table import COSTS
+    from ..lab.compare.export import shown
+    from ..lab.compare.table import COSTS
 
     table = Table(box=None, pad_edge=False)
     columns = [result.table.score, *(q for q in shown(result.table) if q.key in (*COSTS, "forgetting"))]
@@ -80,7 +80,7 @@ def _table(result: Any) -> Table:
 
 
 def _table_of_sequences(result: Any) -> Table:
-    from ..compare.export import sequence_text, way_text
+    from ..lab.compare.export import sequence_text, way_text
 
     table = Table(box=None, pad_edge=False)
     for name in ("method", "tasks", "average forgetting", "backward transfer"):
@@ -96,7 +96,7 @@ def _table_of_sequences(result: Any) -> Table:
 
 def _cell(found: Any, quantity: Any) -> str:
     """With its deviation if it is a result; costs without, as a terminal has no room for all: the page has them."""
-    from ..compare.table import COSTS, spread_text
+    from ..lab.compare.table import COSTS, spread_text
 
     if found is not None and quantity.key in COSTS:
         return quantity.text(found.mean)

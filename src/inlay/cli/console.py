@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, TaskID, TextColumn
 
-from ..report.units import bytes_text, seconds_text
+from ..show.units import bytes_text, seconds_text
 from ..training.journal import Event, Watcher, sentence
 from .safe_console import progress
 from .screen import print_json

@@ -74,12 +74,12 @@ def _broken(report: DataReport) -> bool:
 
 
 def _tokens(command: Data, format: str) -> "TokenReport":
+    from ..bases.base import find_base
+    from ..bases.vocabulary import check_vocabulary, empty_body
     from ..data.classification import load_classification
     from ..data.generation import load_generation
     from ..data.token_report import report_classification, report_generation
-    from ..training.base import find_base
     from ..training.batches import LENGTH_STEP
-    from ..training.vocabulary import check_vocabulary, empty_body
 
     assert command.tokens.model is not None
     base = find_base(command.tokens.model)

@@ -54,8 +54,8 @@ def examine() -> dict[str, dict[str, Any]]:
     import psutil
     import torch
 
-    from ..report.units import bytes_text
-    from ..training.base import computes_in_bfloat16, pick_device
+    from ..bases.base import computes_in_bfloat16, pick_device
+    from ..show.units import bytes_text
 
     device = pick_device("auto")
     memory = psutil.virtual_memory()

@@ -4,18 +4,18 @@ import textwrap
 from collections import Counter
 from typing import Any
 
-from ..core import weights
+from ..bases.auto_class import no_writer
+from ..bases.base import Base, empty_classifier, empty_language_model, find_base
+from ..bases.part import part_for_texts
 from ..core.adapter import prepare
 from ..core.coverage import coverage
-from ..core.modules import within
-from ..core.sites import ROLES, Sites
 from ..errors import InvalidRequest
 from ..methods.reparameterized.lora import LoRA
+from ..models import weights
+from ..models.modules import within
+from ..models.sites import ROLES, Sites
 from ..report.reach import reach_of, reach_text
-from ..report.units import count_text, counted
-from ..training.auto_class import no_writer
-from ..training.base import Base, empty_classifier, empty_language_model, find_base
-from ..training.part import part_for_texts
+from ..show.units import count_text, counted
 from .screen import print_json
 
 

@@ -81,9 +81,9 @@ def _make_report(command: Eval) -> int:
 
 
 def evaluate(command: Eval) -> dict[str, Any]:
+    from ..bases.base import pick_device
     from ..inference.evaluation import evaluation_data
     from ..inference.opened import find_adapter
-    from ..training.base import pick_device
     from .assumptions import say
 
     device = pick_device(command.device)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ..formats.paths import path_of
-from ..report.units import bytes_text, count_text, percent_text, seconds_text
+from ..show.units import bytes_text, count_text, percent_text, seconds_text
 from .parse import parse
 from .screen import print_json
 

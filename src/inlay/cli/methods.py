@@ -13,7 +13,7 @@ from ..errors import SettingsError, did_you_mean
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
-from ..report.units import bytes_text, percent_text
+from ..show.units import bytes_text, percent_text
 from .parse import parse
 from .screen import print_json
 from .train import SHORT_FOR

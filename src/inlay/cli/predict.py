@@ -52,8 +52,8 @@ class Predict:
 
 def main(arguments: list[str]) -> int:
     command = parse(Predict, arguments, "predict")
+    from ..bases.base import pick_device
     from ..inference.opened import find_adapter
-    from ..training.base import pick_device
     from .assumptions import say
 
     if command.input is not None:

@@ -104,7 +104,7 @@ def _check(command: Rank) -> None:
 
 
 def _analyse(command: Rank) -> int:
-    from ..rank.analysis import Asked, analyse
+    from ..lab.rank.analysis import Asked, analyse
     from ..report.rank_page import write_rank_report
 
     asked = Asked(
@@ -135,8 +135,8 @@ def _analyse(command: Rank) -> int:
 def _suggest(command: Rank) -> int:
     from ..data.settings import DataSettings
     from ..formats.files import check_free, write_json
+    from ..lab.rank.suggestion import attempt, suggest
     from ..methods.reparameterized.lora import LoRA
-    from ..rank.suggestion import attempt, suggest
     from ..training.settings import RunSettings
     from .console import watching
 

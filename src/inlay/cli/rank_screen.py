@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..report.units import count_text, counted, seconds_text
+from ..show.units import count_text, counted, seconds_text
 
 if TYPE_CHECKING:
-    from ..rank.analysis import Analysis
-    from ..rank.curve import Curve
-    from ..rank.export import Cut
-    from ..rank.suggestion import Suggestion
+    from ..lab.rank.analysis import Analysis
+    from ..lab.rank.curve import Curve
+    from ..lab.rank.export import Cut
+    from ..lab.rank.suggestion import Suggestion
 
 
 def analysis_screen(result: "Analysis") -> str:
-    from ..rank.advice import advice
+    from ..lab.rank.advice import advice
 
     thin = sum(layer.way == "thin" for layer in result.layers)
     ways = [f"{thin} from thin factors"] if thin else []
@@ -84,7 +84,7 @@ def _tried(result: "Suggestion") -> list[str]:
 
 
 def _role_table(result: "Analysis") -> list[str]:
-    from ..rank.analysis import by_role
+    from ..lab.rank.analysis import by_role
 
     with_base = any(layer.base for layer in result.layers)
     head = ["role", "layers", "numerical", "stable", "effective", "90 %", "95 %", "99 %", "size of W"]
@@ -105,7 +105,7 @@ def _role_table(result: "Analysis") -> list[str]:
 
 
 def _curve_table(curve: "Curve") -> list[str]:
-    from ..rank.advice import gain_text
+    from ..lab.rank.advice import gain_text
 
     keys = list(curve.whole.as_dict())
     rows = [["whole", "", *(f"{value:.4f}" for value in curve.whole.as_dict().values()), ""]]
@@ -129,7 +129,7 @@ def _cut(cut: "Cut", curve: "Curve | None") -> list[str]:
 
 
 def _span(values: Sequence[float], text: Callable[[Any], str]) -> str:
-    from ..rank.analysis import middle
+    from ..lab.rank.analysis import middle
 
     if not values:
         return "–"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import AdapterStateError, did_you_mean
-from . import batch_axis, weights
+from ..models import batch_axis, weights
 from .routing import Route
 from .state import State, state_of
 

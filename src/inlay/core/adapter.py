@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AdapterStateError, CheckpointError, TargetError
-from . import buffers, check, claim, merging, sharded, weights
+from ..models import sharded, weights
+from ..models.fingerprint import fingerprint, row_digests
+from ..models.modules import base_modules
+from ..models.sites import Sites
+from . import buffers, check, claim, merging
 from .active import activate as activate
 from .active import using as using
 from .check import Checked
 from .coverage import Coverage, coverage
 from .delta import Delta
-from .fingerprint import fingerprint, row_digests
 from .method import Method
-from .modules import base_modules
 from .replacement import Replacement
 from .routing import Route
-from .sites import Sites
 from .slot import Slot
 from .state import State, state_of
 from .watch import Watch

@@ -14,9 +14,9 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from ..errors import AdapterStateError
-from . import weights
+from ..models import weights
+from ..models.weights import Host
 from .slot import Slot
-from .weights import Host
 
 _RUNNING = {"running_mean", "running_var"}
 

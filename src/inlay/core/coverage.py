@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from . import experts, weights
+from ..models import experts, weights
+from ..models.modules import normalizes, within
+from ..models.sites import ALL_LINEAR, Sites
 from .delta import WeightDelta
-from .modules import normalizes, within
-from .sites import ALL_LINEAR, Sites
 
 if TYPE_CHECKING:
     from .adapter import Adapter

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import AdapterStateError
-from . import weights
-from .weights import Host
+from ..models import weights
+from ..models.weights import Host
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..errors import AdapterStateError, VerificationFailed
-from . import trial, weights
+from ..models import weights
+from ..models.sites import Sites
+from . import trial
 from .delta import Delta, WeightDelta
 from .routing import Route
-from .sites import Sites
 from .state import State, state_of
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from torch import Tensor
 
 from ..errors import CheckpointError, did_you_mean
+from ..models.sites import Sites
 from ..ranges import check_settings
 from .delta import Delta
-from .sites import Sites
 
 if TYPE_CHECKING:
     from .adapter import Adapter

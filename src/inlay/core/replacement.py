@@ -11,9 +11,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import TargetError
-from . import weights
+from ..models import weights
+from ..models.weights import Host
 from .delta import Args, Kwargs, WeightDelta
-from .weights import Host
 
 
 class Replacement(WeightDelta):

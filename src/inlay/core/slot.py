@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..errors import AdapterStateError
-from . import weights
+from ..models import weights
+from ..models.weights import Host
 from .delta import Args, Delta, Kwargs
 from .routing import Routing
-from .weights import Host
 
 
 class Slot(nn.Module):

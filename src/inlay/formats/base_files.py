@@ -5,10 +5,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..core import weights
 from ..core.delta import Delta
-from ..core.fingerprint import digest, digest_of_rows, row_owners
-from ..core.sites import Sites
+from ..models import weights
+from ..models.fingerprint import digest, digest_of_rows, row_owners
+from ..models.sites import Sites
 from .read import tensors
 
 _REAL = ("F64", "F32", "F16", "BF16")

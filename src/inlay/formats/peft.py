@@ -14,15 +14,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
-from .. import __version__
-from ..core import expressions, weights
+from .. import __version__, expressions
 from ..core.adapter import Adapter, join, prepare
-from ..core.heads import task_heads
-from ..core.sites import Sites
 from ..errors import CheckpointError, TargetError
 from ..hub import offline
 from ..methods.reparameterized import experts_peft
 from ..methods.reparameterized.lora import LoRA
+from ..models import weights
+from ..models.heads import task_heads
+from ..models.sites import Sites
 from . import seal
 from .bounded import Bounded
 from .files import digest_of, write_json, write_whole

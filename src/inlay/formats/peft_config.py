@@ -7,11 +7,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..core import expressions
+from .. import expressions
 from ..core.method import COMMON_KEYS, Method
-from ..core.sites import ROLES, ends_with
 from ..errors import CheckpointError, SettingsError
 from ..methods import METHODS
+from ..models.sites import ROLES, ends_with
 from .read import read_json
 
 CONFIG = "adapter_config.json"

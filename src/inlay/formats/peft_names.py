@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.adapter import Adapter
-from ..core.heads import input_embeddings, output_embeddings
-from ..core.sites import Sites, ends_with
 from ..errors import CheckpointError
+from ..models.heads import input_embeddings, output_embeddings
+from ..models.sites import Sites, ends_with
 from .peft_config import CONFIG, fits, matches
 
 PREFIX = "base_model.model."

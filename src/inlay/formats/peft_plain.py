@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from ..core.adapter import Adapter
 from ..core.delta import WeightDelta
-from ..core.sites import Sites
 from ..errors import AdapterStateError
 from ..methods.reparameterized import lora_peft
 from ..methods.reparameterized.lora import LoRA
 from ..methods.reparameterized.low_rank import CONVOLUTION
+from ..models.sites import Sites
 
 
 def check(adapter: Adapter) -> None:

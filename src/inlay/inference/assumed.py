@@ -10,11 +10,11 @@ from typing import Any
 import transformers
 from torch import Tensor, nn
 
-from ..core.sites import Sites
+from ..bases.auto_class import no_writer
+from ..bases.base import Base, empty_classifier, empty_language_model
 from ..errors import CheckpointError
 from ..formats import peft
-from ..training.auto_class import no_writer
-from ..training.base import Base, empty_classifier, empty_language_model
+from ..models.sites import Sites
 
 _TASKS = {"SEQ_CLS": "classify", "CAUSAL_LM": "causal"}
 _LONGEST = 512  # tokens of a text

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..bases.base import pick_device
+from ..bases.vocabulary import check_ids
 from ..core.adapter import Adapter, using
 from ..data.classification import Example
 from ..errors import CheckpointError
-from ..training.base import pick_device
+from ..tasks.scores import ClassScores, evaluate, log_probabilities
 from ..training.batches import Tokens, tokenize, tokenize_split
-from ..training.scores import ClassScores, evaluate, log_probabilities
-from ..training.vocabulary import check_ids
 from .opened import Found, find_adapter
 
 

@@ -9,9 +9,9 @@ from ..data.generation import generation_in
 from ..data.settings import DataSettings
 from ..errors import DataError, SettingsError
 from ..hub import offline
-from ..training.causal import Causal
-from ..training.classify import Classify
-from ..training.task import Task
+from ..tasks.causal import Causal
+from ..tasks.classify import Classify
+from ..tasks.task import Task
 from .assumed import names_nothing
 from .opened import Found
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
+from ..bases.base import pick_device
+from ..bases.vocabulary import check_ids
 from ..core.adapter import using
 from ..data.conversation import Message
 from ..data.generation import FORMS, GenerationData
 from ..data.tokens import tokenize_prompt
 from ..errors import CheckpointError, DataError
-from ..training.base import pick_device
-from ..training.causal import Causal, CausalScores
-from ..training.vocabulary import check_ids
+from ..tasks.causal import Causal, CausalScores
 from .generate import generate
 from .opened import Found, Opened, find_adapter
 

@@ -8,15 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..core.adapter import Adapter
-from ..core.heads import task_heads
-from ..core.sites import Sites
-from ..data.source import BUILTIN
-from ..errors import CheckpointError, SettingsError
-from ..formats import peft, places
-from ..formats.base_files import fingerprint_of_files, row_digests_of_files
-from ..training.auto_class import labeller_class, no_writer, writer_class
-from ..training.base import (
+from ..bases.auto_class import labeller_class, no_writer, writer_class
+from ..bases.base import (
     Base,
     empty_classifier,
     empty_language_model,
@@ -25,8 +18,15 @@ from ..training.base import (
     load_language_model,
     pick_device,
 )
-from ..training.shared_base import load_onto
-from ..training.vocabulary import check_vocabulary
+from ..bases.shared_base import load_onto
+from ..bases.vocabulary import check_vocabulary
+from ..core.adapter import Adapter
+from ..data.source import BUILTIN
+from ..errors import CheckpointError, SettingsError
+from ..formats import peft, places
+from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..models.heads import task_heads
+from ..models.sites import Sites
 from .assumed import assumed
 from .provenance import check_provenance
 

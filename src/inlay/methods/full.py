@@ -19,13 +19,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..core import weights
-from ..core.bypass import bypassed
 from ..core.delta import Args, Delta, Kwargs
 from ..core.method import Method
-from ..core.sites import Sites
-from ..core.weights import Host
 from ..errors import AdapterStateError, TargetError
+from ..models import weights
+from ..models.bypass import bypassed
+from ..models.sites import Sites
+from ..models.weights import Host
 
 
 @dataclass(frozen=True, kw_only=True)

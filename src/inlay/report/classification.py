@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .quantiles import normal_z
+from ..stats import normal_z
 
 Interval = tuple[float, float]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from .units import bytes_text, percent_text
+from ..show.units import bytes_text, percent_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

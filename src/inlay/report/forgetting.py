@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .units import percent_text
+from ..show.units import percent_text
 
 Level = Literal["low", "watch", "high", "unknown"]
 

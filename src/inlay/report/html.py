@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from ..formats.files import write_text
 from ..outside import printable
+from ..show.units import UNKNOWN, bytes_text, percent_text, seconds_text, text_or_unknown
 from . import figures
 from .classification import (
     Confusion,
@@ -21,7 +22,6 @@ from .decisions import layer_tables
 from .forgetting import forgetting_section
 from .run_files import RunFiles, read_run
 from .tiles import split_of, tiles
-from .units import UNKNOWN, bytes_text, percent_text, seconds_text, text_or_unknown
 from .verdict import verdict
 
 _LABELS_IN_MATRIX = 20

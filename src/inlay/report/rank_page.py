@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..formats.files import write_json, write_text
 from ..outside import printable
+from ..show.units import count_text, seconds_text
 from . import figures
 from .html import templates
-from .units import count_text, seconds_text
 
 if TYPE_CHECKING:
-    from ..rank.analysis import Analysis, Layer
-    from ..rank.curve import Curve
+    from ..lab.rank.analysis import Analysis, Layer
+    from ..lab.rank.curve import Curve
 
 _POINTS = 64  # singular values that are drawn
 
@@ -51,7 +51,7 @@ def render(result: "Analysis") -> str:
 
 
 def _page(result: "Analysis") -> dict[str, Any]:
-    from ..rank.advice import advice, gain_text
+    from ..lab.rank.advice import advice, gain_text
 
     curve = result.curve
     plots = [_spectrum_plot(result.layers), *([_curve_plot(curve)] if curve and curve.points else [])]
@@ -104,7 +104,7 @@ def _shared(layer: "Layer") -> float | None:
 
 
 def _map(layers: "list[Layer]", title: str, what: str, value: "Callable[[Layer], float | None]", text: str) -> HeatMap:
-    from ..rank.analysis import by_role
+    from ..lab.rank.analysis import by_role
 
     roles = {
         role: list(dict.fromkeys(layer.place.within for layer in of_role)) for role, of_role in by_role(layers).items()
@@ -144,7 +144,7 @@ def _short(blocks: list[str]) -> list[str]:
 
 
 def _spectrum_plot(layers: "list[Layer]") -> figures.Plot:
-    from ..rank.analysis import by_role
+    from ..lab.rank.analysis import by_role
 
     return figures.spectrum_plot(
         {

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from .units import count_text, percent_text
+from ..show.units import count_text, percent_text
 
 _SHOWN = 6  # groups in the sentence; all are in the summary
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..show.units import percent_text, text_or_unknown
 from .classification import Interval, Prediction, paired_gain_interval, unpaired_gain_interval, wilson_interval
-from .units import percent_text, text_or_unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..core.adapter import Adapter
+from ..tasks.task import Scores
 from .loop import Progress, Training
-from .task import Scores
 
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
 _AVERAGES = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's, of each parameter

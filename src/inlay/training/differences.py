@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..formats.files import as_json, write_text
 from ..report.classification import paired_interval
-from ..report.quantiles import student_t
+from ..stats import student_t
 
 SCORE_PARTS = "score_parts.json"
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from ..core.adapter import Adapter
+from ..tasks.task import Task
 from .batches import Batch
 from .loop import Objective, Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
-from .task import Task
 
 _OPTIMIZER_BYTES = 8  # for each trained number: AdamW's two moments
 _BEST_BYTES = 4  # the best step's, which are kept on the CPU

@@ -16,7 +16,7 @@ from ..formats.files import as_json, make_folder, sync
 from ..outside import shown, shown_lines
 from ..report.forgetting import forgetting_text
 from ..report.reach import reach_text
-from ..report.units import bytes_text, count_text, counted, percent_text, seconds_text
+from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
 
 Event = dict[str, Any]
 Watcher = Callable[[Event], None]

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from ..core.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
+from ..tasks.task import Scores
 from .batches import Batch
 from .settings import RunSettings
-from .task import Scores
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
 _PART = 2**20  # numbers of a parameter that are read at once

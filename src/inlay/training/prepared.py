@@ -7,6 +7,11 @@ from typing import Any
 
 import torch
 
+from ..bases.base import Base, computes_in_bfloat16, find_base, pick_device
+from ..bases.narrow import check_narrow
+from ..bases.part import Part, part_for_texts
+from ..bases.quantized import quantize
+from ..bases.vocabulary import check_ids, check_vocabulary
 from ..core.adapter import prepare
 from ..core.coverage import coverage
 from ..data.formats import open_data
@@ -16,20 +21,15 @@ from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
 from ..report.reach import reach_of
-from .base import Base, computes_in_bfloat16, find_base, pick_device
+from ..tasks.causal import Causal
+from ..tasks.classify import Classify
+from ..tasks.task import Task
 from .batches import LENGTH_STEP, length_step
-from .causal import Causal
-from .classify import Classify
 from .forgetting.passages import LONGEST, GeneralText, general_text
 from .journal import Journal
 from .loop import Plan, make_plan
-from .narrow import check_narrow
-from .part import Part, part_for_texts
 from .processes import check_one_process
-from .quantized import quantize
 from .settings import RunSettings
-from .task import Task
-from .vocabulary import check_ids, check_vocabulary
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ..report.reach import reach_text
-from ..report.units import count_text
+from ..show.units import count_text
 from .forgetting.passages import BUILTIN_PASSAGES
 from .prepared import Prepared
 from .settings import RunSettings

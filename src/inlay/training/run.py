@@ -14,13 +14,15 @@ import yaml
 from accelerate import Accelerator
 from torch import nn
 
+from ..bases.shared_base import NoSharing
 from ..core.adapter import join, prepare
-from ..core.fingerprint import fingerprint
-from ..core.sites import Sites
 from ..errors import TrainingFailed
 from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..machine import refusals
+from ..models.fingerprint import fingerprint
+from ..models.sites import Sites
+from ..tasks.task import Evaluation, Scores
 from .batches import Batch
 from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
 from .differences import write_parts
@@ -36,9 +38,7 @@ from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .run_state import versions
 from .settings import RunSettings, as_asked, of_values
-from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
-from .task import Evaluation, Scores
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 

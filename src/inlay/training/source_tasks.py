@@ -16,6 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..bases.base import load_classifier
+from ..bases.shared_base import load_onto
 from ..core.adapter import attach
 from ..data.settings import DataSettings
 from ..errors import DataError
@@ -24,17 +26,15 @@ from ..formats.files import write_json
 from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
-from .base import load_classifier
+from ..tasks.classify import Classify
+from ..tasks.scores import ClassScores, log_probabilities, score
 from .batches import Order, pad
-from .classify import Classify
 from .distillation import Lesson, TaughtLoss, lessons
 from .journal import Journal
 from .loop import StepEvent, Training, fit, make_plan
 from .memory import memory_bytes
 from .prepared import Prepared, prepare_run
-from .scores import ClassScores, log_probabilities, score
 from .settings import RunSettings
-from .shared_base import load_onto
 
 _STEP_EVENTS = 100  # in the metrics of the sources, at most
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import inlay
-from inlay.training.base import find_base, load_classifier
+from inlay.bases.base import find_base, load_classifier
 from inlay.training.forgetting.geometry import GeometryBaseline, nearest_is_own, states_of
 from inlay.training.forgetting.passages import GeneralText, Passage, general_text
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from inlay.report.quantiles import student_t
+from inlay.stats import student_t
 from inlay.training.forgetting.interval import jackknife_interval, ratio
 
 

@@ -6,7 +6,7 @@ import transformers
 from torch.nn import functional as F
 
 import inlay
-from inlay.training.base import find_base
+from inlay.bases.base import find_base
 from inlay.training.forgetting import language
 from inlay.training.forgetting.language import LanguageBaseline
 from inlay.training.forgetting.passages import GeneralText, Passage, general_text

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from inlay.errors import CheckpointError, DoesNotFit, TrainingFailed
+from inlay.tasks.classify import Classify
 from inlay.training import checkpoint as checkpoint_module
 from inlay.training import checkpoint_file as checkpoint_file_module
 from inlay.training import keeper as keeper_module
 from inlay.training.checkpoint import CHECKPOINT, read_checkpoint
-from inlay.training.classify import Classify
 from inlay.training.run import resume, train
 
 from .runs import StopAt, assert_same, evaluations, interrupted, short, told

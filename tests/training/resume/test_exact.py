@@ -9,10 +9,10 @@ import pytest
 
 import inlay
 from inlay.methods import METHODS
+from inlay.tasks.scores import ClassScores
 from inlay.training import ending
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
-from inlay.training.scores import ClassScores
 
 from ...shapes import SHAPES, method
 from .runs import DROPOUT, StopAt, assert_same, check, interrupted, short, steps, told

@@ -12,16 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from inlay.compare.trial import Trial
-from inlay.compare.worker import run_trial
+from inlay.bases.shared_base import NoSharing
 from inlay.errors import CheckpointError, InvalidRequest, SettingsError
+from inlay.lab.compare.trial import Trial
+from inlay.lab.compare.worker import run_trial
 from inlay.training import ending
 from inlay.training import run as run_module
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
 from inlay.training.run_state import versions
 from inlay.training.settings import all_values, of_values
-from inlay.training.shared_base import NoSharing
 
 from .runs import StopAt, interrupted, short, told
 

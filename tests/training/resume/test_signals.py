@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 import inlay
+from inlay.tasks.classify import Classify
 from inlay.training import keeper as keeper_module
 from inlay.training.checkpoint import CHECKPOINT, read_checkpoint
-from inlay.training.classify import Classify
 from inlay.training.interrupts import Interrupts
 from inlay.training.run import resume, train
 

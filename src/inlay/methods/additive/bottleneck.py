@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ...core.delta import Args, Delta, Kwargs
 from ...core.slot import first, with_first
-from ...core.weights import Host
+from ...models.weights import Host
 
 
 class Bottleneck(Delta):

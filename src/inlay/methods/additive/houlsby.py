@@ -10,11 +10,11 @@ from typing import Annotated
 
 from torch.nn import functional as F
 
-from ...core import weights
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.sites import Sites
 from ...errors import TargetError
+from ...models import weights
+from ...models.sites import Sites
 from ...ranges import COUNT
 from ..selective.norm import NormTuning
 from .bottleneck import AfterHost, normal

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core import expressions, weights
-from ...core import sites as sites_
+from ... import expressions
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError, TargetError
+from ...models import sites as sites_
+from ...models import weights
+from ...models.sites import Sites
 from .keys_values import keys_values
 from .scaling import ScaleInput, ScaleOutput
 

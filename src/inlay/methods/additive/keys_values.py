@@ -8,8 +8,8 @@ alternate from head to head, and all are scaled, as Hugging Face PEFT does.
 import re
 from typing import Any
 
-from ...core import weights
-from ...core.sites import Sites
+from ...models import weights
+from ...models.sites import Sites
 
 # Models, by transformers' model_type, whose one layer gives all queries, then the keys, then the values.
 QUERIES_FIRST = ("gpt2", "imagegpt", "mpt", "openai-gpt", "phi3")

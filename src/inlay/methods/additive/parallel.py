@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from ...core import weights
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
-from ...core.sites import Sites
 from ...core.slot import first, with_first
-from ...core.weights import Host
 from ...errors import TargetError
+from ...models import weights
+from ...models.sites import Sites
+from ...models.weights import Host
 from ...ranges import FACTOR, RATIO
 from .bottleneck import Bottleneck, size_of, uniform
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ...core import weights
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
-from ...core.sites import Sites
-from ...core.weights import Host
+from ...models import weights
+from ...models.sites import Sites
+from ...models.weights import Host
 from ...ranges import RATIO
 from .bottleneck import AfterHost, Bottleneck, normal, size_of
 

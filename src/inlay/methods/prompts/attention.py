@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from ...core import document_attention
 from ...core.delta import Args, Delta, Kwargs
-from ...core.document_attention import Documents
-from ...core.weights import Host
 from ...errors import TargetError
+from ...models.weights import Host
+from ...training import attention as document_attention
+from ...training.attention import Documents
 from .cache_argument import Earlier, widened, with_earlier
 
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"  # under this name every model of transformers knows the interface

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ...core.weights import Host
+from ...models.weights import Host
 from .soft_prompt import SoftPrompt
 
 

@@ -9,7 +9,7 @@ import inspect
 from typing import Any
 
 from ...core.delta import Delta, Kwargs
-from ...core.weights import Host
+from ...models.weights import Host
 from .placement import Placement
 
 _OURS = "inlay_prompts"  # the argument

@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from ...core.adapter import adapters, using
-from ...core.sites import Sites
 from ...errors import TargetError
+from ...models.sites import Sites
 from .readers import mask_reader, readers_of
 
 _COUNT = 3

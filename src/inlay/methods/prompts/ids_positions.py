@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...core.delta import Args, Delta, Kwargs
-from ...core.weights import Host
+from ...models.weights import Host
 from .per_token import reads_padding, takes_positions
 from .placement import Placement
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.delta import Delta
-from ...core.sites import Sites
+from ...models.sites import Sites
 from .first_position import FirstPosition, read_by_head
 from .soft_prompt import SoftPrompt, at_transformer
 from .virtual_tokens import VirtualTokens

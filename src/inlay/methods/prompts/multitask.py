@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from ...core.delta import Delta
-from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError
+from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
 from .input_prompt import InputPrompt
 from .starts import from_vocabulary

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from torch import Tensor
 
-from ...core import weights
 from ...core.method import Method
-from ...core.sites import Sites
 from ...errors import CheckpointError
+from ...models import weights
+from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
 from .encoded_prompt import BidirectionalLSTM, EncodedPrompt
 from .input_prompt import InputPrompt

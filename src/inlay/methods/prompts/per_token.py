@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.delta import Kwargs
-from ...core.weights import Host
+from ...models.weights import Host
 
 _OTHERS = ("attention_mask", "position_ids", "cache_position", "labels")
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ...core import weights
 from ...core.delta import Args, Delta, Kwargs
-from ...core.weights import Host
 from ...errors import SettingsError
+from ...models import weights
+from ...models.weights import Host
 
 _LENGTH = "past_key_values_length"
 

@@ -17,8 +17,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 from ...core.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.sites import Sites
 from ...errors import CheckpointError, TargetError
+from ...models.sites import Sites
 from ...ranges import COUNT
 from .attention import has_relative_positions, uses_interface
 from .cache_argument import takes_cache

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core import weights
 from ...core.adapter import adapters, using
-from ...core.sites import Sites
 from ...errors import TargetError
+from ...models import weights
+from ...models.sites import Sites
 from .attention import recorded
 from .readers import readers_of
 

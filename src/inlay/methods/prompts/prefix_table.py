@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.delta import Args, Delta, Kwargs
-from ...core.weights import Host
+from ...models.weights import Host
 from .attention import EarlierKeys
 from .cached import cached_positions
 from .positions import counts_from_the_text

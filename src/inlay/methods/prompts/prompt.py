@@ -5,8 +5,8 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from ...core.sites import Sites
 from ...errors import SettingsError
+from ...models.sites import Sites
 from .input_prompt import InputPrompt
 from .soft_prompt import LearnedPrompt
 from .starts import from_labels, from_noise, from_text, from_vocabulary

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ...core.heads import input_embeddings
-from ...core.sites import Sites
 from ...errors import TargetError
+from ...models.heads import input_embeddings
+from ...models.sites import Sites
 
 
 def readers_of(sites: Sites) -> tuple[Any, Any]:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ...core.delta import Args, Delta, Kwargs
-from ...core.sites import Sites
-from ...core.weights import Host
 from ...errors import AdapterStateError
+from ...models.sites import Sites
+from ...models.weights import Host
 from . import entrance, ids_positions
 from .cached import cached_positions, is_first_call
 from .first_position import FirstPosition, hands_on_its_first

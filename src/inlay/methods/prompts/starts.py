@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core import weights
 from ...errors import SettingsError
+from ...models import weights
 
 _SAMPLES = 1000  # tokens whose embeddings tell the spread of all
 

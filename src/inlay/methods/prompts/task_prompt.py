@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.fingerprint import fingerprint
-from ...core.sites import Sites
 from ...errors import CheckpointError, SettingsError
+from ...models.fingerprint import fingerprint
+from ...models.sites import Sites
 from .soft_prompt import LearnedPrompt
 
 PARTS = ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows")

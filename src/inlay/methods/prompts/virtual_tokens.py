@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from torch import Tensor
 
 from ...core.method import Method
-from ...core.sites import Sites
+from ...models.sites import Sites
 from ...ranges import TOKENS
 from .readers import readers_of
 

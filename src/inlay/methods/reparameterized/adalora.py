@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import torch
 from torch import Tensor, nn
 
-from ...core.sites import Sites
+from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
 from . import adalora_peft
 from .components import Components, components

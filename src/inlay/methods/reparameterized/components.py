@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ...core import weights
-from ...core.weights import Host
+from ...models import weights
+from ...models.weights import Host
 from .low_rank import LowRank
 
 if TYPE_CHECKING:

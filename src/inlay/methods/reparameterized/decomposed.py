@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
-from ...core import transforms, weights
-from ...core.weights import Host
+from ...models import transforms, weights
+from ...models.weights import Host
 from .lora_init import Initialization
 from .low_rank import LowRank, plus_product
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...core import weights
 from ...core.delta import Delta
-from ...core.weights import Host
+from ...models import weights
+from ...models.weights import Host
 from .decomposed import Decomposed
 from .lora import LoRA
 

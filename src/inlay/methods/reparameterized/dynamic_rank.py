@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import torch
 from torch import Tensor
 
-from ...core.sites import Sites
+from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
 from .components import Components, components
 from .lora import LoRA

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ...core import experts, expressions, weights
-from ...core.experts import Stack
-from ...core.sites import ALL_LINEAR, Sites, ends_with
+from ... import expressions
 from ...errors import CheckpointError
+from ...models import experts, weights
+from ...models.experts import Stack
+from ...models.sites import ALL_LINEAR, Sites, ends_with
 from . import single_experts
 from .low_rank import CONVOLUTION
 from .low_rank_experts import LowRankExperts
@@ -90,7 +91,7 @@ def in_peft_form(
 def _with_parameters(
     method: "LoRA", model: nn.Module, config: dict[str, Any], layers: list[str], strengths: dict[str, tuple[int, float]]
 ) -> dict[str, Any]:
-    from ...core.sites import shortest_suffixes
+    from ...models.sites import shortest_suffixes
 
     ranks, alphas = {}, {}
     for full, (rank, scale) in strengths.items():

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ...core import weights
-from ...core.weights import Host
 from ...errors import SettingsError
 from ...formats.read import tensors
+from ...models import weights
+from ...models.weights import Host
 from .lora_init import pissa
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core import weights
-from ...core.weights import Host
+from ...models import weights
+from ...models.weights import Host
 from .lycoris import Lycoris, Product, uniform, zeros
 
 

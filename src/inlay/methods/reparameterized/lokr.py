@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core import weights
-from ...core.sites import Sites
-from ...core.weights import Host
 from ...errors import SettingsError
+from ...models import weights
+from ...models.sites import Sites
+from ...models.weights import Host
 from ...ranges import Range
 from .lycoris import Lycoris, Product, uniform, zeros
 

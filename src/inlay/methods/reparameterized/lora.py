@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
-from ...core import experts, weights
 from ...core.delta import Delta
 from ...core.replacement import Replacement
-from ...core.sites import Sites
-from ...core.weights import Host
 from ...errors import SettingsError, TargetError
+from ...models import experts, weights
+from ...models.sites import Sites
+from ...models.weights import Host
 from ...ranges import FACTOR, RANK, RATIO, SHARE, Range
 from . import eva, experts_peft, loftq, lora_init, lora_peft, lora_plus, token_rows
 from .lora_init import Initialization

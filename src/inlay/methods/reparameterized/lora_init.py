@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...core import experts, weights
-from ...core.weights import Host
 from ...errors import SettingsError, TargetError
+from ...models import experts, weights
+from ...models.weights import Host
 
 Initialization = Literal["kaiming", "gaussian", "orthogonal", "pissa", "olora", "eva", "loftq"]
 TAKEN_AWAY = ("pissa", "olora")  # s B0 A0 is not zero

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ...core import sites as sites_
-from ...core import weights
-from ...core.sites import Sites
 from ...errors import CheckpointError
+from ...models import sites as sites_
+from ...models import weights
+from ...models.sites import Sites
 from . import lora_init
 from .low_rank import low_rank
 from .patterns import whole

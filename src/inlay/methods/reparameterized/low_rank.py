@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core import weights
 from ...core.delta import WeightDelta
-from ...core.weights import Host
+from ...models import weights
+from ...models.weights import Host
 from . import lora_init
 from .lora_init import Initialization
 

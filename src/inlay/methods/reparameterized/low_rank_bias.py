@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core import weights
 from ...core.delta import Delta, WeightDelta
 from ...core.replacement import Replacement
-from ...core.sites import Sites
-from ...core.weights import Host
 from ...errors import TargetError
+from ...models import weights
+from ...models.sites import Sites
+from ...models.weights import Host
 from .decomposed import Decomposed
 from .low_rank import LowRank, LowRankConvolution
 

@@ -7,10 +7,10 @@ for its parameters for one call. A router's single matrix can be changed likewis
 import torch
 from torch import Tensor, nn
 
-from ...core import weights
 from ...core.delta import WeightDelta
-from ...core.experts import Stack
-from ...core.weights import Host
+from ...models import weights
+from ...models.experts import Stack
+from ...models.weights import Host
 from . import lora_init
 from .lora_init import Initialization
 

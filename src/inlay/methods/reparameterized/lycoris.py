@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.delta import Delta, WeightDelta
-from ...core.sites import Sites
-from ...core.weights import Host
+from ...models.sites import Sites
+from ...models.weights import Host
 from ...ranges import FACTOR, RANK, SHARE
 from .on_linear import OnLinear
 from .patterns import check_patterns, first_fit

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from ...core import weights
 from ...core.delta import Delta
-from ...core.sites import Sites
 from ...errors import CheckpointError, TargetError
+from ...models import weights
+from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
 from .on_linear import OnLinear
 from .rotation import Rotation

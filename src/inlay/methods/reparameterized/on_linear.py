@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ...core import sites as sites_
 from ...core.method import Method
-from ...core.sites import Sites
+from ...models import sites as sites_
+from ...models.sites import Sites
 
 
 @dataclass(frozen=True, kw_only=True)

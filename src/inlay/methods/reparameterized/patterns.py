@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...core import expressions
+from ... import expressions
 from ...errors import TargetError
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ...core.delta import Delta
-from ...core.sites import Sites
 from ...errors import SettingsError
+from ...models.sites import Sites
 from ...ranges import COUNT, RANK, SHARE
 from .components import Components, components
 from .on_linear import OnLinear

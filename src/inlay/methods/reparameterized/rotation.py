@@ -11,9 +11,9 @@ Shape suffixes: N blocks, K their size.
 import torch
 from torch import Tensor, nn
 
-from ...core import weights
 from ...core.delta import WeightDelta
-from ...core.weights import Host
+from ...models import weights
+from ...models.weights import Host
 
 
 class Rotation(WeightDelta):

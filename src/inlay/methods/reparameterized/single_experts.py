@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core import experts
 from ...errors import CheckpointError
+from ...models import experts
 from .patterns import first_fit
 
 PREFIX = "base_model.model."

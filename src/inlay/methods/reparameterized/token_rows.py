@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core import weights
 from ...core.delta import Delta, WeightDelta
-from ...core.heads import input_embeddings
-from ...core.sites import Sites
-from ...core.weights import Host
 from ...errors import TargetError
+from ...models import weights
+from ...models.heads import input_embeddings
+from ...models.sites import Sites
+from ...models.weights import Host
 
 
 def place(sites: Sites, tokens: tuple[int, ...], taken: set[str]) -> Iterator[tuple[str, Delta]]:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Self
 
 import torch
 
-from ...core import weights
 from ...core.delta import Delta
-from ...core.sites import Sites
 from ...errors import SettingsError
+from ...models import weights
+from ...models.sites import Sites
 from ...ranges import FACTOR, RANK, SHARE, Range
 from .on_linear import OnLinear
 from .shared_projection import Projections, ScaledProjection

@@ -6,12 +6,12 @@ Checkpoints hold the new biases themselves, not the differences.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...core import weights
 from ...core.delta import Delta
 from ...core.method import Method
 from ...core.replacement import Replacement
-from ...core.sites import Sites
 from ...errors import TargetError
+from ...models import weights
+from ...models.sites import Sites
 
 
 @dataclass(frozen=True, kw_only=True)

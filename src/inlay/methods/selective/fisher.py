@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core import weights
 from ...errors import DataError
+from ...models import weights
 
 
 def information(model: nn.Module, hosts: list[str], rows: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from ...core import weights
-from ...core.block_end import UNKNOWN, final_norm
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.modules import is_norm
-from ...core.sites import Sites, language_model
 from ...errors import TargetError
+from ...models import weights
+from ...models.block_end import UNKNOWN, final_norm
+from ...models.modules import is_norm
+from ...models.sites import Sites, language_model
 from ...ranges import Range
 from .retrained import Retrained
 

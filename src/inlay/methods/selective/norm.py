@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ...core import sites as sites_
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.modules import is_norm
 from ...core.replacement import Replacement
-from ...core.sites import Sites
+from ...models import sites as sites_
+from ...models.modules import is_norm
+from ...models.sites import Sites
 
 
 @dataclass(frozen=True, kw_only=True)

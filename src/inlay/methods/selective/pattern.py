@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ...core import expressions
+from ... import expressions
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.sites import Sites
 from ...errors import SettingsError, TargetError
+from ...models.sites import Sites
 from .retrained import Retrained
 
 

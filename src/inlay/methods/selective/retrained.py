@@ -5,7 +5,7 @@ batch; here the copies, rounded to the base's dtype, stand in for the parameters
 """
 
 from ...core.replacement import Replacement
-from ...core.weights import Host
+from ...models.weights import Host
 
 
 class Retrained(Replacement):

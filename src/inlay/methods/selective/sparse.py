@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import torch
 from torch import Tensor
 
-from ...core import weights
 from ...core.delta import Delta
-from ...core.sites import ROLES, Sites
 from ...errors import DataError, TargetError
+from ...models import weights
+from ...models.sites import ROLES, Sites
 from ...ranges import RANK, ROWS, Range
 from ..reparameterized.on_linear import OnLinear
 from .fisher import information

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...core import transforms, weights
 from ...core.delta import WeightDelta
-from ...core.weights import Host
 from ...errors import CheckpointError
+from ...models import transforms, weights
+from ...models.weights import Host
 from . import sparse_product
 
 

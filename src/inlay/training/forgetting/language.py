@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.tokens import TokenRow
-from ..chunked_loss import logits_of_rows
+from ...tasks.chunked_loss import logits_of_rows
 from ..packing import padded
 from .interval import ratio
 from .passages import GeneralText

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...tasks.chunked_loss import causal_loss, trained_tokens
+from ...tasks.task import Held
 from ..batches import Batch, pad, tokenize
-from ..chunked_loss import causal_loss, trained_tokens
 from ..loop import Objective
 from ..packing import padded
 from ..sentence import sentence_states
-from ..task import Held
 from .geometry import states_of
 from .language import general_rows
 from .passages import Passage

@@ -1,0 +1,1 @@
+"""Base models: found, checked against their files, loaded, quantized, lent."""

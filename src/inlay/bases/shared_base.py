@@ -1,0 +1,135 @@
+"""Where a run's model comes from: loaded for it, or still there from the run before, as it was.
+
+A run that leaves its base as it found it hands it back, and the next that wants the same one need not load it. It then
+gets exactly what a load would give: the base's bits, checked by their fingerprint; the new heads of its own seed, which
+are drawn while loading, so the first run of each seed does load; and the random state as loading leaves it.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from ..core.adapter import Adapter
+from ..models.fingerprint import fingerprint
+from ..models.sites import Sites
+from ..training.prepared import Prepared
+from .quantized import quantize
+
+
+@dataclass(frozen=True)
+class Loaded:
+    model: nn.Module
+    heads: tuple[str, ...]  # those that are new
+    total_parameters: int
+
+
+def load_onto(
+    device: torch.device,
+    load: Callable[[], tuple[nn.Module, tuple[str, ...]]],
+    seed: int,
+    packed_for: torch.dtype | None,
+) -> Loaded:
+    """Seeds every random number generator, since a new head is drawn while loading; loads the model and its new heads,
+    puts it on the device and, if `packed_for` is a dtype, quantizes it to compute in that."""
+    set_seed(seed)
+    model, heads = load()
+    model.to(device)
+    total_parameters = sum(p.numel() for p in model.parameters())
+    if packed_for is not None:
+        quantize(model, packed_for, heads=heads)
+    return Loaded(model, heads, total_parameters)
+
+
+def load_base(run: Prepared) -> Loaded:
+    """The run's model where the run computes, and every random number generator seeded."""
+    return load_onto(run.device, lambda: run.task.load(run.dtype), run.settings.seed, run.packed_for)
+
+
+class NoSharing:
+    """Each run loads its own base."""
+
+    def lend(self, run: Prepared) -> Loaded:
+        return load_base(run)
+
+    def take_back(self, adapter: Adapter) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What depends on the seed when a model has just been loaded."""
+
+    heads: dict[str, Tensor]
+    random: list[Tensor]  # the generators' states: the CPU's, then one for each accelerator
+
+
+@dataclass
+class SharedBase(NoSharing):
+    """Holds one base between runs. A run that fails does not bring it back, and the next loads anew."""
+
+    loads: int = 0
+    _key: Hashable = None
+    _held: Loaded | None = None
+    _lent: Loaded | None = None
+    _fingerprint: str | None = None
+    _attention: str | None = None  # what the model's attention was; runs that pack texts choose another
+    _starts: dict[int, _Start] = field(default_factory=dict)  # by seed
+
+    def lend(self, run: Prepared) -> Loaded:
+        if _key(run) != self._key:
+            self._key, self._held, self._starts = _key(run), None, {}
+        seed, held, self._held = run.settings.seed, self._held, None
+        if held is None or seed not in self._starts:
+            del held  # before another is loaded: there is memory for one
+            held = load_base(run)
+            self.loads += 1
+            self._starts[seed] = _Start(_heads(held), _random_states(run.device))
+            self._fingerprint = fingerprint(Sites(held.model, held.heads))
+            self._attention = getattr(getattr(held.model, "config", None), "_attn_implementation", None)
+        else:
+            set_seed(seed)
+            _start_with(held, self._starts[seed], run.device)
+        self._lent = held
+        return held
+
+    def take_back(self, adapter: Adapter) -> None:
+        lent, self._lent = self._lent, None
+        if lent is None or adapter.model is not lent.model or not adapter.removable:
+            return
+        adapter.detach()
+        model: Any = lent.model
+        if self._attention is not None and model.config._attn_implementation != self._attention:
+            model.set_attn_implementation(self._attention)
+        if fingerprint(Sites(model, lent.heads)) == self._fingerprint:
+            self._held = lent
+
+
+def _key(run: Prepared) -> Hashable:
+    """What two runs must agree in to start from one loaded model."""
+    labels = tuple(getattr(run.task.data, "labels", ()))
+    return run.task.kind, run.task.base.path, labels, run.dtype, run.device, run.settings.quantize
+
+
+def _heads(loaded: Loaded) -> dict[str, Tensor]:
+    sites = Sites(loaded.model, loaded.heads)
+    return {n: p.detach().clone() for n, p in loaded.model.named_parameters() if sites.in_head(n)}
+
+
+@torch.no_grad()
+def _start_with(loaded: Loaded, start: _Start, device: torch.device) -> None:
+    own = dict(loaded.model.named_parameters())
+    for name, value in start.heads.items():
+        own[name].copy_(value)
+    torch.set_rng_state(start.random[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state_all(start.random[1:])
+    loaded.model.eval()  # as it is when it has just been loaded
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    on_accelerators = torch.cuda.get_rng_state_all() if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_accelerators]

@@ -1,0 +1,1 @@
+"""Experiments over many runs: comparisons and rank analysis."""

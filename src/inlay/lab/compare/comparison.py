@@ -1,0 +1,212 @@
+"""A comparison from what was asked to its report."""
+
+import itertools
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...bases.base import pick_device
+from ...bases.quantized import quantize
+from ...core.adapter import prepare
+from ...errors import SettingsError, TargetError
+from ...extras import check_installed
+from ...formats.files import held, is_unfinished, remove_unfinished
+from ...formats.paths import path_of
+from ...methods import METHODS
+from ...show.units import counted
+from ...training.journal import Journal, Watcher
+from ...training.loop import make_plan
+from ...training.prepared import Prepared, prepare_run
+from . import cluster, search
+from .advice import Advice, advise
+from .runner import Runner
+from .sequence import Sequence as TaskSequence
+from .sequence import sequences
+from .settings import DEFAULT_METHODS, Comparison, Contender
+from .table import SequenceRow, Table, make_table, sequence_rows
+from .trial import Budget, Trial, first_event, name_of_data, other_data, plain_trials, run_settings
+from .workplace import ThisMachine, Workplace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What a comparison has come to; the report shows all of it."""
+
+    comparison: Comparison
+    contenders: tuple[Contender, ...]
+    folder: Path
+    table: Table
+    advice: Advice | None
+    sequences: tuple[SequenceRow, ...]
+    tried: tuple[search.Tried, ...]
+    notes: tuple[str, ...]
+    command: str
+
+    @property
+    def failed(self) -> int:
+        """Runs that did not finish."""
+        return sum(len(row.failures) for row in self.table.rows) + sum(row.matrix is None for row in self.sequences)
+
+
+def compare(
+    comparison: Comparison,
+    contenders: Sequence[Contender] = (),
+    watcher: Watcher = lambda _: None,
+    command: Sequence[str] = (),
+) -> Compared:
+    """Every contender, by default one of each family and the baseline, is trained with every seed, and the folder has
+    table, plots and advice. Goes on where an earlier call with the same settings was stopped; runs that failed are
+    tried again.
+
+    Raises InvalidRequest, with nothing trained, for settings or data that cannot work. KeyboardInterrupt passes through
+    when the runs under way have been stopped.
+    """
+    from .report import write_comparison
+
+    if comparison.search:
+        check_installed("optuna", "--search needs Optuna", "search")
+    if comparison.cluster is not None:
+        check_installed("ray", "--cluster needs Ray", "cluster")
+    contenders = list(contenders or _default_contenders(comparison))
+    folder = path_of(comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}")
+    first, *later = _check(comparison, contenders)
+    notes = _notes(comparison, contenders, first.epochs)
+    rates: dict[str, float | None] = {}
+    _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
+    total = _count(comparison, contenders)
+    with Runner(_workplace(comparison, total, command), watcher) as runner, held(folder):
+        remove_unfinished(folder, deep=False)  # the runs' folders may be others' to write
+        runner.total = total
+        searching = comparison.search * len(contenders)
+        watcher(
+            {"event": "compare", "folder": str(folder), "runs": runner.total, "searching": searching, "notes": notes}
+        )
+        looking = search.Search(comparison, folder, first)
+        if comparison.search:
+            rates |= looking.run(contenders, runner)
+            watcher({"event": "rates", "learning_rates": rates})
+        trials = plain_trials(comparison, contenders, folder, rates, first)
+        chains = sequences(comparison, contenders, trials, folder, later) if comparison.then else []
+        of_chains = {stage.name: stage for chain in chains for stage in chain.stages[1:]}
+        for trial in (*trials, *of_chains.values()):
+            trial.check_same_settings()
+        runner.run([*trials, *of_chains.values()])
+    result = _result(comparison, contenders, folder, trials, chains, looking, runner, notes, command)
+    write_comparison(result)
+    return result
+
+
+def _result(
+    comparison: Comparison,
+    contenders: Sequence[Contender],
+    folder: Path,
+    trials: Sequence[Trial],
+    chains: Sequence[TaskSequence],
+    looking: search.Search,
+    runner: Runner,
+    notes: Sequence[str],
+    command: Sequence[str],
+) -> Compared:
+    table = make_table(contenders, trials, runner.failures)
+    threads = sorted({t for trial in trials if (t := first_event(trial.folder, "model").get("threads")) is not None})
+    if threads:
+        counts = " or ".join(counted(n, "thread") for n in threads)
+        notes = [*notes, f"Times are those of runs on {counts} each; several runs at a time slow one another down."]
+    return Compared(
+        comparison=comparison,
+        contenders=tuple(contenders),
+        folder=folder,
+        table=table,
+        advice=advise(table),
+        sequences=tuple(sequence_rows(chains, runner.failures)),
+        tried=tuple(looking.tried),
+        notes=tuple(notes),
+        command=shlex.join(command),
+    )
+
+
+def _default_contenders(comparison: Comparison) -> list[Contender]:
+    """Pick of each family the first that fits the model; a family of which none does is left out."""
+    run = prepare_run(run_settings(comparison, _contender("lora"), out=None), Journal(lambda _: None))
+    found = []
+    for names in DEFAULT_METHODS:
+        fitting = (contender for contender in map(_contender, names) if _fits(contender, comparison, run))
+        found += itertools.islice(fitting, 1)
+    return found
+
+
+def _contender(name: str) -> Contender:
+    return Contender(label=name, method=METHODS[name](), quantize="none")
+
+
+def _fits(contender: Contender, comparison: Comparison, run: Prepared) -> bool:
+    try:
+        _check_fits(contender, comparison, run)
+    except TargetError:
+        return False
+    return True
+
+
+def _check(comparison: Comparison, contenders: Sequence[Contender]) -> list[Budget]:
+    """Check that every contender fits the model and all data can be read, before any weights are loaded; returns what
+    each of them gets of each data set."""
+    shortest = min(contenders, key=lambda contender: contender.method.epochs)
+    tightest = max(contenders, key=lambda contender: contender.method.virtual_tokens)
+    budgets = []
+    for data in (comparison.data, *(other_data(comparison.data, path) for path in comparison.then)):
+        run = prepare_run(run_settings(comparison, tightest, data=data, out=None), Journal(lambda _: None))
+        plan = make_plan(len(run.task.lengths("train")), run_settings(comparison, shortest, data=data))
+        budgets.append(Budget(plan.epochs, run.max_length))
+        for contender in contenders:
+            _check_fits(contender, comparison, run)
+    return budgets
+
+
+def _check_fits(contender: Contender, comparison: Comparison, run: Prepared) -> None:
+    empty = run.task.empty()
+    if "nf4" in (contender.quantize, comparison.quantize):
+        quantize(empty, run.dtype)
+    prepare(empty, contender.method, part=run.part.name)
+
+
+def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
+    """Raises SettingsError if the folder holds something else than runs of this comparison."""
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"--out {folder} is a file; name a folder")
+    known = {"runs", "search", "report.html", "report.md", "report.csv"}
+    found = [path for path in folder.iterdir() if not is_unfinished(path)] if folder.is_dir() else []
+    strange = sorted(path.name for path in found if path.name not in known)
+    if strange:
+        raise SettingsError(f"--out {folder} holds {strange[0]}, which is no comparison's; name another folder")
+    if not rates_are_searched:
+        for trial in trials:
+            trial.check_same_settings()
+
+
+def _workplace(comparison: Comparison, total: int, command: Sequence[str]) -> Workplace:
+    if comparison.cluster is not None:
+        return cluster.Cluster.connect(comparison, command)
+    if comparison.jobs is None and pick_device(comparison.device).type == "cpu":
+        return ThisMachine(1, command, most=min(total, torch.get_num_threads()))
+    return ThisMachine(comparison.jobs or 1, command)
+
+
+def _count(comparison: Comparison, contenders: Sequence[Contender]) -> int:
+    plain = comparison.seeds * len(contenders)
+    ways = sum(1 if contender.family == "baseline" else 2 for contender in contenders)
+    return plain + comparison.search * len(contenders) + comparison.seeds * ways * len(comparison.then)
+
+
+def _notes(comparison: Comparison, contenders: Sequence[Contender], epochs: float) -> list[str]:
+    """What a reader would not expect."""
+    if comparison.epochs is not None:
+        return []
+    longer = [c for c in contenders if c.method.epochs > epochs]
+    return [
+        f"{c.label} trains for {c.method.epochs:g} epochs by default; here it has {epochs:g} like the others. "
+        f"--epochs {c.method.epochs:g} gives all of them as many."
+        for c in longer
+    ]

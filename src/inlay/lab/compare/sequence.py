@@ -1,0 +1,106 @@
+"""Tasks learned one after another, and what becomes of the earlier ones.
+
+Each contender learns the tasks in two ways. *Apart*: every task has an adapter of its own, trained on the untouched
+base. *On and on*: the adapter that has learned one task is trained further on the next; full fine-tuning knows this way
+only. The adapter goes on from the best step of the task before; optimizer and schedule begin anew.
+
+With a_ti the score on task i after stage t (Lopez-Paz and Ranzato 2017, https://arxiv.org/abs/1706.08840; Chaudhry et
+al. 2018, https://arxiv.org/abs/1801.10112), T tasks, higher scores being better:
+
+    backward transfer   1/(T-1) Σ_{i<T} (a_Ti - a_ii)                      below zero: forgotten
+    average forgetting  1/(T-1) Σ_{i<T} (max_{t<T} a_ti - a_Ti)
+
+A classifier's tasks have different labels, so each keeps the head that was trained with it: a_ti is measured with the
+head of task i as stage i left it, on the adapter (for full fine-tuning: on the body) as stage t left it. This is task-
+incremental learning: which task a text belongs to is known. What is measured comes from the files: the run of task i
+is opened as `inlay eval` opens it, and the tensors of stage t, heads aside, take the place of its own. Apart, nothing
+takes their place; that zero is measured all the same.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...formats import peft
+from .settings import Comparison, Contender
+from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
+
+APART, ON = "apart", "on and on"
+Matrix = list[list[float]]  # row t has a_t0 … a_tt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequence:
+    label: str
+    way: str
+    seed: int
+    stages: tuple[Trial, ...]  # the first is the plain run
+
+
+def sequences(
+    comparison: Comparison, contenders: list[Contender], first: list[Trial], folder: Path, budgets: list[Budget]
+) -> list[Sequence]:
+    """Both ways for every contender and seed; the baseline has no adapters to keep apart. `first` are the runs on DATA,
+    `budgets` are those of each later data set."""
+    found = []
+    for trial in first:
+        contender = next(c for c in contenders if c.label == trial.label)
+        ways = (ON,) if contender.family == "baseline" else (APART, ON)
+        for way in ways:
+            stages = [trial]
+            for number, (path, budget) in enumerate(zip(comparison.then, budgets, strict=True), start=2):
+                name = f"{slug(trial.label)}-{trial.seed}-{number}-{name_of_data(path)}-{slug(way)}"
+                settings = run_settings(
+                    comparison,
+                    contender,
+                    out=str(folder / "runs" / name),
+                    seed=trial.seed,
+                    data=other_data(comparison.data, path),
+                    budget=budget,
+                    learning_rate=trial.settings.learning_rate,
+                )
+                stages.append(
+                    Trial(
+                        label=trial.label,
+                        settings=settings,
+                        start=stages[-1].folder if way == ON else None,
+                        earlier=tuple(stage.folder for stage in stages),
+                    )
+                )
+            found.append(Sequence(label=trial.label, way=way, seed=trial.seed, stages=tuple(stages)))
+    return found
+
+
+def scores_on_earlier(trial: Trial) -> list[dict[str, float]]:
+    """What each earlier task's model scores on its own data now that `trial` is trained: on test if there is one."""
+    return [_score(run, trial.folder if trial.start is not None else None) for run in trial.earlier]
+
+
+def _score(run: Path, body: Path | None) -> dict[str, float]:
+    from ...inference.classifier import open_classifier
+    from ...inference.evaluation import evaluation_data
+    from ...inference.generator import open_generator
+
+    about = peft.read_provenance(peft.adapter_folder(run))
+    data = evaluation_data(about, about["task"], fetch=True)  # the comparison names them
+    split = "test" if "test" in data.splits else "valid"
+    if about["task"] == "classify":
+        classifier = open_classifier(run)
+        if body is not None:
+            peft.start_from(classifier.adapter, body)
+        return classifier.scores(data.splits[split]).as_dict()
+    generator = open_generator(run)
+    if body is not None:
+        peft.start_from(generator.opened.adapter, body)
+    return generator.scores(data, split, samples=0)[1].as_dict()
+
+
+def backward_transfer(a: Matrix) -> float:
+    """Below zero: the later tasks cost the earlier ones that much on average."""
+    last = len(a) - 1
+    return sum(a[last][i] - a[i][i] for i in range(last)) / last
+
+
+def average_forgetting(a: Matrix) -> float:
+    """How far the earlier tasks are below the best that they ever were, on average."""
+    last = len(a) - 1
+    return sum(max(a[t][i] for t in range(i, last)) - a[last][i] for i in range(last)) / last

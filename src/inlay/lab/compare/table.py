@@ -1,0 +1,309 @@
+"""What a comparison's runs come to: a row for each contender, a value with its spread for each quantity."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ...show.units import bytes_text, count_text, percent_text, seconds_text
+from ...training.journal import SCORES
+from .sequence import Matrix, average_forgetting, backward_transfer
+from .sequence import Sequence as TaskSequence
+from .settings import Contender
+from .trial import Trial, first_event
+
+Summary = dict[str, Any]
+Units = tuple[tuple[float, str], ...]  # sizes with their names, the smallest first: what an axis is marked in
+
+PLAIN: Units = ((1, ""),)
+PERCENT: Units = ((0.01, "%"),)
+COUNT: Units = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"))
+BYTES: Units = ((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB"))
+SECONDS: Units = ((1, "s"), (60, "min"), (3600, "h"))
+
+COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
+_HIGHER = ("accuracy", "macro_f1", "slots", "exact_match", "bleu", "chrf", "rouge_l")
+_SHARES = ("accuracy", "slots", "exact_match")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """Something that is measured of every run."""
+
+    key: str
+    name: str
+    sign: Literal[1, -1]  # 1: more is better
+    text: Callable[[float], str]
+    read: Callable[[Summary], float | None]
+    units: Units = PLAIN
+    log: bool = False  # drawn on a logarithmic axis
+    is_score: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Of one quantity over the seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation; one value has none."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    seed: int
+    folder: Path
+    summary: Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    label: str
+    family: str
+    runs: tuple[Finished, ...]
+    failures: tuple[tuple[int, str], ...]  # seed, reason
+    spreads: dict[str, Spread]  # by the quantity's key; what no run has measured is not there
+
+    def by_seed(self, quantity: Quantity) -> dict[int, float]:
+        found = {run.seed: quantity.read(run.summary) for run in self.runs}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    rows: tuple[Row, ...]
+    quantities: tuple[Quantity, ...]  # the first is the score
+    split: str  # that the scores are of
+    evaluated: int | None  # its rows
+    majority: float | None = None  # the share of its most frequent label, if it has labels
+
+    @property
+    def score(self) -> Quantity:
+        return self.quantities[0]
+
+    @property
+    def finished(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A score, by its key in summaries."""
+
+    key: str
+    name: str
+    sign: Literal[1, -1]
+    text: Callable[[float], str]
+    units: Units
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceRow:
+    label: str
+    way: str
+    matrix: Matrix | None  # mean over the seeds; None if no seed has all stages
+    backward_transfer: Spread | None
+    forgetting: Spread | None
+    reason: str | None
+
+
+def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failures: dict[str, str]) -> Table:
+    """`failures` has the reason of each trial that is not finished, by its name."""
+    finished: dict[str, list[Finished]] = {c.label: [] for c in contenders}
+    failed: dict[str, list[tuple[int, str]]] = {c.label: [] for c in contenders}
+    for trial in trials:
+        summary = trial.summary()
+        if trial.name in failures or summary is None or summary["status"] != "finished":
+            failed[trial.label].append((trial.seed, failures.get(trial.name, "it was not run")))
+        else:
+            finished[trial.label].append(Finished(seed=trial.seed, folder=trial.folder, summary=summary))
+    every = [run for runs in finished.values() for run in runs]
+    summaries = [run.summary for run in every]
+    split = "test" if summaries and all(s["metrics"]["test"] for s in summaries) else "valid"
+    quantities = quantities_of(summaries, split)
+    data = first_event(every[0].folder, "data") if every else {}
+    return Table(
+        rows=tuple(_row(c, finished[c.label], failed[c.label], quantities) for c in contenders),
+        quantities=quantities,
+        split=split,
+        evaluated=data.get("rows", {}).get(split),
+        majority=data.get("majority", {}).get(split),
+    )
+
+
+def quantities_of(summaries: Sequence[Summary], split: str) -> tuple[Quantity, ...]:
+    """The scores, the one that the methods are judged by first, and what they cost."""
+    where = "test" if split == "test" else "tuned"
+    scores = [_score_quantity(measure, where, split) for measure in measures_of(summaries)]
+    return (*scores, *_COSTS)
+
+
+def measures_of(summaries: Sequence[Summary]) -> list[Measure]:
+    """Accuracy first for classifiers. For language models the loss: of every row, where texts are written for a few."""
+    first = "loss" if any(s["task"] == "causal" for s in summaries) else "accuracy"
+    there = {key for s in summaries for key in s["metrics"]["tuned"] or {}} or {first}
+    keys = [first, *(key for key in SCORES if key in there and key != first)]
+    return [
+        Measure(
+            key=key,
+            name=SCORES[key],
+            sign=1 if key in _HIGHER else -1,
+            text=percent_text if key in _SHARES else "{:.3f}".format,
+            units=PERCENT if key in _SHARES else PLAIN,
+        )
+        for key in keys
+    ]
+
+
+def measure_of(summaries: Sequence[Summary]) -> Measure:
+    return measures_of(summaries)[0]
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    there = tuple(value for value in values if value is not None)
+    return Spread(values=there) if there else None
+
+
+def spread_text(found: Spread | None, text: Callable[[float], str]) -> str:
+    """`94.8 ± 0.3 %`; without a deviation where all values are one, a dash for nothing."""
+    if found is None:
+        return "–"
+    mean = text(found.mean)
+    if not found.deviation:
+        return mean
+    deviation = text(found.deviation)
+    unit = mean.partition(" ")[2]  # 94.8 ± 0.3 %, where both have one unit
+    if unit and deviation.endswith(" " + unit):
+        return f"{mean.removesuffix(' ' + unit)} ± {deviation}"
+    return f"{mean} ± {deviation}"
+
+
+def sequence_rows(sequences: Sequence[TaskSequence], failures: dict[str, str]) -> list[SequenceRow]:
+    rows = []
+    for label, way in dict.fromkeys((s.label, s.way) for s in sequences):
+        of_seeds = [s for s in sequences if (s.label, s.way) == (label, way)]
+        matrices = [m for s in of_seeds if (m := matrix_of(s, failures)) is not None]
+        reasons = [failures[stage.name] for s in of_seeds for stage in s.stages if stage.name in failures]
+        mean = _mean(matrices) if matrices else None
+        rows.append(
+            SequenceRow(
+                label=label,
+                way=way,
+                matrix=mean,
+                backward_transfer=spread([backward_transfer(m) for m in matrices]),
+                forgetting=spread([average_forgetting(m) for m in matrices]),
+                reason=reasons[0] if reasons else None,
+            )
+        )
+    return rows
+
+
+def _mean(matrices: Sequence[Matrix]) -> Matrix:
+    return [[statistics.fmean(m[t][i] for m in matrices) for i in range(len(row))] for t, row in enumerate(matrices[0])]
+
+
+def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None:
+    """a_ti, higher is better, whatever the score is; None if a stage is missing."""
+    matrix = []
+    for stage in sequence.stages:
+        summary = stage.summary()
+        if stage.name in failures or summary is None or summary["status"] != "finished":
+            return None
+        measure = measure_of([summary])
+        own = summary["metrics"]["test"] or summary["metrics"]["tuned"]
+        scores = [*stage.scores_on_earlier(), own]
+        if len(scores) != len(stage.earlier) + 1:
+            return None
+        matrix.append([measure.sign * each[measure.key] for each in scores])
+    return matrix
+
+
+def _row(
+    contender: Contender, runs: list[Finished], failed: list[tuple[int, str]], quantities: Sequence[Quantity]
+) -> Row:
+    spreads = {q.key: spread([q.read(run.summary) for run in runs]) for q in quantities}
+    return Row(
+        label=contender.label,
+        family=contender.family,
+        runs=tuple(runs),
+        failures=tuple(failed),
+        spreads={key: found for key, found in spreads.items() if found is not None},
+    )
+
+
+def _score_quantity(measure: Measure, where: str, split: str) -> Quantity:
+    def read(summary: Summary) -> float | None:
+        return (summary["metrics"][where] or {}).get(measure.key)
+
+    return Quantity(
+        key=measure.key,
+        name=f"{measure.name} ({split})",
+        sign=measure.sign,
+        text=measure.text,
+        read=read,
+        units=measure.units,
+        is_score=True,
+    )
+
+
+def _forgetting(summary: Summary) -> float | None:
+    return summary["forgetting"]["value"] if summary.get("forgetting") else None
+
+
+def _of(key: str) -> Callable[[Summary], float | None]:
+    return lambda summary: summary[key]
+
+
+_COSTS = (
+    Quantity(
+        key="trainable_parameters",
+        name="trained parameters",
+        sign=-1,
+        text=count_text,
+        read=_of("trainable_parameters"),
+        units=COUNT,
+        log=True,
+    ),
+    Quantity(
+        key="adapter_bytes",
+        name="adapter file",
+        sign=-1,
+        text=bytes_text,
+        read=_of("adapter_bytes"),
+        units=BYTES,
+        log=True,
+    ),
+    Quantity(
+        key="train_seconds",
+        name="training time",
+        sign=-1,
+        text=seconds_text,
+        read=_of("train_seconds"),
+        units=SECONDS,
+    ),
+    Quantity(
+        key="peak_memory_bytes",
+        name="peak memory",
+        sign=-1,
+        text=bytes_text,
+        read=_of("peak_memory_bytes"),
+        units=BYTES,
+    ),
+    Quantity(
+        key="tokens_per_second",
+        name="tokens a second",
+        sign=1,
+        text="{:,.0f}".format,
+        read=_of("tokens_per_second"),
+        units=COUNT,
+    ),
+    Quantity(key="forgetting", name="forgetting", sign=-1, text="{:.4f}".format, read=_forgetting),
+)

@@ -1,0 +1,147 @@
+"""One run of a comparison, and which runs a comparison has."""
+
+import dataclasses
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...data.settings import DataSettings
+from ...formats.files import held
+from ...training.asked import check_same_settings
+from ...training.settings import Recipe, RunSettings
+from .settings import Comparison, Contender
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every contender gets of a data set."""
+
+    epochs: float
+    max_length: int  # tokens of a text; the method that takes the most positions leaves them
+
+
+EARLIER = "earlier.json"  # in a run's folder: the scores on the tasks that were learned before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A run whose folder tells whether it is finished."""
+
+    label: str  # of its contender
+    settings: RunSettings[Any]
+    start: Path | None = None
+    """The run whose adapter it trains on."""
+    earlier: tuple[Path, ...] = ()
+    """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
+    searches: bool = False
+    """It only tries a learning rate, which is judged on valid."""
+
+    @property
+    def folder(self) -> Path:
+        assert self.settings.out is not None
+        return Path(self.settings.out)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def seed(self) -> int:
+        return self.settings.seed
+
+    @property
+    def needs(self) -> tuple[Path, ...]:
+        """Runs that must be finished before this one begins."""
+        return self.earlier
+
+    def summary(self) -> dict[str, Any] | None:
+        """What the run wrote of itself; None if it never came to that."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def scores_on_earlier(self) -> list[dict[str, float]]:
+        path = self.folder / EARLIER
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+    @property
+    def is_finished(self) -> bool:
+        summary = self.summary()
+        return (
+            summary is not None
+            and summary["status"] == "finished"
+            and len(self.scores_on_earlier()) == len(self.earlier)
+        )
+
+    def check_same_settings(self) -> None:
+        """Raises SettingsError if the folder holds a run with other settings, which would pass for this one."""
+        check_same_settings(self.folder, self.settings)
+
+    def clear(self) -> None:
+        """Make room for the run to begin anew: what an interrupted or failed one left is of no use.
+        Raises SettingsError if the run is not over."""
+        if self.folder.exists():
+            with held(self.folder):
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def first_event(run: Path, name: str) -> dict[str, Any]:
+    """The first of this name that a run tells of; empty if there is none."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return next((event for event in map(json.loads, file) if event["event"] == name), {})
+
+
+def run_settings(
+    comparison: Comparison, contender: Contender, budget: Budget | None = None, **changes: Any
+) -> RunSettings[Any]:
+    """Of one run: the comparison's, with the contender's method, the budget and the changes."""
+    common: dict[str, Any] = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(Recipe)}
+    if contender.quantize != "none":
+        common["quantize"] = contender.quantize
+    if budget is not None:
+        common |= dataclasses.asdict(budget)
+    common |= changes
+    return RunSettings(method=contender.method, **common)
+
+
+def plain_trials(
+    comparison: Comparison, contenders: list[Contender], folder: Path, rates: dict[str, float | None], budget: Budget
+) -> list[Trial]:
+    """Every contender with every seed. The baseline comes last within a seed: it uses up the base that is shared."""
+    in_order = sorted(contenders, key=lambda contender: contender.family == "baseline")
+    return [
+        Trial(
+            label=contender.label,
+            settings=run_settings(
+                comparison,
+                contender,
+                out=str(folder / "runs" / f"{slug(contender.label)}-{seed}"),
+                seed=seed,
+                budget=budget,
+                learning_rate=rates.get(contender.label),
+            ),
+        )
+        for seed in range(comparison.seeds)
+        for contender in in_order
+    ]
+
+
+def other_data(data: DataSettings, path: str) -> DataSettings:
+    """Data that is learned after `data`: its columns are found by themselves."""
+    return DataSettings(
+        path=path, valid_fraction=data.valid_fraction, train_rows=data.train_rows, eval_rows=data.eval_rows
+    )
+
+
+def slug(text: str) -> str:
+    """A name for files."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-.")
+
+
+def name_of_data(path: str) -> str:
+    return slug(Path(path.removeprefix("builtin:")).name.split(".")[0]) or "data"

@@ -1,0 +1,108 @@
+"""Where a comparison's trials are run: here in processes of this machine, or on a cluster (cluster.py).
+
+A worker takes a trial through its connection, and sends the trial's events and at last its Outcome.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
+
+from ...training.memory import available_memory_bytes
+from . import worker
+
+_MARGIN = 1.3  # a run's peak is up to a fifth above its plan
+_FULL_BYTES = 12  # for each parameter, if a later run trains all of them: gradient and the optimizer's two moments
+
+
+class Worker(Protocol):
+    @property
+    def connection(self) -> Any:
+        """What `multiprocessing.connection.wait` can wait for."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to end: its run writes what it has come to."""
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended, or for so long."""
+
+    def kill(self) -> None: ...
+
+    def end(self) -> str:
+        """How it ended, if it did before it sent an Outcome: the reason why its trial failed."""
+        ...
+
+
+class Workplace(Protocol):
+    jobs: int
+    """Trials that it takes at a time; may change with what it heeds."""
+
+    def heed(self, event: dict[str, Any]) -> None:
+        """Of a trial that it runs."""
+        ...
+
+    def start(self) -> Worker: ...
+
+    def close(self) -> None:
+        """Nothing of it is used any more."""
+
+
+@dataclass
+class ThisMachine:
+    """Each job in a process of its own with a share of the threads."""
+
+    jobs: int
+    command: Sequence[str]
+    most: int | None = None
+    """Jobs that there may be as soon as a first run has told what memory it takes, if there is room for them. Several
+    runs of one thread get more done than one run of several."""
+    _parameters: int = 0
+
+    def heed(self, event: dict[str, Any]) -> None:
+        if event["event"] == "model":
+            self._parameters = event["total_parameters"]
+        elif event["event"] == "plan" and self.most is not None:
+            each = int(_MARGIN * event["memory_bytes"]) + _FULL_BYTES * self._parameters
+            self.jobs = min(self.most, 1 + available_memory_bytes() // each)
+            self.most = None
+
+    def start(self) -> "ProcessWorker":
+        import torch
+
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang, and cannot use CUDA
+        here, there = context.Pipe()
+        jobs = self.most or self.jobs
+        threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
+        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command)), daemon=True)
+        process.start()
+        there.close()
+        return ProcessWorker(process, here)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class ProcessWorker:
+    process: BaseProcess
+    connection: Any  # a Connection, on Windows a PipeConnection
+
+    def stop(self) -> None:
+        self.process.terminate()  # SIGTERM, which a worker takes as an interruption
+
+    def wait(self, seconds: float) -> None:
+        self.process.join(seconds)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def end(self) -> str:
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            why = ": the system ended it, most likely for want of memory" if name == "SIGKILL" else ""
+            return f"its process ended with {name}{why}"
+        return f"its process ended with exit code {code}"

@@ -1,0 +1,122 @@
+"""What follows from the figures, in sentences, with how sure it is."""
+
+import math
+from collections.abc import Iterator
+
+from ...show.units import count_text, percent_text
+from .analysis import Analysis, Layer, by_role, middle
+from .curve import Curve, Point
+
+
+def advice(result: Analysis) -> list[str]:
+    return [*_of_curve(result), *_of_base(result), *_of_other(result), *_of_ranks(result)]
+
+
+def smallest_that_keeps(curve: Curve) -> Point | None:
+    """The smallest rank at which, as at every larger one measured, the score is not clearly worse than the whole's."""
+    found = None
+    for point in curve.points:  # from the largest rank down
+        if point.gain.high < 0:
+            break
+        found = point
+    return found
+
+
+def score_text(curve: Curve, value: float) -> str:
+    return percent_text(value) if curve.score == "accuracy" else f"{value:.4f}"
+
+
+def gain_text(curve: Curve, point: Point) -> str:
+    """`−0.4 points (95 % −1.5 to +0.6)`; of a loss, how much lower it is, in nats."""
+    scale, unit, digits = (100, "points", 1) if curve.score == "accuracy" else (1, "nats", 4)
+    value, low, high = (
+        f"{scale * number:+.{digits}f}".replace("-", "−")
+        for number in (point.gain.value, point.gain.low, point.gain.high)
+    )
+    sure = f"95 % {low} to {high}" if math.isfinite(point.gain.low) else "too few rows to tell how sure"
+    return f"{value} {unit} ({sure})"
+
+
+def _of_curve(result: Analysis) -> Iterator[str]:
+    curve = result.curve
+    if curve is None or not curve.points:
+        return
+    kept, largest = smallest_that_keeps(curve), curve.points[0]
+    whole = score_text(curve, curve.whole.as_dict()[curve.score])
+    where = f"on the {curve.rows} rows of {curve.split}"
+    if not math.isfinite(largest.gain.low):
+        yield f"Which ranks keep the score cannot be told {where}: too few for an interval. Take more, with --data."
+        return
+    meaning = "" if curve.score == "accuracy" else ", where above zero is a lower loss"
+    if kept is None:
+        yield (
+            f"Even at rank {largest.rank} the cut adapter is clearly worse {where}: {curve.score} "
+            f"{score_text(curve, largest.scores.as_dict()[curve.score])} against {whole}, "
+            f"{gain_text(curve, largest)}{meaning}. The update needs more directions than that."
+        )
+        return
+    yield (
+        f"Rank {kept.rank} keeps the score within its uncertainty {where}: {curve.score} "
+        f"{score_text(curve, kept.scores.as_dict()[curve.score])} against {whole} whole, "
+        f"{gain_text(curve, kept)}{meaning}; {count_text(kept.parameters)} parameters against the run's "
+        f"{count_text(result.trainable)}."
+    )
+    if kept.rank < largest.rank:
+        yield (
+            f"Cut it with --to {kept.rank} --out FOLDER. A new run at rank {kept.rank} need not do as well: what a cut "
+            "leaves is the best part of a larger update."
+        )
+
+
+def _of_base(result: Analysis) -> Iterator[str]:
+    known = [layer for layer in result.layers if layer.base is not None]
+    if not known:
+        return
+    left, right, by_chance = [], [], []
+    for layer in known:
+        assert layer.base is not None
+        left.append(layer.base.overlap.left)
+        right.append(layer.base.overlap.right)
+        by_chance.append(layer.base.overlap.random_right)
+    yield (
+        f"The update's leading directions overlap with the base's by {middle(right)[0]:.3f} on the input side and "
+        f"{middle(left)[0]:.3f} on the output side (median over the layers), where random ones have "
+        f"{middle(by_chance)[0]:.3f}."
+    )
+    count = sum(layer.base.intruders for layer in known if layer.base is not None)
+    layers = sum(1 for layer in known if layer.base is not None and layer.base.intruders)
+    yield (
+        f"{count} of the {10 * len(known)} leading directions of the tuned weights are intruders, unlike any of the "
+        f"base's, in {layers} of {len(known)} layers."
+        + (" Many of them go with more forgetting (https://arxiv.org/abs/2410.21228)." if count else "")
+    )
+
+
+def _of_other(result: Analysis) -> Iterator[str]:
+    compared = [layer.other for layer in result.layers if layer.other is not None]
+    if not compared:
+        return
+    right, by_chance = ([getattr(c.overlap, n) for c in compared] for n in ("right", "random_right"))
+    yield (
+        f"With {result.compared_with} the update shares {middle(right)[0]:.3f} of its leading input directions, where "
+        f"chance gives {middle(by_chance)[0]:.3f}; the cosine between the updates is "
+        f"{middle([c.cosine for c in compared])[0]:.3f} (medians)."
+    )
+
+
+def _of_ranks(result: Analysis) -> Iterator[str]:
+    empty = [layer.name for layer in result.layers if layer.ranks.numerical == 0]
+    if empty:
+        yield f"{len(empty)} of {len(result.layers)} layers have no update at all, such as {empty[0]}."
+    roles = by_role(result.layers)
+    if len(roles) > 1:
+        most = max(roles, key=lambda role: _effective(roles[role]))
+        least = min(roles, key=lambda role: _effective(roles[role]))
+        yield (
+            f"The effective rank is highest in {most} (median {_effective(roles[most]):.1f}) and lowest in {least} "
+            f"({_effective(roles[least]):.1f})."
+        )
+
+
+def _effective(layers: list[Layer]) -> float:
+    return middle([layer.ranks.effective for layer in layers])[0]

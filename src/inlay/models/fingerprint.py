@@ -1,0 +1,103 @@
+"""What tells one base model from another: a hash of its weights, whatever its name, folder or dtype.
+
+Each tensor of the pretrained base counts with its shape and up to 256 of its values, rounded to bfloat16 and, below
+2**-16, to zero, where float16 has fewer digits. So a checkpoint in 16 bits is the same base whether it is loaded in
+bfloat16, float16 or float32, and one in 32 bits whether it is loaded in bfloat16 or float32. (Rounding that one to
+float16 and then to bfloat16 gives other values.) New heads do not count. What Inlay has quantized counts as it was
+before; tensors that came quantized count with their packed bytes.
+
+The fingerprint samples, so it overlooks a few rows that were added to a vocabulary, which are drawn anew each time.
+`row_digests` looks at each row of every embedding, and of what makes logits of a language model's last hidden states.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..core.delta import Delta
+from ..core.replacement import Replacement
+from . import weights
+from .heads import output_embeddings
+from .sites import Sites
+
+_SAMPLES = 256
+_OF_A_ROW = 8  # values; what is drawn at random differs in all of them
+_SMALLEST = 2**-16
+_BEFORE = "_inlay_digest"  # attribute of a quantized layer
+
+
+@torch.no_grad()
+def fingerprint(sites: Sites) -> str | None:
+    """64 hexadecimal digits, or None for a model without values (on the meta device)."""
+    digests: dict[int, bytes] = {}
+    for _, module in sites.body():
+        for name, p in module._parameters.items():
+            if p is None or id(p) in digests:
+                continue
+            value = weights.value(module, name)
+            assert value is not None
+            if value.is_meta:
+                return None
+            before = module.__dict__.get(_BEFORE) if name == "weight" else None
+            digests[id(p)] = before or _tensor_digest(value)
+    return _combined(digests.values())
+
+
+@torch.no_grad()
+def row_digests(sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, str]:
+    """What tells the rows of `row_owners` apart, by "input" and "output"; {} for a model without values."""
+    digests = {}
+    for kind, owners in row_owners(sites, deltas).items():
+        values = [weights.value(module, "weight") for _, module in owners]
+        matrices = [v for v in values if v is not None and v.is_floating_point()]  # others are packed
+        if matrices and not any(v.is_meta for v in matrices):
+            digests[kind] = digest_of_rows(matrices)
+    return digests
+
+
+def row_owners(sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, list[tuple[str, nn.Module]]]:
+    """The modules whose rows belong to tokens or positions, but for those whose weight the deltas replace or train.
+
+    A weight that is both input and output is the former.
+    """
+    of_its_own = {name for name, d in deltas.items() if not d.removable or isinstance(d, Replacement)}
+    inputs = [(name, m) for name, m in sites.body() if isinstance(m, nn.Embedding)]
+    known = {id(m.weight) for _, m in inputs}
+    last = output_embeddings(sites.model)
+    outputs = [(name, m) for name, m in sites.modules() if m is last and id(weights.own(m, "weight")) not in known]
+    found = {"input": inputs, "output": outputs}
+    return {kind: [(n, m) for n, m in owners if n not in of_its_own] for kind, owners in found.items()}
+
+
+def digest_of_rows(matrices: list[Tensor]) -> str:
+    return _combined(_values_digest(m.shape, m.detach()[:, :_OF_A_ROW]) for m in matrices)
+
+
+def remember(packed: nn.Module, weight: Tensor) -> None:
+    """Let the weight of `packed` count as `weight`, from which it was quantized."""
+    packed.__dict__[_BEFORE] = _tensor_digest(weight)
+
+
+def digest(tensors: list[Tensor]) -> str:
+    """The order of the tensors does not matter: names and nesting differ between copies of one model."""
+    return _combined(_tensor_digest(t) for t in tensors)
+
+
+def _combined(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _tensor_digest(tensor: Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    step = max(1, flat.numel() // _SAMPLES)
+    return _values_digest(tensor.shape, flat[::step][:_SAMPLES])
+
+
+def _values_digest(of_shape: torch.Size, sample: Tensor) -> bytes:
+    if sample.is_floating_point():
+        sample = sample.to(torch.bfloat16)
+        sample = sample.masked_fill(sample.abs() < _SMALLEST, 0).view(torch.int16)
+    shape = ",".join(map(str, of_shape)).encode()
+    return hashlib.sha256(shape + b":" + sample.cpu().numpy().tobytes()).digest()

@@ -1,0 +1,1 @@
+"""Tasks: what a run trains for; one file says everything about one."""

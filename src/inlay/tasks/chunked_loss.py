@@ -1,0 +1,228 @@
+"""The loss of a language model without the logits of the whole batch, which are larger than anything else in a step.
+
+The model runs as it always does, but its head gets no position instead of all, and a hook keeps the hidden states that
+were meant for it. Then the head is called on those that predict a trained token, a few hundred at a time, and the
+gradients of each chunk are computed at once: no logits outlive their chunk, and nothing is computed twice. The head is
+called, never read, so an adapter at it takes part, a quantized head works, and a frozen one costs no weight gradient.
+
+Some models do more with the head's output: they scale it, or cap it softly. What this one does is found out by giving
+it a known output. A model that does something else again computes all of its logits.
+
+Shape suffixes: B batch, T tokens, D width, N trained tokens, C those of a chunk, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from ..models import weights
+from ..training.batches import Batch
+
+IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
+
+_CHUNK_LOGITS = 2**26  # of a chunk
+_CHUNK_LOGITS_ON_CPU = 2**23  # more take it longer for each: its products leave the cache, and memory is cleared anew
+_CHUNK_TOKENS = 128  # of a chunk at least: with fewer the matrix product waits for the weight
+_CHUNK_STEP = 64  # chunks are filled up to its multiples: a length that is new costs a CPU more than the product itself
+_CACHED_LOGITS = 2**18  # what a CPU's cache holds in float32
+_RAMP = 50.0
+
+
+def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
+    """The sum over the trained tokens of -log p(token), divided by `divisor`; its gradients are exact.
+
+    `labels` are the tokens to be predicted, IGNORED where none is: of the same positions as `input_ids`, or those of
+    the decoder. A packed batch has `position_ids` too (see packing.py). With one `divisor` for all of them, the
+    losses of micro-batches add up to the batch's. Softmax is in float32 or finer whatever the model's dtype.
+    """
+    inputs, target_BT = _inputs_and_targets(model, batch)
+    found = _hidden_states(model, inputs, target_BT)
+    if found is None:
+        logits_BTV = model(**inputs).logits
+        exact = torch.promote_types(logits_BTV.dtype, torch.float32)
+        return F.cross_entropy(logits_BTV.flatten(0, 1).to(exact), target_BT.flatten(), reduction="sum") / divisor
+    x_BTD, head, finish = found
+    trained = (target_BT != IGNORED).flatten().nonzero().squeeze(1)
+    x_ND = x_BTD.flatten(0, 1).index_select(0, trained)
+    return _chunked_loss(head, finish, x_ND, target_BT.flatten()[trained], divisor)
+
+
+@torch.inference_mode()
+def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
+    """(T, V) of each row in turn, in float32 or finer: the rows go through the model together, and through its head one
+    by one. Those of a model that computes its own logits go through it one by one."""
+    inputs, target_BT = _inputs_and_targets(model, batch)
+    found = _hidden_states(model, inputs, target_BT) if len(target_BT) > 1 else None
+    for row in range(len(target_BT)):
+        if found is None:
+            alone = {key: value[row : row + 1] if isinstance(value, Tensor) else value for key, value in inputs.items()}
+            z_TV, finish = model(**alone).logits[0], _Finish()
+        else:
+            x_BTD, head, finish = found
+            z_TV = head(x_BTD[row : row + 1])[0]
+        z_TV = z_TV.to(torch.promote_types(z_TV.dtype, torch.float32))
+        finish.apply_(z_TV)
+        yield z_TV
+
+
+def trained_tokens(batch: Batch) -> int:
+    """How many tokens of the batch are trained, if none of them is the first of a text, which nothing predicts."""
+    return int((batch["labels"] != IGNORED).sum())
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """What the model does with its head's output z: scale * z, or cap * tanh(z / cap)."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    def apply_(self, z: Tensor) -> Tensor | float | None:
+        """Do it to `z` in place; the slope, if it is not 1 throughout."""
+        if self.cap is None:
+            z.mul_(self.scale)
+            return None if self.scale == 1 else self.scale
+        z.div_(self.cap).tanh_()
+        slope = 1 - z.square()
+        z.mul_(self.cap)
+        return slope
+
+
+def _inputs_and_targets(model: Any, batch: Batch) -> tuple[dict[str, Any], Tensor]:
+    inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"} | {"use_cache": False}
+    label_BT = batch["labels"]
+    if model.config.is_encoder_decoder:
+        return inputs | {"decoder_input_ids": model.prepare_decoder_input_ids_from_labels(labels=label_BT)}, label_BT
+    if "position_ids" in inputs:
+        del inputs["attention_mask"]  # with one, the model does not look for texts in the positions
+    return inputs, F.pad(label_BT[:, 1:], (0, 1), value=IGNORED)
+
+
+def _hidden_states(model: Any, inputs: dict[str, Any], target_BT: Tensor) -> tuple[Tensor, nn.Module, _Finish] | None:
+    """What the model gives its head, (B, T, D), the head, and what it does with its output; None if that is unknown."""
+    head = model.get_output_embeddings()
+    if head is None or not weights.is_linear(head):
+        return None
+    kept, ramps = [], []
+
+    def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        kept.append(args[0])
+        return (args[0][:, :0].detach(), *args[1:])
+
+    def replace(_: nn.Module, __: Any, z_B0V: Tensor) -> Tensor:
+        ramp_V = torch.linspace(-_RAMP, _RAMP, z_B0V.shape[-1], device=z_B0V.device, dtype=z_B0V.dtype)
+        ramps.append(ramp_V)
+        return ramp_V.expand(len(z_B0V), 1, -1)
+
+    hooks = head.register_forward_pre_hook(keep, prepend=True), head.register_forward_hook(replace)
+    try:
+        logits = model(**inputs).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(kept) != 1 or kept[0].shape[:2] != target_BT.shape or logits.shape[-1] != len(ramps[0]):
+        return None
+    finish = _finish(model.config.get_text_config(), ramps[0], logits[0, 0])
+    return None if finish is None else (kept[0], head, finish)
+
+
+@torch.no_grad()
+def _finish(config: Any, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
+    """Which of the ways that the configuration allows for leads from the ramp to the logits."""
+    numbers = [getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier")]
+    scales = {1.0} | {s for number in numbers if isinstance(number, int | float) for s in (number, 1 / number)}
+    ways = [_Finish(scale) for scale in scales] + [_Finish(cap=getattr(config, "final_logit_softcapping", None))]
+    best, distance = min(((way, _distance(way, ramp_V, logits_V)) for way in ways), key=lambda pair: pair[1])
+    rounding = 4 * max(torch.finfo(t.dtype).eps for t in (ramp_V, logits_V)) * float(logits_V.abs().max())
+    return best if distance <= rounding else None
+
+
+def _distance(way: _Finish, ramp_V: Tensor, logits_V: Tensor) -> float:
+    found_V = ramp_V.to(torch.promote_types(ramp_V.dtype, torch.float32), copy=True)
+    way.apply_(found_V)
+    return float((found_V - logits_V).abs().max())
+
+
+def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tensor, divisor: float) -> Tensor:
+    loss = torch.zeros((), device=x_ND.device, dtype=torch.promote_types(x_ND.dtype, torch.float32))
+    gradient_ND = torch.zeros_like(x_ND)
+    parameters: dict[Tensor, Tensor] = {}  # of the head that are trained, with their gradients
+    logits = _CHUNK_LOGITS_ON_CPU if x_ND.device.type == "cpu" else _CHUNK_LOGITS
+    size = max(_CHUNK_TOKENS, logits // weights.size(head)[0] // _CHUNK_STEP * _CHUNK_STEP)
+    for x_CD, gradient_CD, target_C in zip(
+        x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True
+    ):
+        used = len(x_CD)
+        x_CD = F.pad(x_CD.detach(), (0, 0, 0, -used % _CHUNK_STEP)).requires_grad_(x_ND.requires_grad)
+        z_CV = head(x_CD)
+        loss += _cross_entropy_(z_CV.detach(), target_C, finish, z_CV.requires_grad)
+        if not z_CV.requires_grad:
+            continue
+        leaves = list(_leaves(z_CV))
+        for leaf, gradient in zip(leaves, torch.autograd.grad(z_CV, leaves, z_CV.detach()), strict=True):
+            if leaf is x_CD:
+                gradient_CD.copy_(gradient[:used])
+            elif leaf in parameters:
+                parameters[leaf] += gradient
+            else:
+                parameters[leaf] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+    if not (x_ND.requires_grad or parameters):
+        return loss / divisor
+    gradients = [gradient_ND, *(gradient.to(p.dtype) for p, gradient in parameters.items())]
+    return _Known.apply(loss, divisor, len(gradients), *gradients, x_ND, *parameters)
+
+
+@torch.no_grad()
+def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradient: bool) -> Tensor:
+    """The sum of the chunk's losses; their gradient with respect to z takes its place.
+
+    Rows without a target have no part in it. On a CPU a few rows at a time, which stay in its cache meanwhile.
+    """
+    exact = torch.promote_types(z_CV.dtype, torch.float32)
+    loss = torch.zeros((), device=z_CV.device, dtype=exact)
+    rows = len(z_CV) if z_CV.device.type != "cpu" else max(1, _CACHED_LOGITS // z_CV.shape[1])
+    for z, target in zip(z_CV[: len(target_C)].split(rows), target_C[:, None].split(rows), strict=True):
+        p = z.to(exact, copy=True)
+        slope = finish.apply_(p)
+        highest, reached = p.amax(1, keepdim=True), p.gather(1, target)
+        total = p.sub_(highest).exp_().sum(1, keepdim=True)
+        loss += (highest + total.log() - reached).sum()
+        if with_gradient:
+            p.mul_(1 / total).scatter_add_(1, target, torch.full_like(reached, -1.0))
+            z.copy_(p if slope is None else p.mul_(slope))
+    z_CV[len(target_C) :] = 0
+    return loss
+
+
+def _leaves(result: Tensor) -> Iterator[Tensor]:
+    """What the result was computed from that takes a gradient."""
+    nodes, seen = [result.grad_fn], set()
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        nodes += [before for before, _ in node.next_functions]
+
+
+class _Known(Function):
+    """A number whose gradients are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, divisor: float, count: int, *tensors: Tensor) -> Tensor:
+        ctx.divisor = divisor
+        ctx.save_for_backward(*tensors[:count])
+        return loss / divisor
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        # In place: the gradient of a trained head is as large as the head. A second backward pass is refused, as ever.
+        gradients = [gradient.mul_(outer[0] / ctx.divisor) for gradient in ctx.saved_tensors]
+        return (None, None, None, *(None for _ in gradients), *gradients)
