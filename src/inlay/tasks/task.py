@@ -75,6 +75,7 @@ class Task(ABC):
     tokenizer: Any
     config: Any  # the model's
     tokens: Any  # of each split, once there are some
+    max_length: int | None = None  # that of the tokens
     length_step: int = LENGTH_STEP  # batches are padded to its multiples
 
     @classmethod
