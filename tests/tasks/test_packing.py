@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 import inlay
 from inlay.tasks.chunked_loss import IGNORED, causal_loss, trained_tokens
+from inlay.tasks.packing import Shuffled, best_fit, can_pack, packed, padded
 from inlay.training import attention as document_attention
 from inlay.training.attention import Documents, attend_by_document
-from inlay.training.packing import Shuffled, best_fit, can_pack, packed, padded
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
 from .state_models import state_models
