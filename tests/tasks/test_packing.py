@@ -15,7 +15,7 @@ from inlay.training import attention as document_attention
 from inlay.training.attention import Documents, attend_by_document
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
-from .state_models import state_models
+from ..training.state_models import state_models
 
 PACKABLE = sorted(name for name in inlay.METHODS if "prompt" not in name and name != "p-tuning")
 WAYS = ["eager", "sdpa", document_attention.NAME]

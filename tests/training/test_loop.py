@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import inlay
+from inlay.data.formats import open_data
 from inlay.data.settings import DataSettings
 from inlay.tasks.batches import LengthGroups, in_order_of_length
 from inlay.tasks.scores import ClassScores, score
@@ -113,7 +114,7 @@ def test_batches_are_padded_no_further_than_their_dtype_needs(
     tiny_llama = save_tiny_model(SHAPES["llama"], tmp_path / "llama")
     for kind, model, name in ((Classify, tiny_bert, "labels"), (Causal, tiny_llama, "texts")):
         asked = settings(model=model, data=DataSettings(path=str(tmp_path / f"{name}.jsonl")))
-        task: Any = kind.prepare(find_base(model), asked)
+        task: Any = kind.prepare(find_base(model), open_data(asked.data), asked)
         task.tokenize(64)
         task.length_step = length_step(torch.device("cpu"), dtype)
         batches = task.batches(4, 0)
@@ -131,7 +132,7 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     from inlay.training.estimate import estimate
 
     asked = settings(epochs=2, model=tiny_bert, data=DataSettings(path=reviews_folder))
-    task = Classify.prepare(find_base(tiny_bert), asked)
+    task = Classify.prepare(find_base(tiny_bert), open_data(asked.data), asked)
     task.tokenize(max_length=16)
     model, heads = task.load(torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(dropout=0.5), heads=heads)
@@ -164,7 +165,7 @@ def test_an_estimate_is_a_small_part_of_its_run(epochs: int, passes: int, tiny_b
     from inlay.training.estimate import estimate
 
     asked = settings(epochs=epochs, model=tiny_bert, data=DataSettings(path=reviews_folder))
-    task, seen = Classify.prepare(find_base(tiny_bert), asked), []
+    task, seen = Classify.prepare(find_base(tiny_bert), open_data(asked.data), asked), []
     task.tokenize(max_length=16)
     model, heads = task.load(torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(), heads=heads)
@@ -195,7 +196,7 @@ def test_sizes_of_batches_do_not_go_through_all_rows_for_each(tiny_bert: str, tm
     tiny_llama = save_tiny_model(SHAPES["llama"], tmp_path / "llama")
     for kind, model, name in ((Classify, tiny_bert, "labels"), (Causal, tiny_llama, "texts")):
         asked = settings(model=model, data=DataSettings(path=str(tmp_path / f"{name}.jsonl")))
-        task: Any = kind.prepare(find_base(model), asked)
+        task: Any = kind.prepare(find_base(model), open_data(asked.data), asked)
         task.tokenize(max_length=16)
         rows = Counted(task.tokens["train"].rows)
         task.tokens["train"] = replace(task.tokens["train"], rows=rows)

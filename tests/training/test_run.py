@@ -9,6 +9,7 @@ import torch
 import yaml
 
 import inlay
+from inlay.data import formats as formats_module
 from inlay.data.classification import load_classification
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
@@ -83,6 +84,29 @@ def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(
     assert (tmp_path / "a" / "adapter" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "b" / "adapter" / "adapter_model.safetensors"
     ).read_bytes()
+
+
+def test_a_run_reads_and_tokenizes_its_data_once(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = counted_calls(monkeypatch, formats_module, "open_source")
+    tokenized = counted_calls(monkeypatch, classify_module, "tokenize_split")
+    run = settings(tiny_bert, reviews_folder, tmp_path / "run", epochs=1, forgetting=False)
+    summary = train(run)
+    assert opened == [reviews_folder]
+    assert len(tokenized) == len(load_classification(run.data).splits) == (3 if summary["metrics"]["test"] else 2)
+
+
+def counted_calls(monkeypatch: pytest.MonkeyPatch, module: Any, function: str) -> list[Any]:
+    """Collect the first argument of every call of the module's function from now on."""
+    seen, original = [], getattr(module, function)
+
+    def counting(first: Any, *others: Any, **named: Any) -> Any:
+        seen.append(first)
+        return original(first, *others, **named)
+
+    monkeypatch.setattr(module, function, counting)
+    return seen
 
 
 def test_micro_batches_give_the_same_training(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from ..bases.auto_class import no_writer, writer_class
 from ..bases.base import Base, empty_language_model, load_language_model
-from ..data.generation import GenerationData, load_generation
+from ..data.formats import Opened
+from ..data.generation import GenerationData, generation_in
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
 from ..forgetting.language import LanguageBaseline
@@ -71,14 +72,14 @@ class Causal(Task):
     answer_room: int | None = None  # tokens that an answer may have, where train does not tell
 
     @classmethod
-    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
+    def prepare(cls, base: Base, opened: Opened, settings: RunSettings[Any]) -> Self:
         if (kind := no_writer(base.config)) is not None:
             raise SettingsError(
                 f"model {base.name!r} is {kind}, and {settings.data.path} has texts to write, not labels; those are "
                 "learned by causal language models, such as Llama"
             )
         micro_share = (settings.micro_batch_size or settings.batch_size) / settings.batch_size
-        return cls(base, load_generation(settings.data), base.tokenizer(), base.config, settings.samples, micro_share)
+        return cls(base, generation_in(opened), base.tokenizer(), base.config, settings.samples, micro_share)
 
     def empty(self) -> nn.Module:
         return empty_language_model(self.config)

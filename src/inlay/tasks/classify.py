@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from ..bases.auto_class import labeller_class
 from ..bases.base import Base, empty_classifier, load_classifier
-from ..data.classification import ClassificationData, load_classification
+from ..data.classification import ClassificationData, classification_in
+from ..data.formats import Opened
 from ..errors import SettingsError
 from ..forgetting.geometry import GeometryBaseline
 from ..forgetting.passages import GeneralText
@@ -36,8 +37,8 @@ class Classify(Task):
     tokens: dict[str, Tokens] = field(default_factory=dict)
 
     @classmethod
-    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
-        data, tokenizer = load_classification(settings.data), base.tokenizer()
+    def prepare(cls, base: Base, opened: Opened, settings: RunSettings[Any]) -> Self:
+        data, tokenizer = classification_in(opened), base.tokenizer()
         return cls(base, data, tokenizer, base.classifier_config(data.labels, tokenizer.pad_token_id))
 
     def empty(self) -> nn.Module:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
+from ..data.formats import Opened
 from ..forgetting.baseline import Baseline, Held
 from ..forgetting.passages import GeneralText
 from ..training.settings import RunSettings
@@ -63,8 +64,8 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
-        """The data, read and checked. Raises DataError or SettingsError; loads no weights."""
+    def prepare(cls, base: Base, opened: Opened, settings: RunSettings[Any]) -> Self:
+        """Check the data, whose rows are read. Raises DataError or SettingsError; loads no weights."""
 
     @abstractmethod
     def empty(self) -> nn.Module:

@@ -14,7 +14,7 @@ from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..core.adapter import prepare
 from ..core.coverage import coverage
-from ..data.formats import open_data
+from ..data.formats import Opened, open_data
 from ..errors import SettingsError
 from ..forgetting.passages import LONGEST, GeneralText, general_text
 from ..formats import peft_plain
@@ -68,8 +68,8 @@ def prepare_run(
 def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, fetch: bool) -> Prepared:
     folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
-    base, kind = find_base(settings.model, fetch=fetch), task_of(settings)
-    task = kind.prepare(base, settings)
+    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
+    task = task_for(opened).prepare(base, opened, settings)
     wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
     dtype = getattr(torch, wanted)
     empty = task.empty()
@@ -114,9 +114,9 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
 
 
-def task_of(settings: RunSettings[Any]) -> type[Task]:
-    """The task that the format of the data asks for."""
-    return Classify if open_data(settings.data).layout.format == "labelled-text" else Causal
+def task_for(opened: Opened) -> type[Task]:
+    """Choose the task that the format of the data asks for."""
+    return Classify if opened.layout.format == "labelled-text" else Causal
 
 
 def _free_folder(settings: RunSettings[Any]) -> Path:
