@@ -9,9 +9,9 @@ import torch
 import inlay
 from inlay.data.formats import open_data
 from inlay.data.settings import DataSettings
+from inlay.tasks.batches import LengthGroups, in_order_of_length
 from inlay.tasks.scores import ClassScores, score
 from inlay.training import loop
-from inlay.training.batches import LengthGroups, in_order_of_length
 from inlay.training.loop import _learning_rate_share, make_plan
 from inlay.training.settings import RunSettings
 
@@ -105,9 +105,9 @@ def test_batches_are_padded_no_further_than_their_dtype_needs(
     dtype: torch.dtype, step: int, tiny_bert: str, tmp_path: Path
 ) -> None:
     from inlay.bases.base import find_base
+    from inlay.tasks.batches import length_step
     from inlay.tasks.causal import Causal
     from inlay.tasks.classify import Classify
-    from inlay.training.batches import length_step
 
     write_rows(tmp_path / "labels.jsonl", [{"text": "good " * (1 + i % 12), "label": i % 2} for i in range(60)])
     write_rows(tmp_path / "texts.jsonl", [{"prompt": "5 " * (1 + i % 12), "completion": "6"} for i in range(60)])

@@ -12,8 +12,8 @@ from ..bases.vocabulary import check_ids
 from ..core.adapter import Adapter, using
 from ..data.classification import Example
 from ..errors import CheckpointError
+from ..tasks.batches import Tokens, tokenize, tokenize_split
 from ..tasks.scores import ClassScores, evaluate, log_probabilities
-from ..training.batches import Tokens, tokenize, tokenize_split
 from .opened import Found, find_adapter
 
 

@@ -15,7 +15,7 @@ from ..data.generation import FORMS, GenerationData
 from ..data.tokens import tokenize_prompt
 from ..errors import CheckpointError, DataError
 from ..tasks.causal import Causal, CausalScores
-from .generate import generate
+from ..tasks.generate import generate
 from .opened import Found, Opened, find_adapter
 
 

@@ -16,17 +16,17 @@ from ..data.formats import Opened
 from ..data.generation import GenerationData, generation_in
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
-from ..inference.generate import generate
+from ..forgetting.language import LanguageBaseline
+from ..forgetting.passages import GeneralText
+from ..forgetting.retaining import Replay
 from ..training.attention import attend_by_document
-from ..training.batches import Batch, LengthGroups, padded_length
 from ..training.differences import Means
-from ..training.forgetting.language import LanguageBaseline
-from ..training.forgetting.passages import GeneralText
-from ..training.forgetting.retaining import Replay
-from ..training.packing import Shuffled, can_pack, packed, padded
 from ..training.predictions import write_text_predictions
 from ..training.settings import RunSettings
+from .batches import Batch, LengthGroups, padded_length
 from .chunked_loss import causal_loss, trained_tokens
+from .generate import generate
+from .packing import Shuffled, can_pack, packed, padded
 from .task import Evaluation, Task
 from .text_scores import TextScores, text_scores
 

@@ -15,13 +15,13 @@ from ..bases.base import Base, empty_classifier, load_classifier
 from ..data.classification import ClassificationData, classification_in
 from ..data.formats import Opened
 from ..errors import SettingsError
-from ..training.batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
+from ..forgetting.geometry import GeometryBaseline
+from ..forgetting.passages import GeneralText
+from ..forgetting.retaining import Anchor
 from ..training.differences import Shares
-from ..training.forgetting.geometry import GeometryBaseline
-from ..training.forgetting.passages import GeneralText
-from ..training.forgetting.retaining import Anchor
 from ..training.predictions import write_predictions
 from ..training.settings import RunSettings
+from .batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
 from .scores import ClassScores, evaluate
 from .task import Evaluation, Task
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..training.batches import LENGTH_STEP, Tokens, in_order_of_length
+from .batches import LENGTH_STEP, Tokens, in_order_of_length
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
 from ..data.formats import Opened
-from ..training.batches import LENGTH_STEP, Batch
-from ..training.forgetting.passages import GeneralText
+from ..forgetting.baseline import Baseline, Held
+from ..forgetting.passages import GeneralText
 from ..training.settings import RunSettings
+from .batches import LENGTH_STEP, Batch
 
 
 class Scores(Protocol):
@@ -48,22 +49,6 @@ class Evaluation:
     """What `main_score` is the mean of, so that two models can be compared (differences.py)."""
     predictions: Any
     """What predictions.jsonl is written from, as far as there is something."""
-
-
-class Baseline(Protocol):
-    """What the base does with general text, kept until the tuned model can be compared."""
-
-    def compare(self, model: nn.Module) -> dict[str, Any]:
-        """What the model has forgotten, as summary.json says it."""
-        ...
-
-
-class Held(Protocol):
-    """What holds a model to its base in training."""
-
-    def loss(self, model: nn.Module) -> Tensor:
-        """On some passages of general text, others each time."""
-        ...
 
 
 class Task(ABC):

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from ..data.problems import listed
 from ..errors import CheckpointError
+from ..forgetting.passages import GeneralText
 from ..formats.files import copy_whole, write_whole
 from ..formats.read import read_object, read_text
 from ..tasks.task import Scores, Task
 from .checkpoint_file import read_checkpoint_file, readable, write_checkpoint_file
 from .checkpoint_fit import by_first_part, check_fits, own_tensors, progress_of
-from .forgetting.passages import GeneralText
 from .loop import Plan, Training, marks
 from .random_state import random_numbers, random_tensors, set_random_state
 

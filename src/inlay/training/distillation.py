@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..methods.prompts.task_prompt import TaskPrompt
-from .batches import Batch, in_order_of_length
-from .sentence import mean_state
+from ..tasks.batches import Batch, in_order_of_length
+from ..tasks.sentence import mean_state
 
 
 @dataclass(frozen=True)

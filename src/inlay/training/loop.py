@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..core.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
+from ..tasks.batches import Batch
+from ..tasks.objective import Objective
 from ..tasks.task import Scores
-from .batches import Batch
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
@@ -34,18 +35,6 @@ class Plan:
     steps_per_epoch: int
     learning_rate: float
     evaluate_after: frozenset[int]  # steps
-
-
-class Objective(Protocol):
-    """What is minimized: a task's loss, or another that takes batches of its own."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The mean over what is learned in the batch."""
-        ...
-
-    def weight(self, batch: Batch) -> int:
-        """How many things that is."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ from ..core.adapter import prepare
 from ..core.coverage import coverage
 from ..data.formats import Opened, open_data
 from ..errors import SettingsError
+from ..forgetting.passages import LONGEST, GeneralText, general_text
 from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
 from ..report.reach import reach_of
+from ..tasks.batches import LENGTH_STEP, length_step
 from ..tasks.causal import Causal
 from ..tasks.classify import Classify
 from ..tasks.task import Task
-from .batches import LENGTH_STEP, length_step
-from .forgetting.passages import LONGEST, GeneralText, general_text
 from .journal import Journal
 from .loop import Plan, make_plan
 from .processes import check_one_process

@@ -17,20 +17,20 @@ from torch import nn
 from ..bases.shared_base import NoSharing
 from ..core.adapter import join, prepare
 from ..errors import TrainingFailed
+from ..forgetting.measurement import Measurement
+from ..forgetting.retaining import Retaining
+from ..forgetting.sample import affordable_tokens
 from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..machine import refusals
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
+from ..tasks.batches import Batch
 from ..tasks.task import Evaluation, Scores, Task
-from .batches import Batch
 from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
 from .differences import write_parts
 from .ending import Ending, of_the_run
 from .estimate import estimate
-from .forgetting.measurement import Measurement
-from .forgetting.retaining import Retaining
-from .forgetting.sample import affordable_tokens
 from .journal import Journal, Watcher
 from .loop import StepEvent, Training, fit
 from .memory import memory_bytes, reset_peak_memory

@@ -12,12 +12,13 @@ import transformers
 
 from .. import __version__
 from ..core.adapter import Adapter
+from ..forgetting.measurement import Measurement
 from ..formats import peft
+from ..tasks.objective import Objective
 from ..tasks.task import Scores
 from .checkpoint import About
 from .estimate import Estimate
-from .forgetting.measurement import Measurement
-from .loop import Objective, Progress, Training
+from .loop import Progress, Training
 from .memory import peak_memory_bytes
 from .prepared import Prepared
 

@@ -26,9 +26,9 @@ from ..formats.files import write_json
 from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
+from ..tasks.batches import Order, pad
 from ..tasks.classify import Classify
 from ..tasks.scores import ClassScores, log_probabilities, score
-from .batches import Order, pad
 from .distillation import Lesson, TaughtLoss, lessons
 from .journal import Journal
 from .loop import StepEvent, Training, fit, make_plan

@@ -13,11 +13,11 @@ import torch
 import inlay
 from inlay.data.settings import DataSettings
 from inlay.methods import METHODS
+from inlay.tasks.batches import LengthGroups
 from inlay.tasks.causal import CausalScores
+from inlay.tasks.packing import Shuffled
 from inlay.tasks.scores import ClassScores
 from inlay.tasks.text_scores import TextScores
-from inlay.training.batches import LengthGroups
-from inlay.training.packing import Shuffled
 from inlay.training.random_state import random_numbers, random_tensors, set_random_state
 from inlay.training.settings import all_values, of_values
 

@@ -14,10 +14,10 @@ import inlay
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
-from inlay.inference.generate import generate
 from inlay.inference.generator import open_generator
+from inlay.tasks.generate import generate
+from inlay.tasks.packing import packed
 from inlay.training.differences import Means, read_parts
-from inlay.training.packing import packed
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 

@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor
 
-from ...stats import student_t
+from ..stats import student_t
 
 Interval = tuple[float, float]
 

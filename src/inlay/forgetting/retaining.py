@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...tasks.chunked_loss import causal_loss, trained_tokens
-from ...tasks.task import Held
-from ..batches import Batch, pad, tokenize
-from ..loop import Objective
-from ..packing import padded
-from ..sentence import sentence_states
+from ..tasks.batches import Batch, pad, tokenize
+from ..tasks.chunked_loss import causal_loss, trained_tokens
+from ..tasks.objective import Objective
+from ..tasks.packing import padded
+from ..tasks.sentence import sentence_states
+from .baseline import Held
 from .geometry import states_of
 from .language import general_rows
 from .passages import Passage
@@ -32,6 +32,10 @@ class Retaining:
     task: Objective
     held: Held
     weight_of_held: float
+
+    @property
+    def main_score(self) -> str:
+        return self.task.main_score
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.task.loss(model, batch) + self.weight_of_held * self.held.loss(model)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from inlay.forgetting.interval import jackknife_interval, ratio
 from inlay.stats import student_t
-from inlay.training.forgetting.interval import jackknife_interval, ratio
 
 
 def test_the_jackknife_of_a_mean_is_the_t_interval() -> None:
