@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..tasks.task import Task
 from .batches import Batch
 from .loop import Objective, Plan

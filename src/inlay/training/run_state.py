@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from .. import __version__
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..formats import peft
 from ..tasks.task import Scores
 from .checkpoint import About

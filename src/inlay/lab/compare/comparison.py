@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from ...attached.adapter import plan_attach
 from ...bases.base import pick_device
 from ...bases.quantized import quantize
-from ...core.adapter import prepare
 from ...errors import SettingsError, TargetError
 from ...extras import check_installed
 from ...formats.files import held, is_unfinished, remove_unfinished
@@ -169,7 +169,7 @@ def _check_fits(contender: Contender, comparison: Comparison, run: Prepared) -> 
     empty = run.task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
         quantize(empty, run.dtype)
-    prepare(empty, contender.method, part=run.part.name)
+    plan_attach(empty, contender.method, part=run.part.name)
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
