@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 import inlay
+from inlay.attached.replacement import Replacement
 from inlay.core.delta import WeightDelta
-from inlay.core.replacement import Replacement
 from inlay.errors import InlayError
 from inlay.methods.additive.scaling import ScaleOutput
 from inlay.methods.reparameterized.decomposed import Decomposed

@@ -71,7 +71,7 @@ def _label_texts(folder: Path) -> None:
 
 def _answer_prompts(folder: Path) -> None:
     """By the base alone, and with the adapter."""
-    from ..core.adapter import using
+    from ..core.active import using
     from ..inference.generator import open_generator
 
     generator = open_generator(folder)

@@ -18,7 +18,7 @@ from ..ranges import check_settings
 from .delta import Delta
 
 if TYPE_CHECKING:
-    from .adapter import Adapter
+    from ..attached.adapter import Adapter
 
 Family = Literal["baseline", "selective", "additive", "reparameterized", "prompts"]
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
 from .. import __version__, expressions
-from ..core.adapter import Adapter, join, prepare
+from ..attached.adapter import Adapter, plan_attach
+from ..core.state import commit
 from ..errors import CheckpointError, TargetError
 from ..hub import offline
 from ..methods.reparameterized import experts_peft
@@ -130,7 +131,7 @@ def attach_saved(model: nn.Module, saved: Saved, name: str = "default") -> Adapt
     adapter, state = match(model, saved.config, saved.tensors, name)
     check_base(saved.folder, model, adapter.base_fingerprint)
     check_rows(saved.folder, model, adapter.base_rows)
-    join(adapter)
+    commit(adapter)
     adapter.load_state_dict(state)
     return adapter
 
@@ -181,7 +182,7 @@ def _matched(
     hosts = [name for name, _ in Sites(model, ()).modules() if name and not sites.in_head(name)]
     method = method_of(for_modules(config, hosts)).of_tensors(tensors)
     try:
-        adapter = prepare(model, method, name, heads=heads, part=part)
+        adapter = plan_attach(model, method, name, heads=heads, part=part)
     except TargetError as problem:
         said = str(problem)
         said = said if len(said) <= 1000 else f"{said[:1000]}…"

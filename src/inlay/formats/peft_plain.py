@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..core.delta import WeightDelta
 from ..errors import AdapterStateError
 from ..methods.reparameterized import lora_peft

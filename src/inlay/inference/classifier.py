@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..attached.adapter import Adapter
 from ..bases.base import pick_device
 from ..bases.vocabulary import check_ids
-from ..core.adapter import Adapter, using
+from ..core.active import using
 from ..data.classification import Example
 from ..errors import CheckpointError
 from ..tasks.batches import Tokens, tokenize, tokenize_split

@@ -9,7 +9,7 @@ import torch
 
 from ..bases.base import pick_device
 from ..bases.vocabulary import check_ids
-from ..core.adapter import using
+from ..core.active import using
 from ..data.conversation import Message
 from ..data.generation import FORMS, GenerationData
 from ..data.tokens import tokenize_prompt

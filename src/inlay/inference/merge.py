@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attached.adapter import Adapter
 from ..bases.auto_class import labeller_class, writer_class
 from ..bases.base import find_base, load_classifier, load_language_model, pick_device, quiet
-from ..core.adapter import Adapter, using
+from ..core.active import using
 from ..errors import SettingsError, VerificationFailed
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..tasks.task import Scores
 from .loop import Progress, Training
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ...core.adapter import Adapter, using
+from ...attached.adapter import Adapter
+from ...core.active import using
 from ...tasks.task import Scores, Task
 from ...training.differences import Difference
 from .spectrum import Spectrum

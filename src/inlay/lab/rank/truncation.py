@@ -11,7 +11,7 @@ from itertools import zip_longest
 import torch
 from torch import nn
 
-from ...core.adapter import Adapter, attach
+from ...attached.adapter import Adapter, attach
 from ...core.delta import WeightDelta
 from ...errors import SettingsError
 from ...methods.reparameterized.lora import LoRA

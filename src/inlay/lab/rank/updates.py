@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ...core.adapter import Adapter
+from ...attached.adapter import Adapter
 from ...core.delta import Delta, WeightDelta
 from ...errors import AdapterStateError
 from ...models import experts, weights

@@ -23,7 +23,7 @@ from .keys_values import keys_values
 from .scaling import ScaleInput, ScaleOutput
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

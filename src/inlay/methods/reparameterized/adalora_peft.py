@@ -12,7 +12,7 @@ from ...models.sites import Sites
 from .components import components
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
     from .adalora import AdaLoRA
 
 FIELDS = frozenset(

@@ -11,7 +11,7 @@ from ...models.weights import Host
 from .low_rank import LowRank
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 class Components(LowRank):

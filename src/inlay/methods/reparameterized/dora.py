@@ -17,7 +17,7 @@ from .decomposed import Decomposed
 from .lora import LoRA
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

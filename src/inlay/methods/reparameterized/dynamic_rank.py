@@ -23,7 +23,7 @@ from .lora import LoRA
 from .rank_budget import RankBudget, slow_first
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

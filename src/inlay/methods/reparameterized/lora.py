@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
+from ...attached.replacement import Replacement
 from ...core.delta import Delta
-from ...core.replacement import Replacement
 from ...errors import SettingsError, TargetError
 from ...models import experts, weights
 from ...models.sites import Sites
@@ -27,7 +27,7 @@ from .on_linear import OnLinear
 from .patterns import check_patterns, first_fit, whole
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from .low_rank import low_rank
 from .patterns import whole
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
     from .lora import LoRA
 
 FIELDS = frozenset(

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ...attached.replacement import Replacement
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.replacement import Replacement
 from ...models import sites as sites_
 from ...models.modules import is_norm
 from ...models.sites import Sites

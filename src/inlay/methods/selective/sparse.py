@@ -23,7 +23,7 @@ from .fisher import information
 from .sparse_entries import Sparse, random_entries
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
