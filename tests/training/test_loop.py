@@ -10,7 +10,8 @@ import inlay
 from inlay.data.formats import open_data
 from inlay.data.settings import DataSettings
 from inlay.tasks.batches import LengthGroups, in_order_of_length
-from inlay.tasks.scores import ClassScores, score
+from inlay.tasks.metric import better_than, scores_of
+from inlay.tasks.outcomes import LabelProbabilities
 from inlay.training import loop
 from inlay.training.loop import _learning_rate_share, make_plan
 from inlay.training.settings import RunSettings
@@ -64,27 +65,29 @@ def test_an_epoch_has_every_row_once_in_batches_of_like_length() -> None:
 
 def test_scores_equal_a_calculation_by_hand() -> None:
     log_probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]).log()
-    found = score(log_probabilities, torch.tensor([0, 1, 1, 0]))
-    assert found.accuracy == 0.5
-    assert found.loss == pytest.approx(-sum(map(math.log, (0.7, 0.8, 0.3, 0.2))) / 4)
-    assert found.macro_f1 == pytest.approx((0.5 + 0.5) / 2)  # the third label neither occurs nor is predicted
-    missed = score(torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]).log(), torch.tensor([1, 1]))
-    assert missed.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
+    found = scores_of(LabelProbabilities(log_probabilities, torch.tensor([0, 1, 1, 0])))
+    assert found["accuracy"] == 0.5
+    assert found["loss"] == pytest.approx(-sum(map(math.log, (0.7, 0.8, 0.3, 0.2))) / 4)
+    assert found["macro_f1"] == pytest.approx((0.5 + 0.5) / 2)  # the third label neither occurs nor is predicted
+    missed_NL = torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]).log()
+    missed = scores_of(LabelProbabilities(missed_NL, torch.tensor([1, 1])))
+    assert missed["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_better_means_more_rows_right_then_a_lower_loss() -> None:
-    a, b, c = ClassScores(0.5, 0.9, 0.1), ClassScores(0.4, 0.9, 0.1), ClassScores(0.1, 0.8, 0.9)
-    assert a.better_than(None)
-    assert b.better_than(a)
-    assert not a.better_than(b)
-    assert not a.better_than(a)
-    assert a.better_than(c)
+    a, b, c = ({"loss": loss, "accuracy": share} for loss, share in ((0.5, 0.9), (0.4, 0.9), (0.1, 0.8)))
+    assert better_than(a, None, "accuracy")
+    assert better_than(b, a, "accuracy")
+    assert not better_than(a, b, "accuracy")
+    assert not better_than(a, a, "accuracy")
+    assert better_than(a, c, "accuracy")
+    assert better_than(c, a, "loss")
 
 
 def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Path) -> None:
     import transformers
 
-    from inlay.tasks.scores import log_probabilities
+    from inlay.tasks.classify import log_probabilities
 
     from ..tiny_models import reviews
 

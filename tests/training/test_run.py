@@ -13,7 +13,8 @@ from inlay.data import formats as formats_module
 from inlay.data.classification import load_classification
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
-from inlay.inference.classifier import open_classifier
+from inlay.inference.evaluation import evaluate_adapter
+from inlay.inference.opened import find_adapter
 from inlay.tasks import classify as classify_module
 from inlay.training.differences import Shares, read_parts
 from inlay.training.run import train
@@ -121,8 +122,7 @@ def test_the_best_adapter_is_the_one_that_is_saved(
     assert summary["best_step"] == best["step"]
     assert summary["metrics"]["tuned"] == {k: best[k] for k in ("loss", "accuracy", "macro_f1")}
     assert [e["step"] for e in evaluations if e["best"]][-1] == best["step"]
-    valid = load_classification(DataSettings(path=reviews_folder)).splits["valid"]
-    found = open_classifier(tmp_path / "r").scores(valid).as_dict()
+    found = evaluate_adapter(find_adapter(tmp_path / "r"), torch.device("cpu"))["tuned"]
     assert found == pytest.approx(summary["metrics"]["tuned"], rel=1e-5)
 
 

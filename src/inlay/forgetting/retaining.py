@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..tasks.batches import Batch, pad, tokenize
 from ..tasks.chunked_loss import causal_loss, trained_tokens
+from ..tasks.metric import Scores
 from ..tasks.objective import Objective
 from ..tasks.packing import padded
 from ..tasks.sentence import sentence_states
@@ -33,15 +34,14 @@ class Retaining:
     held: Held
     weight_of_held: float
 
-    @property
-    def main_score(self) -> str:
-        return self.task.main_score
-
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.task.loss(model, batch) + self.weight_of_held * self.held.loss(model)
 
     def weight(self, batch: Batch) -> int:
         return self.task.weight(batch)
+
+    def is_better(self, scores: Scores, than: Scores | None) -> bool:
+        return self.task.is_better(scores, than)
 
 
 class Replay:

@@ -18,8 +18,8 @@ from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..tasks.batches import Batch
+from ..tasks.metric import Scores
 from ..tasks.objective import Objective
-from ..tasks.task import Scores
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
@@ -135,11 +135,11 @@ def fit(
         if done.evaluated < done.step and done.step in plan.evaluate_after:
             _check_finite(adapter, done.step, advice)
             scores = evaluate(done.step)
-            if not math.isfinite(scores.loss):
-                raise TrainingFailed(f"after step {done.step} the loss on valid is {scores.loss}; {advice}")
+            if not math.isfinite(scores["loss"]):
+                raise TrainingFailed(f"after step {done.step} the loss on valid is {scores['loss']}; {advice}")
             if not method.settled(done.step, plan.steps):
                 done = replace(done, evaluated=done.step)
-            elif scores.better_than(done.best):
+            elif objective.is_better(scores, done.best):
                 on_best(done.step)
                 state = {name: p.detach().to("cpu", copy=True) for name, p in adapter.named_parameters()}
                 best = {"best": scores, "best_step": done.step, "best_state": state}

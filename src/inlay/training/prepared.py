@@ -14,7 +14,7 @@ from ..bases.narrow import check_narrow
 from ..bases.part import Part, part_for_texts
 from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
-from ..data.formats import Opened, open_data
+from ..data.formats import open_data
 from ..errors import SettingsError
 from ..forgetting.passages import LONGEST, GeneralText, general_text
 from ..formats import peft_plain
@@ -22,9 +22,8 @@ from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
 from ..report.reach import reach_of
+from ..tasks import task_for
 from ..tasks.batches import LENGTH_STEP, length_step
-from ..tasks.causal import Causal
-from ..tasks.classify import Classify
 from ..tasks.task import Task
 from .journal import Journal
 from .loop import Plan, make_plan
@@ -111,8 +110,8 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
         "data",
         source=data.source,
         rows={split: len(rows) for split, rows in data.splits.items()},
-        labels=list(getattr(data, "labels", ())),
-        majority=getattr(data, "majority", {}),
+        labels=list(task.labels),
+        majority=data.majority,
         valid_from=data.valid_from,
         ignored_columns=list(data.ignored_columns),
         max_length=max_length,
@@ -123,11 +122,6 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
-
-
-def task_for(opened: Opened) -> type[Task]:
-    """Choose the task that the format of the data asks for."""
-    return Classify if opened.layout.format == "labelled-text" else Causal
 
 
 def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:

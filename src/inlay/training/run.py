@@ -27,7 +27,8 @@ from ..machine import refusals
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.batches import Batch
-from ..tasks.task import Evaluation, Scores, Task
+from ..tasks.metric import Scores
+from ..tasks.task import Evaluation, Task
 from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
 from .differences import write_parts
 from .ending import Ending, of_the_run
@@ -250,7 +251,7 @@ class _Run(Ending):
 
     def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
         """Whatever the folder holds of steps after the checkpoint is written again."""
-        checkpoint.restore(training, self.run.task.scores)
+        checkpoint.restore(training, self.run.task.main_score)
         checkpoint.keep(self.run.folder)
         assert self.fit_began is not None
         self.fit_began -= checkpoint.about.train_seconds
@@ -264,8 +265,8 @@ class _Run(Ending):
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
         found = self.run.task.evaluate(self.adapter.model, "valid")
-        best = self.run.settings.method.settled(step, self.run.plan.steps) and found.scores.better_than(
-            self.progress.best
+        best = self.run.settings.method.settled(step, self.run.plan.steps) and self.objective.is_better(
+            found.scores, self.progress.best
         )
         if best:
             self.of_best = found
@@ -312,10 +313,10 @@ class _Run(Ending):
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
         found = self.run.task.evaluate(model, split)
-        if not math.isfinite(found.scores.loss):
+        if not math.isfinite(found.scores["loss"]):
             raise TrainingFailed(
-                f"the loss on {split} is {found.scores.loss} {when}; try --dtype float32, and look at the rows with: "
-                f"inlay data {shlex.quote(self.run.settings.data.path)}"
+                f"the loss on {split} is {found.scores['loss']} {when}; try --dtype float32, and look at the rows "
+                f"with: inlay data {shlex.quote(self.run.settings.data.path)}"
             )
         return found
 
@@ -334,4 +335,4 @@ class _Run(Ending):
 
     def _record_evaluation(self, step: int, scores: Scores, best: bool) -> None:
         epoch = step / self.run.plan.steps_per_epoch
-        self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores.as_dict(), best=best)
+        self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores, best=best)

@@ -14,6 +14,7 @@ from typing import Any
 from ...training.interrupts import Interrupts
 from ...training.journal import Watcher
 from .executor import Executor, Worker
+from .table import main_metric
 from .task_files import TaskFiles
 from .trial import Trial
 from .worker import Outcome
@@ -145,6 +146,7 @@ class Runner:
                 "seconds": seconds,
                 "seconds_left": self._seconds_left(),
                 "metrics": metrics,
+                "score": main_metric(summary).name if summary else None,
             }
         )
 

@@ -28,8 +28,7 @@ from ...methods.reparameterized import eva
 from ...methods.reparameterized.lora import LoRA
 from ...models import weights
 from ...models.sites import Place, Sites
-from ...tasks.causal import Causal
-from ...tasks.classify import Classify
+from ...tasks import TASKS
 from ...training.differences import Difference, gain_of, read_parts
 from ...training.journal import Journal, Watcher
 from ...training.prepared import Prepared, prepare_run
@@ -150,7 +149,7 @@ def attempt(
     tried = Tried(
         epochs=epochs,
         rows=metrics["uniform"]["rows"],
-        score=next(kind for kind in (Classify, Causal) if kind.kind == task).main_score,
+        score=TASKS[task].main_score,
         suggested=metrics["suggested"]["tuned"],
         uniform=metrics["uniform"]["tuned"],
         gain=gain if gain is not None and math.isfinite(gain.low) else None,
@@ -195,7 +194,7 @@ def _batches(run: Prepared) -> Iterator[dict[str, Tensor]]:
 
 def _information(run: Prepared) -> float:
     """Bits in the answers of the training data, at most."""
-    labels = getattr(run.task.data, "labels", ())
+    labels = run.task.labels
     rows = len(run.task.lengths("train"))
     if labels:
         return rows * math.log2(len(labels))
