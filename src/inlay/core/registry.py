@@ -92,7 +92,13 @@ class Registry(Mapping[str, T]):
     def reference(self, thing: T) -> str:
         """Return what a file calls the thing so that another process finds it: its name, or `package.module:Class` for
         one that only this process knows."""
-        return _place(thing) if _name(thing) in self._registered else _name(thing)
+        known = {**self._own, **self._offered}
+        return _name(thing) if _name(thing) in known else _place(thing)
+
+    @property
+    def offered(self) -> dict[str, str]:
+        """List what installed packages offer: the package by the name of the thing."""
+        return {name: _origin(each) for name, each in self._offered.items()}
 
     @cached_property
     def _offered(self) -> dict[str, EntryPoint]:
