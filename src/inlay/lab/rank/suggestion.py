@@ -33,7 +33,7 @@ from ...training.differences import Difference, gain_of, read_parts
 from ...training.journal import Journal, Watcher
 from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
-from ...training.settings import RunSettings, as_asked
+from ...training.settings import RunSettings, non_default
 from .gradients import agreed, gradients_of
 from .ranks import energy_rank
 from .sharing import share_out
@@ -108,7 +108,7 @@ def suggest(settings: RunSettings[LoRA], origin: From, folder: Path) -> Suggesti
     budget = lora.rank * sum(costs.values())
     ranks = share_out(gains, costs, budget, at_least=1)
     chosen = replace(settings, method=_of_ranks(lora, ranks), out=None)
-    write_text(folder / SETTINGS_FILE, yaml.safe_dump(as_asked(chosen), sort_keys=False, allow_unicode=True))
+    write_text(folder / SETTINGS_FILE, yaml.safe_dump(non_default(chosen), sort_keys=False, allow_unicode=True))
     sites = Sites(base.model, base.heads, run.part.name)
     return Suggestion(
         origin=origin,
