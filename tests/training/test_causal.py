@@ -16,9 +16,10 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.inference.generate import generate
 from inlay.inference.generator import open_generator
-from inlay.training.differences import Means, read_parts
+from inlay.stats import Means
 from inlay.training.packing import packed
 from inlay.training.run import train
+from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES, Shape, disturb, method

@@ -13,9 +13,10 @@ from inlay.data.classification import load_classification
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
 from inlay.inference.classifier import open_classifier
+from inlay.stats import Shares
 from inlay.tasks import classify as classify_module
-from inlay.training.differences import Shares, read_parts
 from inlay.training.run import train
+from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES, needed

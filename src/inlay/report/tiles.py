@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..show.units import bytes_text, count_text, percent_text, seconds_text, text_or_unknown
-from .classification import wilson_interval
+from ..show.units import bytes_text, count_text, percent_text, points_text, seconds_text, text_or_unknown
+from ..stats import wilson_interval
 from .forgetting import interval_text, level
 from .reach import reach_text
-from .verdict import points_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..show.units import percent_text, text_or_unknown
-from .classification import Interval, Prediction, paired_gain_interval, unpaired_gain_interval, wilson_interval
+from ..show.units import PERCENT, percent_text, points_text, text_or_unknown
+from ..stats import Interval, unpaired_gain_interval, wilson_interval
+from .classification import Prediction, paired_gain_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +65,6 @@ def gain_interval(base: float, tuned: float, rows: int, predictions: list[Predic
     return unpaired_gain_interval(base, tuned, rows)
 
 
-def points_text(share: float, signed: bool = True) -> str:
-    """`+79.4` for 0.794: the difference of two percentages."""
-    return f"{100 * share:{'+' if signed else ''}.1f}".replace("-", "−")
-
-
 def _sentence(kind: str, gain: float, interval: Interval, rows: int, split: str) -> str:
     low, high = (points_text(bound) for bound in interval)
     spread = f"95 % interval {low} to {high}"
@@ -78,10 +74,9 @@ def _sentence(kind: str, gain: float, interval: Interval, rows: int, split: str)
             f"No clear gain: accuracy changed by {points_text(gain)} points on {where}, "
             f"which is within its uncertainty ({spread})."
         )
-    direction, size = ("rose", gain) if kind == "better" else ("fell", -gain)
+    direction = "rose" if kind == "better" else "fell"
     return (
-        f"Accuracy {direction} by {points_text(size, signed=False)} points on {where}, which exceeds its uncertainty "
-        f"({spread})."
+        f"Accuracy {direction} by {PERCENT.difference(abs(gain))} on {where}, which exceeds its uncertainty ({spread})."
     )
 
 

@@ -16,9 +16,9 @@ from ..data.generation import GenerationData, load_generation
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
 from ..errors import SettingsError
 from ..inference.generate import generate
+from ..stats import Means
 from ..training.attention import attend_by_document
 from ..training.batches import Batch, LengthGroups, padded_length
-from ..training.differences import Means
 from ..training.forgetting.language import LanguageBaseline
 from ..training.forgetting.passages import GeneralText
 from ..training.forgetting.retaining import Replay

@@ -14,8 +14,8 @@ from ..bases.auto_class import labeller_class
 from ..bases.base import Base, empty_classifier, load_classifier
 from ..data.classification import ClassificationData, load_classification
 from ..errors import SettingsError
+from ..stats import Shares
 from ..training.batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
-from ..training.differences import Shares
 from ..training.forgetting.geometry import GeometryBaseline
 from ..training.forgetting.passages import GeneralText
 from ..training.forgetting.retaining import Anchor

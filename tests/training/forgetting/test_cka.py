@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from inlay.stats import jackknife_interval
 from inlay.training.forgetting.cka import linear_cka
-from inlay.training.forgetting.interval import jackknife_interval
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

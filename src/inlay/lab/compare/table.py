@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ...show.units import bytes_text, count_text, percent_text, seconds_text
+from ...show.units import BYTES, COUNT, PERCENT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...training.journal import SCORES
 from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
@@ -14,14 +14,6 @@ from .settings import Contender
 from .trial import Trial, first_event
 
 Summary = dict[str, Any]
-Units = tuple[tuple[float, str], ...]  # sizes with their names, the smallest first: what an axis is marked in
-
-PLAIN: Units = ((1, ""),)
-PERCENT: Units = ((0.01, "%"),)
-COUNT: Units = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"))
-BYTES: Units = ((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB"))
-SECONDS: Units = ((1, "s"), (60, "min"), (3600, "h"))
-
 COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
 _HIGHER = ("accuracy", "macro_f1", "slots", "exact_match", "bleu", "chrf", "rouge_l")
 _SHARES = ("accuracy", "slots", "exact_match")
@@ -34,11 +26,14 @@ class Quantity:
     key: str
     name: str
     sign: Literal[1, -1]  # 1: more is better
-    text: Callable[[float], str]
+    unit: Unit
     read: Callable[[Summary], float | None]
-    units: Units = PLAIN
     log: bool = False  # drawn on a logarithmic axis
     is_score: bool = False
+
+    def text(self, value: float) -> str:
+        """Write a value with its unit."""
+        return self.unit.text(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +96,7 @@ class Measure:
     key: str
     name: str
     sign: Literal[1, -1]
-    text: Callable[[float], str]
-    units: Units
+    unit: Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +150,7 @@ def measures_of(summaries: Sequence[Summary]) -> list[Measure]:
             key=key,
             name=SCORES[key],
             sign=1 if key in _HIGHER else -1,
-            text=percent_text if key in _SHARES else "{:.3f}".format,
-            units=PERCENT if key in _SHARES else PLAIN,
+            unit=PERCENT if key in _SHARES else number(3),
         )
         for key in keys
     ]
@@ -175,7 +168,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 def spread_text(found: Spread | None, text: Callable[[float], str]) -> str:
     """`94.8 ± 0.3 %`; without a deviation where all values are one, a dash for nothing."""
     if found is None:
-        return "–"
+        return UNKNOWN
     mean = text(found.mean)
     if not found.deviation:
         return mean
@@ -247,9 +240,8 @@ def _score_quantity(measure: Measure, where: str, split: str) -> Quantity:
         key=measure.key,
         name=f"{measure.name} ({split})",
         sign=measure.sign,
-        text=measure.text,
+        unit=measure.unit,
         read=read,
-        units=measure.units,
         is_score=True,
     )
 
@@ -267,43 +259,38 @@ _COSTS = (
         key="trainable_parameters",
         name="trained parameters",
         sign=-1,
-        text=count_text,
+        unit=COUNT,
         read=_of("trainable_parameters"),
-        units=COUNT,
         log=True,
     ),
     Quantity(
         key="adapter_bytes",
         name="adapter file",
         sign=-1,
-        text=bytes_text,
+        unit=BYTES,
         read=_of("adapter_bytes"),
-        units=BYTES,
         log=True,
     ),
     Quantity(
         key="train_seconds",
         name="training time",
         sign=-1,
-        text=seconds_text,
+        unit=SECONDS,
         read=_of("train_seconds"),
-        units=SECONDS,
     ),
     Quantity(
         key="peak_memory_bytes",
         name="peak memory",
         sign=-1,
-        text=bytes_text,
+        unit=BYTES,
         read=_of("peak_memory_bytes"),
-        units=BYTES,
     ),
     Quantity(
         key="tokens_per_second",
         name="tokens a second",
         sign=1,
-        text="{:,.0f}".format,
+        unit=RATE,
         read=_of("tokens_per_second"),
-        units=COUNT,
     ),
-    Quantity(key="forgetting", name="forgetting", sign=-1, text="{:.4f}".format, read=_forgetting),
+    Quantity(key="forgetting", name="forgetting", sign=-1, unit=number(4), read=_forgetting),
 )

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...stats import Shares
 from ..batches import in_order_of_length, tokenize
-from ..differences import Shares
 from ..sentence import sentence_states
 from .cka import linear_cka
 from .passages import GeneralText
