@@ -11,7 +11,8 @@ from torch import nn
 
 from ...core.adapter import Adapter, using
 from ...stats import Difference
-from ...tasks.task import Scores, Task
+from ...tasks.metric import Scores
+from ...tasks.task import Task
 from .spectrum import Spectrum
 from .truncation import NAME, attach_cut, available, parameters, uniform
 

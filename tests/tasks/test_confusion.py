@@ -1,6 +1,6 @@
 import pytest
 
-from inlay.report.classification import (
+from inlay.tasks.confusion import (
     ConfusedPair,
     Confusion,
     LabelScores,

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from inlay.forgetting.cka import linear_cka
 from inlay.stats import jackknife_interval
-from inlay.training.forgetting.cka import linear_cka
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -1,16 +1,19 @@
 import pytest
 
-from inlay.report.verdict import gain_interval, verdict
+from inlay.tasks.classify import verdict
+from inlay.tasks.confusion import gain_interval
+from inlay.tasks.page import Judged
 
-from .fake_runs import summary
-from .test_report_classification import predictions
+from ..report.fake_runs import summary
+from .test_confusion import predictions
 
 LABELS = [str(number) for number in range(10)]
 
 
 def judged(base: float, tuned: float, rows: int = 100, labels: list[str] = LABELS, test=None, status="finished"):
     scores = {"base": {"accuracy": base}, "tuned": {"accuracy": tuned}, "test": test}
-    return verdict(summary(status=status, metrics={"split": "valid", "rows": rows} | scores), labels, [])
+    found = summary(status=status, metrics={"split": "valid", "rows": rows} | scores)
+    return verdict(Judged.from_summary(found), labels, [])
 
 
 def test_a_gain_beyond_its_uncertainty_is_called_one():
@@ -53,7 +56,7 @@ def test_an_unfinished_run_with_scores_is_judged_as_unfinished():
 
 @pytest.mark.parametrize(("status", "words"), [("failed", "The run failed"), ("interrupted", "was interrupted")])
 def test_a_run_without_scores_is_not_judged(status, words):
-    result = verdict(summary(status=status, metrics=None), [], [])
+    result = verdict(Judged.from_summary(summary(status=status, metrics=None)), [], [])
     assert (result.kind, result.notes) == ("unknown", [])
     assert words in result.sentence
 

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 import inlay
 from inlay.tasks.chunked_loss import IGNORED, causal_loss, trained_tokens
+from inlay.tasks.packing import Shuffled, best_fit, can_pack, packed, padded
 from inlay.training import attention as document_attention
 from inlay.training.attention import Documents, attend_by_document
-from inlay.training.packing import Shuffled, best_fit, can_pack, packed, padded
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
-from .state_models import state_models
+from ..training.state_models import state_models
 
 PACKABLE = sorted(name for name in inlay.METHODS if "prompt" not in name and name != "p-tuning")
 WAYS = ["eager", "sdpa", document_attention.NAME]

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ...tasks.task import Task
+from ..tasks.task import Task
 from .passages import GeneralText
 
 

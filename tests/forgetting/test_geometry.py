@@ -9,11 +9,11 @@ import torch
 
 import inlay
 from inlay.bases.base import find_base, load_classifier
-from inlay.training.forgetting.geometry import GeometryBaseline, nearest_is_own, states_of
-from inlay.training.forgetting.passages import GeneralText, Passage, general_text
+from inlay.forgetting.geometry import GeometryBaseline, nearest_is_own, states_of
+from inlay.forgetting.passages import GeneralText, Passage, general_text
 
-from ...shapes import SHAPES, disturb, method
-from ...tiny_models import WORDS, save_tiny_model
+from ..shapes import SHAPES, disturb, method
+from ..tiny_models import WORDS, save_tiny_model
 
 ALL = 10**9
 

@@ -1,10 +1,17 @@
 """What a classifier's predictions say: confusions, scores by label, and how sure the figures are."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
-from ..stats import Interval, paired_interval
+from ..show.page import templates
+from ..stats import Interval, paired_interval, unpaired_gain_interval
+
+_LABELS_IN_MATRIX = 20
+_SCORES_IN_SIGHT = 20
+_PAIRS = 10
+_MISTAKES = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +24,31 @@ class Prediction:
     label_probability: float
     base_predicted: str | None
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read a line of predictions.jsonl."""
+        base = row.get("base_predicted")
+        return cls(
+            text=row["text"],
+            pair=row.get("pair"),
+            label=str(row["label"]),
+            predicted=str(row["predicted"]),
+            probability=row["probability"],
+            label_probability=row["label_probability"],
+            base_predicted=None if base is None else str(base),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A count of the confusion matrix, as it is coloured."""
+
+    count: int
+    heat: float
+    """From 0 to 1: how strongly."""
+    kind: str
+    """`right`, or `wrong` off the diagonal."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
@@ -25,6 +57,20 @@ class Confusion:
     """One row for each true label, one column for each predicted one."""
     others: list[int]
     """For each row, the predictions of labels that are not among `labels`."""
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        rows = []
+        for i, (counts, others) in enumerate(zip(self.counts, self.others, strict=True)):
+            support = sum(counts) + others
+            rows.append(
+                [
+                    # a single mistake among many rows must still be seen
+                    Cell(count=n, heat=0.08 + 0.92 * n / support if n else 0, kind="right" if i == j else "wrong")
+                    for j, n in enumerate(counts)
+                ]
+            )
+        return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +95,23 @@ class ConfusedPair:
     @property
     def total(self) -> int:
         return self.first_as_second + self.second_as_first
+
+
+def classifier_section(split: str, labels: Sequence[str], predictions: Sequence[Prediction]) -> str:
+    """Return a page's part on a classifier, as HTML: its confusions, its scores by label and its mistakes."""
+    scores = sorted(scores_by_label(labels, predictions), key=lambda row: (row.f1 is None, row.f1 or 0))
+    known = {
+        "split": split,
+        "labels": labels,
+        "predictions": predictions,
+        "confusion": confusion(labels, predictions, _LABELS_IN_MATRIX),
+        "scores": scores[:_SCORES_IN_SIGHT],
+        "more_scores": scores[_SCORES_IN_SIGHT:],
+        "mistakes": worst_mistakes(predictions, _MISTAKES),
+        "mistake_count": sum(p.predicted != p.label for p in predictions),
+        "pairs": confused_pairs(predictions, _PAIRS),
+    }
+    return templates("tasks").get_template("classify.html.j2").render(known)
 
 
 def confusion(labels: Sequence[str], predictions: Sequence[Prediction], at_most: int) -> Confusion:
@@ -101,6 +164,13 @@ def worst_mistakes(predictions: Sequence[Prediction], at_most: int) -> list[Pred
     """The wrong predictions made with the highest probability."""
     wrong = [p for p in predictions if p.predicted != p.label]
     return sorted(wrong, key=lambda p: -p.probability)[:at_most]
+
+
+def gain_interval(base: float, tuned: float, rows: int, predictions: Sequence[Prediction]) -> Interval:
+    """The 95 % interval of the gain, from the predictions if they are all there and include the base model's."""
+    if len(predictions) == rows and all(p.base_predicted is not None for p in predictions):
+        return paired_gain_interval(predictions)
+    return unpaired_gain_interval(base, tuned, rows)
 
 
 def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...data.tokens import TokenRow
-from ...stats import ratio
-from ...tasks.chunked_loss import logits_of_rows
-from ..packing import padded
+from ..data.tokens import TokenRow
+from ..stats import ratio
+from ..tasks.chunked_loss import logits_of_rows
+from ..tasks.packing import padded
 from .passages import GeneralText
 from .sample import first_within
 

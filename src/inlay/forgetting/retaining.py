@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...tasks.chunked_loss import causal_loss, trained_tokens
-from ...tasks.task import Held
-from ..batches import Batch, pad, tokenize
-from ..loop import Objective
-from ..packing import padded
-from ..sentence import sentence_states
+from ..tasks.batches import Batch, pad, tokenize
+from ..tasks.chunked_loss import causal_loss, trained_tokens
+from ..tasks.metric import Scores
+from ..tasks.objective import Objective
+from ..tasks.packing import padded
+from ..tasks.sentence import sentence_states
+from .baseline import Held
 from .geometry import states_of
 from .language import general_rows
 from .passages import Passage
@@ -38,6 +39,9 @@ class Retaining:
 
     def weight(self, batch: Batch) -> int:
         return self.task.weight(batch)
+
+    def is_better(self, scores: Scores, than: Scores | None) -> bool:
+        return self.task.is_better(scores, than)
 
 
 class Replay:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from inlay.errors import DataError
-from inlay.training.forgetting.passages import GeneralText, general_text
+from inlay.forgetting.passages import GeneralText, general_text
 
-from ...tiny_models import write_rows
+from ..tiny_models import write_rows
 
 SENTENCES = [f"This is passage number {i}, which says little but has words enough." for i in range(90)]
 

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 import inlay
 from inlay.bases.base import find_base
-from inlay.training.forgetting import language
-from inlay.training.forgetting.language import LanguageBaseline
-from inlay.training.forgetting.passages import GeneralText, Passage, general_text
+from inlay.forgetting import language
+from inlay.forgetting.language import LanguageBaseline
+from inlay.forgetting.passages import GeneralText, Passage, general_text
 
-from ...shapes import SHAPES, disturb, method
+from ..shapes import SHAPES, disturb, method
 
 ALL = 10**9  # tokens
 

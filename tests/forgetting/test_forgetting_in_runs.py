@@ -15,8 +15,8 @@ from inlay.training.run import train
 from inlay.training.settings import RunSettings
 from inlay.training.source_tasks import source_tasks
 
-from ...shapes import SHAPES, method
-from ...tiny_models import WORDS, save_tiny_model, write_reviews, write_rows
+from ..shapes import SHAPES, method
+from ..tiny_models import WORDS, save_tiny_model, write_reviews, write_rows
 from .test_geometry import sayable
 
 COMMON = {"measure", "value", "interval", "source", "passages", "tokens", "seconds"}

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ...data.formats import no_column
-from ...data.holdout import normalised
-from ...data.problems import Problems, listed
-from ...data.rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
-from ...data.source import BUILTIN, BUILTIN_FOLDER, nearest_file
-from ...data.text_file import read_text
-from ...errors import DataError
-from ...formats.paths import path_of
+from ..data.formats import no_column
+from ..data.holdout import normalised
+from ..data.problems import Problems, listed
+from ..data.rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
+from ..data.source import BUILTIN, BUILTIN_FOLDER, nearest_file
+from ..data.text_file import read_text
+from ..errors import DataError
+from ..formats.paths import path_of
 
 BUILTIN_PASSAGES = BUILTIN + "passages"
 LONGEST = 512  # tokens: a longer passage is cut
