@@ -83,7 +83,8 @@ def progress_of(told: Mapping[str, Any], scores: type[Scores]) -> Progress:
     for name, value in best.as_dict().items() if best is not None else ():
         if type(value) not in (int, float) or not (math.isfinite(value) or (name == "perplexity" and value > 0)):
             raise ValueError(f"progress has {value!r} for the best {name}, which is a number")
-    return Progress(**values | {"best": best})
+    values["best"] = best
+    return Progress(**values)
 
 
 def check_amount(what: str, name: str, value: Any) -> None:
