@@ -43,7 +43,7 @@ def _model() -> Any:
     return SHAPES["llama"].classifier()
 
 
-@fuzz(20, -(-MANY // len(METHODS)))
+@fuzz(23, -(-MANY // len(METHODS)))
 @pytest.mark.parametrize("name", METHODS)
 def test_an_adapters_files(name: str, examples: int, tmp_path: Path) -> None:
     model = SHAPES["llama"].classifier()
@@ -113,7 +113,7 @@ def known_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Base, "load", loaded)
 
 
-@fuzz(60)
+@fuzz(500)
 def test_what_a_run_says_of_its_adapter(examples: int, adapter: Path, known_base: None) -> None:
     unseal(adapter)
 
@@ -129,7 +129,7 @@ def test_what_a_run_says_of_its_adapter(examples: int, adapter: Path, known_base
     try_all(examples, {own: of_file(own)}, read)
 
 
-@fuzz(80)
+@fuzz(500)
 def test_a_bases_files(examples: int, folder: Path, tmp_path: Path) -> None:
     """What is read of files that are whole is read once."""
     own = tmp_path / "base"

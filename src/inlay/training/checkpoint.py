@@ -49,7 +49,14 @@ class About:
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no run tells of itself."""
-        texts = [self.asked, self.data, self.base or "", *self.versions, *self.versions.values(), *self.command]
+        texts = [
+            self.asked,
+            self.data,
+            *([] if self.base is None else [self.base]),
+            *self.versions,
+            *self.versions.values(),
+            *self.command,
+        ]
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.command, list):
             raise ValueError("about has something else than a text where one belongs")
         if not isinstance(self.settings, dict):
