@@ -111,7 +111,8 @@ def gone_on(folder: Path, journal: Journal, *, fetch: bool = False, task: Task |
         if checkpoint.skipped is not None:
             step = checkpoint.progress["step"]
             journal.record("note", text=f"{checkpoint.skipped}; going on from the one before it, of step {step}")
-        others = [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]
+        own = versions()
+        others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.about.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
