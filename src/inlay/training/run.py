@@ -95,7 +95,14 @@ def begun(
 ) -> dict[str, Any]:
     """In a folder that is held, and has no run."""
     remove_unfinished(run.folder)
-    write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    path = run.folder / "run.yaml"
+    anew = path.exists()
+    try:
+        write_text(path, yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    except OSError:  # it may be there nonetheless, and with it the folder is that of a run, and not free
+        if not anew:
+            path.unlink(missing_ok=True)
+        raise
     with journal.opened(run.folder):
         return _Run(run, settings, journal, command, **parts).go()
 
