@@ -60,11 +60,10 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
         if from_file is None:
             raise
         raise SettingsError(f"{from_file.path}: {problem}") from problem
-    if from_file is not None:
-        arguments = [*from_file.arguments(kind), *arguments]
+    beneath = [*implied, *(from_file.arguments(kind) if from_file else [])]
     command: Any = Train[kind]
     command.__doc__ = _description(kind.name)
-    return parse(command, [*implied, *arguments], verb)
+    return parse(command, arguments, verb, beneath)
 
 
 def next_steps(summary: dict[str, Any]) -> str:

@@ -28,7 +28,6 @@ from ..tasks.batches import Batch
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
-from .differences import write_parts
 from .ending import Ending, as_run_error
 from .estimate import estimate
 from .journal import Journal
@@ -39,6 +38,7 @@ from .prepared import Prepared
 from .resolved import resolved_yaml
 from .run_output import RunOutput
 from .run_state import RunState
+from .score_parts import write_parts
 from .settings import RunSettings
 from .source_tasks import SourceTask, learn_sources
 

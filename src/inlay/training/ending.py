@@ -1,11 +1,12 @@
 """How a run ends that is stopped: what is kept of it and told, whatever stopped it."""
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import DiskFailed, DoesNotFit, InlayError
+from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError
 from ..machine import as_far_as_possible, file_problem, out_of_memory, said_of
-from .checkpoint import anew, remove_checkpoint
+from .checkpoint import anew, read_summary, remove_checkpoint
 from .keeper import Keeper
 from .run_output import RunOutput
 
@@ -48,7 +49,15 @@ class Ending:
             self.output.write_summary(status, reason)
         except OSError as problem:
             journal.tell("note", text=f"summary.json could not be written: {said_of(problem)}")
+            self._withdraw()
         return DiskFailed(reason) if isinstance(said, DiskFailed) else said
+
+    def _withdraw(self) -> None:
+        """Let a run not pass for finished whose last file has its name, but maybe not on the disk."""
+        folder = self.output.run.folder
+        with suppress(OSError, CheckpointError):
+            if read_summary(folder).get("status") == "finished":
+                (folder / "summary.json").unlink()
 
     def _what_is_kept(self) -> str:
         """Say which adapter is in the folder."""

@@ -97,7 +97,6 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
     if task.max_length != max_length:
         task.tokenize(max_length)
         task.check_tokens(empty)
-        task.max_length = max_length
     if text is not None:
         passages = [passage.text for passage in (*text.measured, *text.kept)]
         check_ids(

@@ -71,7 +71,14 @@ def resume(
 def begun(run: Prepared, settings: RunSettings[Any], journal: Journal) -> Iterator[None]:
     """Begin a run in a folder that is locked and has none: it gets its run.yaml, and what is told goes there."""
     remove_unfinished(run.folder)
-    write_text(run.folder / "run.yaml", yaml.safe_dump(non_default(settings), sort_keys=False, allow_unicode=True))
+    path = run.folder / "run.yaml"
+    anew = path.exists()
+    try:
+        write_text(path, yaml.safe_dump(non_default(settings), sort_keys=False, allow_unicode=True))
+    except OSError:  # it may be there nonetheless, and with it the folder is that of a run, and not free
+        if not anew:
+            path.unlink(missing_ok=True)
+        raise
     with journal.opened(run.folder):
         yield
 
@@ -89,9 +96,8 @@ def go_on_from_checkpoint(
         if checkpoint.skipped is not None:
             step = checkpoint.progress["step"]
             journal.record("note", text=f"{checkpoint.skipped}; going on from the one before it, of step {step}")
-        others = [
-            f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.identity.versions.items() if versions()[k] != v
-        ]
+        own = versions()
+        others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.identity.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return ActiveRun(run, settings, journal, checkpoint.identity.command, checkpoint=checkpoint).finish()
