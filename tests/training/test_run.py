@@ -15,9 +15,10 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
 from inlay.inference.evaluation import evaluate_adapter
 from inlay.inference.opened import find_adapter
+from inlay.stats import Shares
 from inlay.tasks import classify as classify_module
-from inlay.training.differences import Shares, read_parts
 from inlay.training.run import train
+from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES, needed

@@ -10,10 +10,10 @@ from ..formats.files import held, remove_unfinished
 from ..machine import refusals
 from .asked import check_same_settings
 from .checkpoint import has_checkpoint, read_summary, remove_checkpoint
-from .differences import SCORE_PARTS
 from .journal import Journal, Watcher
 from .prepared import prepare_run
 from .run import begun, gone_on, train
+from .score_parts import SCORE_PARTS
 from .settings import RunSettings
 from .source_tasks import source_tasks, without_sources
 

@@ -29,7 +29,6 @@ from ..tasks.batches import Batch
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
-from .differences import write_parts
 from .ending import Ending, of_the_run
 from .estimate import estimate
 from .journal import Journal, Watcher
@@ -38,6 +37,7 @@ from .memory import memory_bytes, reset_peak_memory
 from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .run_state import versions
+from .score_parts import write_parts
 from .settings import RunSettings, as_asked, of_values
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 

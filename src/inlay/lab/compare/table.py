@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...show.units import BYTES, COUNT, RATE, SECONDS, Unit, number
+from ...show.units import BYTES, COUNT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...tasks import TASKS
 from ...tasks.metric import METRICS, Metric
 from .sequence import Matrix, average_forgetting, backward_transfer
@@ -145,7 +145,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 def spread_text(found: Spread | None, text: Callable[[float], str]) -> str:
     """`94.8 ± 0.3 %`; without a deviation where all values are one, a dash for nothing."""
     if found is None:
-        return "–"
+        return UNKNOWN
     mean = text(found.mean)
     if not found.deviation:
         return mean
