@@ -4,12 +4,13 @@ import dataclasses
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...data.settings import DataSettings
 from ...formats.files import held
+from ...registries import registered
 from ...training.asked import check_same_settings
 from ...training.settings import Recipe, RunSettings
 from .settings import Comparison, Contender
@@ -36,6 +37,8 @@ class Trial:
     """The run whose adapter it trains on."""
     earlier: tuple[Path, ...] = ()
     """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
+    registered: tuple[Any, ...] = field(default_factory=registered, repr=False, compare=False)
+    """Methods, tasks and metrics that the process that runs it has to know."""
     searches: bool = False
     """It only tries a learning rate, which is judged on valid."""
 
