@@ -33,7 +33,7 @@ class ConfigFile:
         node = self.values.get("method.name")
         return None if node is None else _text(f"{self.path}:{self.lines['method.name']}", "method", node)
 
-    def arguments(self, methods: dict[str, type[Method]], method: str) -> list[str]:
+    def arguments(self, methods: Mapping[str, type[Method]], method: str) -> list[str]:
         """The settings as the command line has them. Raises SettingsError for an unknown one, with its line."""
         if method not in methods:
             raise SettingsError(f"{self.path}: unknown method {method!r}{did_you_mean(method, methods)}")

@@ -7,6 +7,7 @@ from ..errors import SettingsError, did_you_mean
 from ..formats.paths import path_of
 from ..methods import METHODS
 from ..training.settings import MethodT, RunSettings
+from .arguments import DataArguments, Model
 from .config_file import read_config_file
 from .console import watching
 from .parse import parse, take
@@ -17,6 +18,8 @@ SHORT_FOR = {"qlora": ("lora", ["--quantize", "nf4"])}  # names of a method with
 
 @dataclass(frozen=True, kw_only=True)
 class Train(RunSettings[MethodT]):
+    model: Model
+    data: DataArguments
     method: MethodT
     """`inlay methods NAME` explains the method."""
     go_on: bool = False

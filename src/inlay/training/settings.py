@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from tyro.conf import Positional, arg
-
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
@@ -20,7 +18,7 @@ MethodT = TypeVar("MethodT", bound=Method)
 class Recipe:
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: str
     """The pretrained model: a folder, a Hugging Face model id, builtin:minilm, or builtin:tiny-lm."""
     data: DataSettings
     out: str | None = None

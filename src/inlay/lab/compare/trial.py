@@ -39,6 +39,8 @@ class Trial:
     """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
     registered: tuple[Any, ...] = field(default_factory=registered, repr=False, compare=False)
     """Methods, tasks and metrics that the process that runs it has to know."""
+    task_file: Path | None = None
+    """Its task with the data as tokens, if the comparison has made one."""
     searches: bool = False
     """It only tries a learning rate, which is judged on valid."""
 
@@ -132,6 +134,11 @@ def plain_trials(
         for seed in range(comparison.seeds)
         for contender in in_order
     ]
+
+
+def data_of(comparison: Comparison) -> tuple[DataSettings, ...]:
+    """Name the data sets in the order in which they are learned."""
+    return (comparison.data, *(other_data(comparison.data, path) for path in comparison.then))
 
 
 def other_data(data: DataSettings, path: str) -> DataSettings:

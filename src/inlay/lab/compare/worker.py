@@ -15,6 +15,7 @@ from ...registries import register
 from ...training.interrupts import Interrupts
 from ...training.journal import Event, Watcher
 from .sequence import scores_on_earlier
+from .task_files import load_task
 from .trial import EARLIER, Trial
 
 
@@ -32,11 +33,12 @@ def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequenc
 
     for thing in trial.registered:
         register(thing)
+    task = load_task(trial.task_file)
     try:
-        resume(trial.folder, watcher)
+        resume(trial.folder, watcher, task=task)
     except CheckpointError:  # there is none, or it is of no use any more
         trial.clear()
-        train(trial.settings, watcher, command, bases=bases, start=trial.start)
+        train(trial.settings, watcher, command, bases=bases, start=trial.start, task=task)
     if trial.earlier:
         write_json(trial.folder / EARLIER, scores_on_earlier(trial))
 
