@@ -6,6 +6,7 @@ It is never taken for a flag.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
