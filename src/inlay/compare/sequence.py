@@ -19,8 +19,11 @@ takes their place; that zero is measured all the same.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ..errors import SettingsError
 from ..formats import peft
+from ..formats.read import read_yaml
 from .settings import Comparison, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
 
@@ -81,9 +84,9 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     from ..inference.generator import open_generator
 
     about = peft.read_provenance(peft.adapter_folder(run))
-    data = evaluation_data(about, about["task"], fetch=True)  # the comparison names them
+    data = evaluation_data(about, about.get("task"), fetch=_is_asked_for(about.get("data"), run))
     split = "test" if "test" in data.splits else "valid"
-    if about["task"] == "classify":
+    if about.get("task") == "classify":
         classifier = open_classifier(run)
         if body is not None:
             peft.start_from(classifier.adapter, body)
@@ -92,6 +95,12 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     if body is not None:
         peft.start_from(generator.opened.adapter, body)
     return generator.scores(data, split, samples=0)[1].as_dict()
+
+
+def _is_asked_for(data: Any, run: Path) -> bool:
+    """Whether the comparison names these data, as the run's settings, which it has checked, do."""
+    asked = read_yaml(run / "run.yaml", "a run's settings", error=SettingsError)
+    return isinstance(data, dict) and isinstance(asked, dict) and data.get("path") == asked["data"]["path"]
 
 
 def backward_transfer(a: Matrix) -> float:

@@ -35,7 +35,7 @@ from .memory import memory_bytes, reset_peak_memory
 from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .run_state import versions
-from .settings import RunSettings, as_asked, of_values
+from .settings import RunSettings, all_values, as_asked, of_values
 from .shared_base import NoSharing
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 from .task import Evaluation, Scores
@@ -94,10 +94,14 @@ def begun(
         return _Run(run, settings, journal, command, **parts).go()
 
 
-def gone_on(folder: Path, journal: Journal, *, fetch: bool = False) -> dict[str, Any]:
-    """Finish the run from the checkpoint in a folder that is held."""
+def gone_on(
+    folder: Path, journal: Journal, *, fetch: bool = False, named: RunSettings[Any] | None = None
+) -> dict[str, Any]:
+    """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
+    checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
+    fetch = fetch or (named is not None and _names(settings) == _names(named))
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch)
     checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder):
@@ -109,6 +113,11 @@ def gone_on(folder: Path, journal: Journal, *, fetch: bool = False) -> dict[str,
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
+
+
+def _names(settings: RunSettings[Any]) -> dict[str, Any]:
+    """All but what a run decides, where it is not asked for, and where its folder was."""
+    return {name: value for name, value in all_values(settings).items() if name not in ("out", "device", "dtype")}
 
 
 class _Run(Ending):
