@@ -4,7 +4,6 @@ The parts of a score can be averaged over the seeds of a method before two metho
 folder for that.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..formats.files import as_json, write_text
+from ..formats.read import guarded, read_object
 from ..report.classification import paired_interval
 from ..report.quantiles import student_t
 
@@ -107,8 +107,10 @@ def write_parts(folder: Path, parts: Mapping[str, Parts]) -> None:
 
 
 def read_parts(folder: Path, split: str) -> Parts | None:
-    """None if they are not there."""
-    if not (folder / SCORE_PARTS).is_file():
+    """None if they are not there. Raises CheckpointError if they are damaged."""
+    path, what = folder / SCORE_PARTS, "the parts of a run's scores"
+    if not path.is_file():
         return None
-    values = json.loads((folder / SCORE_PARTS).read_text(encoding="utf-8")).get(split)
-    return values and (Shares.of(values) if "right" in values else Means.of(values))
+    values = read_object(path, what).get(split)
+    with guarded(path, what):
+        return values and (Shares.of(values) if "right" in values else Means.of(values))
