@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+import inlay
 from inlay.cli import main
 from inlay.compare import comparison as comparison_module
 from inlay.compare.comparison import compare
@@ -26,6 +27,7 @@ from inlay.compare.trial import EARLIER, Trial
 from inlay.compare.worker import Outcome, failure
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError, InlayError
+from inlay.hub import offline
 from inlay.training import ending
 from inlay.training.going_on import go_on
 from inlay.training.run import resume
@@ -154,6 +156,30 @@ def test_an_interrupted_run_of_a_hub_is_not_fetched(
 def test_a_run_on_a_hostile_base_goes_on(hostile_base: str, few_reviews: str, tmp_path: Path, tried: list[Any]) -> None:
     run = interrupted(no_forgetting(hostile_base, few_reviews, tmp_path), tmp_path / "run", event="step", step=2)
     assert resume(run)["status"] == "finished"
+    assert not tried
+
+
+def test_a_run_on_a_base_of_a_hub_goes_on_with_what_is_here(
+    tiny_bert: str,
+    few_reviews: str,
+    tmp_path: Path,
+    tried: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its method reads the base's tokenizer as well."""
+    here, commit = tmp_path / "models--someone--a-model", 40 * "a"
+    shutil.copytree(tiny_bert, here / "snapshots" / commit)
+    (here / "refs").mkdir()
+    (here / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    method = inlay.PromptTuning(tokens=2, initialization="text", text="good film")
+    with offline():
+        asked = no_forgetting(EVIL, few_reviews, tmp_path, method=method)
+        run = interrupted(asked, tmp_path / "run", event="step", step=2)
+    assert resume(run)["status"] == "finished"
+    assert main(["predict", str(run), "good film"]) == 0
+    assert main(["eval", str(run)]) == 0
     assert not tried
 
 

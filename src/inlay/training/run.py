@@ -20,6 +20,7 @@ from ..core.sites import Sites
 from ..errors import TrainingFailed
 from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..hub import offline
 from ..machine import refusals
 from .batches import Batch
 from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
@@ -104,7 +105,7 @@ def gone_on(
     fetch = fetch or (named is not None and _names(settings) == _names(named))
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch)
     checkpoint.check(folder, run.task, run.text, run.plan)
-    with journal.opened(folder):
+    with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
         remove_unfinished(folder)
         if checkpoint.skipped is not None:
             step = checkpoint.progress["step"]
