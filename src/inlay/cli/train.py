@@ -54,14 +54,12 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
     if method is None:
         method = (from_file.method if from_file else None) or DEFAULT_METHOD
     method, implied = SHORT_FOR.get(method, (method, []))
-    if from_file is not None:
-        arguments = [*from_file.arguments(METHODS, method), *arguments]
-    arguments = [*implied, *arguments]
+    beneath = [*implied, *(from_file.arguments(METHODS, method) if from_file else [])]
     if method not in METHODS:
         raise SettingsError(f"unknown method {method!r}{did_you_mean(method, (*METHODS, *SHORT_FOR))}")
     command: Any = Train[METHODS[method]]
     command.__doc__ = _description(method)
-    return parse(command, arguments, verb)
+    return parse(command, arguments, verb, beneath)
 
 
 def next_steps(summary: dict[str, Any]) -> str:

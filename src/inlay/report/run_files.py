@@ -10,6 +10,9 @@ from ..errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
+    """What a run has left of itself."""
+
+    folder: Path
     summary: dict[str, Any]
     steps: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
@@ -25,13 +28,22 @@ class RunFiles:
 
 
 def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
-    """Everything the report needs. DataError if no `summary` is given and the folder has no readable summary.json."""
+    """Everything the report needs. DataError if no `summary` is given and the folder has no readable summary.json, or
+    if its files are not those of a run."""
+    from ..formats.read import guarded  # which loads torch
+
+    with guarded(run, "files of a run", error=DataError):
+        return _read_run(run, summary)
+
+
+def _read_run(run: Path, summary: dict[str, Any] | None) -> RunFiles:
     summary = _summary(run / "summary.json") if summary is None else summary
     events, damaged_events = _json_lines(run / "metrics.jsonl")
     predictions, damaged_predictions = _json_lines(run / "predictions.jsonl")
     split = (summary.get("metrics") or {}).get("split", "valid")
     damaged = {"metrics.jsonl": damaged_events, "predictions.jsonl": damaged_predictions}
     return RunFiles(
+        folder=run,
         summary=summary,
         steps=_by_step(e for e in events if e["event"] == "step"),
         evaluations=_by_step(e for e in events if e["event"] == "evaluate" and e["split"] == split),

@@ -22,6 +22,7 @@ from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..hub import offline
 from ..machine import refusals
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
@@ -38,7 +39,7 @@ from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .run_state import versions
 from .score_parts import write_parts
-from .settings import RunSettings, as_asked, of_values
+from .settings import RunSettings, all_values, as_asked, of_values
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
@@ -95,26 +96,48 @@ def begun(
 ) -> dict[str, Any]:
     """In a folder that is held, and has no run."""
     remove_unfinished(run.folder)
-    write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    path = run.folder / "run.yaml"
+    anew = path.exists()
+    try:
+        write_text(path, yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    except OSError:  # it may be there nonetheless, and with it the folder is that of a run, and not free
+        if not anew:
+            path.unlink(missing_ok=True)
+        raise
     with journal.opened(run.folder):
         return _Run(run, settings, journal, command, **parts).go()
 
 
-def gone_on(folder: Path, journal: Journal, *, fetch: bool = False, task: Task | None = None) -> dict[str, Any]:
-    """Finish the run from the checkpoint in a folder that is held."""
+def gone_on(
+    folder: Path,
+    journal: Journal,
+    *,
+    fetch: bool = False,
+    named: RunSettings[Any] | None = None,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
+    checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
+    fetch = fetch or (named is not None and _names(settings) == _names(named))
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch, task=task)
     checkpoint.check(folder, run.task, run.text, run.plan)
-    with journal.opened(folder):
+    with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
         remove_unfinished(folder)
         if checkpoint.skipped is not None:
             step = checkpoint.progress["step"]
             journal.record("note", text=f"{checkpoint.skipped}; going on from the one before it, of step {step}")
-        others = [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]
+        own = versions()
+        others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.about.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
+
+
+def _names(settings: RunSettings[Any]) -> dict[str, Any]:
+    """All but what a run decides, where it is not asked for, and where its folder was."""
+    return {name: value for name, value in all_values(settings).items() if name not in ("out", "device", "dtype")}
 
 
 class _Run(Ending):

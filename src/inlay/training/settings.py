@@ -104,12 +104,11 @@ def all_values(settings: RunSettings[Any]) -> dict[str, Any]:
 
 def of_values(values: dict[str, Any]) -> RunSettings[Any]:
     """The settings of which `all_values` gave these. Raises SettingsError if one of them is unknown."""
-    method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
-    name = str(method.pop("name"))
     try:
-        built = METHODS[name](**method)
+        method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
+        built = METHODS[str(method.pop("name"))](**method)
         return RunSettings(**values | {"data": DataSettings(**values["data"]), "method": built})
-    except (KeyError, TypeError) as problem:
+    except (KeyError, TypeError, AttributeError) as problem:
         raise SettingsError(f"another version of Inlay had other settings: {problem}") from None
 
 
