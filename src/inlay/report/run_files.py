@@ -10,7 +10,7 @@ from ..errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What a run has left of itself."""
+    """The files of a run, as far as they are there."""
 
     folder: Path
     summary: dict[str, Any]
@@ -28,8 +28,8 @@ class RunFiles:
 
 
 def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
-    """Everything the report needs. DataError if no `summary` is given and the folder has no readable summary.json, or
-    if its files are not those of a run."""
+    """Read all that the report needs. Raises DataError if no `summary` is given and the folder has no readable
+    summary.json, or if its files are not those of a run."""
     from ..formats.read import guarded  # which loads torch
 
     with guarded(run, "files of a run", error=DataError):
@@ -66,7 +66,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows, and how many lines are no JSON: a killed run leaves its last line cut, and may be resumed."""
+    """Return the rows, and how many lines are no JSON: a killed run leaves its last line cut, and may be resumed."""
     rows, damaged = [], 0
     # not str.splitlines, which also splits at U+2028 and other characters that JSON allows inside a string
     for line in (_text(path) or "").split("\n"):
@@ -79,7 +79,7 @@ def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _by_step(events: Any) -> list[dict[str, Any]]:
-    """In the order of the steps, each step once: a resumed run repeats those after its last checkpoint."""
+    """Put events in the order of the steps, each step once: a resumed run repeats those after its last checkpoint."""
     latest = {event["step"]: event for event in events}
     return [latest[step] for step in sorted(latest)]
 
