@@ -127,7 +127,7 @@ def test_the_tiles_tell_before_after_and_how_sure(tmp_path):
     tiles = [words(div) for div in root.iter("div") if div.get("class") == "tile"]
     assert tiles == [
         "Accuracy 10.0 % → 87.8 % +77.8 points 95 % interval 82.2 to 91.8 %",
-        "Macro F1 0.018 → 0.869 mean over the labels",
+        "Macro-F1 0.018 → 0.869 mean over the labels",
         "Loss 2.339 → 0.413 on the valid split",
         "Training time 1 min 23 s 1 min 42 s with loading and evaluation",
         "Peak memory 613 MiB on cpu, bfloat16",
@@ -238,7 +238,7 @@ def test_a_run_that_failed_at_once_has_a_page(pages):
     text = words(parsed(pages["failed_at_once"]))
     assert "No reason was recorded." in text
     assert "The run stopped before its first step was logged." in text
-    assert "Accuracy – Macro F1" in text
+    assert "Accuracy – Macro-F1" in text
 
 
 def test_an_interrupted_run_says_how_to_go_on(pages):
@@ -324,9 +324,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert not (tmp_path / "report.html").exists()
 
 
-def test_heavy_libraries_are_loaded_only_to_write_a_report():
+def test_heavy_libraries_are_loaded_only_when_something_is_shown():
     heavy = ("matplotlib", "jinja2", "torch", "numpy")
-    code = f"import sys, inlay.report, inlay.show.units; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, inlay.stats, inlay.show.table, inlay.show.units; print([m for m in {heavy} if m in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert found == "[]\n"
 

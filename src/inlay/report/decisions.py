@@ -17,7 +17,7 @@ class LayerTable:
 
 
 def layer_tables(decided: dict[str, dict[str, int]]) -> list[LayerTable]:
-    """A table for each thing that was decided, from the number of each layer by its whole name."""
+    """Make a table for each thing that was decided, from the number of each layer by its whole name."""
     return [_table(name, numbers) for name, numbers in decided.items()]
 
 
@@ -40,8 +40,7 @@ def _table(name: str, numbers: dict[str, int]) -> LayerTable:
 
 
 def _split(layer: str) -> tuple[str, str, str]:
-    """The stack, the block's number in it, and the name within the block; for a layer outside all blocks its name
-    alone."""
+    """Return the stack, the block's number in it, and the name within the block; outside all blocks the name alone."""
     names = layer.split(".")
     at = next((i for i, name in enumerate(names) if name.isdecimal()), None)
     if at is None:

@@ -8,7 +8,9 @@ from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
+from ..errors import DataError
 from ..formats.files import write_text
+from ..formats.read import guarded
 from ..outside import printable
 from ..show.units import UNKNOWN, bytes_text, percent_text, seconds_text, text_or_unknown
 from ..tasks import TASKS
@@ -66,8 +68,9 @@ def breakable(label: str) -> Any:
 
 def _page(files: RunFiles) -> dict[str, Any]:
     summary = files.summary
-    task = TASKS[summary["task"]]
-    own = task.page(summary, files.predictions)
+    with guarded(files.folder, "files of a run", error=DataError):
+        task = TASKS[summary["task"]]
+        own = task.page(summary, files.predictions)
     facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
     return {name: summary.get(name) for name in facts} | {
         "unknown": UNKNOWN,

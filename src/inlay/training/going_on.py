@@ -50,7 +50,7 @@ def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
             return summary | {"folder": str(folder)}
         if has_checkpoint(folder):
-            return go_on_from_checkpoint(folder, journal, fetch=True)  # the user names the same
+            return go_on_from_checkpoint(folder, journal, named=settings)
         run = prepare_run(without_sources(settings), journal, folder)
         journal.record("note", text=f"{folder} was stopped before it had a checkpoint: it begins anew")
         _clear(folder)

@@ -9,6 +9,7 @@ import yaml
 
 from ..bases.shared_base import NoSharing
 from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..hub import offline
 from ..machine import refusals
 from ..tasks.task import Task
 from .active_run import ActiveRun
@@ -16,7 +17,7 @@ from .checkpoint import check_is_run, read_checkpoint
 from .journal import Journal, Watcher
 from .prepared import Prepared, prepare_run
 from .run_state import versions
-from .settings import RunSettings, from_dict, non_default
+from .settings import RunSettings, from_dict, non_default, to_dict
 from .source_tasks import source_tasks, without_sources
 
 
@@ -84,14 +85,21 @@ def begun(run: Prepared, settings: RunSettings[Any], journal: Journal) -> Iterat
 
 
 def go_on_from_checkpoint(
-    folder: Path, journal: Journal, *, fetch: bool = False, task: Task | None = None
+    folder: Path,
+    journal: Journal,
+    *,
+    fetch: bool = False,
+    named: RunSettings[Any] | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
-    """Finish the run from the checkpoint in a folder that is held."""
+    """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
+    checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
     settings = from_dict(checkpoint.identity.settings)
+    fetch = fetch or (named is not None and _names(settings) == _names(named))
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch, task=task)
     checkpoint.check(folder, run.task, run.text, run.plan)
-    with journal.opened(folder):
+    with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
         remove_unfinished(folder)
         if checkpoint.skipped is not None:
             step = checkpoint.progress["step"]
@@ -101,3 +109,8 @@ def go_on_from_checkpoint(
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return ActiveRun(run, settings, journal, checkpoint.identity.command, checkpoint=checkpoint).finish()
+
+
+def _names(settings: RunSettings[Any]) -> dict[str, Any]:
+    """Return all but what a run decides, where it is not asked for, and where its folder was."""
+    return {name: value for name, value in to_dict(settings).items() if name not in ("out", "device", "dtype")}

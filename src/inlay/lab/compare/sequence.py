@@ -19,9 +19,12 @@ takes their place; that zero is measured all the same.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...bases.base import pick_device
+from ...errors import SettingsError
 from ...formats import peft
+from ...formats.read import read_yaml
 from .settings import Comparison, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
 
@@ -72,7 +75,7 @@ def sequences(
 
 
 def scores_on_earlier(trial: Trial) -> list[dict[str, float]]:
-    """What each earlier task's model scores on its own data now that `trial` is trained: on test if there is one."""
+    """Score each earlier task's model on its own data now that `trial` is trained: on test if there is one."""
     return [_score(run, trial.folder if trial.start is not None else None) for run in trial.earlier]
 
 
@@ -80,9 +83,10 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     from ...inference.evaluation import ready_to_score, scored_rows
     from ...inference.opened import find_adapter
 
+    about = peft.read_provenance(peft.adapter_folder(run))
     device = pick_device("auto")
     found = find_adapter(run)
-    task = scored_rows(found.task, fetch=True)  # the comparison names them
+    task = scored_rows(found.task, fetch=_is_asked_for(about.get("data"), run))
     split = "test" if "test" in task.data.splits else "valid"
     task = ready_to_score(found, task, split, device)
     opened = found.as_trained(device)
@@ -91,13 +95,19 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     return task.evaluate(opened.model, split).scores
 
 
+def _is_asked_for(data: Any, run: Path) -> bool:
+    """Tell whether the comparison names these data, as the run's settings, which it has checked, do."""
+    asked = read_yaml(run / "run.yaml", "a run's settings", error=SettingsError)
+    return isinstance(data, dict) and isinstance(asked, dict) and data.get("path") == asked["data"]["path"]
+
+
 def backward_transfer(a: Matrix) -> float:
-    """Below zero: the later tasks cost the earlier ones that much on average."""
+    """Return what the later tasks gave the earlier ones on average; below zero, what they cost them."""
     last = len(a) - 1
     return sum(a[last][i] - a[i][i] for i in range(last)) / last
 
 
 def average_forgetting(a: Matrix) -> float:
-    """How far the earlier tasks are below the best that they ever were, on average."""
+    """Return how far the earlier tasks are below the best that they ever were, on average."""
     last = len(a) - 1
     return sum(max(a[t][i] for t in range(i, last)) - a[last][i] for i in range(last)) / last
