@@ -17,7 +17,7 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.lab.compare.runner import Runner as RealRunner
 from inlay.lab.compare.search import Search
-from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.settings import CompareSettings
 from inlay.lab.compare.trial import Budget, Trial, plain_trials
 from inlay.training.settings import non_default
 
@@ -86,7 +86,7 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
 
 
 LABELS = ("lora", "bitfit", "full")
-COMPARISON = Comparison(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4, seeds=6)
+COMPARISON = CompareSettings(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4, seeds=6)
 
 
 def search(folder: Path, runner: Runner, epochs: float = 1, rates: int = 4) -> tuple[Search, dict[str, float]]:

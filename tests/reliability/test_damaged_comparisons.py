@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inlay.compare.settings import Comparison
+from inlay.compare.settings import CompareSettings
 from inlay.compare.trial import EARLIER, Budget, Trial, first_event, plain_trials
 
 from inlay.cli import main
@@ -29,7 +29,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:
     """A finished one, whose files have all that a comparison reads."""
-    comparison = Comparison(model="builtin:minilm", data=DataSettings(path="builtin:tickets"))
+    comparison = CompareSettings(model="builtin:minilm", data=DataSettings(path="builtin:tickets"))
     (found,) = plain_trials(comparison, [contender("lora")], tmp_path, {}, Budget(1, 32))
     write_classifier(found, 0.9, 100, True)
     (found.folder / EARLIER).write_text('[{"loss": 0.5, "accuracy": 0.5}]')

@@ -19,7 +19,7 @@ import yaml
 from inlay.compare import comparison as comparison_module
 from inlay.compare.comparison import compare
 from inlay.compare.sequence import scores_on_earlier
-from inlay.compare.settings import Comparison
+from inlay.compare.settings import CompareSettings
 from inlay.compare.trial import EARLIER, Trial
 from inlay.compare.worker import Outcome, failure
 from inlay.training.shared_base import NoSharing
@@ -274,7 +274,7 @@ def test_a_comparison_that_goes_on_over_hostile_runs(
     then = str(tmp_path / "then")
     shutil.copytree(few_reviews, then)
     asked: dict[str, Any] = {"epochs": 1, "dtype": "float32", "forgetting": False, "checkpoint_minutes": 1e-9}
-    comparison = Comparison(
+    comparison = CompareSettings(
         model=hostile_base, data=DataSettings(path=few_reviews), then=(then,), out=str(tmp_path / "out"), **asked
     )
     contenders = [contender("lora"), contender("bitfit")]

@@ -1,6 +1,6 @@
 """One run, from what was asked to the files that show what came of it: begun, or gone on with (active_run.py)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ def train(
     bases: NoSharing | None = None,
     start: Path | None = None,
     task: Task | None = None,
+    begin: Callable[[Path], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train one adapter and write its run's folder; returns the summary.
 
     `bases` lends the model, which is loaded if there is none; `task` has read the data, which are read if there is
     none. With `start`, the folder of an adapter by the same method on the same base, training goes on from its tensors,
-    with new heads.
+    with new heads. `begin` writes what else belongs into the new folder.
 
     Raises InvalidRequest, having written nothing, for settings or data that cannot work; TrainingFailed, having written
     what there is, if the training does not work out. KeyboardInterrupt passes through after the same, and after the
@@ -48,6 +49,7 @@ def train(
     with held(run.folder):
         check_free(run.folder, "--out")  # still: another process may have been faster
         with begun(run, settings, journal):
+            begin(run.folder)
             how: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
             return ActiveRun(run, settings, journal, command, **how).finish()
 
