@@ -25,6 +25,7 @@ from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..methods import loading
 from ..models.heads import task_heads
 from ..models.sites import Sites
 from .assumed import assumed
@@ -110,7 +111,7 @@ class Found:
 
     def attached(self, loaded: nn.Module) -> Opened:
         """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
-        return Opened(peft.attach_saved(loaded, self.saved), self.base, self.tokenizer, self.provenance)
+        return Opened(loading.attach_saved(loaded, self.saved), self.base, self.tokenizer, self.provenance)
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -152,7 +153,7 @@ def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False)
 
     empty = empty_classifier(config) if classifies else empty_language_model(config)
     try:
-        planned, _ = peft.match(empty, saved.config, saved.tensors)
+        planned, _ = loading.match(empty, saved)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:

@@ -17,9 +17,9 @@ from torch import nn
 from ..bases.shared_base import NoSharing
 from ..core.adapter import join, prepare
 from ..errors import TrainingFailed
-from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..machine import refusals
+from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.task import Evaluation, Scores
@@ -207,7 +207,7 @@ class _Run(Ending):
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(self.adapter, self._first_batches())
             if self.start is not None:
-                peft.start_from(self.adapter, self.start)
+                loading.start_from(self.adapter, self.start)
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
         self.estimate = estimate(
@@ -258,7 +258,7 @@ class _Run(Ending):
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
         found = self.run.task.evaluate(self.adapter.model, "valid")
-        best = self.run.settings.method.settled(step, self.run.plan.steps) and found.scores.better_than(
+        best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and found.scores.better_than(
             self.progress.best
         )
         if best:

@@ -7,12 +7,13 @@ another worker takes its place.
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any
 
 from ...training.interrupts import Interrupts
 from ...training.journal import Watcher
+from .task_files import TaskFiles
 from .trial import Trial
 from .worker import Outcome
 from .workplace import Worker, Workplace
@@ -34,6 +35,7 @@ class Runner:
 
     workplace: Workplace
     watcher: Watcher
+    task_files: TaskFiles | None = None
     failures: dict[str, str] = field(default_factory=dict)  # trial name -> reason
     total: int = 0  # trials in all, for the count that is shown
     finished: int = 0
@@ -98,7 +100,8 @@ class Runner:
             self._workers.append(to)
         to.trial, to.began = trial, time.monotonic()
         self.watcher({"event": "trial", **_about(trial), "state": "begins", "reason": None})
-        to.worker.connection.send(trial)
+        task = self.task_files and self.task_files.path_for(trial.settings.data)
+        to.worker.connection.send(replace(trial, task_file=task))
 
     def _hear(self, speaker: _Worker) -> None:
         assert speaker.trial is not None

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...formats import peft
+from ...methods import loading
 from .settings import Comparison, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
 
@@ -86,11 +87,11 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     if about["task"] == "classify":
         classifier = open_classifier(run)
         if body is not None:
-            peft.start_from(classifier.adapter, body)
+            loading.start_from(classifier.adapter, body)
         return classifier.scores(data.splits[split]).as_dict()
     generator = open_generator(run)
     if body is not None:
-        peft.start_from(generator.opened.adapter, body)
+        loading.start_from(generator.opened.adapter, body)
     return generator.scores(data, split, samples=0)[1].as_dict()
 
 
