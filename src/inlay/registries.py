@@ -4,14 +4,16 @@ from typing import Any, TypeVar
 
 from .errors import SettingsError
 from .methods import METHODS
+from .tasks import TASKS
+from .tasks.metric import METRICS
 
 T = TypeVar("T")
 
-REGISTRIES = (METHODS,)
+REGISTRIES = (METHODS, TASKS, METRICS)
 
 
 def register(thing: T) -> T:
-    """Make a method of yours known by its name, like our own; returns it, so that it serves as a decorator.
+    """Make your method, task or metric known by its name, like our own; returns it, so that it serves as a decorator.
 
     Raises SettingsError if the name is taken.
     """

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
+from ..forgetting.passages import BUILTIN_PASSAGES
 from ..methods import METHODS
 from ..report.reach import reach_text
 from ..show.units import count_text
-from .forgetting.passages import BUILTIN_PASSAGES
 from .prepared import Prepared
 from .settings import RunSettings
 

@@ -7,13 +7,13 @@ another worker takes its place.
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
 from ...training.interrupts import Interrupts
 from ...training.journal import Watcher
-from .task_files import TaskFiles
+from .table import main_metric
 from .trial import Trial
 from .worker import Outcome
 from .workplace import Worker, Workplace
@@ -35,7 +35,6 @@ class Runner:
 
     workplace: Workplace
     watcher: Watcher
-    task_files: TaskFiles | None = None
     failures: dict[str, str] = field(default_factory=dict)  # trial name -> reason
     total: int = 0  # trials in all, for the count that is shown
     finished: int = 0
@@ -100,8 +99,7 @@ class Runner:
             self._workers.append(to)
         to.trial, to.began = trial, time.monotonic()
         self.watcher({"event": "trial", **_about(trial), "state": "begins", "reason": None})
-        task = self.task_files and self.task_files.path_for(trial.settings.data)
-        to.worker.connection.send(replace(trial, task_file=task))
+        to.worker.connection.send(trial)
 
     def _hear(self, speaker: _Worker) -> None:
         assert speaker.trial is not None
@@ -145,6 +143,7 @@ class Runner:
                 "seconds": seconds,
                 "seconds_left": self._seconds_left(),
                 "metrics": metrics,
+                "score": main_metric(summary).name if summary else None,
             }
         )
 

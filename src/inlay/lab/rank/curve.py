@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from ...core.adapter import Adapter, using
-from ...tasks.task import Scores, Task
+from ...tasks.metric import Scores
+from ...tasks.task import Task
 from ...training.differences import Difference
 from .spectrum import Spectrum
 from .truncation import NAME, attach_cut, available, parameters, uniform
