@@ -91,7 +91,7 @@ class DynamicRank(RankBudget):
         tensors = dict(tensors)
         ranks: dict[str, int] = {}
         for host, delta in components(adapter):
-            kept, (a_RI, b_OR) = delta.kept[:, 0].nonzero()[:, 0], delta.factors()
+            kept, (a_RI, b_OR) = delta.kept[:, 0].nonzero()[:, 0], delta.matrices()
             for name in ("lora_A", "lora_B", "coefficient", "kept"):
                 del tensors[self.peft_key(host, name)]
             if len(kept):

@@ -68,7 +68,7 @@ def as_plain(
         if delta.start_A is not None:
             for name in ("start_A", "start_B"):
                 del tensors[method.peft_key(host, name)]
-            for name, factor in zip(("lora_A", "lora_B"), delta.factors(), strict=True):
+            for name, factor in zip(("lora_A", "lora_B"), delta.matrices(), strict=True):
                 tensors[method.peft_key(host, name)] = factor.detach()
     if method.initialization == "eva":
         ranks = {host: len(delta.lora_A) for host, delta in deltas.items()}
