@@ -7,6 +7,8 @@
 Names are imported when they are first used, so that `import inlay` and `inlay --help` are quick.
 """
 
+# ruff: noqa: F401, F403  (what type checkers and editors see of the package)
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,68 +20,14 @@ if TYPE_CHECKING:
     from .errors import InlayError
     from .formats.peft import load
     from .methods import METHODS
-    from .methods.additive.houlsby import Houlsby
-    from .methods.additive.ia3 import IA3
-    from .methods.additive.parallel import Parallel
-    from .methods.additive.pfeiffer import Pfeiffer
-    from .methods.full import Full
-    from .methods.prompts.multitask import MultitaskPrompt
-    from .methods.prompts.p_tuning import PTuning
-    from .methods.prompts.prefix import PrefixTuning
-    from .methods.prompts.prompt import PromptTuning
-    from .methods.reparameterized.adalora import AdaLoRA
-    from .methods.reparameterized.dora import DoRA
-    from .methods.reparameterized.dynamic_rank import DynamicRank
-    from .methods.reparameterized.loha import LoHa
-    from .methods.reparameterized.lokr import LoKr
-    from .methods.reparameterized.lora import LoRA
-    from .methods.reparameterized.oft import OFT
-    from .methods.reparameterized.vera import VeRA
-    from .methods.selective.bias import BitFit
-    from .methods.selective.last_layers import LastLayers
-    from .methods.selective.norm import NormTuning
-    from .methods.selective.pattern import Pattern
-    from .methods.selective.sparse import SparseMask
+    from .methods.own import *
+    from .registries import register
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "IA3",
-    "METHODS",
-    "OFT",
-    "AdaLoRA",
-    "Adapter",
-    "BitFit",
-    "Delta",
-    "DoRA",
-    "DynamicRank",
-    "Full",
-    "Houlsby",
-    "InlayError",
-    "LastLayers",
-    "LoHa",
-    "LoKr",
-    "LoRA",
-    "Method",
-    "MultitaskPrompt",
-    "NormTuning",
-    "PTuning",
-    "Parallel",
-    "Pattern",
-    "Pfeiffer",
-    "PrefixTuning",
-    "PromptTuning",
-    "SparseMask",
-    "VeRA",
-    "WeightDelta",
-    "activate",
-    "adapters",
-    "attach",
-    "load",
-    "using",
-]
-
 _HOME = {
+    "METHODS": "methods",
+    "register": "registries",
     "activate": "core.active",
     "using": "core.active",
     "Adapter": "attached.adapter",
@@ -94,10 +42,19 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'inlay' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME.get(name, 'methods')}", __name__), name)
+    if name == "__all__":
+        return __dir__()
+    if name in _HOME:
+        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    if name[:1].isupper() and hasattr(
+        own := import_module(".methods.own", __name__), name
+    ):  # modules have small letters
+        return getattr(own, name)
+    raise AttributeError(f"module 'inlay' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    """Return the names in order: constants, classes, functions."""
+    own = vars(import_module(".methods.own", __name__))
+    names = [*_HOME, *(name for name in own if name[0].isupper())]
+    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))

@@ -137,7 +137,7 @@ class Base:
 
     def own_generation(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """What Inlay's `generate` writes for a short text in a batch with a long one, and for it alone."""
-        from inlay.inference.generate import generate
+        from inlay.tasks.generate import generate
 
         ids_BT = self.batch["input_ids"].tolist()
         prompts = [ids_BT[0] + ids_BT[1], ids_BT[2][:2]]

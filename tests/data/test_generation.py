@@ -6,7 +6,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from inlay.data.generation import GenerationData, GenerationExample, load_generation
+from inlay.data.examples import Examples
+from inlay.data.generation import GenerationExample, load_generation
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError
 
@@ -26,11 +27,11 @@ def says(text: str = "Hello!") -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
 
-def load(path: Path | str, **settings) -> GenerationData:
+def load(path: Path | str, **settings) -> Examples:
     return load_generation(DataSettings(path=str(path), **settings))
 
 
-def loaded(tmp_path: Path, *rows: dict[str, Any], **settings) -> GenerationData:
+def loaded(tmp_path: Path, *rows: dict[str, Any], **settings) -> Examples:
     """The rows as both train and valid."""
     write_jsonl(tmp_path / "train.jsonl", list(rows))
     write_jsonl(tmp_path / "valid.jsonl", list(rows))
@@ -47,7 +48,7 @@ def complaint(tmp_path: Path, *rows: dict[str, Any]) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def warnings(data: GenerationData) -> list[str]:
+def warnings(data: Examples) -> list[str]:
     return [str(problem) for problem in data.warnings]
 
 

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from inlay.bases.base import find_base
 from inlay.cli import main
 from inlay.data.classification import load_classification
 from inlay.data.describe import describe
 from inlay.data.generation import load_generation
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
-from inlay.inference.evaluation import evaluation_data
+from inlay.inference.evaluation import scored_rows
 from inlay.lab.compare.trial import other_data
+from inlay.tasks.classify import Classify
 
 from .files import labelled, write_jsonl
 
@@ -63,12 +65,13 @@ def test_inlay_data_describes_the_part(folder: Path, capsys: pytest.CaptureFixtu
     assert "10 of the 40 rows of train are used" in " ".join(capsys.readouterr().out.split())
 
 
-def test_other_data_to_learn_are_as_few_and_other_data_to_evaluate_are_whole(folder: Path, tmp_path: Path) -> None:
+def test_other_data_to_learn_are_as_few_and_other_data_to_evaluate_are_whole(folder: Path, tiny_bert: str) -> None:
     asked = DataSettings(path="somewhere", train_rows=10, eval_rows=4)
     assert other_data(asked, str(folder)) == DataSettings(path=str(folder), train_rows=10, eval_rows=4)
-    provenance = {"data": {"path": "somewhere", "eval_rows": 4}, "labels": ["a", "b"]}
-    found = evaluation_data(provenance, "classify", str(folder))
-    assert len(found.splits["test"]) == 9
+    about = {"data": {"path": "somewhere", "eval_rows": 4}, "labels": ["a", "b"], "max_length": 16}
+    base = find_base(tiny_bert)
+    task = scored_rows(Classify.of_adapter(base, base.tokenizer(), about), str(folder))
+    assert len(task.data.splits["test"]) == 9
 
 
 @pytest.mark.parametrize("name", ["train_rows", "eval_rows"])

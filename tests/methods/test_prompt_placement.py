@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import inlay
-from inlay.inference.generate import generate
+from inlay.tasks.generate import generate
 
 from ..architectures import build, inputs
 from ..shapes import disturb

@@ -21,7 +21,6 @@ from inlay.bases.base import empty_classifier, find_base, load_classifier
 from inlay.bases.vocabulary import check_ids, check_vocabulary
 from inlay.errors import InlayError
 from inlay.formats import peft
-from inlay.inference.classifier import classifier_of
 from inlay.inference.opened import find_adapter
 
 from ..edited import unseal
@@ -137,7 +136,8 @@ def test_what_a_run_says_of_its_adapter(examples: int, adapter: Path) -> None:
     def read() -> None:
         found = find_adapter(adapter)
         assert found.provenance["dtype"] in ("float32", "float16", "bfloat16")
-        classifier_of(found, torch.device("cpu")).log_probabilities([(TEXT, None)])
+        found.check_reads()
+        found.as_trained(torch.device("cpu")).answer([TEXT])
 
     read()
     own = [adapter / "provenance.json"]

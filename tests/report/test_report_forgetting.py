@@ -89,7 +89,7 @@ def test_page_and_tiles_have_it_if_it_was_measured(found: dict[str, Any] | None,
     page = write_report(write_run(tmp_path, summary(forgetting=found), [], [])).read_text()
     text = " ".join(ET.fromstring(page).itertext()).replace("\xa0", " ")  # noqa: S314
     assert ("Forgetting in figures" in page) == (found is not None)
-    names = [tile.name for tile in tiles(summary(forgetting=found))]
+    names = [tile.name for tile in tiles(summary(forgetting=found), [])]
     assert ("Forgetting" in names or "Geometry kept" in names) == (found is not None)
     if found is not None:
         assert forgetting_section(found).sentence in text

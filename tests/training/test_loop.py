@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import inlay
+from inlay.data.formats import open_data
 from inlay.data.settings import DataSettings
-from inlay.tasks.scores import ClassScores, score
+from inlay.tasks.batches import LengthGroups, in_order_of_length
+from inlay.tasks.metric import better_than, scores_of
+from inlay.tasks.outcomes import LabelProbabilities
 from inlay.training import loop
-from inlay.training.batches import LengthGroups, in_order_of_length
 from inlay.training.loop import _learning_rate_share, make_plan
 from inlay.training.settings import RunSettings
 
@@ -63,27 +65,29 @@ def test_an_epoch_has_every_row_once_in_batches_of_like_length() -> None:
 
 def test_scores_equal_a_calculation_by_hand() -> None:
     log_probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]]).log()
-    found = score(log_probabilities, torch.tensor([0, 1, 1, 0]))
-    assert found.accuracy == 0.5
-    assert found.loss == pytest.approx(-sum(map(math.log, (0.7, 0.8, 0.3, 0.2))) / 4)
-    assert found.macro_f1 == pytest.approx((0.5 + 0.5) / 2)  # the third label neither occurs nor is predicted
-    missed = score(torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]).log(), torch.tensor([1, 1]))
-    assert missed.macro_f1 == pytest.approx((2 / 3 + 0) / 2)
+    found = scores_of(LabelProbabilities(log_probabilities, torch.tensor([0, 1, 1, 0])))
+    assert found["accuracy"] == 0.5
+    assert found["loss"] == pytest.approx(-sum(map(math.log, (0.7, 0.8, 0.3, 0.2))) / 4)
+    assert found["macro_f1"] == pytest.approx((0.5 + 0.5) / 2)  # the third label neither occurs nor is predicted
+    missed_NL = torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]).log()
+    missed = scores_of(LabelProbabilities(missed_NL, torch.tensor([1, 1])))
+    assert missed["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_better_means_more_rows_right_then_a_lower_loss() -> None:
-    a, b, c = ClassScores(0.5, 0.9, 0.1), ClassScores(0.4, 0.9, 0.1), ClassScores(0.1, 0.8, 0.9)
-    assert a.better_than(None)
-    assert b.better_than(a)
-    assert not a.better_than(b)
-    assert not a.better_than(a)
-    assert a.better_than(c)
+    a, b, c = ({"loss": loss, "accuracy": share} for loss, share in ((0.5, 0.9), (0.4, 0.9), (0.1, 0.8)))
+    assert better_than(a, None, "accuracy")
+    assert better_than(b, a, "accuracy")
+    assert not better_than(a, b, "accuracy")
+    assert not better_than(a, a, "accuracy")
+    assert better_than(a, c, "accuracy")
+    assert better_than(c, a, "loss")
 
 
 def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Path) -> None:
     import transformers
 
-    from inlay.tasks.scores import log_probabilities
+    from inlay.tasks.classify import log_probabilities
 
     from ..tiny_models import reviews
 
@@ -104,16 +108,16 @@ def test_batches_are_padded_no_further_than_their_dtype_needs(
     dtype: torch.dtype, step: int, tiny_bert: str, tmp_path: Path
 ) -> None:
     from inlay.bases.base import find_base
+    from inlay.tasks.batches import length_step
     from inlay.tasks.causal import Causal
     from inlay.tasks.classify import Classify
-    from inlay.training.batches import length_step
 
     write_rows(tmp_path / "labels.jsonl", [{"text": "good " * (1 + i % 12), "label": i % 2} for i in range(60)])
     write_rows(tmp_path / "texts.jsonl", [{"prompt": "5 " * (1 + i % 12), "completion": "6"} for i in range(60)])
     tiny_llama = save_tiny_model(SHAPES["llama"], tmp_path / "llama")
     for kind, model, name in ((Classify, tiny_bert, "labels"), (Causal, tiny_llama, "texts")):
         asked = settings(model=model, data=DataSettings(path=str(tmp_path / f"{name}.jsonl")))
-        task: Any = kind.prepare(find_base(model), asked)
+        task: Any = kind.prepare(find_base(model), open_data(asked.data), asked)
         task.tokenize(64)
         task.length_step = length_step(torch.device("cpu"), dtype)
         batches = task.batches(4, 0)
@@ -131,7 +135,7 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     from inlay.training.estimate import estimate
 
     asked = settings(epochs=2, model=tiny_bert, data=DataSettings(path=reviews_folder))
-    task = Classify.prepare(find_base(tiny_bert), asked)
+    task = Classify.prepare(find_base(tiny_bert), open_data(asked.data), asked)
     task.tokenize(max_length=16)
     model, heads = task.load(torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(dropout=0.5), heads=heads)
@@ -164,7 +168,7 @@ def test_an_estimate_is_a_small_part_of_its_run(epochs: int, passes: int, tiny_b
     from inlay.training.estimate import estimate
 
     asked = settings(epochs=epochs, model=tiny_bert, data=DataSettings(path=reviews_folder))
-    task, seen = Classify.prepare(find_base(tiny_bert), asked), []
+    task, seen = Classify.prepare(find_base(tiny_bert), open_data(asked.data), asked), []
     task.tokenize(max_length=16)
     model, heads = task.load(torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(), heads=heads)
@@ -195,7 +199,7 @@ def test_sizes_of_batches_do_not_go_through_all_rows_for_each(tiny_bert: str, tm
     tiny_llama = save_tiny_model(SHAPES["llama"], tmp_path / "llama")
     for kind, model, name in ((Classify, tiny_bert, "labels"), (Causal, tiny_llama, "texts")):
         asked = settings(model=model, data=DataSettings(path=str(tmp_path / f"{name}.jsonl")))
-        task: Any = kind.prepare(find_base(model), asked)
+        task: Any = kind.prepare(find_base(model), open_data(asked.data), asked)
         task.tokenize(max_length=16)
         rows = Counted(task.tokens["train"].rows)
         task.tokens["train"] = replace(task.tokens["train"], rows=rows)

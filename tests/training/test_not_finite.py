@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ import torch
 import inlay
 from inlay.cli import main
 from inlay.errors import TrainingFailed
-from inlay.tasks.causal import CausalScores
 from inlay.tasks.classify import Classify
-from inlay.tasks.scores import ClassScores
+from inlay.tasks.metric import better_than, scores_from_json
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -30,16 +28,19 @@ def asked(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> RunSettings[An
     return short(tiny_bert, reviews_folder, tmp_path / "run", epochs=2, forgetting=False)
 
 
-@pytest.mark.parametrize("of", [lambda loss: CausalScores(loss, 1.0), lambda loss: ClassScores(loss, 0.5, 0.5)])
-def test_scores_that_are_not_finite_are_never_best(of: Callable[[float], Any]) -> None:
+@pytest.mark.parametrize("by", ["loss", "accuracy"])
+def test_scores_that_are_not_finite_are_never_best(by: str) -> None:
+    def of(loss: float) -> dict[str, float]:
+        return {"loss": loss, "accuracy": 0.5}
+
     for bad in (NAN, math.inf):
-        assert not of(bad).better_than(None)
-        assert not of(bad).better_than(of(1.0))
-        assert not of(bad).better_than(of(NAN))
-        assert of(1.0).better_than(of(bad))
-    assert of(1.0).better_than(None)
-    assert of(1.0).better_than(of(2.0))
-    assert not of(2.0).better_than(of(1.0))
+        assert not better_than(of(bad), None, by)
+        assert not better_than(of(bad), of(1.0), by)
+        assert not better_than(of(bad), of(NAN), by)
+        assert better_than(of(1.0), of(bad), by)
+    assert better_than(of(1.0), None, by)
+    assert better_than(of(1.0), of(2.0), by)
+    assert not better_than(of(2.0), of(1.0), by)
 
 
 def check_failed(run: Path, reason: str) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def test_an_evaluation_that_is_not_finite(
         nonlocal count
         count += 1
         found = evaluate(self, model, split)
-        return replace(found, scores=ClassScores(NAN, 1.0, NAN)) if count == bad else found
+        return replace(found, scores={"loss": NAN, "accuracy": 1.0, "macro_f1": NAN}) if count == bad else found
 
     assert asked.out is not None
     with monkeypatch.context() as patched:
@@ -107,4 +108,8 @@ def test_an_evaluation_that_is_not_finite(
 
 
 def test_a_perplexity_beyond_any_number_is_null_in_files_and_a_number_again() -> None:
-    assert CausalScores.of({"loss": 1000.0, "perplexity": None}) == CausalScores(1000.0, math.inf)
+    scores = {"loss": 1000.0, "perplexity": None}
+    assert scores_from_json(scores, "loss") == {"loss": 1000.0, "perplexity": math.inf}
+    for wrong in ({"perplexity": 1.0}, {"loss": "1"}, [1.0], {"loss": 1.0}):
+        with pytest.raises(ValueError, match="no"):
+            scores_from_json(wrong, "perplexity")

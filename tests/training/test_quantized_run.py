@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inlay.cli import main
-from inlay.inference.classifier import open_classifier
+from inlay.inference.opened import open_adapter
 
 pytest.importorskip("bitsandbytes")
 
@@ -30,7 +30,7 @@ def test_qlora_is_lora_on_a_quantized_base(run: Path, capsys: pytest.CaptureFixt
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["method"], summary["quantize"]) == ("lora", "nf4")
     assert summary["metrics"]["tuned"]["loss"] < summary["metrics"]["base"]["loss"]
-    opened = open_classifier(run)
+    opened = open_adapter(run)
     assert linears(opened.adapter.model) == {"Linear4bit", "Linear"}
     assert isinstance(opened.adapter.model.classifier, torch.nn.Linear)
     assert type(opened.adapter.model.classifier) is torch.nn.Linear

@@ -9,10 +9,12 @@ import torch
 import yaml
 
 import inlay
+from inlay.data import formats as formats_module
 from inlay.data.classification import load_classification
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
-from inlay.inference.classifier import open_classifier
+from inlay.inference.evaluation import evaluate_adapter
+from inlay.inference.opened import find_adapter
 from inlay.tasks import classify as classify_module
 from inlay.training.differences import Shares, read_parts
 from inlay.training.run import train
@@ -85,6 +87,29 @@ def test_two_runs_with_one_seed_are_the_same_and_another_seed_is_not(
     ).read_bytes()
 
 
+def test_a_run_reads_and_tokenizes_its_data_once(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = counted_calls(monkeypatch, formats_module, "open_source")
+    tokenized = counted_calls(monkeypatch, classify_module, "tokenize_split")
+    run = settings(tiny_bert, reviews_folder, tmp_path / "run", epochs=1, forgetting=False)
+    summary = train(run)
+    assert opened == [reviews_folder]
+    assert len(tokenized) == len(load_classification(run.data).splits) == (3 if summary["metrics"]["test"] else 2)
+
+
+def counted_calls(monkeypatch: pytest.MonkeyPatch, module: Any, function: str) -> list[Any]:
+    """Collect the first argument of every call of the module's function from now on."""
+    seen, original = [], getattr(module, function)
+
+    def counting(first: Any, *others: Any, **named: Any) -> Any:
+        seen.append(first)
+        return original(first, *others, **named)
+
+    monkeypatch.setattr(module, function, counting)
+    return seen
+
+
 def test_micro_batches_give_the_same_training(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
     found = []
     for size in (None, 4):
@@ -108,8 +133,7 @@ def test_the_best_adapter_is_the_one_that_is_saved(
     assert summary["best_step"] == best["step"]
     assert summary["metrics"]["tuned"] == {k: best[k] for k in ("loss", "accuracy", "macro_f1")}
     assert [e["step"] for e in evaluations if e["best"]][-1] == best["step"]
-    valid = load_classification(DataSettings(path=reviews_folder)).splits["valid"]
-    found = open_classifier(tmp_path / "r").scores(valid).as_dict()
+    found = evaluate_adapter(find_adapter(tmp_path / "r"), torch.device("cpu"))["tuned"]
     assert found == pytest.approx(summary["metrics"]["tuned"], rel=1e-5)
 
 

@@ -10,7 +10,8 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_m
 
 import inlay
 from inlay.data.settings import DataSettings
-from inlay.inference.classifier import open_classifier
+from inlay.inference.evaluation import evaluate_adapter
+from inlay.inference.opened import find_adapter, open_adapter
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -47,14 +48,14 @@ def plain_classifier(model: str) -> Any:
     return transformers.AutoModelForSequenceClassification.from_pretrained(model, num_labels=2).eval()
 
 
-def unpadded_rows(classifier: Any) -> list[dict[str, torch.Tensor]]:
+def unpadded_rows(opened: Any) -> list[dict[str, torch.Tensor]]:
     texts = ["the film was so good", "a very awful plot", "bad"]
-    return [dict(classifier.tokenizer(text, return_tensors="pt")) for text in texts]
+    return [dict(opened.task.tokenizer(text, return_tensors="pt")) for text in texts]
 
 
 def test_peft_gives_the_logits_of_the_trained_adapter(trained: tuple[Shape, str, Path, str]) -> None:
     shape, method, run, model = trained
-    ours = open_classifier(run)
+    ours = open_adapter(run)
     if (shape.name, method) == ("t5", "prompt"):
         pytest.skip(
             "transformers' T5 classifier refuses inputs_embeds, which is how PEFT puts a prompt before the text"
@@ -81,7 +82,7 @@ def test_what_peft_trained_gives_the_same_logits_here(trained: tuple[Shape, str,
         else PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=5)
     )
     theirs = get_peft_model(plain_classifier(model), config)
-    rows = unpadded_rows(open_classifier(run))
+    rows = unpadded_rows(open_adapter(run))
     optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=1e-2)
     for row in rows:
         theirs.train()(**row, labels=torch.tensor([1])).loss.backward()
@@ -97,13 +98,8 @@ def test_what_peft_trained_gives_the_same_logits_here(trained: tuple[Shape, str,
 def test_a_fresh_start_agrees_with_the_summary(trained: tuple[Shape, str, Path, str]) -> None:
     import json
 
-    from inlay.data.classification import load_classification
-
     _, _, run, _ = trained
     summary = json.loads((run / "summary.json").read_text())
-    classifier = open_classifier(run)
-    data = load_classification(DataSettings(**classifier.provenance["data"]))
-    assert classifier.scores(data.splits["valid"]).as_dict() == pytest.approx(summary["metrics"]["tuned"], rel=1e-5)
-    base = classifier.base_scores(data.splits["valid"])
-    assert base is not None
-    assert base.as_dict() == pytest.approx(summary["metrics"]["base"], rel=1e-5)
+    found = evaluate_adapter(find_adapter(run), torch.device("cpu"))
+    assert found["tuned"] == pytest.approx(summary["metrics"]["tuned"], rel=1e-5)
+    assert found["base"] == pytest.approx(summary["metrics"]["base"], rel=1e-5)

@@ -22,9 +22,10 @@ PARTS = 6
 ASK_AGAIN = """
 import json, sys
 from pathlib import Path
-from inlay.inference.generator import open_generator
-folders, prompts = sys.argv[2:], [[{"role": "user", "content": p}] for p in json.loads(sys.argv[1])]
-print(json.dumps({Path(f).name: open_generator(Path(f)).answers(prompts) for f in folders}))
+from inlay.inference.opened import open_adapter
+folders, prompts = sys.argv[2:], json.loads(sys.argv[1])
+written = {Path(f).name: [a.values["text"] for a in open_adapter(Path(f)).answer(prompts)] for f in folders}
+print(json.dumps(written))
 """
 
 

@@ -110,8 +110,7 @@ class SharedBase(NoSharing):
 
 def _key(run: Prepared) -> Hashable:
     """What two runs must agree in to start from one loaded model."""
-    labels = tuple(getattr(run.task.data, "labels", ()))
-    return run.task.kind, run.task.base.path, labels, run.dtype, run.device, run.settings.quantize
+    return run.task.name, run.task.base.path, run.task.labels, run.dtype, run.device, run.settings.quantize
 
 
 def _heads(loaded: Loaded) -> dict[str, Tensor]:

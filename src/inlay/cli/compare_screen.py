@@ -9,13 +9,12 @@ from typing import Any
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.table import Table
 
-from ..show.units import percent_text, seconds_text
-from ..training.journal import SCORES, Event, Watcher
+from ..show.units import seconds_text
+from ..training.journal import Event, Watcher
 from .safe_console import console, progress
 from .screen import print_json
 
 _STYLES = {"failed": "bold red", "finished": "green"}
-_SHARES = ("accuracy",)
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def sentence(event: Event) -> str | None:
                 return f"{count:>7}  {trial} failed: {event['reason']}"
             took = f" in {seconds_text(event['seconds'])}" if event["seconds"] else ", as before"
             left = f", {seconds_text(event['seconds_left'])} left" if event["seconds_left"] else ""
-            return f"{count:>7}  {trial} {_scores(event['metrics'])}{took}{left}"
+            return f"{count:>7}  {trial} {_score(event['metrics'], event['score'])}{took}{left}"
     return None
 
 
@@ -103,11 +102,11 @@ def _cell(found: Any, quantity: Any) -> str:
     return spread_text(found, quantity.text)
 
 
-def _scores(metrics: dict[str, Any]) -> str:
-    tuned = metrics["test"] or metrics["tuned"]
-    key = next(key for key in SCORES if key in tuned)
-    text = percent_text(tuned[key]) if key in _SHARES else f"{tuned[key]:.4f}"
-    return f"{SCORES[key]} {text} on {'test' if metrics['test'] else metrics['split']}"
+def _score(metrics: dict[str, Any], score: str) -> str:
+    from ..tasks.metric import METRICS
+
+    metric, tuned = METRICS[score], metrics["test"] or metrics["tuned"]
+    return f"{metric.label} {metric.text(tuned[score])} on {'test' if metrics['test'] else metrics['split']}"
 
 
 def _print(event: Event) -> None:

@@ -79,7 +79,7 @@ def _tokens(command: Data, format: str) -> "TokenReport":
     from ..data.classification import load_classification
     from ..data.generation import load_generation
     from ..data.token_report import report_classification, report_generation
-    from ..training.batches import LENGTH_STEP
+    from ..tasks.batches import LENGTH_STEP
 
     assert command.tokens.model is not None
     base = find_base(command.tokens.model)

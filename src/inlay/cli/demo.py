@@ -5,31 +5,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ..ranges import SEED, check_settings
+from ..tasks.demos import DEMOS, Demonstration
 from .console import watching
 from .parse import parse
 from .train import next_steps, parse_settings
-
-_RUNS = {
-    "classify": ("builtin:minilm", "builtin:tickets", "--epochs", "6", "--evaluations-per-epoch", "2"),
-    "generate": ("builtin:tiny-lm", "builtin:captions", "--learning-rate", "5e-3", "--evaluations-per-epoch", "1"),
-}
-_TEXTS = (
-    "you charged me twice for the same order?? i want to know why",
-    "hi! before i buy: can i send it back if it doesnt fit",
-    "the app says delivered but theres nothing here, where is it",
-)
-_PROMPTS = (
-    "animal: fox | colour: red | action: sleeping | place: under the bridge",
-    "person: tailor | mood: happy | object: lantern",
-    "number: three | animal: rabbits | action: dancing | time: midnight",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
     """Train LoRA offline on a model and data that come with Inlay, and use it on new texts."""
 
-    task: Literal["classify", "generate"] = "classify"
+    task: Literal[tuple(DEMOS)] = next(iter(DEMOS))  # pyright: ignore[reportInvalidTypeForm]
     """classify: builtin:minilm learns the intents of builtin:tickets, support messages. generate: builtin:tiny-lm
     learns to make the attributes of builtin:captions into sentences."""
     out: str | None = None
@@ -45,7 +31,7 @@ class Demo:
 
 def main(arguments: list[str]) -> int:
     command = parse(Demo, arguments, "demo")
-    run = [*_RUNS[command.task], "--seed", str(command.seed)]
+    run = [*DEMOS[command.task].run, "--seed", str(command.seed)]
     run += ["--out", command.out] if command.out else []
     settings = parse_settings(run)
     if not command.json:
@@ -56,27 +42,22 @@ def main(arguments: list[str]) -> int:
         summary = train(settings, watcher, command=["inlay", "train", *run])
     if not command.json:
         print()
-        (_label_texts if command.task == "classify" else _answer_prompts)(Path(summary["folder"]))
+        _show_answers(DEMOS[command.task], Path(summary["folder"]))
         print("\n" + next_steps(summary))
     return 0
 
 
-def _label_texts(folder: Path) -> None:
-    from ..inference.classifier import open_classifier
-
-    classifier = open_classifier(folder)
-    for text, row in zip(_TEXTS, classifier.log_probabilities([(t, None) for t in _TEXTS]).exp(), strict=True):
-        print(f"  {classifier.labels[int(row.argmax())]:<16} {row.max().item():>6.1%}  {text}")
-
-
-def _answer_prompts(folder: Path) -> None:
-    """By the base alone, and with the adapter."""
+def _show_answers(demo: Demonstration, folder: Path) -> None:
+    """Show what the tuned model answers, and the base alone where that says something."""
     from ..core.active import using
-    from ..inference.generator import open_generator
+    from ..inference.opened import open_adapter
 
-    generator = open_generator(folder)
-    asked = [[{"role": "user", "content": prompt}] for prompt in _PROMPTS]
-    with using(generator.opened.model):
-        before = generator.answers(asked)
-    for prompt, base, tuned in zip(_PROMPTS, before, generator.answers(asked), strict=True):
-        print(f"  {prompt}\n    base   {' '.join(base.split())[:90]}\n    tuned  {' '.join(tuned.split())}")
+    opened = open_adapter(folder)
+    tuned = [answer.values for answer in opened.answer(demo.inputs)]
+    base = [""] * len(tuned)
+    if demo.with_base:
+        with using(opened.model):
+            base = [answer.line for answer in opened.answer(demo.inputs)]
+    for values, by_base in zip(tuned, base, strict=True):
+        values = {name: " ".join(v.split()) if isinstance(v, str) else v for name, v in values.items()}
+        print(demo.shown.format(**values, base=by_base))

@@ -8,7 +8,6 @@ from tyro.conf import Positional, arg
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..ranges import Range, check_settings
-from ..training.journal import SCORES
 from .parse import parse
 from .screen import print_json
 
@@ -44,14 +43,16 @@ def main(arguments: list[str]) -> int:
     command = parse(Eval, arguments, "eval")
     if command.report:
         return _make_report(command)
-    result = evaluate(command)
+    result = _evaluate(command)
     if command.json:
         print_json(result)
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
     print(f"{result['rows']} rows{of_split} from {result['data']}")
-    names = {key: name for key, name in SCORES.items() if key in result["tuned"]}
-    print(f"{'':<8}" + "".join(f"{name:>14}" for name in names.values()))
+    from ..tasks.metric import METRICS
+
+    names = [name for name in METRICS if name in result["tuned"]]
+    print(f"{'':<8}" + "".join(f"{METRICS[name].label:>14}" for name in names))
     for name in ("base", "tuned"):
         if (scores := result[name]) is None:
             print(f"{name:<8}  trained over: full fine-tuning changed the base itself")
@@ -80,53 +81,13 @@ def _make_report(command: Eval) -> int:
     return 0
 
 
-def evaluate(command: Eval) -> dict[str, Any]:
+def _evaluate(command: Eval) -> dict[str, Any]:
     from ..bases.base import pick_device
-    from ..inference.evaluation import evaluation_data
+    from ..inference.evaluation import evaluate_adapter
     from ..inference.opened import find_adapter
     from .assumptions import say
 
-    device = pick_device(command.device)
-    found = find_adapter(path_of(command.adapter), command.model, fetch=command.allow_download)
-    kind = "classify" if found.classifies else "causal"
-    if found.classifies and command.samples is not None:
-        raise SettingsError("--samples is for language models; this adapter gives labels, to every row")
-    data = evaluation_data(found.provenance, kind, command.data, fetch=command.allow_download)
-    one_file = command.data is not None and path_of(command.data, any_bytes=True).is_file()
-    split = _split(command.split, data, one_file)
+    device, fetch = pick_device(command.device), command.allow_download
+    found = find_adapter(path_of(command.adapter), command.model, fetch=fetch)
     say(found)
-    base, tuned = (_of_labels if found.classifies else _of_texts)(command, found, device, data, split)
-    return {
-        "data": data.source,
-        "split": None if one_file else split,
-        "rows": len(data.splits[split]),
-        "base": base.as_dict() if base else None,
-        "tuned": tuned.as_dict(),
-    }
-
-
-def _split(asked: str | None, data: Any, one_file: bool) -> str:
-    """The split to score. Raises SettingsError if there is no such one, or it is not clear which."""
-    there = list(data.splits)
-    if one_file:
-        if asked is not None:
-            raise SettingsError(f"{data.source} is one file, of which all rows are scored; leave out --split {asked}")
-        return there[0]
-    split = asked or ("valid" if "valid" in there or len(there) > 1 else there[0])
-    if split not in there:
-        raise SettingsError(f"{data.source} has no {split} split; it has {', '.join(there)}: name one with --split")
-    return split
-
-
-def _of_labels(command: Eval, found: Any, device: Any, data: Any, split: str) -> tuple[Any, Any]:
-    from ..inference.classifier import classifier_of
-
-    classifier = classifier_of(found, device)
-    rows = data.splits[split]
-    return classifier.base_scores(rows), classifier.scores(rows)
-
-
-def _of_texts(command: Eval, found: Any, device: Any, data: Any, split: str) -> tuple[Any, Any]:
-    from ..inference.generator import generator_of
-
-    return generator_of(found, device).scores(data, split, command.samples)
+    return evaluate_adapter(found, device, command.data, command.split, command.samples, fetch=fetch)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -17,9 +17,12 @@ from ..formats.paths import path_of
 from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
 from .parse import parse
+from .screen import print_json
 
-_OF_ONE_TASK = {"pair": "classify", "max_tokens": "causal", "temperature": "causal"}
-_DOES = {"classify": "gives labels", "causal": "writes texts"}
+if TYPE_CHECKING:
+    from ..tasks.task import Answer, Task
+
+_OF_SOME_TASKS = ("pair", "max_tokens", "temperature")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +65,41 @@ def main(arguments: list[str]) -> int:
         as_text(command.pair, "--pair")
     device = pick_device(command.device)
     found = find_adapter(path_of(command.adapter), command.model, fetch=command.allow_download)
-    task = "classify" if found.classifies else "causal"
+    task = found.task
     for field in dataclasses.fields(Predict):
-        if _OF_ONE_TASK.get(field.name, task) != task and getattr(command, field.name) != field.default:
-            raise SettingsError(f"--{field.name.replace('_', '-')} is not for this adapter, which {_DOES[task]}")
-    if task == "causal":
-        from . import predict_texts as predicting
-    else:
-        from . import predict_labels as predicting
+        asked = field.name in _OF_SOME_TASKS and getattr(command, field.name) != field.default
+        if asked and field.name not in task.options:
+            raise SettingsError(f"--{field.name.replace('_', '-')} is not for this adapter, which {task.does}")
     say(found)
-    predicting.main(command, found, device)
+    options = {name: getattr(command, name) for name in task.options}
+    inputs = None if command.input is None else _inputs(command.input, task)
+    found.check_reads()
+    if inputs is not None:
+        task.check_inputs(inputs, **options)
+    opened = found.as_trained(device)
+    if inputs is not None:
+        for answer in opened.answer(inputs, **options):
+            _print(command, answer, alone=len(inputs) == 1)
+        return 0
+    said: list[dict[str, str]] = []
+    together = task.converses and sys.stdin.isatty()
+    for text in typed():
+        said = [*said, {"role": "user", "content": text}] if together else []
+        (answer,) = opened.answer([said or text], **options)
+        said.append({"role": "assistant", "content": answer.values["text"]})
+        _print(command, answer, alone=True)
     return 0
+
+
+def _inputs(given: str, task: "Task") -> list[Any]:
+    return [given] if file_of(given) is None else task.inputs_in(given)
+
+
+def _print(command: Predict, answer: "Answer", alone: bool) -> None:
+    if command.json:
+        print_json(answer.values)
+    else:
+        print(answer.alone if alone else answer.line, flush=True)
 
 
 def file_of(text: str) -> Path | None:

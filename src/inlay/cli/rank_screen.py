@@ -66,19 +66,18 @@ def _agreed(result: "Suggestion") -> list[str]:
 
 
 def _tried(result: "Suggestion") -> list[str]:
+    from ..tasks.metric import METRICS
+
     if (tried := result.tried) is None:
         return ["· Not tried: --try trains with these ranks and with one rank everywhere, and compares."]
-    key, gained = tried.score, ""
+    metric, gained = METRICS[tried.score], ""
     if tried.gain is not None:
-        low, high = (
-            f"{100 * value:+.1f}" if key == "accuracy" else f"{value:+.4f}"
-            for value in (tried.gain.low, tried.gain.high)
-        )
-        unit = " points" if key == "accuracy" else ""
-        gained = f"; by these rows alone the gain is {low} to {high}{unit} (95 %)"
+        low, high = (metric.unit.change(value) for value in (tried.gain.low, tried.gain.high))
+        gained = f"; by these rows alone the gain is {low} to {high}{metric.difference_unit} (95 %)"
+    key = metric.name
     return [
-        f"· Tried for {counted(tried.epochs, 'epoch')}, one seed: {key} {tried.suggested[key]:.4f} with these ranks, "
-        f"{tried.uniform[key]:.4f} with rank {result.rank} everywhere, on {tried.rows} rows{gained}.",
+        f"· Tried for {counted(tried.epochs, 'epoch')}, one seed: {metric.label} {tried.suggested[key]:.4f} with these "
+        f"ranks, {tried.uniform[key]:.4f} with rank {result.rank} everywhere, on {tried.rows} rows{gained}.",
         f"· The runs are in {' and '.join(tried.folders.values())}.",
     ]
 
@@ -106,25 +105,26 @@ def _role_table(result: "Analysis") -> list[str]:
 
 def _curve_table(curve: "Curve") -> list[str]:
     from ..lab.rank.advice import gain_text
+    from ..tasks.metric import METRICS
 
-    keys = list(curve.whole.as_dict())
-    rows = [["whole", "", *(f"{value:.4f}" for value in curve.whole.as_dict().values()), ""]]
+    keys = list(curve.whole)
+    rows = [["whole", "", *(f"{value:.4f}" for value in curve.whole.values()), ""]]
     for point in curve.points:
-        scores = (f"{point.scores.as_dict()[key]:.4f}" for key in keys)
+        scores = (f"{point.scores[key]:.4f}" for key in keys)
         rows.append([str(point.rank), count_text(point.parameters), *scores, gain_text(curve, point)])
-    head = ["rank", "parameters", *(key.replace("_", " ") for key in keys), f"gain in {curve.score}"]
+    head = ["rank", "parameters", *(METRICS[key].label for key in keys), f"gain in {METRICS[curve.score].label}"]
     return ["", f"measured on {curve.rows} rows of {curve.split}", *_table(head, rows)]
 
 
 def _cut(cut: "Cut", curve: "Curve | None") -> list[str]:
-    uniform, by_energy = cut.uniform.scores.as_dict(), cut.by_energy.scores.as_dict()
+    uniform, by_energy = cut.uniform.scores, cut.by_energy.scores
     key = next(iter(uniform)) if curve is None else curve.score
     how = "ranks by layer" if cut.per_layer else f"rank {cut.to} everywhere"
     return [
         "",
         f"cut     {cut.folder}: {how}, {count_text(cut.chosen.parameters)} parameters",
         f"        {key} {uniform[key]:.4f} at rank {cut.to} everywhere, {by_energy[key]:.4f} by layer, in no more "
-        f"parameters; loaded again {cut.again.as_dict()[key]:.4f}",
+        f"parameters; loaded again {cut.again[key]:.4f}",
     ]
 
 

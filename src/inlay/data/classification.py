@@ -1,16 +1,15 @@
 """Texts with labels, checked and typed."""
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import DataError
 from ..formats.paths import path_of
-from .formats import Layout, Opened, has_columns, open_data, rows_in_layout, unused_columns
+from .examples import Examples, examples_of
+from .formats import Layout, Opened, has_columns, open_data, rows_in_layout
 from .holdout import with_valid
 from .labels import label_names, read_known_labels, read_labels
-from .portion import portion
-from .problems import Problem, Problems, listed, shown
+from .problems import Problems, listed, shown
 from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
 from .settings import DataSettings
 from .source import Source, nearest_file
@@ -40,36 +39,12 @@ class Learned:
     """Whether all rows are scored as they are, and none of train is held out."""
 
 
-@dataclass(frozen=True)
-class ClassificationData:
-    splits: dict[str, list[Example]]
-    """Always train and valid, and test if the data has one; of rows to score, what there is."""
-    labels: tuple[str, ...]
-    """The name of each label id; integers become their digits. In numerical or alphabetical order."""
-    source: str
-    """The path as asked."""
-    format: str
-    columns: dict[str, str]
-    """The column of each role: text, text_pair for pairs, label."""
-    ignored_columns: tuple[str, ...]
-    valid_from: str
-    """The file of the valid split, or how it was held out of train."""
-    warnings: tuple[Problem, ...]
-    """What the user may want to know, with a line of each kind."""
-
-    @property
-    def majority(self) -> dict[str, float]:
-        """Of each split the share of its most frequent label: the accuracy of a model that says nothing else."""
-        counts = {split: Counter(row.label for row in rows) for split, rows in self.splits.items()}
-        return {split: max(found.values()) / found.total() for split, found in counts.items()}
-
-
-def load_classification(settings: DataSettings) -> ClassificationData:
-    """The data's examples. Raises DataError, with a line for each kind of problem, unless every row can be used."""
+def load_classification(settings: DataSettings) -> Examples[Example]:
+    """Read the data's examples. Raises DataError, with a line for each kind of problem, unless all can be used."""
     return classification_in(open_data(settings))
 
 
-def classification_in(opened: Opened, learned: Learned | None = None) -> ClassificationData:
+def classification_in(opened: Opened, learned: Learned | None = None) -> Examples[Example]:
     """Do what `load_classification` does with data that is open; the labels are those `learned`, if they are given.
 
     Raises DataError for any other label then, and no label need occur.
@@ -82,27 +57,12 @@ def classification_in(opened: Opened, learned: Learned | None = None) -> Classif
             "other names here"
         )
     splits, labels = parse_labelled(source, layout, problems, learned)
-    problems.raise_errors()
-    valid_from = source.names.get("valid", "")
-    if learned is None or not learned.whole:
-        splits, valid_from = with_valid(splits, source.names, settings.valid_fraction, problems, label_of)
-        if valid_from is None:
-            raise problems.error()
-    splits = portion(splits, source.names, settings, problems)
-    used = {example.label for example in splits["train"]} if learned is None else set(range(len(labels)))
+    found = examples_of(opened, splits, learned is not None and learned.whole, with_valid, label_of)
+    used = {example.label for example in found.splits["train"]} if learned is None else set(range(len(labels)))
     if unused := [name for label, name in enumerate(labels) if label not in used]:
         message = f"no row of train that is used has the label {listed(unused)}, so it cannot be learned"
         problems.add("unused labels", source.names["train"], message, severity="warning")
-    return ClassificationData(
-        splits=splits,
-        labels=labels,
-        source=settings.path,
-        format=layout.format,
-        columns=layout.columns,
-        ignored_columns=unused_columns(source.splits, layout),
-        valid_from=valid_from,
-        warnings=tuple(problems.found()),
-    )
+    return replace(found, labels=labels, warnings=tuple(problems.found()))
 
 
 def parse_labelled(

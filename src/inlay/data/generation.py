@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from ..errors import DataError
 from .conversation import Message, read_messages
-from .formats import ANSWER_ROLES, Layout, Opened, open_data, rows_in_layout, unused_columns
+from .examples import Examples, examples_of
+from .formats import ANSWER_ROLES, Layout, Opened, open_data, rows_in_layout
 from .holdout import FEWEST_ROWS, with_valid
-from .portion import portion
-from .problems import Problem, Problems, listed, shown
+from .problems import Problems, listed, shown
 from .rows import Row, text_in
 from .settings import DataSettings
 from .source import Source
@@ -59,28 +59,12 @@ class GenerationExample:
         return "\0".join(self.texts[:-1]) or self.texts[-1]
 
 
-@dataclass(frozen=True)
-class GenerationData:
-    splits: dict[str, list[GenerationExample]]
-    """Always train and valid, and test if the data has one; of rows to score, what there is."""
-    source: str
-    """The path as asked."""
-    format: str
-    columns: dict[str, str]
-    """The column of each role."""
-    ignored_columns: tuple[str, ...]
-    valid_from: str
-    """The file of the valid split, or how it was held out of train."""
-    warnings: tuple[Problem, ...]
-    """What was put right, with a line of each kind, and what the user may want to know."""
-
-
-def load_generation(settings: DataSettings) -> GenerationData:
-    """The data's examples. Raises DataError, with a line for each kind of problem, unless every row can be used."""
+def load_generation(settings: DataSettings) -> Examples[GenerationExample]:
+    """Read the data's examples. Raises DataError, with a line for each kind of problem, unless all can be used."""
     return generation_in(open_data(settings))
 
 
-def generation_in(opened: Opened, whole: bool = False) -> GenerationData:
+def generation_in(opened: Opened, whole: bool = False) -> Examples[GenerationExample]:
     """Do what `load_generation` does with data that is open; `whole`: all rows as they are, none is held out."""
     settings, source, layout, problems = opened.settings, opened.source, opened.layout, opened.problems
     if layout.format not in FORMS:
@@ -89,22 +73,7 @@ def generation_in(opened: Opened, whole: bool = False) -> GenerationData:
             "generation needs texts to write: name their columns with data.prompt and data.completion, or read the "
             "texts without their labels with data.format text"
         )
-    splits = parse_generation(source, layout, problems)
-    problems.raise_errors()
-    valid_from = source.names.get("valid", "")
-    if not whole:
-        splits, valid_from = with_valid_texts(splits, source.names, settings.valid_fraction, problems)
-        if valid_from is None:
-            raise problems.error()
-    return GenerationData(
-        splits=portion(splits, source.names, settings, problems),
-        source=settings.path,
-        format=layout.format,
-        columns=layout.columns,
-        ignored_columns=unused_columns(source.splits, layout),
-        valid_from=valid_from,
-        warnings=tuple(problems.found()),
-    )
+    return examples_of(opened, parse_generation(source, layout, problems), whole, with_valid_texts)
 
 
 def parse_generation(source: Source, layout: Layout, problems: Problems) -> dict[str, list[GenerationExample]]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .chat_template import ChatTemplate, special_tokens
-from .classification import ClassificationData
+from .classification import Example
 from .describe import Lengths
-from .generation import GenerationData
+from .examples import Examples
+from .generation import GenerationExample
 from .problems import Problem, Problems
 from .tokens import GenerationTokens, tokens_of
 
@@ -62,7 +63,7 @@ class TokenReport:
     problems: tuple[Problem, ...]
 
 
-def report_generation(tokenizer: Any, data: GenerationData, limit: int, samples: int) -> TokenReport:
+def report_generation(tokenizer: Any, data: Examples[GenerationExample], limit: int, samples: int) -> TokenReport:
     """The tokens of every split, and those of the first `samples` rows of train. Problems are told, not raised."""
     problems = Problems()
     tokens = {split: tokens_of(tokenizer, rows, limit, problems) for split, rows in data.splits.items()}
@@ -85,7 +86,7 @@ def report_generation(tokenizer: Any, data: GenerationData, limit: int, samples:
     )
 
 
-def report_classification(tokenizer: Any, data: ClassificationData, limit: int) -> TokenReport:
+def report_classification(tokenizer: Any, data: Examples[Example], limit: int) -> TokenReport:
     """The tokens of every split."""
     splits = {}
     for split, rows in data.splits.items():

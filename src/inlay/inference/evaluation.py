@@ -1,56 +1,99 @@
 """What an adapter is evaluated on: the data of its run, or others with the same columns."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from ..data.classification import ClassificationData, Learned, classification_in
+import torch
+
+from ..data.examples import Examples
 from ..data.formats import open_data
-from ..data.generation import generation_in
 from ..data.settings import DataSettings
 from ..errors import DataError, SettingsError
+from ..formats.paths import path_of
 from ..hub import offline
-from ..tasks.causal import Causal
-from ..tasks.classify import Classify
+from ..tasks.batches import length_step
 from ..tasks.task import Task
-from .assumed import names_nothing
 from .opened import Found
 
 SCORED = "valid"
 """The split that the rows of a file are put into, which is in no splits."""
 
 
-def evaluation_data(
-    provenance: dict[str, Any], kind: str | None, path: str | None = None, *, fetch: bool = False
-) -> Any:
-    """The adapter's own, or those in `path`, for a task of this kind.
+def scored_rows(task: Task, path: str | None = None, *, fetch: bool = False) -> Task:
+    """Give an adapter's task the rows of its own run, or those in `path`; they are not tokenized yet.
 
     All rows in `path` are there to be scored: nothing is held out, and a label need not occur. Rows of a file are in
     the split valid. What only the adapter's files name is not fetched without `fetch`. Raises DataError if they cannot
     be read, or for a label that was not learned.
     """
-    settings = _settings(provenance, path)
-    fetch = fetch or path is not None
+    settings, whole = _settings(task.about, path), path is not None
     try:
-        with offline(not fetch):
-            opened = open_data(settings, fetch=fetch, train=path is None)
+        with offline(not (fetch or whole)):
+            opened = open_data(settings, fetch=fetch or whole, train=not whole)
     except DataError as problem:
         if path is None:
             problem = DataError(f"{problem}; these are the data of the adapter's own run: name them, or others")
         raise problem from None
-    whole = path is not None
-    if kind == "causal":
-        data: Any = generation_in(opened, whole)
-    else:
-        names = provenance.get("labels")
-        if names is None:
-            data = classification_in(opened)
-        else:
-            learned = Learned(tuple(map(str, names)), names_nothing(tuple(names)), whole)
-            data = classification_in(opened, learned)
-    return data if opened.source.parted or not whole else replace(data, splits={SCORED: data.splits["train"]})
+    data = task.examples(opened, whole)
+    if whole and not opened.source.parted:
+        data = replace(data, splits={SCORED: data.splits["train"]})
+    return replace(task, data=data, tokens={})
 
 
-def _settings(provenance: dict[str, Any], path: str | None) -> DataSettings:
+def ready_to_score(found: Found, task: Task, split: str, device: torch.device) -> Task:
+    """Return `task`, which has `scored_rows`, with that split alone, tokenized, and padded as in a run."""
+    found.check_reads()
+    task = replace(task.only(split), length_step=length_step(device, found.dtype))
+    task.tokenize(task.about["max_length"])
+    task.check_tokens(found.planned.model)
+    return task
+
+
+def evaluate_adapter(
+    found: Found,
+    device: torch.device,
+    path: str | None = None,
+    split: str | None = None,
+    samples: int | None = None,
+    *,
+    fetch: bool = False,
+) -> dict[str, Any]:
+    """Score the base, unless the adapter changed it, and the tuned model on the run's own data, or those in `path`.
+
+    Texts are written for the first `samples` rows, or for all. Raises DataError or SettingsError before any weights are
+    loaded.
+    """
+    if samples is not None and not found.task.writes:
+        raise SettingsError(f"--samples is for language models; this adapter {found.task.does}, to every row")
+    with_rows = scored_rows(found.task, path, fetch=fetch)
+    one_file = path is not None and path_of(path, any_bytes=True).is_file()
+    chosen = _split(split, with_rows.data, one_file)
+    task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
+    base, tuned = found.as_trained(device).evaluate(task, chosen)
+    return {
+        "data": task.data.source,
+        "split": None if one_file else chosen,
+        "rows": len(task.data.splits[chosen]),
+        "base": base.scores if base else None,
+        "tuned": tuned.scores,
+    }
+
+
+def _split(asked: str | None, data: Examples[Any], one_file: bool) -> str:
+    """Choose the split to score. Raises SettingsError if there is no such one, or it is not clear which."""
+    there = list(data.splits)
+    if one_file:
+        if asked is not None:
+            raise SettingsError(f"{data.source} is one file, of which all rows are scored; leave out --split {asked}")
+        return there[0]
+    split = asked or ("valid" if "valid" in there or len(there) > 1 else there[0])
+    if split not in there:
+        raise SettingsError(f"{data.source} has no {split} split; it has {', '.join(there)}: name one with --split")
+    return split
+
+
+def _settings(provenance: Mapping[str, Any], path: str | None) -> DataSettings:
     if "data" not in provenance and path is None:
         raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
     about: Any = provenance.get("data", {})
@@ -69,17 +112,3 @@ def _settings(provenance: dict[str, Any], path: str | None) -> DataSettings:
 
 def _plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
-
-
-def evaluation_task(found: Found, path: str | None = None, *, fetch: bool = False) -> Task:
-    """The task that the adapter was trained for, on these data. Raises what `evaluation_data` raises."""
-    kind = "classify" if found.classifies else "causal"
-    data = evaluation_data(found.provenance, kind, path, fetch=fetch)
-    if isinstance(data, ClassificationData):
-        task: Task = Classify(found.base, data, found.tokenizer, found.config)
-    else:
-        task = Causal(found.base, data, found.tokenizer, found.config, samples=0)
-    found.check_reads()
-    task.tokenize(found.provenance["max_length"])
-    task.check_tokens(found.planned.model)
-    return task

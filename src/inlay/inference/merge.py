@@ -8,7 +8,7 @@ it is from that is measured. What full fine-tuning has trained is a whole model,
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attached.adapter import Adapter
-from ..bases.auto_class import labeller_class, writer_class
-from ..bases.base import find_base, load_classifier, load_language_model, pick_device, quiet
+from ..bases.base import find_base, pick_device, quiet
 from ..core.active import using
 from ..errors import SettingsError, VerificationFailed
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml
 from ..models import weights
+from ..tasks.task import Task
 from .opened import Found, Opened, find_adapter
 
 Into = Literal["base", "dequantized"]
@@ -72,7 +72,7 @@ def merge(
     with folder_written_whole(out) as unfinished:
         facts, expected = _write(found, unfinished, where, into, rows, watcher)
         _free()
-        merged = _logits(_loaded(unfinished, found.classifies).to(where), rows)
+        merged = _logits(_loaded(unfinished, found.task).to(where), rows)
         _free()
         facts |= _told(watcher, "checked", texts=len(rows), of=of, **_check(expected, merged, facts["dtype"]))
         if found.packed or facts["dtype"] != found.provenance["dtype"]:
@@ -116,7 +116,7 @@ def _write(
         "model",
         model=found.base.name,
         **{"class": type(stored).__name__},
-        auto_class=(labeller_class if found.classifies else writer_class)(found.config).__name__,
+        auto_class=found.task.auto_class.__name__,
         total_parameters=sum(p.numel() for p in stored.parameters()),
         dtype=str(stored.dtype).removeprefix("torch."),
         device=str(device),
@@ -130,8 +130,8 @@ def _write(
     expected = _Logits(_logits(opened.model, rows), base)
     facts |= _told(watcher, "merged", method=opened.adapter.method.name, hosts=len(opened.adapter.deltas))
     network = _plain(found, opened.adapter, device)
-    if not found.classifies and found.provenance["stop"]:
-        network.generation_config.eos_token_id = list(found.provenance["stop"])  # where the adapter learned to stop
+    if stop := found.provenance.get("stop"):
+        network.generation_config.eos_token_id = list(stop)  # where the adapter learned to stop
     with quiet():
         network.save_pretrained(folder)
         if found.tokenizer is not None:
@@ -167,9 +167,9 @@ def _plain(found: Found, adapter: Adapter, device: torch.device) -> Any:
     return adapter.model
 
 
-def _loaded(folder: Path, classifies: bool) -> nn.Module:
+def _loaded(folder: Path, task: Task) -> nn.Module:
     written = find_base(str(folder))
-    return load_classifier(written, written.config, "auto")[0] if classifies else load_language_model(written, "auto")
+    return replace(task, base=written, config=written.config).load("auto")[0]
 
 
 def _rows(found: Found) -> tuple[list[dict[str, Tensor]], str]:
@@ -186,7 +186,7 @@ def _rows(found: Found) -> tuple[list[dict[str, Tensor]], str]:
         plain = torch.tensor([i for i in range(len(found.tokenizer)) if i not in special])
         texts = [(found.tokenizer.decode(plain[row].tolist()), None) for row in _drawn(len(plain))]
     encoded = [found.tokenizer(*text, truncation=True, max_length=length, return_tensors="pt") for text in texts]
-    keys = None if found.classifies else ("input_ids", "attention_mask")
+    keys = found.task.input_keys
     return [{key: value for key, value in row.items() if keys is None or key in keys} for row in encoded], of
 
 

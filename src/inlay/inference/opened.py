@@ -1,7 +1,8 @@
 """A trained adapter on its base model, opened from a run's folder or its own."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,38 +10,51 @@ import torch
 from torch import nn
 
 from ..attached.adapter import Adapter, rows_of_its_own
-from ..bases.auto_class import labeller_class, no_writer, writer_class
-from ..bases.base import (
-    Base,
-    empty_classifier,
-    empty_language_model,
-    find_base,
-    load_classifier,
-    load_language_model,
-    pick_device,
-)
+from ..bases.base import Base, find_base, pick_device
 from ..bases.shared_base import load_onto
 from ..bases.vocabulary import check_vocabulary
+from ..core.active import using
 from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
 from ..models.heads import task_heads
 from ..models.sites import Sites
+from ..tasks import TASKS
+from ..tasks.batches import length_step
+from ..tasks.task import Answer, Evaluation, Task
 from .assumed import assumed
 from .provenance import check_provenance
 
 
 @dataclass(frozen=True)
 class Opened:
+    """A trained adapter on its base, ready to answer and to be scored."""
+
     adapter: Adapter
-    base: Base
-    tokenizer: Any
-    provenance: dict[str, Any]
+    task: Task
 
     @property
     def model(self) -> nn.Module:
         return self.adapter.model
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return self.task.about
+
+    def answer(self, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+        """Answer each input as the adapter's task does, with the task's options."""
+        return self.task.answer(self.model, inputs, **options)
+
+    def evaluate(self, task: Task, split: str) -> tuple[Evaluation | None, Evaluation]:
+        """Evaluate the base and the tuned model on a split of the task's rows (evaluation.py).
+
+        The base is None if the adapter changed it; a new head is as it was before training."""
+        base = None
+        if self.adapter.removable:
+            with using(self.model):
+                base = task.evaluate_fully(self.model, split)
+        return base, task.evaluate_fully(self.model, split)
 
 
 @dataclass(frozen=True)
@@ -48,17 +62,22 @@ class Found:
     """An adapter that fits its base, as far as their files tell; no weights are loaded yet."""
 
     folder: Path
-    base: Base
-    tokenizer: Any | None  # None only if the adapter was not made by a run
-    config: Any  # of the model that was trained
-    provenance: dict[str, Any]
+    task: Task  # without rows, and without a tokenizer if the adapter was not made by a run
     saved: peft.Saved
     planned: Adapter  # on a model without values
     notes: tuple[str, ...] = ()  # what had to be assumed
 
     @property
-    def classifies(self) -> bool:
-        return self.provenance["task"] == "classify"
+    def base(self) -> Base:
+        return self.task.base
+
+    @property
+    def tokenizer(self) -> Any | None:
+        return self.task.tokenizer
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return self.task.about
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,7 +90,7 @@ class Found:
         return self.provenance.get("quantize") == "nf4"
 
     def check_reads(self) -> None:
-        """Raises CheckpointError if there is no tokenizer to read texts with."""
+        """Raise CheckpointError if there is no tokenizer to read texts with."""
         if self.tokenizer is None:
             raise CheckpointError(
                 f"no tokenizer can be read for {self.folder}: neither {self.base.name} nor the adapter's folder has "
@@ -93,12 +112,7 @@ class Found:
     def _load(
         self, device: torch.device, dtype: torch.dtype | Literal["auto"], packed_for: torch.dtype | None
     ) -> nn.Module:
-        def load() -> tuple[nn.Module, tuple[str, ...]]:
-            if self.classifies:
-                return load_classifier(self.base, self.config, dtype)
-            return load_language_model(self.base, dtype), ()
-
-        loaded = load_onto(device, load, self.provenance["seed"], packed_for)
+        loaded = load_onto(device, lambda: self.task.load(dtype), self.provenance["seed"], packed_for)
         drawn = set(loaded.heads) - set(task_heads(loaded.model))
         if unknown := sorted(n for n in drawn if not any(h == n or h.startswith(n + ".") for h in self.planned.heads)):
             raise CheckpointError(
@@ -110,7 +124,8 @@ class Found:
 
     def attached(self, loaded: nn.Module) -> Opened:
         """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
-        return Opened(peft.attach_saved(loaded, self.saved), self.base, self.tokenizer, self.provenance)
+        step = length_step(next(loaded.parameters()).device, self.dtype)
+        return Opened(peft.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -142,29 +157,27 @@ def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False)
         tokenizer = _tokenizer(base, folder)
         guess = assumed(folder, saved.config, saved.tensors, base, tokenizer)
         provenance, notes = guess.provenance | provenance, guess.notes
-    if provenance["task"] not in ("classify", "causal"):
+    if provenance["task"] not in TASKS:
         raise CheckpointError(f"{folder} is for the task {provenance['task']!r}, which this version does not have")
-    classifies = provenance["task"] == "classify"
-    if not classifies and (kind := no_writer(base.config)) is not None:
-        raise CheckpointError(f"{folder} writes texts, and {base.name} is {kind}; name with --model the base it is for")
-    pad = getattr(tokenizer, "pad_token_id", None)
-    config = base.classifier_config(tuple(provenance["labels"]), pad) if classifies else base.config
-
-    empty = empty_classifier(config) if classifies else empty_language_model(config)
+    kind = TASKS[provenance["task"]]
+    if (why := kind.refuses(base.config)) is not None:
+        raise CheckpointError(f"{folder} {kind.does}, and {base.name} is {why}; name with --model the base it is for")
+    task = kind.of_adapter(base, tokenizer, provenance)
+    empty = task.empty()
     try:
         planned, _ = peft.match(empty, saved.config, saved.tensors)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:
         check_vocabulary(tokenizer, empty)
-    base.check_weights(labeller_class(config) if classifies else writer_class(config), config if classifies else None)
+    task.check_weights()
     found = fingerprint_of_files(Path(base.path), Sites(empty, ()))
     trained_on = provenance.get("base_fingerprint")
     if None not in (found, trained_on) and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
     rows = row_digests_of_files(Path(base.path), Sites(empty, ()), rows_of_its_own(planned.deltas))
     peft.check_rows(folder, empty, rows)
-    return Found(folder, base, tokenizer, config, provenance, saved, planned, notes)
+    return Found(folder, task, saved, planned, notes)
 
 
 def _own_base(saved: peft.Saved, fetch: bool) -> Base:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from ..show.units import bytes_text, percent_text
+from ..show.units import Unit, bytes_text, percent_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,19 +78,28 @@ def loss_plot(train: Points, evaluation: Points, best_step: int | None) -> Plot:
     )
 
 
-def accuracy_plot(evaluation: Points, best_step: int | None, chance: float | None) -> Plot:
+def _whole_percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def score_plot(label: str, unit: Unit, evaluation: Points, best_step: int | None, chance: float | None) -> Plot:
+    """Plot a score at each evaluation, with what guessing scores."""
+
     def draw(axes: "Axes") -> None:
         if chance is not None:
             _draw_reference(axes, chance)
         _draw_evaluation(axes, evaluation, best_step)
-        axes.set_ylim(0, 1.02)
+        if unit.is_share:
+            axes.set_ylim(0, 1.02)
 
-    legend = [] if chance is None else [("reference", f"chance, {percent_text(chance)}")]
+    legend = [] if chance is None else [("reference", f"chance, {unit.text(chance)}")]
     return Plot(
-        title="Evaluation accuracy",
-        description=_described("evaluation accuracy", evaluation, percent_text),
+        title=f"Evaluation {label}",
+        description=_described(f"evaluation {label}", evaluation, unit.text),
         legend=_evaluation_legend(evaluation, best_step) + legend,
-        svg=_svg("accuracy", draw, height=2.9, y_text=lambda share: f"{100 * share:.0f} %"),
+        svg=_svg(
+            "score", draw, height=2.9, y_text=(lambda share: f"{100 * share:.0f} %") if unit.is_share else unit.text
+        ),
     )
 
 

@@ -6,38 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from markupsafe import Markup
+
 from ..formats.files import write_text
 from ..outside import printable
 from ..show.units import UNKNOWN, bytes_text, percent_text, seconds_text, text_or_unknown
+from ..tasks import TASKS
+from ..tasks.metric import METRICS
 from . import figures
-from .classification import (
-    Confusion,
-    LabelScores,
-    confused_pairs,
-    confusion,
-    scores_by_label,
-    worst_mistakes,
-)
 from .decisions import layer_tables
 from .forgetting import forgetting_section
 from .run_files import RunFiles, read_run
-from .tiles import split_of, tiles
-from .verdict import verdict
-
-_LABELS_IN_MATRIX = 20
-_SCORES_IN_SIGHT = 20
-_PAIRS = 10
-_MISTAKES = 15
-_SAMPLES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    count: int
-    heat: float
-    """From 0 to 1: how strongly to colour it."""
-    kind: str
-    """`right`, or `wrong` off the diagonal."""
+from .tiles import tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,35 +65,22 @@ def breakable(label: str) -> Any:
 
 
 def _page(files: RunFiles) -> dict[str, Any]:
-    summary, predictions = files.summary, files.predictions
-    labels = _labels(files)
-    scores = sorted(scores_by_label(labels, predictions), key=_weakest_first)
-    matrix = confusion(labels, predictions, _LABELS_IN_MATRIX)
+    summary = files.summary
+    task = TASKS[summary["task"]]
+    own = task.page(summary, files.predictions)
     facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
     return {name: summary.get(name) for name in facts} | {
         "unknown": UNKNOWN,
-        "split": split_of(summary),
         "versions": summary.get("versions") or {},
-        "tiles": tiles(summary),
+        "tiles": tiles(summary, own.tiles),
         "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
-        "verdict": verdict(summary, labels, predictions),
-        "large_plots": _large_plots(files, 1 / len(labels) if labels else None),
+        "verdict": own.verdict,
+        "task_section": Markup(own.section),  # noqa: S704
+        "large_plots": _large_plots(files, task.main_score, own.chance),
         "optimizer_plots": _optimizer_plots(files.steps),
         "resource_plots": _resource_plots(files.steps, summary.get("plan") or {}),
         "last_step": files.steps[-1] if files.steps else None,
         "not_finite": [event["step"] for event in files.steps if not _is_finite(event.get("loss", 0.0))],
-        "labels": labels,
-        "predictions": predictions,
-        "task": summary.get("task"),
-        "samples": files.samples[:_SAMPLES],
-        "more_samples": files.samples[_SAMPLES:],
-        "mistakes": worst_mistakes(predictions, _MISTAKES),
-        "mistake_count": sum(p.predicted != p.label for p in predictions),
-        "pairs": confused_pairs(predictions, _PAIRS),
-        "confusion": matrix,
-        "cells": _cells(matrix),
-        "scores": scores[:_SCORES_IN_SIGHT],
-        "more_scores": scores[_SCORES_IN_SIGHT:],
         "decisions": layer_tables(summary.get("decided") or {}),
         "costs": _costs(summary),
         "asked": files.asked,
@@ -122,22 +89,15 @@ def _page(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _labels(files: RunFiles) -> list[str]:
-    """The summary's, in its order; a run that failed before it wrote them has those of its predictions."""
-    known = [str(label) for label in files.summary.get("labels") or []]
-    seen = {p.label for p in files.predictions} | {p.predicted for p in files.predictions}
-    return known + sorted(seen - set(known))
-
-
-def _large_plots(files: RunFiles, chance: float | None) -> list[figures.Plot]:
+def _large_plots(files: RunFiles, score: str, chance: float | None) -> list[figures.Plot]:
     best_step = files.summary.get("best_step")
     train, evaluated = _points(files.steps, "loss"), _points(files.evaluations, "loss")
-    accuracy = _points(files.evaluations, "accuracy")
+    scores = [] if score == "loss" else _points(files.evaluations, score)
     plots = []
     if train or evaluated:
         plots.append(figures.loss_plot(train, evaluated, best_step))
-    if accuracy:
-        plots.append(figures.accuracy_plot(accuracy, best_step, chance))
+    if scores:
+        plots.append(figures.score_plot(METRICS[score].label, METRICS[score].unit, scores, best_step, chance))
     return plots
 
 
@@ -161,24 +121,6 @@ def _points(events: list[dict[str, Any]], key: str) -> figures.Points:
 def _is_finite(value: float | None) -> TypeGuard[float]:
     """JSON has null for what is not."""
     return value is not None and math.isfinite(value)
-
-
-def _cells(matrix: Confusion) -> list[list[Cell]]:
-    rows = []
-    for i, (counts, others) in enumerate(zip(matrix.counts, matrix.others, strict=True)):
-        support = sum(counts) + others
-        rows.append(
-            [
-                # a single mistake among many rows must still be seen
-                Cell(count=n, heat=0.08 + 0.92 * n / support if n else 0, kind="right" if i == j else "wrong")
-                for j, n in enumerate(counts)
-            ]
-        )
-    return rows
-
-
-def _weakest_first(scores: LabelScores) -> tuple[bool, float]:
-    return scores.f1 is None, scores.f1 or 0
 
 
 def _costs(summary: dict[str, Any]) -> list[Cost]:

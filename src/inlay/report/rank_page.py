@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..formats.files import write_json, write_text
 from ..outside import printable
 from ..show.units import count_text, seconds_text
+from ..tasks.metric import METRICS
+from ..tasks.page import capitalized
 from . import figures
 from .html import templates
 
@@ -61,7 +63,10 @@ def _page(result: "Analysis") -> dict[str, Any]:
         "plots": plots,
         "maps": heat_maps(result.layers),
         "curve": curve,
-        "whole": curve.whole.as_dict() if curve else {},
+        "lower": f" (a lower {METRICS[curve.score].label})"
+        if curve and not METRICS[curve.score].higher_is_better
+        else "",
+        "whole": curve.whole if curve else {},
         "gains": [gain_text(curve, point) for point in curve.points] if curve else [],
         "thin": sum(layer.way == "thin" for layer in result.layers),
         "with_base": any(layer.base for layer in result.layers),
@@ -160,13 +165,13 @@ def _spectrum_plot(layers: "list[Layer]") -> figures.Plot:
 
 def _curve_plot(curve: "Curve") -> figures.Plot:
     """The score of each cut; its interval is that of the difference from the whole update's."""
-    whole = curve.whole.as_dict()[curve.score]
-    better = 1 if curve.score == "accuracy" else -1
+    whole = curve.whole[curve.score]
+    metric = METRICS[curve.score]
     points = curve.points[::-1]
-    bounds = [sorted((whole + better * p.gain.low, whole + better * p.gain.high)) for p in points]
-    scores = [point.scores.as_dict()[curve.score] for point in points]
+    bounds = [sorted((whole + metric.sign * p.gain.low, whole + metric.sign * p.gain.high)) for p in points]
+    scores = [point.scores[curve.score] for point in points]
     return figures.curve_plot(
-        curve.score.capitalize(),
+        capitalized(metric.label),
         [point.rank for point in points],
         scores,
         [min(score, low) for score, (low, _) in zip(scores, bounds, strict=True)],

@@ -6,15 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .classification import Prediction
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    prompt: str
-    references: list[str]
-    text: str
-    base_text: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +14,8 @@ class RunFiles:
     steps: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
     """Those of the split that the summary's metrics are about."""
-    predictions: list[Prediction]
-    samples: list[Sample]
+    predictions: list[dict[str, Any]]
+    """The lines of predictions.jsonl, which the task reads."""
     asked: str | None
     """run.yaml as it stands."""
     resolved: str | None
@@ -44,8 +35,7 @@ def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
         summary=summary,
         steps=_by_step(e for e in events if e["event"] == "step"),
         evaluations=_by_step(e for e in events if e["event"] == "evaluate" and e["split"] == split),
-        predictions=[_prediction(row) for row in predictions if "label" in row],
-        samples=[Sample(**row) for row in predictions if "prompt" in row],
+        predictions=predictions,
         asked=_text(run / "run.yaml"),
         resolved=_text(run / "resolved.yaml"),
         damaged_lines={name: count for name, count in damaged.items() if count},
@@ -80,19 +70,6 @@ def _by_step(events: Any) -> list[dict[str, Any]]:
     """In the order of the steps, each step once: a resumed run repeats those after its last checkpoint."""
     latest = {event["step"]: event for event in events}
     return [latest[step] for step in sorted(latest)]
-
-
-def _prediction(row: dict[str, Any]) -> Prediction:
-    base = row.get("base_predicted")
-    return Prediction(
-        text=row["text"],
-        pair=row.get("pair"),
-        label=str(row["label"]),
-        predicted=str(row["predicted"]),
-        probability=row["probability"],
-        label_probability=row["label_probability"],
-        base_predicted=None if base is None else str(base),
-    )
 
 
 def _text(path: Path) -> str | None:

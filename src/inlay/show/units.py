@@ -1,30 +1,31 @@
-"""Numbers as people read them: bytes, counts, seconds and shares."""
+"""Numbers as people read them: bytes, counts, seconds and shares; alone, as differences, and along an axis."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 UNKNOWN = "–"
 
 
 def bytes_text(count: float) -> str:
-    """`86.7 MiB`; three digits of the largest unit that leaves at least one before the point."""
+    """Write `86.7 MiB`: three digits of the largest unit that leaves at least one before the point."""
     return _scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 
 def count_text(count: float) -> str:
-    """`1.23 M`; B is 10⁹, as in the names of models."""
+    """Write `1.23 M`; B is 10⁹, as in the names of models."""
     return _scaled(count, 1000, ("", "k", "M", "B", "T"))
 
 
 def counted(count: float, noun: str) -> str:
-    """`1 epoch`, `0.5 epochs`."""
+    """Write `1 epoch`, `0.5 epochs`."""
     number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
     return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
 
 
 def seconds_text(seconds: float) -> str:
-    """`83 s` becomes `1 min 23 s`; the two largest units, or one below a minute."""
+    """Write `1 min 23 s` for 83: the two largest units, or one below a minute."""
     if seconds == 0:
         return "0 s"
     if seconds < 0.9995:
@@ -39,11 +40,64 @@ def seconds_text(seconds: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """`1.2 %` for 0.0123; two significant digits below one percent."""
+    """Write `1.2 %` for 0.0123; two significant digits below one percent."""
     percent = 100 * share
     if percent in (0, 100):
         return f"{percent:.0f} %"
     return f"{percent:.1f} %" if abs(percent) >= 0.995 else f"{percent:.2g} %"
+
+
+def signed(value: float, digits: int) -> str:
+    """Write `+0.25` and `−0.25`, with the sign that is as wide as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def points_text(share: float, digits: int = 1) -> str:
+    """Write `+79.4` for 0.794, the difference of two percentages."""
+    return signed(100 * share, digits)
+
+
+def excess_text(planned: float | None, actual: float | None) -> str:
+    """Write `+5 %` where the actual figure is that much above the planned one."""
+    return UNKNOWN if not planned or actual is None else f"{signed(100 * (actual / planned - 1), 0)} %"
+
+
+def text_or_unknown(text: Callable[[Any], str], value: float | None) -> str:
+    """Write the value by `text`; a dash for None, words for what is not finite."""
+    if value is None:
+        return UNKNOWN
+    return text(value) if math.isfinite(value) else "not finite"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a quantity is measured in: how its values are written, and an axis of them is marked."""
+
+    text: Callable[[float], str]
+    sizes: tuple[tuple[float, str], ...] = ((1, ""),)
+    """What is named along an axis, the smallest first."""
+    is_share: bool = False
+    """Whether values differ by points."""
+
+    def difference(self, value: float) -> str:
+        """Write how far two values are apart: `1.2 points` for shares."""
+        return f"{100 * value:.1f} points" if self.is_share else f"{value:.3f}"
+
+    def change(self, value: float, digits: int = 4) -> str:
+        """Write a difference with its sign, and without `points`."""
+        return points_text(value) if self.is_share else signed(value, digits)
+
+
+def number(digits: int) -> Unit:
+    """Return the unit of plain numbers with so many decimals."""
+    return Unit(f"{{:.{digits}f}}".format)
+
+
+PERCENT = Unit(percent_text, ((0.01, "%"),), is_share=True)
+COUNT = Unit(count_text, ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B")))
+BYTES = Unit(bytes_text, ((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB")))
+SECONDS = Unit(seconds_text, ((1, "s"), (60, "min"), (3600, "h")))
+RATE = Unit("{:,.0f}".format, COUNT.sizes)
 
 
 def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
@@ -53,10 +107,3 @@ def _scaled(value: float, step: int, units: tuple[str, ...]) -> str:
         unit, *larger = larger
     digits = 0 if unit == units[0] or value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{value:.{digits}f} {unit}".rstrip()
-
-
-def text_or_unknown(text: Callable[[Any], str], value: float | None) -> str:
-    """The value as `text` writes it; a dash where there is none, as for NaN in a file."""
-    if value is None:
-        return UNKNOWN
-    return text(value) if math.isfinite(value) else "not finite"

@@ -1,106 +1,114 @@
 """Generation: what a causal language model should write, learned from conversations, completions or whole texts."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
+import transformers
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ..bases.auto_class import no_writer, writer_class
-from ..bases.base import Base, empty_language_model, load_language_model
-from ..data.generation import GenerationData, load_generation
-from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation
-from ..errors import SettingsError
-from ..inference.generate import generate
+from ..bases.base import Base, empty_language_model
+from ..bases.vocabulary import check_ids
+from ..data.classification import load_texts
+from ..data.conversation import Message
+from ..data.formats import Opened
+from ..data.generation import FORMS, generation_in
+from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
+from ..errors import DataError, SettingsError
+from ..forgetting.language import LanguageBaseline
+from ..forgetting.passages import GeneralText
+from ..forgetting.retaining import Replay
+from ..show.units import text_or_unknown
 from ..training.attention import attend_by_document
-from ..training.batches import Batch, LengthGroups, padded_length
 from ..training.differences import Means
-from ..training.forgetting.language import LanguageBaseline
-from ..training.forgetting.passages import GeneralText
-from ..training.forgetting.retaining import Replay
-from ..training.packing import Shuffled, can_pack, packed, padded
-from ..training.predictions import write_text_predictions
-from ..training.settings import RunSettings
+from .batches import Batch, Order
 from .chunked_loss import causal_loss, trained_tokens
-from .task import Evaluation, Task
-from .text_scores import TextScores, text_scores
+from .facts import COUNT, TOKENS, one_of
+from .generate import generate
+from .metric import METRICS, scores_of
+from .outcomes import TokenLosses, WrittenTexts
+from .packing import Shuffled, can_pack, packed, padded
+from .page import Judged, Said, TaskPage, Verdict
+from .task import Answer, Asked, Evaluation, Task
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
+_ASSUMED_ROOM = 256  # tokens of an answer, of an adapter that does not say
 _EVALUATION_ROWS = 16
+_PROMPTS = ("prompt", "instruction", "text")  # roles of the column that a row's prompt stands in
 
 
-@dataclass(frozen=True)
-class CausalScores:
-    loss: float  # nats per learned token
-    perplexity: float
-    texts: TextScores | None = None
-
-    def better_than(self, other: "CausalScores | None") -> bool:
-        if not (math.isfinite(self.loss) and other is not None and math.isfinite(other.loss)):
-            return math.isfinite(self.loss)
-        return self.loss < other.loss
-
-    def as_dict(self) -> dict[str, float]:
-        own = {"loss": self.loss, "perplexity": self.perplexity}
-        return own | {k: v for k, v in asdict(self.texts).items() if v is not None} if self.texts else own
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        of_texts = {name: value for name, value in values.items() if name not in ("loss", "perplexity")}
-        texts = TextScores(**{"slots": None, **of_texts}) if of_texts else None
-        perplexity = values["perplexity"]
-        return cls(values["loss"], math.inf if perplexity is None else perplexity, texts)  # JSON has no infinity
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Causal(Task):
-    kind, scores, main_score = "causal", CausalScores, "loss"
+    name = "causal"
+    formats = tuple(FORMS)
+    main_score, expected = "loss", ("loss", "perplexity")
+    does = "writes texts"
+    writes = True
+    input_keys = ("input_ids", "attention_mask")
+    facts = {"format": one_of(*FORMS), "stop": TOKENS, "room": COUNT}
+    peft_types = ("CAUSAL_LM",)
+    options = ("max_tokens", "temperature")
+    nothing_predicted = "no sample of its texts"
 
-    base: Base
-    data: GenerationData
-    tokenizer: Any
-    config: Any
-    samples: int  # rows of a split for which texts are generated
     micro_share: float = 1.0  # of a batch that is computed at once
     packs: bool = False  # several texts in a row
-    tokens: dict[str, GenerationTokens] = field(default_factory=dict)
-    answer_room: int | None = None  # tokens that an answer may have, where train does not tell
 
     @classmethod
-    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
-        if (kind := no_writer(base.config)) is not None:
+    def refuses(cls, config: Any) -> str | None:
+        return no_writer(config)
+
+    @classmethod
+    def prepare(cls, base: Base, opened: Opened, settings: Asked) -> Self:
+        if (kind := cls.refuses(base.config)) is not None:
             raise SettingsError(
-                f"model {base.name!r} is {kind}, and {settings.data.path} has texts to write, not labels; those are "
+                f"model {base.name!r} is {kind}, and {opened.settings.path} has texts to write, not labels; those are "
                 "learned by causal language models, such as Llama"
             )
-        micro_share = (settings.micro_batch_size or settings.batch_size) / settings.batch_size
-        return cls(base, load_generation(settings.data), base.tokenizer(), base.config, settings.samples, micro_share)
+        return cls(
+            base=base,
+            data=generation_in(opened),
+            tokenizer=base.tokenizer(),
+            config=base.config,
+            samples=settings.samples,
+            micro_share=(settings.micro_batch_size or settings.batch_size) / settings.batch_size,
+        )
 
-    def empty(self) -> nn.Module:
-        return empty_language_model(self.config)
+    @classmethod
+    def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
+        return cls(base=base, tokenizer=tokenizer, config=base.config, about=about, max_length=about["max_length"])
 
-    def check_weights(self) -> tuple[str, ...]:
-        return self.base.check_weights(writer_class(self.config), None)
+    def examples(self, opened: Opened, whole: bool) -> Any:
+        return generation_in(opened, whole)
 
-    def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
-        return load_language_model(self.base, dtype), ()
+    @classmethod
+    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+        return is_language_adapter(adapter_config, base)
 
-    def tokenize(self, max_length: int) -> None:
-        self.tokens = {s: tokenize_generation(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
+    @classmethod
+    def assumed(
+        cls, folder: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, tokenizer: Any | None
+    ) -> tuple[dict[str, Any], list[str]]:
+        chat = bool(getattr(tokenizer, "chat_template", None))
+        stop = _stop(base, tokenizer)
+        ends = " or ".join(map(str, tokenizer.convert_ids_to_tokens(stop))) if tokenizer is not None else ""
+        return {"format": "messages" if chat else "text", "stop": stop, "room": _ASSUMED_ROOM}, [
+            f"prompts are written {'by the chat template' if chat else 'as they are'}",
+            f"an answer has at most {_ASSUMED_ROOM} tokens{' and ends at ' + ends if ends else ''}",
+        ]
 
     @property
-    def cut(self) -> int:
-        return sum(tokens.cut for tokens in self.tokens.values())
+    def auto_class(self) -> Any:
+        return writer_class(self.config)
+
+    def tokenize(self, max_length: int) -> None:
+        self.max_length = max_length
+        self.tokens = {s: tokenize_generation(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
 
     def notes(self) -> list[str]:
         return [*super().notes(), *(str(problem) for tokens in self.tokens.values() for problem in tokens.problems)]
-
-    def lengths(self, split: str) -> list[int]:
-        return self.tokens[split].lengths
 
     def ready(self, model: Any) -> list[str]:
         self.packs = can_pack(model) and attend_by_document(model)
@@ -110,19 +118,22 @@ class Causal(Task):
         tokens = self.tokens[split]
         return zip(tokens.rows, tokens.prompts, tokens.references, strict=True)
 
-    def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
-        lengths = self.lengths("train")
-        order = Shuffled(len(lengths), batch_size, seed) if self.packs else LengthGroups(lengths, batch_size, seed)
-        rows: Any = self.tokens["train"].rows
-        return DataLoader(rows, batch_sampler=order, collate_fn=self._packed if self.packs else self._padded)
+    def order(self, batch_size: int, seed: int) -> Order:
+        return Shuffled(len(self.lengths("train")), batch_size, seed) if self.packs else super().order(batch_size, seed)
 
-    def batch_of(self, rows: Sequence[int]) -> Batch:
-        texts = [self.tokens["train"].rows[i] for i in rows]
-        return packed(texts) if self.packs else self._padded(texts)
+    def collate(self, rows: Sequence[TokenRow]) -> Batch:
+        return packed(rows) if self.packs else padded(rows, self.length_step)
+
+    def training_batch(self, rows: Sequence[int]) -> Batch:
+        """A packed batch has a row for each micro-batch, and more where they do not fill them."""
+        if not self.packs:
+            return self.batch_of(rows)
+        texts = [self.row("train", i) for i in rows]
+        return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
 
     def size(self, rows: Sequence[int]) -> int:
-        lengths = [self.tokens["train"].lengths[i] for i in rows]
-        return sum(lengths) if self.packs else len(rows) * padded_length(max(lengths), self.length_step)
+        lengths = self.lengths("train")
+        return sum(lengths[i] for i in rows) if self.packs else super().size(rows)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return causal_loss(model, batch, self.weight(batch))
@@ -130,42 +141,119 @@ class Causal(Task):
     def weight(self, batch: Batch) -> int:
         return trained_tokens(batch)
 
+    def provenance(self) -> dict[str, Any]:
+        known = {"columns": self.data.columns, "format": self.data.format}
+        return known | {"stop": list(self.stop), "room": self.room}
+
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        sums, counts = self._losses(model, self.tokens[split].rows)
-        loss = sum(sums) / sum(counts)
-        tokens_N = torch.tensor(counts, dtype=torch.float64)
-        parts = Means(torch.tensor(sums, dtype=torch.float64) / tokens_N, tokens_N)
-        return Evaluation(CausalScores(loss, float(torch.tensor(loss).exp())), parts, [])
+        outcome = self._losses(model, self.tokens[split].rows)
+        tokens_N = torch.tensor(outcome.counts, dtype=torch.float64)
+        parts = Means(torch.tensor(outcome.sums, dtype=torch.float64) / tokens_N, tokens_N)
+        return Evaluation(scores_of(outcome), parts, [])
 
     def complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
         """Predictions are the texts that the model writes for the first rows of the split."""
-        tokens = self.tokens[split]
-        texts = self.write(model, split) if self.samples else []
+        tokens: GenerationTokens = self.tokens[split]
+        count = len(tokens.prompts) if self.samples is None else self.samples
+        texts = self._written(model, tokens.prompts[:count], tokens.stop, self.room) if count else []
         answered = [i for i in range(len(texts)) if tokens.references[i]]
-        if answered:
-            prompts = [self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True) for i in answered]
-            of_texts = text_scores(prompts, [texts[i] for i in answered], [tokens.references[i] for i in answered])
-            found = replace(found, scores=replace(found.scores, texts=of_texts))
-        return replace(found, predictions=texts)
+        if not answered:
+            return replace(found, predictions=texts)
+        prompts = [self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True) for i in answered]
+        outcome = WrittenTexts(prompts, [texts[i] for i in answered], [tokens.references[i] for i in answered])
+        return replace(found, scores=found.scores | scores_of(outcome), predictions=texts)
 
-    def write(self, model: nn.Module, split: str) -> list[str]:
-        tokens, pad = self.tokens[split], self.tokenizer.pad_token_id
-        written = generate(model, tokens.prompts[: self.samples], tokens.stop, pad, self.room)
-        return [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in written]
+    def _written(
+        self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, **sampling: Any
+    ) -> list[str]:
+        ids = generate(model, prompts, stop, self.tokenizer.pad_token_id, room, **sampling)
+        return [self.tokenizer.decode(of_text, skip_special_tokens=True).strip() for of_text in ids]
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return tuple(self.about["stop"]) if self.about else self.tokens["train"].stop
 
     @property
     def room(self) -> int:
         """Tokens that an answer may have."""
-        if self.answer_room is not None:
-            return self.answer_room
+        if self.about:
+            return self.about["room"]
         tokens = self.tokens["train"]
         longest = max(len(row["input_ids"]) - len(p) for row, p in zip(tokens.rows, tokens.prompts, strict=True))
         return int(_ANSWER_ROOM * longest)
 
-    def write_predictions(self, path: Path, tuned: list[str], base: list[str]) -> None:
-        tokens = self.tokens["valid"]
-        prompts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens.prompts[: len(tuned)]]
-        write_text_predictions(path, prompts, tokens.references, tuned, base)
+    @torch.inference_mode()
+    def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> TokenLosses:
+        """Run batches of rows of like length."""
+        model.eval()
+        device = next(model.parameters()).device
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
+        sums, counts = [], []
+        for start in range(0, len(order), _EVALUATION_ROWS):
+            batch = padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]], self.length_step)
+            sums.append(causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item())
+            counts.append(trained_tokens(batch))
+        return TokenLosses(sums, counts)
+
+    @property
+    def _format(self) -> str:
+        return self.about["format"] if self.about else self.data.format
+
+    def inputs_in(self, path: str) -> list[str]:
+        columns = self.about.get("columns", {}) if self.about else self.data.columns
+        column = next((columns[role] for role in _PROMPTS if role in columns), "prompt")
+        return [prompt for prompt, _ in load_texts(path, {"text": column})]
+
+    @property
+    def converses(self) -> bool:
+        return FORMS[self._format] == "chat"
+
+    def answer(  # pyright: ignore[reportIncompatibleMethodOverride]  # it names its options
+        self,
+        model: nn.Module,
+        inputs: Sequence[str | Sequence[Message]],
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+    ) -> list[Answer]:
+        """Write what comes next after each prompt or conversation; with a temperature of 0 what is most likely.
+
+        Raises DataError if the model's chat template refuses the turns.
+        """
+        talks: list[list[Message]]
+        talks = [[{"role": "user", "content": each}] if isinstance(each, str) else list(each) for each in inputs]
+        prompts = [tokenize_prompt(self.tokenizer, talk, FORMS[self._format]) for talk in talks]
+        if not all(prompts):
+            raise DataError("a text is empty for this model: its tokenizer makes no token of it; write something else")
+        check_ids(self.tokenizer, model, prompts)
+        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
+        texts = self._written(model, prompts, self.stop, max_tokens or self.room, **sampling)
+        return [
+            Answer({"prompt": talk[-1]["content"], "text": text}, text, " ".join(text.split()))
+            for talk, text in zip(talks, texts, strict=True)
+        ]
+
+    def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[dict[str, Any]]:
+        """Of the first rows; `base` may be empty, if there is none any more."""
+        tokens: GenerationTokens = self.tokens["valid"]
+        for i, text in enumerate(tuned):
+            prompt = self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True)
+            references = list(tokens.references[i])
+            yield {"prompt": prompt, "references": references, "text": text, "base_text": base[i] if base else None}
+
+    @classmethod
+    def said(cls, row: Mapping[str, Any]) -> Said:
+        wanted = row["references"][0] if row["references"] else None
+        return Said(prompt=row["prompt"], wanted=wanted, answer=row["text"], base_answer=row["base_text"])
+
+    @classmethod
+    def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
+        judged = Judged.from_summary(summary)
+        return TaskPage(
+            tiles=judged.tiles(cls.expected, {"loss": [f"nats per learned token of the {judged.split} split"]}),
+            verdict=_verdict(judged),
+            section=cls.section(judged.split, predictions),
+        )
 
     def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> LanguageBaseline:
         return LanguageBaseline(model, self.tokenizer, text, tokens)
@@ -173,27 +261,36 @@ class Causal(Task):
     def held(self, model: nn.Module, text: GeneralText) -> Replay:
         return Replay(self.tokenizer, text.kept, text.max_length)
 
-    def provenance(self) -> dict[str, Any]:
-        return {"columns": self.data.columns, "format": self.data.format, "stop": list(self.tokens["train"].stop)} | {
-            "room": self.room
-        }
 
-    @torch.inference_mode()
-    def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> tuple[list[float], list[int]]:
-        """Run batches of rows of like length: of each the sum over its learned tokens, and how many these are."""
-        model.eval()
-        device = next(model.parameters()).device
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-        sums, counts = [], []
-        for start in range(0, len(order), _EVALUATION_ROWS):
-            batch = self._padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]])
-            sums.append(causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item())
-            counts.append(trained_tokens(batch))
-        return sums, counts
+def is_language_adapter(adapter_config: Mapping[str, Any], base: Base) -> bool:
+    """Tell whether an adapter is for a language model: the base is one, and no module was added that is not its own."""
+    if no_writer(base.config) is not None:
+        return False
+    saved = adapter_config.get("modules_to_save") or ()
+    names = {name.rpartition(".")[2] for name, _ in empty_language_model(base.config).named_modules()} if saved else ()
+    return not any(entry.rpartition(".")[2] not in names for entry in saved)
 
-    def _padded(self, texts: Sequence[TokenRow]) -> Batch:
-        return padded(texts, self.length_step)
 
-    def _packed(self, texts: Sequence[TokenRow]) -> Batch:
-        """A row for each micro-batch, more where they do not fill them."""
-        return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
+def _verdict(judged: Judged) -> Verdict:
+    if (none := judged.without_scores) is not None:
+        return none
+    base, tuned = judged.base["loss"], judged.tuned["loss"]
+    perplexities = [text_or_unknown(METRICS["perplexity"].text, of["perplexity"]) for of in (judged.base, judged.tuned)]
+    sentence = (
+        f"The loss {'fell' if tuned < base else 'rose'} from {base:.3f} to {tuned:.3f} nats per learned token on the "
+        f"{judged.rows} rows of the {judged.split} split: perplexity {' became '.join(perplexities)}."
+    )
+    return Verdict(kind="better" if tuned < base else "worse", sentence=sentence, notes=judged.notes(score="loss"))
+
+
+def _stop(base: Base, tokenizer: Any | None) -> list[int]:
+    """Find where the base's own generation ends."""
+    found: list[Any] = [getattr(tokenizer, "eos_token_id", None)]
+    try:
+        settings: Any = transformers.GenerationConfig.from_pretrained(base.path, local_files_only=not base.fetch)
+        found.append(settings.eos_token_id)
+    except (OSError, ValueError):
+        found.append(getattr(base.config.get_text_config(), "eos_token_id", None))
+    ids = {id for ids in found for id in (ids if isinstance(ids, list) else [ids]) if id is not None}
+    known = len(tokenizer) if tokenizer is not None else 0
+    return sorted(id for id in ids if id < known)

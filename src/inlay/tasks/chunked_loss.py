@@ -21,7 +21,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from ..models import weights
-from ..training.batches import Batch
+from .batches import Batch
 
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
 

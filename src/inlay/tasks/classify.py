@@ -1,55 +1,90 @@
-"""Classification: a label for a text or a pair of texts, by a new head on the base."""
+"""Classification: a label for a text or a pair of texts, by a new head on the base.
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+Shape suffixes: N rows, L labels.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from ..bases.auto_class import labeller_class
-from ..bases.base import Base, empty_classifier, load_classifier
-from ..data.classification import ClassificationData, load_classification
-from ..errors import SettingsError
-from ..training.batches import Batch, Tokens, pad, padded_length, tokenize_split, training_batches
+from ..bases.base import Base, empty_classifier
+from ..bases.vocabulary import check_ids
+from ..data.classification import Learned, classification_in, load_texts
+from ..data.formats import Opened
+from ..errors import CheckpointError, SettingsError
+from ..models.sites import Sites
+from ..outside import shown
+from ..show.units import percent_text, points_text
 from ..training.differences import Shares
-from ..training.forgetting.geometry import GeometryBaseline
-from ..training.forgetting.passages import GeneralText
-from ..training.forgetting.retaining import Anchor
-from ..training.predictions import write_predictions
-from ..training.settings import RunSettings
-from .scores import ClassScores, evaluate
-from .task import Evaluation, Task
+from .batches import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
+from .causal import is_language_adapter
+from .confusion import Interval, Prediction, classifier_section, gain_interval, wilson_interval
+from .facts import LABELS
+from .metric import scores_of
+from .outcomes import LabelProbabilities
+from .page import Judged, Said, TaskPage, Verdict, guessing
+from .task import Answer, Asked, Evaluation, Task
+
+_MOST_SHOWN = 3  # labels of an answer
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Classify(Task):
-    kind, scores, main_score = "classify", ClassScores, "accuracy"
-
-    base: Base
-    data: ClassificationData
-    tokenizer: Any
-    config: Any
-    tokens: dict[str, Tokens] = field(default_factory=dict)
+    name = "classify"
+    formats = ("labelled-text",)
+    main_score, expected = "accuracy", ("accuracy", "macro_f1", "loss")
+    does = "gives labels"
+    new_head = True
+    facts, roles = {"labels": LABELS}, ("text",)
+    peft_types = ("SEQ_CLS",)
+    options = ("pair",)
+    nothing_predicted = "no confusion matrix and no list of mistakes"
 
     @classmethod
-    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
-        data, tokenizer = load_classification(settings.data), base.tokenizer()
-        return cls(base, data, tokenizer, base.classifier_config(data.labels, tokenizer.pad_token_id))
+    def prepare(cls, base: Base, opened: Opened, settings: Asked) -> Self:
+        data, tokenizer = classification_in(opened), base.tokenizer()
+        config = base.classifier_config(data.labels, tokenizer.pad_token_id)
+        return cls(base=base, data=data, tokenizer=tokenizer, config=config)
 
-    def empty(self) -> nn.Module:
-        return empty_classifier(self.config)
+    @classmethod
+    def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
+        config = base.classifier_config(tuple(about["labels"]), getattr(tokenizer, "pad_token_id", None))
+        return cls(base=base, tokenizer=tokenizer, config=config, about=about, max_length=about["max_length"])
 
-    def check_weights(self) -> tuple[str, ...]:
-        return self.base.check_weights(labeller_class(self.config), self.config)
+    def examples(self, opened: Opened, whole: bool) -> Any:
+        names = tuple(map(str, self.about["labels"]))
+        return classification_in(opened, Learned(names, list(names) == _unnamed(len(names)), whole))
 
-    def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
-        return load_classifier(self.base, self.config, dtype)
+    @classmethod
+    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+        if _labels_already(base):
+            return True
+        return bool(adapter_config.get("modules_to_save")) and not is_language_adapter(adapter_config, base)
+
+    @classmethod
+    def assumed(
+        cls, folder: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, tokenizer: Any | None
+    ) -> tuple[dict[str, Any], list[str]]:
+        labels, source = _labels(folder, base, tensors)
+        said = f"the labels are {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}, {source}"
+        return {"labels": list(labels)}, [said]
+
+    @property
+    def auto_class(self) -> Any:
+        return labeller_class(self.config)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.about["labels"]) if self.about else self.data.labels
 
     def tokenize(self, max_length: int) -> None:
+        self.max_length = max_length
         self.tokens = {s: tokenize_split(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
         if self.config.is_encoder_decoder:
             self._check_ends()
@@ -69,49 +104,196 @@ class Classify(Task):
                 "which the classifier of an encoder-decoder reads; let it add its eos_token"
             )
 
-    @property
-    def cut(self) -> int:
-        return sum(tokens.cut for tokens in self.tokens.values())
-
-    def lengths(self, split: str) -> list[int]:
-        return self.tokens[split].lengths
+    def row(self, split: str, number: int) -> dict[str, Any]:
+        tokens = self.tokens[split]
+        return tokens.rows[number] | {"labels": tokens.labels[number]}
 
     def contents(self, split: str) -> Iterator[Any]:
         return zip(self.tokens[split].rows, self.tokens[split].labels, strict=True)
-
-    def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
-        return training_batches(self.tokenizer, self.tokens["train"], batch_size, seed, self.length_step)
-
-    def batch_of(self, rows: Sequence[int]) -> Batch:
-        tokens = self.tokens["train"]
-        chosen = [tokens.rows[i] | {"labels": tokens.labels[i]} for i in rows]
-        return pad(self.tokenizer, chosen, self.length_step)
-
-    def size(self, rows: Sequence[int]) -> int:
-        longest = max(self.tokens["train"].lengths[i] for i in rows)
-        return len(rows) * padded_length(longest, self.length_step)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key != "labels"}
         return F.cross_entropy(model(**inputs).logits.float(), batch["labels"])
 
-    def weight(self, batch: Batch) -> int:
-        return len(batch["labels"])
+    def provenance(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "columns": self.data.columns}
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         """Predictions are (rows, labels) log-probabilities."""
-        scores, found = evaluate(model, self.tokenizer, self.tokens[split], self.length_step)
-        right_N = found.argmax(dim=-1) == torch.tensor(self.tokens[split].labels)
-        return Evaluation(scores, Shares(right_N), found)
+        tokens = self.tokens[split]
+        found_NL = log_probabilities(model, self.tokenizer, tokens.rows, self.length_step)
+        outcome = LabelProbabilities(found_NL, torch.tensor(tokens.labels))
+        return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL)
 
-    def write_predictions(self, path: Path, tuned: Tensor, base: Tensor) -> None:
-        write_predictions(path, self.data.splits["valid"], self.data.labels, tuned, base)
+    @property
+    def _columns(self) -> Mapping[str, str] | None:
+        """The column of each role in training; None for somebody else's adapter."""
+        return self.about.get("columns") if self.about else self.data.columns
 
-    def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> GeometryBaseline:
-        return GeometryBaseline(model, self.tokenizer, text, tokens)
+    def inputs_in(self, path: str) -> list[tuple[str, str | None]]:
+        columns = self._columns or {"text": "text"}
+        return load_texts(path, {role: column for role, column in columns.items() if role != "label"})
 
-    def held(self, model: nn.Module, text: GeneralText) -> Anchor:
-        return Anchor(model, self.tokenizer, text.kept, text.max_length)
+    def check_inputs(self, inputs: Sequence[Any], **options: Any) -> None:
+        pair: str | None = options.get("pair")
+        takes_pairs = pair is not None if self._columns is None else "text_pair" in self._columns
+        if takes_pairs != (pair is not None) and len(inputs) == 1:
+            raise SettingsError(
+                "this model was trained on pairs of texts; give the second with --pair"
+                if takes_pairs
+                else "this model was trained on single texts; leave --pair out"
+            )
 
-    def provenance(self) -> dict[str, Any]:
-        return {"labels": list(self.data.labels), "columns": self.data.columns}
+    def answer(  # pyright: ignore[reportIncompatibleMethodOverride]  # it names its options
+        self, model: nn.Module, inputs: Sequence[str | tuple[str, str | None]], pair: str | None = None
+    ) -> list[Answer]:
+        """Label each text, or pair of texts: the second of a pair may be given apart."""
+        texts = [(text, pair) if isinstance(text, str) else text for text in inputs]
+        rows = tokenize(self.tokenizer, texts, self.max_length)
+        check_ids(self.tokenizer, model, (row["input_ids"] for row in rows))
+        found_NL = log_probabilities(model, self.tokenizer, rows, self.length_step).exp()
+        return [self._answer(text, second, row_L) for (text, second), row_L in zip(texts, found_NL, strict=True)]
+
+    def _answer(self, text: str, pair: str | None, probability_L: Tensor) -> Answer:
+        order = probability_L.argsort(descending=True).tolist()
+        ranked = [(self.labels[i], probability_L[i].item()) for i in order]
+        label, probability = ranked[0]
+        found = {"text": text, "pair": pair, "label": label, "probability": probability, "probabilities": dict(ranked)}
+        bars = [f"{p:>7.1%}  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
+        return Answer(found, "\n".join(bars), f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}")
+
+    def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[dict[str, Any]]:
+        for example, tuned_L, base_L in zip(self.data.splits["valid"], tuned.exp(), base, strict=True):
+            predicted = int(tuned_L.argmax())
+            yield {
+                "text": example.text,
+                "pair": example.pair,
+                "label": self.labels[example.label],
+                "predicted": self.labels[predicted],
+                "probability": round(tuned_L[predicted].item(), 6),
+                "label_probability": round(tuned_L[example.label].item(), 6),
+                "base_predicted": self.labels[int(base_L.argmax())],
+            }
+
+    @classmethod
+    def said(cls, row: Mapping[str, Any]) -> Said:
+        found = Prediction.from_row(row)
+        return Said(
+            prompt=found.text,
+            pair=found.pair,
+            wanted=found.label,
+            answer=found.predicted,
+            base_answer=found.base_predicted,
+        )
+
+    @classmethod
+    def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
+        judged, found = Judged.from_summary(summary), [Prediction.from_row(row) for row in predictions]
+        known = [str(label) for label in summary.get("labels") or []]  # a run that failed early has not written them
+        seen = {p.label for p in found} | {p.predicted for p in found}
+        labels = known + sorted(seen - set(known))
+        return TaskPage(
+            tiles=judged.tiles(cls.expected, _details(judged)),
+            verdict=verdict(judged, labels, found),
+            section=classifier_section(judged.split, labels, found) if found else cls.section(judged.split, []),
+            chance=1 / len(labels) if labels else None,
+        )
+
+
+@torch.inference_mode()
+def log_probabilities(
+    model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]], step: int = LENGTH_STEP
+) -> Tensor:
+    """Return (rows, labels), in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    found: dict[int, Tensor] = {}
+    for positions, batch in in_order_of_length(tokenizer, rows, step=step):
+        logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
+        found |= zip(positions, logits.float().log_softmax(dim=-1).cpu(), strict=True)
+    return torch.stack([found[i] for i in range(len(rows))])
+
+
+def verdict(judged: Judged, labels: Sequence[str], predictions: Sequence[Prediction]) -> Verdict:
+    """Judge whether the accuracy gained exceeds its uncertainty, and say what else limits that claim."""
+    if (none := judged.without_scores) is not None:
+        return none
+    base, tuned = judged.base["accuracy"], judged.tuned["accuracy"]
+    interval = gain_interval(base, tuned, judged.rows, predictions)
+    kind = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "unclear"
+    where = f"the {judged.rows} rows of the {judged.split} split"
+    notes = judged.notes(_base_note(base, judged.rows, len(labels)), score="accuracy")
+    return Verdict(kind=kind, sentence=_sentence(kind, tuned - base, interval, where), notes=notes)
+
+
+def _sentence(kind: str, gain: float, interval: Interval, where: str) -> str:
+    spread = "95 % interval {} to {}".format(*map(points_text, interval))
+    if kind == "unclear":
+        return (
+            f"No clear gain: accuracy changed by {points_text(gain)} points on {where}, "
+            f"which is within its uncertainty ({spread})."
+        )
+    direction = "rose" if kind == "better" else "fell"
+    return f"Accuracy {direction} by {100 * abs(gain):.1f} points on {where}, which exceeds its uncertainty ({spread})."
+
+
+def _base_note(accuracy: float, rows: int, label_count: int) -> str:
+    low, high = wilson_interval(accuracy, rows)
+    if low <= 1 / label_count <= high:
+        return (
+            f"The base model carries a new, untrained classification head, so its accuracy of {percent_text(accuracy)} "
+            f"is about chance ({guessing(label_count)}): any gain is that of the head and the adapter together."
+        )
+    return (
+        f"The base model carries a new, untrained classification head, which favours some labels at random: its "
+        f"accuracy of {percent_text(accuracy)} is not chance ({guessing(label_count)}), but nothing learned for this "
+        "task either."
+    )
+
+
+def _details(judged: Judged) -> dict[str, list[str]]:
+    base, tuned, details = judged.base, judged.tuned, []
+    if "accuracy" in base and "accuracy" in tuned:
+        details.append(f"{points_text(tuned['accuracy'] - base['accuracy'])} points")
+    if "accuracy" in tuned:
+        low, high = wilson_interval(tuned["accuracy"], judged.rows)
+        details.append(f"95 % interval {100 * low:.1f} to {percent_text(high)}")
+    return {"accuracy": details, "macro_f1": ["mean over the labels"], "loss": [f"on the {judged.split} split"]}
+
+
+def _labels_already(base: Base) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in base.config.architectures or ())
+
+
+def _labels(folder: Any, base: Base, tensors: Mapping[str, Tensor]) -> tuple[list[str], str]:
+    """Find the labels of somebody else's adapter, and say where they are from."""
+    own: dict[int, str] = base.config.id2label
+    named = [own[i] for i in sorted(own)]
+    count = _outputs(empty_classifier(base.config), len(named), tensors)
+    if count is None:
+        if not _labels_already(base):
+            raise CheckpointError(
+                f"{folder} gives labels, but neither it nor {base.name} has a head that was trained; name with --model "
+                "a base that has one"
+            )
+        count = len(named)
+    if count == len(named) and named != _unnamed(count):
+        return named, f"as {base.name} names them"
+    return _unnamed(count), f"as nothing names the {count} of its head"
+
+
+def _unnamed(count: int) -> list[str]:
+    """What transformers calls labels without a name."""
+    return [f"LABEL_{i}" for i in range(count)]
+
+
+def _outputs(empty: nn.Module, count: int, tensors: Mapping[str, Tensor]) -> int | None:
+    """Count the labels of the head among `tensors`, where one of `count` has its last layer; None if there is none."""
+    for name, head in Sites(empty).head_hosts():
+        weight = head._parameters.get("weight")
+        if weight is not None and weight.ndim == 2 and weight.shape[0] == count:
+            pattern = re.compile(rf"(.*\.)?{re.escape(name)}\.(.*\.)?weight")
+            for key, tensor in tensors.items():
+                if pattern.fullmatch(key) and tensor.ndim == 2 and tensor.shape[1] == weight.shape[1]:
+                    return tensor.shape[0]
+    return None

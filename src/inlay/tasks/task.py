@@ -1,173 +1,330 @@
-"""What a run trains for: its data as tokens, its model, its loss, its scores. classify.py is one."""
+"""What a run trains for, as one class: rows, model, batches, loss and scores, what it answers and what it shows.
+
+A task is one file with a subclass of `Task`, registered in TASKS. What most tasks share is here, so a new one says what
+is its own: a class of models, rows as tokens, a loss, an evaluation.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..bases.auto_class import empty_model
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
-from ..training.batches import LENGTH_STEP, Batch
-from ..training.forgetting.passages import GeneralText
-from ..training.settings import RunSettings
+from ..data.formats import Opened
+from ..forgetting.baseline import Baseline, Held
+from ..forgetting.geometry import GeometryBaseline
+from ..forgetting.passages import GeneralText
+from ..forgetting.retaining import Anchor
+from ..formats.files import as_json, write_text
+from ..show.page import templates
+from .batches import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
+from .facts import Fact
+from .metric import Scores, better_than
+from .page import Judged, Said, TaskPage
 
-
-class Scores(Protocol):
-    """Scores of a model on a split; what `as_dict` holds goes into events and the summary."""
-
-    @property
-    def loss(self) -> float: ...
-
-    def better_than(self, other: Any) -> bool:
-        """Whether a run keeps this adapter rather than the one with the other scores, which may be None.
-
-        Scores that are not finite are never better, and any that are finite are better than those."""
-        ...
-
-    def as_dict(self) -> dict[str, float]: ...
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """Make the scores of which `as_dict` gave `values`."""
-        ...
+_SAMPLES_IN_SIGHT = 8
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What a model does on a split."""
 
-    scores: Any
-    """Of the task's `scores`."""
+    scores: Scores
     parts: Any
     """What `main_score` is the mean of, so that two models can be compared (differences.py)."""
     predictions: Any
     """What predictions.jsonl is written from, as far as there is something."""
 
 
-class Baseline(Protocol):
-    """What the base does with general text, kept until the tuned model can be compared."""
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to one input."""
 
-    def compare(self, model: nn.Module) -> dict[str, Any]:
-        """What the model has forgotten, as summary.json says it."""
-        ...
-
-
-class Held(Protocol):
-    """What holds a model to its base in training."""
-
-    def loss(self, model: nn.Module) -> Tensor:
-        """On some passages of general text, others each time."""
-        ...
+    values: dict[str, Any]
+    """The answer and what it answers, as JSON."""
+    alone: str
+    """How a screen shows it by itself."""
+    line: str
+    """How a screen shows it as one of many."""
 
 
+class Asked(Protocol):
+    """The settings of a run that a task looks at."""
+
+    @property
+    def samples(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def micro_batch_size(self) -> int | None: ...
+
+
+@dataclass(kw_only=True)
 class Task(ABC):
-    kind: ClassVar[str]  # in summary.json and provenance.json
-    scores: ClassVar[type[Scores]]
-    main_score: ClassVar[str]  # the one by which `better_than` goes first
+    """A task on one base model: of a run, with its rows, or of an adapter that is opened, as yet without."""
+
+    name: ClassVar[str]
+    """The name in summary.json and provenance.json."""
+    formats: ClassVar[tuple[str, ...]]
+    """The formats of rows that it reads (data/formats.py)."""
+    main_score: ClassVar[str]
+    """The metric by which one adapter is better than another."""
+    expected: ClassVar[tuple[str, ...]]
+    """The metrics that every evaluation has."""
+    does: ClassVar[str]
+    """What an adapter does, in messages: `gives labels`."""
+    new_head: ClassVar[bool] = False
+    """Whether the base gets a head of the task's own, which its configuration describes."""
+    writes: ClassVar[bool] = False
+    """Whether answers are texts that are written token by token, and so only for some rows."""
+    input_keys: ClassVar[tuple[str, ...] | None] = None
+    """What the model takes of what a tokenizer gives; None: all of it."""
+    facts: ClassVar[Mapping[str, Fact]] = {}
+    """What provenance.json must say for an adapter to be used."""
+    roles: ClassVar[tuple[str, ...]] = ()
+    """The roles that its columns must have there, if it says what they are."""
+    peft_types: ClassVar[tuple[str, ...]] = ()
+    """PEFT's task_type of such adapters."""
+    options: ClassVar[tuple[str, ...]] = ()
+    """The settings of `answer`, which are those of `inlay predict`."""
+    nothing_predicted: ClassVar[str] = "no sample of its answers"
+    """What a page lacks if there are no predictions."""
+
     base: Base
-    data: Any  # with `splits`, `source`, `format`, `columns`, `ignored_columns`, `valid_from` and `warnings`
     tokenizer: Any
-    config: Any  # the model's
-    tokens: Any  # of each split, once there are some
+    config: Any  # of the model
+    data: Any = None  # an Examples
+    about: Mapping[str, Any] = field(default_factory=dict)  # provenance.json, if an adapter is opened
+    tokens: dict[str, Any] = field(default_factory=dict)  # of each split, with `rows`, `lengths` and `cut`
+    max_length: int = 0
     length_step: int = LENGTH_STEP  # batches are padded to its multiples
+    samples: int | None = None  # rows of a split for which texts are written; None: all
+
+    # Making one.
+
+    @classmethod
+    def reads(cls, opened: Opened) -> bool:
+        """Tell whether these rows are for this task, where none is named."""
+        return opened.layout.format in cls.formats
+
+    @classmethod
+    def refuses(cls, config: Any) -> str | None:
+        """Say what a model is that cannot learn the task; None if it may."""
+        return None
 
     @classmethod
     @abstractmethod
-    def prepare(cls, base: Base, settings: RunSettings[Any]) -> Self:
-        """The data, read and checked. Raises DataError or SettingsError; loads no weights."""
+    def prepare(cls, base: Base, opened: Opened, settings: Asked) -> Self:
+        """Check the data, whose rows are read. Raises DataError or SettingsError; loads no weights."""
+
+    @classmethod
+    @abstractmethod
+    def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
+        """Make the task of an adapter that was trained, from what provenance.json says; it has no rows."""
 
     @abstractmethod
+    def examples(self, opened: Opened, whole: bool) -> Any:
+        """Read the rows that an adapter is scored on; of the run's own the valid split is held out, of a `whole` data
+        set nothing. Raises DataError."""
+
+    @classmethod
+    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+        """Tell whether an adapter of somebody else, whose files name no task, is for this one."""
+        return False
+
+    @classmethod
+    def assumed(
+        cls, folder: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, tokenizer: Any | None
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return the `facts` of an adapter of somebody else, and in words what is assumed. Raises CheckpointError."""
+        return {}, []
+
+    # Its model.
+
+    @property
+    @abstractmethod
+    def auto_class(self) -> Any:
+        """The class of transformers that makes the model. Raises SettingsError if there is none."""
+
     def empty(self) -> nn.Module:
-        """The model without values, for checks that must not wait for its weights."""
+        """Make the model without values, for checks that must not wait for its weights."""
+        return empty_model(self.auto_class, self.config)
 
-    @abstractmethod
     def check_weights(self) -> tuple[str, ...]:
-        """What is to be said of the base's weights, as far as the headers of its files tell. Raises SettingsError if
-        some are missing or have another shape."""
+        """Compare the headers of the base's files with the model; returns what is to be said. Raises SettingsError if
+        weights are missing or have another shape."""
+        return self.base.check_weights(self.auto_class, self.config if self.new_head else None)
 
-    @abstractmethod
-    def load(self, dtype: torch.dtype) -> tuple[nn.Module, tuple[str, ...]]:
-        """The model with its weights, and the names of its heads that are new."""
+    def load(self, dtype: torch.dtype | Literal["auto"]) -> tuple[nn.Module, tuple[str, ...]]:
+        """Load the model with its weights; returns the names of its heads that are new, too."""
+        model, found = self.base.load(self.auto_class, self.config if self.new_head else None, dtype=dtype)
+        return model, found.heads if self.new_head else ()
+
+    def ready(self, model: Any) -> list[str]:
+        """Choose how batches are made for this model, which has its adapter; returns what there is to say of it."""
+        return []
+
+    # Its rows.
 
     @abstractmethod
     def tokenize(self, max_length: int) -> None:
         """Make every split's tokens; a run knows the length only when the method is known to fit."""
 
     def check_tokens(self, model: nn.Module) -> None:
-        """Raises SettingsError if `model`, which may be empty, cannot read a token of some row."""
+        """Raise SettingsError if `model`, which may be empty, cannot read a token of some row."""
         check_ids(self.tokenizer, model, (row["input_ids"] for split in self.tokens.values() for row in split.rows))
 
+    def only(self, split: str) -> Self:
+        """Return the task with one split of its rows, which are not tokenized yet."""
+        return replace(self, data=replace(self.data, splits={split: self.data.splits[split]}), tokens={})
+
     @property
-    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """The names of the labels, for a task that has some."""
+        return self.data.labels
+
+    @property
     def cut(self) -> int:
         """Rows that were longer than the length."""
+        return sum(tokens.cut for tokens in self.tokens.values())
 
     def notes(self) -> list[str]:
-        """What was put right or left out in the data, for the run's log."""
+        """Say what was put right or left out in the data, for the run's log."""
         return [str(problem) for problem in self.data.warnings]
 
-    def ready(self, model: Any) -> list[str]:
-        """Choose how batches are made for this model, which has its adapter; what there is to say of it."""
-        return []
-
-    @abstractmethod
     def lengths(self, split: str) -> list[int]:
-        """Tokens of each row."""
+        """Return the number of tokens of each row."""
+        return self.tokens[split].lengths
 
-    @abstractmethod
+    def row(self, split: str, number: int) -> dict[str, Any]:
+        """Return what a batch is collated from."""
+        return self.tokens[split].rows[number]
+
     def contents(self, split: str) -> Iterator[Any]:
-        """What each row is learned and scored by; its `repr` tells it from any other."""
+        """Yield what each row is learned and scored by; its `repr` tells it from any other."""
+        return (self.row(split, i) for i in range(len(self.lengths(split))))
 
-    @abstractmethod
+    # Training.
+
+    def collate(self, rows: Sequence[dict[str, Any]]) -> Batch:
+        """Make one batch of rows. Labels are under `labels`; what is learned is counted by `weight`."""
+        return pad(self.tokenizer, rows, self.length_step)
+
+    def order(self, batch_size: int, seed: int) -> Order:
+        """Choose which training rows share a batch, in each epoch."""
+        return LengthGroups(self.lengths("train"), batch_size, seed)
+
     def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
         """Load batches of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each.
 
         A batch with `position_ids` is packed; its rows are micro-batches."""
+        numbers: Any = range(len(self.lengths("train")))
+        return DataLoader(numbers, batch_sampler=self.order(batch_size, seed), collate_fn=self.training_batch)
 
-    @abstractmethod
+    def training_batch(self, rows: Sequence[int]) -> Batch:
+        """Collate the training rows of these numbers, as a step takes them."""
+        return self.batch_of(rows)
+
     def batch_of(self, rows: Sequence[int]) -> Batch:
-        """Make one batch of these training rows."""
+        """Collate the training rows of these numbers into one batch that is computed at once."""
+        return self.collate([self.row("train", i) for i in rows])
 
-    @abstractmethod
     def size(self, rows: Sequence[int]) -> int:
-        """Tokens of their batch, with padding."""
+        """Count the tokens of `batch_of` these rows, with padding."""
+        return len(rows) * padded_length(max(self.lengths("train")[i] for i in rows), self.length_step)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The mean over what is learned in the batch, in float32 whatever the logits' dtype."""
+        """Return the mean over what is learned in the batch, in float32 whatever the logits' dtype."""
 
-    @abstractmethod
     def weight(self, batch: Batch) -> int:
-        """How many things `loss` is the mean of: micro-batches count by it."""
+        """Count how many things `loss` is the mean of: micro-batches count by it."""
+        return len(batch["input_ids"])
+
+    def is_better(self, scores: Scores, than: Scores | None) -> bool:
+        """Tell whether an adapter with these scores is kept rather than one with the others."""
+        return better_than(scores, than, self.main_score)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what is needed to use the adapter later, beside the base: the `facts` and more."""
+        return {"columns": self.data.columns}
+
+    # Scores.
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        """In one pass over the rows."""
+        """Evaluate a model in one pass over the rows."""
 
     def complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
-        """What `evaluate` gave, with what takes longer and is wanted before and after training only."""
+        """Add to what `evaluate` gave what takes longer and is wanted before and after training only."""
         return found
 
     def evaluate_fully(self, model: nn.Module, split: str) -> Evaluation:
         return self.complete(model, split, self.evaluate(model, split))
 
+    # Answers.
+
+    def inputs_in(self, path: str) -> list[Any]:
+        """Read the inputs of a file, for `answer`. Raises DataError."""
+        raise NotImplementedError(f"{self.name} answers no files")
+
+    @property
+    def converses(self) -> bool:
+        """Whether an input is a conversation, so that what was said before belongs to the next."""
+        return False
+
+    def check_inputs(self, inputs: Sequence[Any], **options: Any) -> None:
+        """Raise SettingsError for inputs that the adapter was not trained on; no weights are loaded yet."""
+
     @abstractmethod
+    def answer(self, model: nn.Module, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+        """Answer each input, a text or what the task makes of one. Raises SettingsError for a token that the model
+        cannot read."""
+
+    # What its files and pages say.
+
+    @abstractmethod
+    def prediction_rows(self, tuned: Any, base: Any) -> Iterable[dict[str, Any]]:
+        """Yield the lines of predictions.jsonl: what two models, each given by its `predictions`, say of valid."""
+
     def write_predictions(self, path: Path, tuned: Any, base: Any) -> None:
-        """What the two models, each given by its `predictions`, say of each row of valid."""
+        write_text(path, "".join(as_json(row) + "\n" for row in self.prediction_rows(tuned, base)))
 
+    @classmethod
     @abstractmethod
+    def said(cls, row: Mapping[str, Any]) -> Said:
+        """Return a line of predictions.jsonl as any task's can be shown. Raises KeyError if it is another task's."""
+
+    @classmethod
+    def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
+        """Return what a run's page shows, from its summary and the lines of predictions.jsonl."""
+        judged = Judged.from_summary(summary)
+        return TaskPage(
+            tiles=judged.tiles(cls.expected, {}),
+            verdict=judged.verdict(cls.main_score),
+            section=cls.section(judged.split, predictions),
+        )
+
+    @classmethod
+    def section(cls, split: str, predictions: Sequence[Mapping[str, Any]]) -> str:
+        """Return HTML with the first predictions."""
+        rows = [cls.said(row) for row in predictions]
+        known = {"split": split, "samples": rows[:_SAMPLES_IN_SIGHT], "more_samples": rows[_SAMPLES_IN_SIGHT:]}
+        return templates("tasks").get_template("samples.html.j2").render(**known, lacks=cls.nothing_predicted)
+
+    # Forgetting.
+
     def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> Baseline:
-        """What the base, which `model` is now, does with the first passages, as many as have `tokens` together."""
+        """Keep what the base, which `model` is now, does with the first passages, as many as have `tokens` together."""
+        return GeometryBaseline(model, self.tokenizer, text, tokens)
 
-    @abstractmethod
     def held(self, model: nn.Module, text: GeneralText) -> Held:
-        """What holds the model to what the base, which it is now, does with the passages kept for that."""
-
-    @abstractmethod
-    def provenance(self) -> dict[str, Any]:
-        """What is needed to use the adapter later, beside the base."""
+        """Return what holds the model to what the base, which it is now, does with the passages kept for that."""
+        return Anchor(model, self.tokenizer, text.kept, text.max_length)

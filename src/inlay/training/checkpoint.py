@@ -20,12 +20,12 @@ from torch import Tensor
 
 from ..data.problems import listed
 from ..errors import CheckpointError
+from ..forgetting.passages import GeneralText
 from ..formats.files import copy_whole, write_whole
 from ..formats.read import read_object, read_text
-from ..tasks.task import Scores, Task
+from ..tasks.task import Task
 from .checkpoint_file import read_checkpoint_file, readable, write_checkpoint_file
 from .checkpoint_fit import by_first_part, check_fits, own_tensors, progress_of
-from .forgetting.passages import GeneralText
 from .loop import Plan, Training, marks
 from .random_state import random_numbers, random_tensors, set_random_state
 
@@ -60,7 +60,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]  # the file's own, until `restore` has copied them
     skipped: str | None = None  # why it is the one before the last
 
-    def restore(self, training: Training, scores: type[Scores]) -> None:
+    def restore(self, training: Training, main_score: str) -> None:
         """Put the training, and the random state, where they were when this was written.
 
         Raises CheckpointError, having changed nothing, if this adapter has other tensors.
@@ -70,7 +70,7 @@ class Checkpoint:
             check_fits(by_first_part(self.tensors, by="."), training)
             parts = self._copied()
             averages = {int(number): values for number, values in by_first_part(parts["optimizer"], by=".").items()}
-            progress = progress_of(self.progress, scores)
+            progress = progress_of(self.progress, main_score)
         for name, tensor in own_tensors(adapter).items():
             tensor.data = parts["adapter"][name].to(device)  # not copied: a start from the data may choose the shape
         memory = by_first_part(parts.get("memory", {}), by="/")
@@ -97,7 +97,7 @@ class Checkpoint:
                 f" what it was when {folder} was begun; put them back, or begin anew: {anew(folder)}"
             )
         with readable(self.path, self._todo):
-            done = progress_of(self.progress, task.scores)
+            done = progress_of(self.progress, task.main_score)
             if not 0 < done.step <= plan.steps:
                 raise ValueError(f"it is of step {done.step}, and the run has {plan.steps}")
 
@@ -147,7 +147,7 @@ def write_checkpoint(folder: Path, training: Training, about: About) -> None:
     }
     tensors = {f"{part}.{key}": t.detach() for part, named in parts.items() for key, t in named.items()}
     own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name != "best_state"}
-    best = None if progress.best is None else progress.best.as_dict()
+    best = progress.best
     header = {
         "progress": own | {"best": best, "changed": training.changed},
         "random": random_numbers(),

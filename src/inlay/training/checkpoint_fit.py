@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..attached.adapter import Adapter
-from ..tasks.task import Scores
+from ..tasks.metric import scores_from_json
 from .loop import Progress, Training
 
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
@@ -63,15 +63,15 @@ def check_fits(parts: Parts, training: Training) -> None:
         _check(f"random.{name}", tensor, torch.uint8, tensor.shape)
 
 
-def progress_of(told: Mapping[str, Any], scores: type[Scores]) -> Progress:
-    """How far the training was, without the tensors of its best step."""
+def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
+    """Read how far the training was, without the tensors of its best step."""
     values: dict[str, Any] = {name: value for name, value in told.items() if name != "changed"}
     for name in _COUNTS:
         if type(values[name]) is not int or values[name] < 0:
             raise ValueError(f"progress has {values[name]!r} for {name}, which is a count")
     if type(values["seconds"]) not in (int, float) or not 0 <= values["seconds"] < math.inf:
         raise ValueError(f"progress has {values['seconds']!r} for seconds")
-    best: Any = None if values["best"] is None else scores.of(values["best"])
+    best: Any = None if values["best"] is None else scores_from_json(values["best"], main_score)
     return Progress(**values | {"best": best})
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..formats.files import as_json, write_text
-from ..report.classification import paired_interval
 from ..stats import student_t
+from ..tasks.confusion import paired_interval
 
 SCORE_PARTS = "score_parts.json"
 

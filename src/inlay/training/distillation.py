@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..methods.prompts.task_prompt import TaskPrompt
-from .batches import Batch, in_order_of_length
-from .sentence import mean_state
+from ..tasks.batches import Batch, in_order_of_length
+from ..tasks.classify import Classify
+from ..tasks.metric import Scores, better_than
+from ..tasks.sentence import mean_state
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,6 @@ class TaughtLoss:
 
     def weight(self, batch: Batch) -> int:
         return len(batch["labels"])
+
+    def is_better(self, scores: Scores, than: Scores | None) -> bool:
+        return better_than(scores, than, Classify.main_score)

@@ -51,7 +51,7 @@ class Ending(RunState):
         assert self.adapter is not None
         provenance = {
             "model": run.task.base.name,
-            "task": run.task.kind,
+            "task": run.task.name,
             **run.task.provenance(),
             "data": asdict(run.settings.data),
             "seed": run.settings.seed,
@@ -76,7 +76,9 @@ class Ending(RunState):
         if status == "finished":
             metrics = {name: summary["metrics"][name] for name in ("split", "base", "tuned", "test")}
             cost = {name: summary[name] for name in ("best_step", "train_seconds", "peak_memory_bytes")}
-            self.journal.tell("finished", folder=str(self.run.folder), **metrics, **cost)
+            self.journal.tell(
+                "finished", folder=str(self.run.folder), score=self.run.task.main_score, **metrics, **cost
+            )
         return summary
 
     def stop(self, said: BaseException) -> BaseException:

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from ..attached.adapter import Adapter
+from ..tasks.batches import Batch
+from ..tasks.objective import Objective
 from ..tasks.task import Task
-from .batches import Batch
-from .loop import Objective, Plan
+from .loop import Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
 

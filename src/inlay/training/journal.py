@@ -17,23 +17,12 @@ from ..outside import shown, shown_lines
 from ..report.forgetting import forgetting_text
 from ..report.reach import reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
+from ..tasks.metric import METRICS, score_text
 
 Event = dict[str, Any]
 Watcher = Callable[[Event], None]
 
 _EVENTS, _LOG = "metrics.jsonl", "log.txt"
-
-SCORES = {  # by their keys in events and summaries, in the order in which they are told
-    "accuracy": "accuracy",
-    "macro_f1": "macro-F1",
-    "loss": "loss",
-    "perplexity": "perplexity",
-    "slots": "slots filled",
-    "exact_match": "exact match",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "rouge_l": "ROUGE-L",
-}
 
 
 class Journal:
@@ -163,8 +152,7 @@ def sentence(event: Event) -> str:
         case "evaluate":
             best = "  best so far" if event["best"] else ""
             when = "base   " if event["step"] == 0 else f"step {event['step']}"
-            scores = "  ".join(f"{name} {event[key]:.4f}" for key, name in SCORES.items() if key in event)
-            return f"{when} {event['split']}: {scores}{best}"
+            return f"{when} {event['split']}: {score_text(event)}{best}"
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
@@ -176,10 +164,10 @@ def sentence(event: Event) -> str:
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
-            base, tuned = event["base"], event["tuned"]
-            key = next(key for key in SCORES if key in tuned)
+            score = event["score"]
             return (
-                f"done    {SCORES[key]} {base[key]:.4f} -> {tuned[key]:.4f} on {event['split']} "
+                f"done    {METRICS[score].label} {event['base'][score]:.4f} -> {event['tuned'][score]:.4f} "
+                f"on {event['split']} "
                 f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
                 f"peak memory {bytes_text(event['peak_memory_bytes'])}"
             )

@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
-from ..tasks.task import Scores
-from .batches import Batch
+from ..tasks.batches import Batch
+from ..tasks.metric import Scores
+from ..tasks.objective import Objective
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
@@ -34,18 +35,6 @@ class Plan:
     steps_per_epoch: int
     learning_rate: float
     evaluate_after: frozenset[int]  # steps
-
-
-class Objective(Protocol):
-    """What is minimized: a task's loss, or another that takes batches of its own."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The mean over what is learned in the batch."""
-        ...
-
-    def weight(self, batch: Batch) -> int:
-        """How many things that is."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -146,11 +135,11 @@ def fit(
         if done.evaluated < done.step and done.step in plan.evaluate_after:
             _check_finite(adapter, done.step, advice)
             scores = evaluate(done.step)
-            if not math.isfinite(scores.loss):
-                raise TrainingFailed(f"after step {done.step} the loss on valid is {scores.loss}; {advice}")
+            if not math.isfinite(scores["loss"]):
+                raise TrainingFailed(f"after step {done.step} the loss on valid is {scores['loss']}; {advice}")
             if not method.settled(done.step, plan.steps):
                 done = replace(done, evaluated=done.step)
-            elif scores.better_than(done.best):
+            elif objective.is_better(scores, done.best):
                 on_best(done.step)
                 state = {name: p.detach().to("cpu", copy=True) for name, p in adapter.named_parameters()}
                 best = {"best": scores, "best_step": done.step, "best_state": state}

@@ -15,16 +15,15 @@ from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..data.formats import open_data
 from ..errors import SettingsError
+from ..forgetting.passages import LONGEST, GeneralText, general_text
 from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
 from ..report.reach import reach_of
-from ..tasks.causal import Causal
-from ..tasks.classify import Classify
+from ..tasks import task_for
+from ..tasks.batches import LENGTH_STEP, length_step
 from ..tasks.task import Task
-from .batches import LENGTH_STEP, length_step
-from .forgetting.passages import LONGEST, GeneralText, general_text
 from .journal import Journal
 from .loop import Plan, make_plan
 from .processes import check_one_process
@@ -67,8 +66,8 @@ def prepare_run(
 def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, fetch: bool) -> Prepared:
     folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
-    base, kind = find_base(settings.model, fetch=fetch), task_of(settings)
-    task = kind.prepare(base, settings)
+    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
+    task = task_for(opened).prepare(base, opened, settings)
     wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
     dtype = getattr(torch, wanted)
     empty = task.empty()
@@ -99,8 +98,8 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
         "data",
         source=data.source,
         rows={split: len(rows) for split, rows in data.splits.items()},
-        labels=list(getattr(data, "labels", ())),
-        majority=getattr(data, "majority", {}),
+        labels=list(task.labels),
+        majority=data.majority,
         valid_from=data.valid_from,
         ignored_columns=list(data.ignored_columns),
         max_length=max_length,
@@ -111,11 +110,6 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
-
-
-def task_of(settings: RunSettings[Any]) -> type[Task]:
-    """The task that the format of the data asks for."""
-    return Classify if open_data(settings.data).layout.format == "labelled-text" else Causal
 
 
 def _free_folder(settings: RunSettings[Any]) -> Path:

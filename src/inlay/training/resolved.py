@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
+from ..forgetting.passages import BUILTIN_PASSAGES
 from ..report.reach import reach_text
 from ..show.units import count_text
-from .forgetting.passages import BUILTIN_PASSAGES
 from .prepared import Prepared
 from .settings import RunSettings
 

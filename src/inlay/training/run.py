@@ -18,20 +18,21 @@ from ..attached.adapter import plan_attach
 from ..bases.shared_base import NoSharing
 from ..core.state import commit
 from ..errors import TrainingFailed
+from ..forgetting.measurement import Measurement
+from ..forgetting.retaining import Retaining
+from ..forgetting.sample import affordable_tokens
 from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..machine import refusals
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
-from ..tasks.task import Evaluation, Scores
-from .batches import Batch
+from ..tasks.batches import Batch
+from ..tasks.metric import Scores
+from ..tasks.task import Evaluation
 from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
 from .differences import write_parts
 from .ending import Ending, of_the_run
 from .estimate import estimate
-from .forgetting.measurement import Measurement
-from .forgetting.retaining import Retaining
-from .forgetting.sample import affordable_tokens
 from .journal import Journal, Watcher
 from .loop import StepEvent, Training, fit
 from .memory import memory_bytes, reset_peak_memory
@@ -245,7 +246,7 @@ class _Run(Ending):
 
     def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
         """Whatever the folder holds of steps after the checkpoint is written again."""
-        checkpoint.restore(training, self.run.task.scores)
+        checkpoint.restore(training, self.run.task.main_score)
         checkpoint.keep(self.run.folder)
         assert self.fit_began is not None
         self.fit_began -= checkpoint.about.train_seconds
@@ -259,8 +260,8 @@ class _Run(Ending):
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
         found = self.run.task.evaluate(self.adapter.model, "valid")
-        best = self.run.settings.method.settled(step, self.run.plan.steps) and found.scores.better_than(
-            self.progress.best
+        best = self.run.settings.method.settled(step, self.run.plan.steps) and self.objective.is_better(
+            found.scores, self.progress.best
         )
         if best:
             self.of_best = found
@@ -307,10 +308,10 @@ class _Run(Ending):
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
         found = self.run.task.evaluate(model, split)
-        if not math.isfinite(found.scores.loss):
+        if not math.isfinite(found.scores["loss"]):
             raise TrainingFailed(
-                f"the loss on {split} is {found.scores.loss} {when}; try --dtype float32, and look at the rows with: "
-                f"inlay data {shlex.quote(self.run.settings.data.path)}"
+                f"the loss on {split} is {found.scores['loss']} {when}; try --dtype float32, and look at the rows "
+                f"with: inlay data {shlex.quote(self.run.settings.data.path)}"
             )
         return found
 
@@ -329,4 +330,4 @@ class _Run(Ending):
 
     def _record_evaluation(self, step: int, scores: Scores, best: bool) -> None:
         epoch = step / self.run.plan.steps_per_epoch
-        self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores.as_dict(), best=best)
+        self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores, best=best)

@@ -12,12 +12,13 @@ import transformers
 
 from .. import __version__
 from ..attached.adapter import Adapter
+from ..forgetting.measurement import Measurement
 from ..formats import peft
-from ..tasks.task import Scores
+from ..tasks.metric import Scores
+from ..tasks.objective import Objective
 from .checkpoint import About
 from .estimate import Estimate
-from .forgetting.measurement import Measurement
-from .loop import Objective, Progress, Training
+from .loop import Progress, Training
 from .memory import peak_memory_bytes
 from .prepared import Prepared
 
@@ -73,11 +74,11 @@ class RunState:
         return {
             "status": status,
             "reason": reason,
-            "task": run.task.kind,
+            "task": run.task.name,
             "method": run.settings.method.name,
             "model": run.task.base.name,
             "data": run.task.data.source,
-            "labels": list(getattr(run.task.data, "labels", ())),
+            "labels": list(run.task.labels),
             "trainable_parameters": self.trainable_parameters,
             "total_parameters": self.total_parameters,
             "adapter_bytes": tensors.stat().st_size if tensors.is_file() else 0,
@@ -90,9 +91,9 @@ class RunState:
             "metrics": {
                 "split": "valid",
                 "rows": len(run.task.lengths("valid")),
-                "base": self.base_scores.as_dict() if self.base_scores else None,
-                "tuned": self.tuned.as_dict() if self.tuned else None,
-                "test": self.test.as_dict() if self.test else None,
+                "base": self.base_scores,
+                "tuned": self.tuned,
+                "test": self.test,
             },
             "coverage": run.reach,
             "decided": run.settings.method.decided(self.adapter) if self.adapter else {},

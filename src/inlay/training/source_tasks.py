@@ -26,9 +26,10 @@ from ..formats.files import write_json
 from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
-from ..tasks.classify import Classify
-from ..tasks.scores import ClassScores, log_probabilities, score
-from .batches import Order, pad
+from ..tasks.batches import Order, pad
+from ..tasks.classify import Classify, log_probabilities
+from ..tasks.metric import Scores, scores_of
+from ..tasks.outcomes import LabelProbabilities
 from .distillation import Lesson, TaughtLoss, lessons
 from .journal import Journal
 from .loop import StepEvent, Training, fit, make_plan
@@ -79,7 +80,7 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
         )
         run = prepare_run(teacher, Journal(lambda _: None))
         start = tasks[-1].labels.stop if tasks else 0
-        tasks.append(SourceTask(name, run, slice(start, start + len(run.task.data.labels))))
+        tasks.append(SourceTask(name, run, slice(start, start + len(run.task.labels))))
     return tasks
 
 
@@ -106,7 +107,7 @@ class _Student:
         self.run, self.tasks, self.folder, self.tokenizer = run, tasks, folder, run.task.tokenizer
         self.tokens = {split: [task.classify.tokens[split] for task in tasks] for split in ("train", "valid")}
         self.sizes = [len(tokens.rows) for tokens in self.tokens["train"]]
-        labels = tuple(f"{task.name}: {label}" for task in tasks for label in task.classify.data.labels)
+        labels = tuple(f"{task.name}: {label}" for task in tasks for label in task.classify.labels)
         rows = [self._lessons(task, len(labels)) for task in tasks]
         config = run.task.base.classifier_config(labels, self.tokenizer.pad_token_id)
         loaded = load_onto(
@@ -126,13 +127,13 @@ class _Student:
         accelerator = Accelerator(cpu=self.run.device.type == "cpu")
         steps, best = self.plan.steps, None
 
-        def evaluate(step: int) -> ClassScores:
+        def evaluate(step: int) -> Scores:
             nonlocal best
             scores = self._mean_scores()
-            better = scores.better_than(best)
+            better = self.loss.is_better(scores, best)
             best = scores if better else best
             epoch = step / self.plan.steps_per_epoch
-            journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores.as_dict(), best=better)
+            journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores, best=better)
             return scores
 
         def progress(event: StepEvent) -> None:
@@ -152,35 +153,36 @@ class _Student:
         training = Training.begin(self.adapter, self.plan, self.run.settings, accelerator)
         fit(training, self.loss, self.batches, self.plan, self.run.settings, evaluate, progress, save)
         self._save()
-        found = {task.name: scores.as_dict() for task, scores in zip(self.tasks, self._scores(), strict=True)}
+        found = {task.name: scores for task, scores in zip(self.tasks, self._scores(), strict=True)}
         write_json(self.folder / "summary.json", {"valid": found, "steps": self.plan.steps})
         for name, scores in found.items():
             journal.record("note", text=f"{name} with the shared prompt: accuracy {scores['accuracy']:.4f} on valid")
 
     def _lessons(self, task: SourceTask, labels: int) -> list[dict[str, Any]]:
         """The task's training rows with what its teacher says of them."""
-        from ..inference.classifier import open_classifier
+        from ..inference.opened import open_adapter
 
-        teacher = open_classifier(task.run.folder, device=self.run.device.type)
+        teacher = open_adapter(task.run.folder, device=self.run.device.type)
         tokens, number = task.classify.tokens["train"], self.tasks.index(task)
-        taught = lessons(teacher.adapter.model, self.tokenizer, tokens.rows, task.labels, labels)
+        taught = lessons(teacher.model, self.tokenizer, tokens.rows, task.labels, labels)
         return [
             row | {"labels": task.labels.start + label, "tasks": number, "lesson": lesson}
             for row, label, lesson in zip(tokens.rows, tokens.labels, taught, strict=True)
         ]
 
-    def _scores(self) -> list[ClassScores]:
+    def _scores(self) -> list[Scores]:
         found = []
         for number, (task, tokens) in enumerate(zip(self.tasks, self.tokens["valid"], strict=True)):
             self.prompt.task = number
             all_NL = log_probabilities(self.adapter.model, self.tokenizer, tokens.rows)
-            found.append(score(all_NL[:, task.labels].log_softmax(dim=-1), torch.tensor(tokens.labels)))
+            own_NL = all_NL[:, task.labels].log_softmax(dim=-1)
+            found.append(scores_of(LabelProbabilities(own_NL, torch.tensor(tokens.labels))))
         return found
 
-    def _mean_scores(self) -> ClassScores:
-        """A task counts as much as another, however many rows it has."""
-        all_scores = [asdict(scores) for scores in self._scores()]
-        return ClassScores(**{name: sum(s[name] for s in all_scores) / len(all_scores) for name in all_scores[0]})
+    def _mean_scores(self) -> Scores:
+        """Average over the tasks: one counts as much as another, however many rows it has."""
+        all_scores = self._scores()
+        return {name: sum(scores[name] for scores in all_scores) / len(all_scores) for name in all_scores[0]}
 
     def _save(self) -> None:
         sources = [task.classify.data.source for task in self.tasks]

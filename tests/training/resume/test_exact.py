@@ -9,7 +9,7 @@ import pytest
 
 import inlay
 from inlay.methods import METHODS
-from inlay.tasks.scores import ClassScores
+from inlay.tasks.classify import Classify
 from inlay.training import ending
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
@@ -81,7 +81,7 @@ def test_a_run_that_is_all_but_finished_goes_on(
     dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted after the last step, while the parameters are those of the best one."""
-    monkeypatch.setattr(ClassScores, "better_than", lambda _, other: other is None)  # the first evaluation is the best
+    monkeypatch.setattr(Classify, "is_better", lambda _, scores, than: than is None)  # the first evaluation is the best
     asked = short(dropping_bert, few_reviews, tmp_path, epochs=8)
     whole = train(replace(asked, out=str(tmp_path / "whole")))
     assert whole["best_step"] < whole["steps"] == 24

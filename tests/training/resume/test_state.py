@@ -12,12 +12,11 @@ import torch
 
 import inlay
 from inlay.data.settings import DataSettings
+from inlay.formats.files import as_json
 from inlay.methods import METHODS
-from inlay.tasks.causal import CausalScores
-from inlay.tasks.scores import ClassScores
-from inlay.tasks.text_scores import TextScores
-from inlay.training.batches import LengthGroups
-from inlay.training.packing import Shuffled
+from inlay.tasks.batches import LengthGroups
+from inlay.tasks.metric import scores_from_json
+from inlay.tasks.packing import Shuffled
 from inlay.training.random_state import random_numbers, random_tensors, set_random_state
 from inlay.training.settings import all_values, of_values
 
@@ -38,11 +37,10 @@ def test_settings_with_lists_and_patterns_come_back_from_json() -> None:
         assert of_values(json.loads(json.dumps(all_values(asked)))) == asked
 
 
-@pytest.mark.parametrize("slots", [None, 0.5])
-def test_scores_come_back_from_json(slots: float | None) -> None:
-    texts = TextScores(exact_match=0.25, bleu=12.5, chrf=1 / 3, rouge_l=0.1, slots=slots)
-    for scores in (ClassScores(0.1, 0.2, 0.3), CausalScores(0.7, float("inf")), CausalScores(0.7, 2.0, texts)):
-        assert type(scores).of(json.loads(json.dumps(scores.as_dict()))) == scores
+@pytest.mark.parametrize("perplexity", [2.0, float("inf")])
+def test_scores_come_back_from_json(perplexity: float) -> None:
+    scores = {"loss": 0.7, "perplexity": perplexity, "chrf": 1 / 3}
+    assert scores_from_json(json.loads(as_json(scores)), "loss") == scores
 
 
 def test_random_states_come_back_from_json() -> None:

@@ -90,12 +90,7 @@ def sequence_text(row: SequenceRow, which: str, score: Quantity) -> str:
     found = row.forgetting if which == "forgetting" else row.backward_transfer
     if found is None:
         return "–"
-    is_share = score.key == "accuracy"
-
-    def text(value: float) -> str:
-        return (f"{100 * value:.1f} points" if is_share else f"{value:.3f}").replace("-", "−")
-
-    return spread_text(found, text)
+    return spread_text(found, lambda value: score.unit.difference(value).replace("-", "−"))
 
 
 def way_text(row: SequenceRow) -> str:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from .pareto import front
-from .table import Quantity, Row, Units
+from .table import Quantity, Row
+
+Units = tuple[tuple[float, str], ...]
 
 WIDTH, HEIGHT = 480, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 44
@@ -74,8 +76,8 @@ def pareto_plot(rows: Sequence[Row], x: Quantity, y: Quantity) -> Markup:
         for _, *spreads in points
         for mean, deviation in ((s.mean, s.deviation) for s in spreads)
     ]
-    across = axis([v for pair in reached[::2] for v in pair], x.units, x.log, _LEFT, WIDTH - _RIGHT)
-    up = axis([v for pair in reached[1::2] for v in pair], y.units, y.log, HEIGHT - _BOTTOM, _TOP)
+    across = axis([v for pair in reached[::2] for v in pair], x.unit.sizes, x.log, _LEFT, WIDTH - _RIGHT)
+    up = axis([v for pair in reached[1::2] for v in pair], y.unit.sizes, y.log, HEIGHT - _BOTTOM, _TOP)
     parts, lines = [_frame(across, up, x.name, y.name)], []
     places = [(across(px.mean), up(py.mean)) for _, px, py in points]
     best = front([(px.mean, py.mean) for _, px, py in points], (x.sign, y.sign))
@@ -114,7 +116,7 @@ def curve_plot(label: str, curves: Sequence[Curve], y: Quantity) -> Markup:
     width, height = 300, 190
     every = [point for curve in curves for point in curve.points]
     across = axis([0.0, *(e for e, _ in every)], ((1, ""),), False, 44, width - 8)
-    up = axis([v for _, v in every], y.units, False, height - 34, 8)
+    up = axis([v for _, v in every], y.unit.sizes, False, height - 34, 8)
     parts = [_frame(across, up, "epoch", "", width, height)]
     for curve in sorted(curves, key=lambda curve: curve.label == label):
         path = "L".join(f"{across(e):.1f} {up(v):.1f}" for e, v in curve.points)

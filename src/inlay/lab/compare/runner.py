@@ -13,6 +13,7 @@ from typing import Any
 
 from ...training.interrupts import Interrupts
 from ...training.journal import Watcher
+from .table import main_metric
 from .trial import Trial
 from .worker import Outcome
 from .workplace import Worker, Workplace
@@ -142,6 +143,7 @@ class Runner:
                 "seconds": seconds,
                 "seconds_left": self._seconds_left(),
                 "metrics": metrics,
+                "score": main_metric(summary).name if summary else None,
             }
         )
 

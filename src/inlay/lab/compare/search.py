@@ -13,7 +13,7 @@ from typing import Any
 
 from .runner import Runner
 from .settings import Comparison, Contender
-from .table import measure_of
+from .table import main_metric
 from .trial import Budget, Trial, run_settings, slug
 
 _FIRST = (1.0, 10**-0.5, 10**0.5, 10**-0.25, 10**0.25)  # times the method's own rate
@@ -79,8 +79,8 @@ class Search:
         summary = trial.summary()
         if reason is not None or summary is None:
             return Tried(label=trial.label, learning_rate=rate, score=None, reason=reason)
-        measure, valid = measure_of([summary]), summary["metrics"]["tuned"]
-        return Tried(label=trial.label, learning_rate=rate, score=measure.sign * valid[measure.key])
+        metric, valid = main_metric(summary), summary["metrics"]["tuned"]
+        return Tried(label=trial.label, learning_rate=rate, score=metric.sign * valid[metric.name])
 
     def _best(self, contender: Contender) -> float:
         scored = [t for t in self.tried if t.label == contender.label and t.score is not None]

@@ -20,6 +20,7 @@ takes their place; that zero is measured all the same.
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...bases.base import pick_device
 from ...formats import peft
 from .settings import Comparison, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
@@ -76,22 +77,18 @@ def scores_on_earlier(trial: Trial) -> list[dict[str, float]]:
 
 
 def _score(run: Path, body: Path | None) -> dict[str, float]:
-    from ...inference.classifier import open_classifier
-    from ...inference.evaluation import evaluation_data
-    from ...inference.generator import open_generator
+    from ...inference.evaluation import ready_to_score, scored_rows
+    from ...inference.opened import find_adapter
 
-    about = peft.read_provenance(peft.adapter_folder(run))
-    data = evaluation_data(about, about["task"], fetch=True)  # the comparison names them
-    split = "test" if "test" in data.splits else "valid"
-    if about["task"] == "classify":
-        classifier = open_classifier(run)
-        if body is not None:
-            peft.start_from(classifier.adapter, body)
-        return classifier.scores(data.splits[split]).as_dict()
-    generator = open_generator(run)
+    device = pick_device("auto")
+    found = find_adapter(run)
+    task = scored_rows(found.task, fetch=True)  # the comparison names them
+    split = "test" if "test" in task.data.splits else "valid"
+    task = ready_to_score(found, task, split, device)
+    opened = found.as_trained(device)
     if body is not None:
-        peft.start_from(generator.opened.adapter, body)
-    return generator.scores(data, split, samples=0)[1].as_dict()
+        peft.start_from(opened.adapter, body)
+    return task.evaluate(opened.model, split).scores
 
 
 def backward_transfer(a: Matrix) -> float:

@@ -4,27 +4,19 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ...show.units import bytes_text, count_text, percent_text, seconds_text
-from ...training.journal import SCORES
+from ...show.units import BYTES, COUNT, RATE, SECONDS, Unit, number
+from ...tasks import TASKS
+from ...tasks.metric import METRICS, Metric
 from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
 from .settings import Contender
 from .trial import Trial, first_event
 
 Summary = dict[str, Any]
-Units = tuple[tuple[float, str], ...]  # sizes with their names, the smallest first: what an axis is marked in
-
-PLAIN: Units = ((1, ""),)
-PERCENT: Units = ((0.01, "%"),)
-COUNT: Units = ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"))
-BYTES: Units = ((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB"))
-SECONDS: Units = ((1, "s"), (60, "min"), (3600, "h"))
 
 COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
-_HIGHER = ("accuracy", "macro_f1", "slots", "exact_match", "bleu", "chrf", "rouge_l")
-_SHARES = ("accuracy", "slots", "exact_match")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +25,15 @@ class Quantity:
 
     key: str
     name: str
-    sign: Literal[1, -1]  # 1: more is better
-    text: Callable[[float], str]
+    sign: int  # 1: more is better, -1: less
+    unit: Unit
     read: Callable[[Summary], float | None]
-    units: Units = PLAIN
     log: bool = False  # drawn on a logarithmic axis
     is_score: bool = False
+
+    def text(self, value: float) -> str:
+        """Write a value with its unit."""
+        return self.unit.text(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +90,6 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
-    """A score, by its key in summaries."""
-
-    key: str
-    name: str
-    sign: Literal[1, -1]
-    text: Callable[[float], str]
-    units: Units
-
-
-@dataclass(frozen=True, kw_only=True)
 class SequenceRow:
     label: str
     way: str
@@ -140,31 +124,17 @@ def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failure
 
 
 def quantities_of(summaries: Sequence[Summary], split: str) -> tuple[Quantity, ...]:
-    """The scores, the one that the methods are judged by first, and what they cost."""
+    """Return the scores, the one that the methods are judged by first, and what they cost."""
     where = "test" if split == "test" else "tuned"
-    scores = [_score_quantity(measure, where, split) for measure in measures_of(summaries)]
-    return (*scores, *_COSTS)
+    main = main_metric(summaries[0]) if summaries else METRICS[next(iter(TASKS.values())).main_score]
+    there = {key for summary in summaries for key in summary["metrics"]["tuned"] or {}}
+    others = [metric for metric in METRICS.values() if metric.name in there and metric is not main]
+    return (*(_score_quantity(metric, where, split) for metric in (main, *others)), *_COSTS)
 
 
-def measures_of(summaries: Sequence[Summary]) -> list[Measure]:
-    """Accuracy first for classifiers. For language models the loss: of every row, where texts are written for a few."""
-    first = "loss" if any(s["task"] == "causal" for s in summaries) else "accuracy"
-    there = {key for s in summaries for key in s["metrics"]["tuned"] or {}} or {first}
-    keys = [first, *(key for key in SCORES if key in there and key != first)]
-    return [
-        Measure(
-            key=key,
-            name=SCORES[key],
-            sign=1 if key in _HIGHER else -1,
-            text=percent_text if key in _SHARES else "{:.3f}".format,
-            units=PERCENT if key in _SHARES else PLAIN,
-        )
-        for key in keys
-    ]
-
-
-def measure_of(summaries: Sequence[Summary]) -> Measure:
-    return measures_of(summaries)[0]
+def main_metric(summary: Summary) -> Metric:
+    """Return the metric by which adapters of the run's task are judged."""
+    return METRICS[TASKS[summary["task"]].main_score]
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
@@ -217,12 +187,12 @@ def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None
         summary = stage.summary()
         if stage.name in failures or summary is None or summary["status"] != "finished":
             return None
-        measure = measure_of([summary])
+        metric = main_metric(summary)
         own = summary["metrics"]["test"] or summary["metrics"]["tuned"]
         scores = [*stage.scores_on_earlier(), own]
         if len(scores) != len(stage.earlier) + 1:
             return None
-        matrix.append([measure.sign * each[measure.key] for each in scores])
+        matrix.append([metric.sign * each[metric.name] for each in scores])
     return matrix
 
 
@@ -239,17 +209,16 @@ def _row(
     )
 
 
-def _score_quantity(measure: Measure, where: str, split: str) -> Quantity:
+def _score_quantity(metric: Metric, where: str, split: str) -> Quantity:
     def read(summary: Summary) -> float | None:
-        return (summary["metrics"][where] or {}).get(measure.key)
+        return (summary["metrics"][where] or {}).get(metric.name)
 
     return Quantity(
-        key=measure.key,
-        name=f"{measure.name} ({split})",
-        sign=measure.sign,
-        text=measure.text,
+        key=metric.name,
+        name=f"{metric.label} ({split})",
+        sign=metric.sign,
+        unit=metric.unit,
         read=read,
-        units=measure.units,
         is_score=True,
     )
 
@@ -267,43 +236,38 @@ _COSTS = (
         key="trainable_parameters",
         name="trained parameters",
         sign=-1,
-        text=count_text,
         read=_of("trainable_parameters"),
-        units=COUNT,
+        unit=COUNT,
         log=True,
     ),
     Quantity(
         key="adapter_bytes",
         name="adapter file",
         sign=-1,
-        text=bytes_text,
         read=_of("adapter_bytes"),
-        units=BYTES,
+        unit=BYTES,
         log=True,
     ),
     Quantity(
         key="train_seconds",
         name="training time",
         sign=-1,
-        text=seconds_text,
         read=_of("train_seconds"),
-        units=SECONDS,
+        unit=SECONDS,
     ),
     Quantity(
         key="peak_memory_bytes",
         name="peak memory",
         sign=-1,
-        text=bytes_text,
         read=_of("peak_memory_bytes"),
-        units=BYTES,
+        unit=BYTES,
     ),
     Quantity(
         key="tokens_per_second",
         name="tokens a second",
         sign=1,
-        text="{:,.0f}".format,
         read=_of("tokens_per_second"),
-        units=COUNT,
+        unit=RATE,
     ),
-    Quantity(key="forgetting", name="forgetting", sign=-1, text="{:.4f}".format, read=_forgetting),
+    Quantity(key="forgetting", name="forgetting", sign=-1, unit=number(4), read=_forgetting),
 )

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from ...show.units import count_text, percent_text
+from ...show.units import count_text
+from ...tasks.metric import METRICS, Metric, Scores
 from .analysis import Analysis, Layer, by_role, middle
 from .curve import Curve, Point
 
@@ -22,19 +23,12 @@ def smallest_that_keeps(curve: Curve) -> Point | None:
     return found
 
 
-def score_text(curve: Curve, value: float) -> str:
-    return percent_text(value) if curve.score == "accuracy" else f"{value:.4f}"
-
-
 def gain_text(curve: Curve, point: Point) -> str:
-    """`−0.4 points (95 % −1.5 to +0.6)`; of a loss, how much lower it is, in nats."""
-    scale, unit, digits = (100, "points", 1) if curve.score == "accuracy" else (1, "nats", 4)
-    value, low, high = (
-        f"{scale * number:+.{digits}f}".replace("-", "−")
-        for number in (point.gain.value, point.gain.low, point.gain.high)
-    )
-    sure = f"95 % {low} to {high}" if math.isfinite(point.gain.low) else "too few rows to tell how sure"
-    return f"{value} {unit} ({sure})"
+    """Write `−0.4 points (95 % −1.5 to +0.6)`; of a loss, how much lower it is, in nats."""
+    metric, gain = METRICS[curve.score], point.gain
+    value, low, high = (metric.unit.change(number) for number in (gain.value, gain.low, gain.high))
+    sure = f"95 % {low} to {high}" if math.isfinite(gain.low) else "too few rows to tell how sure"
+    return f"{value}{metric.difference_unit} ({sure})"
 
 
 def _of_curve(result: Analysis) -> Iterator[str]:
@@ -42,22 +36,23 @@ def _of_curve(result: Analysis) -> Iterator[str]:
     if curve is None or not curve.points:
         return
     kept, largest = smallest_that_keeps(curve), curve.points[0]
-    whole = score_text(curve, curve.whole.as_dict()[curve.score])
+    metric = METRICS[curve.score]
+    whole = _text(metric, curve.whole)
     where = f"on the {curve.rows} rows of {curve.split}"
     if not math.isfinite(largest.gain.low):
         yield f"Which ranks keep the score cannot be told {where}: too few for an interval. Take more, with --data."
         return
-    meaning = "" if curve.score == "accuracy" else ", where above zero is a lower loss"
+    meaning = "" if metric.higher_is_better else f", where above zero is a lower {metric.label}"
     if kept is None:
         yield (
-            f"Even at rank {largest.rank} the cut adapter is clearly worse {where}: {curve.score} "
-            f"{score_text(curve, largest.scores.as_dict()[curve.score])} against {whole}, "
+            f"Even at rank {largest.rank} the cut adapter is clearly worse {where}: {metric.label} "
+            f"{_text(metric, largest.scores)} against {whole}, "
             f"{gain_text(curve, largest)}{meaning}. The update needs more directions than that."
         )
         return
     yield (
         f"Rank {kept.rank} keeps the score within its uncertainty {where}: {curve.score} "
-        f"{score_text(curve, kept.scores.as_dict()[curve.score])} against {whole} whole, "
+        f"{_text(metric, kept.scores)} against {whole} whole, "
         f"{gain_text(curve, kept)}{meaning}; {count_text(kept.parameters)} parameters against the run's "
         f"{count_text(result.trainable)}."
     )
@@ -66,6 +61,11 @@ def _of_curve(result: Analysis) -> Iterator[str]:
             f"Cut it with --to {kept.rank} --out FOLDER. A new run at rank {kept.rank} need not do as well: what a cut "
             "leaves is the best part of a larger update."
         )
+
+
+def _text(metric: Metric, scores: Scores) -> str:
+    """Write the score so exactly that differences show."""
+    return metric.text(scores[metric.name]) if metric.unit.is_share else f"{scores[metric.name]:.4f}"
 
 
 def _of_base(result: Analysis) -> Iterator[str]:

@@ -15,7 +15,7 @@ from ...bases.base import pick_device
 from ...errors import SettingsError
 from ...formats import peft_plain
 from ...formats.files import check_free
-from ...inference.evaluation import evaluation_task
+from ...inference.evaluation import ready_to_score, scored_rows
 from ...inference.opened import Found, find_adapter
 from ...models.sites import Place, Sites
 from .curve import Curve, Measure
@@ -111,9 +111,11 @@ def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
         check_free(asked.out, "--out")
     without_data = asked.data is None and "data" not in found.provenance and asked.to is None
     wanted = (asked.curve and not without_data) or asked.to is not None
-    task = evaluation_task(found, asked.data, fetch=asked.fetch) if wanted else None
+    task = scored_rows(found.task, asked.data, fetch=asked.fetch) if wanted else None
     if task is not None and asked.split not in task.data.splits:
         raise SettingsError(f"{task.data.source} has no {asked.split} split; it has {', '.join(task.data.splits)}")
+    if task is not None:
+        task = ready_to_score(found, task, asked.split, device)
 
     seconds: dict[str, float] = {}
     theirs = {} if other is None else _spectra_of(other, device)

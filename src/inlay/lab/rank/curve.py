@@ -11,7 +11,8 @@ from torch import nn
 
 from ...attached.adapter import Adapter
 from ...core.active import using
-from ...tasks.task import Scores, Task
+from ...tasks.metric import Scores
+from ...tasks.task import Task
 from ...training.differences import Difference
 from .spectrum import Spectrum
 from .truncation import NAME, attach_cut, available, parameters, uniform

@@ -12,7 +12,7 @@ from ...formats import peft
 from ...formats.files import folder_written_whole
 from ...formats.places import PLACES, moved
 from ...inference.opened import Found, find_adapter
-from ...tasks.task import Scores
+from ...tasks.metric import Scores, better_than
 from .curve import Measure, Point
 from .truncation import attach_cut, by_energy, uniform
 
@@ -51,7 +51,7 @@ def write_cut(
     """
     same, differing = uniform(measure.layers, rank), by_energy(measure.layers, rank)
     of_same, of_differing = measure.point(same), measure.point(differing)
-    per_layer = of_differing.scores.better_than(of_same.scores)
+    per_layer = better_than(of_differing.scores, of_same.scores, measure.task.main_score)
     ranks, expected = (differing, of_differing.scores) if per_layer else (same, of_same.scores)
     with folder_written_whole(out) as unfinished:
         _write(found, measure, ranks, unfinished, plain)
@@ -82,11 +82,10 @@ def _write(found: Found, measure: Measure, ranks: Mapping[str, int], folder: Pat
 
 
 def _check(expected: Scores, again: Scores, main_score: str) -> None:
-    measured, found = expected.as_dict(), again.as_dict()
     if not all(
-        math.isclose(found[key], value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE) for key, value in measured.items()
+        math.isclose(again[key], value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE) for key, value in expected.items()
     ):
         raise VerificationFailed(
-            f"the cut adapter, loaded again, should have {main_score} {measured[main_score]:.6f}, as measured before, "
-            f"but has {found[main_score]:.6f}; nothing is kept"
+            f"the cut adapter, loaded again, should have {main_score} {expected[main_score]:.6f}, as measured before, "
+            f"but has {again[main_score]:.6f}; nothing is kept"
         )

@@ -28,9 +28,10 @@ from ...methods.ranked import Ranked
 from ...models import weights
 from ...models.inputs import inputs_of
 from ...models.sites import Place, Sites
+from ...tasks import TASKS
 from ...training.differences import Difference, gain_of, read_parts
 from ...training.journal import Journal, Watcher
-from ...training.prepared import Prepared, prepare_run, task_of
+from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
 from ...training.settings import RunSettings, as_asked
 from .gradients import agreed, gradients_of
@@ -137,18 +138,18 @@ def attempt(
     ranks = {layer.name: layer.rank for layer in suggestion.layers}
     methods = {"suggested": settings.method.with_ranks(ranks), "uniform": settings.method}
     folders = {name: folder / name for name in methods}
-    metrics = {}
+    metrics, task = {}, ""
     for name, method in methods.items():
         ranks_text = "the suggested ranks" if name == "suggested" else f"rank {suggestion.rank} everywhere"
         Journal(watcher).record("note", text=f"training with {ranks_text}, in {folders[name]}")
         summary = train(replace(settings, method=method, epochs=epochs, out=str(folders[name])), watcher)
-        metrics[name] = summary["metrics"]
+        metrics[name], task = summary["metrics"], summary["task"]
     suggested, uniform = ([read_parts(folders[name], "valid")] for name in methods)
     gain = gain_of(suggested, uniform, 0.95)
     tried = Tried(
         epochs=epochs,
         rows=metrics["uniform"]["rows"],
-        score=task_of(settings).main_score,
+        score=TASKS[task].main_score,
         suggested=metrics["suggested"]["tuned"],
         uniform=metrics["uniform"]["tuned"],
         gain=gain if gain is not None and math.isfinite(gain.low) else None,
@@ -181,7 +182,7 @@ def _batches(run: Prepared) -> Iterator[dict[str, Tensor]]:
 
 def _information(run: Prepared) -> float:
     """Bits in the answers of the training data, at most."""
-    labels = getattr(run.task.data, "labels", ())
+    labels = run.task.labels
     rows = len(run.task.lengths("train"))
     if labels:
         return rows * math.log2(len(labels))

@@ -1,0 +1,66 @@
+"""The examples of a task, made of rows: checked, split and counted, with what a run tells of them."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from .formats import Opened, unused_columns
+from .holdout import with_valid
+from .portion import portion
+from .problems import Problem
+
+ExampleT = TypeVar("ExampleT")
+
+
+@dataclass(frozen=True)
+class Examples(Generic[ExampleT]):
+    """What a task learns and is scored by."""
+
+    splits: dict[str, list[ExampleT]]
+    """Always train and valid, and test if the data has one; of rows to score, what there is."""
+    source: str
+    """The path as asked."""
+    format: str
+    columns: dict[str, str]
+    """The column of each role."""
+    ignored_columns: tuple[str, ...]
+    valid_from: str
+    """The file of the valid split, or how it was held out of train."""
+    warnings: tuple[Problem, ...]
+    """What was put right, and what the user may want to know, with a line of each kind."""
+    labels: tuple[str, ...] = ()
+    """The name of each label id, where examples have labels."""
+
+    @property
+    def majority(self) -> dict[str, float]:
+        """The share of the most frequent label in each split: the accuracy of a model that says nothing else."""
+        if not self.labels:
+            return {}
+        rows: dict[str, list[Any]] = dict(self.splits)
+        counts = {split: Counter(example.label for example in examples) for split, examples in rows.items()}
+        return {split: max(found.values()) / found.total() for split, found in counts.items()}
+
+
+def examples_of(
+    opened: Opened, splits: dict[str, list[Any]], whole: bool, hold_out: Callable[..., Any] = with_valid, *more: Any
+) -> Examples[Any]:
+    """Hold out a valid split if there is none, and leave out what the settings leave out; with `whole` nothing is held
+    out. `more` goes on to `hold_out`. Raises DataError, with a line for each kind of problem, if rows had some.
+    """
+    settings, source, problems = opened.settings, opened.source, opened.problems
+    problems.raise_errors()
+    valid_from = source.names.get("valid", "")
+    if not whole:
+        splits, valid_from = hold_out(splits, source.names, settings.valid_fraction, problems, *more)
+        if valid_from is None:
+            raise problems.error()
+    return Examples(
+        splits=portion(splits, source.names, settings, problems),
+        source=settings.path,
+        format=opened.layout.format,
+        columns=opened.layout.columns,
+        ignored_columns=unused_columns(source.splits, opened.layout),
+        valid_from=valid_from,
+        warnings=tuple(problems.found()),
+    )

@@ -1,0 +1,21 @@
+"""What a task has of its base model to measure what a run forgets, and to hold it back."""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Baseline(Protocol):
+    """What the base does with general text, kept until the tuned model can be compared."""
+
+    def compare(self, model: nn.Module) -> dict[str, Any]:
+        """Measure what the model has forgotten, as summary.json says it."""
+        ...
+
+
+class Held(Protocol):
+    """What holds a model to its base in training."""
+
+    def loss(self, model: nn.Module) -> Tensor:
+        """Return the loss on some passages of general text, others each time."""
+        ...

@@ -1,0 +1,25 @@
+"""The measurement of a run's forgetting: its task's baseline, timed, and what summary.json says of it."""
+
+import time
+from typing import Any
+
+from torch import nn
+
+from ..tasks.task import Task
+from .passages import GeneralText
+
+
+class Measurement:
+    """Begins with the base; `of` ends it with the tuned model."""
+
+    def __init__(self, task: Task, base: nn.Module, text: GeneralText, tokens: int):
+        began = time.perf_counter()
+        self.source = text.source
+        self.baseline = task.baseline(base, text, tokens)
+        self.seconds = time.perf_counter() - began
+
+    def of(self, model: nn.Module) -> dict[str, Any]:
+        began = time.perf_counter()
+        found = self.baseline.compare(model)
+        seconds = self.seconds + time.perf_counter() - began
+        return {**found, "source": self.source, "seconds": round(seconds, 3)}

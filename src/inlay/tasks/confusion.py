@@ -1,0 +1,216 @@
+"""What a classifier's predictions say: confusions, scores by label, and how sure the figures are."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..show.page import templates
+from ..stats import normal_z
+
+Interval = tuple[float, float]
+
+_LABELS_IN_MATRIX = 20
+_SCORES_IN_SIGHT = 20
+_PAIRS = 10
+_MISTAKES = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    text: str
+    pair: str | None
+    label: str
+    predicted: str
+    probability: float
+    label_probability: float
+    base_predicted: str | None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read a line of predictions.jsonl."""
+        base = row.get("base_predicted")
+        return cls(
+            text=row["text"],
+            pair=row.get("pair"),
+            label=str(row["label"]),
+            predicted=str(row["predicted"]),
+            probability=row["probability"],
+            label_probability=row["label_probability"],
+            base_predicted=None if base is None else str(base),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A count of the confusion matrix, as it is coloured."""
+
+    count: int
+    heat: float
+    """From 0 to 1: how strongly."""
+    kind: str
+    """`right`, or `wrong` off the diagonal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    labels: list[str]
+    counts: list[list[int]]
+    """One row for each true label, one column for each predicted one."""
+    others: list[int]
+    """For each row, the predictions of labels that are not among `labels`."""
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        rows = []
+        for i, (counts, others) in enumerate(zip(self.counts, self.others, strict=True)):
+            support = sum(counts) + others
+            rows.append(
+                [
+                    # a single mistake among many rows must still be seen
+                    Cell(count=n, heat=0.08 + 0.92 * n / support if n else 0, kind="right" if i == j else "wrong")
+                    for j, n in enumerate(counts)
+                ]
+            )
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScores:
+    """A share whose denominator is zero is None: no row has the label, or none was predicted to."""
+
+    label: str
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    base_recall: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusedPair:
+    first: str
+    second: str
+    first_as_second: int
+    second_as_first: int
+
+    @property
+    def total(self) -> int:
+        return self.first_as_second + self.second_as_first
+
+
+def classifier_section(split: str, labels: Sequence[str], predictions: Sequence[Prediction]) -> str:
+    """Return a page's part on a classifier, as HTML: its confusions, its scores by label and its mistakes."""
+    scores = sorted(scores_by_label(labels, predictions), key=lambda row: (row.f1 is None, row.f1 or 0))
+    known = {
+        "split": split,
+        "labels": labels,
+        "predictions": predictions,
+        "confusion": confusion(labels, predictions, _LABELS_IN_MATRIX),
+        "scores": scores[:_SCORES_IN_SIGHT],
+        "more_scores": scores[_SCORES_IN_SIGHT:],
+        "mistakes": worst_mistakes(predictions, _MISTAKES),
+        "mistake_count": sum(p.predicted != p.label for p in predictions),
+        "pairs": confused_pairs(predictions, _PAIRS),
+    }
+    return templates("tasks").get_template("classify.html.j2").render(known)
+
+
+def confusion(labels: Sequence[str], predictions: Sequence[Prediction], at_most: int) -> Confusion:
+    """The confusion matrix of the `at_most` labels with the most mistakes, in the order of `labels`."""
+    mistakes = Counter[str]()
+    for p in predictions:
+        if p.predicted != p.label:
+            mistakes.update((p.label, p.predicted))
+    worst = set(sorted(labels, key=lambda label: -mistakes[label])[:at_most])
+    shown = [label for label in labels if label in worst]
+    pairs = Counter((p.label, p.predicted) for p in predictions)
+    support = Counter(p.label for p in predictions)
+    counts = [[pairs[true, predicted] for predicted in shown] for true in shown]
+    others = [support[true] - sum(row) for true, row in zip(shown, counts, strict=True)]
+    return Confusion(labels=shown, counts=counts, others=others)
+
+
+def scores_by_label(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[LabelScores]:
+    """Precision, recall and F1 of each label, and the recall that the base model had."""
+    support = Counter(p.label for p in predictions)
+    predicted = Counter(p.predicted for p in predictions)
+    right = Counter(p.label for p in predictions if p.predicted == p.label)
+    base_right = Counter(p.label for p in predictions if p.base_predicted == p.label)
+    base_known = any(p.base_predicted is not None for p in predictions)
+    return [
+        LabelScores(
+            label=label,
+            support=support[label],
+            precision=_ratio(right[label], predicted[label]),
+            recall=_ratio(right[label], support[label]),
+            f1=_ratio(2 * right[label], support[label] + predicted[label]),
+            base_recall=_ratio(base_right[label], support[label]) if base_known else None,
+        )
+        for label in labels
+    ]
+
+
+def confused_pairs(predictions: Sequence[Prediction], at_most: int) -> list[ConfusedPair]:
+    """The pairs of labels taken for each other most often, in either direction."""
+    wrong = Counter((p.label, p.predicted) for p in predictions if p.predicted != p.label)
+    pairs = [
+        ConfusedPair(first=a, second=b, first_as_second=wrong[a, b], second_as_first=wrong[b, a])
+        for a, b in wrong
+        if (wrong[a, b], b) > (wrong[b, a], a)  # keeps one of the two directions: the more frequent
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.total, pair.first, pair.second))[:at_most]
+
+
+def worst_mistakes(predictions: Sequence[Prediction], at_most: int) -> list[Prediction]:
+    """The wrong predictions made with the highest probability."""
+    wrong = [p for p in predictions if p.predicted != p.label]
+    return sorted(wrong, key=lambda p: -p.probability)[:at_most]
+
+
+def wilson_interval(share: float, rows: int) -> Interval:
+    """The 95 % interval of a share of `rows`; unlike the normal one it holds for few rows and shares near 0 or 1."""
+    z = normal_z()
+    z2 = z**2
+    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
+    half = z / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def gain_interval(base: float, tuned: float, rows: int, predictions: Sequence[Prediction]) -> Interval:
+    """The 95 % interval of the gain, from the predictions if they are all there and include the base model's."""
+    if len(predictions) == rows and all(p.base_predicted is not None for p in predictions):
+        return paired_gain_interval(predictions)
+    return unpaired_gain_interval(base, tuned, rows)
+
+
+def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:
+    """The 95 % interval of tuned minus base accuracy on the same rows (Bonett and Price 2012)."""
+    won = sum(p.predicted == p.label != p.base_predicted for p in predictions)
+    lost = sum(p.base_predicted == p.label != p.predicted for p in predictions)
+    return paired_interval(won - lost, won + lost, len(predictions))
+
+
+def paired_interval(total: float, squares: float, rows: int, level: float = 0.95) -> Interval:
+    """Of the difference between two accuracies, from the sum of the rows' differences and that of their squares.
+
+    As if there were two rows more, one that only this model has right and one that only the other has (likewise).
+    """
+    mean = total / (rows + 2)
+    half = normal_z(level) * math.sqrt(((squares + 2) / (rows + 2) - mean**2) / (rows + 2))
+    return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+def unpaired_gain_interval(base: float, tuned: float, rows: int) -> Interval:
+    """The same from the two accuracies alone (Newcombe 1998, method 10): wider, as it cannot see the pairing."""
+    base_low, base_high = wilson_interval(base, rows)
+    tuned_low, tuned_high = wilson_interval(tuned, rows)
+    gain = tuned - base
+    return gain - math.hypot(tuned - tuned_low, base_high - base), gain + math.hypot(
+        tuned_high - tuned, base - base_low
+    )
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

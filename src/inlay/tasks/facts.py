@@ -1,0 +1,45 @@
+"""What provenance.json may say of an adapter, key by key; each task names those that it cannot be used without."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What the value of a key must be, as a check and in words."""
+
+    fits: Callable[[Any], bool]
+    kind: str
+
+
+def one_of(*known: str) -> Fact:
+    return Fact(lambda value: isinstance(value, str) and value in known, f"one of {', '.join(known)}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(id, int) and 0 <= id < 2**31 for id in value)
+
+
+def _are_names(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(name, str) for name in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def _are_texts_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+COUNT = Fact(_is_count, "a whole number above 0")
+TOKENS = Fact(_are_ids, "numbers of tokens")
+LABELS = Fact(_are_names, "different texts")
+COLUMNS = Fact(_are_texts_by_name, "names of columns by what they hold")
+PATHS = Fact(_are_texts_by_name, "paths by name")

@@ -1,0 +1,24 @@
+"""What a training minimizes, and by which score its best step is chosen."""
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from .batches import Batch
+from .metric import Scores
+
+
+class Objective(Protocol):
+    """What is minimized: a task's loss, or another that takes batches of its own."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean over what is learned in the batch."""
+        ...
+
+    def weight(self, batch: Batch) -> int:
+        """Count what `loss` is the mean of."""
+        ...
+
+    def is_better(self, scores: Scores, than: Scores | None) -> bool:
+        """Tell whether a step with these scores is kept rather than the best so far, if there is one."""
+        ...

@@ -1,0 +1,131 @@
+"""What a run's page shows of its task, as plain data: figures with the base's beside them, a verdict, a section."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..show.units import percent_text, text_or_unknown
+from .metric import METRICS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A figure at the top of a page."""
+
+    name: str
+    value: str
+    before: str | None = None
+    """The base model's value."""
+    details: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the figures allow one to say about a run, in sentences."""
+
+    kind: Literal["better", "unclear", "worse", "unknown"]
+    sentence: str
+    notes: list[str]
+    """What a reader must know before trusting the sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPage:
+    """A task's part of a run's page."""
+
+    tiles: list[Tile]
+    verdict: Verdict
+    section: str
+    """HTML: what was predicted."""
+    chance: float | None = None
+    """What guessing scores, for the plot of the main score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """A row of predictions.jsonl, as any task's can be shown."""
+
+    prompt: str
+    wanted: str | None
+    answer: str
+    base_answer: str | None
+    pair: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The scores that a summary holds, and what they are of."""
+
+    status: str
+    base: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+    test: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    split: str = "valid"
+
+    @classmethod
+    def from_summary(cls, summary: Mapping[str, Any]) -> "Judged":
+        found = summary.get("metrics") or {}
+        scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
+        return cls(status=summary["status"], rows=found.get("rows", 0), split=found.get("split", "valid"), **scores)
+
+    @property
+    def without_scores(self) -> Verdict | None:
+        """The verdict on a run that ended before it had scores to compare."""
+        if self.base and self.tuned:
+            return None
+        ended = {"failed": "failed", "interrupted": "was interrupted"}.get(self.status, "ended")
+        sentence = f"The run {ended} before it had scores to compare, so there is nothing to judge."
+        return Verdict(kind="unknown", sentence=sentence, notes=[])
+
+    def notes(self, *own: str, score: str) -> list[str]:
+        """Return the task's `own` notes with those on every run: how far it came, and what its best step was chosen
+        by."""
+        label = METRICS[score].label
+        chosen = (
+            f"The best checkpoint was chosen on the {self.split} split, so its figures there are slightly optimistic"
+        )
+        checked = "there was no test split to check them on"
+        if self.test:
+            figure = text_or_unknown(METRICS[score].text, self.test[score])
+            where = "on the test split, which no choice was made on,"
+            checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
+        unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
+        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}optimistic; {checked}."]
+
+    def verdict(self, score: str) -> Verdict:
+        """Say which way a score went, for a task that has no more to say."""
+        if (none := self.without_scores) is not None:
+            return none
+        metric, base, tuned = METRICS[score], self.base[score], self.tuned[score]
+        better = metric.sign * tuned > metric.sign * base
+        sentence = (
+            f"{capitalized(metric.label)} {'rose' if tuned > base else 'fell'} from {metric.text(base)} to "
+            f"{metric.text(tuned)} on the {self.rows} rows of the {self.split} split."
+        )
+        return Verdict(kind="better" if better else "worse", sentence=sentence, notes=self.notes(score=score))
+
+    def tiles(self, always: Iterable[str], details: Mapping[str, list[str]]) -> list[Tile]:
+        """Return a tile for each metric that is there, and for those that are to be shown `always`."""
+        wanted = {*always, *self.tuned}
+        return [self._tile(name, details.get(name)) for name in METRICS if name in wanted]
+
+    def _tile(self, name: str, details: list[str] | None) -> Tile:
+        metric = METRICS[name]
+        before = text_or_unknown(metric.text, self.base[name]) if name in self.base and name in self.tuned else None
+        return Tile(
+            name=capitalized(metric.label),
+            before=before,
+            value=text_or_unknown(metric.text, self.tuned.get(name)),
+            details=details if details is not None else [metric.meaning] if metric.meaning else [],
+        )
+
+
+def capitalized(text: str) -> str:
+    """Begin a sentence or a heading with `text`."""
+    return text[:1].upper() + text[1:]
+
+
+def guessing(labels: int) -> str:
+    """Write what guessing among so many labels scores."""
+    return f"{percent_text(1 / labels)} for {labels} labels"
