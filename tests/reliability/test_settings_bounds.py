@@ -266,7 +266,7 @@ def _reads(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     try:
         asked = read_config_file(path)
-        arguments = asked.arguments(METHODS, asked.method or "lora")
+        arguments = asked.arguments(METHODS[asked.method or "lora"])
     except SettingsError:
         return
     known = (
