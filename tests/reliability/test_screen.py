@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.segment import Segment, Segments
+from rich.table import Table
 from rich.text import Text
 
 from inlay.cli import demo, main
@@ -325,6 +326,16 @@ def test_a_console_takes_text_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
         out.print(Segments([Segment("\x1b[2J")]))  # what no layout has looked at
     assert "\x1b" not in stream.getvalue()
     assert stream.getvalue().replace("\n", "").count("[red]x[/red][link=http://e]y[/link]:bomb:") == 2
+
+
+def test_a_table_has_room_for_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for the letters that are not."""
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+    with screens():
+        table = Table(box=None)
+        table.add_row("\x1b\x1b\x1b\x1b", "end")
+        console().print(table)
+    assert "\\x1b\\x1b\\x1b\\x1b end" in " ".join(stream.getvalue().split())
 
 
 def test_rich_is_used_through_the_safe_console_alone() -> None:
