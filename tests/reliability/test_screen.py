@@ -239,7 +239,7 @@ def test_a_comparison_to_its_end_sends_no_control_of_others(
     """Its runs are in processes of their own, which have the terminal too; one of them fails. Then once more, over what
     is there."""
     then = shutil.copyfile(evil_file, str(tmp_path / f"then{NAME}.jsonl"))
-    methods = ("lora", "pattern:include=.*query.*|[red]x[/red]\u202e\x85:bomb:x", "lora:alpha=1e30")
+    methods = ("lora", "pattern:include=.*query.*|[red]x[/red]\u202e\u2066:bomb:x", "lora:alpha=1e30")
     flags = ("--epochs", "1", "--dtype", "float32", "--no-forgetting", "--out", str(tmp_path / f"out{NAME}"))
     for _ in range(2):
         code, sent = recorded_whole(
