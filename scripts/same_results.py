@@ -2,8 +2,8 @@
 
     python scripts/same_results.py BEFORE AFTER [--methods lora full ...] [--markdown FILE]
 
-BEFORE and AFTER are folders with a checkout each, in both of which each method trains 40 steps on builtin:tickets and on
-builtin:captions. What a commit has trained is kept in --keep and not trained again. Both must run on one machine: sums
+BEFORE and AFTER are folders with a checkout each, in both of which each method trains 40 steps on builtin:tickets and
+on builtin:captions. What a commit has trained is kept in --keep and not trained again. Both must run on one machine: sums
 differ between processors.
 """
 
@@ -98,11 +98,11 @@ def _compared(before: Path, after: Path) -> str:
     import torch
     from safetensors.torch import load_file
 
-    there = [(run / "summary.json").is_file() for run in (before, after)]
+    there = [(run / "adapter" / "adapter_model.safetensors").is_file() for run in (before, after)]
     if there == [False, False]:
         return REFUSED
     if not all(there):
-        return "only one of the two ran"
+        return "only one of the two made an adapter"
     summaries = [json.loads((run / "summary.json").read_text()) for run in (before, after)]
     if summaries[0]["metrics"] != summaries[1]["metrics"]:
         return f"scores {_first(*(summary['metrics'] for summary in summaries))}"
