@@ -114,7 +114,7 @@ def known_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Base, "load", loaded)
 
 
-@fuzz(500)
+@fuzz(300)
 def test_what_a_run_says_of_its_adapter(examples: int, adapter: Path, known_base: None) -> None:
     unseal(adapter)
 
