@@ -88,7 +88,7 @@ def _trained(checkout: Path, options: argparse.Namespace) -> Path:
                 method,
                 *SETTINGS.get(method, []),
             ]
-            asked.append(json.dumps([*where, *FLAGS]))
+            asked.append(json.dumps([str(folder / f"{data}-{method}"), model, f"builtin:{data}", *of_method, *FLAGS]))
     environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "HF_HUB_OFFLINE": "1"}
     subprocess.run(
         [sys.executable, "-c", TRAIN],
