@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from ..forgetting.passages import BUILTIN_PASSAGES
-from ..report.reach import reach_text
+from ..show.reach import reach_text
 from ..show.units import count_text
 from .prepared import Prepared
 from .settings import RunSettings

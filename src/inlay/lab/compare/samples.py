@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...report.run_files import read_run
+from ...formats.run_files import read_run
 from ...tasks import TASKS
 from ...tasks.page import Said
 from .table import Row
