@@ -6,6 +6,7 @@ It is never taken for a flag.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class ConfigFile:
         node = self.values.get("method.name")
         return None if node is None else _text(f"{self.path}:{self.lines['method.name']}", "method", node)
 
-    def arguments(self, methods: dict[str, type[Method]], method: str) -> list[str]:
+    def arguments(self, methods: Mapping[str, type[Method]], method: str) -> list[str]:
         """The settings as the command line has them. Raises SettingsError for an unknown one, with its line."""
         if method not in methods:
             raise SettingsError(f"{self.path}: unknown method {method!r}{did_you_mean(method, methods)}")

@@ -7,6 +7,7 @@ from ..errors import SettingsError, did_you_mean
 from ..formats.paths import path_of
 from ..methods import METHODS
 from ..training.settings import MethodT, RunSettings
+from .arguments import DataArguments, Model
 from .config_file import read_config_file
 from .console import watching
 from .parse import parse, take
@@ -17,6 +18,8 @@ SHORT_FOR = {"qlora": ("lora", ["--quantize", "nf4"])}  # names of a method with
 
 @dataclass(frozen=True, kw_only=True)
 class Train(RunSettings[MethodT]):
+    model: Model
+    data: DataArguments
     method: MethodT
     """`inlay methods NAME` explains the method."""
     go_on: bool = False
@@ -51,14 +54,12 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
     if method is None:
         method = (from_file.method if from_file else None) or DEFAULT_METHOD
     method, implied = SHORT_FOR.get(method, (method, []))
-    if from_file is not None:
-        arguments = [*from_file.arguments(METHODS, method), *arguments]
-    arguments = [*implied, *arguments]
+    beneath = [*implied, *(from_file.arguments(METHODS, method) if from_file else [])]
     if method not in METHODS:
         raise SettingsError(f"unknown method {method!r}{did_you_mean(method, (*METHODS, *SHORT_FOR))}")
     command: Any = Train[METHODS[method]]
     command.__doc__ = _description(method)
-    return parse(command, arguments, verb)
+    return parse(command, arguments, verb, beneath)
 
 
 def next_steps(summary: dict[str, Any]) -> str:

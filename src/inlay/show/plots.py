@@ -216,9 +216,9 @@ class Figure:
 def _ticks(
     low: float, high: float, unit: Unit, text: Callable[[float], str] | None, least: float = 0.0
 ) -> tuple[tuple[float, str], ...]:
-    """Mark about five round values; `least` is the smallest step."""
+    """Mark up to six round values; `least` is the smallest step."""
     size, name = max((u for u in unit.sizes if u[0] <= max(abs(low), abs(high))), default=unit.sizes[0])
-    step = max(_round_step((high - low) / size / 5), least)
+    step = max(_round_step((high - low) / size / 6), least)
     first, last = math.ceil(low / size / step - 1e-9), math.floor(high / size / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return tuple(

@@ -36,6 +36,8 @@ class Trial:
     """The run whose adapter it trains on."""
     earlier: tuple[Path, ...] = ()
     """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
+    task_file: Path | None = None
+    """Its task with the data as tokens, if the comparison has made one."""
     searches: bool = False
     """It only tries a learning rate, which is judged on valid."""
 
@@ -129,6 +131,11 @@ def plain_trials(
         for seed in range(comparison.seeds)
         for contender in in_order
     ]
+
+
+def data_of(comparison: Comparison) -> tuple[DataSettings, ...]:
+    """Name the data sets in the order in which they are learned."""
+    return (comparison.data, *(other_data(comparison.data, path) for path in comparison.then))
 
 
 def other_data(data: DataSettings, path: str) -> DataSettings:
