@@ -152,7 +152,7 @@ def test_the_start_is_the_base_with_orthonormal_rows_and_the_same_count_of_ranks
         assert delta.lora_A.requires_grad
         assert delta.lora_B.requires_grad
         assert delta.scale == 32 / 4
-    assert adapter.method.decided(adapter)["ranks"] == {h: len(d.lora_A) for h, d in deltas.items()}
+    assert adapter.method.findings(adapter)["ranks"] == {h: len(d.lora_A) for h, d in deltas.items()}
     logits(model.train(), shape).square().sum().backward()
     assert all(d.lora_B.grad is not None and not d.lora_A.grad.any() for d in deltas.values())
 
@@ -265,7 +265,7 @@ def test_too_little_data_is_said(shape: Shape) -> None:
 def test_only_this_start_looks_at_data() -> None:
     adapter = inlay.attach(nn.Sequential(nn.Linear(4, 4)), inlay.LoRA(rank=2))
     adapter.method.initialize_from_data(adapter, iter(()))
-    assert adapter.method.decided(adapter) == {}
+    assert adapter.method.findings(adapter) == {}
 
 
 def test_a_run_starts_from_its_training_data(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:

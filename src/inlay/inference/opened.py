@@ -17,6 +17,7 @@ from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..methods import loading
 from ..models.heads import task_heads
 from ..models.sites import Sites
 from ..tasks import TASKS
@@ -124,7 +125,7 @@ class Found:
     def attached(self, loaded: nn.Module) -> Opened:
         """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
         step = length_step(next(loaded.parameters()).device, self.dtype)
-        return Opened(peft.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
+        return Opened(loading.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -164,7 +165,7 @@ def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False)
     task = kind.of_adapter(base, tokenizer, provenance)
     empty = task.empty()
     try:
-        planned, _ = peft.match(empty, saved.config, saved.tensors)
+        planned, _ = loading.match(empty, saved)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:

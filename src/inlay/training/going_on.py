@@ -49,7 +49,7 @@ def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
             return summary | {"folder": str(folder)}
         if has_checkpoint(folder):
-            return gone_on(folder, journal, fetch=True)  # the user names the same
+            return gone_on(folder, journal, named=settings)
         run = prepare_run(without_sources(settings), journal, folder)
         journal.record("note", text=f"{folder} was stopped before it had a checkpoint: it begins anew")
         _clear(folder)

@@ -20,9 +20,10 @@ from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
-from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..hub import offline
 from ..machine import refusals
+from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.batches import Batch
@@ -38,7 +39,7 @@ from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .run_state import versions
 from .score_parts import write_parts
-from .settings import RunSettings, as_asked, of_values
+from .settings import RunSettings, all_values, as_asked, of_values
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
@@ -107,13 +108,22 @@ def begun(
         return _Run(run, settings, journal, command, **parts).go()
 
 
-def gone_on(folder: Path, journal: Journal, *, fetch: bool = False, task: Task | None = None) -> dict[str, Any]:
-    """Finish the run from the checkpoint in a folder that is held."""
+def gone_on(
+    folder: Path,
+    journal: Journal,
+    *,
+    fetch: bool = False,
+    named: RunSettings[Any] | None = None,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
+    checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
+    fetch = fetch or (named is not None and _names(settings) == _names(named))
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch, task=task)
     checkpoint.check(folder, run.task, run.text, run.plan)
-    with journal.opened(folder):
+    with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
         remove_unfinished(folder)
         if checkpoint.skipped is not None:
             step = checkpoint.progress["step"]
@@ -123,6 +133,11 @@ def gone_on(folder: Path, journal: Journal, *, fetch: bool = False, task: Task |
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
+
+
+def _names(settings: RunSettings[Any]) -> dict[str, Any]:
+    """All but what a run decides, where it is not asked for, and where its folder was."""
+    return {name: value for name, value in all_values(settings).items() if name not in ("out", "device", "dtype")}
 
 
 class _Run(Ending):
@@ -221,7 +236,7 @@ class _Run(Ending):
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(self.adapter, self._first_batches())
             if self.start is not None:
-                peft.start_from(self.adapter, self.start)
+                loading.start_from(self.adapter, self.start)
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
         self.estimate = estimate(
@@ -272,7 +287,7 @@ class _Run(Ending):
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
         found = self.run.task.evaluate(self.adapter.model, "valid")
-        best = self.run.settings.method.settled(step, self.run.plan.steps) and self.objective.is_better(
+        best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and self.objective.is_better(
             found.scores, self.progress.best
         )
         if best:

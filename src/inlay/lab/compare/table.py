@@ -105,7 +105,7 @@ def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failure
     failed: dict[str, list[tuple[int, str]]] = {c.label: [] for c in contenders}
     for trial in trials:
         summary = trial.summary()
-        if trial.name in failures or summary is None or summary["status"] != "finished":
+        if trial.name in failures or summary is None or summary.get("status") != "finished":
             failed[trial.label].append((trial.seed, failures.get(trial.name, "it was not run")))
         else:
             finished[trial.label].append(Finished(seed=trial.seed, folder=trial.folder, summary=summary))
@@ -185,7 +185,7 @@ def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None
     matrix = []
     for stage in sequence.stages:
         summary = stage.summary()
-        if stage.name in failures or summary is None or summary["status"] != "finished":
+        if stage.name in failures or summary is None or summary.get("status") != "finished":
             return None
         metric = main_metric(summary)
         own = summary["metrics"]["test"] or summary["metrics"]["tuned"]

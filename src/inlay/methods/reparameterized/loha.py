@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ...models import weights
 from ...models.weights import Host
-from .lycoris import Lycoris, Product, uniform, zeros
+from .lycoris import KNOWN, Lycoris, LycorisFormat, Product, uniform, zeros
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class LoHa(Lycoris):
     name, family, paper = "loha", "reparameterized", "https://arxiv.org/abs/2108.06098"
     summary = "two low-rank products beside each weight, multiplied elementwise and added to it"
     learning_rate = 3e-3
-    peft_type = "LOHA"
+    format = LycorisFormat(peft_type="LOHA", read_by_peft=True, known=KNOWN)
 
     def delta(self, host: Host, rank: int) -> Product:
         return HadamardProduct(host, rank)
