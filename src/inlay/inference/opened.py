@@ -128,7 +128,7 @@ class Found:
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
-    """Open an adapter. Raises CheckpointError if the files are damaged or the base is another one: before its weights are
+    """Open an adapter. Raises CheckpointError if the files are damaged or the base is another one: before weights are
     loaded, as far as its files tell.
 
     `model` names the base if it is not where it was when the adapter was trained.
