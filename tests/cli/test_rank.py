@@ -220,7 +220,7 @@ def test_what_cannot_be_analysed_is_refused_before_weights_are_loaded(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     run = trained(tiny_bert, reviews_folder, tmp_path / "run", inlay.PromptTuning(tokens=4), epochs=1)
-    monkeypatch.setattr("inlay.inference.opened.load_classifier", None)
+    monkeypatch.setattr("inlay.tasks.task.Task.load", None)
     assert "prompt changes no weight matrix" in refused(capsys, str(run))
     assert not (run / "rank.json").exists()
 

@@ -7,7 +7,9 @@ from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
+from ..errors import DataError
 from ..formats.files import write_text
+from ..formats.read import guarded
 from ..formats.run_files import RunFiles, read_run
 from ..outside import printable
 from ..show.forgetting import forgetting_section
@@ -37,8 +39,9 @@ def render(files: RunFiles) -> str:
 
 def _page(files: RunFiles) -> dict[str, Any]:
     summary = files.summary
-    task = TASKS[summary["task"]]
-    own = task.page(summary, files.predictions)
+    with guarded(files.folder, "files of a run", error=DataError):
+        task = TASKS[summary["task"]]
+        own = task.page(summary, files.predictions)
     facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
     return {name: summary.get(name) for name in facts} | {
         "versions": summary.get("versions") or {},

@@ -21,7 +21,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the figures allow one to say about a run, in sentences."""
+    """A judgement on a run, in sentences, as far as the figures allow one."""
 
     kind: Literal["better", "unclear", "worse", "unknown"]
     sentence: str
