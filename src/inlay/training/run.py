@@ -14,8 +14,9 @@ import yaml
 from accelerate import Accelerator
 from torch import nn
 
+from ..attached.adapter import plan_attach
 from ..bases.shared_base import NoSharing
-from ..core.adapter import join, prepare
+from ..core.state import commit
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
@@ -231,8 +232,8 @@ class _Run(Ending):
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
-        self.adapter = prepare(model, run.settings.method, heads=self.heads, part=run.part.name)
-        join(self.adapter)
+        self.adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
+        commit(self.adapter)
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(self.adapter, self._first_batches())
             if self.start is not None:

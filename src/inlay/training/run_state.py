@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from .. import __version__
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..forgetting.measurement import Measurement
 from ..formats import peft
 from ..tasks.metric import Scores
