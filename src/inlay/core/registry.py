@@ -87,6 +87,11 @@ class Registry(Mapping[str, T]):
             self._registered[name] = thing
         return thing
 
+    @property
+    def registered(self) -> tuple[T, ...]:
+        """The things that only this process knows, for another that is to know them, too."""
+        return tuple(self._registered.values())
+
     def takes(self, thing: Any) -> bool:
         """Tell whether `thing` is of the registry's kind."""
         return isinstance(thing, self._of) or (isinstance(thing, type) and issubclass(thing, self._of))

@@ -21,7 +21,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the figures allow one to say about a run, in sentences."""
+    """A judgement on a run, in sentences, as far as the figures allow one."""
 
     kind: Literal["better", "unclear", "worse", "unknown"]
     sentence: str
@@ -91,7 +91,7 @@ class Judged:
             where = "on the test split, which no choice was made on,"
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
-        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}optimistic; {checked}."]
+        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}; {checked}."]
 
     def verdict(self, score: str) -> Verdict:
         """Say which way a score went, for a task that has no more to say."""
