@@ -38,7 +38,7 @@ class Reflections(inlay.WeightDelta):
         self.hra_u = nn.Parameter(half_IR.repeat_interleave(2, dim=1))
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        w_OI = params["weight"]
+        w_OI = params["weight"].to(self.hra_u.dtype)  # the host's may be bfloat16
         for u_I in (self.hra_u / self.hra_u.norm(dim=0)).T:
             w_OI = w_OI - 2 * torch.outer(w_OI @ u_I, u_I)
         return {"weight": w_OI}

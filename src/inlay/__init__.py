@@ -13,13 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attached.adapter import Adapter, adapters, attach
     from .core.active import activate, using
-    from .core.adapter import Adapter, adapters, attach
     from .core.delta import Delta, WeightDelta
     from .core.method import Method
     from .errors import InlayError
-    from .formats.peft import load
+    from .formats.peft_format import PeftFormat
     from .methods import METHODS
+    from .methods.loading import load
     from .methods.own import *
     from .registries import register
 
@@ -30,14 +31,15 @@ _HOME = {
     "register": "registries",
     "activate": "core.active",
     "using": "core.active",
-    "Adapter": "core.adapter",
-    "adapters": "core.adapter",
-    "attach": "core.adapter",
+    "Adapter": "attached.adapter",
+    "adapters": "attached.adapter",
+    "attach": "attached.adapter",
     "Delta": "core.delta",
     "WeightDelta": "core.delta",
     "Method": "core.method",
     "InlayError": "errors",
-    "load": "formats.peft",
+    "load": "methods.loading",
+    "PeftFormat": "formats.peft_format",
 }
 
 

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 import inlay
 from inlay.bases.base import Base, empty_classifier, find_base, load_classifier
 from inlay.bases.vocabulary import check_ids, check_vocabulary
-from inlay.formats import peft
 from inlay.inference.opened import find_adapter
 
 from ..edited import unseal
@@ -78,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     disturb(adapter)
     about = {"model": base.name, "task": "classify", "labels": ["bad", "good"], "columns": {"text": "text"}}
     about |= {"seed": 0, "max_length": 16, "dtype": "float32", "quantize": "none", "data": {"path": "rows.jsonl"}}
-    peft.save(adapter, folder / "adapter", about, tokenizer=base.tokenizer())
+    adapter.save(folder / "adapter", provenance=about, tokenizer=base.tokenizer())
     return folder
 
 

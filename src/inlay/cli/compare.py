@@ -57,16 +57,26 @@ def main(arguments: list[str]) -> int:
 
 
 def contender(label: str) -> Contender:
-    """`lora`, `qlora` or `lora:rank=4,alpha=8`. Raises SettingsError for an unknown name, setting or value."""
-    asked, _, settings = label.partition(":")
+    """Read `lora`, `qlora`, `lora:rank=4,alpha=8`, or `package.module:Class:rank=4`.
+
+    Raises SettingsError for an unknown name, setting or value.
+    """
+    asked, settings = _parts(label)
     name, implied = SHORT_FOR.get(asked, (asked, []))
-    if name not in METHODS:
-        raise SettingsError(f"unknown method {asked!r}{did_you_mean(asked, (*METHODS, *SHORT_FOR))}")
     return Contender(
         label=label,
-        method=_method(METHODS[name], label, settings),
+        method=_method(METHODS.find(name, also=SHORT_FOR), label, settings),
         quantize="nf4" if "nf4" in implied else "none",
     )
+
+
+def _parts(label: str) -> tuple[str, str]:
+    """Split a label into the method and its settings; a method may be `package.module:Class`."""
+    asked, _, settings = label.partition(":")
+    if asked in METHODS or asked in SHORT_FOR or not settings.partition(":")[0].isidentifier():
+        return asked, settings
+    path, _, settings = settings.partition(":")
+    return f"{asked}:{path}", settings
 
 
 def _method(kind: type[Method], label: str, settings: str) -> Any:

@@ -6,7 +6,6 @@ It is never taken for a flag.
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,11 @@ class ConfigFile:
         node = self.values.get("method.name")
         return None if node is None else _text(f"{self.path}:{self.lines['method.name']}", "method", node)
 
-    def arguments(self, methods: Mapping[str, type[Method]], method: str) -> list[str]:
-        """The settings as the command line has them. Raises SettingsError for an unknown one, with its line."""
-        if method not in methods:
-            raise SettingsError(f"{self.path}: unknown method {method!r}{did_you_mean(method, methods)}")
+    def arguments(self, method: type[Method]) -> list[str]:
+        """Return the settings as the command line has them. Raises SettingsError for an unknown one, with its line."""
         fields = {f.name: f for f in dataclasses.fields(RunSettings) if f.name not in ("data", "method")}
         fields |= {f"data.{f.name}": f for f in dataclasses.fields(DataSettings)}
-        fields |= {f"method.{f.name}": f for f in dataclasses.fields(methods[method])}
+        fields |= {f"method.{f.name}": f for f in dataclasses.fields(method)}
         known = {*fields, "method.name"}
         flags, positional = [], []
         for name, node in self.values.items():

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from ..errors import SettingsError
 from .parse import parse
 from .screen import print_json
 
@@ -28,8 +29,14 @@ class Doctor:
 
     model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
     """A model: a folder, a Hugging Face model id, or a built-in."""
+    method: str | None = None
+    """MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""
     json: bool = False
     """Print one JSON object instead of text."""
+
+    def __post_init__(self) -> None:
+        if self.method is not None and self.model is None:
+            raise SettingsError(f"--method {self.method} is given without MODEL, whose layers it would reach; name one")
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if command.model is not None:
         from .doctor_model import show_model
 
-        show_model(command.model, command.json)
+        show_model(command.model, command.method, command.json)
         return 0
     found = examine()
     if command.json:
@@ -55,6 +62,7 @@ def examine() -> dict[str, dict[str, Any]]:
     import torch
 
     from ..bases.base import computes_in_bfloat16, pick_device
+    from ..registries import REGISTRIES
     from ..show.units import bytes_text
 
     device = pick_device("auto")
@@ -75,7 +83,9 @@ def examine() -> dict[str, dict[str, Any]]:
         machine["device memory"] = f"{bytes_text(free)} free of {bytes_text(total)}"
     packages = {name: _version(name) or "MISSING: pip install inlay again" for name in ("inlay", *_NEEDED)}
     extras = {name: _version(name) or f"missing; it belongs to the extra {extra}" for name, extra in _EXTRAS.items()}
-    return {"machine": machine, "packages": {"python": platform.python_version(), **packages}, "extras": extras}
+    found = {"machine": machine, "packages": {"python": platform.python_version(), **packages}, "extras": extras}
+    offered = {name: f"a {each.kind} of {package}" for each in REGISTRIES for name, package in each.offered.items()}
+    return found | ({"extensions": offered} if offered else {})
 
 
 def _version(package: str) -> str | None:

@@ -4,12 +4,13 @@ import textwrap
 from collections import Counter
 from typing import Any
 
+from ..attached.adapter import plan_attach
 from ..bases.auto_class import no_writer
 from ..bases.base import Base, empty_classifier, empty_language_model, find_base
 from ..bases.part import part_for_texts
-from ..core.adapter import prepare
-from ..core.coverage import coverage
+from ..core.method import Method
 from ..errors import InvalidRequest
+from ..methods import METHODS
 from ..methods.reparameterized.lora import LoRA
 from ..models import weights
 from ..models.modules import within
@@ -19,9 +20,13 @@ from ..show.units import count_text, counted
 from .screen import print_json
 
 
-def show_model(name: str, as_json: bool) -> None:
-    """Raises SettingsError if there is no such model, or none that Inlay can train."""
-    found = _facts(find_base(name))
+def show_model(name: str, method: str | None, as_json: bool) -> None:
+    """Print a model's layers, and what each target, and the method if one is named, reaches of them.
+
+    Raises SettingsError if there is no such model or method, or none that Inlay can train.
+    """
+    asked = None if method is None else METHODS[method]()
+    found = _facts(find_base(name), asked)
     if as_json:
         print_json(found, indent=2)
         return
@@ -34,14 +39,21 @@ def show_model(name: str, as_json: bool) -> None:
     for layer, sizes in found["linear_layers"].items():
         print(f"  {layer:<{width}}  {', '.join(sizes)}")
     print("what each target reaches, by method lora")
-    for target, reach in found["targets"].items():
+    _print_reaches(found["targets"])
+    if asked is not None:
+        print("what the method reaches, with its own settings")
+        _print_reaches(found["methods"])
+
+
+def _print_reaches(reaches: dict[str, Any]) -> None:
+    for target, reach in reaches.items():
         text = "nothing" if reach is None else f"{counted(reach['hosts'], 'layer')}, {reach_text(reach)}"
         whole = f"{target:<12} {text}".replace(" %", "\u00a0%")  # no line begins with the sign
         lines = textwrap.fill(whole, 80, initial_indent="  ", subsequent_indent=" " * 15)
         print(lines.replace("\u00a0", " "))
 
 
-def _facts(base: Base) -> dict[str, Any]:
+def _facts(base: Base, asked: Method | None) -> dict[str, Any]:
     writes = no_writer(base.config) is None
     model: Any = empty_language_model(base.config) if writes else empty_classifier(base.config)
     part = part_for_texts(model, base.config)
@@ -62,15 +74,16 @@ def _facts(base: Base) -> dict[str, Any]:
         "room": f"{base.positions} tokens" if base.positions < 10**9 else "any length",
         "part": part.reason,
         "linear_layers": layers,
-        "targets": {role: _reach(model, role, part.name) for role in ROLES},
+        "targets": {role: _reach(model, LoRA(targets=(role,)), part.name) for role in ROLES},
+        **({"methods": {asked.name: _reach(model, asked, part.name)}} if asked is not None else {}),
     }
 
 
-def _reach(model: Any, target: str, part: str | None) -> dict[str, Any] | None:
-    """None if the target reaches nothing."""
+def _reach(model: Any, method: Method, part: str | None) -> dict[str, Any] | None:
+    """Count what the method reaches; None if nothing."""
     try:
-        planned = prepare(model, LoRA(targets=(target,)), part=part)
+        planned = plan_attach(model, method, part=part)
     except InvalidRequest:
         return None
     hosts = [name for name, _, _ in planned.hosts() if not within(name, planned.heads)]
-    return {"hosts": len(hosts)} | reach_of(coverage(planned))
+    return {"hosts": len(hosts)} | reach_of(planned.coverage)

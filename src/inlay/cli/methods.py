@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..core.method import Method
-from ..errors import SettingsError, did_you_mean
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
@@ -27,7 +26,8 @@ class Methods:
     """The methods by family; with a NAME: a family or a method explained."""
 
     name: Annotated[Positional[str | None], arg(metavar="NAME")] = None
-    """A method, such as lora, or a family: baseline, selective, additive, reparameterized or prompts."""
+    """A method, such as lora or package.module:Class, or a family: baseline, selective, additive, reparameterized or
+    prompts."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> int:
         if not command.json:
             print(f"{name} is {method} with {' '.join(implied)}:\n")
         name = method
-    if name not in ("", *METHODS, *FAMILIES):
-        raise SettingsError(f"unknown method {name!r}{did_you_mean(name, [*METHODS, *FAMILIES])}")
+    if name and name not in FAMILIES:
+        name = METHODS.find(name, also=FAMILIES).name
     if command.json:
         print_json(_facts(name), indent=2)
     else:
@@ -70,7 +70,7 @@ def facts(method: type[Method]) -> dict[str, Any]:
         "learning_rate": method.learning_rate,
         "epochs": method.epochs,
         "paper": method.paper,
-        "peft_type": method.peft_type if method.peft_reads else None,
+        "peft_type": method.format.peft_type if method.format.read_by_peft else None,
         "settings": {setting.name: setting.default for setting in settings(method)},
     }
 
@@ -96,8 +96,8 @@ def found_out(method: type[Method]) -> dict[str, str]:
     example = ", ".join(f"{name} {value_text(value)}" for name, value in count.settings.items())
     share = f"{count.trained:,} of {count.total:,} parameters ({percent_text(count.share)})"
     saved = (
-        f"in PEFT's format, {method.peft_type}"
-        if method.peft_reads
+        f"in PEFT's format, {method.format.peft_type}"
+        if method.format.read_by_peft
         else "in two files like PEFT's, which cannot read it"
     )
     return {
@@ -164,13 +164,15 @@ def _method(method: type[Method]) -> Iterator[str]:
     yield from _lines(f"{method.name}, of the family {method.family} (inlay methods {method.family})")
     yield ""
     yield from _lines(text.idea)
-    for part in (text.picture, text.formula):
+    for part in filter(None, (text.picture, text.formula)):
         yield ""
         yield textwrap.indent(part, "  ")
     yield ""
-    yield from _lines(LEGEND, indent="  ")
-    yield ""
-    yield from _columns({"when": text.when, "cost": text.cost, **found_out(method)}.items(), 16)
+    if text.picture:
+        yield from _lines(LEGEND, indent="  ")
+        yield ""
+    said = {about: sentence for about, sentence in (("when", text.when), ("cost", text.cost)) if sentence}
+    yield from _columns((said | found_out(method)).items(), 16)
     yield ""
     if chosen := settings(method):
         yield f"Settings: inlay train --method {method.name} --method.NAME VALUE"

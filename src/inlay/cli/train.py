@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SettingsError, did_you_mean
+from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
 from ..training.settings import MethodT, RunSettings
@@ -54,11 +54,15 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
     if method is None:
         method = (from_file.method if from_file else None) or DEFAULT_METHOD
     method, implied = SHORT_FOR.get(method, (method, []))
-    beneath = [*implied, *(from_file.arguments(METHODS, method) if from_file else [])]
-    if method not in METHODS:
-        raise SettingsError(f"unknown method {method!r}{did_you_mean(method, (*METHODS, *SHORT_FOR))}")
-    command: Any = Train[METHODS[method]]
-    command.__doc__ = _description(method)
+    try:
+        kind = METHODS.find(method, also=SHORT_FOR)
+    except SettingsError as problem:
+        if from_file is None:
+            raise
+        raise SettingsError(f"{from_file.path}: {problem}") from problem
+    beneath = [*implied, *(from_file.arguments(kind) if from_file else [])]
+    command: Any = Train[kind]
+    command.__doc__ = _description(kind.name)
     return parse(command, arguments, verb, beneath)
 
 
@@ -75,6 +79,6 @@ def _description(method: str) -> str:
     return (
         f"Train one adapter on MODEL with DATA and write its run's folder.\n\n"
         f"--method NAME chooses among {', '.join(METHODS)} (default: {DEFAULT_METHOD}), or is qlora, which is lora "
-        f"with --quantize nf4; the method options below are those of {method}. --config FILE reads settings, MODEL and "
-        "DATA from a run.yaml; flags win over it."
+        "with --quantize nf4, or package.module:Class, which is one of yours; the method options below are those of "
+        f"{method}. --config FILE reads settings, MODEL and DATA from a run.yaml; flags win over it."
     )

@@ -9,14 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..attached.adapter import Adapter, rows_of_its_own
 from ..bases.base import Base, find_base, pick_device
 from ..bases.shared_base import load_onto
 from ..bases.vocabulary import check_vocabulary
-from ..core.adapter import Adapter, using
+from ..core.active import using
 from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..methods import loading
 from ..models.heads import task_heads
 from ..models.sites import Sites
 from ..tasks import TASKS
@@ -124,7 +126,7 @@ class Found:
     def attached(self, loaded: nn.Module) -> Opened:
         """Attach the adapter. Raises CheckpointError if `loaded` has not the weights of the base in training."""
         step = length_step(next(loaded.parameters()).device, self.dtype)
-        return Opened(peft.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
+        return Opened(loading.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -164,7 +166,7 @@ def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False)
     task = kind.of_adapter(base, tokenizer, provenance)
     empty = task.empty()
     try:
-        planned, _ = peft.match(empty, saved.config, saved.tensors)
+        planned, _ = loading.match(empty, saved)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:
@@ -174,7 +176,8 @@ def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False)
     trained_on = provenance.get("base_fingerprint")
     if None not in (found, trained_on) and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
-    peft.check_rows(folder, empty, row_digests_of_files(Path(base.path), Sites(empty, ()), planned.deltas))
+    rows = row_digests_of_files(Path(base.path), Sites(empty, ()), rows_of_its_own(planned.deltas))
+    peft.check_rows(folder, empty, rows)
     return Found(folder, task, saved, planned, notes)
 
 

@@ -10,8 +10,8 @@
 
     Cost: memory, time for a step, and what is left of it at inference.
 
-The picture and the formula are indented. A family is explained in the docstring of its package, as prose and indented
-blocks that stand for themselves.
+The picture and the formula are indented. A docstring of another shape is shown as it is. A family is explained in the
+docstring of its package, as prose and indented blocks that stand for themselves.
 """
 
 import ast
@@ -24,7 +24,7 @@ from typing import Any
 
 from ..core.method import Method
 
-_SHAPE = ["text", "indented", "indented", "When", "Cost"]
+SHAPE = ["text", "indented", "indented", "When", "Cost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,15 @@ class Block:
 
 
 def explained(method: type[Method]) -> Explained:
-    """Raises AssertionError if the docstring has another shape."""
-    found = list(blocks(vars(method)["__doc__"]))
-    shape = [_kind(block) for block in found]
-    assert shape == _SHAPE, f"the docstring of {method.__name__} has {shape}; it must have {_SHAPE}"
+    """Take the method's docstring apart; one of another shape is an idea and what is indented in it."""
+    docstring = vars(method)["__doc__"] or ""
+    if docstring.startswith(f"{method.__name__}("):  # which dataclass writes where there is none
+        docstring = f"Trains {method.summary}."
+    found = list(blocks(docstring))
+    if [_kind(block) for block in found] != SHAPE:
+        idea = " ".join(block.text for block in found if not block.is_verbatim)
+        picture = "\n\n".join(block.text for block in found if block.is_verbatim)
+        return Explained(idea=idea, picture=picture, formula="", when="", cost="")
     idea, picture, formula, when, cost = (block.text for block in found)
     return Explained(
         idea=idea,
@@ -72,14 +77,14 @@ def blocks(docstring: str) -> Iterator[Block]:
 
 
 def settings(method: type[Method]) -> list[Setting]:
-    """The method's settings in their order, with the text that stands below each in the code."""
+    """List the method's settings in their order, with the text that stands below each in the code."""
     texts: dict[str, str] = {}
     for cls in reversed(method.__mro__):
         if dataclasses.is_dataclass(cls):
             texts |= _field_texts(cls)
     defaults = method()
     return [
-        Setting(name=field.name, default=getattr(defaults, field.name), text=texts[field.name])
+        Setting(name=field.name, default=getattr(defaults, field.name), text=texts.get(field.name, ""))
         for field in dataclasses.fields(method)
     ]
 
@@ -91,7 +96,12 @@ def _kind(block: Block) -> str:
 
 
 def _field_texts(cls: type) -> dict[str, str]:
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    """Find the text below each field; there is none where the source cannot be had, as in a console."""
+    try:
+        source = inspect.getsource(cls)
+    except OSError:
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)
     texts: dict[str, str] = {}
     for field, below in zip(definition.body, definition.body[1:], strict=False):

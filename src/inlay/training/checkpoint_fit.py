@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..tasks.metric import scores_from_json
 from .loop import Progress, Training
 
@@ -112,7 +112,7 @@ def check_strides(told: Any, tensors: Mapping[str, Tensor]) -> None:
 
 def _check_memory(memory: Mapping[str, Mapping[str, Tensor]], adapter: Adapter) -> None:
     """A method remembers more as it trains: what it has at the start must be there, and averages may have come."""
-    hosts = {host: delta.memory() for host, _, delta in adapter.hosts()}
+    hosts = {host: delta.training_state() for host, _, delta in adapter.hosts()}
     _check_names("memory", memory, {host for host, own in hosts.items() if own} | (memory.keys() & hosts.keys()))
     for host, saved in memory.items():
         own = hosts[host]

@@ -63,7 +63,7 @@ class Ending(RunState):
         }
         adapter = self.adapter
         whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}
-        replace_folder(self.file("adapter"), lambda folder: peft.save(adapter, folder, **whole))
+        replace_folder(self.file("adapter"), lambda folder: adapter.save(folder, **whole))
 
     def write_summary(self, status: str, reason: str | None) -> dict[str, Any]:
         """The summary comes last: with it the run is over."""

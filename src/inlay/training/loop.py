@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..tasks.batches import Batch
@@ -137,7 +137,7 @@ def fit(
             scores = evaluate(done.step)
             if not math.isfinite(scores["loss"]):
                 raise TrainingFailed(f"after step {done.step} the loss on valid is {scores['loss']}; {advice}")
-            if not method.settled(done.step, plan.steps):
+            if not method.may_be_best(done.step, plan.steps):
                 done = replace(done, evaluated=done.step)
             elif objective.is_better(scores, done.best):
                 on_best(done.step)

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from ..attached.adapter import plan_attach
 from ..bases.base import Base, computes_in_bfloat16, find_base, pick_device
 from ..bases.narrow import check_narrow
 from ..bases.part import Part, part_for_texts
 from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
-from ..core.adapter import prepare
-from ..core.coverage import coverage
 from ..data.formats import open_data
 from ..errors import SettingsError
 from ..forgetting.passages import LONGEST, GeneralText, general_text
@@ -86,12 +85,12 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
         quantize(empty, dtype)
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
-    planned = prepare(empty, settings.method, part=part.name)
+    planned = plan_attach(empty, settings.method, part=part.name)
     if settings.plain:
         peft_plain.check(planned)
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:
         check_narrow(task.empty, settings.method, part.name, dtype)
-    reach = reach_of(coverage(planned))
+    reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)

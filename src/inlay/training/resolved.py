@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ..forgetting.passages import BUILTIN_PASSAGES
+from ..methods import METHODS
 from ..report.reach import reach_text
 from ..show.units import count_text
 from .prepared import Prepared
@@ -16,7 +17,7 @@ from .settings import RunSettings
 def resolved_yaml(run: Prepared) -> str:
     settings, plan, data_read = run.settings, run.plan, run.task.data
     asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(RunSettings)}
-    method = {"name": settings.method.name, **dataclasses.asdict(asked.pop("method"))}
+    method = {"name": METHODS.reference(type(settings.method)), **dataclasses.asdict(asked.pop("method"))}
     data = dataclasses.asdict(asked.pop("data")) | {"format": data_read.format} | data_read.columns
     decided = {
         "out": (str(run.folder), "from the data and the method"),

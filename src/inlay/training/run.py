@@ -14,16 +14,17 @@ import yaml
 from accelerate import Accelerator
 from torch import nn
 
+from ..attached.adapter import plan_attach
 from ..bases.shared_base import NoSharing
-from ..core.adapter import join, prepare
+from ..core.state import commit
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
-from ..formats import peft
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..hub import offline
 from ..machine import refusals
+from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.batches import Batch
@@ -231,12 +232,12 @@ class _Run(Ending):
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
-        self.adapter = prepare(model, run.settings.method, heads=self.heads, part=run.part.name)
-        join(self.adapter)
+        self.adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
+        commit(self.adapter)
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(self.adapter, self._first_batches())
             if self.start is not None:
-                peft.start_from(self.adapter, self.start)
+                loading.start_from(self.adapter, self.start)
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
         self.estimate = estimate(
@@ -287,7 +288,7 @@ class _Run(Ending):
     def _evaluate(self, step: int) -> Scores:
         assert self.adapter is not None
         found = self.run.task.evaluate(self.adapter.model, "valid")
-        best = self.run.settings.method.settled(step, self.run.plan.steps) and self.objective.is_better(
+        best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and self.objective.is_better(
             found.scores, self.progress.best
         )
         if best:

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from .. import __version__
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..forgetting.measurement import Measurement
 from ..formats import peft
 from ..tasks.metric import Scores
@@ -96,7 +96,7 @@ class RunState:
                 "test": self.test,
             },
             "coverage": run.reach,
-            "decided": run.settings.method.decided(self.adapter) if self.adapter else {},
+            "decided": run.settings.method.findings(self.adapter) if self.adapter else {},
             "forgetting": self.forgetting,
             "plan": plan,
             "versions": versions(),

@@ -91,14 +91,14 @@ class RunSettings(Recipe, Generic[MethodT]):
 def as_asked(settings: RunSettings[Any]) -> dict[str, Any]:
     """The settings that differ from their defaults, nested as in run.yaml."""
     asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
-    method = {"name": settings.method.name, **asked.pop("method", {})}
+    method = {"name": METHODS.reference(type(settings.method)), **asked.pop("method", {})}
     return {"model": asked.pop("model"), "data": asked.pop("data"), "method": method, **asked}
 
 
 def all_values(settings: RunSettings[Any]) -> dict[str, Any]:
     """Every setting, as JSON has it."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
-    method = {"name": settings.method.name, **dataclasses.asdict(settings.method)}
+    method = {"name": METHODS.reference(type(settings.method)), **dataclasses.asdict(settings.method)}
     return values | {"data": dataclasses.asdict(settings.data), "method": method}
 
 

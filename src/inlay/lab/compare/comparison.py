@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from ...attached.adapter import plan_attach
 from ...bases.base import pick_device
 from ...bases.part import part_for_texts
 from ...bases.quantized import quantize
-from ...core.adapter import prepare
 from ...data.settings import DataSettings
 from ...errors import SettingsError, TargetError
 from ...extras import check_installed
@@ -180,7 +180,7 @@ def _check_fits(contender: Contender, comparison: Comparison, task: Task) -> Non
     empty = task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
         quantize(empty, pick_dtype(comparison, pick_device(comparison.device)))
-    prepare(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
+    plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:

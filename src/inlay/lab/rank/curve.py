@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ...core.adapter import Adapter, using
+from ...attached.adapter import Adapter
+from ...core.active import using
 from ...stats import Difference
 from ...tasks.metric import Scores
 from ...tasks.task import Task
