@@ -122,8 +122,9 @@ class Judged:
 
 
 def capitalized(text: str) -> str:
-    """Begin a sentence or a heading with `text`."""
-    return text[:1].upper() + text[1:]
+    """Begin a sentence or a heading with `text`; names that have capitals of their own, such as chrF, stay."""
+    first = text.split(" ")[0].split("-")[0]
+    return text[:1].upper() + text[1:] if first.islower() else text
 
 
 def guessing(labels: int) -> str:
