@@ -12,11 +12,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from inlay.training.batches import Batch
 
 import inlay
-from inlay.core.adapter import Adapter, join, prepare
+from inlay.attached.adapter import Adapter, plan_attach
+from inlay.core.state import commit
 from inlay.data.settings import DataSettings
-from inlay.training.batches import Batch
 from inlay.training.journal import Journal
 from inlay.training.prepared import Prepared, prepare_run
 from inlay.training.settings import RunSettings
@@ -65,8 +66,8 @@ def _prepared(name: str, chosen: argparse.Namespace) -> Prepared:
 def _adapter(run: Prepared) -> Adapter:
     torch.manual_seed(0)
     model, heads = run.task.load(run.dtype)
-    adapter = prepare(model, run.settings.method, heads=heads)
-    join(adapter)
+    adapter = plan_attach(model, run.settings.method, heads=heads)
+    commit(adapter)
     run.settings.method.initialize_from_data(adapter, iter(run.task.batches(16, seed=0)))
     run.settings.method.parameter_groups(adapter, 1e-3)
     run.task.ready(model)

@@ -60,9 +60,9 @@ BUGS = (
     Bug(
         "using() forgets to restore rows",
         0,
-        "core/active.py",
-        "        try:\n            yield\n        finally:\n            routing.override(before, thread)\n\n\n",
-        "        yield\n\n\n",
+        "core/routing.py",
+        "        try:\n            yield\n        finally:\n            self.override(before, thread)\n",
+        "        yield\n",
         "core/test_using.py",
     ),
     Bug(
@@ -84,17 +84,17 @@ BUGS = (
     Bug(
         "detach leaves the base frozen",
         0,
-        "core/adapter.py",
-        "                p.requires_grad_(state.required_grad[name])\n",
-        "                pass\n",
+        "models/frozen.py",
+        "            p.requires_grad_(self.required_grad[name])\n",
+        "            pass\n",
         "test_every_method.py::test_keeps_the_contract -k lora-detach_restores",
     ),
     Bug(
         "compiled graphs are kept at attach",
         0,
-        "core/adapter.py",
-        "    state.watch = Watch(model, state)\n    _forget_compiled_graphs()\n",
-        "    state.watch = Watch(model, state)\n",
+        "core/state.py",
+        "    state.watch = Watch(model, state.watched)\n    _forget_compiled_graphs()\n",
+        "    state.watch = Watch(model, state.watched)\n",
         "test_every_method.py::test_attach_and_detach_after_compile_take_effect_in_one_graph -k llama-lora",
     ),
     Bug(
@@ -172,7 +172,7 @@ BUGS = (
     Bug(
         "an inert host is not told",
         4,
-        "core/watch.py",
+        "models/watch.py",
         "name not in self.called and base & used and own - reached",
         "name not in self.called and not base and own - reached",
         "core/test_inert.py::test_the_first_pass_finds_one_and_only_that",
@@ -188,7 +188,7 @@ BUGS = (
     Bug(
         "a forward pass in training writes into the base's buffers",
         6,
-        "core/buffers.py",
+        "models/buffers.py",
         "            host._buffers.update(self.own)\n",
         "",
         "core/test_buffers.py::test_whatever_moves_a_buffer_leaves_the_bases_as_it_is",
@@ -220,8 +220,8 @@ BUGS = (
     Bug(
         "detaching the active adapter leaves none active",
         8,
-        "core/adapter.py",
-        "return left if left or self.name not in names else self._before",
+        "core/state.py",
+        "return left if left or adapter.name not in names else adapter.before",
         "return left",
         "core/test_active.py::test_what_was_active_before_one_was_attached_is_active_after_it",
     ),
@@ -244,7 +244,7 @@ BUGS = (
     Bug(
         "a model that was merged for good is unmerged as the adapter leaves",
         11,
-        "core/merging.py",
+        "attached/merging.py",
         "        slot._unmerged = None\n    state_of(adapter.model).routing.merged = None\n",
         "        pass\n",
         "core/test_merging.py::test_merged_for_good_a_plain_model_is_left",

@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attached.adapter import Adapter, adapters, attach
     from .core.active import activate, using
-    from .core.adapter import Adapter, adapters, attach
     from .core.delta import Delta, WeightDelta
     from .core.method import Method
     from .errors import InlayError
@@ -31,9 +31,9 @@ _HOME = {
     "register": "registries",
     "activate": "core.active",
     "using": "core.active",
-    "Adapter": "core.adapter",
-    "adapters": "core.adapter",
-    "attach": "core.adapter",
+    "Adapter": "attached.adapter",
+    "adapters": "attached.adapter",
+    "attach": "attached.adapter",
     "Delta": "core.delta",
     "WeightDelta": "core.delta",
     "Method": "core.method",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import inlay
-from inlay.core.adapter import SLOT, join, prepare
+from inlay.attached.adapter import plan_attach
+from inlay.core.state import SLOT, commit
 from inlay.errors import AdapterStateError, InvalidRequest, TargetError
 
 from ..shapes import SHAPES, disturb, logits, method
@@ -114,10 +115,10 @@ def test_attach_does_not_change_the_method() -> None:
 def test_a_prepared_adapter_is_not_in_the_model_until_it_joins() -> None:
     model = LLAMA.model()
     before = state_of(model, lambda: logits(model, LLAMA))
-    adapter = prepare(model, inlay.LoRA(rank=2))
+    adapter = plan_attach(model, inlay.LoRA(rank=2))
     disturb(adapter)
     assert state_of(model, lambda: logits(model, LLAMA)) == before
-    join(adapter)
+    commit(adapter)
     assert inlay.adapters(model) == {"default": adapter}
     assert state_of(model, lambda: logits(model, LLAMA)) != before
 

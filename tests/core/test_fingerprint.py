@@ -255,7 +255,7 @@ def test_files_tell_the_rows_too(tmp_path: Path) -> None:
     model = resized(1)
     model.save_pretrained(tmp_path)
     sites = Sites(model)
-    assert row_digests_of_files(tmp_path, sites, {}) == row_digests(sites, {}) != row_digests(Sites(resized(2)), {})
+    assert row_digests_of_files(tmp_path, sites) == row_digests(sites) != row_digests(Sites(resized(2)))
     assert fingerprint_of_files(tmp_path, sites) == fingerprint(sites) == fingerprint(Sites(resized(2)))
 
 

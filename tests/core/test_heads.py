@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import inlay
-from inlay.core.adapter import SLOT
+from inlay.core.state import SLOT
 from inlay.errors import TargetError
 
 from ..shapes import Shape, logits

@@ -160,7 +160,7 @@ def test_what_is_gone_stays_gone_whatever_the_optimizer_s_momentum_does(kind: An
             assert torch.equal(~delta.kept, mask)
             assert not delta.strength()[mask].any()
             assert delta.strength()[~mask].all()
-            assert not delta.factors()[0][mask[:, 0]].any()
+            assert not delta.matrices()[0][mask[:, 0]].any()
             moved |= bool(delta.coefficient[mask].any())
     assert moved  # the momentum is there, and has no effect
     assert not torch.allclose(training.model(training.x), before, atol=1e-3)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.adapter import join, prepare
+from ..attached.adapter import plan_attach
 from ..core.method import Method
+from ..core.state import commit
 from ..errors import SettingsError
 
 
@@ -19,7 +20,7 @@ def check_narrow(empty: Callable[[], nn.Module], method: Method, part: str | Non
     model = empty().to(dtype)
     if not _runs(model):
         return  # values decide what it does, so nothing can be said
-    join(prepare(model, method, part=part))
+    commit(plan_attach(model, method, part=part))
     if not _runs(model):
         raise SettingsError(
             f"{method.name} trains parameters in float32, and {type(model).__name__} mixes them with its own "

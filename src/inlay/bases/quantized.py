@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..core.adapter import adapters
+from ..attached.adapter import adapters
 from ..errors import AdapterStateError, TargetError
 from ..extras import check_installed
 from ..models import weights

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..training.prepared import Prepared

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
 def _show_answers(demo: Demonstration, folder: Path) -> None:
     """Show what the tuned model answers, and the base alone where that says something."""
-    from ..core.adapter import using
+    from ..core.active import using
     from ..inference.opened import open_adapter
 
     opened = open_adapter(folder)

@@ -4,11 +4,10 @@ import textwrap
 from collections import Counter
 from typing import Any
 
+from ..attached.adapter import plan_attach
 from ..bases.auto_class import no_writer
 from ..bases.base import Base, empty_classifier, empty_language_model, find_base
 from ..bases.part import part_for_texts
-from ..core.adapter import prepare
-from ..core.coverage import coverage
 from ..core.method import Method
 from ..errors import InvalidRequest
 from ..methods import METHODS
@@ -83,8 +82,8 @@ def _facts(base: Base, asked: Method | None) -> dict[str, Any]:
 def _reach(model: Any, method: Method, part: str | None) -> dict[str, Any] | None:
     """Count what the method reaches; None if nothing."""
     try:
-        planned = prepare(model, method, part=part)
+        planned = plan_attach(model, method, part=part)
     except InvalidRequest:
         return None
     hosts = [name for name, _, _ in planned.hosts() if not within(name, planned.heads)]
-    return {"hosts": len(hosts)} | reach_of(coverage(planned))
+    return {"hosts": len(hosts)} | reach_of(planned.coverage)

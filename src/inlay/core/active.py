@@ -1,6 +1,5 @@
 """Choosing which of the attached adapters run: for good, or for a while in one thread."""
 
-import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,7 +9,7 @@ from torch import nn
 from ..errors import AdapterStateError, did_you_mean
 from ..models import batch_axis, weights
 from .routing import Route
-from .state import State, state_of
+from .state import SLOT, State, state_of
 
 
 def activate(model: nn.Module, *names: str) -> None:
@@ -34,27 +33,21 @@ def using(model: nn.Module, *names: str, rows: Sequence[str | None] | None = Non
     """
     if rows is not None and names:
         raise AdapterStateError("name adapters for the whole batch or for its rows, not both")
-    state, thread = state_of(model), threading.get_ident()
+    state = state_of(model)
     routing = state.routing
     if rows is None:
         check_usable(state, names)
-        before = routing.override(Route(names), thread)
-        try:
+        with routing.during(Route(names)):
             yield
-        finally:
-            routing.override(before, thread)
         return
     chosen = [name for name in dict.fromkeys(rows) if name is not None]
     check_usable(state, chosen, by_rows=True)
     device = weights.device(model)
     places = {name: torch.tensor([i for i, row in enumerate(rows) if row == name], device=device) for name in chosen}
-    hosts = [host for name in chosen for _, host, _ in state.adapters[name].hosts()]
-    with batch_axis.known(model, hosts, len(rows)):
-        before = routing.override(Route((), places, len(rows)), thread)
-        try:
+    axes = {host: getattr(host, SLOT)._batch_axis for name in chosen for _, host, _ in state.adapters[name].hosts()}
+    with batch_axis.known(model, axes, len(rows), alone=lambda: routing.during(Route())):
+        with routing.during(Route((), places, len(rows))):
             yield
-        finally:
-            routing.override(before, thread)
 
 
 def check_usable(state: State, names: Collection[str], by_rows: bool = False) -> None:
@@ -66,7 +59,7 @@ def check_usable(state: State, names: Collection[str], by_rows: bool = False) ->
     for adapter in state.adapters.values():
         if (by_rows or adapter.name not in names) and not adapter.removable:
             raise AdapterStateError(
-                f"adapter {adapter.name!r} ({adapter.method.name}) trained the base itself; the base is gone"
+                f"adapter {adapter.name!r} ({adapter.made_by}) trained the base itself; the base is gone"
             )
     merged = state.routing.merged
     if merged is not None and (by_rows or merged not in names):

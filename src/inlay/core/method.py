@@ -16,8 +16,8 @@ from ..ranges import check_settings
 from .delta import Delta
 
 if TYPE_CHECKING:
+    from ..attached.adapter import Adapter
     from ..formats.peft_format import PeftFormat
-    from .adapter import Adapter
 
 Family = Literal["baseline", "selective", "additive", "reparameterized", "prompts"]
 

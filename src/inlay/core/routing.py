@@ -1,6 +1,8 @@
 """Which adapters run: what was made active for good, and what each thread has chosen for a while with `using`."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,8 +54,18 @@ class Routing:
     def rows(self) -> dict[str, Tensor] | None:
         return self.now().rows
 
+    @contextmanager
+    def during(self, route: Route) -> Iterator[None]:
+        """Run this route in the thread that is here now, and afterwards what it ran before."""
+        thread = threading.get_ident()
+        before = self.override(route, thread)
+        try:
+            yield
+        finally:
+            self.override(before, thread)
+
     def override(self, route: Route | None, thread: int) -> Route | None:
-        """Set what runs in a thread, None for what is active for good; returns what was set before."""
+        """Set what runs in a thread, None for what is active for good, and return what was set before."""
         with _changes:
             before = self.overrides.pop(thread, None)
             if route is not None:

@@ -10,31 +10,36 @@ merge stand in for the call, and both deltas run: not every change commutes, and
 
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 
 from ..errors import AdapterStateError
 from ..models import weights
+from ..models.batch_axis import BatchAxis
+from ..models.modules import Guest
+from ..models.results import first, with_first
 from ..models.weights import Host
 from .delta import Args, Delta, Kwargs
 from .routing import Routing
 
 
-class Slot(nn.Module):
+class Slot(Guest):
     """A host's deltas by adapter name. Not an nn.ModuleDict, which refuses names that a dict has as attributes."""
 
-    # The class's until they are set: setting a module's attribute takes time, and there is a slot for each host.
+    routing: Routing
+    hooks: tuple[RemovableHandle, RemovableHandle]
+    _batch_axis: BatchAxis  # of the host's result
     _unmerged: dict[str, Tensor] | None = None  # the host's parameters from before an adapter was merged
-    _batch_axis: int | None = None  # of the host's result; None if unknown, or if it has none
-    _axis_tried: bool = False
 
     def __init__(self, host: Host, routing: Routing):
         super().__init__()
-        self.routing = routing
-        self.hooks = (
+        hooks = (
             host.register_forward_pre_hook(self._before, with_kwargs=True),
             host.register_forward_hook(self._after, with_kwargs=True, always_call=True),
         )
+        # As a module sets attributes it takes time, and there is a slot for each host.
+        self.__dict__.update(routing=routing, hooks=hooks, _batch_axis=BatchAxis())
 
     def add(self, name: str, delta: Delta) -> None:
         self._modules[name] = delta
@@ -114,11 +119,11 @@ class Slot(nn.Module):
         self, delta: Delta, rows: Tensor, row_count: int, host: Host, args: Args, kwargs: Kwargs, result: Any
     ) -> Any:
         h = first(result)
-        axis = self._batch_axis
+        axis = self._batch_axis.axis
         if axis is None or h.ndim <= axis:
             why = (
                 "no axis does, such as where tokens of all rows are in one list"
-                if self._axis_tried
+                if self._batch_axis.is_tried
                 else "that is found only in a call of the whole model, which should come first"
             )
             raise AdapterStateError(
@@ -162,15 +167,3 @@ def _after_order(running: list[Delta], host: Host) -> list[Delta]:
     edits = [delta for delta in reversed(running) if not delta.stands_in(host)]
     edits.sort(key=lambda delta: not delta.replaces)
     return [*edits, *(delta for delta in running if delta.stands_in(host))]
-
-
-def first(result: Any) -> Tensor:
-    """The hidden states of a module's result; transformer blocks may return them first in a tuple or list."""
-    return result[0] if isinstance(result, tuple | list) else result
-
-
-def with_first(result: Any, h: Tensor) -> Any:
-    """`result` with its hidden states replaced by `h`."""
-    if isinstance(result, list):
-        return [h, *result[1:]]
-    return (h, *result[1:]) if isinstance(result, tuple) else h

@@ -1,11 +1,10 @@
 """The fingerprint of a base model from its safetensors files, without loading it: only sampled pages are touched."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import Tensor
 
-from ..core.delta import Delta
 from ..models import weights
 from ..models.fingerprint import digest, digest_of_rows, row_owners
 from ..models.sites import Sites
@@ -32,11 +31,11 @@ def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
     return digest(list(known.values()))
 
 
-def row_digests_of_files(folder: Path, sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, str]:
+def row_digests_of_files(folder: Path, sites: Sites, own: Collection[str] = ()) -> dict[str, str]:
     """What `row_digests` would say of the loaded model, as far as the files tell."""
     stored = _stored_tensors(folder)
     digests = {}
-    for kind, owners in row_owners(sites, deltas).items():
+    for kind, owners in row_owners(sites, own).items():
         found = [_found(stored, sites, name, "weight", weights.own(module, "weight")) for name, module in owners]
         matrices = [t for t in found if t is not None]
         if matrices and len(matrices) == len(owners):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.auto import modeling_auto
 
 from .. import __version__
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..errors import CheckpointError, did_you_mean
 from ..models.heads import task_heads

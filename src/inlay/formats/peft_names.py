@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..errors import CheckpointError
 from ..models.heads import input_embeddings, output_embeddings
 from ..models.sites import Sites, ends_with

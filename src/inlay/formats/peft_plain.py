@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..core.delta import WeightDelta
 from ..errors import AdapterStateError
 from ..models import weights
@@ -25,14 +25,14 @@ def check(adapter: Adapter) -> None:
 
     What it names is what a plain file could not have.
     """
-    _thin(adapter)
+    _factors(adapter)
 
 
 def check_cut(adapter: Adapter) -> None:
     """Raise AdapterStateError if no cut of the adapter (see inlay.rank) could be a plain file."""
     _check_heads(adapter)
     for name, _, delta in adapter.hosts():
-        if isinstance(delta, WeightDelta) and delta.thin_experts():
+        if isinstance(delta, WeightDelta) and any(left.ndim == 3 for left, _ in delta.factors().values()):
             raise AdapterStateError(
                 f"a plain file is a low-rank change of layers, and {name} keeps the weights of its experts in one "
                 "parameter, which is none: save it without plain, or merge the adapter"
@@ -41,7 +41,7 @@ def check_cut(adapter: Adapter) -> None:
 
 def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return settings and tensors of the plain LoRA that the adapter is. Raises AdapterStateError as `check` does."""
-    factors = _thin(adapter)
+    factors = _factors(adapter)
     rank = max(len(right_RI) for _, right_RI in factors.values())
     tensors: dict[str, Tensor] = {}
     for name, (left_OR, right_RI) in factors.items():
@@ -81,18 +81,18 @@ def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, Any]:
     }
 
 
-def _thin(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
+def _factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
     """Return the left and right factor of each host's change."""
     _check_heads(adapter)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, _, delta in adapter.hosts():
-        thin = delta.thin() if isinstance(delta, WeightDelta) and delta.folds == ("weight",) else None
-        if thin is None:
+        factors = delta.factors() if isinstance(delta, WeightDelta) and delta.folds == ("weight",) else {}
+        if "weight" not in factors or factors["weight"][0].ndim == 3:
             raise AdapterStateError(
                 f"a plain file is a low-rank change of layers and nothing else, which {adapter.method.name} is not at "
                 f"{name} ({type(delta).__name__}): save it without plain, or merge the adapter"
             )
-        found[name] = thin
+        found[name] = factors["weight"]
     return found
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attached.adapter import Adapter
 from ..bases.base import find_base, pick_device, quiet
-from ..core.adapter import Adapter, using
+from ..core.active import using
 from ..errors import SettingsError, VerificationFailed
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml

@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..attached.adapter import Adapter, rows_of_its_own
 from ..bases.base import Base, find_base, pick_device
 from ..bases.shared_base import load_onto
 from ..bases.vocabulary import check_vocabulary
-from ..core.adapter import Adapter, using
+from ..core.active import using
 from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
@@ -175,7 +176,8 @@ def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False)
     trained_on = provenance.get("base_fingerprint")
     if None not in (found, trained_on) and found != trained_on:
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
-    peft.check_rows(folder, empty, row_digests_of_files(Path(base.path), Sites(empty, ()), planned.deltas))
+    rows = row_digests_of_files(Path(base.path), Sites(empty, ()), rows_of_its_own(planned.deltas))
+    peft.check_rows(folder, empty, rows)
     return Found(folder, task, saved, planned, notes)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core.adapter import prepare
+from ..attached.adapter import plan_attach
 from ..core.delta import WeightDelta
 from ..core.method import Method
 
@@ -29,7 +29,7 @@ class OnLlama7B:
 @cache
 def on_llama_7b(method: type[Method]) -> OnLlama7B:
     model = _empty()
-    adapter = prepare(model, method(**method.example))
+    adapter = plan_attach(model, method(**method.example))
     return OnLlama7B(
         settings=method.example,
         trained=sum(p.numel() for p in adapter.parameters()),

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import expressions
-from ..core.adapter import Adapter, join, prepare
+from ..attached.adapter import Adapter, plan_attach
 from ..core.method import Method
+from ..core.state import commit
 from ..errors import CheckpointError, SettingsError, TargetError
 from ..formats.bounded import Bounded
 from ..formats.peft import Saved, check_base, check_rows, read
@@ -43,7 +44,7 @@ def attach_saved(model: nn.Module, saved: Saved, name: str = "default") -> Adapt
     adapter, state = match(model, saved, name)
     check_base(saved.folder, model, adapter.base_fingerprint)
     check_rows(saved.folder, model, adapter.base_rows)
-    join(adapter)
+    commit(adapter)
     adapter.load_state_dict(state)
     return adapter
 
@@ -111,7 +112,7 @@ def _matched(
     method = form.of_tensors(_method(kind, for_modules(config, hosts)), tensors)
     form = method.format
     try:
-        adapter = prepare(model, method, name, heads=heads, part=part)
+        adapter = plan_attach(model, method, name, heads=heads, part=part)
     except TargetError as problem:
         said = str(problem)
         said = said if len(said) <= 1000 else f"{said[:1000]}…"

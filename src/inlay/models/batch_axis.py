@@ -6,35 +6,45 @@ where tokens of all rows are in one list, or rows read each other, no axis fits.
 """
 
 import copy
-import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ..core import trial
-from ..core.routing import Route
-from ..core.state import state_of
+from . import trial
 
 _SAMPLE = 8  # features of each result that are compared
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+@dataclass
+class BatchAxis:
+    """What is known of one module's result."""
+
+    axis: int | None = None  # None if unknown, or if it has none
+    is_tried: bool = False
+
+
+Axes = Mapping[nn.Module, BatchAxis]
+Alone = Callable[[], AbstractContextManager[None]]  # runs the base, without what was put into it
+
+
 @contextmanager
-def known(model: nn.Module, hosts: Collection[nn.Module], row_count: int) -> Iterator[None]:
-    """Make known the axis of each host that has one: before, if small inputs can be made, or else in the first call."""
-    if _missing(hosts) and (inputs := trial.token_inputs(model, rows=3)) is not None and not _tried(hosts):
-        _learn(model, hosts, _of_tokens(inputs))
-    if not _missing(hosts):
+def known(model: nn.Module, axes: Axes, row_count: int, alone: Alone) -> Iterator[None]:
+    """Find the axis of each module that has one: before, if small inputs can be made, or else in the first call."""
+    if _missing(axes) and (inputs := trial.token_inputs(model, rows=3)) is not None and not _tried(axes):
+        _learn(model, axes, _of_tokens(inputs), alone)
+    if not _missing(axes):
         yield
         return
 
     def before_call(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hook.remove()
-        _learn(model, hosts, _of_call((args, kwargs), row_count))
+        _learn(model, axes, _of_call((args, kwargs), row_count), alone)
 
     hook = model.register_forward_pre_hook(before_call, with_kwargs=True)
     try:
@@ -43,30 +53,28 @@ def known(model: nn.Module, hosts: Collection[nn.Module], row_count: int) -> Ite
         hook.remove()
 
 
-def _missing(hosts: Collection[Any]) -> list[Any]:
-    return [host for host in hosts if host.adapters._batch_axis is None]
+def _missing(axes: Axes) -> list[nn.Module]:
+    return [module for module, found in axes.items() if found.axis is None]
 
 
-def _tried(hosts: Collection[Any]) -> bool:
-    return all(host.adapters._axis_tried for host in hosts)
+def _tried(axes: Axes) -> bool:
+    return all(found.is_tried for found in axes.values())
 
 
-def _learn(model: nn.Module, hosts: Collection[Any], calls: tuple[Call, Call]) -> None:
-    """Run the base twice and note the axis of each host. What cannot be run leaves nothing known."""
+def _learn(model: nn.Module, axes: Axes, calls: tuple[Call, Call], alone: Alone) -> None:
+    """Run the base twice and note the axis of each module. What cannot be run leaves nothing known."""
     seen: dict[nn.Module, list[Tensor]] = {}
 
-    def note(host: nn.Module, _: Any, result: Any) -> None:
+    def note(module: nn.Module, _: Any, result: Any) -> None:
         h = result[0] if isinstance(result, tuple) else result
         if isinstance(h, Tensor):
-            seen.setdefault(host, []).append(h[..., :_SAMPLE].detach().float().clone())
+            seen.setdefault(module, []).append(h[..., :_SAMPLE].detach().float().clone())
 
-    routing, thread = state_of(model).routing, threading.get_ident()
-    missing = _missing(hosts)
-    hooks = [host.register_forward_hook(note) for host in missing]
-    before = routing.override(Route(), thread)
+    missing = _missing(axes)
+    hooks = [module.register_forward_hook(note) for module in missing]
     found: list[dict[nn.Module, list[Tensor]]] = []
     try:
-        with trial.evaluating(model):
+        with alone(), trial.evaluating(model):
             for args, kwargs in calls:
                 model(*args, **kwargs)
                 found.append(seen)
@@ -74,16 +82,15 @@ def _learn(model: nn.Module, hosts: Collection[Any], calls: tuple[Call, Call]) -
     except Exception:  # whatever the model has against these inputs: then nothing is known
         return
     finally:
-        routing.override(before, thread)
         for hook in hooks:
             hook.remove()
-        for host in hosts:
-            host.adapters._axis_tried = True
-    for host in missing:
-        axes = {_axis(a, b) for a, b in zip(*(results.get(host, []) for results in found), strict=False)}
-        counts = {len(results.get(host, [])) for results in found}
-        if len(axes) == len(counts) == 1:
-            host.adapters._batch_axis = axes.pop()
+        for each in axes.values():
+            each.is_tried = True
+    for module in missing:
+        fitting = {_axis(a, b) for a, b in zip(*(results.get(module, []) for results in found), strict=False)}
+        counts = {len(results.get(module, [])) for results in found}
+        if len(fitting) == len(counts) == 1:
+            axes[module].axis = fitting.pop()
 
 
 def _axis(before: Tensor, after: Tensor) -> int | None:

@@ -11,13 +11,11 @@ The fingerprint samples, so it overlooks a few rows that were added to a vocabul
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from ..core.delta import Delta
-from ..core.replacement import Replacement
 from . import weights
 from .heads import output_embeddings
 from .sites import Sites
@@ -46,10 +44,10 @@ def fingerprint(sites: Sites) -> str | None:
 
 
 @torch.no_grad()
-def row_digests(sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, str]:
+def row_digests(sites: Sites, own: Collection[str] = ()) -> dict[str, str]:
     """What tells the rows of `row_owners` apart, by "input" and "output"; {} for a model without values."""
     digests = {}
-    for kind, owners in row_owners(sites, deltas).items():
+    for kind, owners in row_owners(sites, own).items():
         values = [weights.value(module, "weight") for _, module in owners]
         matrices = [v for v in values if v is not None and v.is_floating_point()]  # others are packed
         if matrices and not any(v.is_meta for v in matrices):
@@ -57,18 +55,17 @@ def row_digests(sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, str]:
     return digests
 
 
-def row_owners(sites: Sites, deltas: Mapping[str, Delta]) -> dict[str, list[tuple[str, nn.Module]]]:
-    """The modules whose rows belong to tokens or positions, but for those whose weight the deltas replace or train.
+def row_owners(sites: Sites, own: Collection[str] = ()) -> dict[str, list[tuple[str, nn.Module]]]:
+    """Find the modules whose rows belong to tokens or positions, but for those of which an adapter has `own` rows.
 
     A weight that is both input and output is the former.
     """
-    of_its_own = {name for name, d in deltas.items() if not d.removable or isinstance(d, Replacement)}
     inputs = [(name, m) for name, m in sites.body() if isinstance(m, nn.Embedding)]
     known = {id(m.weight) for _, m in inputs}
     last = output_embeddings(sites.model)
     outputs = [(name, m) for name, m in sites.modules() if m is last and id(weights.own(m, "weight")) not in known]
     found = {"input": inputs, "output": outputs}
-    return {kind: [(n, m) for n, m in owners if n not in of_its_own] for kind, owners in found.items()}
+    return {kind: [(n, m) for n, m in owners if n not in own] for kind, owners in found.items()}
 
 
 def digest_of_rows(matrices: list[Tensor]) -> str:

@@ -6,8 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from ..core.slot import Slot
-from .modules import base_modules
+from .modules import Guest, base_modules
 
 # Classes that put a new head on what they do not keep as a module of its own, by transformers' lists of them.
 _TASKS = (
@@ -26,7 +25,7 @@ def task_heads(model: Any) -> tuple[str, ...]:
     outside = {
         name: child
         for name, child in model.named_children()
-        if child is not base and not isinstance(child, Slot) and next(child.parameters(), None) is not None
+        if child is not base and not isinstance(child, Guest) and next(child.parameters(), None) is not None
     }
     embeddings = output_embeddings(model)
     if embeddings is not None:

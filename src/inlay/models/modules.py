@@ -5,16 +5,22 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..core.slot import Slot
+
+class Guest(nn.Module):
+    """A module that was put into a base model and is no part of it: walks over the base pass it by."""
+
+    def has_statistics(self) -> bool:
+        """Whether its host now runs on buffers of the guest's, in place of its own."""
+        return False
 
 
 def base_modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Every module of the base by its name, each once, without the slots and what is in them."""
+    """Every module of the base by its name, each once, without guests and what is in them."""
     yield from _base_modules(module, prefix, set())
 
 
 def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    if id(module) in seen or isinstance(module, Slot):
+    if id(module) in seen or isinstance(module, Guest):
         return
     seen.add(id(module))
     yield prefix, module

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..core.slot import Slot
 from . import experts as experts_
 from . import weights
-from .modules import base_modules, is_attention, joined, normalizes, within
+from .modules import Guest, base_modules, is_attention, joined, normalizes, within
 
 
 @dataclass(frozen=True)
@@ -255,4 +254,4 @@ def _size(module: nn.Module) -> int:
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    yield from ((n, m) for n, m in module._modules.items() if m is not None and not isinstance(m, Slot))
+    yield from ((n, m) for n, m in module._modules.items() if m is not None and not isinstance(m, Guest))

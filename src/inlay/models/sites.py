@@ -59,7 +59,7 @@ class Sites:
             raise TargetError(f"part {part!r} is no module of {type(model).__name__}{did_you_mean(part, known)}")
 
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module of the base by its name, without the slots and what is in them."""
+        """Every module of the base by its name, without guests and what is in them."""
         yield from self._modules
 
     @cached_property

@@ -10,7 +10,7 @@ _SHOWN = 6  # groups in the sentence; all are in the summary
 
 
 def reach_of(coverage: Any) -> dict[str, Any]:
-    """Put into summary.json's form the reach of a `core.coverage.Coverage`."""
+    """Put into summary.json's form the reach of an `attached.coverage.Coverage`."""
     groups = [
         {
             "reason": group.reason,

@@ -76,7 +76,7 @@ def can_pack(model: Any) -> bool:
     embedded: list[Tensor] = []
 
     def keep(_: nn.Module, __: Any, x: Tensor) -> Tensor:
-        torch.set_grad_enabled(True)  # not sooner: the first whole pass with gradients is training's (core/watch.py)
+        torch.set_grad_enabled(True)  # not sooner: the first whole pass with gradients is training's (models/watch.py)
         embedded.append(x.detach().requires_grad_())
         return embedded[-1]
 

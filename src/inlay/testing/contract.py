@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..attached.adapter import Adapter, adapters, attach
 from ..core.active import using
-from ..core.adapter import Adapter, adapters, attach
 from ..core.delta import WeightDelta
 from ..core.method import Method
 from ..errors import AdapterStateError

@@ -21,7 +21,7 @@ from transformers import (
     T5ForSequenceClassification,
 )
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 
 
 def _config(kind: Any, **settings: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..tasks.batches import Batch
 from ..tasks.objective import Objective
 from ..tasks.task import Task

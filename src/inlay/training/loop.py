@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
-from ..core.adapter import Adapter
+from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..tasks.batches import Batch

@@ -1,5 +1,6 @@
 """A run before it computes: settings and data are checked against each other, nothing is loaded or written."""
 
+import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,12 @@ from typing import Any
 
 import torch
 
+from ..attached.adapter import plan_attach
 from ..bases.base import Base, computes_in_bfloat16, find_base, pick_device
 from ..bases.narrow import check_narrow
 from ..bases.part import Part, part_for_texts
 from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
-from ..core.adapter import prepare
-from ..core.coverage import coverage
 from ..data.formats import open_data
 from ..errors import SettingsError
 from ..forgetting.passages import LONGEST, GeneralText, general_text
@@ -28,7 +28,7 @@ from ..tasks.task import Task
 from .journal import Journal
 from .loop import Plan, make_plan
 from .processes import check_one_process
-from .settings import RunSettings
+from .settings import Recipe, RunSettings
 
 
 @dataclass(frozen=True)
@@ -53,40 +53,50 @@ class Prepared:
 
 
 def prepare_run(
-    settings: RunSettings[Any], journal: Journal, folder: Path | None = None, *, fetch: bool = True
+    settings: RunSettings[Any],
+    journal: Journal,
+    folder: Path | None = None,
+    *,
+    fetch: bool = True,
+    task: Task | None = None,
 ) -> Prepared:
-    """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one.
+    """Make every check that needs no weights. A run that goes on has its `folder`; a new one gets one.
 
-    Without `fetch` no hub is asked for what the settings name.
+    Without `fetch` no hub is asked for what the settings name. `task` has read the data for an earlier run that differs
+    in the method; it stays as it is, and its tokens serve as far as they are of the same length.
     """
     check_one_process()
     with offline(not fetch):
-        return _prepared(settings, journal, folder, fetch)
+        return _prepared(settings, journal, folder, copy.copy(task or read_task(settings, fetch=fetch)))
 
 
-def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, fetch: bool) -> Prepared:
+def read_task(settings: RunSettings[Any], *, fetch: bool = True) -> Task:
+    """Find the base, read the data and check one against the other. Of the method nothing is asked yet."""
+    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
+    return task_for(opened).prepare(base, opened, settings)
+
+
+def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, task: Task) -> Prepared:
     folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
-    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
-    task = task_for(opened).prepare(base, opened, settings)
-    wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
-    dtype = getattr(torch, wanted)
-    empty = task.empty()
+    dtype = pick_dtype(settings, device)
+    base, empty = task.base, task.empty()
     if settings.quantize == "nf4":
         quantize(empty, dtype)
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
-    planned = prepare(empty, settings.method, part=part.name)
+    planned = plan_attach(empty, settings.method, part=part.name)
     if settings.plain:
         peft_plain.check(planned)
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:
         check_narrow(task.empty, settings.method, part.name, dtype)
-    reach = reach_of(coverage(planned))
+    reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
-    task.tokenize(max_length)
-    task.check_tokens(empty)
+    if task.max_length != max_length:
+        task.tokenize(max_length)
+        task.check_tokens(empty)
     if text is not None:
         passages = [passage.text for passage in (*text.measured, *text.kept)]
         check_ids(
@@ -111,6 +121,12 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
+
+
+def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:
+    """Choose the dtype of the frozen base and the activations."""
+    automatic = "bfloat16" if computes_in_bfloat16(device) else "float32"
+    return getattr(torch, automatic if settings.dtype == "auto" else settings.dtype)
 
 
 def _free_folder(settings: RunSettings[Any]) -> Path:

@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..attached.adapter import attach
 from ..bases.base import load_classifier
 from ..bases.shared_base import load_onto
-from ..core.adapter import attach
 from ..data.settings import DataSettings
 from ..errors import DataError
 from ..formats.files import write_json

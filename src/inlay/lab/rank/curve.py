@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ...core.adapter import Adapter, using
+from ...attached.adapter import Adapter
+from ...core.active import using
+from ...stats import Difference
 from ...tasks.metric import Scores
 from ...tasks.task import Task
-from ...training.differences import Difference
 from .spectrum import Spectrum
 from .truncation import NAME, attach_cut, available, parameters, uniform
 

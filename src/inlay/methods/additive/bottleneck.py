@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.delta import Args, Delta, Kwargs
-from ...core.slot import first, with_first
+from ...models.results import first, with_first
 from ...models.weights import Host
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ... import expressions
-from ...core.adapter import Adapter
+from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import CheckpointError, SettingsError, TargetError

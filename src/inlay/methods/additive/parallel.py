@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
-from ...core.slot import first, with_first
 from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights
+from ...models.results import first, with_first
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import FACTOR, RATIO

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from ...core.adapter import adapters, using
+from ...attached.adapter import adapters
+from ...core.active import using
 from ...errors import TargetError
 from ...models.sites import Sites
 from .readers import mask_reader, readers_of

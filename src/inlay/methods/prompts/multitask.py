@@ -20,7 +20,7 @@ from .starts import from_vocabulary
 from .task_prompt import PARTS, TaskPrompt, shared_start
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 class MultitaskFormat(PromptFormat["MultitaskPrompt"]):

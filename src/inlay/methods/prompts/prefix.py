@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
-from ...core.adapter import Adapter
+from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import CheckpointError, TargetError

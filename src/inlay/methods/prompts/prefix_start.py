@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.adapter import adapters, using
+from ...attached.adapter import adapters
+from ...core.active import using
 from ...errors import TargetError
 from ...models import weights
 from ...models.sites import Sites

@@ -17,7 +17,7 @@ from .components import Components, components
 from .rank_budget import RankBudget, fast_first
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

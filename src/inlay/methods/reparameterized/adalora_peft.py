@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...core.adapter import Adapter
+from ...attached.adapter import Adapter
 from ...errors import CheckpointError
 from ...formats.peft_names import PREFIX
 from ...models import sites as sites_

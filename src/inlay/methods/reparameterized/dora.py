@@ -18,7 +18,7 @@ from .lora import LoRA
 from .lora_peft import KNOWN, NAMES, LoRAFormat
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 class DoRAFormat(LoRAFormat["DoRA"]):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ...core.adapter import Adapter
+from ...attached.adapter import Adapter
 from ...formats.peft_format import PeftFormat
 from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
@@ -35,7 +35,7 @@ class DynamicRankFormat(PeftFormat["DynamicRank"]):
         tensors = dict(tensors)
         ranks: dict[str, int] = {}
         for host, delta in components(adapter):
-            kept, (a_RI, b_OR) = delta.kept[:, 0].nonzero()[:, 0], delta.factors()
+            kept, (a_RI, b_OR) = delta.kept[:, 0].nonzero()[:, 0], delta.matrices()
             for name in ("lora_A", "lora_B", "coefficient", "kept"):
                 del tensors[self.key(host, name)]
             if len(kept):

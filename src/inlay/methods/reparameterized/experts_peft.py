@@ -24,7 +24,7 @@ from .patterns import first_fit, whole
 from .single_experts import PREFIX, strength
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
     from .lora import LoRA
 
 READS = "0.19.1"  # the oldest release of PEFT that reads what is written here

@@ -58,15 +58,15 @@ class HadamardProduct(Product):
     def change(self) -> Tensor:
         return self.scale * (self.hada_w1_a @ self.hada_w1_b) * (self.hada_w2_a @ self.hada_w2_b)
 
-    def thin(self) -> tuple[Tensor, Tensor] | None:
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
         if not self.is_thin:
-            return None
+            return {}
         right_SI = (self.hada_w1_b[:, None] * self.hada_w2_b).flatten(0, 1)  # S = R R, over p and q
         left_OS = self.scale * (self.hada_w1_a[:, :, None] * self.hada_w2_a[:, None]).flatten(1)
-        return left_OS, right_SI
+        return {"weight": (left_OS, right_SI)}
 
     def changed(self, x_BTI: Tensor) -> Tensor:
-        if (thin := self.thin()) is None:
+        if not self.is_thin:
             return F.linear(x_BTI, self.change().to(x_BTI.dtype))
-        left_OS, right_SI = thin
+        left_OS, right_SI = self.factors()["weight"]
         return F.linear(F.linear(x_BTI, right_SI.to(x_BTI.dtype)), left_OS.to(x_BTI.dtype))

@@ -6,7 +6,7 @@ other starts, low_rank.py embeddings and convolutions, lora_plus.py the learning
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from .on_linear import OnLinear
 from .patterns import check_patterns, first_fit, whole
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +104,12 @@ class LoRA(OnLinear):
         alphas = {pattern: scale * rank for pattern, rank in others.items()}
         placed = {"targets": tuple(ranks), "rank_pattern": others, "alpha_pattern": alphas}
         return cls(**{"rank": largest, "alpha": scale * largest} | placed | settings)
+
+    def with_ranks(self, ranks: Mapping[str, int]) -> Self:
+        """Give each module named its rank, as strong as now (alpha / rank is the same), and keep all else."""
+        placed = self.of_ranks(ranks, self.alpha / self.rank)
+        own = {name: getattr(placed, name) for name in ("rank", "alpha", "rank_pattern", "alpha_pattern")}
+        return replace(self, **own)
 
     def scale(self, rank: int, alpha: float) -> float:
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
 
-from ...core.adapter import Adapter
-from ...core.replacement import Replacement
+from ...attached.adapter import Adapter
+from ...attached.replacement import Replacement
 from ...errors import CheckpointError
 from ...models import sites as sites_
 from ...models import weights
@@ -58,7 +58,7 @@ class LoRAFormat(LinearFormat[LoRAT]):
 
     def config(self, method: LoRAT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
         """Return a plain LoRA's; with a start that was taken away, of twice the rank and as strong (see
-        `LowRank.factors`)."""
+        `LowRank.matrices`)."""
         wider = 2 if method.initialization in lora_init.TAKEN_AWAY else 1
         stronger = math.sqrt(wider) if method.rank_stabilized else wider
         return {
@@ -87,7 +87,7 @@ class LoRAFormat(LinearFormat[LoRAT]):
             if delta.start_A is not None:
                 for name in ("start_A", "start_B"):
                     del tensors[self.key(host, name)]
-                for name, factor in zip(("lora_A", "lora_B"), delta.factors(), strict=True):
+                for name, factor in zip(("lora_A", "lora_B"), delta.matrices(), strict=True):
                     tensors[self.key(host, name)] = factor.detach()
         if method.initialization == "eva":
             ranks = {host: len(delta.lora_A) for host, delta in deltas.items()}

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 def groups(adapter: "Adapter", learning_rate: float, ratio: float) -> list[dict[str, Any]]:

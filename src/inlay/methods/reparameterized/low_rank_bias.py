@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...attached.replacement import Replacement
 from ...core.delta import Delta, WeightDelta
-from ...core.replacement import Replacement
 from ...errors import TargetError
 from ...models import weights
 from ...models.sites import Sites

@@ -21,7 +21,7 @@ from .components import Components, components
 from .on_linear import OnLinear
 
 if TYPE_CHECKING:
-    from ...core.adapter import Adapter
+    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ Checkpoints hold the new biases themselves, not the differences.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...attached.replacement import Replacement
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.replacement import Replacement
 from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights

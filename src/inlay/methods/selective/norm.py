@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ...attached.replacement import Replacement
 from ...core.delta import Delta
 from ...core.method import Method
-from ...core.replacement import Replacement
 from ...formats.peft_format import PeftFormat
 from ...formats.peft_names import PREFIX
 from ...models import sites as sites_

@@ -4,7 +4,7 @@ A `Replacement` edits what a linear layer gives and leaves the layer to run for 
 batch; here the copies, rounded to the base's dtype, stand in for the parameters of any host whose weight is trained.
 """
 
-from ...core.replacement import Replacement
+from ...attached.replacement import Replacement
 from ...models.weights import Host
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from ...core.adapter import Adapter
+from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...errors import DataError, TargetError
 from ...formats.peft_format import PeftFormat

@@ -3,7 +3,7 @@
 A normalization that has running statistics uses them in training as it does at inference, and spectral normalization
 its vectors. Whatever else writes into buffers of its own (codebooks, counters) works in training on copies of them,
 which are dropped. Buffers that a file leaves out are caches, which may change as they like. An adapter that trains a
-module whole has statistics of its own, in whose place see replacement.py.
+module whole has statistics of its own, on which its host then runs.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
 from ..errors import AdapterStateError
-from ..models import weights
-from ..models.weights import Host
-from .slot import Slot
+from . import weights
+from .modules import Guest
+from .weights import Host
 
 _RUNNING = {"running_mean", "running_var"}
 
@@ -104,8 +104,7 @@ def _uses_its_statistics(module: nn.Module) -> bool:
 
 
 def _runs_on_others(host: Host) -> bool:
-    slot = next((m for m in host._modules.values() if isinstance(m, Slot)), None)
-    return slot is not None and slot.has_statistics()
+    return any(isinstance(m, Guest) and m.has_statistics() for m in host._modules.values())
 
 
 def _version(buffer: Tensor) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.heads import input_embeddings, output_embeddings
+from .heads import input_embeddings, output_embeddings
 
 _TOKENS = 8
 _PLAIN = (Tensor, str, bytes, bool, int, float, type(None))

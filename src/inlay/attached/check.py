@@ -1,19 +1,17 @@
 """Whether every part of an adapter is reached by the model's work on a batch."""
 
-import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.attachment import Attachment
+from ..core.routing import Route
+from ..core.state import state_with
 from ..errors import AdapterStateError
-from . import trial
-from .routing import Route
-from .watch import Watch
-
-if TYPE_CHECKING:
-    from .adapter import Adapter
+from ..models import trial
+from ..models.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -28,28 +26,28 @@ class Checked:
     """Trained parameters of the other hosts that got no gradient: what they compute is not used."""
 
 
-def check(adapter: "Adapter", batch: Any) -> Checked:
-    """See Adapter.check."""
-    state = adapter.attached_to()
+def check(adapter: Attachment, batch: Any) -> Checked:
+    """Do what Adapter.check says."""
+    state = state_with(adapter)
     if state.routing.merged is not None:
         raise AdapterStateError(f"adapter {state.routing.merged!r} is merged; unmerge it before a check")
-    model, thread = adapter.model, threading.get_ident()
-    watch = state.watch = state.watch or Watch(model, state)
+    model = adapter.model
+    if state.watch is None or not state.watch.is_open:
+        state.watch = Watch(model, state.watched)
+    watch = state.watch
     parameters = dict(adapter.named_parameters())
     kept = {name: p.grad for name, p in parameters.items()}
     for p in parameters.values():
         p.grad = None
-    before = state.routing.override(Route((adapter.name,)), thread)
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     try:
-        with torch.random.fork_rng(devices), torch.enable_grad():
+        with state.routing.during(Route((adapter.name,))), torch.random.fork_rng(devices), torch.enable_grad():
             result = trial.call(model, batch)  # the watch raises if a host is inert
             loss = _loss(result)
             if loss.requires_grad:
                 loss.backward()
         reached = {name for name, p in parameters.items() if p.grad is not None}
     finally:
-        state.routing.override(before, thread)
         for name, p in parameters.items():
             p.grad = kept[name]
     idle = [name for name in adapter.deltas if name not in watch.called]

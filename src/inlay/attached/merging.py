@@ -1,31 +1,29 @@
 """An adapter in the base's weights: merged and taken out again, or for good; believed only if it computes the same."""
 
-import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.attachment import Attachment
+from ..core.delta import WeightDelta
+from ..core.routing import Route
+from ..core.slot import Slot
+from ..core.state import SLOT, State, state_of, state_with
 from ..errors import AdapterStateError, VerificationFailed
-from ..models import weights
-from ..models.sites import Sites
-from . import trial
-from .delta import Delta, WeightDelta
-from .routing import Route
-from .state import State, state_of
-
-if TYPE_CHECKING:
-    from .adapter import Adapter
+from ..models import trial, weights
+from ..models.modules import base_modules
+from ..models.weights import Host
 
 # The largest difference to the adapted outputs that rounding explains, as a part of the largest of them.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 @torch.no_grad()
-def merge(adapter: "Adapter", batch: Any = None) -> bool:
-    """See Adapter.merge."""
-    state = adapter.attached_to()
+def merge(adapter: Attachment, batch: Any = None) -> bool:
+    """Do what Adapter.merge says."""
+    state = state_with(adapter)
     routing = state.routing
     if routing.merged is not None:
         raise AdapterStateError(f"adapter {routing.merged!r} is merged already; unmerge it first")
@@ -53,8 +51,8 @@ def merge(adapter: "Adapter", batch: Any = None) -> bool:
     return expected is not None
 
 
-def unmerge(adapter: "Adapter") -> None:
-    """See Adapter.unmerge."""
+def unmerge(adapter: Attachment) -> None:
+    """Put the base's weights back, bit for bit."""
     routing = state_of(adapter.model).routing
     if routing.merged != adapter.name:
         raise AdapterStateError(f"adapter {adapter.name!r} is not merged")
@@ -65,25 +63,25 @@ def unmerge(adapter: "Adapter") -> None:
     routing.merged = None
 
 
-def keep_merged(adapter: "Adapter") -> None:
+def keep_merged(adapter: Attachment) -> None:
     """Make the merged weights the base's own: nothing is left to unmerge."""
     for _, slot, _ in _slots(adapter):
         slot._unmerged = None
     state_of(adapter.model).routing.merged = None
 
 
-def check_mergeable(adapter: "Adapter") -> None:
+def check_mergeable(adapter: Attachment) -> None:
     """Raises AdapterStateError if `merge` could not do it; on a model without values too."""
     if not adapter.removable:
-        raise AdapterStateError(f"{adapter.method.name} trained the base model itself: there is nothing to merge")
+        raise AdapterStateError(f"{adapter.made_by} trained the base model itself: there is nothing to merge")
     owners: dict[int, list[str]] = {}
-    for name, module in Sites(adapter.model, ()).modules():
+    for name, module in base_modules(adapter.model):
         for p in (*module._parameters.values(), *module._buffers.values()):
             owners.setdefault(id(p), []).append(name)
     for host_name, host, delta in adapter.hosts():
         if not isinstance(delta, WeightDelta):
             raise AdapterStateError(
-                f"{adapter.method.name} changes activations, not weights, so it cannot be merged; "
+                f"{adapter.made_by} changes activations, not weights, so it cannot be merged; "
                 "use the adapter beside its base"
             )
         weights.check_writable(host_name, host, delta.folds)
@@ -98,7 +96,7 @@ def check_mergeable(adapter: "Adapter") -> None:
                 )
 
 
-def _adapted_alike(adapter: "Adapter", holders: list[str], tensor: int) -> bool:
+def _adapted_alike(adapter: Attachment, holders: list[str], tensor: int) -> bool:
     """Whether one trained copy stands in for the tensor, or for the same rows of it, in each module that holds it."""
     copies: set[int] = set()
     for holder in holders:
@@ -111,7 +109,7 @@ def _adapted_alike(adapter: "Adapter", holders: list[str], tensor: int) -> bool:
     return len(copies) == 1 and id(None) not in copies
 
 
-def _check_not_overridden(adapter: "Adapter", state: State) -> None:
+def _check_not_overridden(adapter: Attachment, state: State) -> None:
     for route in state.routing.overrides.values():
         if route.rows is not None or adapter.name not in route.names:
             raise AdapterStateError(
@@ -119,27 +117,27 @@ def _check_not_overridden(adapter: "Adapter", state: State) -> None:
             )
 
 
-def _slots(adapter: "Adapter") -> Iterator[tuple[Any, Any, Delta]]:
+def _slots(adapter: Attachment) -> Iterator[tuple[Host, Slot, WeightDelta]]:
     """Each host with its slot and the adapter's delta there."""
     for _, host, delta in adapter.hosts():
-        yield host, host.adapters, delta
-
-
-def _write(adapter: "Adapter") -> None:
-    for host, slot, delta in _slots(adapter):
         assert isinstance(delta, WeightDelta)
+        yield host, getattr(host, SLOT), delta
+
+
+def _write(adapter: Attachment) -> None:
+    for host, slot, delta in _slots(adapter):
         own = weights.read(host, delta.folds)
         slot._unmerged = weights.laid_out(host, {name: p.detach().clone() for name, p in own.items()})
     for host, slot, delta in _slots(adapter):  # after all were kept, since some share a tensor
-        assert isinstance(delta, WeightDelta)
+        assert slot._unmerged is not None
         kept = weights.laid_out(host, slot._unmerged)
         exact = {name: p.to(torch.promote_types(p.dtype, torch.float32)) for name, p in kept.items()}
         weights.write(host, delta.fold(exact))
 
 
-def _check_finite(adapter: "Adapter") -> None:
+def _check_finite(adapter: Attachment) -> None:
     for host, slot, _ in _slots(adapter):
-        for name, before in slot._unmerged.items():
+        for name, before in (slot._unmerged or {}).items():
             after = weights.own(host, name)
             assert after is not None
             if not after.is_meta and not after.isfinite().all() and before.isfinite().all():
@@ -149,22 +147,19 @@ def _check_finite(adapter: "Adapter") -> None:
                 )
 
 
-def _outputs(adapter: "Adapter", batch: Any, must_run: bool) -> list[Tensor] | None:
+def _outputs(adapter: Attachment, batch: Any, must_run: bool) -> list[Tensor] | None:
     """What the model computes with this adapter alone, in evaluation mode; None if it does not take such a batch."""
-    routing, thread = state_of(adapter.model).routing, threading.get_ident()
-    before = routing.override(Route((adapter.name,)), thread)
+    routing = state_of(adapter.model).routing
     try:
-        with trial.evaluating(adapter.model):
+        with routing.during(Route((adapter.name,))), trial.evaluating(adapter.model):
             return [tensor.detach().clone() for tensor in trial.numbers(trial.call(adapter.model, batch))]
     except Exception:
         if must_run:
             raise
         return None
-    finally:
-        routing.override(before, thread)
 
 
-def _check_equal(adapter: "Adapter", expected: list[Tensor], merged: list[Tensor]) -> None:
+def _check_equal(adapter: Attachment, expected: list[Tensor], merged: list[Tensor]) -> None:
     """Compare position by position and judge by their median: rounding can send a token to another expert."""
     dtype = min((p.dtype for _, host, _ in adapter.hosts() for p in host.parameters()), key=lambda d: d.itemsize)
     for one, other in zip(expected, merged, strict=True):

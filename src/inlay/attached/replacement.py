@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..core.delta import Args, Kwargs, WeightDelta
 from ..errors import TargetError
 from ..models import weights
 from ..models.weights import Host
-from .delta import Args, Kwargs, WeightDelta
 
 
 class Replacement(WeightDelta):

@@ -1,8 +1,7 @@
-"""The life of a named adapter: attach, use, merge, unmerge, detach."""
+"""The adapter that a user holds: attached, used, checked, merged, saved, detached."""
 
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,78 +9,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.attachment import Attachment
+from ..core.delta import Delta
+from ..core.method import Method
+from ..core.slot import Slot
+from ..core.state import SLOT, commit, known_state, state_of, state_with, withdraw
 from ..errors import AdapterStateError, CheckpointError, TargetError
 from ..models import sharded, weights
 from ..models.fingerprint import fingerprint, row_digests
-from ..models.modules import base_modules
 from ..models.sites import Sites
-from . import buffers, check, claim, merging
-from .active import activate as activate
-from .active import using as using
+from . import check, merging
 from .check import Checked
 from .coverage import Coverage, coverage
-from .delta import Delta
-from .method import Method
 from .replacement import Replacement
-from .routing import Route
-from .slot import Slot
-from .state import State, state_of
-from .watch import Watch
-
-SLOT = "adapters"  # the attribute of a host that holds its slot
 
 
-@dataclass(repr=False)
-class Adapter:
-    """One attached method. It holds its deltas, so nothing ever looks for parameters by their names."""
+@dataclass(repr=False, eq=False, kw_only=True)
+class Adapter(Attachment):
+    """One attached method, and all that can be done with it."""
 
-    name: str
     method: Method
-    model: nn.Module
-    heads: tuple[str, ...]
-    deltas: dict[str, Delta]  # by host name
-    base_fingerprint: str | None
-    base_rows: dict[str, str]  # what tells the rows of the base's embeddings apart, see fingerprint.py
-    part: str | None = None  # the module of the base that the adapter is kept to
-    _before: tuple[str, ...] = field(default=(), init=False)  # what was active when it joined
+    base_fingerprint: str | None = None
+    base_rows: dict[str, str] = field(default_factory=dict)  # what tells the rows of the base's embeddings apart
 
     def __repr__(self) -> str:
         return f"Adapter({self.name!r}, {self.method}, {len(self.deltas)} hosts in {type(self.model).__name__})"
 
-    def hosts(self) -> Iterator[tuple[str, nn.Module, Delta]]:
-        for host_name, delta in self.deltas.items():
-            yield host_name, self.model.get_submodule(host_name), delta
-
-    @property
-    def removable(self) -> bool:
-        """Whether the base is still there beneath the adapter."""
-        return all(delta.removable for delta in self.deltas.values())
-
     @property
     def coverage(self) -> Coverage:
         """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
-        return coverage(self)
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What training changes, each tensor once, as `host.parameter`."""
-        seen: set[int] = set()
-        for host_name, host, delta in self.hosts():
-            for name, p in delta.trained(host):
-                if id(p) not in seen:
-                    seen.add(id(p))
-                    yield f"{host_name}.{name}" if host_name else name, p
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        yield from (p for _, p in self.named_parameters())
-
-    def tensors(self) -> Iterator[tuple[str, str, Tensor]]:
-        """What a checkpoint holds, each tensor once: (host name, parameter name, tensor)."""
-        seen: set[int] = set()
-        for host_name, host, delta in self.hosts():
-            for name, tensor in delta.saved(host).items():
-                if id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    yield host_name, name, tensor
+        return coverage(self, getattr(self.method, "targets", ()))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call it."""
@@ -164,7 +121,7 @@ class Adapter:
         A trained head becomes the model's own. Raises, having changed nothing, what `merge` raises, and
         AdapterStateError if another adapter is attached: it was trained beside other weights.
         """
-        others = [name for name in self.attached_to().adapters if name != self.name]
+        others = [name for name in state_with(self).adapters if name != self.name]
         if others:
             raise AdapterStateError(
                 f"{', '.join(others)} would stay beside another base; detach first what else is there"
@@ -190,50 +147,18 @@ class Adapter:
         What else was active stays active. If it was the only active one, what was active when it was attached is active
         again, as far as it is still there.
         """
-        state = self.attached_to()
+        state = state_with(self)
         if not self.removable:
             raise AdapterStateError(
                 f"{self.method.name} trained the base model itself, so it cannot be detached; load the base model again"
             )
         if state.routing.merged == self.name:
             self.unmerge()
-        for _, host, delta in self.hosts():
-            delta.uninstall(host)
-            slot = getattr(host, SLOT)
-            slot.remove(self.name)
-            if not len(slot):
-                slot.close()
-                delattr(host, SLOT)
-        del state.adapters[self.name]
-        for other in state.adapters.values():
-            other._before = self._without(other._before)
-        state.routing.lasting = Route(self._without(state.routing.lasting.names))
-        if not state.adapters:
-            if state.watch is not None:
-                state.watch.close()
-            for name, p in self.model.named_parameters():
-                p.requires_grad_(state.required_grad[name])
-            for hook in state.hooks:
-                hook.close()
-            claim.withdraw(self.model)
-            del self.model._inlay
-        _forget_compiled_graphs()
-
-    def _without(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """These names without the adapter's; if no other is left, what was active when it joined."""
-        left = tuple(name for name in names if name != self.name)
-        return left if left or self.name not in names else self._before
+        withdraw(self)
 
     def check_mergeable(self) -> None:
         """Raises AdapterStateError if `merge` could not do it; on a model without values too."""
         merging.check_mergeable(self)
-
-    def attached_to(self) -> State:
-        """What is remembered of the adapter's model. Raises AdapterStateError if the adapter is not in it."""
-        state = state_of(self.model)
-        if state.adapters.get(self.name) is not self:
-            raise AdapterStateError(f"adapter {self.name!r} is not attached")
-        return state
 
 
 def attach(
@@ -248,17 +173,17 @@ def attach(
 
     `heads` are modules trained whole and saved with the adapter (PEFT's modules_to_save); by default the head that a
     task model, such as a classifier, has outside its pretrained base. `part` names a module of the base to which the
-    adapter is kept: `core.sites.language_model(model)` is the one that reads texts, where there are other towers. Other
-    adapters stay and no longer run, unless `activate` or `using` names them; detaching this one makes what was active
-    before it active again. Raises TargetError or AdapterStateError, having changed nothing, if the method does not fit
-    the model.
+    adapter is kept: `models.sites.language_model(model)` is the one that reads texts, where there are other towers.
+    Other adapters stay and no longer run, unless `activate` or `using` names them; detaching this one makes what was
+    active before it active again. Raises TargetError or AdapterStateError, having changed nothing, if the method does
+    not fit the model.
     """
-    adapter = prepare(model, method, name, heads=heads, part=part)
-    join(adapter)
+    adapter = plan_attach(model, method, name, heads=heads, part=part)
+    commit(adapter)
     return adapter
 
 
-def prepare(
+def plan_attach(
     model: nn.Module,
     method: Method,
     name: str = "default",
@@ -266,22 +191,9 @@ def prepare(
     heads: Sequence[str] | None = None,
     part: str | None = None,
 ) -> Adapter:
-    """The adapter that `attach` would attach, with every check made and nothing changed."""
+    """Make the adapter that `attach` would attach, with every check made and nothing changed."""
     weights.keep_trainable(model)
-    state = getattr(model, "_inlay", None) or State()
-    _check_name(name)
-    if name in state.adapters:
-        raise AdapterStateError(
-            f"{type(model).__name__} already has an adapter {name!r}; detach it or choose another name"
-        )
-    if state.routing.merged is not None:
-        raise AdapterStateError(f"adapter {state.routing.merged!r} is merged; unmerge it before attaching another")
-    for other in state.adapters.values():
-        if not other.removable:
-            raise AdapterStateError(
-                f"adapter {other.name!r} ({other.method.name}) trains the base itself; it stays alone"
-            )
-
+    others = _others(model, name)
     if any(sharded.is_sharded(p) for p in model.parameters()):
         raise AdapterStateError(
             f"{type(model).__name__} is sharded over processes already; attach or load adapters first, and shard "
@@ -293,47 +205,52 @@ def prepare(
         if host_name not in deltas:
             deltas[host_name] = Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
     whole = sites if part is None else Sites(model, sites.heads)
-    rows = row_digests(whole, deltas)
-    adapter = Adapter(name, method, model, sites.heads, deltas, fingerprint(whole), rows, part)
-    if state.adapters and not adapter.removable:
-        raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(state.adapters)} first")
+    adapter = Adapter(
+        name=name,
+        made_by=method.name,
+        method=method,
+        model=model,
+        deltas=deltas,
+        heads=sites.heads,
+        part=part,
+        base_fingerprint=fingerprint(whole),
+        base_rows=row_digests(whole, rows_of_its_own(deltas)),
+    )
+    if others and not adapter.removable:
+        raise AdapterStateError(f"{method.name} trains the base itself; detach {', '.join(others)} first")
     for host_name in deltas:
         if hasattr(host := sites.module(host_name), SLOT) and not isinstance(getattr(host, SLOT), Slot):
             raise TargetError(f"{host_name} has an attribute {SLOT!r} of its own, which is where adapters are put")
     return adapter
 
 
-def join(adapter: Adapter) -> None:
-    """Put a prepared adapter into its model, freeze the base, and make it the active one."""
-    model = adapter.model
-    state = getattr(model, "_inlay", None)
-    if state is None:
-        hooks = buffers.keep(model, list(base_modules(model))) if adapter.removable else []
-        state = State(required_grad={n: p.requires_grad for n, p in model.named_parameters()}, hooks=hooks)
-        model.requires_grad_(False)
-        model.__dict__["_inlay"] = state
-        claim.make(model)
-    for _, host, delta in adapter.hosts():
-        if not hasattr(host, SLOT):
-            setattr(host, SLOT, Slot(host, state.routing))
-        delta.install(host)
-        delta.train(host.training)
-        for _, p in delta.trained(host):
-            p.requires_grad_(True)
-        getattr(host, SLOT).add(adapter.name, delta)
-    state.adapters[adapter.name] = adapter
-    adapter._before = state.routing.lasting.names
-    state.routing.lasting = Route((adapter.name,))
-    if state.watch is not None:
-        state.watch.close()
-    state.watch = Watch(model, state)
-    _forget_compiled_graphs()
-
-
 def adapters(model: nn.Module) -> dict[str, Adapter]:
     """The adapters attached to `model`, by name."""
-    state = getattr(model, "_inlay", None)
-    return dict(state.adapters) if state else {}
+    state = known_state(model)
+    return {name: each for name, each in state.adapters.items() if isinstance(each, Adapter)} if state else {}
+
+
+def rows_of_its_own(deltas: Mapping[str, Delta]) -> set[str]:
+    """Name the hosts whose rows an adapter has in its own file, where it trains or replaces what the host has."""
+    return {name for name, delta in deltas.items() if not delta.removable or delta.replaces}
+
+
+def _others(model: nn.Module, name: str) -> dict[str, Attachment]:
+    """The adapters that are there already. Raises AdapterStateError if another one cannot join them as `name`."""
+    _check_name(name)
+    state = known_state(model)
+    if state is None:
+        return {}
+    if name in state.adapters:
+        raise AdapterStateError(
+            f"{type(model).__name__} already has an adapter {name!r}; detach it or choose another name"
+        )
+    if state.routing.merged is not None:
+        raise AdapterStateError(f"adapter {state.routing.merged!r} is merged; unmerge it before attaching another")
+    for other in state.adapters.values():
+        if not other.removable:
+            raise AdapterStateError(f"adapter {other.name!r} ({other.made_by}) trains the base itself; it stays alone")
+    return state.adapters
 
 
 def _numbers(tensor: Tensor) -> str:
@@ -351,9 +268,3 @@ def _check_name(name: str) -> None:
         )
     if hasattr(Slot, name) or name in nn.Module().__dict__ or name in ("routing", "hooks"):
         raise AdapterStateError(f"adapter name {name!r} is an attribute of every torch module; choose another one")
-
-
-def _forget_compiled_graphs() -> None:
-    """Graphs compiled earlier do not notice new or removed hooks: they would skip the adapter silently."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()

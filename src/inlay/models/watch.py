@@ -1,15 +1,16 @@
-"""A look at the first pass that records gradients: is a host's weight used although the host is never called?
+"""A look at the first pass that records gradients: is a module's weight used although the module is never called?
 
-Then its adapter does nothing, and merged it would do something. A layer that merely does not run, such as an image
+Then an adapter there does nothing, and merged it would do something. A layer that merely does not run, such as an image
 tower beside a batch of texts or an expert without tokens, has its weight unused as well, and is no fault.
 
 It looks at the operations of that one pass and is gone afterwards. Whoever goes past the model's own call, to its
-`forward`, is watched part by part, and hears of it at the end of the first backward pass.
+`forward`, is watched part by part, and hears of it at the end of the first backward pass. `bypass.py` finds most such
+layers in the source, before anything runs.
 """
 
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +18,30 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import InertAdapter
-from .state import State
+
+
+class Watched(NamedTuple):
+    """One module that should be called."""
+
+    name: str
+    module: nn.Module
+    trained: list[nn.Parameter]
+    """What is trained for it."""
+    is_beside: bool
+    """Whether the module's own parameters are not what is trained."""
 
 
 class Watch:
-    """What is seen of the hosts of a model until the first pass is over."""
+    """What is seen of the watched modules of a model until the first pass is over."""
 
-    def __init__(self, model: nn.Module, state: State):
-        self.model, self.state = model, state
+    def __init__(self, model: nn.Module, watched: Callable[[], Iterable[Watched]]):
+        self.model, self.watched = model, watched
         self.called: set[str] = set()
+        self.is_open = True
         self._uses: _Uses | None = None
         self._entered: list[nn.Module] = []
         self._thread = 0
-        self._hooks: list[RemovableHandle] = []  # on the hosts and parameters, while it looks
+        self._hooks: list[RemovableHandle] = []  # on the modules and parameters, while it looks
         self._outer: list[RemovableHandle] = []
         for module in (model, *model._modules.values()):
             if module is not None:
@@ -37,24 +49,23 @@ class Watch:
                 self._outer.append(module.register_forward_hook(self._leave, always_call=True))
 
     def close(self) -> None:
+        """Take all hooks out."""
         for hook in (*self._hooks, *self._outer):
             hook.remove()
         self._hooks, self._outer = [], []
-        self.state.watch = None
+        self.is_open = False
 
     def inert(self) -> list[str]:
-        """The hosts that were not called while their weight was used."""
+        """Name the modules that were not called while their weight was used."""
         used = set() if self._uses is None else self._uses.used
-        hosts: dict[str, tuple[set[int], set[int]]] = {}
-        for adapter in self.state.adapters.values():
-            for name, host, delta in adapter.hosts() if adapter.removable else ():
-                base, trained = hosts.setdefault(name, (set(), set()))
-                base.update(_weights(host))
-                trained.update(id(p) for _, p in delta.trained(host))
-        reached = {p for name in self.called for p in hosts.get(name, (set(), set()))[1]}
-        return [
-            name for name, (base, own) in hosts.items() if name not in self.called and base & used and own - reached
-        ]
+        seen: dict[str, tuple[set[int], set[int]]] = {}
+        for name, module, trained, is_beside in self.watched():
+            if is_beside:
+                base, own = seen.setdefault(name, (set(), set()))
+                base.update(_weights(module))
+                own.update(map(id, trained))
+        reached = {p for name in self.called for p in seen.get(name, (set(), set()))[1]}
+        return [name for name, (base, own) in seen.items() if name not in self.called and base & used and own - reached]
 
     def _enter(self, module: nn.Module, _: Any) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
@@ -87,14 +98,11 @@ class Watch:
 
     def _begin(self) -> None:
         self.called = set()
-        hosts: dict[str, nn.Module] = {}
-        parameters: dict[int, Tensor] = {}
-        for adapter in self.state.adapters.values():
-            hosts |= {name: host for name, host, _ in adapter.hosts()}
-            parameters |= {id(p): p for p in adapter.parameters() if p.requires_grad and p.is_leaf}
-        self._uses = _Uses({i for host in hosts.values() for i in _weights(host)})
-        for name, host in hosts.items():
-            self._hooks.append(host.register_forward_pre_hook(_Note(self.called, name)))
+        watched = list(self.watched())
+        parameters = {id(p): p for each in watched for p in each.trained if p.requires_grad and p.is_leaf}
+        self._uses = _Uses({i for each in watched for i in _weights(each.module)})
+        for name, module in {each.name: each.module for each in watched}.items():
+            self._hooks.append(module.register_forward_pre_hook(_Note(self.called, name)))
         self._hooks += [p.register_hook(self._in_backward) for p in parameters.values()]
 
     def _end(self) -> None:
@@ -114,20 +122,24 @@ class Watch:
         self._end()
 
     def _judge(self) -> None:
-        """Close the watch. Raises InertAdapter, and goes on watching, if a host is inert."""
+        """Close the watch. Raises InertAdapter, and goes on watching, if a module is inert."""
         if names := self.inert():
             self._end()
-            raise inert_hosts(names)
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise InertAdapter(
+                f"the model uses the weights of {shown} without calling these modules, so an adapter there does "
+                "nothing: detach it, and leave them out of its targets"
+            )
         self.close()
 
 
 class _Note:
-    """A hook that notes that a host was called; no function in a function, so that a model can be copied."""
+    """A hook that notes that a module was called; no function in a function, so that a model can be copied."""
 
     def __init__(self, called: set[str], name: str):
         self.called, self.name = called, name
 
-    def __call__(self, host: nn.Module, _: Any) -> None:
+    def __call__(self, module: nn.Module, _: Any) -> None:
         self.called.add(self.name)
 
 
@@ -149,16 +161,8 @@ class _Uses(TorchFunctionMode):
         return result
 
 
-def inert_hosts(names: list[str]) -> InertAdapter:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return InertAdapter(
-        f"the model uses the weights of {shown} without calling these modules, so an adapter there does nothing: "
-        "detach it, and leave them out of its targets"
-    )
-
-
-def _weights(host: nn.Module) -> Iterator[int]:
-    yield from (id(p) for p in host._parameters.values() if p is not None)
+def _weights(module: nn.Module) -> Iterator[int]:
+    yield from (id(p) for p in module._parameters.values() if p is not None)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -5,19 +5,16 @@ all blocks, the whole module that it is at. Heads do not count.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from ..core.attachment import Attachment
+from ..core.delta import WeightDelta
 from ..models import experts, weights
 from ..models.modules import normalizes, within
 from ..models.sites import ALL_LINEAR, Sites
-from .delta import WeightDelta
-
-if TYPE_CHECKING:
-    from .adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class Coverage:
     """The largest first."""
 
 
-def coverage(adapter: "Adapter") -> Coverage:
+def coverage(adapter: Attachment, targets: Sequence[str] = ()) -> Coverage:
+    """Compare what the hosts reach with all of the model's body. `targets` are those that the method was given."""
     sites = Sites(adapter.model, adapter.heads, adapter.part)
     reached = _reached(adapter, sites)
     counted: set[int] = set()
@@ -55,7 +53,7 @@ def coverage(adapter: "Adapter") -> Coverage:
             count = _count(module, p)
             total += count
             if id(p) not in reached:
-                group = left.setdefault(_reason(adapter, sites, name, module), {})
+                group = left.setdefault(_reason(adapter, targets, sites, name, module), {})
                 group[name] = group.get(name, 0) + count
     found = [LeftOut(why, tuple(own), sum(own.values()), sum(own.values()) / total) for why, own in left.items()]
     out = sum(group.parameters for group in found)
@@ -68,7 +66,7 @@ def _count(module: nn.Module, p: Tensor) -> int:
     return math.prod(weights.size(module)) if packed else p.numel()
 
 
-def _reached(adapter: "Adapter", sites: Sites) -> set[int]:
+def _reached(adapter: Attachment, sites: Sites) -> set[int]:
     found = {id(p) for name, host, delta in adapter.hosts() for p in _reach(sites, name, host, delta)}
     if sites.part is None:
         return found
@@ -86,7 +84,7 @@ def _reach(sites: Sites, name: str, host: nn.Module, delta: nn.Module) -> Iterat
     yield from (p for own, p in host._parameters.items() if p is not None and (whole or own in folds))
 
 
-def _reason(adapter: "Adapter", sites: Sites, name: str, module: nn.Module) -> str:
+def _reason(adapter: Attachment, targets: Sequence[str], sites: Sites, name: str, module: nn.Module) -> str:
     if sites.part is not None and not within(name, [sites.part]):
         return f"outside {sites.part}, to which the adapter is kept"
     if name in sites.bypassed:
@@ -94,15 +92,15 @@ def _reason(adapter: "Adapter", sites: Sites, name: str, module: nn.Module) -> s
     if name in sites.routers or (not experts.expert_weights(module) and experts.matrices(module)):
         return "router"
     kind = _kind(module)
-    if kind in _OF_TARGETS and (targets := getattr(adapter.method, "targets", ())) and ALL_LINEAR not in targets:
+    if kind in _OF_TARGETS and targets and ALL_LINEAR not in targets:
         return f"not among the targets: {', '.join(targets)}"
     changed = _changes(adapter)
     if kind in changed:
-        return f"{kind} that {adapter.method.name} leaves as they are"
-    return f"{kind}: {adapter.method.name} changes {' and '.join(changed) or 'heads only'}"
+        return f"{kind} that {adapter.made_by} leaves as they are"
+    return f"{kind}: {adapter.made_by} changes {' and '.join(changed) or 'heads only'}"
 
 
-def _changes(adapter: "Adapter") -> list[str]:
+def _changes(adapter: Attachment) -> list[str]:
     """What the adapter changes, such as plain linear layers."""
     hosts = [(host, delta) for name, host, delta in adapter.hosts() if not within(name, adapter.heads)]
     return list(dict.fromkeys(_changed(host, delta) for host, delta in hosts))

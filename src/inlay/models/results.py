@@ -1,0 +1,17 @@
+"""The hidden states in what a module returns."""
+
+from typing import Any
+
+from torch import Tensor
+
+
+def first(result: Any) -> Tensor:
+    """Find the hidden states of a module's result; transformer blocks may return them first in a tuple or list."""
+    return result[0] if isinstance(result, tuple | list) else result
+
+
+def with_first(result: Any, h: Tensor) -> Any:
+    """Put `h` in the place of the result's hidden states."""
+    if isinstance(result, list):
+        return [h, *result[1:]]
+    return (h, *result[1:]) if isinstance(result, tuple) else h
