@@ -12,6 +12,7 @@ import torch
 
 import inlay
 from inlay.cli import main
+from inlay.cli.compare import contender
 from inlay.cli.train import parse_settings
 from inlay.errors import CheckpointError
 from inlay.formats.files import write_json
@@ -46,7 +47,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget()
 
 
-def test_it_is_checked_trained_resumed_compared_ranked_and_listed_like_our_own(
+def test_it_is_checked_trained_resumed_scored_ranked_and_listed_like_our_own(
     beside: Path, tiny_bert: str, reviews_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_method(inlay.METHODS[HRA])
@@ -76,20 +77,16 @@ def test_it_is_checked_trained_resumed_compared_ranked_and_listed_like_our_own(
     assert main(["methods"]) == 0  # by then it is known
     assert "  hra  " in capsys.readouterr().out
 
-    compared = [
-        "compare",
-        tiny_bert,
-        reviews_folder,
-        "--methods",
-        f"{HRA}:reflections=2",
-        "bitfit",
-        *short,
-        "--out",
-        "c",
-    ]
-    assert main(compared) == 0
+    asked = contender(f"{HRA}:reflections=2")
+    assert (asked.method.name, asked.label) == ("hra", f"{HRA}:reflections=2")
+
+
+@pytest.mark.slow
+def test_processes_of_a_comparison_know_it(beside: Path, tiny_bert: str, reviews_folder: str) -> None:
+    short = ["--epochs", "0.5", "--no-forgetting", "--samples", "0", "--dtype", "float32", "--out", "c"]
+    assert main(["compare", tiny_bert, reviews_folder, "--methods", f"{HRA}:reflections=2", "bitfit", *short]) == 0
     found = Path("c/report.md").read_text()
-    assert "your_own_method:HRA:reflections=2" in found
+    assert f"| {HRA}:reflections=2 |" in found
     assert "failed" not in found
 
 
