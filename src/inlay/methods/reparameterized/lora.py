@@ -167,10 +167,6 @@ class LoRA(OnLinear):
             return LowRankConvolution(host, rank, scale, self.dropout)
         return LowRank(host, rank, scale, self.dropout, self.initialization)
 
-    @property
-    def shapes_from_data(self) -> bool:
-        return self.initialization == "eva"
-
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         if self.initialization == "eva":
             eva.initialize(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)

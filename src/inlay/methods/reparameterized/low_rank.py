@@ -32,6 +32,7 @@ class LowRank(WeightDelta):
     def __init__(self, host: Host, rank: int, scale: float, dropout: float, initialization: Initialization = "kaiming"):
         super().__init__()
         self.scale, self.dropout = scale, dropout
+        self.resizable = initialization == "eva"
         a_RI, b_OR = lora_init.start(initialization, host, rank, scale)
         self.lora_A, self.lora_B = nn.Parameter(a_RI), nn.Parameter(b_OR)
         taken_away = initialization in lora_init.TAKEN_AWAY
