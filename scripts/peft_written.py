@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def written() -> Iterator[Case]:
-    for name in (name for name, method in inlay.METHODS.items() if method.peft_reads):
+    for name in (name for name, method in inlay.METHODS.items() if method.format.read_by_peft):
         small = SMALL[name] | ({"tokens": 4} if inlay.METHODS[name].family == "prompts" else {})
         for label, more, models in [("as by default", {}, ALL), *((la, m, TEXT) for la, m in _settings(name))]:
             for model in models:

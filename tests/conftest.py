@@ -11,6 +11,7 @@ import pytest
 import torch
 
 pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
+pytest.register_assert_rewrite("inlay.testing.contract")
 
 from .shapes import SHAPES, Shape  # noqa: E402
 from .tiny_models import save_tiny_model, write_reviews  # noqa: E402

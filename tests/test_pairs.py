@@ -144,7 +144,7 @@ def _added(delta: Any, base: dict[str, Tensor], now: dict[str, Tensor]) -> dict[
     folded = delta.fold(base)["weight"]
     if not isinstance(delta, Decomposed):
         return {"weight": now["weight"] + folded - base["weight"]}
-    a_RI, b_OR = delta.factors()
+    a_RI, b_OR = delta.matrices()
     lengths_O = (base["weight"] + delta.scale * b_OR @ a_RI).norm(dim=1)
     share_O = delta.lora_magnitude_vector / lengths_O
     return {"weight": folded + share_O[:, None] * (now["weight"] - base["weight"])}

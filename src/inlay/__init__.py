@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from .core.delta import Delta, WeightDelta
     from .core.method import Method
     from .errors import InlayError
-    from .formats.peft import load
+    from .formats.peft_format import PeftFormat
     from .methods import METHODS
+    from .methods.loading import load
     from .methods.own import *
     from .registries import register
 
@@ -42,7 +43,8 @@ _HOME = {
     "WeightDelta": "core.delta",
     "Method": "core.method",
     "InlayError": "errors",
-    "load": "formats.peft",
+    "load": "methods.loading",
+    "PeftFormat": "formats.peft_format",
     "train": "api.run",
     "open": "api.run",
     "Run": "api.run",

@@ -36,7 +36,7 @@ def test_every_method_is_explained_in_all_parts(name: str) -> None:
 WHOLE = ("A picture.", "    x", "    x = 1", "When: always.", "Cost: none.")
 
 
-@pytest.mark.parametrize("missing", range(len(WHOLE)))
+@pytest.mark.parametrize("missing", range(1, len(WHOLE)))
 def test_a_docstring_of_another_shape_is_an_idea_and_a_picture(missing: int) -> None:
     class Whole(inlay.LoRA):
         __doc__ = "\n\n".join(WHOLE)

@@ -63,7 +63,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews
     assert runner.failures["later"] == f"it follows {bad.name}, which failed"
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_comparison_that_is_ended_lets_its_trials_write_checkpoints(
     times: int, tiny_bert: str, reviews_folder: str, tmp_path: Path
 ) -> None:
@@ -165,13 +165,13 @@ def test_jobs_that_are_asked_for_are_had_whatever_the_memory(monkeypatch: pytest
 def test_by_default_all_threads_are_shared_out(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four runs: the first alone, until it has said what it takes; then two at a time, each on one of two threads. None
-    of them reads the data, which by then are gone."""
+    """Three runs: the first alone, until it has said what it takes; then two at a time, each on one of two threads.
+    None of them reads the data, which by then are gone."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     data = tmp_path / "data"
     shutil.copytree(reviews_folder, data)
     comparison = CompareSettings(
-        model=tiny_bert, data=DataSettings(path=str(data)), out=str(tmp_path / "c"), epochs=0.5, seeds=2
+        model=tiny_bert, data=DataSettings(path=str(data)), out=str(tmp_path / "c"), epochs=0.5, forgetting=False
     )
     running, most = set(), 0
 
@@ -183,7 +183,7 @@ def test_by_default_all_threads_are_shared_out(
             (running.add if event["state"] == "begins" else running.discard)(event["trial"])
             most = max(most, len(running))
 
-    result = compare(comparison, [contender("lora"), contender("bitfit")], watch)
+    result = compare(comparison, [contender("lora"), contender("bitfit"), contender("ia3")], watch)
     assert most == 2
     assert "Times are those of runs on 1 thread each; several runs at a time slow one another down." in result.notes
     assert result.failed == 0

@@ -123,7 +123,7 @@ def test_a_square_stack_whose_layout_nobody_says_computes_the_same_either_way() 
     start = model(x)
     disturb(adapter)
     host: Any = model[0]
-    changed = {k: p + adapter.deltas["0"].factors(k).lora_B.double() @ adapter.deltas["0"].factors(k).lora_A.double()
+    changed = {k: p + adapter.deltas["0"].of(k).lora_B.double() @ adapter.deltas["0"].of(k).lora_A.double()
                for k, p in host._parameters.items()}  # fmt: skip
     out = model(x)
     adapter.detach()
@@ -165,7 +165,7 @@ def test_a_stack_that_calls_itself_linear_is_no_linear_layer() -> None:
     model = nn.Sequential(Grouped())
     adapter = inlay.attach(model, inlay.LoRA(rank=2, alpha=2, targets=("0",)))
     disturb(adapter)
-    factors = adapter.deltas["0"].factors("weight")
+    factors = adapter.deltas["0"].of("weight")
     x_ENI = torch.randn(3, 5, 8)
     expected = torch.bmm(x_ENI, (model[0].weight + factors.lora_B @ factors.lora_A).mT)
     torch.testing.assert_close(model(x_ENI), expected, rtol=0, atol=1e-5)
@@ -246,7 +246,7 @@ def test_starts_are_the_base(initialization: Any) -> None:
     adapter = inlay.attach(model, inlay.LoRA(rank=4, initialization=initialization, targets=("experts",)))
     torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-5)
     for delta in adapter.deltas.values():
-        a_ERI = delta.factors("gate_up_proj").lora_A
+        a_ERI = delta.of("gate_up_proj").lora_A
         assert a_ERI.dtype == torch.float32
         assert a_ERI.shape == (4, 4, 32)
         assert all(not torch.equal(a_ERI[0], other) for other in a_ERI[1:])
@@ -264,7 +264,7 @@ def test_ranks_and_alphas_by_module_and_by_parameter() -> None:
     )
     adapter = inlay.attach(model, method)
     found = {
-        (host.split(".")[2], p): (d.factors(p).lora_A.shape[1], d.factors(p).scale)
+        (host.split(".")[2], p): (d.of(p).lora_A.shape[1], d.of(p).scale)
         for host, d in adapter.deltas.items()
         for p in d.folds
     }
@@ -287,7 +287,7 @@ def test_the_second_factors_of_experts_have_their_own_learning_rate() -> None:
 def test_a_router_is_linear_in_its_weight() -> None:
     model, adapter = attached("mixtral", targets=("gate.weight",))
     router: Any = model.model.layers[0].mlp.gate
-    factors = adapter.deltas["model.layers.0.mlp.gate"].factors("weight")
+    factors = adapter.deltas["model.layers.0.mlp.gate"].of("weight")
     x_BI = torch.randn(5, 32, dtype=torch.float64)
     changed = router.weight + SCALE * factors.lora_B @ factors.lora_A
     own = router(x_BI)

@@ -54,9 +54,7 @@ def test_a_base_in_16_bits_stays_so_and_the_factors_do_not() -> None:
     disturb(adapter, 0.3)
     host, delta = model.model.layers[0].mlp.experts, adapter.deltas["model.layers.0.mlp.experts"]
     own = host.down_proj.detach()
-    exact = (
-        own.double() + 32 / 3 * delta.factors("down_proj").lora_B.double() @ delta.factors("down_proj").lora_A.double()
-    )
+    exact = own.double() + 32 / 3 * delta.of("down_proj").lora_B.double() @ delta.of("down_proj").lora_A.double()
     changed = delta.fold({"down_proj": own})["down_proj"]
     assert changed.dtype == torch.bfloat16
     torch.testing.assert_close(changed.double(), exact, rtol=2**-8, atol=0.05)

@@ -12,6 +12,7 @@ from transformers import T5ForSequenceClassification
 
 import inlay
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 
 from ..shapes import SHAPES, Shape, disturb
 from .test_peft import both_equal, close, inputs, task_type
@@ -91,8 +92,8 @@ def we_agree_with_peft_files(
         for name, p in theirs.named_parameters()
         if p.requires_grad
     }
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
-    ours = {placed[name]: p.grad for name, p in adapter.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
+    ours = {keys[name]: p.grad for name, p in adapter.named_parameters()}
     assert ours.keys() == expected.keys()
     for name, gradient in ours.items():
         close(gradient, expected[name], 1e-4)

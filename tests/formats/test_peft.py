@@ -13,6 +13,7 @@ from transformers import T5ForSequenceClassification
 
 import inlay
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 
 from ..core.test_architectures import ARCHITECTURES
 from ..shapes import SHAPES, Shape, disturb
@@ -200,8 +201,8 @@ def test_gradients_equal_those_of_peft(variant: str, shape: Shape, build: Any, t
         if p.requires_grad:
             name = name.replace(".modules_to_save.default", "").replace(".default", "")
             expected[name.replace("prompt_encoder.embedding.weight", "prompt_embeddings")] = p.grad
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
-    ours = {placed[name]: p.grad for name, p in adapter.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
+    ours = {keys[name]: p.grad for name, p in adapter.named_parameters()}
     assert ours.keys() == expected.keys()
     for name, gradient in ours.items():
         close(gradient, expected[name][: len(gradient)], 1e-4)

@@ -13,6 +13,7 @@ from transformers import T5ForSequenceClassification
 import inlay
 from inlay import AdaLoRA
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 from inlay.methods.reparameterized.components import components
 
 from ..edited import unseal
@@ -86,14 +87,14 @@ def test_we_compute_the_same_from_peft_files(variant: str, shape: Shape, build: 
         for name, p in theirs.named_parameters()
         if p.requires_grad
     }
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
     kept = {host: delta.kept[:, 0] for host, delta in components(adapter)}
     ours = {}
     for name, p in adapter.named_parameters():
         assert p.grad is not None
         host, _, parameter = name.rpartition(".")
         rows = kept.get(host, ...)
-        ours[placed[name]] = p.grad[:, rows] if parameter == "lora_B" else p.grad[rows]
+        ours[keys[name]] = p.grad[:, rows] if parameter == "lora_B" else p.grad[rows]
         if host in kept:
             assert not (p.grad[:, ~kept[host]] if parameter == "lora_B" else p.grad[~kept[host]]).any()
     assert ours.keys() == expected.keys()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import inlay
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 from inlay.methods.reparameterized.decomposed import Decomposed
 
 from ..edited import unseal
@@ -70,8 +71,8 @@ def test_output_and_gradients_from_peft_s_files_are_peft_s(
         if p.requires_grad:
             name = name.replace(".modules_to_save.default", "").replace(".default", "")
             expected[name] = p.grad
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
-    gradients = {placed[name]: p.grad for name, p in adapter.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
+    gradients = {keys[name]: p.grad for name, p in adapter.named_parameters()}
     assert gradients.keys() == expected.keys()
     for name, gradient in gradients.items():
         close(gradient, expected[name], 1e-4)

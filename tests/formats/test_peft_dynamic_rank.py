@@ -49,7 +49,7 @@ def test_peft_and_we_read_a_lora_that_computes_the_same(shape: Shape, build: Any
     loaded = inlay.load(again, tmp_path)
     assert isinstance(loaded.method, inlay.LoRA)
     close(again(**given).logits, mine.logits)
-    ranks = adapter.method.decided(adapter)["ranks"]
+    ranks = adapter.method.findings(adapter)["ranks"]
     found = {host: len(delta.lora_A) for host, delta in loaded.deltas.items() if hasattr(delta, "lora_A")}
     assert found == {host: rank for host, rank in ranks.items() if rank}
 

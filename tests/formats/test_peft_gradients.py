@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import inlay
-from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 
 from ..shapes import Shape, disturb
 from .both_ways import PAIRS, builds
@@ -96,8 +96,8 @@ def test_logits_loss_and_gradients_are_those_of_peft(name: str, shape: Shape, bu
 
     (mine.loss + penalty).backward()
     its.loss.backward()
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
-    ours = {placed[own]: p.grad for own, p in adapter.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
+    ours = {keys[own]: p.grad for own, p in adapter.named_parameters()}
     assert len(ours) == len(list(adapter.parameters()))
     expected = {in_file(n): p.grad for n, p in theirs.named_parameters() if p.requires_grad}
     if name == "ia3" and shape.name == "gpt2":  # queries, keys and values are one layer, of which PEFT adapts all

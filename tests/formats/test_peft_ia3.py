@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import inlay
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 
 from ..core.test_architectures import SMALL
 from ..shapes import SHAPES, Shape, disturb
@@ -93,8 +94,8 @@ def test_we_compute_the_same_from_peft_files(variant: str, shape: Shape, build: 
         for name, p in theirs.named_parameters()
         if p.requires_grad
     }
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
-    ours = {placed[name]: p.grad for name, p in adapter.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
+    ours = {keys[name]: p.grad for name, p in adapter.named_parameters()}
     assert ours.keys() == expected.keys()
     for name, gradient in ours.items():
         close(gradient, expected[name], 1e-4)

@@ -11,6 +11,7 @@ from torch import Tensor
 import inlay
 from inlay.errors import CheckpointError
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 
 from ..shapes import SHAPES, Shape, disturb
 from .both_ways import builds, first_position, trained_by_peft
@@ -82,8 +83,8 @@ def test_outputs_loss_and_gradients_equal_those_of_peft(shape: Shape, build: Any
         if p.requires_grad:
             name = name.replace(".modules_to_save.default", "").replace(".default", "").removeprefix("prompt_encoder.")
             expected[name.replace("embedding.weight", "prompt_embeddings")] = p.grad
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
-    ours = {placed[name]: p.grad for name, p in adapter.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
+    ours = {keys[name]: p.grad for name, p in adapter.named_parameters()}
     assert ours.keys() == expected.keys()
     for name, gradient in ours.items():
         close(gradient, expected[name], 1e-4)

@@ -12,6 +12,7 @@ from torch import nn
 
 import inlay
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 
 from ..shapes import SHAPES, Shape, disturb, logits
 from .test_peft import both_equal, close, every_build, inputs, task_type
@@ -68,8 +69,8 @@ def test_we_compute_the_same_from_peft_files(all_norms: bool, shape: Shape, buil
         for name, p in theirs.named_parameters()
         if p.requires_grad
     }
-    placed = {own: key for key, (own, _) in format_._placed(adapter).items()}
-    ours = {placed[name]: p.grad for name, p in adapter.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(adapter).items()}
+    ours = {keys[name]: p.grad for name, p in adapter.named_parameters()}
     assert ours.keys() == expected.keys()
     for name, gradient in ours.items():
         close(gradient, expected[name], 1e-4)

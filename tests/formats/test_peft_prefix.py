@@ -13,6 +13,7 @@ from transformers import MistralConfig, MistralForCausalLM
 import inlay
 from inlay.errors import CheckpointError
 from inlay.formats import peft as format_
+from inlay.formats.peft_format import placed
 
 from ..core.test_architectures import ARCHITECTURES
 from ..methods.prompt_models import made
@@ -43,8 +44,8 @@ def gradients(theirs: Any, ours: inlay.Adapter, given: dict[str, Tensor]) -> tup
         if p.requires_grad:
             name = name.replace(".modules_to_save.default", "").replace(".default", "")
             expected[name.replace("prompt_encoder.embedding.weight", "prompt_embeddings")] = p.grad
-    placed = {own: key for key, (own, _) in format_._placed(ours).items()}
-    return expected, {placed[name]: p.grad for name, p in ours.named_parameters()}
+    keys = {own: key for key, (own, _) in placed(ours).items()}
+    return expected, {keys[name]: p.grad for name, p in ours.named_parameters()}
 
 
 @every_build

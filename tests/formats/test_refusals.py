@@ -212,10 +212,10 @@ def test_an_unknown_setting_of_a_format_of_our_own_is_refused(name: str, tmp_pat
     shape = SHAPES["bert"]
     method = inlay.METHODS[name]()
     inlay.attach(shape.classifier(), method).save(tmp_path)
-    edit_config(tmp_path, add_mising=True, peft_type=method.peft_type)
+    edit_config(tmp_path, add_mising=True, peft_type=method.format.peft_type)
     near = {"bitfit": "did you mean add_missing"}.get(name, "unknown setting 'add_mising'")
     refused(shape.classifier, tmp_path, f"unknown setting 'add_mising'.*{near}" if name == "bitfit" else near)
-    edit_config(tmp_path, add_mising=..., reduction_factr=2, peft_type=method.peft_type)
+    edit_config(tmp_path, add_mising=..., reduction_factr=2, peft_type=method.format.peft_type)
     near = r"did you mean reduction_factor\?" if name == "pfeiffer" else ""
     refused(shape.classifier, tmp_path, f"unknown setting 'reduction_factr'.*{near}")
 

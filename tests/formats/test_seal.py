@@ -21,11 +21,9 @@ from ..tiny_models import word_tokenizer
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    from inlay.formats import peft
-
     adapter = inlay.attach(SHAPES["llama"].classifier(), inlay.PrefixTuning(tokens=3, projection=True, hidden_size=4))
     disturb(adapter)
-    peft.save(adapter, tmp_path, tokenizer=word_tokenizer())
+    adapter.save(tmp_path, tokenizer=word_tokenizer())
     return tmp_path
 
 

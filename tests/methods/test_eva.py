@@ -13,6 +13,7 @@ from inlay.core.slot import Slot
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError
 from inlay.methods.reparameterized import eva
+from inlay.models.inputs import Inputs, inputs_of
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -56,7 +57,7 @@ def correlated(rows: int, seed: int = 0, rank: int = 12) -> Tensor:
 
 def test_one_batch_is_its_principal_components() -> None:
     x = correlated(50)
-    inputs = eva.Inputs(30, 8, torch.device("cpu"))
+    inputs = Inputs(30, 8, torch.device("cpu"))
     inputs.add(x)
     directions, shares = pca(x)
     close((inputs.directions_KI.double() * directions[:8]).sum(1).abs(), torch.ones(8, dtype=torch.float64), 1e-4)
@@ -66,7 +67,7 @@ def test_one_batch_is_its_principal_components() -> None:
 def test_batch_after_batch_they_are_those_of_all_rows_at_once() -> None:
     """Exactly, as long as nothing is cut off: 12 directions hold all of the data."""
     x = correlated(200)
-    inputs = eva.Inputs(30, 12, torch.device("cpu"))
+    inputs = Inputs(30, 12, torch.device("cpu"))
     for part in x.split([7, 60, 1, 100, 32]):
         inputs.add(part)
     directions, shares = pca(x)
@@ -78,7 +79,7 @@ def test_batch_after_batch_they_are_those_of_all_rows_at_once() -> None:
 
 def test_with_fewer_directions_than_the_data_has_they_are_nearly_those_of_all_rows() -> None:
     x = correlated(600) + 0.05 * torch.randn(600, 30, generator=torch.Generator().manual_seed(1))
-    inputs = eva.Inputs(30, 6, torch.device("cpu"))
+    inputs = Inputs(30, 6, torch.device("cpu"))
     for part in x.split(40):
         inputs.add(part)
     directions, shares = pca(x)
@@ -152,7 +153,7 @@ def test_the_start_is_the_base_with_orthonormal_rows_and_the_same_count_of_ranks
         assert delta.lora_A.requires_grad
         assert delta.lora_B.requires_grad
         assert delta.scale == 32 / 4
-    assert adapter.method.decided(adapter)["ranks"] == {h: len(d.lora_A) for h, d in deltas.items()}
+    assert adapter.method.findings(adapter)["ranks"] == {h: len(d.lora_A) for h, d in deltas.items()}
     logits(model.train(), shape).square().sum().backward()
     assert all(d.lora_B.grad is not None and not d.lora_A.grad.any() for d in deltas.values())
 
@@ -184,7 +185,7 @@ def test_the_directions_are_those_of_the_layer_s_own_inputs_without_padding(padd
         masks.append(batch.pop("attention_mask").bool())
         batch.pop("labels")
         model(**batch, attention_mask=masks[-1].long())
-    found = eva.inputs_of(shape.classifier(), hosts, 32, batches(3, padding=padding))
+    found = inputs_of(shape.classifier(), hosts, 32, batches(3, padding=padding))
     assert found.keys() == seen.keys()
     for host in hosts:
         rows = [x.reshape(-1, x.shape[-1]) for x in seen[host]]
@@ -201,7 +202,7 @@ def test_layers_that_read_the_same_tensor_share_the_work() -> None:
 
     shape = SHAPES["llama"]
     hosts = list(low_rank(inlay.attach(shape.model(), inlay.LoRA(rank=4))))
-    found = eva.inputs_of(shape.model(), hosts, 8, batches(2))
+    found = inputs_of(shape.model(), hosts, 8, batches(2))
     layer = "model.layers.0."
     q, k, v, o = (found[f"{layer}self_attn.{name}_proj"] for name in "qkvo")
     gate, up, down = (found[f"{layer}mlp.{name}_proj"] for name in ("gate", "up", "down"))
@@ -227,7 +228,7 @@ def test_it_stops_when_no_direction_changes_any_more() -> None:
             taken.append(len(taken))
             yield {"x": correlated(64, seed=len(taken)), "labels": torch.zeros(64)}
 
-    found = eva.inputs_of(Model(), ["layer"], 3, endless())
+    found = inputs_of(Model(), ["layer"], 3, endless())
     assert found["layer"].settled
     assert 2 <= len(taken) < 60
     taken.clear()
@@ -237,7 +238,7 @@ def test_it_stops_when_no_direction_changes_any_more() -> None:
             taken.append(len(taken))
             yield {"x": torch.randn(5, 30)}
 
-    assert not eva.inputs_of(Model(), ["layer"], 30, noise())["layer"].settled or len(taken) > 50
+    assert not inputs_of(Model(), ["layer"], 30, noise())["layer"].settled or len(taken) > 50
     assert len(taken) <= 100
 
 
@@ -265,7 +266,7 @@ def test_too_little_data_is_said(shape: Shape) -> None:
 def test_only_this_start_looks_at_data() -> None:
     adapter = inlay.attach(nn.Sequential(nn.Linear(4, 4)), inlay.LoRA(rank=2))
     adapter.method.initialize_from_data(adapter, iter(()))
-    assert adapter.method.decided(adapter) == {}
+    assert adapter.method.findings(adapter) == {}
 
 
 def test_a_run_starts_from_its_training_data(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 import inlay
 from inlay.errors import SettingsError, TargetError
-from inlay.methods.reparameterized import lora_init
 from inlay.models import weights
+from inlay.singular import top_singular
 
 from ..shapes import Shape, disturb, logits
 from .test_lora import close, one
@@ -90,8 +90,8 @@ def test_a_large_weight_is_decomposed_nearly_as_well_as_by_the_whole_decompositi
     values = index**-0.5 if kind == "power" else 1 - index / 900
     matrix = spectrum(values, 400, 300)
     state = torch.get_rng_state()
-    u, found, v = lora_init.top_singular(matrix, 8)
-    again = lora_init.top_singular(matrix, 8)
+    u, found, v = top_singular(matrix, 8)
+    again = top_singular(matrix, 8)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip((u, found, v), again, strict=True))
     assert u.shape == (400, 8)
@@ -109,10 +109,10 @@ def test_the_size_decides_which_way_a_weight_is_decomposed(monkeypatch: pytest.M
     calls: list[tuple[int, ...]] = []
     whole = torch.linalg.svd
     monkeypatch.setattr(torch.linalg, "svd", lambda m, **k: (calls.append(tuple(m.shape)), whole(m, **k))[1])
-    lora_init.top_singular(torch.randn(300, 300), 4)
+    top_singular(torch.randn(300, 300), 4)
     assert calls == [(16, 16)]
-    lora_init.top_singular(torch.randn(300, 300), 150)
-    lora_init.top_singular(torch.randn(100, 300), 4)
+    top_singular(torch.randn(300, 300), 150)
+    top_singular(torch.randn(100, 300), 4)
     assert calls[1:] == [(300, 300), (100, 300)]
 
 

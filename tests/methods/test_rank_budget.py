@@ -91,7 +91,7 @@ def test_the_phases_fit_into_a_run_of_any_length() -> None:
         for steps in range(1, 400):
             start, end = method.phases(steps)
             assert 0 <= start < end <= steps
-            settled = [method.settled(step, steps) for step in range(1, steps + 1)]
+            settled = [method.may_be_best(step, steps) for step in range(1, steps + 1)]
             assert settled == [step >= end for step in range(1, steps + 1)]
 
 
@@ -102,7 +102,7 @@ def test_a_run_ends_with_exactly_its_budget(kind: Any, steps: int) -> None:
     for _ in range(steps):
         training.step()
     assert sum(map(sum, training.kept())) == 3 * 2
-    decided = training.adapter.method.decided(training.adapter)
+    decided = training.adapter.method.findings(training.adapter)
     assert decided == {"ranks": dict(zip(("0", "2", "4"), map(sum, training.kept()), strict=True))}
 
 
@@ -160,7 +160,7 @@ def test_what_is_gone_stays_gone_whatever_the_optimizer_s_momentum_does(kind: An
             assert torch.equal(~delta.kept, mask)
             assert not delta.strength()[mask].any()
             assert delta.strength()[~mask].all()
-            assert not delta.factors()[0][mask[:, 0]].any()
+            assert not delta.matrices()[0][mask[:, 0]].any()
             moved |= bool(delta.coefficient[mask].any())
     assert moved  # the momentum is there, and has no effect
     assert not torch.allclose(training.model(training.x), before, atol=1e-3)
@@ -279,7 +279,7 @@ def test_a_whole_run_ends_with_exactly_its_budget(
     )
     summary = train(settings)
     assert summary["status"] == "finished"
-    ranks = trained[0].method.decided(trained[0])["ranks"]
+    ranks = trained[0].method.findings(trained[0])["ranks"]
     assert sum(ranks.values()) == 2 * len(ranks) == 2 * 13
     tensors = read_tensors(tmp_path / "run" / "adapter")
     assert sum(len(t) for key, t in tensors.items() if "lora_A" in key) == 2 * 13

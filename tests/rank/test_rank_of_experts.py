@@ -43,7 +43,7 @@ def test_a_cut_computes_what_is_left_and_costs_what_it_says() -> None:
     tuned = inlay.attach(model, inlay.LoRA(rank=4))
     disturb(tuned, 0.3)
     with torch.no_grad():  # one expert has less to keep than the others of its stack
-        tuned.deltas["model.layers.0.mlp.experts"].factors("down_proj").lora_B[2, :, 1:] = 0  # type: ignore[operator]
+        tuned.deltas["model.layers.0.mlp.experts"].of("down_proj").lora_B[2, :, 1:] = 0  # type: ignore[operator]
     expected = logits(model)
     layers = {name: update.spectrum for name, update in updates_of(tuned).layers.items()}
     whole = uniform(layers, 4)

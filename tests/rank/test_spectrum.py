@@ -86,7 +86,7 @@ def test_every_method_has_the_spectrum_of_its_dense_change(name: str, shape: Any
         change = delta.fold(own)["weight"].detach() - own["weight"]
         wanted = torch.linalg.svdvals(change.flatten(1))
         found = update.spectrum
-        assert (found.way == "thin") == (name in THIN or (name == "loha" and delta.thin() is not None))
+        assert (found.way == "thin") == (name in THIN or (name == "loha" and bool(delta.factors())))
         values = torch.zeros_like(wanted)
         values[: len(found.values)] = found.values[: len(wanted)]
         torch.testing.assert_close(values, wanted, rtol=1e-5, atol=2e-6 * float(wanted[0]))
@@ -117,7 +117,7 @@ def test_lora_has_its_spectrum_and_takes_it_back_at_every_kind_of_host(kind: str
     rank = len(update.spectrum.values)
     again = inlay.attach(model, inlay.LoRA.of_ranks({"0": rank}), "again")
     with torch.no_grad():
-        again.deltas["0"].set_thin(*(factor.float() for factor in update.spectrum.factors(rank)))  # type: ignore[operator]
+        again.deltas["0"].set_factors("weight", *(factor.float() for factor in update.spectrum.factors(rank)))  # type: ignore[operator]
     (same,) = updates_of(again).layers.values()
     torch.testing.assert_close((same.tuned() - same.base()).detach(), before, rtol=1e-5, atol=1e-6)
 

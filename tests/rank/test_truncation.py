@@ -67,7 +67,7 @@ def test_a_cut_leaves_the_best_approximation_of_its_rank() -> None:
     change = (update.tuned() - update.base()).detach()
     u, s, v = torch.linalg.svd(change, full_matrices=False)
     cut = attach_cut(model, {"0": update.spectrum}, {"0": 2}, tuned)
-    left_OR, right_RI = cut.deltas["0"].thin()  # type: ignore[operator]
+    left_OR, right_RI = cut.deltas["0"].factors()["weight"]  # type: ignore[operator]
     close((left_OR @ right_RI).detach().double(), (u[:, :2] * s[:2]) @ v[:2], 1e-6)
     assert left_OR.shape == (20, 2)
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from rich.segment import Segment, Segments
+from rich.table import Table
 from rich.text import Text
 
 from inlay.cli import demo, main
@@ -238,7 +239,7 @@ def test_a_comparison_to_its_end_sends_no_control_of_others(
     """Its runs are in processes of their own, which have the terminal too; one of them fails. Then once more, over what
     is there."""
     then = shutil.copyfile(evil_file, str(tmp_path / f"then{NAME}.jsonl"))
-    methods = ("lora", "pattern:include=.*query.*|[red]x[/red]\u202e\x85:bomb:x", "lora:alpha=1e30")
+    methods = ("lora", "pattern:include=.*query.*|[red]x[/red]\u202e\u2066:bomb:x", "lora:alpha=1e30")
     flags = ("--epochs", "1", "--dtype", "float32", "--no-forgetting", "--out", str(tmp_path / f"out{NAME}"))
     for _ in range(2):
         code, sent = recorded_whole(
@@ -325,6 +326,16 @@ def test_a_console_takes_text_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
         out.print(Segments([Segment("\x1b[2J")]))  # what no layout has looked at
     assert "\x1b" not in stream.getvalue()
     assert stream.getvalue().replace("\n", "").count("[red]x[/red][link=http://e]y[/link]:bomb:") == 2
+
+
+def test_a_table_has_room_for_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for the letters that are not."""
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+    with screens():
+        table = Table(box=None)
+        table.add_row("\x1b\x1b\x1b\x1b", "end")
+        console().print(table)
+    assert "\\x1b\\x1b\\x1b\\x1b end" in " ".join(stream.getvalue().split())
 
 
 def test_rich_is_used_through_the_safe_console_alone() -> None:

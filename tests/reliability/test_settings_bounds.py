@@ -265,7 +265,7 @@ def _reads(path: Path, content: bytes) -> None:
     with bounded():
         try:
             asked = read_config_file(path)
-            arguments = asked.arguments(METHODS, asked.method or "lora")
+            arguments = asked.arguments(METHODS[asked.method or "lora"])
         except SettingsError:
             return
     known = (

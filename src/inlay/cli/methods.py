@@ -70,7 +70,7 @@ def facts(method: type[Method]) -> dict[str, Any]:
         "learning_rate": method.learning_rate,
         "epochs": method.epochs,
         "paper": method.paper,
-        "peft_type": method.peft_type if method.peft_reads else None,
+        "peft_type": method.format.peft_type if method.format.read_by_peft else None,
         "settings": {setting.name: setting.default for setting in settings(method)},
     }
 
@@ -96,8 +96,8 @@ def found_out(method: type[Method]) -> dict[str, str]:
     example = ", ".join(f"{name} {value_text(value)}" for name, value in count.settings.items())
     share = f"{count.trained:,} of {count.total:,} parameters ({percent_text(count.share)})"
     saved = (
-        f"in PEFT's format, {method.peft_type}"
-        if method.peft_reads
+        f"in PEFT's format, {method.format.peft_type}"
+        if method.format.read_by_peft
         else "in two files like PEFT's, which cannot read it"
     )
     return {
@@ -175,7 +175,7 @@ def _method(method: type[Method]) -> Iterator[str]:
     yield from _columns((said | found_out(method)).items(), 16)
     yield ""
     if chosen := settings(method):
-        yield f"Settings: inlay train --method {method.name} --method.NAME VALUE"
+        yield f"Settings: inlay train --method {METHODS.reference(method)} --method.NAME VALUE"
         rows = ((f"{s.name} = {value_text(s.default)}", s.text) for s in chosen)
         yield from _columns(rows, 26, indent="  ")
     else:

@@ -106,7 +106,7 @@ def _check(command: Rank) -> None:
 def _analyse(command: Rank) -> int:
     from ..api.given_model import given_model
     from ..api.run import Run
-    from ..report.rank_page import write_rank_report
+    from ..lab.rank.page import write_rank_report
 
     base = None if command.model is None else given_model(command.model)
     run = Run(path_of(command.subject), base, command.device, fetch=command.allow_download)

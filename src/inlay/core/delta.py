@@ -31,6 +31,7 @@ class Delta(nn.Module):
     """One adapter's change at one host: it sees the call before the host runs, and the result after."""
 
     removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
+    resizable: bool = False  # whether a start from the data may give its tensors other shapes
     statistics: tuple[str, ...] = ()  # the host's buffers that the delta has of its own, see replacement.py
 
     @property
@@ -83,13 +84,13 @@ class Delta(nn.Module):
         """
         return {}
 
-    def memory(self) -> dict[str, Tensor]:
-        """What the method remembers here from step to step, and no checkpoint of the adapter needs, by name: a run that
-        was interrupted goes on from it."""
+    def training_state(self) -> dict[str, Tensor]:
+        """What the method keeps here from step to step, and no checkpoint of the adapter needs, by name: a run that was
+        interrupted goes on from it."""
         return {}
 
-    def remember(self, memory: dict[str, Tensor]) -> None:
-        """Go on from what `memory` gave."""
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `training_state` gave."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_old_forward":  # accelerate begins to put hooks around a call, which a delta never gets
@@ -124,15 +125,14 @@ class WeightDelta(Delta):
         parameter that several hosts share is changed alike if they have the same tensor for it."""
         return {}
 
-    def thin(self) -> tuple[Tensor, Tensor] | None:
-        """Left (O, R) and right (R, I), whose product is all that `fold` adds to the weight as a matrix; None if what
-        is added is no such product, or depends on the weight."""
-        return None
-
-    def thin_experts(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Left (E, O, R) and right (E, R, I) of each parameter that is a stack of expert matrices: their products are
-        all that `fold` adds to the matrices, however these are kept."""
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Left (O, R) and right (R, I) of each parameter to which `fold` adds their product, as a matrix, and nothing
+        else; (E, O, R) and (E, R, I) of a stack of expert matrices, however these are kept."""
         return {}
+
+    def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
+        """Let the product of these, which have the delta's own rank, be what is added to a parameter of `factors`."""
+        raise NotImplementedError(f"{type(self).__name__} has no factors that can be set")
 
     def edits_output(self, host: Host) -> bool:
         """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""

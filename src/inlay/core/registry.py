@@ -11,7 +11,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import SettingsError, did_you_mean
@@ -47,9 +49,9 @@ class Registry(Mapping[str, T]):
     def get(self, name: str, default: Any = None) -> Any:
         return self.find(name) if name in self else default
 
-    def find(self, name: str, also: Iterable[str] = ()) -> T:
+    def find(self, name: str, also: Iterable[str] = (), outside: Path | None = None) -> T:
         """Look a thing up by its name or as `package.module:Class`. Raises SettingsError if there is none; it suggests
-        the nearest of the known names and those in `also`."""
+        the nearest of the known names and those in `also`. Nothing in the folder `outside` is imported."""
         if name in self._offered and name in self._own:
             raise SettingsError(
                 f"{_origin(self._offered[name])} has a {self.kind} {name!r}, as Inlay has; uninstall it"
@@ -61,7 +63,7 @@ class Registry(Mapping[str, T]):
         if name in self._offered:
             return self._loaded(name, self._offered[name])
         if ":" in name:
-            return self.register(self._imported(name))
+            return self.register(self._imported(name, outside))
         raise SettingsError(f"unknown {self.kind} {name!r}{did_you_mean(name, [*self, *also])}")
 
     def register(self, thing: T) -> T:
@@ -120,10 +122,12 @@ class Registry(Mapping[str, T]):
             )
         return thing
 
-    def _imported(self, reference: str) -> T:
+    def _imported(self, reference: str, outside: Path | None) -> T:
         module, _, path = reference.partition(":")
         if not {"", os.getcwd()} & {*sys.path}:
             sys.path.append(os.getcwd())  # a file beside which `inlay` is called; last, so that it hides no other
+        if outside is not None and _lies_in(module, outside):
+            raise SettingsError(f"{self.kind} {reference}: its module lies in {outside}, from where no code is run")
         try:
             thing: Any = importlib.import_module(module)
         except Exception as problem:
@@ -133,6 +137,20 @@ class Registry(Mapping[str, T]):
                 raise SettingsError(f"{self.kind} {reference}: {module} has no {path or 'name after the colon'}")
             thing = getattr(thing, part)
         return thing
+
+
+def _lies_in(module: str, folder: Path) -> bool:
+    """Tell whether importing the module would run a file in `folder`; runs none."""
+    places, name = None, ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, places)
+        if spec is None:
+            return False
+        if spec.origin is not None and Path(spec.origin).resolve().is_relative_to(folder.resolve()):
+            return True
+        places = spec.submodule_search_locations
+    return False
 
 
 def _origin(offered: EntryPoint) -> str:

@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .. import expressions
-from ..core.method import COMMON_KEYS, Method
-from ..errors import CheckpointError, SettingsError
-from ..methods import METHODS
+from ..core.method import Method
+from ..errors import CheckpointError
 from ..models.sites import ROLES, ends_with
 from .read import read_json
 
 CONFIG = "adapter_config.json"
-
-_SELECTING = frozenset({"layers_to_transform", "exclude_modules", "layers_pattern"})
+COMMON_KEYS = frozenset(  # what every method's file may have
+    {
+        *("peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode"),
+        *("peft_version", "auto_mapping", "modules_to_save", "target_modules", "part"),
+    }
+)
 
 # Values of PEFT's that change nothing, though they are not among those that say nothing at all (null, false, 0, empty).
 _NEUTRAL = {"megatron_core": "megatron.core", "use_cayley_neumann": True}
@@ -42,7 +44,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _check_forms(config: dict[str, Any]) -> None:
-    """Raises CheckpointError if a setting that is read before its method is known is of another kind than it can be."""
+    """Raise CheckpointError if a setting that is read before its method is known is of another kind than it can be."""
     part, patterns = config.get("part"), list[Any]()
     if not isinstance(part, str | None):
         raise CheckpointError(f"{CONFIG}: part is {part!r}; it must be the name of a module, or null")
@@ -58,27 +60,8 @@ def _check_forms(config: dict[str, Any]) -> None:
             expressions.check(pattern, f"{CONFIG}: {key} has", CheckpointError)
 
 
-def method_of(config: dict[str, Any]) -> Method:
-    """The method that `config` describes. Raises CheckpointError if there is none, or a setting cannot be read."""
-    for cls in METHODS.values():
-        try:
-            _check_targets(config, cls)
-            method = cls.from_peft_config(config)
-        except KeyError as key:
-            raise CheckpointError(f"{CONFIG}: {key.args[0]} is missing") from None
-        except (SettingsError, TypeError) as problem:
-            raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
-        if method is not None:
-            _check_kinds(method)
-            if not config["peft_type"].startswith("INLAY_"):  # of which from_peft_config has read every key
-                check_settings(config, cls.peft_fields | _SELECTING)
-            return method
-    known = ", ".join(sorted({cls.peft_type for cls in METHODS.values()}))
-    raise CheckpointError(f"{CONFIG}: no method here reads peft_type {config['peft_type']}; known: {known}")
-
-
-def _check_kinds(method: Method) -> None:
-    """Raises CheckpointError if a setting has a value of another kind than the method declares."""
+def check_kinds(method: Method) -> None:
+    """Raise CheckpointError if a setting has a value of another kind than the method declares."""
     for name, kind in get_type_hints(type(method)).items():
         if name in method.__dict__ and not _is_of(kind, value := getattr(method, name)):
             raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {name} is {str(value)[:200]}")
@@ -102,7 +85,7 @@ def _is_of(kind: Any, value: Any) -> bool:
 
 
 def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:
-    """Raises CheckpointError if a key that is neither common nor `known` has a value that may change the adapter."""
+    """Raise CheckpointError if a key that is neither common nor `known` has a value that may change the adapter."""
     for key, value in config.items():
         if key in COMMON_KEYS or key in known or says_nothing(key, value):
             continue
@@ -111,13 +94,13 @@ def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:
 
 
 def says_nothing(key: str, value: Any) -> bool:
-    """Whether a setting with this value leaves the adapter as it would be without it."""
+    """Tell whether a setting with this value leaves the adapter as it would be without it."""
     return value in (None, False, "none", "", [], {}, _NEUTRAL.get(key))
 
 
 def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """`config` with the target_modules that select among `names` what they select in PEFT, and without the patterns of
-    ranks and alphas that fit none of them, which PEFT passes over."""
+    """Choose target_modules that select among `names` what they select in PEFT, and leave out the patterns of ranks and
+    alphas that fit none of them, which PEFT passes over."""
     targets = config.get("target_modules")
     if isinstance(targets, list):  # an entry may match nothing, or a head only: whether all is there, the tensors tell
         config = config | {"target_modules": [t for t in targets if any(ends_with(n, t) for n in names)] or targets}
@@ -144,13 +127,13 @@ def matches(name: str, targets: str | list[str] | None) -> bool:
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether PEFT takes the entry `pattern` of rank_pattern or alpha_pattern for the module `name`."""
+    """Tell whether PEFT takes the entry `pattern` of rank_pattern or alpha_pattern for the module `name`."""
     return expressions.fits_end(pattern, name)
 
 
-def _check_targets(config: dict[str, Any], cls: type[Method]) -> None:
-    chooses = cls.peft_type == config["peft_type"] and any(f.name == "targets" for f in fields(cls))
-    if chooses and config.get("target_modules", ()) is None and not config.get("target_parameters"):
+def check_targets(config: dict[str, Any]) -> None:
+    """Raise CheckpointError if a method that has targets is told of none."""
+    if config.get("target_modules", ()) is None and not config.get("target_parameters"):
         raise CheckpointError(
             f"{CONFIG}: target_modules is null, which leaves the choice of layers to a table of PEFT's; write there "
             "the names of the adapted modules, which are part of the tensors' names"

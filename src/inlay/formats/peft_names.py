@@ -41,15 +41,16 @@ def renamed(
     return _with_new_names(config, new_names, modules, tensors), tensors
 
 
-def saved_whole(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[str, ...]:
-    """The names of the modules that the file has whole: modules_to_save, and embeddings that are not the base's own.
+def saved_whole(
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], *, own_words: bool
+) -> tuple[str, ...]:
+    """Name the modules that the file has whole: modules_to_save, and embeddings that are not the base's own.
 
     PEFT takes an entry for the end of a name, with no dot before it. A module that only this finds counts if the file
     has it; so does one beside the module that has the entry for its whole name. Inlay's own files have whole names.
     """
     entries, sites = config.get("modules_to_save") or (), Sites(model, ())
-    own_format = str(config.get("peft_type")).startswith("INLAY_")  # in which a method may have an embedding as a host
-    embeddings = set[str]() if own_format else _embeddings(sites)
+    embeddings = set[str]() if own_words else _embeddings(sites)  # there a method may have an embedding as a host
     found, modules, ours = [], dict(sites.modules()), "auto_mapping" not in config
     for name, module in modules.items():
         if any(name == entry or (ends_with(name, entry) and entry not in modules) for entry in entries):

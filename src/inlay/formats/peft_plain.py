@@ -13,25 +13,26 @@ from torch.nn import functional as F
 from ..attached.adapter import Adapter
 from ..core.delta import WeightDelta
 from ..errors import AdapterStateError
-from ..methods.reparameterized import lora_peft
-from ..methods.reparameterized.lora import LoRA
-from ..methods.reparameterized.low_rank import CONVOLUTION
-from ..models.sites import Sites
+from ..models import weights
+from ..models.sites import Sites, shortest_suffixes
+from .peft_names import PREFIX
+
+PLAIN = "lora"  # the method that reads what is written here
 
 
 def check(adapter: Adapter) -> None:
-    """Raises AdapterStateError if the adapter is more than a low-rank change of layers; on a model without values too.
+    """Raise AdapterStateError if the adapter is more than a low-rank change of layers; on a model without values too.
 
     What it names is what a plain file could not have.
     """
-    _thin(adapter)
+    _factors(adapter)
 
 
 def check_cut(adapter: Adapter) -> None:
-    """Raises AdapterStateError if no cut of the adapter (see inlay.rank) could be a plain file."""
+    """Raise AdapterStateError if no cut of the adapter (see inlay.rank) could be a plain file."""
     _check_heads(adapter)
     for name, _, delta in adapter.hosts():
-        if isinstance(delta, WeightDelta) and delta.thin_experts():
+        if isinstance(delta, WeightDelta) and any(left.ndim == 3 for left, _ in delta.factors().values()):
             raise AdapterStateError(
                 f"a plain file is a low-rank change of layers, and {name} keeps the weights of its experts in one "
                 "parameter, which is none: save it without plain, or merge the adapter"
@@ -39,10 +40,9 @@ def check_cut(adapter: Adapter) -> None:
 
 
 def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The settings and tensors of the plain LoRA that the adapter is. Raises AdapterStateError as `check` does."""
-    factors = _thin(adapter)
+    """Return settings and tensors of the plain LoRA that the adapter is. Raises AdapterStateError as `check` does."""
+    factors = _factors(adapter)
     rank = max(len(right_RI) for _, right_RI in factors.values())
-    method = LoRA(rank=rank, alpha=float(rank), targets=tuple(factors))
     tensors: dict[str, Tensor] = {}
     for name, (left_OR, right_RI) in factors.items():
         more = rank - len(right_RI)
@@ -51,28 +51,48 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
         host: Any = adapter.model.get_submodule(name)
         if isinstance(host, nn.Embedding):
             parts = {"lora_embedding_A": b_OR.T, "lora_embedding_B": a_RI.T}
-        elif type(host) in CONVOLUTION:
-            kernel = host.weight.shape[1:]
-            parts = {"lora_A": a_RI.view(rank, *kernel), "lora_B": b_OR.view(*b_OR.shape, *[1] * (len(kernel) - 1))}
+        elif len(kernel := host.weight.shape[2:]):  # a convolution's
+            a_RIk = a_RI.view(rank, host.weight.shape[1], *kernel)
+            parts = {"lora_A.weight": a_RIk, "lora_B.weight": b_OR.view(*b_OR.shape, *[1] * len(kernel))}
         else:
-            parts = {"lora_A": a_RI, "lora_B": b_OR}
-        tensors |= {method.peft_key(name, part): tensor for part, tensor in parts.items()}
+            parts = {"lora_A.weight": a_RI, "lora_B.weight": b_OR}
+        tensors |= {f"{PREFIX}{name}.{part}": tensor for part, tensor in parts.items()}
     sites = Sites(adapter.model, (), adapter.part)
-    return {"peft_type": LoRA.peft_type, **lora_peft.config(method, sites, list(factors))}, tensors
+    return _settings(sites, list(factors), rank), tensors
 
 
-def _thin(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
-    """The left and right factor of each host's change."""
+def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, Any]:
+    """Return a LoRA's, of scale 1 and without anything that a simple reader may not know."""
+    return {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": float(rank),
+        "lora_dropout": 0.0,
+        "use_rslora": False,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "target_modules": shortest_suffixes(sites.model, hosts),
+        "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
+        "bias": "none",
+        "lora_bias": False,
+        "init_lora_weights": True,
+        "use_dora": False,
+        "trainable_token_indices": None,
+    }
+
+
+def _factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the left and right factor of each host's change."""
     _check_heads(adapter)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, _, delta in adapter.hosts():
-        thin = delta.thin() if isinstance(delta, WeightDelta) and delta.folds == ("weight",) else None
-        if thin is None:
+        factors = delta.factors() if isinstance(delta, WeightDelta) and delta.folds == ("weight",) else {}
+        if "weight" not in factors or factors["weight"][0].ndim == 3:
             raise AdapterStateError(
                 f"a plain file is a low-rank change of layers and nothing else, which {adapter.method.name} is not at "
                 f"{name} ({type(delta).__name__}): save it without plain, or merge the adapter"
             )
-        found[name] = thin
+        found[name] = factors["weight"]
     return found
 
 

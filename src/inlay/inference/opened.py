@@ -18,6 +18,7 @@ from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..methods import loading
 from ..models.heads import task_heads
 from ..models.sites import Sites
 from ..tasks import TASKS
@@ -125,7 +126,7 @@ class Found:
     def attached(self, loaded: nn.Module) -> Opened:
         """Attach the adapter. Raises CheckpointError if `loaded` has not the weights of the base in training."""
         step = length_step(next(loaded.parameters()).device, self.dtype)
-        return Opened(peft.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
+        return Opened(loading.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
@@ -165,7 +166,7 @@ def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool =
     task = kind.of_adapter(base, tokenizer, provenance)
     empty = task.empty()
     try:
-        planned, _ = peft.match(empty, saved.config, saved.tensors)
+        planned, _ = loading.match(empty, saved)
     except CheckpointError as problem:
         raise CheckpointError(f"{folder} does not fit {base.name}: {problem}") from None
     if tokenizer is not None:

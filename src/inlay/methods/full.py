@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..core.delta import Args, Delta, Kwargs
 from ..core.method import Method
 from ..errors import AdapterStateError, TargetError
+from ..formats.peft_format import PeftFormat
 from ..models import weights
 from ..models.bypass import bypassed
 from ..models.sites import Sites
@@ -50,7 +51,7 @@ class Full(Method):
     name, family, paper = "full", "baseline", "https://arxiv.org/abs/1801.06146"
     summary = "every parameter of the model, in place"
     learning_rate = 5e-5
-    peft_type = "INLAY_FULL"
+    format = PeftFormat(peft_type="INLAY_FULL")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name, module in sites.changeable():

@@ -21,9 +21,9 @@ from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Replay
+from ..models.document_attention import attend_by_document
 from ..show.units import text_or_unknown
 from ..stats import Means
-from ..training.attention import attend_by_document
 from .batches import Batch, Order
 from .chunked_loss import causal_loss, trained_tokens
 from .facts import COUNT, TOKENS, one_of

@@ -54,8 +54,8 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
 
 @torch.inference_mode()
 def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
-    """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, and through its
-    head one by one. Those of a model that computes its own logits go through it one by one."""
+    """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
+    one by one. Those of a model that computes its own logits go through it one by one."""
     inputs, target_BT = _inputs_and_targets(model, batch)
     found = _hidden_states(model, inputs, target_BT) if len(target_BT) > 1 else None
     for row in range(len(target_BT)):

@@ -20,8 +20,8 @@ from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
-from ..formats import peft
 from ..formats.files import write_text
+from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.batches import Batch
@@ -156,7 +156,7 @@ class ActiveRun(Observer):
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
-                peft.start_from(adapter, self.start)
+                loading.start_from(adapter, self.start)
         for text in run.task.ready(model):
             self.journal.record("note", text=text)
         self.state.estimate = estimate(
@@ -204,7 +204,7 @@ class ActiveRun(Observer):
 
     def evaluate(self, step: int) -> Scores:
         found = self.run.task.evaluate(self.adapter.model, "valid")
-        best = self.run.settings.method.settled(step, self.run.plan.steps) and self.state.objective.is_better(
+        best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and self.state.objective.is_better(
             found.scores, self.state.progress.best
         )
         if best:

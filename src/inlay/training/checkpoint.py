@@ -98,7 +98,7 @@ class Checkpoint:
             tensor.data = parts["adapter"][name].to(device)  # not copied: a start from the data may choose the shape
         memory = by_first_part(parts.get("memory", {}), by="/")
         for host, _, delta in adapter.hosts():
-            delta.remember({name: tensor.to(device) for name, tensor in memory.get(host, {}).items()})
+            delta.load_training_state({name: tensor.to(device) for name, tensor in memory.get(host, {}).items()})
         groups = training.optimizer.state_dict()["param_groups"]
         training.optimizer.load_state_dict({"state": averages, "param_groups": groups})
 
@@ -161,7 +161,9 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
     averages: dict[int, dict[str, Tensor]] = training.optimizer.state_dict()["state"]
     parts = {
         "adapter": own_tensors(adapter),
-        "memory": {f"{host}/{name}": t for host, _, delta in adapter.hosts() for name, t in delta.memory().items()},
+        "memory": {
+            f"{host}/{name}": t for host, _, delta in adapter.hosts() for name, t in delta.training_state().items()
+        },
         "best": progress.best_state,
         "optimizer": {f"{number}.{name}": t for number, values in averages.items() for name, t in values.items()},
         "random": random_tensors(training.accelerator.device),

@@ -37,8 +37,9 @@ def check_fits(parts: Parts, training: Training) -> None:
     adapter, saved = training.adapter, parts["adapter"]
     own = own_tensors(adapter)
     _check_names("adapter", saved, own)
+    resizable = {f"{host}.{name}" for host, module, d in adapter.hosts() if d.resizable for name in d.saved(module)}
     for name, tensor in own.items():
-        shape = saved[name].shape if adapter.method.shapes_from_data else tensor.shape
+        shape = saved[name].shape if name in resizable else tensor.shape
         _check(f"adapter.{name}", saved[name], tensor.dtype, shape if len(shape) == tensor.ndim else tensor.shape)
 
     shapes = {id(tensor): saved[name].shape for name, tensor in own.items()}
@@ -112,7 +113,7 @@ def check_strides(told: Any, tensors: Mapping[str, Tensor]) -> None:
 
 def _check_memory(memory: Mapping[str, Mapping[str, Tensor]], adapter: Adapter) -> None:
     """A method remembers more as it trains: what it has at the start must be there, and averages may have come."""
-    hosts = {host: delta.memory() for host, _, delta in adapter.hosts()}
+    hosts = {host: delta.training_state() for host, _, delta in adapter.hosts()}
     _check_names("memory", memory, {host for host, own in hosts.items() if own} | (memory.keys() & hosts.keys()))
     for host, saved in memory.items():
         own = hosts[host]

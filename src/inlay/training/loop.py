@@ -166,7 +166,7 @@ def fit(
             scores = observer.evaluate(done.step)
             if not math.isfinite(scores["loss"]):
                 raise TrainingFailed(f"after step {done.step} the loss on valid is {scores['loss']}; {advice}")
-            if not method.settled(done.step, plan.steps):
+            if not method.may_be_best(done.step, plan.steps):
                 done = replace(done, evaluated=done.step)
             elif objective.is_better(scores, done.best):
                 observer.on_best()

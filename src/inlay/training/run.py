@@ -82,7 +82,7 @@ def begun(run: Prepared, settings: RunSettings[Any], journal: Journal) -> Iterat
         if not anew:
             path.unlink(missing_ok=True)
         raise
-    with journal.opened(run.folder):
+    with journal.opened(run.folder, new=True):
         yield
 
 

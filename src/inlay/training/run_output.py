@@ -52,7 +52,7 @@ class RunOutput:
             PLACES: places({"model": run.task.base.name, "data": run.settings.data.path}, run.folder / "adapter"),
         }
         whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}
-        replace_folder(self.path("adapter"), lambda folder: peft.save(adapter, folder, **whole))
+        replace_folder(self.path("adapter"), lambda folder: adapter.save(folder, **whole))
 
     def write_summary(self, status: str, reason: str | None) -> dict[str, Any]:
         """Write the report and, last, the summary: with it the run is over."""

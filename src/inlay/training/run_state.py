@@ -120,7 +120,7 @@ class RunState:
                 "test": self.test,
             },
             "coverage": run.reach,
-            "decided": run.settings.method.decided(self.adapter) if self.adapter else {},
+            "decided": run.settings.method.findings(self.adapter) if self.adapter else {},
             "forgetting": self.forgetting,
             "plan": plan,
             "versions": versions(),

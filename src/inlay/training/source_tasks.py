@@ -21,7 +21,6 @@ from ..bases.base import load_classifier
 from ..bases.shared_base import load_onto
 from ..data.settings import DataSettings
 from ..errors import DataError
-from ..formats import peft
 from ..formats.files import write_json
 from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
@@ -167,7 +166,7 @@ class _Student:
     def save(self) -> None:
         sources = [task.classify.data.source for task in self.tasks]
         about = {"model": self.run.task.base.name, "task": "sources", "data": sources, "seed": self.run.settings.seed}
-        peft.save(self.adapter, self.folder / "adapter", about)
+        self.adapter.save(self.folder / "adapter", provenance=about)
 
 
 class _StudentObserver(Observer):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ...errors import DataError
 from ...formats.read import guarded
-from ...report.run_files import read_run
+from ...formats.run_files import read_run
 from ...tasks import TASKS
 from ...tasks.page import Said
 from .table import Row

@@ -25,6 +25,7 @@ from ...bases.base import pick_device
 from ...errors import SettingsError
 from ...formats import peft
 from ...formats.read import read_yaml
+from ...methods import loading
 from .settings import CompareSettings, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
 
@@ -91,7 +92,7 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     task = ready_to_score(found, task, split, device)
     opened = found.as_trained(device)
     if body is not None:
-        peft.start_from(opened.adapter, body)
+        loading.start_from(opened.adapter, body)
     return task.evaluate(opened.model, split).scores
 
 

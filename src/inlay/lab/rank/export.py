@@ -9,8 +9,8 @@ import torch
 
 from ...bases.base import Base
 from ...errors import VerificationFailed
-from ...formats import peft
 from ...formats.files import folder_written_whole
+from ...formats.peft_format import OWN_PROVENANCE
 from ...formats.places import PLACES, moved
 from ...inference.opened import Found, find_adapter
 from ...tasks.metric import Scores, better_than
@@ -73,11 +73,11 @@ def write_cut(
 def _write(found: Found, measure: Measure, ranks: Mapping[str, int], folder: Path, plain: bool) -> None:
     adapter = attach_cut(measure.model, measure.layers, ranks, measure.tuned)
     try:
-        about = {key: value for key, value in found.provenance.items() if key not in peft.OWN_PROVENANCE}
+        about = {key: value for key, value in found.provenance.items() if key not in OWN_PROVENANCE}
         if PLACES in about:
             about[PLACES] = moved(about[PLACES], found.folder, folder)
         about["cut_from"] = {"adapter": str(found.folder), "rank": max(ranks.values())}
-        peft.save(adapter, folder, about, plain, found.tokenizer)
+        adapter.save(folder, plain, provenance=about, tokenizer=found.tokenizer)
     finally:
         adapter.detach()
 

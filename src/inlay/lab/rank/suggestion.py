@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from ...bases.shared_base import load_base
 from ...errors import DataError
 from ...formats.files import write_text
-from ...methods.reparameterized import eva
-from ...methods.reparameterized.lora import LoRA
+from ...methods.ranked import Ranked
 from ...models import weights
+from ...models.inputs import inputs_of
 from ...models.sites import Place, Sites
 from ...stats import Difference, paired_gain
 from ...tasks import TASKS
@@ -91,29 +91,29 @@ class Suggestion:
         return asdict(self)
 
 
-def suggest(settings: RunSettings[LoRA], origin: From, folder: Path) -> Suggestion:
-    """Write `suggested.yaml` into the folder: the run's settings, whose method is the uniform LoRA, with the ranks.
+def suggest(settings: RunSettings[Any], origin: From, folder: Path) -> Suggestion:
+    """Write `suggested.yaml` into the folder: the run's settings, in which every layer has one rank, with the ranks.
 
     Raises InvalidRequest before weights are loaded for settings or data that cannot work; DataError for too few rows.
     """
     run = prepare_run(replace(settings, out=str(folder / "none")), Journal(lambda _: None))
-    lora: LoRA = run.settings.method
+    uniform: Ranked = run.settings.method
     hosts = _hosts(run)
     base = load_base(run)
-    most = lora.rank * _MOST
+    most = uniform.rank * _MOST
     gains = (_of_activations if origin == "activations" else _of_gradients)(run, base.model, list(hosts), most)
     if missing := [host for host in hosts if not gains.get(host)]:
         raise DataError(f"{run.task.data.source}: {missing[0]} saw too few rows to find directions; give it more")
 
     costs = {host: sum(shape) for host, shape in hosts.items()}
-    budget = lora.rank * sum(costs.values())
+    budget = uniform.rank * sum(costs.values())
     ranks = share_out(gains, costs, budget, at_least=1)
-    chosen = replace(settings, method=_of_ranks(lora, ranks), out=None)
+    chosen = replace(settings, method=uniform.with_ranks(ranks), out=None)
     write_text(folder / SETTINGS_FILE, yaml.safe_dump(non_default(chosen), sort_keys=False, allow_unicode=True))
     sites = Sites(base.model, base.heads, run.part.name)
     return Suggestion(
         origin=origin,
-        rank=lora.rank,
+        rank=uniform.rank,
         floor=max(1, math.ceil(_information(run) / _BITS_PER_PARAMETER / sum(costs.values()))),
         parameters=sum(rank * costs[host] for host, rank in ranks.items()),
         uniform_parameters=budget,
@@ -133,11 +133,11 @@ def suggest(settings: RunSettings[LoRA], origin: From, folder: Path) -> Suggesti
 
 
 def attempt(
-    suggestion: Suggestion, settings: RunSettings[LoRA], epochs: float, folder: Path, watcher: Watcher
+    suggestion: Suggestion, settings: RunSettings[Any], epochs: float, folder: Path, watcher: Watcher
 ) -> Suggestion:
     """Train with the suggested ranks and with uniform ones, otherwise alike, and add both scores."""
     ranks = {layer.name: layer.rank for layer in suggestion.layers}
-    methods = {"suggested": _of_ranks(settings.method, ranks), "uniform": settings.method}
+    methods = {"suggested": settings.method.with_ranks(ranks), "uniform": settings.method}
     folders = {name: folder / name for name in methods}
     metrics, task = {}, ""
     for name, method in methods.items():
@@ -159,18 +159,6 @@ def attempt(
     return replace(suggestion, tried=tried)
 
 
-def _of_ranks(uniform: LoRA, ranks: dict[str, int]) -> LoRA:
-    """Make one with the uniform one's targets and its strength: alpha / rank is the same in every layer."""
-    placed = LoRA.of_ranks(ranks, uniform.alpha / uniform.rank)
-    return replace(
-        uniform,
-        rank=placed.rank,
-        alpha=placed.alpha,
-        rank_pattern=placed.rank_pattern,
-        alpha_pattern=placed.alpha_pattern,
-    )
-
-
 def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
     """The linear layers that the method adapts, with their sizes."""
     model = run.task.empty()
@@ -179,7 +167,7 @@ def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
 
 
 def _of_activations(run: Prepared, model: nn.Module, hosts: list[str], most: int) -> dict[str, list[float]]:
-    seen = eva.inputs_of(model, hosts, most, _batches(run))
+    seen = inputs_of(model, hosts, most, _batches(run))
     return {host: inputs.shares()[:most].tolist() for host, inputs in seen.items()}
 
 

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from itertools import zip_longest
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...attached.adapter import Adapter, attach
 from ...core.delta import WeightDelta
 from ...errors import SettingsError
-from ...methods.reparameterized.lora import LoRA
-from ...methods.reparameterized.low_rank import LowRank, LowRankConvolution, LowRankEmbedding
-from ...methods.reparameterized.low_rank_experts import LowRankExperts
+from ...methods.ranked import product_of
 from .ranks import ranks as ranks_of
 from .sharing import share_out
 from .spectrum import Spectrum
@@ -73,45 +72,38 @@ def available(layer: Spectrum) -> int:
 
 
 def attach_cut(model: nn.Module, layers: Mapping[str, Spectrum], chosen: Mapping[str, int], tuned: Adapter) -> Adapter:
-    """The update of `tuned` cut to the `chosen` ranks, attached to `model` and active, with the heads of `tuned`.
+    """Attach to `model` the update of `tuned` cut to the `chosen` ranks, with the heads of `tuned`, and make it active.
 
     Raises SettingsError if nothing of it is left.
     """
     left = {name: rank for name, rank in chosen.items() if rank}
     if not left:
         raise SettingsError("the update is zero in every layer, so there is nothing to cut; train the adapter first")
-    experts = _experts(tuned)
-    ranks = {name: rank for name, rank in left.items() if name not in experts}
-    for name in left.keys() & experts.keys():  # all experts of a stack have its largest rank
-        host, parameter, _ = experts[name]
-        stack = f"{host}.{parameter}"
-        ranks[stack] = max(left[name], ranks.get(stack, 0))
-    adapter = attach(model, LoRA.of_ranks(ranks), NAME, heads=tuned.heads, part=tuned.part)
+    ranks: dict[str, int] = {}
+    for name, rank in left.items():  # all experts of a stack have its largest rank
+        stack = layers[name].stack or name
+        ranks[stack] = max(rank, ranks.get(stack, 0))
+    adapter = attach(model, product_of(ranks), NAME, heads=tuned.heads, part=tuned.part)
     with torch.no_grad():
-        for name, (host, parameter, expert) in experts.items():
-            delta = adapter.deltas.get(host)
-            if isinstance(delta, LowRankExperts) and parameter in delta.folds:
-                factors = (factor.float() for factor in layers[name].factors(left.get(name, 0)))
-                delta.set_thin_expert(parameter, expert, *factors)
         for name, host, delta in adapter.hosts():
-            if isinstance(delta, LowRankExperts):
-                continue
-            if name in left:
-                assert isinstance(delta, LowRank | LowRankEmbedding | LowRankConvolution)
-                delta.set_thin(*(factor.float() for factor in layers[name].factors(left[name])))
-            else:
+            places = delta.factors() if isinstance(delta, WeightDelta) else {}
+            for parameter, (own, _) in places.items():
+                assert isinstance(delta, WeightDelta)
+                if own.ndim == 2:
+                    delta.set_factors(parameter, *_cut(layers[name], left[name]))
+                    continue
+                experts = [expert_name(name, parameter, expert) for expert in range(len(own))]
+                cuts = [_cut(layers[expert], left.get(expert, 0), own.shape[-1]) for expert in experts]
+                delta.set_factors(parameter, *map(torch.stack, zip(*cuts, strict=True)))
+            if not places:  # a head
                 trained = dict(tuned.deltas[name].trained(tuned.model.get_submodule(name)))
                 for part, p in delta.trained(host):
                     p.copy_(trained[part])
     return adapter
 
 
-def _experts(tuned: Adapter) -> dict[str, tuple[str, str, int]]:
-    """The layers that are single experts: host, parameter and which one."""
-    return {
-        expert_name(host, parameter, expert): (host, parameter, expert)
-        for host, delta in tuned.deltas.items()
-        if isinstance(delta, WeightDelta)
-        for parameter, (left_EOR, _) in delta.thin_experts().items()
-        for expert in range(len(left_EOR))
-    }
+def _cut(layer: Spectrum, rank: int, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Both factors of the layer's best approximation of this rank, filled up with zeros to a rank of `size`."""
+    left_OR, right_RI = (factor.float() for factor in layer.factors(rank))
+    more = 0 if size is None else size - len(right_RI)
+    return F.pad(left_OR, (0, more)), F.pad(right_RI, (0, 0, 0, more))

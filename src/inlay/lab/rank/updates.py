@@ -1,9 +1,9 @@
 """What an adapter changes, layer by layer: each update as a matrix, whatever the method.
 
-A method whose update is a product of thin factors says so (`WeightDelta.thin`). Of any other the update is the folded
-weight less the base's, dense; full fine-tuning has changed the base itself, so the base is needed once more. The new
-head of a task has no update: it starts from nothing. An embedding's weight is taken as it is stored, a convolution's
-with the entries of its kernels in a row. Experts that share a parameter are a layer each.
+A method whose update is a product of thin factors gives these (`WeightDelta.factors`). The update of any other is the
+folded weight less the base's, dense; full fine-tuning has changed the base itself, so the base is needed once more. The
+new head of a task has no update: it starts from nothing. An embedding's weight is taken as it is stored, a
+convolution's with the entries of its kernels in a row. Experts that share a parameter are a layer each.
 """
 
 import math
@@ -35,7 +35,7 @@ class Update:
 
     @property
     def thin(self) -> tuple[Tensor, Tensor] | None:
-        return self.delta.thin() if isinstance(self.delta, WeightDelta) else None
+        return _factors(self.delta).get("weight")
 
     @cached_property
     def spectrum(self) -> Spectrum:
@@ -76,8 +76,7 @@ class ExpertUpdate(Update):
 
     @property
     def thin(self) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.delta, WeightDelta)
-        left_EOR, right_ERI = self.delta.thin_experts()[self.parameter]
+        left_EOR, right_ERI = _factors(self.delta)[self.parameter]
         return left_EOR[self.expert], right_ERI[self.expert]
 
     @cached_property
@@ -130,12 +129,12 @@ def updates_of(adapter: Adapter, base: nn.Module | None = None) -> Updates:
         if sites.in_head(name):
             continue
         changed = delta.folds if isinstance(delta, WeightDelta) else () if delta.removable else tuple(host._parameters)
-        thin = delta.thin_experts() if isinstance(delta, WeightDelta) else {}
-        for part, (left_EOR, _) in thin.items():
-            for expert in range(len(left_EOR)):
+        stacks = {part: len(left) for part, (left, _) in _factors(delta).items() if left.ndim == 3}
+        for part, count in stacks.items():
+            for expert in range(count):
                 own = expert_name(name, part, expert)
                 layers[own] = ExpertUpdate(own, host, unchanged.get_submodule(name), delta, part, expert)
-        changed = [part for part in changed if part not in thin]
+        changed = [part for part in changed if part not in stacks]
         if "weight" in changed and _is_matrix(host):
             layers[name] = Update(name, host, unchanged.get_submodule(name), delta)
             changed = [part for part in changed if part != "weight"]
@@ -146,6 +145,10 @@ def updates_of(adapter: Adapter, base: nn.Module | None = None) -> Updates:
             f"{'it changes biases or norms only' if others else 'it adds to what the layers compute'}"
         )
     return Updates(layers, others)
+
+
+def _factors(delta: Delta) -> dict[str, tuple[Tensor, Tensor]]:
+    return delta.factors() if isinstance(delta, WeightDelta) else {}
 
 
 def _is_matrix(host: Host) -> bool:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import TargetError
+from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT
@@ -47,7 +48,7 @@ class Houlsby(Method):
     name, family, paper = "houlsby", "additive", "https://arxiv.org/abs/1902.00751"
     summary = "a two-layer bottleneck after the attention and one after the feed-forward of each block; all norms"
     learning_rate = 1e-3
-    peft_type = "INLAY_HOULSBY"
+    format = PeftFormat(peft_type="INLAY_HOULSBY")
 
     size: Annotated[int, COUNT] = 64
     """Width of the bottleneck."""

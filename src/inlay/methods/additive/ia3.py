@@ -7,23 +7,49 @@ values, the queries are not scaled.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from ... import expressions
+from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import CheckpointError, SettingsError, TargetError
+from ...formats.peft_format import PeftFormat
 from ...models import sites as sites_
 from ...models import weights
 from ...models.sites import Sites
 from .keys_values import keys_values
 from .scaling import ScaleInput, ScaleOutput
 
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
+
+class IA3Format(PeftFormat["IA3"]):
+    def write(
+        self, adapter: Adapter, method: "IA3", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        tensors, inputs, outputs = dict(tensors), [], []
+        for name, _, delta in adapter.hosts():
+            if isinstance(delta, ScaleOutput):  # PEFT has a number for each output, so the queries' is one
+                key = self.key(name, "ia3_l")
+                tensors[key] = F.pad(tensors[key], (0, 0, delta.start, 0), value=1.0)
+                outputs.append(name)
+            elif isinstance(delta, ScaleInput):
+                inputs.append(name)
+        flipped = any(weights.is_flipped(host) for _, host, _ in adapter.hosts())
+        return _peft_targets(sites, outputs, inputs) | {"fan_in_fan_out": flipped}, tensors
+
+    def read(self, kind: "type[IA3]", config: dict[str, Any]) -> "IA3":
+        targets, feedforward = config["target_modules"], config["feedforward_modules"]
+        if feedforward is None:
+            raise CheckpointError("adapter_config.json: feedforward_modules is null; list the modules, or none: []")
+        if not isinstance(feedforward, str):  # PEFT takes these for ends of names, without a dot before them
+            feedforward = "|".join(f".*{re.escape(end)}" for end in feedforward)
+        return kind(
+            targets=(targets,) if isinstance(targets, str) else tuple(targets),
+            feedforward=(f"(?:{feedforward})",) if feedforward else (),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +78,11 @@ class IA3(Method):
     name, family, paper = "ia3", "additive", "https://arxiv.org/abs/2205.05638"
     summary = "vectors that scale keys, values and the inner activations of each feed-forward"
     learning_rate = 3e-2
-    peft_type = "IA3"
-    peft_reads = True
-    peft_fields = frozenset({"feedforward_modules", "fan_in_fan_out", "init_ia3_weights"})
+    format = IA3Format(
+        peft_type="IA3",
+        read_by_peft=True,
+        known=frozenset({"feedforward_modules", "fan_in_fan_out", "init_ia3_weights"}),
+    )
 
     targets: tuple[str, ...] = ()
     """Which layers: ends of module names, or patterns of whole names (regex). By default, as in the paper, those that
@@ -94,34 +122,6 @@ class IA3(Method):
             yield name, ScaleOutput(sites.module(name), start)
         for name in inputs:
             yield name, ScaleInput(sites.module(name))
-
-    def to_peft(
-        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        tensors, inputs, outputs = dict(tensors), [], []
-        for name, _, delta in adapter.hosts():
-            if isinstance(delta, ScaleOutput):  # PEFT has a number for each output, so the queries' is one
-                key = self.peft_key(name, "ia3_l")
-                tensors[key] = F.pad(tensors[key], (0, 0, delta.start, 0), value=1.0)
-                outputs.append(name)
-            elif isinstance(delta, ScaleInput):
-                inputs.append(name)
-        flipped = any(weights.is_flipped(host) for _, host, _ in adapter.hosts())
-        return _peft_targets(sites, outputs, inputs) | {"fan_in_fan_out": flipped}, tensors
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != "IA3":
-            return None
-        targets, feedforward = config["target_modules"], config["feedforward_modules"]
-        if feedforward is None:
-            raise CheckpointError("adapter_config.json: feedforward_modules is null; list the modules, or none: []")
-        if not isinstance(feedforward, str):  # PEFT takes these for ends of names, without a dot before them
-            feedforward = "|".join(f".*{re.escape(end)}" for end in feedforward)
-        return cls(
-            targets=(targets,) if isinstance(targets, str) else tuple(targets),
-            feedforward=(f"(?:{feedforward})",) if feedforward else (),
-        )
 
 
 def _fits(target: str, name: str) -> bool:

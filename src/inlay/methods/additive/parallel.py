@@ -12,6 +12,7 @@ from torch import Tensor
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
 from ...errors import TargetError
+from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.results import first, with_first
 from ...models.sites import Sites
@@ -45,7 +46,7 @@ class Parallel(Method):
     name, family, paper = "parallel", "additive", "https://arxiv.org/abs/2110.04366"
     summary = "a two-layer bottleneck beside the feed-forward of each block"
     learning_rate = 3e-4
-    peft_type = "INLAY_PARALLEL"
+    format = PeftFormat(peft_type="INLAY_PARALLEL")
 
     reduction_factor: Annotated[float, RATIO] = 2.0
     """Width of the model divided by the width of the bottleneck."""

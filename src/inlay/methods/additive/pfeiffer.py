@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
+from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.sites import Sites
 from ...models.weights import Host
@@ -42,7 +43,7 @@ class Pfeiffer(Method):
     name, family, paper = "pfeiffer", "additive", "https://arxiv.org/abs/2005.00247"
     summary = "a two-layer bottleneck after the feed-forward of each block"
     learning_rate = 3e-3
-    peft_type = "INLAY_PFEIFFER"
+    format = PeftFormat(peft_type="INLAY_PFEIFFER")
 
     reduction_factor: Annotated[float, RATIO] = 16.0
     """Width of the model divided by the width of the bottleneck."""

@@ -8,21 +8,46 @@ PEFT's by the key `auto_mapping`, which those have.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ...core.delta import Delta
+from ...formats.peft_format import OWN
 from ...models.sites import Sites
+from . import virtual_tokens
 from .first_position import FirstPosition, read_by_head
 from .soft_prompt import SoftPrompt, at_transformer
-from .virtual_tokens import VirtualTokens
+from .virtual_tokens import TokensFormat, VirtualTokens
 
-_OWN = "INLAY_"
+KNOWN = virtual_tokens.KNOWN | {"first_position"}
+PromptT = TypeVar("PromptT", bound="InputPrompt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFormat(TokensFormat[PromptT]):
+    def config(self, method: PromptT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        config = super().config(method, sites, hosts)
+        if method.first_position == "text" and read_by_head(sites).first:
+            return config | {"peft_type": OWN + self.peft_type, "first_position": "text"}
+        return config if method.first_position == "text" else config | {"auto_mapping": None}
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        return config["peft_type"].removeprefix(OWN) == self.peft_type
+
+    def read(self, kind: type[PromptT], config: dict[str, Any]) -> PromptT:
+        first = self._first_position(config)
+        return kind(tokens=config["num_virtual_tokens"], first_position=first, **self.settings(config))
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings that only one of the methods has. Raises CheckpointError for some that cannot be."""
+        return {}
+
+    def _first_position(self, config: dict[str, Any]) -> FirstPosition:
+        theirs = config.get("task_type") in ("SEQ_CLS", None) and "auto_mapping" in config
+        return config.get("first_position") or ("prompt" if theirs else "text")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputPrompt(VirtualTokens):
-    peft_fields = VirtualTokens.peft_fields | {"first_position"}
-
     first_position: FirstPosition = "text"
     """What a classifier whose head reads the first position is given there: the text's first token, or the prompt's
     first vector, as in Hugging Face PEFT."""
@@ -33,18 +58,3 @@ class InputPrompt(VirtualTokens):
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         return at_transformer(sites, lambda embedding, keep: self.prompt(sites, embedding, keep), self.first_position)
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        config = super().peft_config(sites, hosts)
-        if self.first_position == "text" and read_by_head(sites).first:
-            return config | {"peft_type": _OWN + self.peft_type, "first_position": "text"}
-        return config if self.first_position == "text" else config | {"auto_mapping": None}
-
-    @classmethod
-    def is_type(cls, config: dict[str, Any]) -> bool:
-        return config["peft_type"].removeprefix(_OWN) == cls.peft_type
-
-    @staticmethod
-    def first_position_of(config: dict[str, Any]) -> FirstPosition:
-        theirs = config.get("task_type") in ("SEQ_CLS", None) and "auto_mapping" in config
-        return config.get("first_position") or ("prompt" if theirs else "text")

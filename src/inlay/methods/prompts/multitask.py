@@ -9,18 +9,42 @@ of the V_k.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ...core.delta import Delta
 from ...errors import CheckpointError, SettingsError
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
-from .input_prompt import InputPrompt
+from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .starts import from_vocabulary
 from .task_prompt import PARTS, TaskPrompt, shared_start
 
 if TYPE_CHECKING:
     from ...attached.adapter import Adapter
+
+
+class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
+    def config(self, method: "MultitaskPrompt", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().config(method, sites, hosts) | {
+            "num_tasks": method.tasks,
+            "num_ranks": method.rank,
+            "prompt_tuning_init": "RANDOM",
+            "prompt_tuning_init_task": method.task,  # PEFT takes the task from each call, and reads this for a start
+        }
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        submodules = config.get("num_transformer_submodules") or 1 + (config.get("task_type") == "SEQ_2_SEQ_LM")
+        if submodules != 1:
+            raise CheckpointError(
+                f"adapter_config.json: num_transformer_submodules is {submodules}: a prompt of the decoder too, which "
+                "is not known here"
+            )
+        task = config.get("prompt_tuning_init_task") or 0
+        return {
+            "tasks": config.get("num_tasks", 1),
+            "task": 0 if config.get("prompt_tuning_init") == "EXACT_SOURCE_TASK" else task,  # there, of another file
+            "rank": config.get("num_ranks", 1),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +72,15 @@ class MultitaskPrompt(InputPrompt):
     name, paper = "multitask-prompt", "https://arxiv.org/abs/2303.02861"
     summary = "a prompt that tasks share, and a product of thin matrices for each that it is multiplied with"
     learning_rate = 1e-1
-    peft_type = "MULTITASK_PROMPT_TUNING"
-    peft_fields = InputPrompt.peft_fields | {
-        *("num_tasks", "num_ranks", "prompt_tuning_init", "prompt_tuning_init_task", "prompt_tuning_init_text"),
-        *("prompt_tuning_init_state_dict_path", "tokenizer_name_or_path", "tokenizer_kwargs"),
-    }
-    peft_bare = PARTS
+    format = MultitaskFormat(
+        peft_type="MULTITASK_PROMPT_TUNING",
+        known=KNOWN
+        | {
+            *("num_tasks", "num_ranks", "prompt_tuning_init", "prompt_tuning_init_task", "prompt_tuning_init_text"),
+            *("prompt_tuning_init_state_dict_path", "tokenizer_name_or_path", "tokenizer_kwargs"),
+        },
+        bare=PARTS,
+    )
 
     tasks: Annotated[int, COUNT] = 1
     """Number of tasks."""
@@ -90,7 +117,7 @@ class MultitaskPrompt(InputPrompt):
     def prompt(self, sites: Sites, embedding: Any, keep: bool) -> TaskPrompt:
         new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
         if self.source:
-            new.start_from(shared_start(Path(self.source), sites, self.is_type))
+            new.start_from(shared_start(Path(self.source), sites, self.format))
         return new
 
     def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
@@ -103,30 +130,3 @@ class MultitaskPrompt(InputPrompt):
             {"params": others, "lr": learning_rate},
             {"params": parts, "lr": learning_rate * self.learning_rate_ratio},
         ]
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return super().peft_config(sites, hosts) | {
-            "num_tasks": self.tasks,
-            "num_ranks": self.rank,
-            "prompt_tuning_init": "RANDOM",
-            "prompt_tuning_init_task": self.task,  # PEFT takes the task from each call and reads this for other starts
-        }
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if not cls.is_type(config):
-            return None
-        submodules = config.get("num_transformer_submodules") or 1 + (config.get("task_type") == "SEQ_2_SEQ_LM")
-        if submodules != 1:
-            raise CheckpointError(
-                f"adapter_config.json: num_transformer_submodules is {submodules}: a prompt of the decoder too, which "
-                "is not known here"
-            )
-        task = config.get("prompt_tuning_init_task") or 0
-        return cls(
-            tokens=config["num_virtual_tokens"],
-            tasks=config.get("num_tasks", 1),
-            task=0 if config.get("prompt_tuning_init") == "EXACT_SOURCE_TASK" else task,  # there, of another file
-            rank=config.get("num_ranks", 1),
-            first_position=cls.first_position_of(config),
-        )

@@ -5,7 +5,7 @@ its parts. The network has no use but to compute P, so other programs read P alo
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +16,38 @@ from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
 from .encoded_prompt import BidirectionalLSTM, EncodedPrompt
-from .input_prompt import InputPrompt
+from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .prompt import PromptTuning
+
+
+class PTuningFormat(PromptFormat["PTuning"]):
+    def config(self, method: "PTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().config(method, sites, hosts) | {
+            "encoder_reparameterization_type": method.encoder.upper(),
+            "encoder_hidden_size": method.hidden_size,
+            "encoder_num_layers": method.layers,
+            "encoder_dropout": method.dropout,
+        }
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        encoders = {"MLP": "mlp", "LSTM": "lstm"}
+        kind = config.get("encoder_reparameterization_type", "MLP")
+        if kind not in encoders:
+            raise CheckpointError(
+                f"adapter_config.json: encoder_reparameterization_type is {kind!r}; MLP and LSTM are known"
+            )
+        return {
+            "encoder": encoders[kind],
+            "hidden_size": config.get("encoder_hidden_size"),
+            "layers": config.get("encoder_num_layers", 2),
+            "dropout": config.get("encoder_dropout", 0.0),
+        }
+
+    def of_tensors(self, method: "PTuning", tensors: dict[str, Tensor]) -> Method:
+        # PEFT keeps the result alone, which is a prompt like any other.
+        if any("encoder_" in key for key in tensors):
+            return method
+        return PromptTuning(tokens=method.tokens, first_position=method.first_position)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +74,11 @@ class PTuning(InputPrompt):
     name, paper = "p-tuning", "https://arxiv.org/abs/2103.10385"
     summary = "a small network whose results are embeddings that come before every input"
     learning_rate = 3e-2
-    peft_type = "P_TUNING"
-    peft_fields = InputPrompt.peft_fields | {
-        *("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout")
-    }
+    format = PTuningFormat(
+        peft_type="P_TUNING",
+        known=KNOWN
+        | {*("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers", "encoder_dropout")},
+    )
 
     encoder: Literal["mlp", "lstm"] = "mlp"
     """The network: three layers for each embedding alone, or a bidirectional LSTM over all of them and two layers."""
@@ -66,38 +97,3 @@ class PTuning(InputPrompt):
             return EncodedPrompt(input_PD, (width, hidden, hidden, width), None, keep)
         lstm = BidirectionalLSTM(width, hidden, self.layers, self.dropout, device)
         return EncodedPrompt(input_PD, (2 * hidden, 2 * hidden, width), lstm, keep)
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return super().peft_config(sites, hosts) | {
-            "encoder_reparameterization_type": self.encoder.upper(),
-            "encoder_hidden_size": self.hidden_size,
-            "encoder_num_layers": self.layers,
-            "encoder_dropout": self.dropout,
-        }
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if not cls.is_type(config):
-            return None
-        encoders: dict[str, Literal["mlp", "lstm"]] = {"MLP": "mlp", "LSTM": "lstm"}
-        kind = config.get("encoder_reparameterization_type", "MLP")
-        if kind not in encoders:
-            raise CheckpointError(
-                f"adapter_config.json: encoder_reparameterization_type is {kind!r}; MLP and LSTM are known"
-            )
-        return cls(
-            tokens=config["num_virtual_tokens"],
-            encoder=encoders[kind],
-            hidden_size=config.get("encoder_hidden_size"),
-            layers=config.get("encoder_num_layers", 2),
-            dropout=config.get("encoder_dropout", 0.0),
-            first_position=cls.first_position_of(config),
-        )
-
-    def of_tensors(self, tensors: dict[str, Tensor]) -> Method:
-        # PEFT keeps the result alone, which is a prompt like any other.
-        return (
-            self
-            if any("encoder_" in key for key in tensors)
-            else PromptTuning(tokens=self.tokens, first_position=self.first_position)
-        )

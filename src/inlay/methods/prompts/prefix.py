@@ -8,7 +8,7 @@ decoder starts as if its text came after theirs.
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -26,9 +26,71 @@ from .positions import ShiftedRotation, shifts
 from .prefix_start import prefix_start
 from .prefix_table import Prefix, PrefixAtLayer, Projection, TextPositions
 from .readers import mask_reader, readers_of
-from .virtual_tokens import VirtualTokens
+from .virtual_tokens import KNOWN, TokensFormat, VirtualTokens
 
 _OWN_TYPE = "INLAY_PREFIX"  # where PEFT has no such function: everywhere in an encoder-decoder, or not in each layer
+
+
+class PrefixFormat(TokensFormat["PrefixTuning"]):
+    def write(
+        self, adapter: Adapter, method: "PrefixTuning", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        layers = [delta for delta in adapter.deltas.values() if isinstance(delta, PrefixAtLayer)]
+        sequence_to_sequence = type(sites.model).__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
+        config: dict[str, Any] = {
+            "num_virtual_tokens": method.tokens,
+            "num_transformer_submodules": 1,
+            "token_dim": layers[0].width,
+            "num_layers": len(layers),
+            "num_attention_heads": layers[0].heads,
+        }
+        if method.projection:
+            config |= {"prefix_projection": True, "encoder_hidden_size": method.hidden_size}
+        if sequence_to_sequence and not method.everywhere:
+            table = _dealt_back(tensors["prompt_embeddings"], len(layers))
+            config |= {"num_transformer_submodules": 2, "num_layers": table.shape[1] // (2 * layers[0].width)}
+            return config, tensors | {"prompt_embeddings": table}
+        in_each = len(layers) == getattr(sites.model.config.get_text_config(), "num_hidden_layers", None)
+        if readers_of(sites)[1] is not None or not in_each:
+            config |= {"peft_type": _OWN_TYPE, "everywhere": method.everywhere}
+        return config, tensors
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        return config["peft_type"] in (self.peft_type, _OWN_TYPE)
+
+    def read(self, kind: "type[PrefixTuning]", config: dict[str, Any]) -> "PrefixTuning":
+        return kind(
+            tokens=config["num_virtual_tokens"],
+            projection=bool(config.get("prefix_projection")),
+            hidden_size=config["encoder_hidden_size"] if config.get("prefix_projection") else kind.hidden_size,
+            everywhere=config.get("everywhere", False),
+        )
+
+    def of_tensors(self, method: "PrefixTuning", tensors: dict[str, Tensor]) -> Method:
+        # PEFT keeps of a projection its result alone, which is a prefix like any other.
+        if any("projection" in key for key in tensors):
+            return method
+        return replace(method, projection=False, hidden_size=PrefixTuning.hidden_size)
+
+    def read_tensors(
+        self, method: "PrefixTuning", config: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        table = tensors.get("prompt_embeddings")
+        seq2seq = config.get("task_type") == "SEQ_2_SEQ_LM"
+        if table is None or config["peft_type"] == _OWN_TYPE:
+            return tensors
+        if (config.get("num_transformer_submodules") or 1 + seq2seq) == 1:
+            return tensors
+        # PEFT deals an encoder-decoder's table out in fours, of which the decoder's layer takes the first two: layer l
+        # of L gets the keys and values meant for layer 2l, counted round. With an even L half of the table is unused.
+        if not isinstance(layers := config.get("num_layers"), int) or table.shape[1] % layers:
+            raise CheckpointError(
+                f"adapter_config.json: num_layers is {layers!r}; the table has {table.shape[1]} columns"
+            )
+        parts = table.unflatten(1, (layers, -1))[:, [2 * layer % layers for layer in range(layers)]]
+        if not parts[:, -1].any():
+            parts = parts[:, :-1]  # which _dealt_back put there
+        return tensors | {"prompt_embeddings": parts.flatten(1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +122,10 @@ class PrefixTuning(VirtualTokens):
     summary = "a few keys and values that come before the text's in every layer"
     learning_rate = 2e-2
     epochs = 10
-    peft_type = "PREFIX_TUNING"
-    peft_fields = VirtualTokens.peft_fields | {
-        *("encoder_hidden_size", "prefix_projection", "init_weights", "everywhere")
-    }
+    format = PrefixFormat(
+        peft_type="PREFIX_TUNING",
+        known=KNOWN | {*("encoder_hidden_size", "prefix_projection", "init_weights", "everywhere")},
+    )
 
     projection: bool = False
     """Train a small network that computes the prefix, instead of the prefix itself."""
@@ -111,67 +173,9 @@ class PrefixTuning(VirtualTokens):
             yield names[host], PrefixAtLayer(table, layer, start[host])
         yield from shifted
 
-    def to_peft(
-        self, adapter: Adapter, sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        layers = [delta for delta in adapter.deltas.values() if isinstance(delta, PrefixAtLayer)]
-        sequence_to_sequence = type(sites.model).__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
-        config: dict[str, Any] = {
-            "num_virtual_tokens": self.tokens,
-            "num_transformer_submodules": 1,
-            "token_dim": layers[0].width,
-            "num_layers": len(layers),
-            "num_attention_heads": layers[0].heads,
-        }
-        if self.projection:
-            config |= {"prefix_projection": True, "encoder_hidden_size": self.hidden_size}
-        if sequence_to_sequence and not self.everywhere:
-            table = _dealt_back(tensors["prompt_embeddings"], len(layers))
-            config |= {"num_transformer_submodules": 2, "num_layers": table.shape[1] // (2 * layers[0].width)}
-            return config, tensors | {"prompt_embeddings": table}
-        in_each = len(layers) == getattr(sites.model.config.get_text_config(), "num_hidden_layers", None)
-        if readers_of(sites)[1] is not None or not in_each:
-            config |= {"peft_type": _OWN_TYPE, "everywhere": self.everywhere}
-        return config, tensors
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] not in (cls.peft_type, _OWN_TYPE):
-            return None
-        return cls(
-            tokens=config["num_virtual_tokens"],
-            projection=bool(config.get("prefix_projection")),
-            hidden_size=config["encoder_hidden_size"] if config.get("prefix_projection") else cls.hidden_size,
-            everywhere=config.get("everywhere", False),
-        )
-
-    def of_tensors(self, tensors: dict[str, Tensor]) -> Method:
-        # PEFT keeps of a projection its result alone, which is a prefix like any other.
-        if any("projection" in key for key in tensors):
-            return self
-        return replace(self, projection=False, hidden_size=PrefixTuning.hidden_size)
-
-    def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        table = tensors.get("prompt_embeddings")
-        seq2seq = config.get("task_type") == "SEQ_2_SEQ_LM"
-        if table is None or config["peft_type"] == _OWN_TYPE:
-            return tensors
-        if (config.get("num_transformer_submodules") or 1 + seq2seq) == 1:
-            return tensors
-        # PEFT deals an encoder-decoder's table out in fours, of which the decoder's layer takes the first two: layer l
-        # of L gets the keys and values meant for layer 2l, counted round. With an even L half of the table is unused.
-        if not isinstance(layers := config.get("num_layers"), int) or table.shape[1] % layers:
-            raise CheckpointError(
-                f"adapter_config.json: num_layers is {layers!r}; the table has {table.shape[1]} columns"
-            )
-        parts = table.unflatten(1, (layers, -1))[:, [2 * layer % layers for layer in range(layers)]]
-        if not parts[:, -1].any():
-            parts = parts[:, :-1]  # which _dealt_back put there
-        return tensors | {"prompt_embeddings": parts.flatten(1)}
-
 
 def _dealt_back(table_PN: Tensor, layers: int) -> Tensor:
-    """The table whose parts PEFT deals out to the layers that they are meant for; see from_peft_tensors. With an odd
+    """The table whose parts PEFT deals out to the layers that they are meant for; see `read_tensors`. With an odd
     number of layers each part goes to one layer; an even number gets one more, of zeros, that no layer reads."""
     parts = table_PN.unflatten(1, (layers, -1))
     dealt = torch.zeros_like(parts[:, :1]).repeat(1, layers + (layers % 2 == 0), 1)

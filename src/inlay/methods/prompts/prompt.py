@@ -1,15 +1,20 @@
 """Prompt tuning.   https://arxiv.org/abs/2104.08691"""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from torch import Tensor
 
 from ...errors import SettingsError
 from ...models.sites import Sites
-from .input_prompt import InputPrompt
+from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .soft_prompt import LearnedPrompt
 from .starts import from_labels, from_noise, from_text, from_vocabulary
+
+
+class PromptTuningFormat(PromptFormat["PromptTuning"]):
+    def config(self, method: "PromptTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().config(method, sites, hosts) | {"prompt_tuning_init": "RANDOM"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +40,11 @@ class PromptTuning(InputPrompt):
     name, paper = "prompt", "https://arxiv.org/abs/2104.08691"
     summary = "a few embeddings that come before every input"
     learning_rate = 1e-1
-    peft_type = "PROMPT_TUNING"
-    peft_fields = InputPrompt.peft_fields | {
-        *("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")
-    }
+    format = PromptTuningFormat(
+        peft_type="PROMPT_TUNING",
+        known=KNOWN
+        | {*("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")},
+    )
 
     initialization: Literal["vocabulary", "random", "text", "labels"] = "vocabulary"
     """Start from the embeddings of distinct tokens drawn from the vocabulary, from noise of their spread, from the
@@ -55,15 +61,6 @@ class PromptTuning(InputPrompt):
 
     def prompt(self, sites: Sites, embedding: Any, keep: bool) -> LearnedPrompt:
         return LearnedPrompt(self._start(embedding, sites.model), keep)
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return super().peft_config(sites, hosts) | {"prompt_tuning_init": "RANDOM"}
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if not cls.is_type(config):
-            return None
-        return cls(tokens=config["num_virtual_tokens"], first_position=cls.first_position_of(config))
 
     def _start(self, embedding: Any, model: Any) -> Tensor:
         if self.initialization == "text":

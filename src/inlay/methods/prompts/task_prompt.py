@@ -3,7 +3,6 @@
 Shape suffixes: K tasks, P prompt, R rank, D width.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, SettingsError
+from ...formats import peft
+from ...formats.peft_format import PeftFormat
 from ...models.fingerprint import fingerprint
 from ...models.sites import Sites
 from .soft_prompt import LearnedPrompt
@@ -49,12 +50,10 @@ class TaskPrompt(LearnedPrompt):
         return self.prompt_embeddings * (self.prefix_task_cols[self.task] @ self.prefix_task_rows[self.task])
 
 
-def shared_start(folder: Path, sites: Sites, is_type: Callable[[dict[str, Any]], bool]) -> dict[str, Tensor]:
-    """The prompt and the tasks' parts. Raises CheckpointError unless it is a multitask prompt of this very base."""
-    from ...formats import peft
-
+def shared_start(folder: Path, sites: Sites, form: PeftFormat[Any]) -> dict[str, Tensor]:
+    """Read the prompt and the tasks' parts. Raises CheckpointError unless they are of this very base."""
     saved = peft.read(folder)
-    if not is_type(saved.config):
+    if not form.reads(saved.config):
         kind = saved.config["peft_type"]
         raise CheckpointError(f"method.source {saved.folder} is an adapter of type {kind}, no multitask prompt")
     peft.check_base(saved.folder, sites.model, fingerprint(sites))

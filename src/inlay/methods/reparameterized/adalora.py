@@ -6,14 +6,13 @@ means of J U over its column and its row. The budget of triplets falls as a cubi
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
 
-from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
-from . import adalora_peft
+from .adalora_peft import KNOWN, AdaLoRAFormat
 from .components import Components, components
 from .rank_budget import RankBudget, fast_first
 
@@ -47,10 +46,7 @@ class AdaLoRA(RankBudget):
     name, family, paper = "adalora", "reparameterized", "https://arxiv.org/abs/2303.10512"
     summary = "LoRA as P diag(E) Q, its rank shared out among the layers by how much the loss depends on each part"
     learning_rate = 3e-3
-    peft_type = "ADALORA"
-    peft_reads = True
-    peft_names = {"coefficient": "lora_E"}
-    peft_fields = adalora_peft.FIELDS
+    format = AdaLoRAFormat(peft_type="ADALORA", read_by_peft=True, names={"coefficient": "lora_E"}, known=KNOWN)
     schedule = staticmethod(fast_first)
 
     alpha: Annotated[float, FACTOR] = 128.0
@@ -89,21 +85,3 @@ class AdaLoRA(RankBudget):
             for gram in (delta.lora_A @ delta.lora_A.T, delta.lora_B.T @ delta.lora_B)
         ]
         return self.orthogonality * torch.stack(distances).mean()
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return adalora_peft.config(self, sites, hosts)
-
-    def to_peft(
-        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        config, tensors = super().to_peft(adapter, sites, tensors)
-        return adalora_peft.without_dropped(self, adapter, config, tensors)
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != cls.peft_type:
-            return None
-        return cls(targets=cls.peft_targets(config), **adalora_peft.settings(config))
-
-    def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return adalora_peft.with_dropped(self, config, tensors)

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...attached.adapter import Adapter
 from ...errors import CheckpointError
+from ...formats.peft_names import PREFIX
 from ...models import sites as sites_
 from ...models import weights
 from ...models.sites import Sites
 from .components import components
+from .on_linear import LinearFormat
 
 if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
     from .adalora import AdaLoRA
 
-FIELDS = frozenset(
+KNOWN = frozenset(
     {
         *("target_r", "init_r", "tinit", "tfinal", "deltaT", "total_step", "beta1", "beta2", "orth_reg_weight"),
         *("lora_alpha", "lora_dropout", "rank_pattern", "fan_in_fan_out", "init_lora_weights"),
@@ -23,80 +25,76 @@ FIELDS = frozenset(
     }
 )
 _STEPS = 1000  # PEFT's phases are numbers of steps of one run; ours are shares, written as those of a run so long
-_KEY = "base_model.model."
 _RANK_DIM = {"lora_A": 0, "lora_B": 1, "coefficient": 0}
 
 
-def config(method: "AdaLoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
-    first = min(round(_STEPS * method.initial_phase), _STEPS - 1)
-    return {
-        "init_r": method.initial_rank,
-        "target_r": method.target_rank,
-        "lora_alpha": method.alpha,
-        "lora_dropout": method.dropout,
-        "total_step": _STEPS,
-        "tinit": first,
-        "tfinal": min(round(_STEPS * method.final_phase), _STEPS - 1 - first),
-        "deltaT": method.interval,
-        "beta1": method.beta1,
-        "beta2": method.beta2,
-        "orth_reg_weight": method.orthogonality,
-        "target_modules": sites_.shortest_suffixes(sites.model, hosts),
-        "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
-        "bias": "none",
-        "init_lora_weights": True,
-    }
+class AdaLoRAFormat(LinearFormat["AdaLoRA"]):
+    def config(self, method: "AdaLoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        first = min(round(_STEPS * method.initial_phase), _STEPS - 1)
+        return {
+            "init_r": method.initial_rank,
+            "target_r": method.target_rank,
+            "lora_alpha": method.alpha,
+            "lora_dropout": method.dropout,
+            "total_step": _STEPS,
+            "tinit": first,
+            "tfinal": min(round(_STEPS * method.final_phase), _STEPS - 1 - first),
+            "deltaT": method.interval,
+            "beta1": method.beta1,
+            "beta2": method.beta2,
+            "orth_reg_weight": method.orthogonality,
+            "target_modules": sites_.shortest_suffixes(sites.model, hosts),
+            "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
+            "bias": "none",
+            "init_lora_weights": True,
+        }
 
+    def write(
+        self, adapter: Adapter, method: "AdaLoRA", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Leave what is not kept out of the tensors, and list it in rank_pattern."""
+        config, tensors = super().write(adapter, method, sites, dict(tensors))
+        pattern: dict[str, list[bool]] = {}
+        for host, delta in components(adapter):
+            kept = delta.kept[:, 0]
+            pattern[f"{host}.lora_E"] = kept.tolist()
+            del tensors[self.key(host, "kept")]
+            for name, dim in _RANK_DIM.items():
+                key = self.key(host, name)
+                tensors[key] = tensors[key].index_select(dim, kept.nonzero()[:, 0])
+        some_are_gone = not all(all(kept) for kept in pattern.values())
+        return config | {"rank_pattern": pattern if some_are_gone else None}, tensors
 
-def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """AdaLoRA's settings but for its targets. Raises CheckpointError for a start or a length that cannot be."""
-    if (init := config.get("init_lora_weights", True)) not in (True, False):
-        raise CheckpointError(f"adapter_config.json: init_lora_weights is {init!r}, which AdaLoRA does not have")
-    if (steps := config["total_step"]) < 1:
-        raise CheckpointError(f"adapter_config.json: total_step is {steps}; it must be at least 1")
-    return {
-        "initial_rank": config["init_r"],
-        "target_rank": min(config["target_r"], config["init_r"]),  # there are no more to keep than there are
-        "alpha": config["lora_alpha"],
-        "dropout": config.get("lora_dropout", 0.0),
-        "initial_phase": config.get("tinit", 0) / steps,
-        "final_phase": config.get("tfinal", 0) / steps,
-        "interval": config.get("deltaT", 1),
-        "beta1": config.get("beta1", 0.85),
-        "beta2": config.get("beta2", 0.85),
-        "orthogonality": config.get("orth_reg_weight", 0.5),
-    }
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        if (init := config.get("init_lora_weights", True)) not in (True, False):
+            raise CheckpointError(f"adapter_config.json: init_lora_weights is {init!r}, which AdaLoRA does not have")
+        if (steps := config["total_step"]) < 1:
+            raise CheckpointError(f"adapter_config.json: total_step is {steps}; it must be at least 1")
+        return {
+            "initial_rank": config["init_r"],
+            "target_rank": min(config["target_r"], config["init_r"]),  # there are no more to keep than there are
+            "alpha": config["lora_alpha"],
+            "dropout": config.get("lora_dropout", 0.0),
+            "initial_phase": config.get("tinit", 0) / steps,
+            "final_phase": config.get("tfinal", 0) / steps,
+            "interval": config.get("deltaT", 1),
+            "beta1": config.get("beta1", 0.85),
+            "beta2": config.get("beta2", 0.85),
+            "orthogonality": config.get("orth_reg_weight", 0.5),
+        }
 
-
-def without_dropped(
-    method: "AdaLoRA", adapter: "Adapter", config: dict[str, Any], tensors: dict[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What is not kept is left out of the tensors, and listed in rank_pattern."""
-    tensors = dict(tensors)
-    pattern: dict[str, list[bool]] = {}
-    for host, delta in components(adapter):
-        kept = delta.kept[:, 0]
-        pattern[f"{host}.lora_E"] = kept.tolist()
-        del tensors[method.peft_key(host, "kept")]
-        for name, dim in _RANK_DIM.items():
-            key = method.peft_key(host, name)
-            tensors[key] = tensors[key].index_select(dim, kept.nonzero()[:, 0])
-    some_are_gone = not all(all(kept) for kept in pattern.values())
-    return config | {"rank_pattern": pattern if some_are_gone else None}, tensors
-
-
-def with_dropped(method: "AdaLoRA", config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The components that rank_pattern says are gone are there as zeros, so that training can go on."""
-    tensors, pattern = dict(tensors), dict(config.get("rank_pattern") or {})
-    for host in [key[len(_KEY) : -len(".lora_E")] for key in tensors if key.endswith(".lora_E")]:
-        kept = torch.tensor(pattern.pop(f"{host}.lora_E", [True] * method.initial_rank), dtype=torch.bool)
-        tensors[method.peft_key(host, "kept")] = kept.view(-1, 1)
-        for name, dim in _RANK_DIM.items():
-            if (key := method.peft_key(host, name)) in tensors:
-                tensors[key] = _spread(key, tensors[key], dim, kept)
-    if pattern:
-        raise CheckpointError(f"adapter_config.json: rank_pattern names {next(iter(pattern))}, which has no tensor")
-    return tensors
+    def read_tensors(self, method: "AdaLoRA", config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put the components that rank_pattern says are gone there as zeros, so that training can go on."""
+        tensors, pattern = dict(tensors), dict(config.get("rank_pattern") or {})
+        for host in [key[len(PREFIX) : -len(".lora_E")] for key in tensors if key.endswith(".lora_E")]:
+            kept = torch.tensor(pattern.pop(f"{host}.lora_E", [True] * method.initial_rank), dtype=torch.bool)
+            tensors[self.key(host, "kept")] = kept.view(-1, 1)
+            for name, dim in _RANK_DIM.items():
+                if (key := self.key(host, name)) in tensors:
+                    tensors[key] = _spread(key, tensors[key], dim, kept)
+        if pattern:
+            raise CheckpointError(f"adapter_config.json: rank_pattern names {next(iter(pattern))}, which has no tensor")
+        return tensors
 
 
 def _spread(key: str, tensor: Tensor, dim: int, kept: Tensor) -> Tensor:

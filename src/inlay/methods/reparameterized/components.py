@@ -37,17 +37,17 @@ class Components(LowRank):
             self.averages[name] = torch.zeros_like(now)
         return self.averages[name].lerp_(now, 1 - beta)
 
-    def memory(self) -> dict[str, Tensor]:
+    def training_state(self) -> dict[str, Tensor]:
         return self.averages | {"settled": torch.tensor(self.settled)}
 
-    def remember(self, memory: dict[str, Tensor]) -> None:
-        self.averages = dict(memory)
+    def load_training_state(self, state: dict[str, Tensor]) -> None:
+        self.averages = dict(state)
         self.settled = bool(self.averages.pop("settled"))
 
     def strength(self) -> Tensor:
         return self.component_scale * self.coefficient * self.kept
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    def matrices(self) -> tuple[Tensor, Tensor]:
         return self.strength() * self.lora_A, self.lora_B
 
 

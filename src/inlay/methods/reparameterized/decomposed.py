@@ -40,15 +40,15 @@ class Decomposed(LowRank):
         self.lora_magnitude_vector = nn.Parameter(row_squares(host).sqrt().float())
         self._kept: dict[str, _Kept] = {}
 
-    def thin(self) -> tuple[Tensor, Tensor] | None:
-        return None  # the rows' lengths change the whole weight
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {}  # the rows' lengths change the whole weight
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         changed_OI = super().fold(params)["weight"]
         return {"weight": self.gain(row_norms(changed_OI.detach()))[:, None] * changed_OI}
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
-        a_RI, b_OR = self.factors()
+        a_RI, b_OR = self.matrices()
         gain_O = self.gain(self.norms(host))
         base_BTO, bias_O = h_BTO, weights.bias(host)
         if self.training and self.dropout:
@@ -79,7 +79,7 @@ class Decomposed(LowRank):
 
     @torch.no_grad()
     def _norms(self, host: Host, squares_O: Tensor) -> Tensor:
-        a_RI, b_OR = self.factors()
+        a_RI, b_OR = self.matrices()
         fine = squares_O.dtype
         product_OR = weights.product(host, a_RI).T.to(fine)
         a_RI, b_OR = a_RI.to(fine), self.scale * b_OR.to(fine)

@@ -15,9 +15,20 @@ from ...models import weights
 from ...models.weights import Host
 from .decomposed import Decomposed
 from .lora import LoRA
+from .lora_peft import KNOWN, NAMES, LoRAFormat
 
 if TYPE_CHECKING:
     from ...attached.adapter import Adapter
+
+
+class DoRAFormat(LoRAFormat["DoRA"]):
+    def key(self, host: str, parameter: str) -> str:
+        # PEFT saves the lengths bare and keeps them in a module, as the two matrices: transformers' load_adapter finds
+        # them by the name that they have there only, and PEFT by either.
+        return super().key(host, parameter) + (".weight" if parameter == "lora_magnitude_vector" else "")
+
+    def read_tensors(self, method: "DoRA", config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"{key}.weight" if key.endswith(".lora_magnitude_vector") else key: t for key, t in tensors.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,7 @@ class DoRA(LoRA):
     name, paper = "dora", "https://arxiv.org/abs/2402.09353"
     summary = "LoRA for the direction of each row of a weight, and a vector for the rows' lengths"
     learning_rate = 1e-3
-    decomposed = True
+    format = DoRAFormat(peft_type="LORA", read_by_peft=True, names=NAMES, known=KNOWN, decomposed=True)
 
     def can_host(self, module: Host) -> bool:
         return weights.is_linear(module)
@@ -60,11 +71,3 @@ class DoRA(LoRA):
             for _, host, delta in adapter.hosts():
                 if isinstance(delta, Decomposed):
                     delta.lora_magnitude_vector.copy_(delta.norms(host))
-
-    def peft_key(self, host: str, parameter: str) -> str:
-        # PEFT saves the lengths bare and keeps them in a module, as the two matrices: transformers' load_adapter finds
-        # them by the name that they have there only, and PEFT by either.
-        return super().peft_key(host, parameter) + (".weight" if parameter == "lora_magnitude_vector" else "")
-
-    def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {f"{key}.weight" if key.endswith(".lora_magnitude_vector") else key: t for key, t in tensors.items()}

@@ -11,19 +11,42 @@ dropped when the budget says none, and equal shares do not make it drop more.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from ...attached.adapter import Adapter
+from ...formats.peft_format import PeftFormat
 from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
 from .components import Components, components
 from .lora import LoRA
 from .rank_budget import RankBudget, slow_first
 
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
+
+class DynamicRankFormat(PeftFormat["DynamicRank"]):
+    """The form of a LoRA, which is what is saved, and what it is read as."""
+
+    def write(
+        self, adapter: Adapter, method: "DynamicRank", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Give it scale 1: the scale and the coefficients are in its first factor, and what is gone is left out."""
+        tensors = dict(tensors)
+        ranks: dict[str, int] = {}
+        for host, delta in components(adapter):
+            kept, (a_RI, b_OR) = delta.kept[:, 0].nonzero()[:, 0], delta.matrices()
+            for name in ("lora_A", "lora_B", "coefficient", "kept"):
+                del tensors[self.key(host, name)]
+            if len(kept):
+                ranks[host] = len(kept)
+                tensors[self.key(host, "lora_A")] = a_RI.detach()[kept]
+                tensors[self.key(host, "lora_B")] = b_OR.detach()[:, kept]
+        lora = LoRA.of_ranks(ranks, dropout=method.dropout)
+        return lora.format.config(lora, sites, list(ranks)), tensors
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +73,9 @@ class DynamicRank(RankBudget):
     name, family, paper = "dynamic-rank", "reparameterized", "https://arxiv.org/abs/2405.17357"
     summary = "LoRA as a sum of weighted components, of which the layers keep those with a large share of their change"
     learning_rate = 3e-3
-    peft_type = "LORA"  # what is saved is a LoRA, and is read as one
-    peft_reads = True
-    peft_names = {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
+    format = DynamicRankFormat(
+        peft_type="LORA", read_by_peft=True, names={"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
+    )
     schedule = staticmethod(slow_first)
 
     alpha: Annotated[float, FACTOR] = 16.0
@@ -77,32 +100,12 @@ class DynamicRank(RankBudget):
         whole = (c_R @ gram_RR @ c_R).clamp(min=0).sqrt()  # rounding may leave a sum that cancels out below zero
         return delta.average("share", own_R / (whole + 1e-8), self.beta)
 
-    def penalty(self, adapter: "Adapter") -> Tensor | None:
+    def penalty(self, adapter: Adapter) -> Tensor | None:
         deltas = [delta for _, delta in components(adapter)]
         if not self.dispersion or deltas[0].settled:
             return None
         variances = [_variance(p_RN) for delta in deltas for p_RN in (delta.lora_A, delta.lora_B.T)]
         return self.dispersion * torch.cat(variances).mean()
-
-    def to_peft(
-        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """A LoRA of scale 1: the scale and the coefficients are in its first factor, and what is gone is left out."""
-        tensors = dict(tensors)
-        ranks: dict[str, int] = {}
-        for host, delta in components(adapter):
-            kept, (a_RI, b_OR) = delta.kept[:, 0].nonzero()[:, 0], delta.factors()
-            for name in ("lora_A", "lora_B", "coefficient", "kept"):
-                del tensors[self.peft_key(host, name)]
-            if len(kept):
-                ranks[host] = len(kept)
-                tensors[self.peft_key(host, "lora_A")] = a_RI.detach()[kept]
-                tensors[self.peft_key(host, "lora_B")] = b_OR.detach()[:, kept]
-        return LoRA.of_ranks(ranks, dropout=self.dropout).peft_config(sites, list(ranks)), tensors
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        return None
 
 
 def _variance(p_RN: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def in_peft_form(
             tensors[p.key("lora_A")], tensors[p.key("lora_B")] = _flattened(p, a, b)
             strengths[p.full] = method.strength(host, p.name)
     factors = ("lora_A", "lora_embedding_A")
-    hosts = [h for h in adapter.deltas if h not in deltas and any(method.peft_key(h, f) in tensors for f in factors)]
+    hosts = [h for h in adapter.deltas if h not in deltas and any(method.format.key(h, f) in tensors for f in factors)]
     for host in hosts:
         if _is_taken_for_experts(adapter.model.get_submodule(host), host):
             strengths[f"{host}.weight"] = method.strength(host)
@@ -122,7 +122,7 @@ def _flattened(p: _Parameter, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def in_own_form(
-    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any] | None = None
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """`config` and `tensors` of a LoRA that PEFT wrote, with experts' factors by expert under their parameters' names.
 
@@ -130,14 +130,12 @@ def in_own_form(
     experts, and `target_parameters` has rank and alpha of each parameter, or layer, by its whole name. Raises
     CheckpointError if the file adapts a parameter that cannot be adapted here, or if factors do not fit theirs.
     """
-    if config.get("peft_type") != "LORA":
-        return config, tensors
     modules = {name: module for name, module in Sites(model, ()).modules() if name}
     owners = {name: own for name, module in modules.items() if (own := experts.matrices(module))}
     if not owners and not config.get("target_parameters"):
         return config, tensors
     tensors = dict(tensors)
-    chosen = single_experts.joined(model, asked or config, tensors)
+    chosen = single_experts.joined(model, asked, tensors)
     for host, names in _targeted(modules, owners, config, tensors).items():
         for p in _parameters(host, modules[host], names) if host in owners else ():
             chosen[p.full] = strength(config, p.full)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ...models import weights
 from ...models.weights import Host
-from .lycoris import Lycoris, Product, uniform, zeros
+from .lycoris import KNOWN, Lycoris, LycorisFormat, Product, uniform, zeros
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class LoHa(Lycoris):
     name, family, paper = "loha", "reparameterized", "https://arxiv.org/abs/2108.06098"
     summary = "two low-rank products beside each weight, multiplied elementwise and added to it"
     learning_rate = 3e-3
-    peft_type = "LOHA"
+    format = LycorisFormat(peft_type="LOHA", read_by_peft=True, known=KNOWN)
 
     def delta(self, host: Host, rank: int) -> Product:
         return HadamardProduct(host, rank)
@@ -58,15 +58,15 @@ class HadamardProduct(Product):
     def change(self) -> Tensor:
         return self.scale * (self.hada_w1_a @ self.hada_w1_b) * (self.hada_w2_a @ self.hada_w2_b)
 
-    def thin(self) -> tuple[Tensor, Tensor] | None:
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
         if not self.is_thin:
-            return None
+            return {}
         right_SI = (self.hada_w1_b[:, None] * self.hada_w2_b).flatten(0, 1)  # S = R R, over p and q
         left_OS = self.scale * (self.hada_w1_a[:, :, None] * self.hada_w2_a[:, None]).flatten(1)
-        return left_OS, right_SI
+        return {"weight": (left_OS, right_SI)}
 
     def changed(self, x_BTI: Tensor) -> Tensor:
-        if (thin := self.thin()) is None:
+        if not self.is_thin:
             return F.linear(x_BTI, self.change().to(x_BTI.dtype))
-        left_OS, right_SI = thin
+        left_OS, right_SI = self.factors()["weight"]
         return F.linear(F.linear(x_BTI, right_SI.to(x_BTI.dtype)), left_OS.to(x_BTI.dtype))

@@ -16,7 +16,20 @@ from ...models import weights
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import Range
-from .lycoris import Lycoris, Product, uniform, zeros
+from .lycoris import KNOWN, Lycoris, LycorisFormat, Product, uniform, zeros
+
+
+class LoKrFormat(LycorisFormat["LoKr"]):
+    def config(self, method: "LoKr", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().config(method, sites, hosts) | {
+            "decompose_both": method.decompose_both,
+            "decompose_factor": method.factor,
+            "rank_dropout_scale": True,
+        }
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        own = {"decompose_both": config.get("decompose_both", False), "factor": config.get("decompose_factor", -1)}
+        return super().settings(config) | own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +57,10 @@ class LoKr(Lycoris):
     name, family, paper = "lokr", "reparameterized", "https://arxiv.org/abs/2309.14859"
     summary = "two small matrices beside each weight, whose Kronecker product is added to it"
     learning_rate = 3e-3
-    peft_type = "LOKR"
     # rank_dropout_scale: whether the rows that rank dropout leaves are scaled up, in training. Here they always are.
-    peft_fields = Lycoris.peft_fields | {"decompose_both", "decompose_factor", "rank_dropout_scale"}
+    format = LoKrFormat(
+        peft_type="LOKR", read_by_peft=True, known=KNOWN | {"decompose_both", "decompose_factor", "rank_dropout_scale"}
+    )
 
     decompose_both: bool = False
     """Make the first matrix a product of rank `rank` too, where that is smaller."""
@@ -61,17 +75,6 @@ class LoKr(Lycoris):
 
     def delta(self, host: Host, rank: int) -> Product:
         return KroneckerProduct(host, rank, self.decompose_both, self.factor)
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return super().peft_config(sites, hosts) | {
-            "decompose_both": self.decompose_both,
-            "decompose_factor": self.factor,
-            "rank_dropout_scale": True,
-        }
-
-    @classmethod
-    def more_from_peft(cls, config: dict[str, Any]) -> dict[str, Any]:
-        return {"decompose_both": config.get("decompose_both", False), "factor": config.get("decompose_factor", -1)}
 
 
 class KroneckerProduct(Product):

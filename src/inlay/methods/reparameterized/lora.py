@@ -6,20 +6,20 @@ other starts, low_rank.py embeddings and convolutions, lora_plus.py the learning
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from torch import Tensor, nn
 
-from ...attached.replacement import Replacement
 from ...core.delta import Delta
 from ...errors import SettingsError, TargetError
 from ...models import experts, weights
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import FACTOR, RANK, RATIO, SHARE, Range
-from . import eva, experts_peft, loftq, lora_init, lora_peft, lora_plus, token_rows
+from . import eva, loftq, lora_init, lora_plus, token_rows
 from .lora_init import Initialization
+from .lora_peft import KNOWN, NAMES, LoRAFormat
 from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
 from .low_rank_bias import other_biases, with_bias
 from .low_rank_experts import LowRankExperts
@@ -58,11 +58,7 @@ class LoRA(OnLinear):
     name, family, paper = "lora", "reparameterized", "https://arxiv.org/abs/2106.09685"
     summary = "two thin matrices beside each weight, whose product is added to it"
     learning_rate = 1e-3
-    peft_type = "LORA"
-    peft_reads = True
-    decomposed: ClassVar[bool] = False  # what PEFT calls use_dora
-    peft_fields = lora_peft.FIELDS
-    peft_names = lora_peft.NAMES
+    format = LoRAFormat(peft_type="LORA", read_by_peft=True, names=NAMES, known=KNOWN)
 
     rank: Annotated[int, RANK] = 16
     """Width of the two matrices: the rank of the change."""
@@ -108,6 +104,12 @@ class LoRA(OnLinear):
         alphas = {pattern: scale * rank for pattern, rank in others.items()}
         placed = {"targets": tuple(ranks), "rank_pattern": others, "alpha_pattern": alphas}
         return cls(**{"rank": largest, "alpha": scale * largest} | placed | settings)
+
+    def with_ranks(self, ranks: Mapping[str, int]) -> Self:
+        """Give each module named its rank, as strong as now (alpha / rank is the same), and keep all else."""
+        placed = self.of_ranks(ranks, self.alpha / self.rank)
+        own = {name: getattr(placed, name) for name in ("rank", "alpha", "rank_pattern", "alpha_pattern")}
+        return replace(self, **own)
 
     def scale(self, rank: int, alpha: float) -> float:
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
@@ -165,17 +167,13 @@ class LoRA(OnLinear):
             return LowRankConvolution(host, rank, scale, self.dropout)
         return LowRank(host, rank, scale, self.dropout, self.initialization)
 
-    @property
-    def shapes_from_data(self) -> bool:
-        return self.initialization == "eva"
-
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         if self.initialization == "eva":
             eva.initialize(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)
         if self.initialization == "loftq":
             loftq.initialize(adapter.model, low_rank(adapter))
 
-    def decided(self, adapter: "Adapter") -> dict[str, Any]:
+    def findings(self, adapter: "Adapter") -> dict[str, Any]:
         if self.initialization != "eva":
             return {}
         return {"ranks": {host: len(delta.lora_A) for host, delta in low_rank(adapter).items()}}
@@ -184,31 +182,3 @@ class LoRA(OnLinear):
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
         return lora_plus.groups(adapter, learning_rate, self.learning_rate_ratio)
-
-    def peft_key(self, host: str, parameter: str) -> str:
-        # PEFT keeps linear and convolution factors in modules, whose tensors are named weight, and an embedding's bare.
-        return super().peft_key(host, parameter) + (".weight" if parameter in ("lora_A", "lora_B") else "")
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return lora_peft.config(self, sites, hosts)
-
-    def to_peft(
-        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        hosts = [
-            host for host, _, delta in adapter.hosts() if not isinstance(delta, Replacement | token_rows.TokenRows)
-        ]
-        config = self.peft_config(sites, hosts)
-        config, tensors = lora_peft.as_plain(self, adapter, config, tensors)
-        return experts_peft.in_peft_form(self, adapter, config, tensors)
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != "LORA" or bool(config.get("use_dora")) != cls.decomposed:
-            return None
-        parameters = tuple(config.get("target_parameters") or ())
-        layers = cls.peft_targets(config) if config["target_modules"] or not parameters else ()
-        return cls(targets=layers + parameters, **lora_peft.settings(config))
-
-    def from_base(self, adapter: "Adapter") -> dict[str, Tensor]:
-        return lora_peft.starts_of_base(self, adapter)

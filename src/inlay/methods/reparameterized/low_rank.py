@@ -32,33 +32,34 @@ class LowRank(WeightDelta):
     def __init__(self, host: Host, rank: int, scale: float, dropout: float, initialization: Initialization = "kaiming"):
         super().__init__()
         self.scale, self.dropout = scale, dropout
+        self.resizable = initialization == "eva"
         a_RI, b_OR = lora_init.start(initialization, host, rank, scale)
         self.lora_A, self.lora_B = nn.Parameter(a_RI), nn.Parameter(b_OR)
         taken_away = initialization in lora_init.TAKEN_AWAY
         self.register_buffer("start_A", a_RI.clone() if taken_away else None)
         self.register_buffer("start_B", b_OR.clone() if taken_away else None)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """(R, I) and (O, R): the change is `scale` times the second times the first."""
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """A (R, I) and B (O, R): the change is `scale` times the second times the first."""
         if self.start_A is None or self.start_B is None:
             return self.lora_A, self.lora_B
         return _widened(self.lora_A, self.lora_B, self.start_A, self.start_B)
 
-    def thin(self) -> tuple[Tensor, Tensor] | None:
-        a_RI, b_OR = self.factors()
-        return self.scale * b_OR, a_RI
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        a_RI, b_OR = self.matrices()
+        return {"weight": (self.scale * b_OR, a_RI)}
 
-    def set_thin(self, left_OR: Tensor, right_RI: Tensor) -> None:
-        """Make the product of these the change; the delta has their rank and no start of its own."""
-        self.lora_A.copy_(right_RI)
-        self.lora_B.copy_(left_OR / self.scale)
+    def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
+        """Only for a delta that has no start of its own to take away."""
+        self.lora_A.copy_(right)
+        self.lora_B.copy_(left / self.scale)
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        a_RI, b_OR = self.factors()
+        a_RI, b_OR = self.matrices()
         return {"weight": params["weight"] + self.scale * (b_OR @ a_RI)}
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
-        a_RI, b_OR = self.factors()
+        a_RI, b_OR = self.matrices()
         x_BTI = F.dropout(x_BTI, self.dropout, self.training)
         z_BTR = F.linear(x_BTI, a_RI.to(x_BTI.dtype))
         return plus_product(h_BTO, z_BTR, b_OR, self.scale)
@@ -78,13 +79,12 @@ class LowRankEmbedding(WeightDelta):
         self.lora_embedding_A = nn.Parameter(torch.zeros(rank, host.num_embeddings, device=device))
         self.lora_embedding_B = nn.Parameter(torch.randn(host.embedding_dim, rank, device=device))
 
-    def thin(self) -> tuple[Tensor, Tensor] | None:
-        return self.scale * self.lora_embedding_A.T, self.lora_embedding_B.T
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return {"weight": (self.scale * self.lora_embedding_A.T, self.lora_embedding_B.T)}
 
-    def set_thin(self, left_VR: Tensor, right_RD: Tensor) -> None:
-        """Make the product of these the change of the embedding, (V, D)."""
-        self.lora_embedding_A.copy_(left_VR.T / self.scale)
-        self.lora_embedding_B.copy_(right_RD.T)
+    def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
+        self.lora_embedding_A.copy_(left.T / self.scale)
+        self.lora_embedding_B.copy_(right.T)
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"weight": params["weight"] + self.scale * (self.lora_embedding_B @ self.lora_embedding_A).T}
@@ -107,13 +107,13 @@ class LowRankConvolution(WeightDelta):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.lora_B = nn.Parameter(torch.zeros(out_channels, rank, *[1] * (len(kernel) - 1), device=device))
 
-    def thin(self) -> tuple[Tensor, Tensor] | None:
-        return self.scale * self.lora_B.flatten(1), self.lora_A.flatten(1)
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """I counts the entries of a kernel over all input channels."""
+        return {"weight": (self.scale * self.lora_B.flatten(1), self.lora_A.flatten(1))}
 
-    def set_thin(self, left_OR: Tensor, right_RI: Tensor) -> None:
-        """Make the product of these the change; I counts the entries of a kernel over all input channels."""
-        self.lora_A.copy_(right_RI.view_as(self.lora_A))
-        self.lora_B.copy_((left_OR / self.scale).view_as(self.lora_B))
+    def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
+        self.lora_A.copy_(right.view_as(self.lora_A))
+        self.lora_B.copy_((left / self.scale).view_as(self.lora_B))
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         change = self.lora_B.flatten(1) @ self.lora_A.flatten(1)

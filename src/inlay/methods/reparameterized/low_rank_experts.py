@@ -30,24 +30,24 @@ class LowRankExperts(WeightDelta):
         for name, stack in stacks.items():  # add_module would refuse names that every module has as attributes
             self._modules[name] = Factors(stack, *strengths[name], initialization, weights.device(host))
 
-    def factors(self, name: str) -> "Factors":
+    def of(self, name: str) -> "Factors":
+        """The factors of one of its parameters."""
         factors = self._modules[name]
         assert isinstance(factors, Factors)
         return factors
 
-    def thin_experts(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
         """A router's single matrix counts as a stack of one."""
-        return {name: self.factors(name).thin() for name in self.folds}
+        stacks = {name: (self.of(name).scale, *self.of(name).stacked()) for name in self.folds}
+        return {name: (scale * b_EOR, a_ERI) for name, (scale, a_ERI, b_EOR) in stacks.items()}
 
-    def set_thin_expert(self, name: str, expert: int, left_OR: Tensor, right_RI: Tensor) -> None:
-        """Make the product of these the change of one expert; where they have a lower rank, the rest is zero."""
-        factors, rank = self.factors(name), len(right_RI)
-        a_ERI, b_EOR = factors.stacked()
-        a_ERI[expert].zero_()[:rank] = right_RI
-        b_EOR[expert].zero_()[:, :rank] = left_OR / factors.scale
+    def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
+        a_ERI, b_EOR = self.of(parameter).stacked()
+        a_ERI.copy_(right)
+        b_EOR.copy_(left / self.of(parameter).scale)
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self.factors(name).changed(p) for name, p in params.items()}
+        return {name: self.of(name).changed(p) for name, p in params.items()}
 
 
 class Factors(nn.Module):
@@ -66,10 +66,6 @@ class Factors(nn.Module):
     def stacked(self) -> tuple[Tensor, Tensor]:
         """A (E, R, I) and B (E, O, R)."""
         return (self.lora_A, self.lora_B) if self.lora_A.ndim == 3 else (self.lora_A[None], self.lora_B[None])
-
-    def thin(self) -> tuple[Tensor, Tensor]:
-        a_ERI, b_EOR = self.stacked()
-        return self.scale * b_EOR, a_ERI
 
     def changed(self, weight: Tensor) -> Tensor:
         """The changed matrices in the weight's dtype: one new tensor of its size, and no other."""

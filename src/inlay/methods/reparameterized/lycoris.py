@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +17,42 @@ from ...core.delta import Delta, WeightDelta
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import FACTOR, RANK, SHARE
-from .on_linear import OnLinear
+from .on_linear import LinearFormat, OnLinear
 from .patterns import check_patterns, first_fit
+
+KNOWN = frozenset(
+    {
+        *("r", "alpha", "rank_dropout", "module_dropout", "rank_pattern", "alpha_pattern", "init_weights"),
+        "use_effective_conv2d",  # of convolutions, which are no hosts here
+    }
+)
+LycorisT = TypeVar("LycorisT", bound="Lycoris")
+
+
+class LycorisFormat(LinearFormat[LycorisT]):
+    def config(self, method: LycorisT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().config(method, sites, hosts) | {
+            "r": method.rank,
+            "alpha": method.alpha,
+            "rank_dropout": method.dropout,
+            "module_dropout": method.module_dropout,
+            "rank_pattern": method.rank_pattern,
+            "alpha_pattern": method.alpha_pattern,
+        }
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "rank": config["r"],
+            "alpha": config["alpha"],
+            "dropout": config.get("rank_dropout", 0.0),
+            "module_dropout": config.get("module_dropout", 0.0),
+            "rank_pattern": config.get("rank_pattern") or {},
+            "alpha_pattern": config.get("alpha_pattern") or {},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lycoris(OnLinear):
-    peft_reads = True
-    peft_fields = frozenset(
-        {
-            *("r", "alpha", "rank_dropout", "module_dropout", "rank_pattern", "alpha_pattern", "init_weights"),
-            "use_effective_conv2d",  # of convolutions, which are no hosts here
-        }
-    )
-
     rank: Annotated[int, RANK] = 8
     """Width of the factors."""
     alpha: Annotated[float, FACTOR] = 8.0
@@ -57,36 +79,6 @@ class Lycoris(OnLinear):
     @abstractmethod
     def delta(self, host: Host, rank: int) -> "Product":
         """The factors at one host, at their start."""
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return super().peft_config(sites, hosts) | {
-            "r": self.rank,
-            "alpha": self.alpha,
-            "rank_dropout": self.dropout,
-            "module_dropout": self.module_dropout,
-            "rank_pattern": self.rank_pattern,
-            "alpha_pattern": self.alpha_pattern,
-        }
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != cls.peft_type:
-            return None
-        return cls(
-            rank=config["r"],
-            alpha=config["alpha"],
-            dropout=config.get("rank_dropout", 0.0),
-            module_dropout=config.get("module_dropout", 0.0),
-            rank_pattern=config.get("rank_pattern") or {},
-            alpha_pattern=config.get("alpha_pattern") or {},
-            targets=cls.peft_targets(config),
-            **cls.more_from_peft(config),
-        )
-
-    @classmethod
-    def more_from_peft(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """The settings that only one of the methods has."""
-        return {}
 
 
 class Product(WeightDelta):

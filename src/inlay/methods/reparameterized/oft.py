@@ -2,15 +2,48 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from ...core.delta import Delta
 from ...errors import CheckpointError, TargetError
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
-from .on_linear import OnLinear
+from .on_linear import LinearFormat, OnLinear
 from .rotation import Rotation
+
+
+class OFTFormat(LinearFormat["OFT"]):
+    def config(self, method: "OFT", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().config(method, sites, hosts) | {
+            "r": method.blocks or 0,
+            "oft_block_size": 0 if method.blocks else method.block_size,
+            "block_share": method.block_share,
+            "use_cayley_neumann": method.neumann,
+            "num_cayley_neumann_terms": method.neumann_terms,
+            "module_dropout": method.dropout,
+            "coft": False,
+            "bias": "none",
+        }
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        neumann, version = config.get("use_cayley_neumann", True), str(config.get("peft_version") or "0")
+        if neumann and tuple(int(n) for n in version.partition("@")[0].split(".")[:2]) < (0, 18):
+            raise CheckpointError(
+                f"adapter_config.json: use_cayley_neumann with peft_version {config.get('peft_version')}; before 0.18 "
+                "that was another series, so its outputs would be wrong. Train the adapter again"
+            )
+        size, terms = config["oft_block_size"], config.get("num_cayley_neumann_terms", 5)
+        return {
+            **({"block_size": size} if size else {}),
+            **(
+                {"neumann_terms": 4 if terms == 3 else terms} if neumann else {}
+            ),  # PEFT's has no term fewer than with 4
+            "blocks": config.get("r") or None,
+            "block_share": config.get("block_share", False),
+            "neumann": neumann,
+            "dropout": config.get("module_dropout", 0.0),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +72,18 @@ class OFT(OnLinear):
     name, family, paper = "oft", "reparameterized", "https://arxiv.org/abs/2306.07280"
     summary = "a rotation of each layer's input, block by block"
     learning_rate = 1e-3
-    peft_type = "OFT"
-    peft_reads = True
-    peft_names = {"oft_R": "oft_R.weight"}
-    peft_fields = frozenset(
-        {
-            *("r", "oft_block_size", "block_share", "module_dropout"),
-            *("use_cayley_neumann", "num_cayley_neumann_terms"),
-            *("init_weights", "fan_in_fan_out"),
-            "eps",  # of coft, which is refused
-        }
+    format = OFTFormat(
+        peft_type="OFT",
+        read_by_peft=True,
+        names={"oft_R": "oft_R.weight"},
+        known=frozenset(
+            {
+                *("r", "oft_block_size", "block_share", "module_dropout"),
+                *("use_cayley_neumann", "num_cayley_neumann_terms"),
+                *("init_weights", "fan_in_fan_out"),
+                "eps",  # of coft, which is refused
+            }
+        ),
     )
 
     block_size: Annotated[int, Range(2, 65_536)] = 32
@@ -79,44 +114,7 @@ class OFT(OnLinear):
             terms = self.neumann_terms if self.neumann else 0
             yield name, Rotation(host, size, self.block_share, terms, self.dropout)
 
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return super().peft_config(sites, hosts) | {
-            "r": self.blocks or 0,
-            "oft_block_size": 0 if self.blocks else self.block_size,
-            "block_share": self.block_share,
-            "use_cayley_neumann": self.neumann,
-            "num_cayley_neumann_terms": self.neumann_terms,
-            "module_dropout": self.dropout,
-            "coft": False,
-            "bias": "none",
-        }
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != "OFT":
-            return None
-        neumann, version = config.get("use_cayley_neumann", True), str(config.get("peft_version") or "0")
-        if neumann and tuple(int(n) for n in version.partition("@")[0].split(".")[:2]) < (0, 18):
-            raise CheckpointError(
-                f"adapter_config.json: use_cayley_neumann with peft_version {config.get('peft_version')}; before 0.18 "
-                "that was another series, so its outputs would be wrong. Train the adapter again"
-            )
-        size, blocks = config["oft_block_size"], config.get("r") or None
-        return cls(
-            **({"block_size": size} if size else {}),
-            **({"neumann_terms": _terms(config.get("num_cayley_neumann_terms", 5))} if neumann else {}),
-            blocks=blocks,
-            block_share=config.get("block_share", False),
-            neumann=neumann,
-            dropout=config.get("module_dropout", 0.0),
-            targets=cls.peft_targets(config),
-        )
-
 
 def _nearest_divisor(number: int, wanted: int) -> int:
     """As Hugging Face PEFT adjusts a size: of two that are as near, the smaller."""
     return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d))
-
-
-def _terms(in_config: int) -> int:
-    return 4 if in_config == 3 else in_config  # PEFT's series has no term fewer than with 4

@@ -1,11 +1,32 @@
 """What the methods that change the linear layers chosen by `targets` have in common."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ...core.method import Method
+from ...formats.peft_format import PeftFormat
 from ...models import sites as sites_
 from ...models.sites import Sites
+
+OnLinearT = TypeVar("OnLinearT", bound="OnLinear")
+
+
+class LinearFormat(PeftFormat[OnLinearT]):
+    """The form of a method that PEFT has and that changes linear layers."""
+
+    def config(self, method: OnLinearT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return {"target_modules": sites_.shortest_suffixes(sites.model, hosts), "init_weights": True}
+
+    def read(self, kind: type[OnLinearT], config: dict[str, Any]) -> OnLinearT:
+        return kind(targets=self.targets(config), **self.settings(config))
+
+    def targets(self, config: dict[str, Any]) -> tuple[str, ...]:
+        targets = config["target_modules"]
+        return (targets,) if isinstance(targets, str) else tuple(targets)
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the method's settings but for its targets. Raises CheckpointError for some that cannot be."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +38,3 @@ class OnLinear(Method):
         super().__post_init__()
         if isinstance(self.targets, str):
             object.__setattr__(self, "targets", (self.targets,))
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return {"target_modules": sites_.shortest_suffixes(sites.model, hosts), "init_weights": True}
-
-    @staticmethod
-    def peft_targets(config: dict[str, Any]) -> tuple[str, ...]:
-        targets = config["target_modules"]
-        return (targets,) if isinstance(targets, str) else tuple(targets)

@@ -89,10 +89,10 @@ class RankBudget(OnLinear):
             budget = type(self).schedule((step - start) / (end - start), initial, target)
             keep_best(deltas, scores, budget, for_good=step == end)
 
-    def settled(self, step: int, total_steps: int) -> bool:
+    def may_be_best(self, step: int, total_steps: int) -> bool:
         return step >= self.phases(total_steps)[1]
 
-    def decided(self, adapter: "Adapter") -> dict[str, Any]:
+    def findings(self, adapter: "Adapter") -> dict[str, Any]:
         return {"ranks": {host: int(delta.kept.sum()) for host, delta in components(adapter)}}
 
 

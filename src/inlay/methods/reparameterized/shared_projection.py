@@ -61,12 +61,12 @@ class ScaledProjection(WeightDelta):
         out_features, in_features = self.size
         return self.shared.vera_A[:, :in_features].to(like), self.shared.vera_B[:out_features].to(like)
 
-    def thin(self) -> tuple[Tensor, Tensor]:
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
         a_RI, b_OR = self.projections(self.vera_lambda_b)
-        return self.vera_lambda_b[:, None] * b_OR * self.vera_lambda_d, a_RI
+        return {"weight": (self.vera_lambda_b[:, None] * b_OR * self.vera_lambda_d, a_RI)}
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        left_OR, right_RI = self.thin()
+        left_OR, right_RI = self.factors()["weight"]
         return {"weight": params["weight"] + left_OR @ right_RI}
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import torch
 
@@ -11,8 +11,35 @@ from ...errors import SettingsError
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import FACTOR, RANK, SHARE, Range
-from .on_linear import OnLinear
+from .on_linear import LinearFormat, OnLinear
 from .shared_projection import Projections, ScaledProjection
+
+
+class VeRAFormat(LinearFormat["VeRA"]):
+    def key(self, host: str, parameter: str) -> str:
+        if parameter.startswith("shared."):
+            return f"base_model.{parameter.removeprefix('shared.')}"
+        return super().key(host, parameter)
+
+    def config(self, method: "VeRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return super().config(method, sites, hosts) | {
+            "r": method.rank,
+            "d_initial": method.d_initial,
+            "vera_dropout": method.dropout,
+            "projection_prng_key": method.seed,
+            "save_projection": method.save_projection,
+            "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
+            "bias": "none",
+        }
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "rank": config["r"],
+            "d_initial": config.get("d_initial", 0.1),
+            "dropout": config.get("vera_dropout", 0.0),
+            "seed": config.get("projection_prng_key", 0),
+            "save_projection": config.get("save_projection", True),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +67,15 @@ class VeRA(OnLinear):
     name, family, paper = "vera", "reparameterized", "https://arxiv.org/abs/2310.11454"
     summary = "two vectors per layer, which scale a random low-rank change that all layers share"
     learning_rate = 3e-2
-    peft_type = "VERA"
-    peft_reads = True
-    peft_fields = frozenset(
-        {
-            *("r", "d_initial", "projection_prng_key", "save_projection", "vera_dropout"),
-            *("fan_in_fan_out", "init_weights"),
-        }
+    format = VeRAFormat(
+        peft_type="VERA",
+        read_by_peft=True,
+        known=frozenset(
+            {
+                *("r", "d_initial", "projection_prng_key", "save_projection", "vera_dropout"),
+                *("fan_in_fan_out", "init_weights"),
+            }
+        ),
     )
 
     rank: Annotated[int, RANK] = 256
@@ -76,32 +105,3 @@ class VeRA(OnLinear):
         shared = shared.to(weights.device(hosts[names[0]]), dtype)
         for name, host in hosts.items():
             yield name, ScaledProjection(host, shared, name == names[0], self.d_initial, self.dropout)
-
-    def peft_key(self, host: str, parameter: str) -> str:
-        if parameter.startswith("shared."):
-            return f"base_model.{parameter.removeprefix('shared.')}"
-        return super().peft_key(host, parameter)
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return super().peft_config(sites, hosts) | {
-            "r": self.rank,
-            "d_initial": self.d_initial,
-            "vera_dropout": self.dropout,
-            "projection_prng_key": self.seed,
-            "save_projection": self.save_projection,
-            "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
-            "bias": "none",
-        }
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != cls.peft_type:
-            return None
-        return cls(
-            rank=config["r"],
-            d_initial=config.get("d_initial", 0.1),
-            dropout=config.get("vera_dropout", 0.0),
-            seed=config.get("projection_prng_key", 0),
-            save_projection=config.get("save_projection", True),
-            targets=cls.peft_targets(config),
-        )

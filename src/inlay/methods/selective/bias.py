@@ -10,6 +10,7 @@ from ...attached.replacement import Replacement
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import TargetError
+from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.sites import Sites
 
@@ -41,7 +42,7 @@ class BitFit(Method):
     summary = "the bias of every layer"
     learning_rate = 3e-3
     example = {"add_missing": True}  # a Llama has no biases
-    peft_type = "INLAY_BITFIT"
+    format = PeftFormat(peft_type="INLAY_BITFIT")
 
     add_missing: bool = False
     """Give each linear layer without a bias one that starts at zero; Llama and T5, for example, have none at all. Not

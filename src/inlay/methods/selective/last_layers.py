@@ -10,6 +10,7 @@ from typing import Annotated
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import TargetError
+from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.block_end import UNKNOWN, final_norm
 from ...models.modules import is_norm
@@ -41,7 +42,7 @@ class LastLayers(Method):
     name, family, paper = "last-layers", "selective", "https://arxiv.org/abs/1911.03090"
     summary = "the last blocks whole, with what comes after them"
     learning_rate = 1e-3
-    peft_type = "INLAY_LAST_LAYERS"
+    format = PeftFormat(peft_type="INLAY_LAST_LAYERS")
 
     layers: Annotated[int, Range(0, 100_000)] = 2
     """How many blocks are trained, counted from the end; 0 trains the head only."""

@@ -6,14 +6,28 @@ would ever change. Checkpoints hold the new weights themselves, as in Hugging Fa
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from ...attached.replacement import Replacement
 from ...core.delta import Delta
 from ...core.method import Method
+from ...formats.peft_format import PeftFormat
+from ...formats.peft_names import PREFIX
 from ...models import sites as sites_
 from ...models.modules import is_norm
 from ...models.sites import Sites
+
+
+class NormFormat(PeftFormat["NormTuning"]):
+    def key(self, host: str, parameter: str) -> str:
+        return f"{PREFIX}{host}.ln_tuning_layers.{parameter}"
+
+    def config(self, method: "NormTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        return {"target_modules": sites_.shortest_suffixes(sites.model, hosts)}
+
+    def read(self, kind: "type[NormTuning]", config: dict[str, Any]) -> "NormTuning":
+        targets = config["target_modules"]
+        return kind(targets=(targets,) if isinstance(targets, str) else tuple(targets))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +56,7 @@ class NormTuning(Method):
     name, family, paper = "norm", "selective", "https://arxiv.org/abs/2312.11420"
     summary = "the weight and bias of every normalization"
     learning_rate = 1e-2
-    peft_type = "LN_TUNING"
-    peft_reads = True
+    format = NormFormat(peft_type="LN_TUNING", read_by_peft=True, known=frozenset())
 
     targets: tuple[str, ...] = ("norms",)
     """Which normalizations: norms (all of them), ends of module names, or patterns of whole names (regex)."""
@@ -57,16 +70,3 @@ class NormTuning(Method):
         for name in sites.find(self.targets, hosts=is_norm):
             host = sites.module(name)
             yield name, Replacement(host, tuple(n for n, p in host._parameters.items() if p is not None))
-
-    def peft_key(self, host: str, parameter: str) -> str:
-        return f"base_model.model.{host}.ln_tuning_layers.{parameter}"
-
-    def peft_config(self, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        return {"target_modules": sites_.shortest_suffixes(sites.model, hosts)}
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != "LN_TUNING":
-            return None
-        targets = config["target_modules"]
-        return cls(targets=(targets,) if isinstance(targets, str) else tuple(targets))

@@ -12,6 +12,7 @@ from ... import expressions
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import SettingsError, TargetError
+from ...formats.peft_format import PeftFormat
 from ...models.sites import Sites
 from .retrained import Retrained
 
@@ -42,7 +43,7 @@ class Pattern(Method):
     summary = "the parameters whose names fit patterns"
     learning_rate = 1e-4
     example = {"include": (r".*\.v_proj\.weight",)}
-    peft_type = "INLAY_PATTERN"
+    format = PeftFormat(peft_type="INLAY_PATTERN")
 
     include: tuple[str, ...] = ()
     r"""Regular expressions for whole parameter names, such as '.*\.bias'; what fits one of them is trained."""

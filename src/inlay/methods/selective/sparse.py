@@ -8,13 +8,15 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
+from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...errors import DataError, TargetError
+from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.sites import ROLES, Sites
 from ...ranges import RANK, ROWS, Range
@@ -22,8 +24,31 @@ from ..reparameterized.on_linear import OnLinear
 from .fisher import information
 from .sparse_entries import Sparse, random_entries
 
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
+_THEIRS = "SHIRA"
+
+
+class SparseFormat(PeftFormat["SparseMask"]):
+    def write(
+        self, adapter: Adapter, method: "SparseMask", sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        counts = {name: len(delta.values) for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}
+        return dataclasses.asdict(method) | {"counts": counts}, tensors
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        return config["peft_type"] in (self.peft_type, _THEIRS)
+
+    def read(self, kind: "type[SparseMask]", config: dict[str, Any]) -> "SparseMask":
+        if config["peft_type"] != _THEIRS:
+            return super().read(kind, config)
+        targets = config["target_modules"]
+        targets = (targets,) if isinstance(targets, str) else tuple(targets)
+        return kind(rank=config["r"], selection="random", targets=targets)
+
+    def read_tensors(
+        self, method: "SparseMask", config: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        # PEFT writes indices as floats on Windows.
+        return {key: t.int() if key.endswith(".shira_indices") else t for key, t in tensors.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +78,11 @@ class SparseMask(OnLinear):
     summary = "a fixed few entries of each weight, those that the data says most about or random ones"
     learning_rate = 1e-3
     # SHIRA is read, but not written: transformers' load_adapter takes its values for those of other entries.
-    peft_type = "INLAY_SPARSE"
-    peft_fields = frozenset({"r", "mask_type", "random_seed", "fan_in_fan_out", "init_weights"})
-    peft_names = {"values": "shira_weight", "indices": "shira_indices"}
+    format = SparseFormat(
+        peft_type="INLAY_SPARSE",
+        names={"values": "shira_weight", "indices": "shira_indices"},
+        known=frozenset({"r", "mask_type", "random_seed", "fan_in_fan_out", "init_weights"}),
+    )
 
     rank: Annotated[int, RANK] = 4
     """Size: as many entries as LoRA of this rank has numbers, rank * (inputs + outputs) for each weight."""
@@ -84,13 +111,11 @@ class SparseMask(OnLinear):
             if name not in small:
                 outputs, inputs = sizes[name]
                 host = sites.module(name)
-                yield name, Sparse(host, random_entries(counts[name], outputs * inputs))
+                delta = Sparse(host, random_entries(counts[name], outputs * inputs))
+                delta.resizable = self.selection == "fisher"
+                yield name, delta
 
-    @property
-    def shapes_from_data(self) -> bool:
-        return self.selection == "fisher"
-
-    def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
+    def initialize_from_data(self, adapter: Adapter, batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":
             return
         deltas = {name: delta for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}
@@ -103,22 +128,6 @@ class SparseMask(OnLinear):
             end = start + scores[name].numel()
             delta.choose(best_K[(best_K >= start) & (best_K < end)] - start)
             start = end
-
-    def to_peft(
-        self, adapter: "Adapter", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        counts = {name: len(delta.values) for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}
-        return dataclasses.asdict(self) | {"counts": counts}, tensors
-
-    @classmethod
-    def from_peft_config(cls, config: dict[str, Any]) -> Self | None:
-        if config["peft_type"] != "SHIRA":
-            return super().from_peft_config(config)
-        return cls(rank=config["r"], selection="random", targets=cls.peft_targets(config))
-
-    def from_peft_tensors(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        # PEFT writes indices as floats on Windows.
-        return {key: t.int() if key.endswith(".shira_indices") else t for key, t in tensors.items()}
 
 
 def _rows(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -1,0 +1,219 @@
+"""How a method's adapters are written: as Hugging Face PEFT does, adapter_config.json and adapter_model.safetensors.
+
+A method that PEFT lacks uses the same two files with a type of its own. Beside them provenance.json names the base
+model by the fingerprint of its weights. Where the tensors are the result of a reparameterization, which PEFT drops,
+what they are computed from has a file of its own, so that training can go on. methods/loading.py reads these files.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.models.auto import modeling_auto
+
+from .. import __version__
+from ..attached.adapter import Adapter
+from ..core.method import Method
+from ..errors import CheckpointError, did_you_mean
+from ..models.heads import task_heads
+from ..models.sites import Sites
+from . import seal
+from .files import digest_of, write_json, write_whole
+from .peft_config import COMMON_KEYS, CONFIG
+from .peft_names import PREFIX
+from .peft_plain import PLAIN, plain_form
+from .peft_tensors import SOURCES, TENSORS
+
+OWN = "INLAY_"  # begins the types of files that PEFT does not have
+METHOD_CLASS = "method_class"
+OWN_PROVENANCE = ("inlay_version", "method", METHOD_CLASS, "base_fingerprint", "base_rows", *seal.KEYS)
+_PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
+
+_TASKS = {
+    "CAUSAL_LM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "SEQ_CLS": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "SEQ_2_SEQ_LM": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "TOKEN_CLS": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    "QUESTION_ANS": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    "FEATURE_EXTRACTION": modeling_auto.MODEL_MAPPING_NAMES,
+}
+
+MethodT = TypeVar("MethodT", bound=Method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftFormat(Generic[MethodT]):
+    """The form of one method's adapters in PEFT's files.
+
+    As it is, settings stand in the file under their own names and tensors in their own shapes. A subclass translates a
+    method that PEFT has.
+    """
+
+    peft_type: str
+    """What adapter_config.json calls it: PEFT's where it has the method, else one that it does not have."""
+    read_by_peft: bool = False
+    """Whether Hugging Face PEFT can load what is saved."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The names in the file of a delta's parameters, where they differ."""
+    known: frozenset[str] | None = None
+    """The keys of PEFT's settings that are read, or that change nothing; None if the settings are in our own words."""
+    head_prefix: str = PREFIX
+    """What stands before the names of a head's tensors."""
+
+    def key(self, host: str, parameter: str) -> str:
+        """Return the tensor's name in adapter_model.safetensors."""
+        return f"{PREFIX}{host}.{self.names.get(parameter, parameter)}"
+
+    def config(self, method: MethodT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        """Return the method's settings under their names in adapter_config.json."""
+        return dataclasses.asdict(method)
+
+    def write(
+        self, adapter: Adapter, method: MethodT, sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return settings and tensors as they are written; `tensors` has the adapter's by `key`."""
+        return self.config(method, sites, [host for host in adapter.deltas if not sites.in_head(host)]), tensors
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        """Tell whether the settings in a file are of this form."""
+        return config["peft_type"] == self.peft_type
+
+    def in_own_words(self, config: dict[str, Any]) -> bool:
+        """Tell whether settings that this reads are in our own words, not in PEFT's."""
+        return self.known is None or config["peft_type"].startswith(OWN)
+
+    def read(self, kind: type[MethodT], config: dict[str, Any]) -> MethodT:
+        """Build the method, of the class `kind`, that `config` describes. Raises CheckpointError for a variant that the
+        class cannot compute."""
+        fields = {f.name for f in dataclasses.fields(kind)}
+        settings = {k: v for k, v in config.items() if k not in COMMON_KEYS}
+        for key in settings.keys() - fields:
+            raise CheckpointError(f"{CONFIG}: unknown setting {key!r}{did_you_mean(key, fields)}")
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+    def in_own_form(
+        self, model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Rewrite what a file says in terms of the model; `asked` is the file's config, which may name modules
+        otherwise."""
+        return config, tensors
+
+    def of_tensors(self, method: MethodT, tensors: dict[str, Tensor]) -> Method:
+        """Return the method whose tensors these are, if a file's settings alone do not tell."""
+        return method
+
+    def read_tensors(self, method: MethodT, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a file's tensors in the shapes that the deltas have."""
+        return tensors
+
+    def from_base(self, method: MethodT, adapter: Adapter) -> dict[str, Tensor]:
+        """Return what a file leaves out because it follows from the base's weights, by the adapter's own names."""
+        return {}
+
+    def save(
+        self,
+        adapter: Adapter,
+        folder: Path,
+        *,
+        plain: bool = False,
+        provenance: dict[str, Any] | None = None,
+        tokenizer: Any | None = None,
+    ) -> None:
+        """Write the adapter's files into `folder`, and the tokenizer's; `Adapter.save` says the rest."""
+        sites = Sites(adapter.model, adapter.heads, adapter.part)
+        from_sources: dict[str, Tensor] = {}
+        if plain:
+            settings, tensors = plain_form(adapter)
+        else:
+            tensors = {key: tensor.detach() for key, (_, tensor) in placed(adapter).items()}
+            shown, sources = computed(adapter)
+            from_sources = {key: tensors.pop(key).contiguous() for key in sources}
+            settings, tensors = self.write(adapter, self._method(adapter), sites, tensors | shown)
+        config = self._common(adapter) | settings
+        if (
+            adapter.part is not None and not plain and self.in_own_words(config)
+        ):  # PEFT's types list the hosts themselves
+            config["part"] = adapter.part
+        tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+        write_whole(folder / TENSORS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+        written = [TENSORS, CONFIG]
+        if from_sources:
+            of = {"of": digest_of(folder / TENSORS)}  # alone: several entries are written in any order
+            write_whole(folder / SOURCES, lambda path: save_file(from_sources, path, metadata=of))
+            written.append(SOURCES)
+        else:
+            (folder / SOURCES).unlink(missing_ok=True)
+        write_json(folder / CONFIG, config)
+        if tokenizer is not None:
+            written += [Path(path).name for path in tokenizer.save_pretrained(folder) if Path(path).parent == folder]
+        about = _about(adapter, plain) | (provenance or {})
+        write_json(folder / seal.PROVENANCE, seal.sealed(about, folder, written))
+
+    def _common(self, adapter: Adapter) -> dict[str, Any]:
+        """Return what every adapter's settings have."""
+        model = adapter.model
+        # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
+        has_heads = set(task_heads(model)) <= set(adapter.heads)
+        return {
+            "peft_type": self.peft_type,
+            "task_type": _task_type(model) if has_heads else None,
+            "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", "") or None,
+            "inference_mode": True,
+            "peft_version": _PEFT_VERSION,
+            "modules_to_save": [head for head in adapter.heads if head] or None,
+        }
+
+    def _method(self, adapter: Adapter) -> MethodT:
+        method: Any = adapter.method
+        return method
+
+
+def placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
+    """Map each key in a file to the adapter's own key and its tensor."""
+    form, sites = adapter.method.format, Sites(adapter.model, adapter.heads)
+    found = {}
+    for host, name, tensor in adapter.tensors():
+        own = f"{host}.{name}" if host else name
+        key = f"{form.head_prefix}{own}" if sites.in_head(host) else form.key(host, name)
+        found[key] = (own, tensor)
+    return found
+
+
+def computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
+    """Return the tensors that a file shows in place of those that compute them, and the keys of the latter."""
+    shown, sources, form = {}, set(), adapter.method.format
+    for host, module, delta in adapter.hosts():
+        if results := delta.computed(module):
+            shown |= {form.key(host, name): tensor.detach() for name, tensor in results.items()}
+            sources |= {form.key(host, name) for name in delta.saved(module)}
+    return shown, sources
+
+
+def _about(adapter: Adapter, plain: bool) -> dict[str, Any]:
+    """Return what provenance.json says by itself. A method that is not Inlay's own says where it is defined."""
+    kind = type(adapter.method)
+    foreign = kind.__module__.partition(".")[0] != __name__.partition(".")[0] and not plain
+    return {
+        "inlay_version": __version__,
+        "method": PLAIN if plain else kind.name,
+        **({METHOD_CLASS: f"{kind.__module__}:{kind.__qualname__}"} if foreign else {}),
+        "base_fingerprint": adapter.base_fingerprint,
+        "base_rows": adapter.base_rows,
+    }
+
+
+def _task_type(model: Any) -> str | None:
+    kind = type(model).__name__
+    if task := next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None):
+        return task
+    if kind not in _flat(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()):
+        return None
+    return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"  # it writes text
+
+
+def _flat(names: Any) -> set[str]:
+    return {n for name in names for n in ((name,) if isinstance(name, str) else name)}
