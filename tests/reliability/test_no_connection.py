@@ -29,10 +29,10 @@ from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError, InlayError
 from inlay.hub import offline
-from inlay.training import ending
+from inlay.training import run_state
 from inlay.training.going_on import go_on
 from inlay.training.run import resume
-from inlay.training.settings import RunSettings, all_values, as_asked
+from inlay.training.settings import RunSettings, non_default, to_dict
 
 from ..compare.fakes import contender
 from ..edited import unseal
@@ -191,13 +191,13 @@ def test_a_checkpoint_that_names_others(
     asked = no_forgetting(tiny_bert, few_reviews, run)
     theirs = replace(asked, model=EVIL, data=DataSettings(path=EVIL_DATA))
     with monkeypatch.context() as patched:
-        patched.setattr(ending, "all_values", lambda settings: all_values(settings) | all_values(theirs))
+        patched.setattr(run_state, "to_dict", lambda settings: to_dict(settings) | to_dict(theirs))
         interrupted(asked, run, event="step", step=2)
     assert main(["resume", str(run)]) == 2
     with pytest.raises(InlayError, match="not found on the hub"):
         go_on(asked)
     assert not tried
-    (run / "run.yaml").write_text(yaml.safe_dump(as_asked(theirs)))
+    (run / "run.yaml").write_text(yaml.safe_dump(non_default(theirs)))
     with pytest.raises(InlayError, match="not found on the hub"):
         go_on(theirs)
     assert tried
