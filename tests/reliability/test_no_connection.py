@@ -16,19 +16,19 @@ from typing import Any
 
 import pytest
 import yaml
-from inlay.compare import comparison as comparison_module
-from inlay.compare.comparison import compare
-from inlay.compare.sequence import scores_on_earlier
-from inlay.compare.settings import CompareSettings
-from inlay.compare.trial import EARLIER, Trial
-from inlay.compare.worker import Outcome, failure
-from inlay.training.shared_base import NoSharing
 
 import inlay
+from inlay.bases.shared_base import NoSharing
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError, InlayError
 from inlay.hub import offline
+from inlay.lab.compare import comparison as comparison_module
+from inlay.lab.compare.comparison import compare
+from inlay.lab.compare.sequence import scores_on_earlier
+from inlay.lab.compare.settings import CompareSettings
+from inlay.lab.compare.trial import EARLIER, Trial
+from inlay.lab.compare.worker import Outcome, failure
 from inlay.training import run_state
 from inlay.training.going_on import go_on
 from inlay.training.run import resume
@@ -268,7 +268,7 @@ def test_a_comparison_that_goes_on_over_hostile_runs(
     hostile_base: str, few_reviews: str, tmp_path: Path, tried: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is finished, one of a second task has yet to be measured on the first, and one was killed."""
-    monkeypatch.setattr("inlay.compare.report.write_comparison", lambda _: None)
+    monkeypatch.setattr("inlay.lab.compare.comparison.write_comparison", lambda _: None)
     place = ThisProcess(killed="bitfit-0")
     monkeypatch.setattr(comparison_module, "_workplace", lambda *_: place)
     then = str(tmp_path / "then")
