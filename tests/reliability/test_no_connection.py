@@ -204,7 +204,7 @@ def test_a_checkpoint_that_names_others(
 
 
 class ThisProcess:
-    """A workplace whose workers are threads: what is forbidden here is forbidden to them. The run in the folder
+    """An executor whose workers are threads: what is forbidden here is forbidden to them. The run in the folder
     `killed` is broken off within its second step, once."""
 
     jobs = 1
@@ -212,7 +212,7 @@ class ThisProcess:
     def __init__(self, killed: str = "") -> None:
         self.killed = killed
 
-    def heed(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         pass
 
     def close(self) -> None:
@@ -251,7 +251,7 @@ class ThreadWorker:
     def wait(self, seconds: float) -> None:
         self.thread.join(seconds)
 
-    def end(self) -> str:
+    def exit_reason(self) -> str:
         return "its thread has ended"
 
 
@@ -270,7 +270,7 @@ def test_a_comparison_that_goes_on_over_hostile_runs(
     """One is finished, one of a second task has yet to be measured on the first, and one was killed."""
     monkeypatch.setattr("inlay.lab.compare.comparison.write_comparison", lambda _: None)
     place = ThisProcess(killed="bitfit-0")
-    monkeypatch.setattr(comparison_module, "_workplace", lambda *_: place)
+    monkeypatch.setattr(comparison_module, "_executor", lambda *_: place)
     then = str(tmp_path / "then")
     shutil.copytree(few_reviews, then)
     asked: dict[str, Any] = {"epochs": 1, "dtype": "float32", "forgetting": False, "checkpoint_minutes": 1e-9}
