@@ -2,9 +2,9 @@
 
     python scripts/same_results.py BEFORE AFTER [--methods lora full ...] [--markdown FILE]
 
-BEFORE and AFTER are folders with a checkout each, in both of which each method trains 40 steps on builtin:tickets and on
-builtin:captions. What a commit has trained is kept in --keep and not trained again. Both must run on one machine: sums
-differ between processors.
+BEFORE and AFTER are folders with a checkout each, in both of which each method trains 40 steps on builtin:tickets and
+on builtin:captions. What a commit has trained is kept in --keep and not trained again. Both must run on one machine:
+sums differ between processors.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 RUNS = {"tickets": "builtin:minilm", "captions": "builtin:tiny-lm"}
+SETTINGS = {"bitfit": ["--method.add-missing"], "pattern": ["--method.include", r".*\.(query|q_proj)\.weight"]}
 STEPS, BATCH = 40, 4
 FLAGS = (
     f"--dtype float32 --seed 3 --samples 2 --no-forgetting --epochs 1 --batch-size {BATCH} --max-length 48 "
@@ -29,7 +30,7 @@ warnings.simplefilter("ignore")
 from inlay.cli import main
 for line in sys.stdin:
     folder, *arguments = json.loads(line)
-    if not (Path(folder) / "summary.json").is_file():
+    if not (Path(folder) / "adapter").is_dir():
         print(folder, flush=True, file=sys.stderr)
         code = main(["train", *arguments, "--out", folder])
         if code:
@@ -79,7 +80,14 @@ def _trained(checkout: Path, options: argparse.Namespace) -> Path:
     asked = []
     for method in options.methods:
         for data, model in RUNS.items():
-            where = [str(folder / f"{data}-{method}"), model, f"builtin:{data}", "--method", method]
+            where = [
+                str(folder / f"{data}-{method}"),
+                model,
+                f"builtin:{data}",
+                "--method",
+                method,
+                *SETTINGS.get(method, []),
+            ]
             asked.append(json.dumps([*where, *FLAGS]))
     environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "HF_HUB_OFFLINE": "1"}
     subprocess.run(
@@ -98,11 +106,11 @@ def _compared(before: Path, after: Path) -> str:
     import torch
     from safetensors.torch import load_file
 
-    there = [(run / "summary.json").is_file() for run in (before, after)]
+    there = [(run / "adapter" / "adapter_model.safetensors").is_file() for run in (before, after)]
     if there == [False, False]:
         return REFUSED
     if not all(there):
-        return "only one of the two ran"
+        return "only one of the two made an adapter"
     summaries = [json.loads((run / "summary.json").read_text()) for run in (before, after)]
     if summaries[0]["metrics"] != summaries[1]["metrics"]:
         return f"scores {_first(*(summary['metrics'] for summary in summaries))}"

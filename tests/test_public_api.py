@@ -41,6 +41,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == ""
 
 
+def test_only_the_command_line_knows_its_own_library() -> None:
+    package = Path(str(inlay.__file__)).parent
+    others = [path for path in package.rglob("*.py") if path.parent != package / "cli"]
+    assert others
+    assert not [path for path in others if "tyro" in path.read_text(encoding="utf-8")]
+
+
 def test_the_errors_can_be_imported_without_torch() -> None:
     code = "import sys, inlay; inlay.InlayError; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

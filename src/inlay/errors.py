@@ -13,7 +13,8 @@ InlayError
 ├── DiskFailed            4    a file could not be written or read any more: the disk is full, its folder is gone
 └── VerificationFailed    5    a check of the result did not hold
 
-A message says what was asked, what was found and what to do, in that order.
+A message says what was asked, what was found and what to do, in that order. It quotes files and settings, which may
+hold texts of any length: of a very long one the middle is left out.
 """
 
 from collections.abc import Iterable
@@ -21,10 +22,15 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 INTERRUPTED_EXIT_CODE = 130
+_BEGIN, _END = 3000, 1000  # letters that are kept of a message
 
 
 class InlayError(Exception):
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return said if len(said) <= _BEGIN + _END else f"{said[:_BEGIN]} … {said[-_END:]}"
 
 
 class InvalidRequest(InlayError, ValueError):

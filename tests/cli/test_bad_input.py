@@ -126,6 +126,9 @@ def test_bad_data(
         ),
         (["--method"], "--method needs a value"),
         (["surplus"], "unknown setting surplus"),
+        (["--seed", "1", "--seed", "2"], "--seed is given 2 times: 1, 2; give it once"),
+        (["--weight-decay", "0.1", "--epochs=2", "--weight_decay=0.1"], "--weight-decay is given 2 times: 0.1, 0.1"),
+        (["--no-forgetting", "--epochs", "2", "--no-forgetting"], "--no-forgetting is given 2 times; give it once"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -155,6 +158,7 @@ def test_bad_settings(
             "nowhere: no adapter_config.json here or in its folder adapter; there is no such folder",
         ),
         (["predict", "./nowhere", "text"], "there is no such folder"),
+        (["predict", "./nowhere", "text", "--device=cpu", "--device", "cuda"], "--device is given 2 times: cpu, cuda"),
         (["train", "--config", "none.yaml"], "none.yaml: a file of settings is needed, and there is no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

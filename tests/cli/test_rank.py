@@ -14,8 +14,8 @@ import inlay
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.lab.rank import export as export_module
-from inlay.training.differences import read_parts
 from inlay.training.run import train
+from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES

@@ -32,3 +32,15 @@ def test_what_is_in_reach_is_said_without_a_broken_word(monkeypatch: pytest.Monk
     assert reach_text(reach).split() == " ".join(lines).split()[-len(reach_text(reach).split()) :]
     assert "experts" in shown
     assert "router" in shown
+
+
+def test_the_loss_of_a_run_that_goes_on_is_shown_from_its_first_step() -> None:
+    """And not from zero, which it would take dozens of steps to leave."""
+    step = {"event": "step", "steps": 600, "tokens_per_second": 1.0, "memory_bytes": 1, "seconds_left": 1.0}
+    with console._Bar() as bar:
+        bar({**step, "step": 37, "loss": 0.5})
+        assert bar.loss == 0.5
+        bar({**step, "step": 38, "loss": 1.5})
+        assert bar.loss == pytest.approx(0.6)
+        bar({**step, "step": 1, "loss": 4.0})  # a run may train others
+        assert bar.loss == 4.0

@@ -17,7 +17,8 @@ from inlay.lab.compare.sequence import sequences
 from inlay.lab.compare.settings import Comparison, Contender
 from inlay.lab.compare.table import Table, make_table, sequence_rows
 from inlay.lab.compare.trial import EARLIER, Budget, Trial, plain_trials
-from inlay.training.differences import Means, Shares, write_parts
+from inlay.stats import Means, Shares
+from inlay.training.score_parts import write_parts
 
 from ..report.fake_runs import HOSTILE_TEXTS, guesses, learning, summary, write_run
 

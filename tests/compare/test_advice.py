@@ -7,19 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from inlay.lab.compare.advice import advise, compare, seeds_noise
-from inlay.training.differences import SCORE_PARTS, Shares, write_parts
+from inlay.lab.compare.advice import advise, compare
+from inlay.stats import Shares, half_width
+from inlay.training.score_parts import SCORE_PARTS, write_parts
 
 from .fakes import comparison_of, table_of, write_language_model
-
-
-def test_the_noise_of_seeds_is_students() -> None:
-    a, b = [0.01, 0.02, 0.03], [0.05, 0.07, 0.09]
-    pooled = ((0.01**2 + 0.02**2) / 2) ** 0.5
-    assert seeds_noise(a, b, 0.95) == pytest.approx(2.776445 * pooled * (2 / 3) ** 0.5, rel=1e-6)
-    assert seeds_noise(a, [0.5], 0.95) == pytest.approx(4.302653 * 0.01 * (4 / 3) ** 0.5, rel=1e-6)
-    assert seeds_noise([0.5], [0.6], 0.95) is None
-    assert seeds_noise(a, b, 0.9875) == pytest.approx(4.315127 * pooled * (2 / 3) ** 0.5, rel=1e-3)
 
 
 def test_a_method_beyond_noise_is_called_worse_and_the_cheapest_of_the_equals_is_advised(tmp_path: Path) -> None:
@@ -61,7 +53,7 @@ def test_both_sources_of_noise_count(tmp_path: Path) -> None:
     noise = compare(full, lora, table).noise
     assert noise.of_seeds is not None
     assert noise.of_rows is not None
-    assert noise.of_seeds == pytest.approx(seeds_noise((0.95, 0.99, 0.91), (0.94, 0.90, 0.98), 0.95))
+    assert noise.of_seeds == pytest.approx(half_width((0.95, 0.99, 0.91), (0.94, 0.90, 0.98), 0.95))
     assert noise.size == pytest.approx((noise.of_seeds**2 + noise.of_rows**2) ** 0.5)
     assert noise.is_mostly_of_seeds
 

@@ -10,8 +10,8 @@ from inlay.lab.compare.export import as_csv, as_markdown
 from inlay.lab.compare.pareto import front
 from inlay.lab.compare.plots import axis
 from inlay.lab.compare.sequence import average_forgetting, backward_transfer
-from inlay.lab.compare.table import BYTES, COUNT, PERCENT, SECONDS, Spread, spread_text
-from inlay.show.units import bytes_text, percent_text, seconds_text
+from inlay.lab.compare.table import Spread, spread_text
+from inlay.show.units import BYTES, COUNT, PERCENT, SECONDS, Unit, bytes_text, percent_text, seconds_text
 
 from .fakes import comparison_of, table_of
 
@@ -62,8 +62,8 @@ def test_the_front_has_what_nothing_beats() -> None:
 
 
 def test_axes_are_marked_in_round_units() -> None:
-    def marks(values: list[float], units: tuple[tuple[float, str], ...], log: bool = False) -> list[str]:
-        return [text for _, text in axis(values, units, log, 0, 100).ticks]
+    def marks(values: list[float], unit: Unit, log: bool = False) -> list[str]:
+        return [text for _, text in axis(values, unit, log, 0, 100).ticks]
 
     assert marks([28_400, 22_700_000], COUNT, log=True) == ["100 k", "1 M", "10 M"]
     assert marks([683 << 20, 1200 << 20], BYTES) == ["0.8 GiB", "1.0 GiB", "1.2 GiB"]

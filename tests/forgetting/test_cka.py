@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from inlay.forgetting.cka import linear_cka
-from inlay.forgetting.interval import jackknife_interval
+from inlay.stats import jackknife_interval
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -70,7 +70,13 @@ def test_a_run_s_model_without_values_says_what_is_wrong_already(folder: str, tm
         inlay.attach(empty, inlay.PromptTuning(initialization="labels"))
     good = inlay.PromptTuning(initialization="text", text="good")
     empty.config.name_or_path = str(tmp_path / "nowhere")
-    with pytest.raises(SettingsError, match="nowhere has none that can be loaded: "):
+    with pytest.raises(SettingsError, match=r"tokenizer: model '.*nowhere': a tokenizer that cannot be read \("):
+        inlay.attach(empty, good)
+    (tmp_path / "damaged").mkdir()
+    transformers.BertConfig().save_pretrained(tmp_path / "damaged")
+    (tmp_path / "damaged" / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "WordLev')
+    empty.config.name_or_path = str(tmp_path / "damaged")
+    with pytest.raises(SettingsError, match=r"damaged': a tokenizer that cannot be read \(.*put the tokenizer's files"):
         inlay.attach(empty, good)
     transformers.BertConfig().save_pretrained(tmp_path)
     empty.config.name_or_path = str(tmp_path)  # transformers makes a tokenizer that knows no word

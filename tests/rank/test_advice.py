@@ -4,7 +4,7 @@ from typing import Any
 
 from inlay.lab.rank.advice import advice, gain_text
 from inlay.lab.rank.curve import Curve
-from inlay.training.differences import Difference
+from inlay.stats import Difference
 
 
 def analysis(gain: Difference) -> Any:

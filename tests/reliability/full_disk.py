@@ -18,6 +18,8 @@ import safetensors.torch
 import transformers
 from safetensors import SafetensorError
 
+from inlay.formats import files
+
 _RUST = "No space left on device (os error 28)"
 
 
@@ -35,6 +37,7 @@ class FullDisk:
             monkeypatch.setattr(module, "open", self._opening(module.open))
         for name in ("mkdir", "replace", "rename", "link", "fsync", "truncate"):
             monkeypatch.setattr(os, name, self._calling(name, getattr(os, name)))
+        monkeypatch.setattr(files, "_exchange", self._exchanging(files._exchange))
         monkeypatch.setattr(safetensors.torch, "serialize_file", self._serializing(safetensors.torch.serialize_file))
         tokenizer = transformers.PreTrainedTokenizerBase
         monkeypatch.setattr(tokenizer, "save_pretrained", self._saving(tokenizer.save_pretrained))
@@ -66,6 +69,9 @@ class FullDisk:
             return call(path, *more, **named)
 
         return full
+
+    def _exchanging(self, exchange: Any) -> Callable[..., bool]:
+        return lambda one, other: not self.fails("exchange", other) and exchange(one, other)
 
     def _serializing(self, serialize: Any) -> Callable[..., Any]:
         def full(tensors: Any, path: Any, *more: Any, **named: Any) -> None:

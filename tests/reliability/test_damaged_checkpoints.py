@@ -21,6 +21,7 @@ from inlay.training.run import resume, train
 
 from ..training.resume.conftest import no_report  # noqa: F401
 from ..training.resume.runs import StopAt, assert_same, short
+from .known_parts import make_once
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,16 @@ def test_two_damaged_checkpoints_are_refused_and_kept(runs: Path, tmp_path: Path
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def known(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    make_once(parts, monkeypatch)
+
+
 def rewritten(run: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
     """The checkpoint, as a version without digests would have written it, with other tensors."""
     path = run / CHECKPOINT
@@ -160,7 +171,7 @@ CHANGES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     ("name", "start"),
     [(name, "adapter.") for name in CHANGES] + [(n, s) for n in ("integers", "NaN", "cut") for s in STARTS[1:]],
 )
-def test_what_no_training_has_is_refused(name: str, start: str, runs: Path, tmp_path: Path) -> None:
+def test_what_no_training_has_is_refused(name: str, start: str, runs: Path, tmp_path: Path, known: None) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs / "stopped", run)
     change, said = CHANGES[name]
@@ -177,7 +188,7 @@ def test_what_no_training_has_is_refused(name: str, start: str, runs: Path, tmp_
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_a_tensor_too_few_or_too_many_is_refused(start: str, runs: Path, tmp_path: Path) -> None:
+def test_a_tensor_too_few_or_too_many_is_refused(start: str, runs: Path, tmp_path: Path, known: None) -> None:
     for change in (
         lambda tensors: tensors.pop(first(tensors, start)),
         lambda tensors: tensors.update({f"{start}no.such": torch.zeros(2)}),

@@ -3,76 +3,38 @@
 A fault is any other exception, or numbers that are none in what is used. Seeded: the same damage on every machine.
 """
 
+import copy
 import functools
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import inlay
-from inlay.bases.base import empty_classifier, find_base, load_classifier
+from inlay.bases.auto_class import labeller_class
+from inlay.bases.base import Base, empty_classifier, find_base, load_classifier
 from inlay.bases.vocabulary import check_ids, check_vocabulary
-from inlay.errors import InlayError
 from inlay.inference.opened import find_adapter
 
 from ..edited import unseal
 from ..shapes import SHAPES, disturb
 from ..tiny_models import save_tiny_model
+from .attempts import MANY, fuzz, try_all
 from .mutations import of_file
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 METHODS = {name: cls for name, cls in inlay.METHODS.items()}
-SLOWEST = 20.0  # seconds, where ours takes hundredths: a limit that noise cannot fail
-QUICK, SLOW = 500, 10_000
 TEXT = "the film was good"
 
 
-def fuzz(quick: int, slow: int) -> Callable[[Callable[..., None]], Any]:
-    """Run a test in a reduced form, and in the long one where slow tests are run."""
-
-    def both(test: Callable[..., None]) -> Any:
-        return pytest.mark.parametrize(
-            "examples", [quick, pytest.param(slow, marks=[pytest.mark.slow, pytest.mark.long])]
-        )(test)
-
-    return both
-
-
-def try_all(examples: int, files: list[Path], read: Callable[[], Any]) -> None:
-    """Damage one of the files after the other, and read; each is put back."""
-    whole = {path: path.read_bytes() for path in files}
-    damage = {path: of_file(path) for path in files}
-    outcomes = {"read": 0, "refused": 0}
-
-    @settings(
-        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    @given(st.data())
-    def once(data: st.DataObject) -> None:
-        path = data.draw(st.sampled_from(files))
-        path.write_bytes(data.draw(damage[path]))
-        began = time.monotonic()
-        try:
-            read()
-            outcomes["read"] += 1
-        except InlayError as problem:
-            if not 2 <= problem.exit_code <= 5 or len(str(problem)) > 5000:
-                raise AssertionError(f"{problem.exit_code}: {problem}") from None
-            outcomes["refused"] += 1
-        finally:
-            path.write_bytes(whole[path])
-        assert time.monotonic() - began < SLOWEST
-
-    once()
-    assert outcomes["refused"] > examples / 10, outcomes
+def damage_to(folder: Path) -> dict[Path, st.SearchStrategy[bytes]]:
+    return {path: of_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 @functools.cache
@@ -80,7 +42,7 @@ def _model() -> Any:
     return SHAPES["llama"].classifier()
 
 
-@fuzz(20, SLOW // len(METHODS))
+@fuzz(23, -(-MANY // len(METHODS)))
 @pytest.mark.parametrize("name", METHODS)
 def test_an_adapters_files(name: str, examples: int, tmp_path: Path) -> None:
     model = SHAPES["llama"].classifier()
@@ -102,8 +64,7 @@ def test_an_adapters_files(name: str, examples: int, tmp_path: Path) -> None:
             if other.removable:
                 other.detach()
 
-    read()
-    try_all(examples, sorted(path for path in tmp_path.iterdir() if path.is_file()), read)
+    try_all(examples, damage_to(tmp_path), read)
     assert not inlay.adapters(_model())
 
 
@@ -111,7 +72,7 @@ def test_an_adapters_files(name: str, examples: int, tmp_path: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base in `base`, and the adapter of a run on it in `adapter`."""
     folder = tmp_path_factory.mktemp("outside")
-    base = find_base(save_tiny_model(SHAPES["bert"], folder / "base"))
+    base = find_base(save_tiny_model(SHAPES["bert"].shallow, folder / "base"))
     model, heads = load_classifier(base, base.classifier_config(("bad", "good"), 0), torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(rank=2), heads=heads)
     disturb(adapter)
@@ -123,13 +84,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def adapter(folder: Path, tmp_path: Path) -> Path:
-    copy = tmp_path / "adapter"
-    shutil.copytree(folder / "adapter", copy)
-    return copy
+    own = tmp_path / "adapter"
+    shutil.copytree(folder / "adapter", own)
+    return own
 
 
-@fuzz(60, SLOW)
-def test_what_a_run_says_of_its_adapter(examples: int, adapter: Path) -> None:
+@pytest.fixture
+def known_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base is read once: no test that has this changes it."""
+    path, tokenizer, load = str(folder / "base"), Base.tokenizer, Base.load
+    made: dict[Any, Any] = {}
+
+    def tokenizer_of(base: Base) -> Any:
+        return (
+            tokenizer(base)
+            if base.path != path
+            else made.get("tokenizer") or made.setdefault("tokenizer", tokenizer(base))
+        )
+
+    def loaded(base: Base, auto_class: Any, config: Any, **how: Any) -> Any:
+        if base.path != path or config is None or set(config.id2label.values()) != {"bad", "good"}:
+            return load(base, auto_class, config, **how)
+        key = (*config.id2label.values(), *map(str, how.items()))
+        return copy.deepcopy(made.get(key) or made.setdefault(key, load(base, auto_class, config, **how)))
+
+    monkeypatch.setattr(Base, "tokenizer", tokenizer_of)
+    monkeypatch.setattr(Base, "load", loaded)
+
+
+@fuzz(300)
+def test_what_a_run_says_of_its_adapter(examples: int, adapter: Path, known_base: None) -> None:
     unseal(adapter)
 
     def read() -> None:
@@ -138,30 +122,42 @@ def test_what_a_run_says_of_its_adapter(examples: int, adapter: Path) -> None:
         found.check_reads()
         found.as_trained(torch.device("cpu")).answer([TEXT])
 
-    read()
-    own = [adapter / "provenance.json"]
-    unsealed = own[0].read_text()
-    about = json.loads(unsealed)
+    own = adapter / "provenance.json"
+    about = json.loads(own.read_text())
     about.pop("sealed"), about.pop("digests")
-    own[0].write_text(json.dumps(about))  # of an adapter that somebody made: nothing is found by its digest
-    try_all(examples, own, read)
+    own.write_text(json.dumps(about))  # of an adapter that somebody made: nothing is found by its digest
+    try_all(examples, {own: of_file(own)}, read)
 
 
-@fuzz(80, SLOW)
+@fuzz(500)
 def test_a_bases_files(examples: int, folder: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "base"
-    shutil.copytree(folder / "base", copy)
+    """What is read of files that are whole is read once."""
+    own = tmp_path / "base"
+    shutil.copytree(folder / "base", own)
+    whole = {path: path.read_bytes() for path in own.iterdir()}
+    of_weights, of_model = {"model.safetensors"}, {"model.safetensors", "config.json", "generation_config.json"}
+    of_texts = {path.name for path in whole} - of_weights
+    known: dict[str, Any] = {}
 
     def read() -> None:
-        base = find_base(str(copy))
-        tokenizer = base.tokenizer()
-        config = base.classifier_config(("bad", "good"), tokenizer.pad_token_id)
-        check_vocabulary(tokenizer, empty := empty_classifier(config))
+        touched = {path.name for path, content in whole.items() if path.read_bytes() != content}
+
+        def part(name: str, files: set[str], make: Callable[[], Any]) -> Any:
+            if name in known and not touched & files:
+                return known[name]
+            made = make()
+            return made if touched else known.setdefault(name, made)
+
+        base = find_base(str(own))
+        tokenizer = part("tokenizer", of_texts, base.tokenizer)
+        config = part("config", of_texts, lambda: base.classifier_config(("bad", "good"), tokenizer.pad_token_id))
+        check_vocabulary(tokenizer, empty := part("empty", {"config.json"}, lambda: empty_classifier(config)))
         check_ids(tokenizer, empty, [tokenizer(TEXT)["input_ids"]])
-        model, _ = load_classifier(base, config, torch.float32)
+        part("notes", of_model, lambda: base.check_weights(labeller_class(config), config))  # as every verb does
+        model, _ = part("model", of_model, lambda: load_classifier(base, config, torch.float32))
         row = tokenizer(TEXT, return_tensors="pt", truncation=True, max_length=min(16, base.positions))
         with torch.no_grad():
             model.eval()(**row)
+        assert all(p.isfinite().all() for p in model.parameters())
 
-    read()
-    try_all(examples, sorted(path for path in copy.iterdir() if path.is_file()), read)
+    try_all(examples, damage_to(own), read)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inlay.data.classification import classification_in
@@ -30,6 +30,7 @@ from inlay.data.tokens import tokens_of
 from inlay.errors import InvalidRequest
 
 from ..data.chat_tokenizers import CHATML, LLAMA, MISTRAL, byte_level
+from .attempts import MANY, bounded, seeded
 
 TOKENIZERS = [byte_level(template) for template in (CHATML, LLAMA, MISTRAL, None)]
 CALL = {"type": "function", "id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}
@@ -242,30 +243,25 @@ def check(case: Case, kind: str, folder: Path) -> None:
         pass
 
 
-def fuzz(kind: str, folder: Path, examples: int) -> None:
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+def try_many(kind: str, folder: Path, examples: int) -> None:
+    @seeded(examples)
     @given(CASES)
     def read(case: Case) -> None:
-        check(case, kind, folder)
+        with bounded():
+            check(case, kind, folder)
 
     read()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_is_read_or_refused(kind: str, tmp_path: Path) -> None:
-    fuzz(kind, tmp_path, 60)
+    try_many(kind, tmp_path, 72)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_ten_thousand_damaged_files_are_read_or_refused(kind: str, tmp_path: Path) -> None:
-    fuzz(kind, tmp_path, 10_000)
+    try_many(kind, tmp_path, MANY)
 
 
 @pytest.mark.parametrize("kind", KINDS)

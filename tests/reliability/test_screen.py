@@ -5,6 +5,8 @@ import json
 import os
 import pty
 import re
+import shutil
+import subprocess
 import sys
 import threading
 import unicodedata
@@ -16,22 +18,27 @@ from typing import Any
 import pytest
 import yaml
 from rich.segment import Segment, Segments
+from rich.table import Table
 from rich.text import Text
 
-from inlay.cli import main
+from inlay.cli import demo, main
 from inlay.cli import methods as methods_verb
 from inlay.cli.safe_console import console
 from inlay.cli.screen import Screen, print_json, screens
 from inlay.data.classification import load_texts
 from inlay.errors import DataError
 from inlay.outside import printable, shown, shown_lines
+from inlay.training import ending
+from inlay.training import keeper as keeper_module
 
-from ..tiny_models import reviews, write_rows
+from ..shapes import SHAPES
+from ..tiny_models import WORDS, reviews, save_tiny_model, write_rows
 
 EVIL = (
     "\x1b[2J\x1b]0;evil\x07\x9b31m\x1bc\x08\x7f\x0b\u202e\u2066\u200b\u2028"
     "[red]x[/red][link=http://e]y[/link]:bomb:<b onload=x>"
 )
+NAME = EVIL.replace("/", "")  # what a file can have
 OURS = re.compile(r"\x1b\[(\d*(;\d+)*m|1A|2K|\?25[lh])|\r|\n|\t")
 
 
@@ -80,6 +87,18 @@ def recorded(*arguments: str) -> tuple[int, str]:
     return code, terminal.sent.decode("utf-8")
 
 
+def recorded_whole(*arguments: str) -> tuple[int, str]:
+    """What a process of its own sends, and those that it starts."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "inlay", *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        terminal = Terminal()
+        terminal._read(ours)
+    os.close(ours)
+    return process.returncode, terminal.sent.decode("utf-8")
+
+
 @pytest.fixture(scope="module")
 def evil_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("evil")
@@ -88,13 +107,18 @@ def evil_file(tmp_path_factory: pytest.TempPathFactory) -> str:
         {"text": f"{row['text']} {EVIL}", "label": renamed[row["label"]], f"more{EVIL}": 1, "a\tb\n": EVIL}
         for row in reviews(60)
     ]
-    return write_rows(folder / f"rows{EVIL.replace('/', '')}.jsonl", rows)
+    return write_rows(folder / f"rows{NAME}.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def evil_model(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return shutil.copytree(tiny_bert, str(tmp_path_factory.mktemp("models") / f"model{NAME}"))
 
 
 @pytest.fixture(scope="module")
 def evil_run(evil_file: str, tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A run's folder, and what the terminal was sent while it was made."""
-    out = tmp_path_factory.mktemp("runs") / f"run{EVIL.replace('/', '')}"
+    out = tmp_path_factory.mktemp("runs") / f"run{NAME}"
     code, sent = recorded(
         *("train", tiny_bert, evil_file, "--out", str(out), "--epochs", "1", "--no-forgetting", "--dtype", "float32")
     )
@@ -115,28 +139,130 @@ def test_what_a_run_writes_can_be_read_and_shows_no_control(evil_run: tuple[str,
     assert "&lt;b onload=x&gt;" in page
     assert not set("\x1b\x07\x9b\x7f\u202e\u2066") & set(page)
     assert unsafe((run / "log.txt").read_text(encoding="utf-8")) == set()
-    assert EVIL.replace("/", "") in yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))["data"]["path"]
+    assert NAME in yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))["data"]["path"]
     assert f"good{EVIL}" in json.loads((run / "summary.json").read_text(encoding="utf-8"))["labels"]
 
 
 @pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
-@pytest.mark.parametrize("verb", ["data", "data MODEL", "eval", "predict", "predict FILE", "resume", "rank", "merge"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *("data", "data MODEL", "doctor", "doctor MODEL", "methods NAME"),
+        *("eval", "predict", "predict FILE", "resume", "rank", "merge"),
+    ],
+)
 def test_no_verb_sends_a_control_of_others(
-    verb: str, json: tuple[str, ...], evil_file: str, evil_run: tuple[str, str], tiny_bert: str, tmp_path: Path
+    verb: str, json: tuple[str, ...], evil_file: str, evil_run: tuple[str, str], evil_model: str, tmp_path: Path
 ) -> None:
     run = evil_run[0]
     arguments, expected = {
         "data": (("data", evil_file), 0),
-        "data MODEL": (("data", evil_file, tiny_bert), 0),
+        "data MODEL": (("data", evil_file, evil_model), 0),
+        "doctor": (("doctor",), 0),
+        "doctor MODEL": (("doctor", evil_model), 0),
+        "methods NAME": (("methods", "lora"), 0),
         "eval": (("eval", run, evil_file), 0),
         "predict": (("predict", run, f"a film {EVIL}"), 0),
         "predict FILE": (("predict", run, evil_file), 0),
         "resume": (("resume", run), 2),
         "rank": (("rank", run, "--no-curve", "--base", "never"), 0),
-        "merge": (("merge", run, str(tmp_path / f"out{EVIL.replace('/', '')}")), 0),
+        "merge": (("merge", run, str(tmp_path / f"out{NAME}")), 0),
     }[verb]
     code, sent = recorded(*arguments, *json)
     assert (code, unsafe(sent)) == (expected, set()), sent
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
+def test_a_run_that_goes_on_sends_no_control_of_others(
+    json: tuple[str, ...], evil_file: str, evil_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = str(tmp_path / f"run{NAME}")
+    save = keeper_module.Keeper.between_steps
+
+    def stop(keeper: keeper_module.Keeper) -> None:
+        save(keeper)
+        if keeper.training and keeper.training.progress.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ending, "write_report", lambda *_: None)  # which takes longer than the run
+    asked = (evil_model, evil_file, "--out", run, "--epochs", "1", "--no-forgetting", "--dtype", "float32")
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper_module.Keeper, "between_steps", stop)
+        stopped = recorded("train", *asked, *json)
+    gone_on = recorded("resume", run, *json)
+    assert (stopped[0], gone_on[0]) == (130, 0)
+    assert ("step 3/3" if not json else "\n{") in gone_on[1]
+    assert unsafe(stopped[1] + gone_on[1]) == set()
+
+
+@pytest.fixture(scope="module")
+def evil_writer(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The run of a language model each of whose words has controls, and its rows."""
+    folder = tmp_path_factory.mktemp("writer")
+    model = folder / f"model{NAME}"
+    save_tiny_model(SHAPES["llama"], model)
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {w + EVIL * (w in WORDS and w != "good"): i for w, i in vocabulary.items()}
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    rows = [{"prompt": f"{w} good {EVIL}", "completion": f"good {EVIL}", f"x{EVIL}": EVIL} for w in WORDS]
+    data = write_rows(folder / f"rows{NAME}.jsonl", rows)
+    flags = ("--epochs", "1", "--no-forgetting", "--dtype", "float32", "--samples", "4")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ending, "write_report", lambda *_: None)
+        code, sent = recorded("train", str(model), data, "--out", str(folder / f"run{NAME}"), *flags)
+    assert (code, unsafe(sent)) == (0, set()), sent
+    return str(folder / f"run{NAME}"), data
+
+
+@pytest.mark.parametrize("verb", ["predict", "predict --json", "predict FILE", "eval"])
+def test_no_text_that_a_model_wrote_sends_a_control(verb: str, evil_writer: tuple[str, str]) -> None:
+    run, data = evil_writer
+    short, hot = ("--max-tokens", "8"), ("--temperature", "100")
+    arguments = {
+        "predict": ("predict", run, f"good {EVIL}", *short, *hot),
+        "predict --json": ("predict", run, f"good {EVIL}", *short, *hot, "--json"),
+        "predict FILE": ("predict", run, data, *short, *hot),
+        "eval": ("eval", run, data),
+    }[verb]
+    code, sent = recorded(*arguments)
+    assert (code, unsafe(sent)) == (0, set()), sent
+    written = re.search(rf"({'|'.join(WORDS)})\\(x1b|u001b)\[2J", sent)
+    assert written or verb == "eval", sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
+def test_a_comparison_to_its_end_sends_no_control_of_others(
+    json: tuple[str, ...], evil_file: str, evil_model: str, tmp_path: Path
+) -> None:
+    """Its runs are in processes of their own, which have the terminal too; one of them fails. Then once more, over what
+    is there."""
+    then = shutil.copyfile(evil_file, str(tmp_path / f"then{NAME}.jsonl"))
+    methods = ("lora", "pattern:include=.*query.*|[red]x[/red]\u202e\u2066:bomb:x", "lora:alpha=1e30")
+    flags = ("--epochs", "1", "--dtype", "float32", "--no-forgetting", "--out", str(tmp_path / f"out{NAME}"))
+    for _ in range(2):
+        code, sent = recorded_whole(
+            "compare", evil_model, evil_file, "--methods", *methods, "--then", then, *flags, *json
+        )
+        assert (code, unsafe(sent)) == (0, set()), sent
+        assert ('"state": "failed"' if json else "lora:alpha=1e30, seed 0 failed") in sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classify", "generate"])
+def test_a_demonstration_to_its_end_sends_no_control_of_others(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows and texts are our own, here a few of them; its folder, and what it is asked, are not."""
+    model, data, *_ = demo._RUNS[task]
+    short = ("--data.train-rows", "32", "--data.eval-rows", "8", "--epochs", "1", "--no-forgetting")
+    monkeypatch.setitem(demo._RUNS, task, (model, data, *short))
+    monkeypatch.setattr(demo, "_TEXTS", (EVIL,))
+    monkeypatch.setattr(demo, "_PROMPTS", (f"animal: fox {EVIL}",))
+    code, sent = recorded("demo", "--task", task, "--out", str(tmp_path / f"demo{NAME}"))
+    assert (code, unsafe(sent)) == (0, set()), sent
+    assert f"demo{shown(NAME)}" in sent
 
 
 @pytest.mark.parametrize(
@@ -200,6 +326,16 @@ def test_a_console_takes_text_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
         out.print(Segments([Segment("\x1b[2J")]))  # what no layout has looked at
     assert "\x1b" not in stream.getvalue()
     assert stream.getvalue().replace("\n", "").count("[red]x[/red][link=http://e]y[/link]:bomb:") == 2
+
+
+def test_a_table_has_room_for_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for the letters that are not."""
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+    with screens():
+        table = Table(box=None)
+        table.add_row("\x1b\x1b\x1b\x1b", "end")
+        console().print(table)
+    assert "\\x1b\\x1b\\x1b\\x1b end" in " ".join(stream.getvalue().split())
 
 
 def test_rich_is_used_through_the_safe_console_alone() -> None:

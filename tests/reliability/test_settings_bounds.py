@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import inlay
@@ -25,9 +25,7 @@ from inlay.methods import METHODS
 from inlay.ranges import Range, kind_of
 from inlay.training.settings import RunSettings
 
-seeded = settings(max_examples=500, derandomize=True, database=None, deadline=None)
-seeded_few = settings(seeded, max_examples=40)
-seeded_many = settings(seeded, max_examples=10_000)
+from .attempts import MANY, bounded, seeded
 
 DATA = DataSettings(path="d")
 NEEDED: dict[type, dict[str, Any]] = {
@@ -79,7 +77,7 @@ def test_every_number_has_limits_and_is_held_to_them(owner: type, name: str) -> 
             owner(**NEEDED[owner] | {name: several(owner, name, value)})
 
 
-@seeded
+@seeded(500)
 @given(st.sampled_from(NUMBERS), numbers)
 def test_a_number_is_in_its_range_or_refused(which: tuple[type, str], value: float) -> None:
     owner, name = which
@@ -264,11 +262,12 @@ def _written(value: Any) -> bytes:
 
 def _reads(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    try:
-        asked = read_config_file(path)
-        arguments = asked.arguments(METHODS[asked.method or "lora"])
-    except SettingsError:
-        return
+    with bounded():
+        try:
+            asked = read_config_file(path)
+            arguments = asked.arguments(METHODS[asked.method or "lora"])
+        except SettingsError:
+            return
     known = (
         "--data.",
         "--method.",
@@ -285,19 +284,20 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_any_file_is_read_or_refused(file: Path) -> None:
-    seeded(given(files)(lambda content: _reads(file, content)))()
+    seeded(500)(given(files)(lambda content: _reads(file, content)))()
 
 
 @pytest.mark.slow
 def test_very_many_files_are_read_or_refused(file: Path) -> None:
-    seeded_many(given(files)(lambda content: _reads(file, content)))()
+    seeded(MANY)(given(files)(lambda content: _reads(file, content)))()
 
 
 def _parses(arguments: list[str]) -> None:
-    try:
-        asked = parse_settings(arguments)
-    except SettingsError:
-        return
+    with bounded():
+        try:
+            asked = parse_settings(arguments)
+        except SettingsError:
+            return
     for owner in (asked, asked.data, asked.method):
         for field in dataclasses.fields(owner):
             value = getattr(owner, field.name)
@@ -313,14 +313,14 @@ flags = st.lists(st.tuples(st.sampled_from(FLAGS), words | st.none()), max_size=
 )
 
 
-@seeded_few
+@seeded(40)
 @given(flags)
 def test_any_flags_are_read_or_refused(given_flags: list[str]) -> None:
     _parses(["m", "d", *given_flags])
 
 
 @pytest.mark.slow
-@seeded_many
+@seeded(MANY)
 @given(flags)
 def test_very_many_flags_are_read_or_refused(given_flags: list[str]) -> None:
     _parses(["m", "d", *given_flags])

@@ -15,10 +15,11 @@ from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.inference.opened import open_adapter
+from inlay.stats import Means
 from inlay.tasks.generate import generate
 from inlay.tasks.packing import packed
-from inlay.training.differences import Means, read_parts
 from inlay.training.run import train
+from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES, Shape, disturb, method

@@ -54,6 +54,37 @@ def test_a_base_that_is_not_whole_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_base_with_numbers_that_are_none_is_refused(
+    value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = save_tiny_model(SHAPES["bert"], tmp_path / "base")
+    edit(base, lambda tensors: tensors[QUERY].view(-1)[7].fill_(value))
+    assert train(base, tmp_path) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "layer.1.attention.self.query.weight that are not finite; its files are damaged" in said
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_nan_in_a_bases_configuration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(base := save_tiny_model(SHAPES["bert"], tmp_path / "base")) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"classifier_dropout": float("nan")}))
+    assert train(base, tmp_path) == 2
+    assert "has NaN for classifier_dropout in its config.json" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("part", ["single", "pair"])
+def test_types_of_a_text_without_a_row_are_refused(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(base := save_tiny_model(SHAPES["bert"], tmp_path / "base")) / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["post_processor"][part][1]["Sequence"]["type_id"] = 2
+    path.write_text(json.dumps(told))
+    assert train(base, tmp_path) == 2
+    assert "the type 2, and the model has rows for 2 types" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("count", [None, 5])
 def test_a_new_head_is_said(count: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = save_tiny_model(SHAPES["bert"], tmp_path / "base")

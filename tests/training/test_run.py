@@ -15,11 +15,13 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
 from inlay.inference.evaluation import evaluate_adapter
 from inlay.inference.opened import find_adapter
+from inlay.stats import Shares
 from inlay.tasks import classify as classify_module
-from inlay.training.differences import Shares, read_parts
 from inlay.training.run import train
+from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings
 
+from ..counted import counted_calls
 from ..shapes import SHAPES, needed
 
 CONTRACT_FIELDS = {
@@ -96,18 +98,6 @@ def test_a_run_reads_and_tokenizes_its_data_once(
     summary = train(run)
     assert opened == [reviews_folder]
     assert len(tokenized) == len(load_classification(run.data).splits) == (3 if summary["metrics"]["test"] else 2)
-
-
-def counted_calls(monkeypatch: pytest.MonkeyPatch, module: Any, function: str) -> list[Any]:
-    """Collect the first argument of every call of the module's function from now on."""
-    seen, original = [], getattr(module, function)
-
-    def counting(first: Any, *others: Any, **named: Any) -> Any:
-        seen.append(first)
-        return original(first, *others, **named)
-
-    monkeypatch.setattr(module, function, counting)
-    return seen
 
 
 def test_micro_batches_give_the_same_training(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:

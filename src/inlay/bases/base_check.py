@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..errors import SettingsError
+from ..errors import SettingsError, TrainingFailed
 from ..formats.read import header
 from ..models.heads import task_heads
 from ..models.sites import Sites
@@ -79,6 +80,8 @@ def check_layers(name: str, config: Any, folder: Path) -> None:
         value = getattr(config.get_text_config(), key, None)
         if isinstance(value, int) and value < 1:
             raise SettingsError(f"model {name!r} has {key} {value!r} in its config.json; it must be a number above 0")
+    if (key := _nan_in(config.to_dict())) is not None:  # an infinity says that there is no limit
+        raise SettingsError(f"model {name!r} has NaN for {key} in its config.json; it must be a number: copy it again")
     layers = max(_layer_counts(config), default=0)
     if layers > _MANY:
         stored = sum(len(header(path)[0]) for path in folder.glob("*.safetensors"))
@@ -87,6 +90,25 @@ def check_layers(name: str, config: Any, folder: Path) -> None:
                 f"model {name!r} has {layers} layers by its config.json and {stored} tensors in its files; copy it "
                 "again"
             )
+
+
+def check_numbers(name: str, model: nn.Module) -> None:
+    """Raises TrainingFailed, as for any NaN, if a weight has numbers that are not finite."""
+    for key, p in model.named_parameters():
+        if p.is_floating_point() and p.itemsize > 1 and p.numel() and not p.is_meta:  # smaller ones have no order
+            if not torch.stack(torch.aminmax(p.detach())).isfinite().all():
+                raise TrainingFailed(
+                    f"model {name!r} has numbers in {key} that are not finite; its files are damaged: copy it again"
+                )
+
+
+def _nan_in(value: Any, key: str = "") -> str | None:
+    """The key of the first number in a configuration that is none."""
+    if isinstance(value, dict):
+        return next((found for k, v in value.items() if (found := _nan_in(v, str(k))) is not None), None)
+    if isinstance(value, list | tuple):
+        return next((found for v in value if (found := _nan_in(v, key)) is not None), None)
+    return key if isinstance(value, float) and value != value else None
 
 
 def _layer_counts(config: Any) -> list[int]:

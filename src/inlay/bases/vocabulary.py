@@ -27,6 +27,21 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
         raise SettingsError(_without_row(str(next(iter(added.values()))), min(added), rows))
     if tokenizer.pad_token_id >= rows:
         raise SettingsError(_without_row(tokenizer.pad_token, tokenizer.pad_token_id, rows))
+    _check_types(tokenizer, getattr(getattr(model, "config", None), "type_vocab_size", None))
+
+
+def _check_types(tokenizer: Any, types: Any) -> None:
+    """Raises SettingsError if the tokenizer numbers the parts of a text, or of a pair, as the model (of BERT's kind,
+    with rows for so many types) cannot read."""
+    if not isinstance(types, int) or types < 1:  # it reads no types
+        return
+    for texts, most in ((("a text",), types), (("a text", "a second one"), max(types, 2))):
+        highest = max(tokenizer(*texts).get("token_type_ids") or (0,))
+        if highest >= most:
+            raise SettingsError(
+                f"the tokenizer gives a part of a text the type {highest}, and the model has rows for {types} types; "
+                "put the tokenizer's files beside the model, as they were"
+            )
 
 
 def check_ids(tokenizer: Any, model: Any, texts: Iterable[Sequence[int]]) -> None:

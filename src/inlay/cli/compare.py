@@ -3,12 +3,15 @@
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.conf import arg
 
 from ..core.method import Method
 from ..errors import SettingsError, did_you_mean
 from ..lab.compare.settings import Comparison, Contender
 from ..methods import METHODS
+from .arguments import DataArguments, Model
 from .compare_screen import print_result, watching_trials
 from .config_file import arguments_of, parse_yaml
 from .parse import parse
@@ -24,6 +27,11 @@ class Compare(Comparison):
     command again goes on where it was stopped. More methods or seeds can be added to what is there.
     """
 
+    model: Model
+    data: DataArguments
+    methods: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    then: Annotated[tuple[str, ...], arg(metavar="DATA")] = ()
+    cluster: Annotated[str | None, arg(metavar="ADDRESS")] = None
     json: bool = False
     """Print one JSON event per line instead of text."""
 

@@ -68,7 +68,8 @@ class _Bar:
             self.progress.console.print(sentence(event), style=style, soft_wrap=as_one_line)
 
     def _move(self, event: Event) -> None:
-        self.loss = event["loss"] if event["step"] == 1 else 0.9 * self.loss + 0.1 * event["loss"]
+        begins = self.task is None or event["step"] == 1  # a run that goes on begins at a later step
+        self.loss = event["loss"] if begins else 0.9 * self.loss + 0.1 * event["loss"]
         now = (
             f"loss {self.loss:.3f}  {event['tokens_per_second']:.0f} tokens/s  "
             f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"

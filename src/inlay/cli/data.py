@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..data.describe import DataReport, describe
-from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..ranges import Range, check_settings
+from .arguments import DataArguments
 from .parse import parse
 from .screen import print_json
 
@@ -24,7 +24,7 @@ class Data:
     With a model: the tokens of its rows, and which of them carry the loss.
     """
 
-    data: DataSettings
+    data: DataArguments
     tokens: "_Tokens"
     json: bool = False
     """Print one JSON object instead of text."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -14,14 +15,18 @@ from .screen import own_text
 CommandT = TypeVar("CommandT")
 
 
-def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str) -> Any:
-    """An instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for."""
+def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str, beneath: Sequence[str] = ()) -> Any:
+    """An instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for.
+
+    The arguments win over those `beneath`. Raises SettingsError for a flag that is among them twice.
+    """
+    _check_given_once(arguments)
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output), own_text():  # the help is ours, and has colours
             return tyro.cli(
                 command,
-                args=list(arguments),
+                args=[*beneath, *arguments],
                 prog=f"inlay {verb}",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
@@ -49,8 +54,27 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
             rest.append(argument)
         i += 1
     if len(found) > 1:
-        raise SettingsError(f"{flag} is given {len(found)} times: {', '.join(found)}; give it once")
+        raise _given_twice(flag, found)
     return (found[0] if found else None), rest
+
+
+def _check_given_once(arguments: Sequence[str]) -> None:
+    """The last of two would win, and the other be of no effect without a word."""
+    given: dict[str, list[str]] = {}
+    flags = list(itertools.takewhile(lambda each: each != "--", arguments))
+    for argument, following in itertools.zip_longest(flags, flags[1:], fillvalue=""):
+        if argument.startswith("--"):
+            flag, equals, value = argument.partition("=")
+            given.setdefault(flag.replace("_", "-"), []).append(value if equals else following)
+    for flag, found in given.items():
+        if len(found) > 1:
+            raise _given_twice(flag, found)
+
+
+def _given_twice(flag: str, found: Sequence[str]) -> SettingsError:
+    values = [each for each in found if each and not each.startswith("--")]  # a switch has none
+    said = f": {', '.join(values)}" if len(values) == len(found) else ""
+    return SettingsError(f"{flag} is given {len(found)} times{said}; give it once")
 
 
 def _of_a_dataclass(stop: BaseException) -> InlayError | None:

@@ -7,6 +7,7 @@ from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
 from ..training.settings import MethodT, RunSettings
+from .arguments import DataArguments, Model
 from .config_file import read_config_file
 from .console import watching
 from .parse import parse, take
@@ -17,6 +18,8 @@ SHORT_FOR = {"qlora": ("lora", ["--quantize", "nf4"])}  # names of a method with
 
 @dataclass(frozen=True, kw_only=True)
 class Train(RunSettings[MethodT]):
+    model: Model
+    data: DataArguments
     method: MethodT
     """`inlay methods NAME` explains the method."""
     go_on: bool = False
@@ -57,11 +60,10 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
         if from_file is None:
             raise
         raise SettingsError(f"{from_file.path}: {problem}") from problem
-    if from_file is not None:
-        arguments = [*from_file.arguments(kind), *arguments]
+    beneath = [*implied, *(from_file.arguments(kind) if from_file else [])]
     command: Any = Train[kind]
     command.__doc__ = _description(kind.name)
-    return parse(command, [*implied, *arguments], verb)
+    return parse(command, arguments, verb, beneath)
 
 
 def next_steps(summary: dict[str, Any]) -> str:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
-
 from ..errors import SettingsError
 from ..ranges import ROWS, Range, check_settings
 
@@ -20,7 +18,7 @@ _NAMED_ROLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    path: Annotated[Positional[str], arg(metavar="DATA")]
+    path: str
     """A file, a folder with train, valid and test files, a Hugging Face data set id, or builtin:NAME."""
     format: Format = "auto"
     """The format of the rows; auto finds it from the columns of the first row."""

@@ -12,7 +12,7 @@ common with itself, which is that bias.
 import torch
 from torch import Tensor
 
-from .interval import Interval, jackknife_interval
+from ..stats import Interval, jackknife_interval
 
 _FLAT = 1e-6  # of the length of the representations: differences below that are rounding
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..stats import Shares
 from ..tasks.batches import in_order_of_length, tokenize
 from ..tasks.sentence import sentence_states
-from ..training.differences import Shares
 from .cka import linear_cka
 from .passages import GeneralText
 from .sample import first_within

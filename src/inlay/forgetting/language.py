@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.tokens import TokenRow
+from ..stats import ratio
 from ..tasks.chunked_loss import logits_of_rows
 from ..tasks.packing import padded
-from .interval import ratio
 from .passages import GeneralText
 from .sample import first_within
 

@@ -25,7 +25,15 @@ class RunFiles:
 
 
 def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
-    """Everything the report needs. DataError if no `summary` is given and the folder has no readable summary.json."""
+    """Everything the report needs. DataError if no `summary` is given and the folder has no readable summary.json, or
+    if its files are not those of a run."""
+    from ..formats.read import guarded  # which loads torch
+
+    with guarded(run, "files of a run", error=DataError):
+        return _read_run(run, summary)
+
+
+def _read_run(run: Path, summary: dict[str, Any] | None) -> RunFiles:
     summary = _summary(run / "summary.json") if summary is None else summary
     events, damaged_events = _json_lines(run / "metrics.jsonl")
     predictions, damaged_predictions = _json_lines(run / "predictions.jsonl")

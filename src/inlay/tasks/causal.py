@@ -22,8 +22,8 @@ from ..forgetting.language import LanguageBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Replay
 from ..show.units import text_or_unknown
+from ..stats import Means
 from ..training.attention import attend_by_document
-from ..training.differences import Means
 from .batches import Batch, Order
 from .chunked_loss import causal_loss, trained_tokens
 from .facts import COUNT, TOKENS, one_of

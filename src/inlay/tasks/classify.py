@@ -21,10 +21,10 @@ from ..errors import CheckpointError, SettingsError
 from ..models.sites import Sites
 from ..outside import shown
 from ..show.units import percent_text, points_text
-from ..training.differences import Shares
+from ..stats import Interval, Shares, wilson_interval
 from .batches import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
 from .causal import is_language_adapter
-from .confusion import Interval, Prediction, classifier_section, gain_interval, wilson_interval
+from .confusion import Prediction, classifier_section, gain_interval
 from .facts import LABELS
 from .metric import scores_of
 from .outcomes import LabelProbabilities

@@ -1,15 +1,12 @@
 """What a classifier's predictions say: confusions, scores by label, and how sure the figures are."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from ..show.page import templates
-from ..stats import normal_z
-
-Interval = tuple[float, float]
+from ..stats import Interval, paired_interval, unpaired_gain_interval
 
 _LABELS_IN_MATRIX = 20
 _SCORES_IN_SIGHT = 20
@@ -169,15 +166,6 @@ def worst_mistakes(predictions: Sequence[Prediction], at_most: int) -> list[Pred
     return sorted(wrong, key=lambda p: -p.probability)[:at_most]
 
 
-def wilson_interval(share: float, rows: int) -> Interval:
-    """The 95 % interval of a share of `rows`; unlike the normal one it holds for few rows and shares near 0 or 1."""
-    z = normal_z()
-    z2 = z**2
-    centre = (share + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = z / (1 + z2 / rows) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def gain_interval(base: float, tuned: float, rows: int, predictions: Sequence[Prediction]) -> Interval:
     """The 95 % interval of the gain, from the predictions if they are all there and include the base model's."""
     if len(predictions) == rows and all(p.base_predicted is not None for p in predictions):
@@ -190,26 +178,6 @@ def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:
     won = sum(p.predicted == p.label != p.base_predicted for p in predictions)
     lost = sum(p.base_predicted == p.label != p.predicted for p in predictions)
     return paired_interval(won - lost, won + lost, len(predictions))
-
-
-def paired_interval(total: float, squares: float, rows: int, level: float = 0.95) -> Interval:
-    """Of the difference between two accuracies, from the sum of the rows' differences and that of their squares.
-
-    As if there were two rows more, one that only this model has right and one that only the other has (likewise).
-    """
-    mean = total / (rows + 2)
-    half = normal_z(level) * math.sqrt(((squares + 2) / (rows + 2) - mean**2) / (rows + 2))
-    return max(-1.0, mean - half), min(1.0, mean + half)
-
-
-def unpaired_gain_interval(base: float, tuned: float, rows: int) -> Interval:
-    """The same from the two accuracies alone (Newcombe 1998, method 10): wider, as it cannot see the pairing."""
-    base_low, base_high = wilson_interval(base, rows)
-    tuned_low, tuned_high = wilson_interval(tuned, rows)
-    gain = tuned - base
-    return gain - math.hypot(tuned - tuned_low, base_high - base), gain + math.hypot(
-        tuned_high - tuned, base - base_low
-    )
 
 
 def _ratio(part: int, whole: int) -> float | None:

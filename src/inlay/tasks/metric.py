@@ -89,7 +89,7 @@ def scores_from_json(values: Any, by: str) -> Scores:
     scores of a task whose main one is `by`."""
     if not isinstance(values, dict) or not {"loss", by} <= values.keys():
         raise ValueError(f"{str(values)[:200]} has no loss or no {by}")
-    if wrong := [name for name, value in values.items() if not isinstance(value, int | float | None)]:
+    if wrong := [name for name, value in values.items() if type(value) not in (int, float, type(None))]:
         raise ValueError(f"{wrong[0]} is {values[wrong[0]]!r}, which is no number")
     return {name: math.inf if value is None else value for name, value in values.items()}
 

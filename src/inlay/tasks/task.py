@@ -38,7 +38,7 @@ class Evaluation:
 
     scores: Scores
     parts: Any
-    """What `main_score` is the mean of, so that two models can be compared (differences.py)."""
+    """What `main_score` is the mean of, so that two models can be compared (stats.py)."""
     predictions: Any
     """What predictions.jsonl is written from, as far as there is something."""
 

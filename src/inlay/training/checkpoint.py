@@ -25,9 +25,9 @@ from ..formats.files import copy_whole, write_whole
 from ..formats.read import read_object, read_text
 from ..tasks.task import Task
 from .checkpoint_file import read_checkpoint_file, readable, write_checkpoint_file
-from .checkpoint_fit import by_first_part, check_fits, own_tensors, progress_of
+from .checkpoint_fit import by_first_part, check_amount, check_fits, check_strides, own_tensors, progress_of
 from .loop import Plan, Training, marks
-from .random_state import random_numbers, random_tensors, set_random_state
+from .random_state import check_random_state, random_numbers, random_tensors, set_random_state
 
 CHECKPOINT = Path("checkpoints", "last.safetensors")  # in the run's folder
 CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")
@@ -46,6 +46,23 @@ class About:
     train_seconds: float
     wall_seconds: float
     peak_memory_bytes: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no run tells of itself."""
+        texts = [
+            self.asked,
+            self.data,
+            *([] if self.base is None else [self.base]),
+            *self.versions,
+            *self.versions.values(),
+            *self.command,
+        ]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.command, list):
+            raise ValueError("about has something else than a text where one belongs")
+        if not isinstance(self.settings, dict):
+            raise ValueError(f"about has {self.settings!r} for settings")
+        for name in ("train_seconds", "wall_seconds", "peak_memory_bytes"):
+            check_amount("about", name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,15 @@ class Checkpoint:
         adapter, device = training.adapter, training.accelerator.device
         with readable(self.path, self._todo):
             check_fits(by_first_part(self.tensors, by="."), training)
+            check_strides(self.strides, self.tensors)
             parts = self._copied()
             averages = {int(number): values for number, values in by_first_part(parts["optimizer"], by=".").items()}
             progress = progress_of(self.progress, main_score)
+            if bool(progress.best_step) != bool(parts.get("best")):
+                raise ValueError(
+                    f"its best step is {progress.best_step}, and it has {len(parts.get('best', {}))} tensors of it"
+                )
+            check_random_state(parts["random"], self.random, device)
         for name, tensor in own_tensors(adapter).items():
             tensor.data = parts["adapter"][name].to(device)  # not copied: a start from the data may choose the shape
         memory = by_first_part(parts.get("memory", {}), by="/")

@@ -12,6 +12,8 @@ from ..tasks.metric import scores_from_json
 from .loop import Progress, Training
 
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
+_MOST = 2**53  # of anything that is counted
+_SPREAD = 64  # places of memory for each number of a tensor that is a part of a larger one
 _AVERAGES = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's, of each parameter
 
 Parts = Mapping[str, Mapping[str, Tensor]]
@@ -67,12 +69,45 @@ def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
     """Read how far the training was, without the tensors of its best step."""
     values: dict[str, Any] = {name: value for name, value in told.items() if name != "changed"}
     for name in _COUNTS:
-        if type(values[name]) is not int or values[name] < 0:
+        if type(values[name]) is not int or not 0 <= values[name] < _MOST:
             raise ValueError(f"progress has {values[name]!r} for {name}, which is a count")
-    if type(values["seconds"]) not in (int, float) or not 0 <= values["seconds"] < math.inf:
-        raise ValueError(f"progress has {values['seconds']!r} for seconds")
+    for name in ("evaluated", "best_step"):
+        if values[name] > values["step"]:
+            raise ValueError(f"progress has {values[name]} for {name}, and it is of step {values['step']}")
+    check_amount("progress", "seconds", values["seconds"])
+    if type(told["changed"]) is not bool:
+        raise ValueError(f"progress has {told['changed']!r} for changed, which is true or false")
     best: Any = None if values["best"] is None else scores_from_json(values["best"], main_score)
-    return Progress(**values | {"best": best})
+    if (best is None) != (values["best_step"] == 0):
+        raise ValueError(f"progress has {values['best_step']} for best_step, and {values['best']!r} for best")
+    for name, value in best.items() if best is not None else ():
+        if not (math.isfinite(value) or (name == "perplexity" and value > 0)):
+            raise ValueError(f"progress has {value!r} for the best {name}, which is a number")
+    values["best"] = best
+    return Progress(**values)
+
+
+def check_amount(what: str, name: str, value: Any) -> None:
+    """Raise ValueError unless the value can be one of seconds or bytes."""
+    if type(value) not in (int, float) or not 0 <= value < _MOST:
+        raise ValueError(f"{what} has {value!r} for {name}")
+
+
+def check_strides(told: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless each tensor that has strides can be laid out by them in the memory that it takes."""
+    if not isinstance(told, dict):
+        raise ValueError(f"strides are {told!r}")
+    for key, strides in told.items():
+        shape = tensors[key].shape
+        if not isinstance(strides, list) or len(strides) != len(shape) or not all(type(s) is int for s in strides):
+            raise ValueError(f"strides of {key} are {strides!r}, and it is of {list(shape)}")
+        reach = 1  # numbers from the first to the last, over the dimensions so far
+        for stride, size in sorted(zip(strides, shape, strict=True)):
+            if size > 1 and stride < reach:
+                raise ValueError(f"strides of {key} are {strides!r}, which put two numbers in one place")
+            reach += (size - 1) * stride
+        if reach > _SPREAD * tensors[key].numel():
+            raise ValueError(f"strides of {key} are {strides!r}, which spread it over {reach} places")
 
 
 def _check_memory(memory: Mapping[str, Mapping[str, Tensor]], adapter: Adapter) -> None:

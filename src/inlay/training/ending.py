@@ -2,18 +2,19 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import DiskFailed, DoesNotFit, InlayError
+from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError
 from ..formats import peft
 from ..formats.files import replace_folder, write_json, write_text
 from ..formats.places import PLACES, places
 from ..machine import as_far_as_possible, file_problem, out_of_memory, said_of
 from ..report import write_report
-from .checkpoint import About, Checkpoint, anew, data_fingerprint, remove_checkpoint
+from .checkpoint import About, Checkpoint, anew, data_fingerprint, read_summary, remove_checkpoint
 from .journal import Journal
 from .keeper import Keeper
 from .prepared import Prepared
@@ -110,7 +111,14 @@ class Ending(RunState):
             self.write_summary(status, reason)
         except OSError as problem:
             self.journal.tell("note", text=f"summary.json could not be written: {said_of(problem)}")
+            self._withdraw()
         return DiskFailed(reason) if isinstance(said, DiskFailed) else said
+
+    def _withdraw(self) -> None:
+        """A run whose last file has its name, but maybe not on the disk, is not finished: it says that it failed."""
+        with suppress(OSError, CheckpointError):
+            if read_summary(self.run.folder).get("status") == "finished":
+                (self.run.folder / "summary.json").unlink()
 
     def _put_back(self) -> None:
         """If the folder was removed under the run, make it again, with what a resumed run begins with."""

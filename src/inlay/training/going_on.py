@@ -10,10 +10,10 @@ from ..formats.files import held, remove_unfinished
 from ..machine import refusals
 from .asked import check_same_settings
 from .checkpoint import has_checkpoint, read_summary, remove_checkpoint
-from .differences import SCORE_PARTS
 from .journal import Journal, Watcher
 from .prepared import prepare_run
 from .run import begun, gone_on, train
+from .score_parts import SCORE_PARTS
 from .settings import RunSettings
 from .source_tasks import source_tasks, without_sources
 
@@ -49,7 +49,7 @@ def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
             return summary | {"folder": str(folder)}
         if has_checkpoint(folder):
-            return gone_on(folder, journal, fetch=True)  # the user names the same
+            return gone_on(folder, journal, named=settings)
         run = prepare_run(without_sources(settings), journal, folder)
         journal.record("note", text=f"{folder} was stopped before it had a checkpoint: it begins anew")
         _clear(folder)

@@ -39,9 +39,10 @@ class Journal:
 
     @contextmanager
     def opened(self, folder: Path) -> Iterator[None]:
-        """Write into the folder, which must be this run's alone."""
+        """Write into the folder, which must be this run's alone; what cannot be written comes with the next event."""
         self.begin(folder)
-        self._write()
+        with suppress(OSError):
+            self._write()
         yield
 
     def sync(self) -> None:

@@ -1,5 +1,6 @@
 """A run before it computes: settings and data are checked against each other, nothing is loaded or written."""
 
+import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..tasks.task import Task
 from .journal import Journal
 from .loop import Plan, make_plan
 from .processes import check_one_process
-from .settings import RunSettings
+from .settings import Recipe, RunSettings
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,34 @@ class Prepared:
 
 
 def prepare_run(
-    settings: RunSettings[Any], journal: Journal, folder: Path | None = None, *, fetch: bool = True
+    settings: RunSettings[Any],
+    journal: Journal,
+    folder: Path | None = None,
+    *,
+    fetch: bool = True,
+    task: Task | None = None,
 ) -> Prepared:
-    """Every check that needs no weights. A run that goes on has its `folder`; a new one gets one.
+    """Make every check that needs no weights. A run that goes on has its `folder`; a new one gets one.
 
-    Without `fetch` no hub is asked for what the settings name.
+    Without `fetch` no hub is asked for what the settings name. `task` has read the data for an earlier run that differs
+    in the method; it stays as it is, and its tokens serve as far as they are of the same length.
     """
     check_one_process()
     with offline(not fetch):
-        return _prepared(settings, journal, folder, fetch)
+        return _prepared(settings, journal, folder, copy.copy(task or read_task(settings, fetch=fetch)))
 
 
-def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, fetch: bool) -> Prepared:
+def read_task(settings: RunSettings[Any], *, fetch: bool = True) -> Task:
+    """Find the base, read the data and check one against the other. Of the method nothing is asked yet."""
+    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
+    return task_for(opened).prepare(base, opened, settings)
+
+
+def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, task: Task) -> Prepared:
     folder = folder or _free_folder(settings)
     device = pick_device(settings.device)
-    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
-    task = task_for(opened).prepare(base, opened, settings)
-    wanted = settings.dtype if settings.dtype != "auto" else "bfloat16" if computes_in_bfloat16(device) else "float32"
-    dtype = getattr(torch, wanted)
-    empty = task.empty()
+    dtype = pick_dtype(settings, device)
+    base, empty = task.base, task.empty()
     if settings.quantize == "nf4":
         quantize(empty, dtype)
     part = part_for_texts(empty, base.config)
@@ -84,8 +94,9 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
     text = _general_text(settings, room)
-    task.tokenize(max_length)
-    task.check_tokens(empty)
+    if task.max_length != max_length:
+        task.tokenize(max_length)
+        task.check_tokens(empty)
     if text is not None:
         passages = [passage.text for passage in (*text.measured, *text.kept)]
         check_ids(
@@ -110,6 +121,12 @@ def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None,
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
+
+
+def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:
+    """Choose the dtype of the frozen base and the activations."""
+    automatic = "bfloat16" if computes_in_bfloat16(device) else "float32"
+    return getattr(torch, automatic if settings.dtype == "auto" else settings.dtype)
 
 
 def _free_folder(settings: RunSettings[Any]) -> Path:

@@ -1,5 +1,6 @@
 """The states of all random generators that a training may draw from."""
 
+import math
 import random
 from typing import Any
 
@@ -24,6 +25,22 @@ def random_numbers() -> dict[str, Any]:
     return {"python": random.getstate(), "numpy": state | {"state": {**state["state"], "key": _key(state).tolist()}}}
 
 
+def check_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], device: torch.device) -> None:
+    """Raises some error, having changed nothing, if `set_random_state` could not go on from these, or not rightly."""
+    torch.Generator().set_state(tensors["cpu"])
+    if device.type in ("cuda", "mps"):
+        torch.Generator(device).set_state(tensors["device"])
+    state, gauss = _python_state(numbers), numbers["python"][2]
+    random.Random().setstate(state)
+    own = _numpy_state(numbers)
+    np.random.RandomState().set_state(own)  # which looks neither at the position nor at what is kept of a pair
+    place, key = own["state"]["pos"], _key(numbers["numpy"])
+    if type(place) is not int or not 0 <= place <= len(key) or not all(type(number) is int for number in key):
+        raise ValueError("NumPy's random state is none")
+    if own["has_gauss"] not in (0, 1) or not _is_number(own["gauss"]) or not (gauss is None or _is_number(gauss)):
+        raise ValueError("what is kept of a pair of random numbers is no number")
+
+
 def set_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], device: torch.device) -> None:
     """Go on from what `random_tensors` and `random_numbers` gave, on a device of the same kind."""
     torch.set_rng_state(tensors["cpu"])
@@ -31,10 +48,22 @@ def set_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], device
         torch.cuda.set_rng_state(tensors["device"], device)
     if device.type == "mps":
         torch.mps.set_rng_state(tensors["device"])
+    random.setstate(_python_state(numbers))
+    np.random.set_state(_numpy_state(numbers))
+
+
+def _python_state(numbers: dict[str, Any]) -> Any:
     version, internal, gauss = numbers["python"]
-    random.setstate((version, tuple(internal), gauss))
+    return version, tuple(internal), gauss
+
+
+def _numpy_state(numbers: dict[str, Any]) -> Any:
     state = numbers["numpy"]
-    np.random.set_state(state | {"state": {**state["state"], "key": np.array(_key(state), dtype=np.uint32)}})
+    return state | {"state": {**state["state"], "key": np.array(_key(state), dtype=np.uint32)}}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _key(state: dict[str, Any]) -> Any:

@@ -22,15 +22,15 @@ from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..hub import offline
 from ..machine import refusals
 from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.batches import Batch
 from ..tasks.metric import Scores
-from ..tasks.task import Evaluation
+from ..tasks.task import Evaluation, Task
 from .checkpoint import Checkpoint, check_is_run, read_checkpoint, remove_checkpoint
-from .differences import write_parts
 from .ending import Ending, of_the_run
 from .estimate import estimate
 from .journal import Journal, Watcher
@@ -39,7 +39,8 @@ from .memory import memory_bytes, reset_peak_memory
 from .prepared import Prepared, prepare_run
 from .resolved import resolved_yaml
 from .run_state import versions
-from .settings import RunSettings, as_asked, of_values
+from .score_parts import write_parts
+from .settings import RunSettings, all_values, as_asked, of_values
 from .source_tasks import SourceTask, learn_sources, source_tasks, without_sources
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
@@ -54,18 +55,20 @@ def train(
     resumable: bool = True,
     bases: NoSharing | None = None,
     start: Path | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Train one adapter and write its run's folder; returns the summary.
 
-    `bases` lends the model, which is loaded if there is none. With `start`, the folder of an adapter by the same method
-    on the same base, training goes on from its tensors, with new heads.
+    `bases` lends the model, which is loaded if there is none; `task` has read the data, which are read if there is
+    none. With `start`, the folder of an adapter by the same method on the same base, training goes on from its tensors,
+    with new heads.
 
     Raises InvalidRequest, having written nothing, for settings or data that cannot work; TrainingFailed, having written
     what there is, if the training does not work out. KeyboardInterrupt passes through after the same, and after the
     checkpoint that `resume` goes on from; a run that is part of another is not `resumable` by itself.
     """
     journal = Journal(watcher)
-    run = prepare_run(without_sources(settings), journal)
+    run = prepare_run(without_sources(settings), journal, task=task)
     sources = source_tasks(settings, run.folder)
     with held(run.folder):
         check_free(run.folder, "--out")  # still: another process may have been faster
@@ -74,16 +77,19 @@ def train(
 
 
 @refusals()
-def resume(folder: Path, watcher: Watcher = lambda _: None, *, fetch: bool = False) -> dict[str, Any]:
+def resume(
+    folder: Path, watcher: Watcher = lambda _: None, *, fetch: bool = False, task: Task | None = None
+) -> dict[str, Any]:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
 
-    A base and data that its files name are taken from this machine, and from a hub only with `fetch`.
+    A base and data that its files name are taken from this machine, and from a hub only with `fetch`; or from `task`,
+    which has read both.
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
     check_is_run(folder)
     with held(folder):
-        return gone_on(folder, Journal(watcher), fetch=fetch)
+        return gone_on(folder, Journal(watcher), fetch=fetch, task=task)
 
 
 def begun(
@@ -91,26 +97,48 @@ def begun(
 ) -> dict[str, Any]:
     """In a folder that is held, and has no run."""
     remove_unfinished(run.folder)
-    write_text(run.folder / "run.yaml", yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    path = run.folder / "run.yaml"
+    anew = path.exists()
+    try:
+        write_text(path, yaml.safe_dump(as_asked(settings), sort_keys=False, allow_unicode=True))
+    except OSError:  # it may be there nonetheless, and with it the folder is that of a run, and not free
+        if not anew:
+            path.unlink(missing_ok=True)
+        raise
     with journal.opened(run.folder):
         return _Run(run, settings, journal, command, **parts).go()
 
 
-def gone_on(folder: Path, journal: Journal, *, fetch: bool = False) -> dict[str, Any]:
-    """Finish the run from the checkpoint in a folder that is held."""
+def gone_on(
+    folder: Path,
+    journal: Journal,
+    *,
+    fetch: bool = False,
+    named: RunSettings[Any] | None = None,
+    task: Task | None = None,
+) -> dict[str, Any]:
+    """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
+    checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
     settings = of_values(checkpoint.about.settings)
-    run = prepare_run(without_sources(settings), journal, folder, fetch=fetch)
+    fetch = fetch or (named is not None and _names(settings) == _names(named))
+    run = prepare_run(without_sources(settings), journal, folder, fetch=fetch, task=task)
     checkpoint.check(folder, run.task, run.text, run.plan)
-    with journal.opened(folder):
+    with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
         remove_unfinished(folder)
         if checkpoint.skipped is not None:
             step = checkpoint.progress["step"]
             journal.record("note", text=f"{checkpoint.skipped}; going on from the one before it, of step {step}")
-        others = [f"{k} {v}, not {versions()[k]}" for k, v in checkpoint.about.versions.items() if versions()[k] != v]
+        own = versions()
+        others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.about.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
         return _Run(run, settings, journal, checkpoint.about.command, checkpoint=checkpoint).go()
+
+
+def _names(settings: RunSettings[Any]) -> dict[str, Any]:
+    """All but what a run decides, where it is not asked for, and where its folder was."""
+    return {name: value for name, value in all_values(settings).items() if name not in ("out", "device", "dtype")}
 
 
 class _Run(Ending):

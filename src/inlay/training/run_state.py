@@ -85,7 +85,7 @@ class RunState:
             "train_seconds": round(self.train_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
-            "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.step else 0.0,
+            "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
             "best_step": progress.best_step,
             "metrics": {

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from tyro.conf import Positional, arg
-
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
@@ -20,7 +18,7 @@ MethodT = TypeVar("MethodT", bound=Method)
 class Recipe:
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    model: str
     """The pretrained model: a folder, a Hugging Face model id, builtin:minilm, or builtin:tiny-lm."""
     data: DataSettings
     out: str | None = None
@@ -106,12 +104,11 @@ def all_values(settings: RunSettings[Any]) -> dict[str, Any]:
 
 def of_values(values: dict[str, Any]) -> RunSettings[Any]:
     """The settings of which `all_values` gave these. Raises SettingsError if one of them is unknown."""
-    method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
-    name = str(method.pop("name"))
     try:
-        built = METHODS[name](**method)
+        method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
+        built = METHODS[str(method.pop("name"))](**method)
         return RunSettings(**values | {"data": DataSettings(**values["data"]), "method": built})
-    except (KeyError, TypeError) as problem:
+    except (KeyError, TypeError, AttributeError) as problem:
         raise SettingsError(f"another version of Inlay had other settings: {problem}") from None
 
 

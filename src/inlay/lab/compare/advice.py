@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...show.units import percent_text
-from ...stats import normal_z, student_t
-from ...training.differences import Parts, gain_of, read_parts
-from .steadiness import unsteady
+from ...stats import Parts, half_width, normal_z, paired_gain, unsteady
+from ...training.score_parts import read_parts
 from .table import COSTS, Quantity, Row, Table
 
 _LEVEL = 0.95  # of all intervals of a comparison together
@@ -130,19 +129,8 @@ def compare(row: Row, best: Row, table: Table) -> Compared:
     return Compared(
         row=row,
         below=score.sign * (statistics.fmean(its_scores) - statistics.fmean(my_scores)),
-        noise=Noise(
-            of_seeds=seeds_noise(my_scores, its_scores, level), of_rows=_rows_noise(my_parts, its_parts, level)
-        ),
+        noise=Noise(of_seeds=half_width(my_scores, its_scores, level), of_rows=_rows_noise(my_parts, its_parts, level)),
     )
-
-
-def seeds_noise(a: Sequence[float], b: Sequence[float], level: float) -> float | None:
-    """Half the interval of the difference of two means; None if no method has two values, which alone tell."""
-    freedom = len(a) + len(b) - 2
-    if not freedom:
-        return None
-    variance = sum((len(v) - 1) * statistics.variance(v) for v in (a, b) if len(v) > 1) / freedom
-    return student_t(freedom, level) * math.sqrt(variance * (1 / len(a) + 1 / len(b)))
 
 
 def _changing(rows: Sequence[Row], compared: Sequence[Compared], score: Quantity) -> list[Row]:
@@ -154,7 +142,7 @@ def _changing(rows: Sequence[Row], compared: Sequence[Compared], score: Quantity
 
 def _rows_noise(mine: Sequence[Parts | None], its: Sequence[Parts | None], level: float) -> float | None:
     """By how much the best may be above the other on these rows though it is not on others like them."""
-    gain = gain_of(its, mine, level)
+    gain = paired_gain(its, mine, level)
     return gain.value - gain.low if gain is not None and math.isfinite(gain.low) else None
 
 
@@ -214,8 +202,8 @@ def _equals_sentence(best: Row, compared: Sequence[Compared], table: Table) -> s
     if not within:
         closest = min(compared, key=lambda c: c.below)
         return (
-            f"{opening}: better than {closest.row.label}, the next, by {_difference(closest.below, score)}, which is "
-            f"more than noise ({_noise_text(closest.noise, score)})."
+            f"{opening}: better than {closest.row.label}, the next, by {score.unit.difference(closest.below)}, which "
+            f"is more than noise ({_noise_text(closest.noise, score)})."
         )
     names = _list([c.row.label for c in within])
     if not all(c.noise.is_known for c in within):
@@ -224,7 +212,7 @@ def _equals_sentence(best: Row, compared: Sequence[Compared], table: Table) -> s
     return (
         f"{opening}, but {names} cannot be told from it: "
         f"{'the difference is' if len(within) == 1 else 'the largest difference is'} "
-        f"{_difference(largest.below, score)}, within noise ({_noise_text(largest.noise, score)})."
+        f"{score.unit.difference(largest.below)}, within noise ({_noise_text(largest.noise, score)})."
     )
 
 
@@ -250,7 +238,7 @@ def _chance(table: Table) -> Chance | None:
 def _chance_text(chance: Chance, table: Table) -> str:
     return (
         f"who always says the most frequent label has {percent_text(chance.accuracy)} "
-        f"(±{_difference(chance.noise, table.score)} from the rows)"
+        f"(±{table.score.unit.difference(chance.noise)} from the rows)"
     )
 
 
@@ -273,15 +261,15 @@ def _at_chance_sentence(at_chance: Sequence[Row], chance: Chance | None, table: 
 def _changing_sentence(changing: Sequence[Row], others: Sequence[Row], score: Quantity) -> list[str]:
     if not changing:
         return []
-    names = _list([f"{row.label} (±{_difference(_deviation(row, score), score)})" for row in changing])
-    most = _difference(max(_deviation(row, score) for row in others), score)
+    names = _list([f"{row.label} (±{score.unit.difference(_deviation(row, score))})" for row in changing])
+    most = score.unit.difference(max(_deviation(row, score) for row in others))
     return [f"Left out of the choice, since seeds change it more than the others (at most ±{most}): {names}."]
 
 
 def _worse_sentence(worse: Sequence[Compared], best: Row, score: Quantity) -> list[str]:
     if not worse:
         return []
-    parts = [f"{c.row.label} by {_difference(c.below, score)}" for c in sorted(worse, key=lambda c: c.below)]
+    parts = [f"{c.row.label} by {score.unit.difference(c.below)}" for c in sorted(worse, key=lambda c: c.below)]
     return [f"Worse than {best.label} by more than noise: {_list(parts)}."]
 
 
@@ -292,7 +280,7 @@ def _conclusion(recommended: Row | None, sureness: str, seeds: int, compared: Se
     behind = next((c for c in compared if c.row is recommended), None)  # unless it is the best itself
     if behind is not None:
         at_worst = behind.below + behind.noise.size
-        begin += f", which may be up to {_difference(at_worst, table.score)} below the best"
+        begin += f", which may be up to {table.score.unit.difference(at_worst)} below the best"
     begin += f". How sure: {sureness}"
     if seeds < 2:
         return f"{begin}, since a method has one run only; --seeds 3 shows how far runs differ."
@@ -312,19 +300,15 @@ def _failed_sentence(rows: Sequence[Row]) -> list[str]:
     return found + ([f"Judged by fewer runs, since some failed: {_list(some)}."] if some else [])
 
 
-def _difference(value: float, score: Quantity) -> str:
-    return f"{100 * value:.1f} points" if score.text is percent_text else f"{value:.3f}"
-
-
 def _noise_text(noise: Noise, score: Quantity) -> str:
     sources = {"rows": noise.of_rows, "seeds": noise.of_seeds}
     known = [(source, size) for source, size in sources.items() if size is not None]
     if len(known) == 1:
         ((source, size),) = known
         missing = "; that of seeds is not known" if source == "rows" else ""
-        return f"±{_difference(size, score)} from the {source}{missing}"
-    parts = [f"{_difference(size, score).removesuffix(' points')} from the {source}" for source, size in known]
-    return f"±{_difference(noise.size, score)}: {' and '.join(parts)}"
+        return f"±{score.unit.difference(size)} from the {source}{missing}"
+    parts = [f"{score.unit.difference(size).removesuffix(' points')} from the {source}" for source, size in known]
+    return f"±{score.unit.difference(noise.size)}: {' and '.join(parts)}"
 
 
 def _list(names: Sequence[str]) -> str:

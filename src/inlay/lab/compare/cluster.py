@@ -59,7 +59,7 @@ class Cluster:
         jobs, share = divided(machines, comparison.jobs, on_accelerators=comparison.device != "cpu")
         return cls(jobs, command, share, ray)
 
-    def heed(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         pass
 
     def start(self) -> "TaskWorker":
@@ -108,7 +108,7 @@ class TaskWorker:
         if self.task is not None:
             self.ray.cancel(self.task, force=True)
 
-    def end(self) -> str:
+    def exit_reason(self) -> str:
         return self.reason
 
     def _speak(self, there: Any) -> None:

@@ -10,25 +10,29 @@ import torch
 
 from ...attached.adapter import plan_attach
 from ...bases.base import pick_device
+from ...bases.part import part_for_texts
 from ...bases.quantized import quantize
+from ...data.settings import DataSettings
 from ...errors import SettingsError, TargetError
 from ...extras import check_installed
 from ...formats.files import held, is_unfinished, remove_unfinished
 from ...formats.paths import path_of
 from ...methods import METHODS
 from ...show.units import counted
+from ...tasks.task import Task
 from ...training.journal import Journal, Watcher
 from ...training.loop import make_plan
-from ...training.prepared import Prepared, prepare_run
+from ...training.prepared import pick_dtype, prepare_run, read_task
 from . import cluster, search
 from .advice import Advice, advise
+from .executor import Executor, LocalExecutor
 from .runner import Runner
 from .sequence import Sequence as TaskSequence
 from .sequence import sequences
 from .settings import DEFAULT_METHODS, Comparison, Contender
 from .table import SequenceRow, Table, make_table, sequence_rows
-from .trial import Budget, Trial, first_event, name_of_data, other_data, plain_trials, run_settings
-from .workplace import ThisMachine, Workplace
+from .task_files import TaskFiles
+from .trial import Budget, Trial, data_of, first_event, name_of_data, plain_trials, run_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,30 +74,33 @@ def compare(
         check_installed("optuna", "--search needs Optuna", "search")
     if comparison.cluster is not None:
         check_installed("ray", "--cluster needs Ray", "cluster")
-    contenders = list(contenders or _default_contenders(comparison))
     folder = path_of(comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}")
-    first, *later = _check(comparison, contenders)
+    tasks = {data: read_task(run_settings(comparison, _contender("lora"), data=data)) for data in data_of(comparison)}
+    contenders = list(contenders or _default_contenders(comparison, tasks[comparison.data]))
+    (first, *later), tasks = _check(comparison, contenders, tasks)
     notes = _notes(comparison, contenders, first.epochs)
     rates: dict[str, float | None] = {}
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
     total = _count(comparison, contenders)
-    with Runner(_workplace(comparison, total, command), watcher) as runner, held(folder):
+    with Runner(_executor(comparison, total, command), watcher) as runner, held(folder):
         remove_unfinished(folder, deep=False)  # the runs' folders may be others' to write
         runner.total = total
-        searching = comparison.search * len(contenders)
-        watcher(
-            {"event": "compare", "folder": str(folder), "runs": runner.total, "searching": searching, "notes": notes}
-        )
-        looking = search.Search(comparison, folder, first)
-        if comparison.search:
-            rates |= looking.run(contenders, runner)
-            watcher({"event": "rates", "learning_rates": rates})
-        trials = plain_trials(comparison, contenders, folder, rates, first)
-        chains = sequences(comparison, contenders, trials, folder, later) if comparison.then else []
-        of_chains = {stage.name: stage for chain in chains for stage in chain.stages[1:]}
-        for trial in (*trials, *of_chains.values()):
-            trial.check_same_settings()
-        runner.run([*trials, *of_chains.values()])
+        with TaskFiles(folder) as runner.task_files:
+            for data in list(tasks):
+                runner.task_files.add(data, tasks.pop(data))  # of no use here any more
+            searching = comparison.search * len(contenders)
+            begins = {"event": "compare", "folder": str(folder), "runs": total, "searching": searching, "notes": notes}
+            watcher(begins)
+            looking = search.Search(comparison, folder, first)
+            if comparison.search:
+                rates |= looking.run(contenders, runner)
+                watcher({"event": "rates", "learning_rates": rates})
+            trials = plain_trials(comparison, contenders, folder, rates, first)
+            chains = sequences(comparison, contenders, trials, folder, later) if comparison.then else []
+            of_chains = {stage.name: stage for chain in chains for stage in chain.stages[1:]}
+            for trial in (*trials, *of_chains.values()):
+                trial.check_same_settings()
+            runner.run([*trials, *of_chains.values()])
     result = _result(comparison, contenders, folder, trials, chains, looking, runner, notes, command)
     write_comparison(result)
     return result
@@ -128,12 +135,11 @@ def _result(
     )
 
 
-def _default_contenders(comparison: Comparison) -> list[Contender]:
+def _default_contenders(comparison: Comparison, task: Task) -> list[Contender]:
     """Pick of each family the first that fits the model; a family of which none does is left out."""
-    run = prepare_run(run_settings(comparison, _contender("lora"), out=None), Journal(lambda _: None))
     found = []
     for names in DEFAULT_METHODS:
-        fitting = (contender for contender in map(_contender, names) if _fits(contender, comparison, run))
+        fitting = (contender for contender in map(_contender, names) if _fits(contender, comparison, task))
         found += itertools.islice(fitting, 1)
     return found
 
@@ -142,34 +148,39 @@ def _contender(name: str) -> Contender:
     return Contender(label=name, method=METHODS[name](), quantize="none")
 
 
-def _fits(contender: Contender, comparison: Comparison, run: Prepared) -> bool:
+def _fits(contender: Contender, comparison: Comparison, task: Task) -> bool:
     try:
-        _check_fits(contender, comparison, run)
+        _check_fits(contender, comparison, task)
     except TargetError:
         return False
     return True
 
 
-def _check(comparison: Comparison, contenders: Sequence[Contender]) -> list[Budget]:
-    """Check that every contender fits the model and all data can be read, before any weights are loaded; returns what
-    each of them gets of each data set."""
+def _check(
+    comparison: Comparison, contenders: Sequence[Contender], tasks: dict[DataSettings, Task]
+) -> tuple[list[Budget], dict[DataSettings, Task]]:
+    """Check that every contender fits the model, before any weights are loaded; returns what each of them gets of each
+    data set, and the tasks with their data as tokens."""
     shortest = min(contenders, key=lambda contender: contender.method.epochs)
     tightest = max(contenders, key=lambda contender: contender.method.virtual_tokens)
-    budgets = []
-    for data in (comparison.data, *(other_data(comparison.data, path) for path in comparison.then)):
-        run = prepare_run(run_settings(comparison, tightest, data=data, out=None), Journal(lambda _: None))
+    budgets, with_tokens = [], {}
+    for data, task in tasks.items():
+        asked = run_settings(comparison, tightest, data=data, out=None)
+        run = prepare_run(asked, Journal(lambda _: None), task=task)
+        with_tokens[data] = run.task
         plan = make_plan(len(run.task.lengths("train")), run_settings(comparison, shortest, data=data))
         budgets.append(Budget(plan.epochs, run.max_length))
         for contender in contenders:
-            _check_fits(contender, comparison, run)
-    return budgets
+            _check_fits(contender, comparison, task)
+    return budgets, with_tokens
 
 
-def _check_fits(contender: Contender, comparison: Comparison, run: Prepared) -> None:
-    empty = run.task.empty()
+def _check_fits(contender: Contender, comparison: Comparison, task: Task) -> None:
+    """Raises TargetError if the method does not fit the model."""
+    empty = task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
-        quantize(empty, run.dtype)
-    plan_attach(empty, contender.method, part=run.part.name)
+        quantize(empty, pick_dtype(comparison, pick_device(comparison.device)))
+    plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
@@ -186,12 +197,12 @@ def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: boo
             trial.check_same_settings()
 
 
-def _workplace(comparison: Comparison, total: int, command: Sequence[str]) -> Workplace:
+def _executor(comparison: Comparison, total: int, command: Sequence[str]) -> Executor:
     if comparison.cluster is not None:
         return cluster.Cluster.connect(comparison, command)
     if comparison.jobs is None and pick_device(comparison.device).type == "cpu":
-        return ThisMachine(1, command, most=min(total, torch.get_num_threads()))
-    return ThisMachine(comparison.jobs or 1, command)
+        return LocalExecutor(1, command, most=min(total, torch.get_num_threads()))
+    return LocalExecutor(comparison.jobs or 1, command)
 
 
 def _count(comparison: Comparison, contenders: Sequence[Contender]) -> int:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from ...show.units import Unit, number
 from .pareto import front
 from .table import Quantity, Row
-
-Units = tuple[tuple[float, str], ...]
 
 WIDTH, HEIGHT = 480, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 30, 44
@@ -53,17 +52,17 @@ class Axis:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
-def axis(values: Sequence[float], units: Units, log: bool, start: float, end: float) -> Axis:
+def axis(values: Sequence[float], unit: Unit, log: bool, start: float, end: float) -> Axis:
     """One that holds the values with some room around them."""
     low, high = min(values), max(values)
     if log and low > 0:
         spread = max(high / low, 1.5) ** 0.12
         low, high = low / spread, high * spread
-        return Axis(low=low, high=high, log=True, start=start, end=end, ticks=_log_ticks(low, high, units))
+        return Axis(low=low, high=high, log=True, start=start, end=end, ticks=_log_ticks(low, high, unit))
     room = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
     lowest = 0.0 if low >= 0 else -math.inf  # no mark below zero for what cannot be below it
     low, high = max(low - room, lowest), high + room
-    return Axis(low=low, high=high, log=False, start=start, end=end, ticks=_ticks(low, high, units))
+    return Axis(low=low, high=high, log=False, start=start, end=end, ticks=_ticks(low, high, unit))
 
 
 def pareto_plot(rows: Sequence[Row], x: Quantity, y: Quantity) -> Markup:
@@ -76,8 +75,8 @@ def pareto_plot(rows: Sequence[Row], x: Quantity, y: Quantity) -> Markup:
         for _, *spreads in points
         for mean, deviation in ((s.mean, s.deviation) for s in spreads)
     ]
-    across = axis([v for pair in reached[::2] for v in pair], x.unit.sizes, x.log, _LEFT, WIDTH - _RIGHT)
-    up = axis([v for pair in reached[1::2] for v in pair], y.unit.sizes, y.log, HEIGHT - _BOTTOM, _TOP)
+    across = axis([v for pair in reached[::2] for v in pair], x.unit, x.log, _LEFT, WIDTH - _RIGHT)
+    up = axis([v for pair in reached[1::2] for v in pair], y.unit, y.log, HEIGHT - _BOTTOM, _TOP)
     parts, lines = [_frame(across, up, x.name, y.name)], []
     places = [(across(px.mean), up(py.mean)) for _, px, py in points]
     best = front([(px.mean, py.mean) for _, px, py in points], (x.sign, y.sign))
@@ -115,8 +114,8 @@ def curve_plot(label: str, curves: Sequence[Curve], y: Quantity) -> Markup:
     """The runs of one contender, with all others faint behind them, on axes that all contenders share."""
     width, height = 300, 190
     every = [point for curve in curves for point in curve.points]
-    across = axis([0.0, *(e for e, _ in every)], ((1, ""),), False, 44, width - 8)
-    up = axis([v for _, v in every], y.unit.sizes, False, height - 34, 8)
+    across = axis([0.0, *(e for e, _ in every)], number(0), False, 44, width - 8)
+    up = axis([v for _, v in every], y.unit, False, height - 34, 8)
     parts = [_frame(across, up, "epoch", "", width, height)]
     for curve in sorted(curves, key=lambda curve: curve.label == label):
         path = "L".join(f"{across(e):.1f} {up(v):.1f}" for e, v in curve.points)
@@ -153,19 +152,19 @@ def _frame(across: Axis, up: Axis, x_name: str, y_name: str, width: float = WIDT
     return "".join(parts)
 
 
-def _ticks(low: float, high: float, units: Units) -> tuple[tuple[float, str], ...]:
-    size, name = max((u for u in units if u[0] <= max(abs(low), abs(high))), default=units[0])
+def _ticks(low: float, high: float, unit: Unit) -> tuple[tuple[float, str], ...]:
+    size, name = max((u for u in unit.sizes if u[0] <= max(abs(low), abs(high))), default=unit.sizes[0])
     step = _round_step((high - low) / size / 5)
     first, last = math.ceil(low / size / step - 1e-9), math.floor(high / size / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return tuple((i * step * size, _marked(i * step, name, digits)) for i in range(first, last + 1))
 
 
-def _log_ticks(low: float, high: float, units: Units) -> tuple[tuple[float, str], ...]:
+def _log_ticks(low: float, high: float, unit: Unit) -> tuple[tuple[float, str], ...]:
     factors = (1,) if high / low > 300 else (1, 3) if high / low > 20 else (1, 2, 5)
     found: dict[float, str] = {}
-    for at, (size, name) in enumerate(units):
-        largest = units[at + 1][0] if at + 1 < len(units) else math.inf
+    for at, (size, name) in enumerate(unit.sizes):
+        largest = unit.sizes[at + 1][0] if at + 1 < len(unit.sizes) else math.inf
         for power in range(4):
             for factor in factors:
                 value = factor * 10.0**power * size

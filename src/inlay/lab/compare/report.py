@@ -49,7 +49,7 @@ def write_comparison(result: Compared) -> Path:
 
 def render(result: Compared) -> str:
     """The page as text."""
-    return printable(templates("compare").get_template("compare.html.j2").render(_page(result)))
+    return printable(templates("lab/compare").get_template("compare.html.j2").render(_page(result)))
 
 
 def _page(result: Compared) -> dict[str, Any]:

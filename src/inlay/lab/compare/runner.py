@@ -7,16 +7,17 @@ another worker takes its place.
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any
 
 from ...training.interrupts import Interrupts
 from ...training.journal import Watcher
+from .executor import Executor, Worker
 from .table import main_metric
+from .task_files import TaskFiles
 from .trial import Trial
 from .worker import Outcome
-from .workplace import Worker, Workplace
 
 _PATIENCE_SECONDS = 300.0  # for an interrupted worker to write what its run has come to
 
@@ -33,8 +34,9 @@ class Runner:
     """Use as a context: leaving it ends the workers, whose runs write checkpoints. Signals that would end the process
     leave it too."""
 
-    workplace: Workplace
+    executor: Executor
     watcher: Watcher
+    task_files: TaskFiles | None = None
     failures: dict[str, str] = field(default_factory=dict)  # trial name -> reason
     total: int = 0  # trials in all, for the count that is shown
     finished: int = 0
@@ -56,7 +58,7 @@ class Runner:
                 _hear_out(each.worker, end)
                 each.worker.kill()
             self._workers.clear()
-            self.workplace.close()
+            self.executor.close()
         self._interrupts.__exit__()
 
     def run(self, trials: Iterable[Trial]) -> None:
@@ -68,7 +70,7 @@ class Runner:
                 self.failures.pop(trial.name, None)
                 self._waiting.append(trial)
         while self._waiting or self._busy:
-            while len(self._busy) < self.workplace.jobs and (trial := self._next()) is not None:
+            while len(self._busy) < self.executor.jobs and (trial := self._next()) is not None:
                 self._give(trial)
             busy = {each.worker.connection: each for each in self._busy}
             for connection in wait(list(busy)) if busy else ():  # of nothing, `wait` would wait for ever
@@ -95,11 +97,12 @@ class Runner:
     def _give(self, trial: Trial) -> None:
         to = next((each for each in self._workers if not each.trial), None)
         if to is None:
-            to = _Worker(self.workplace.start())
+            to = _Worker(self.executor.start())
             self._workers.append(to)
         to.trial, to.began = trial, time.monotonic()
         self.watcher({"event": "trial", **_about(trial), "state": "begins", "reason": None})
-        to.worker.connection.send(trial)
+        task = self.task_files and self.task_files.path_for(trial.settings.data)
+        to.worker.connection.send(replace(trial, task_file=task))
 
     def _hear(self, speaker: _Worker) -> None:
         assert speaker.trial is not None
@@ -108,11 +111,11 @@ class Runner:
             heard = speaker.worker.connection.recv()
         except (EOFError, ConnectionResetError):
             speaker.worker.wait(_PATIENCE_SECONDS)
-            heard = Outcome(speaker.worker.end(), ends=True)
+            heard = Outcome(speaker.worker.exit_reason(), ends=True)
         if not isinstance(heard, Outcome):
             if heard["event"] == "plan":
                 self._seconds.setdefault(trial.label, heard["seconds"])
-            self.workplace.heed(heard)
+            self.executor.on_event(heard)
             self.watcher(heard | _about(trial))
             return
         speaker.trial = None
@@ -160,7 +163,7 @@ class Runner:
             if each.trial
         ]
         later = max(0, self.total - self.finished - len(left)) * average
-        return (sum(left) + later) / self.workplace.jobs
+        return (sum(left) + later) / self.executor.jobs
 
 
 def _hear_out(worker: Worker, end: float) -> None:

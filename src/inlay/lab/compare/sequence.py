@@ -19,8 +19,12 @@ takes their place; that zero is measured all the same.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...bases.base import pick_device
+from ...errors import SettingsError
+from ...formats import peft
+from ...formats.read import read_yaml
 from ...methods import loading
 from .settings import Comparison, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
@@ -80,15 +84,22 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
     from ...inference.evaluation import ready_to_score, scored_rows
     from ...inference.opened import find_adapter
 
+    about = peft.read_provenance(peft.adapter_folder(run))
     device = pick_device("auto")
     found = find_adapter(run)
-    task = scored_rows(found.task, fetch=True)  # the comparison names them
+    task = scored_rows(found.task, fetch=_is_asked_for(about.get("data"), run))
     split = "test" if "test" in task.data.splits else "valid"
     task = ready_to_score(found, task, split, device)
     opened = found.as_trained(device)
     if body is not None:
         loading.start_from(opened.adapter, body)
     return task.evaluate(opened.model, split).scores
+
+
+def _is_asked_for(data: Any, run: Path) -> bool:
+    """Whether the comparison names these data, as the run's settings, which it has checked, do."""
+    asked = read_yaml(run / "run.yaml", "a run's settings", error=SettingsError)
+    return isinstance(data, dict) and isinstance(asked, dict) and data.get("path") == asked["data"]["path"]
 
 
 def backward_transfer(a: Matrix) -> float:

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tyro.conf import arg
-
 from ...core.method import Method
 from ...errors import SettingsError
 from ...ranges import Range
@@ -23,20 +21,20 @@ class Comparison(Recipe):
     epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
     """Passes over the training data, the same for each method. Default: the fewest that one of them has by default, 3
     for most; more, at most 10, for fewer than 100 steps."""
-    methods: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    methods: tuple[str, ...] = ()
     """The methods, by name; `lora:rank=4,alpha=8` is one with settings of its own, and qlora is lora on a base in NF4.
     Default: bitfit (norm where there are no biases), pfeiffer, lora, prefix and full."""
     seeds: Annotated[int, Range(1, 1_000)] = 1
     """Runs of each method, with the seeds 0, 1, …; the report says what is within their noise."""
     search: Annotated[int, Range(0, 1_000)] = 0
     """Learning rates to try for each method, from a tenth to ten times its own, with seed 0 on valid; 0: its own."""
-    then: Annotated[tuple[str, ...], arg(metavar="DATA")] = ()
+    then: tuple[str, ...] = ()
     """Data sets that are learned after DATA, one after another, to see what becomes of the earlier ones."""
     jobs: Annotated[int | None, Range(1, 1_000)] = None
     """Runs at a time, each in a process of its own with a share of the cores. Default: on the CPU one for each core, as
     far as there is memory, on an accelerator 1; on a cluster one for each accelerator, or where there are none one for
     each machine."""
-    cluster: Annotated[str | None, arg(metavar="ADDRESS")] = None
+    cluster: str | None = None
     """Hand the runs to the Ray cluster at this address, whose machines share this directory: auto is the one that this
     machine belongs to."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...show.units import BYTES, COUNT, RATE, SECONDS, Unit, number
+from ...show.units import BYTES, COUNT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...tasks import TASKS
 from ...tasks.metric import METRICS, Metric
 from .sequence import Matrix, average_forgetting, backward_transfer
@@ -105,7 +105,7 @@ def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failure
     failed: dict[str, list[tuple[int, str]]] = {c.label: [] for c in contenders}
     for trial in trials:
         summary = trial.summary()
-        if trial.name in failures or summary is None or summary["status"] != "finished":
+        if trial.name in failures or summary is None or summary.get("status") != "finished":
             failed[trial.label].append((trial.seed, failures.get(trial.name, "it was not run")))
         else:
             finished[trial.label].append(Finished(seed=trial.seed, folder=trial.folder, summary=summary))
@@ -145,7 +145,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 def spread_text(found: Spread | None, text: Callable[[float], str]) -> str:
     """`94.8 ± 0.3 %`; without a deviation where all values are one, a dash for nothing."""
     if found is None:
-        return "–"
+        return UNKNOWN
     mean = text(found.mean)
     if not found.deviation:
         return mean
@@ -185,7 +185,7 @@ def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None
     matrix = []
     for stage in sequence.stages:
         summary = stage.summary()
-        if stage.name in failures or summary is None or summary["status"] != "finished":
+        if stage.name in failures or summary is None or summary.get("status") != "finished":
             return None
         metric = main_metric(summary)
         own = summary["metrics"]["test"] or summary["metrics"]["tuned"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...data.settings import DataSettings
 from ...formats.files import held
+from ...formats.read import guarded, read_json, read_object
 from ...training.asked import check_same_settings
 from ...training.settings import Recipe, RunSettings
 from .settings import Comparison, Contender
@@ -23,6 +24,7 @@ class Budget:
     max_length: int  # tokens of a text; the method that takes the most positions leaves them
 
 
+_NUMBERS = ("trainable_parameters", "train_seconds", "peak_memory_bytes", "steps")  # of a summary, that tables show
 EARLIER = "earlier.json"  # in a run's folder: the scores on the tasks that were learned before
 
 
@@ -36,6 +38,8 @@ class Trial:
     """The run whose adapter it trains on."""
     earlier: tuple[Path, ...] = ()
     """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
+    task_file: Path | None = None
+    """Its task with the data as tokens, if the comparison has made one."""
     searches: bool = False
     """It only tries a learning rate, which is judged on valid."""
 
@@ -58,20 +62,33 @@ class Trial:
         return self.earlier
 
     def summary(self) -> dict[str, Any] | None:
-        """What the run wrote of itself; None if it never came to that."""
+        """What the run wrote of itself; None if it never came to that. Raises CheckpointError if it is damaged."""
         path = self.folder / "summary.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        summary = read_object(path, "a run's summary")
+        if summary.get("status") == "finished":
+            with guarded(path, "a run's summary"):
+                metrics = summary["metrics"]
+                _check_numbers({name: summary[name] for name in _NUMBERS})
+                _check_numbers(metrics["tuned"])
+                _check_numbers(metrics["test"] or {})
+        return summary
 
     def scores_on_earlier(self) -> list[dict[str, float]]:
         path = self.folder / EARLIER
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        found = read_json(path, "a run's scores on earlier tasks") if path.is_file() else []
+        with guarded(path, "a run's scores on earlier tasks"):
+            for scores in found:
+                _check_numbers(scores)
+        return found
 
     @property
     def is_finished(self) -> bool:
         summary = self.summary()
         return (
             summary is not None
-            and summary["status"] == "finished"
+            and summary.get("status") == "finished"
             and len(self.scores_on_earlier()) == len(self.earlier)
         )
 
@@ -88,12 +105,20 @@ class Trial:
 
 
 def first_event(run: Path, name: str) -> dict[str, Any]:
-    """The first of this name that a run tells of; empty if there is none."""
+    """The first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged line
+    before it; the half of one at the end is what a killed run leaves."""
     path = run / "metrics.jsonl"
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8") as file:
-        return next((event for event in map(json.loads, file) if event["event"] == name), {})
+    with guarded(path, "a run's events"), path.open(encoding="utf-8", newline="\n") as file:
+        events = (json.loads(line) for line in file if line.endswith("\n"))
+        return next((event for event in events if event["event"] == name), {})
+
+
+def _check_numbers(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"its {name} is no number")
 
 
 def run_settings(
@@ -129,6 +154,11 @@ def plain_trials(
         for seed in range(comparison.seeds)
         for contender in in_order
     ]
+
+
+def data_of(comparison: Comparison) -> tuple[DataSettings, ...]:
+    """Name the data sets in the order in which they are learned."""
+    return (comparison.data, *(other_data(comparison.data, path) for path in comparison.then))
 
 
 def other_data(data: DataSettings, path: str) -> DataSettings:

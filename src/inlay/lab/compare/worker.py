@@ -14,6 +14,7 @@ from ...output import outliving_readers
 from ...training.interrupts import Interrupts
 from ...training.journal import Event, Watcher
 from .sequence import scores_on_earlier
+from .task_files import load_task
 from .trial import EARLIER, Trial
 
 
@@ -29,11 +30,12 @@ def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequenc
     """The trial's folder holds a finished run, gone on with if it was interrupted. Raises what `train` raises."""
     from ...training.run import resume, train
 
+    task = load_task(trial.task_file)
     try:
-        resume(trial.folder, watcher)
+        resume(trial.folder, watcher, task=task)
     except CheckpointError:  # there is none, or it is of no use any more
         trial.clear()
-        train(trial.settings, watcher, command, bases=bases, start=trial.start)
+        train(trial.settings, watcher, command, bases=bases, start=trial.start, task=task)
     if trial.earlier:
         write_json(trial.folder / EARLIER, scores_on_earlier(trial))
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from ...attached.adapter import Adapter
 from ...core.active import using
+from ...stats import Difference
 from ...tasks.metric import Scores
 from ...tasks.task import Task
-from ...training.differences import Difference
 from .spectrum import Spectrum
 from .truncation import NAME, attach_cut, available, parameters, uniform
 

@@ -28,11 +28,12 @@ from ...methods.ranked import Ranked
 from ...models import weights
 from ...models.inputs import inputs_of
 from ...models.sites import Place, Sites
+from ...stats import Difference, paired_gain
 from ...tasks import TASKS
-from ...training.differences import Difference, gain_of, read_parts
 from ...training.journal import Journal, Watcher
 from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
+from ...training.score_parts import read_parts
 from ...training.settings import RunSettings, as_asked
 from .gradients import agreed, gradients_of
 from .ranks import energy_rank
@@ -145,7 +146,7 @@ def attempt(
         summary = train(replace(settings, method=method, epochs=epochs, out=str(folders[name])), watcher)
         metrics[name], task = summary["metrics"], summary["task"]
     suggested, uniform = ([read_parts(folders[name], "valid")] for name in methods)
-    gain = gain_of(suggested, uniform, 0.95)
+    gain = paired_gain(suggested, uniform, 0.95)
     tried = Tried(
         epochs=epochs,
         rows=metrics["uniform"]["rows"],

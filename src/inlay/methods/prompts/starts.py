@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SettingsError
+from ...formats.read import guarded
 from ...models import weights
 
 _SAMPLES = 1000  # tokens whose embeddings tell the spread of all
@@ -73,8 +74,6 @@ def _tokenizer(model: Any, initialization: str) -> Any:
     asked = f"method.initialization is {initialization}, which needs the model's tokenizer"
     if not name:
         raise SettingsError(f"{asked}; set model.config.name_or_path to the folder or hub id that has it")
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as problem:
-        reason = str(problem).strip().splitlines()[0]
-        raise SettingsError(f"{asked}, but {name} has none that can be loaded: {reason}") from None
+    todo = "put the tokenizer's files beside the model's weights"
+    with guarded(f"{asked}: model {name!r}", "a tokenizer", todo=todo, error=SettingsError):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -1,4 +1,4 @@
-"""Where a comparison's trials are run: here in processes of this machine, or on a cluster (cluster.py).
+"""What runs a comparison's trials: processes of this machine, or a cluster (cluster.py).
 
 A worker takes a trial through its connection, and sends the trial's events and at last its Outcome.
 """
@@ -18,6 +18,8 @@ _FULL_BYTES = 12  # for each parameter, if a later run trains all of them: gradi
 
 
 class Worker(Protocol):
+    """A process or a task that runs trials."""
+
     @property
     def connection(self) -> Any:
         """What `multiprocessing.connection.wait` can wait for."""
@@ -27,32 +29,34 @@ class Worker(Protocol):
         """Ask it to end: its run writes what it has come to."""
 
     def wait(self, seconds: float) -> None:
-        """Until it has ended, or for so long."""
+        """Return when it has ended, or after so long."""
 
     def kill(self) -> None: ...
 
-    def end(self) -> str:
-        """How it ended, if it did before it sent an Outcome: the reason why its trial failed."""
+    def exit_reason(self) -> str:
+        """Say how it ended before it sent an Outcome: why its trial failed."""
         ...
 
 
-class Workplace(Protocol):
-    jobs: int
-    """Trials that it takes at a time; may change with what it heeds."""
+class Executor(Protocol):
+    """A place with room for some trials at a time."""
 
-    def heed(self, event: dict[str, Any]) -> None:
-        """Of a trial that it runs."""
+    jobs: int
+    """Trials that it takes at a time; events may change that."""
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Take note of an event of a trial that it runs."""
         ...
 
     def start(self) -> Worker: ...
 
     def close(self) -> None:
-        """Nothing of it is used any more."""
+        """Let go of what it holds; no worker is left."""
 
 
 @dataclass
-class ThisMachine:
-    """Each job in a process of its own with a share of the threads."""
+class LocalExecutor:
+    """Processes of this machine, one for each job, each with a share of the threads."""
 
     jobs: int
     command: Sequence[str]
@@ -61,7 +65,7 @@ class ThisMachine:
     runs of one thread get more done than one run of several."""
     _parameters: int = 0
 
-    def heed(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "model":
             self._parameters = event["total_parameters"]
         elif event["event"] == "plan" and self.most is not None:
@@ -87,6 +91,8 @@ class ThisMachine:
 
 @dataclass
 class ProcessWorker:
+    """A process of this machine that runs trials."""
+
     process: BaseProcess
     connection: Any  # a Connection, on Windows a PipeConnection
 
@@ -99,7 +105,7 @@ class ProcessWorker:
     def kill(self) -> None:
         self.process.kill()
 
-    def end(self) -> str:
+    def exit_reason(self) -> str:
         code = self.process.exitcode
         if code is not None and code < 0:
             name = signal.Signals(-code).name
