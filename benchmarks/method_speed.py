@@ -12,12 +12,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from inlay.training.batches import Batch
 
 import inlay
 from inlay.attached.adapter import Adapter, plan_attach
 from inlay.core.state import commit
 from inlay.data.settings import DataSettings
+from inlay.tasks.batches import Batch
 from inlay.training.journal import Journal
 from inlay.training.prepared import Prepared, prepare_run
 from inlay.training.settings import RunSettings

@@ -23,10 +23,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import inlay
 from inlay.data.tokens import TokenRow
+from inlay.tasks.batches import LengthGroups
 from inlay.tasks.chunked_loss import causal_loss, trained_tokens
+from inlay.tasks.packing import Shuffled, can_pack, packed, padded
 from inlay.training.attention import attend_by_document
-from inlay.training.batches import LengthGroups
-from inlay.training.packing import Shuffled, can_pack, packed, padded
 
 VOCABULARY, LONGEST = 32_000, 512
 

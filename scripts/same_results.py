@@ -80,15 +80,8 @@ def _trained(checkout: Path, options: argparse.Namespace) -> Path:
     asked = []
     for method in options.methods:
         for data, model in RUNS.items():
-            where = [
-                str(folder / f"{data}-{method}"),
-                model,
-                f"builtin:{data}",
-                "--method",
-                method,
-                *SETTINGS.get(method, []),
-            ]
-            asked.append(json.dumps([*where, *FLAGS]))
+            run = [str(folder / f"{data}-{method}"), model, f"builtin:{data}"]
+            asked.append(json.dumps([*run, "--method", method, *SETTINGS.get(method, []), *FLAGS]))
     environment = os.environ | {"PYTHONPATH": str(checkout / "src"), "HF_HUB_OFFLINE": "1"}
     subprocess.run(
         [sys.executable, "-c", TRAIN],

@@ -8,7 +8,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,13 @@ class Journal:
         self._identity: tuple[int, int] | None = None  # the folder's, by which another in its place is known
 
     @contextmanager
-    def opened(self, folder: Path) -> Iterator[None]:
-        """Write into the folder, which must be this run's alone; what cannot be written comes with the next event."""
+    def opened(self, folder: Path, new: bool = False) -> Iterator[None]:
+        """Write into the folder, which must be this run's alone.
+
+        Raises OSError if that is not possible; but what a new run cannot write comes with its next event, which fails.
+        """
         self.begin(folder)
-        with suppress(OSError):
+        with suppress(OSError) if new else nullcontext():
             self._write()
         yield
 

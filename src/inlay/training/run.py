@@ -105,7 +105,7 @@ def begun(
         if not anew:
             path.unlink(missing_ok=True)
         raise
-    with journal.opened(run.folder):
+    with journal.opened(run.folder, new=True):
         return _Run(run, settings, journal, command, **parts).go()
 
 
