@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import SettingsError, did_you_mean
+from .errors import SettingsError, did_you_mean
 
 T = TypeVar("T")  # has a `name`: the class of a method or task, a metric
 
