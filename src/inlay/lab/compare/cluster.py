@@ -143,7 +143,7 @@ def run_there(trial: Trial, events: Any, folder: str, command: tuple[str, ...]) 
     import torch
     from ray import get_runtime_context  # pyright: ignore[reportMissingImports]
 
-    from ...bases.shared_base import NoSharing
+    from ...training.shared_base import NoSharing
 
     runs = Path(folder, trial.folder).parent
     if not Path(folder).is_dir() or not runs.is_dir():

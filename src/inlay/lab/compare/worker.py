@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from ...bases.base import pick_device
-from ...bases.shared_base import NoSharing, SharedBase
 from ...errors import CheckpointError, InlayError
 from ...formats.files import write_json
 from ...machine import refusals
@@ -14,6 +13,7 @@ from ...output import outliving_readers
 from ...registries import register
 from ...training.interrupts import Interrupts
 from ...training.journal import Event, Watcher
+from ...training.shared_base import NoSharing, SharedBase
 from .sequence import scores_on_earlier
 from .task_files import load_task
 from .trial import EARLIER, Trial

@@ -21,7 +21,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ...bases.shared_base import load_base
 from ...errors import DataError
 from ...formats.files import write_text
 from ...methods.ranked import Ranked
@@ -35,6 +34,7 @@ from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
 from ...training.score_parts import read_parts
 from ...training.settings import RunSettings, non_default
+from ...training.shared_base import load_base
 from .gradients import agreed, gradients_of
 from .ranks import energy_rank
 from .sharing import share_out
