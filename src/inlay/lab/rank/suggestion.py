@@ -160,7 +160,7 @@ def attempt(
 
 
 def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
-    """The linear layers that the method adapts, with their sizes."""
+    """Return the linear layers that the method adapts, with their sizes."""
     model = run.task.empty()
     names = Sites(model, part=run.part.name).find(run.settings.method.targets)
     return {name: weights.size(model.get_submodule(name)) for name in names}
@@ -182,7 +182,7 @@ def _batches(run: Prepared) -> Iterator[dict[str, Tensor]]:
 
 
 def _information(run: Prepared) -> float:
-    """Bits in the answers of the training data, at most."""
+    """Return bits in the answers of the training data, at most."""
     labels = run.task.labels
     rows = len(run.task.lengths("train"))
     if labels:
