@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from inlay.training.attention import attend_by_document
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -26,7 +27,6 @@ from inlay.data.tokens import TokenRow
 from inlay.tasks.batches import LengthGroups
 from inlay.tasks.chunked_loss import causal_loss, trained_tokens
 from inlay.tasks.packing import Shuffled, can_pack, packed, padded
-from inlay.training.attention import attend_by_document
 
 VOCABULARY, LONGEST = 32_000, 512
 

@@ -16,7 +16,7 @@ import matplotlib
 from forgetting_by_rate import SERIES, folder_of
 
 from inlay.lab.compare.plots import pareto_plot
-from inlay.lab.compare.table import Row, Spread, quantities_of
+from inlay.lab.compare.table import MethodRow, Spread, quantities_of
 from inlay.methods import METHODS
 
 matplotlib.use("svg")
@@ -65,7 +65,7 @@ def cost(out: Path, results: str) -> None:
         if method in METHODS:
             seeds = tuple(float(value) / 100 for value in re.findall(r"[\d.]+", cells[1])[2:])
             spreads = {score.key: Spread(values=seeds), parameters.key: Spread(values=(count(cells[3]),))}
-            rows.append(Row(label=method, family=METHODS[method].family, runs=(), failures=(), spreads=spreads))
+            rows.append(MethodRow(label=method, family=METHODS[method].family, runs=(), failures=(), spreads=spreads))
     style = "".join(resources.files(name).joinpath(file).read_text("utf-8") for name, file in STYLES)
     begin = '<svg xmlns="http://www.w3.org/2000/svg" class="plot" font-family="sans-serif" width="720" height="519"'
     drawing = str(pareto_plot(rows, parameters, score).svg()).replace("<svg", begin, 1)

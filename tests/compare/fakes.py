@@ -11,11 +11,11 @@ import torch
 import inlay
 from inlay.data.settings import DataSettings
 from inlay.lab.compare.advice import advise
-from inlay.lab.compare.result import Compared
-from inlay.lab.compare.search import Tried
+from inlay.lab.compare.result import ComparisonResult
+from inlay.lab.compare.search import TriedRate
 from inlay.lab.compare.sequence import sequences
 from inlay.lab.compare.settings import CompareSettings, Contender
-from inlay.lab.compare.table import Table, make_table, sequence_rows
+from inlay.lab.compare.table import MethodTable, make_table, sequence_rows
 from inlay.lab.compare.trial import EARLIER, Budget, Trial, plain_trials
 from inlay.stats import Means, Shares
 from inlay.training.score_parts import write_parts
@@ -42,7 +42,7 @@ def accuracies(mean: float, deviation: float, seeds: int = 3, seed: int = 0) -> 
     return [min(1.0, noise.gauss(mean, deviation)) for _ in range(seeds)]
 
 
-def table_of(folder: Path, scores: dict[str, Sequence[float]], rows: int = 500) -> Table:
+def table_of(folder: Path, scores: dict[str, Sequence[float]], rows: int = 500) -> MethodTable:
     """Of runs with these accuracies on test, one for each seed."""
     return comparison_of(folder, scores, rows=rows).table
 
@@ -56,7 +56,7 @@ def comparison_of(
     forgetting: bool = True,
     then: tuple[str, ...] = (),
     write: Callable[[Trial, float, int, bool], None] | None = None,
-) -> Compared:
+) -> ComparisonResult:
     """`failures` has reasons by the names of trials."""
     contenders = [contender(label) for label in scores]
     seeds = max(map(len, scores.values()))
@@ -76,7 +76,7 @@ def comparison_of(
             kept = [{"accuracy": scores[stage.label][stage.seed] - lost} for _ in stage.earlier]
             (stage.folder / EARLIER).write_text(json.dumps(kept))
     table = make_table(contenders, trials, failures)
-    return Compared(
+    return ComparisonResult(
         comparison=comparison,
         contenders=tuple(contenders),
         folder=folder,
@@ -84,8 +84,8 @@ def comparison_of(
         advice=advise(table),
         sequences=tuple(sequence_rows(chains, failures)) if then else (),
         tried=(
-            Tried(label="lora", learning_rate=1e-3, score=0.94),
-            Tried(label="lora", learning_rate=8e-3, score=None, reason="loss is not finite"),
+            TriedRate(label="lora", learning_rate=1e-3, score=0.94),
+            TriedRate(label="lora", learning_rate=8e-3, score=None, reason="loss is not finite"),
         ),
         notes=("prefix trains for 10 epochs by default; here it has 3 like the others.",),
         command="inlay compare builtin:minilm data/trec --seeds 3",

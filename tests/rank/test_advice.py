@@ -3,14 +3,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from inlay.lab.rank.advice import advice, gain_text
-from inlay.lab.rank.curve import Curve
+from inlay.lab.rank.curve import CutCurve
 from inlay.stats import Difference
 
 
 def analysis(gain: Difference) -> Any:
     scores = {"loss": 5.9}
     point = SimpleNamespace(rank=4, parameters=10, scores=scores, gain=gain)
-    curve: Any = Curve(split="valid", rows=16, score="loss", whole=scores, points=[point])
+    curve: Any = CutCurve(split="valid", rows=16, score="loss", whole=scores, points=[point])
     return SimpleNamespace(curve=curve, trainable=20, layers=[], other=None, method="lora")
 
 

@@ -16,7 +16,7 @@ from inlay.stats import Shares
 from inlay.tasks.batches import Batch, tokenize, tokenize_split
 from inlay.tasks.metric import Metric, scores_of
 from inlay.tasks.page import Said
-from inlay.tasks.task import Answer, Asked, Evaluation, Task
+from inlay.tasks.task import Answer, Evaluation, Task, TaskSettings
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Review(Task):
         return "stars" in opened.settings.named_columns().values()
 
     @classmethod
-    def prepare(cls, base: Any, opened: Any, settings: Asked) -> Self:
+    def prepare(cls, base: Any, opened: Any, settings: TaskSettings) -> Self:
         task = cls.of_adapter(base, base.tokenizer(), {})
         task.data = task.examples(opened, whole=False)
         return task

@@ -14,7 +14,7 @@ from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..formats.paths import path_of
-from ..lab.compare.comparison import Compared, default_folder
+from ..lab.compare.comparison import ComparisonResult, default_folder
 from ..lab.compare.comparison import compare as compare_all
 from ..lab.compare.export import shown
 from ..lab.compare.settings import CompareSettings, Contender
@@ -74,7 +74,7 @@ def compare(
 class Comparison:
     """What came of a comparison; its folder has every run, and report.html."""
 
-    result: Compared
+    result: ComparisonResult
 
     @property
     def folder(self) -> Path:

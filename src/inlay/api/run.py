@@ -23,8 +23,7 @@ from ..formats.paths import path_of
 from ..inference.evaluation import evaluate_adapter
 from ..inference.merge import Into, merge
 from ..inference.opened import Found, Opened, find_adapter
-from ..lab.rank.analysis import Analysis, analyse
-from ..lab.rank.analysis import Asked as RankSettings
+from ..lab.rank.analysis import Analysis, RankSettings, analyse
 from ..machine import refusals
 from ..methods.reparameterized.lora import LoRA
 from ..show.table import Column, Table

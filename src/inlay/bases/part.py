@@ -11,7 +11,7 @@ from ..models.sites import language_model
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPart:
     name: str | None
     """The module; None for the whole base."""
     beside: tuple[str, ...] = ()
@@ -29,13 +29,13 @@ class Part:
         return None
 
 
-def part_for_texts(model: nn.Module, checkpoint: Any) -> Part:
+def part_for_texts(model: nn.Module, checkpoint: Any) -> TextPart:
     """Choose the part that reads texts; `checkpoint` is the configuration in the base's files."""
     name = language_model(model)
     if name is None:
         own: Any = getattr(model, "config", checkpoint)
-        return Part(None, left=checkpoint.model_type if own.model_type != checkpoint.model_type else None)
-    return Part(name, tuple(_beside(model, "", name, _no_part_of_it(model))))
+        return TextPart(None, left=checkpoint.model_type if own.model_type != checkpoint.model_type else None)
+    return TextPart(name, tuple(_beside(model, "", name, _no_part_of_it(model))))
 
 
 def _beside(module: nn.Module, prefix: str, part: str, kept: set[int]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from ..show.units import count_text, counted, seconds_text
 
 if TYPE_CHECKING:
     from ..lab.rank.analysis import Analysis
-    from ..lab.rank.curve import Curve
+    from ..lab.rank.curve import CutCurve
     from ..lab.rank.export import Cut
     from ..lab.rank.suggestion import Suggestion
 
@@ -104,13 +104,13 @@ def _role_table(result: "Analysis") -> list[str]:
     return [_table(head, rows).screen(), "median (range) over the layers"]
 
 
-def _curve_table(curve: "Curve") -> list[str]:
+def _curve_table(curve: "CutCurve") -> list[str]:
     from ..lab.rank.page import curve_table
 
     return ["", f"measured on {curve.rows} rows of {curve.split}", curve_table(curve).screen()]
 
 
-def _cut(cut: "Cut", curve: "Curve | None") -> list[str]:
+def _cut(cut: "Cut", curve: "CutCurve | None") -> list[str]:
     uniform, by_energy = cut.uniform.scores, cut.by_energy.scores
     key = next(iter(uniform)) if curve is None else curve.score
     how = "ranks by layer" if cut.per_layer else f"rank {cut.to} everywhere"

@@ -165,8 +165,8 @@ def _edited_in_turn(running: list[Delta], host: Host, args: Args, kwargs: Kwargs
 
 
 def _after_order(running: list[Delta], host: Host) -> list[Delta]:
-    """Return outputs are edited from the innermost on; parameters stand in until all are done, as an edit may read
-    them.
+    """Order the deltas after a call: outputs are edited from the innermost on; parameters stand in until all are done,
+    as an edit may read them.
     """
     edits = [delta for delta in reversed(running) if not delta.stands_in(host)]
     edits.sort(key=lambda delta: not delta.replaces)

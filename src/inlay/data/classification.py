@@ -6,7 +6,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..formats.paths import path_of
 from .examples import Examples, examples_of
-from .formats import Layout, Opened, has_columns, open_data, rows_in_layout
+from .formats import Layout, OpenedData, has_columns, open_data, rows_in_layout
 from .holdout import with_valid
 from .labels import label_names, read_known_labels, read_labels
 from .problems import Problems, listed, shown
@@ -44,7 +44,7 @@ def load_classification(settings: DataSettings) -> Examples[Example]:
     return classification_in(open_data(settings))
 
 
-def classification_in(opened: Opened, learned: Learned | None = None) -> Examples[Example]:
+def classification_in(opened: OpenedData, learned: Learned | None = None) -> Examples[Example]:
     """Do what `load_classification` does with data that is open; the labels are those `learned`, if they are given.
 
     Raises DataError for any other label then, and no label need occur.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .formats import Opened, unused_columns
+from .formats import OpenedData, unused_columns
 from .holdout import with_valid
 from .portion import portion
 from .problems import Problem
@@ -43,7 +43,7 @@ class Examples(Generic[ExampleT]):
 
 
 def examples_of(
-    opened: Opened, splits: dict[str, list[Any]], whole: bool, hold_out: Callable[..., Any] = with_valid, *more: Any
+    opened: OpenedData, splits: dict[str, list[Any]], whole: bool, hold_out: Callable[..., Any] = with_valid, *more: Any
 ) -> Examples[Any]:
     """Hold out a valid split if there is none, and leave out what the settings leave out; with `whole` nothing is held
     out. `more` goes on to `hold_out`. Raises DataError, with a line for each kind of problem, if rows had some.

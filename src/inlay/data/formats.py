@@ -51,7 +51,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedData:
     """Data that can be read, and how; its problems so far are no errors."""
 
     settings: DataSettings
@@ -60,7 +60,7 @@ class Opened:
     problems: Problems
 
 
-def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True) -> Opened:
+def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True) -> OpenedData:
     """Read the data's rows and find their layout. Raises DataError if there are none, or if any cannot be read.
 
     `fetch` and `train` are those of `open_source`.
@@ -71,7 +71,7 @@ def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True)
     layout = choose_layout(settings, source.all_rows(), problems)
     if layout is None:
         raise problems.error()
-    return Opened(settings, source, layout, problems)
+    return OpenedData(settings, source, layout, problems)
 
 
 def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -> Layout | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ..errors import DataError
 from .conversation import Message, read_messages
 from .examples import Examples, examples_of
-from .formats import ANSWER_ROLES, Layout, Opened, open_data, rows_in_layout
+from .formats import ANSWER_ROLES, Layout, OpenedData, open_data, rows_in_layout
 from .holdout import FEWEST_ROWS, with_valid
 from .problems import Problems, listed, shown
 from .rows import Row, text_in
@@ -64,7 +64,7 @@ def load_generation(settings: DataSettings) -> Examples[GenerationExample]:
     return generation_in(open_data(settings))
 
 
-def generation_in(opened: Opened, whole: bool = False) -> Examples[GenerationExample]:
+def generation_in(opened: OpenedData, whole: bool = False) -> Examples[GenerationExample]:
     """Do what `load_generation` does with data that is open; `whole`: all rows as they are, none is held out."""
     settings, source, layout, problems = opened.settings, opened.source, opened.layout, opened.problems
     if layout.format not in FORMS:

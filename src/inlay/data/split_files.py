@@ -22,7 +22,7 @@ _SHARD = re.compile(r"(?P<stem>.+?)-(?P<number>[0-9]{1,9})-of-(?P<of>[0-9]{1,9})
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """One or several files of a folder that belong together, or something else that is there."""
 
     name: str
@@ -47,17 +47,17 @@ def split_of(name: str) -> str | None:
     return SPLIT_OF.get(name.lower())
 
 
-def parts_of(folder: Path, prefix: str = "") -> list[Part]:
+def parts_of(folder: Path, prefix: str = "") -> list[SplitPart]:
     """Return all that is in the folder, by name. Plain texts beside rows to train on are notes, and belong to no
     split.
     """
     shards: dict[str, dict[str, Path]] = {}
-    parts: list[Part] = []
+    parts: list[SplitPart] = []
     for path in sorted(folder.iterdir()):
         name = prefix + path.name
         if path.is_dir():
             files = _inside(path, name) if split_of(path.name) else {}
-            parts.append(Part(f"{name}/", split_of(path.name), files) if files else Part(name, None, {}))
+            parts.append(SplitPart(f"{name}/", split_of(path.name), files) if files else SplitPart(name, None, {}))
             continue
         extension = row_extension(path.name) if path.is_file() else None
         stem = path.name[: -len(extension)] if extension else ""
@@ -65,12 +65,12 @@ def parts_of(folder: Path, prefix: str = "") -> list[Part]:
             shards.setdefault(f"{prefix}{shard['stem']}-*-of-{shard['of']}{extension}", {})[name] = path
         else:
             split = split_of(stem)
-            parts.append(Part(name, split, {name: path} if split else {}))
+            parts.append(SplitPart(name, split, {name: path} if split else {}))
     for name, files in shards.items():
         stem = name.removeprefix(prefix).partition("-*-of-")[0]
-        parts.append(Part(name if len(files) > 1 else next(iter(files)), split_of(stem), files))
+        parts.append(SplitPart(name if len(files) > 1 else next(iter(files)), split_of(stem), files))
     if any(part.split == "train" and not _texts(part) for part in parts):
-        parts = [Part(part.name, None, {}) if _texts(part) else part for part in parts]
+        parts = [SplitPart(part.name, None, {}) if _texts(part) else part for part in parts]
     return sorted(parts, key=lambda part: part.name)
 
 
@@ -81,7 +81,7 @@ def _inside(folder: Path, name: str) -> dict[str, Path]:
     return rows or {name: path for name, path in files.items() if plain_text(name)}
 
 
-def _texts(part: Part) -> bool:
+def _texts(part: SplitPart) -> bool:
     return any(map(plain_text, part.files))
 
 

@@ -25,7 +25,7 @@ _FEWEST = 24  # passages: two of each domain of builtin:passages, as the probe t
 
 
 class GeometryBaseline:
-    """Where a base model places the first passages, as many as have `tokens` together."""
+    """The places where a base model puts the first passages, as many as have `tokens` together."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, text: GeneralText, tokens: int):
         self.tokenizer = tokenizer

@@ -1,6 +1,6 @@
 """Tasks: what a run trains for; one file says everything about one."""
 
-from ..data.formats import Opened
+from ..data.formats import OpenedData
 from ..errors import DataError
 from ..registry import Registry
 from .causal import Causal
@@ -10,7 +10,7 @@ from .task import Task
 TASKS = Registry[type[Task]]("task", group="inlay.tasks", of=Task, own=(Classify, Causal))
 
 
-def task_for(opened: Opened) -> type[Task]:
+def task_for(opened: OpenedData) -> type[Task]:
     """Choose the task that the rows are for: of several the one that was registered last."""
     for name in reversed([*TASKS]):
         if TASKS[name].reads(opened):

@@ -14,7 +14,7 @@ from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
 from ..data.classification import load_texts
 from ..data.conversation import Message
-from ..data.formats import Opened
+from ..data.formats import OpenedData
 from ..data.generation import FORMS, generation_in
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
@@ -32,7 +32,7 @@ from .metric import METRICS, scores_of
 from .outcomes import TokenLosses, WrittenTexts
 from .packing import Shuffled, can_pack, packed, padded
 from .page import Judged, Said, TaskPage, Verdict
-from .task import Answer, Asked, Evaluation, Task
+from .task import Answer, Evaluation, Task, TaskSettings
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
 _ASSUMED_ROOM = 256  # tokens of an answer, of an adapter that does not say
@@ -61,7 +61,7 @@ class Causal(Task):
         return no_writer(config)
 
     @classmethod
-    def prepare(cls, base: Base, opened: Opened, settings: Asked) -> Self:
+    def prepare(cls, base: Base, opened: OpenedData, settings: TaskSettings) -> Self:
         if (kind := cls.refuses(base.config)) is not None:
             raise SettingsError(
                 f"model {base.name!r} is {kind}, and {opened.settings.path} has texts to write, not labels; those are "
@@ -80,7 +80,7 @@ class Causal(Task):
     def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
         return cls(base=base, tokenizer=tokenizer, config=base.config, about=about, max_length=about["max_length"])
 
-    def examples(self, opened: Opened, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Any:
         return generation_in(opened, whole)
 
     @classmethod

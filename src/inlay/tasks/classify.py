@@ -16,7 +16,7 @@ from ..bases.auto_class import labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
 from ..data.classification import Learned, classification_in, load_texts
-from ..data.formats import Opened
+from ..data.formats import OpenedData
 from ..errors import CheckpointError, SettingsError
 from ..models.sites import Sites
 from ..outside import shown
@@ -29,7 +29,7 @@ from .facts import LABELS
 from .metric import scores_of
 from .outcomes import LabelProbabilities
 from .page import Judged, Said, TaskPage, Verdict, guessing
-from .task import Answer, Asked, Evaluation, Task
+from .task import Answer, Evaluation, Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
 
@@ -47,7 +47,7 @@ class Classify(Task):
     nothing_predicted = "no confusion matrix and no list of mistakes"
 
     @classmethod
-    def prepare(cls, base: Base, opened: Opened, settings: Asked) -> Self:
+    def prepare(cls, base: Base, opened: OpenedData, settings: TaskSettings) -> Self:
         data, tokenizer = classification_in(opened), base.tokenizer()
         config = base.classifier_config(data.labels, tokenizer.pad_token_id)
         return cls(base=base, data=data, tokenizer=tokenizer, config=config)
@@ -57,7 +57,7 @@ class Classify(Task):
         config = base.classifier_config(tuple(about["labels"]), getattr(tokenizer, "pad_token_id", None))
         return cls(base=base, tokenizer=tokenizer, config=config, about=about, max_length=about["max_length"])
 
-    def examples(self, opened: Opened, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Any:
         names = tuple(map(str, self.about["labels"]))
         return classification_in(opened, Learned(names, list(names) == _unnamed(len(names)), whole))
 

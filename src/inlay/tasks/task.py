@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from ..bases.auto_class import empty_model
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
-from ..data.formats import Opened
+from ..data.formats import OpenedData
 from ..forgetting.baseline import Baseline, Held
 from ..forgetting.geometry import GeometryBaseline
 from ..forgetting.passages import GeneralText
@@ -55,7 +55,7 @@ class Answer:
     """How a screen shows it as one of many."""
 
 
-class Asked(Protocol):
+class TaskSettings(Protocol):
     """The settings of a run that a task looks at."""
 
     @property
@@ -110,7 +110,7 @@ class Task(ABC):
     # Making one.
 
     @classmethod
-    def reads(cls, opened: Opened) -> bool:
+    def reads(cls, opened: OpenedData) -> bool:
         """Tell whether these rows are for this task, where none is named."""
         return opened.layout.format in cls.formats
 
@@ -121,7 +121,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def prepare(cls, base: Base, opened: Opened, settings: Asked) -> Self:
+    def prepare(cls, base: Base, opened: OpenedData, settings: TaskSettings) -> Self:
         """Check the data, whose rows are read. Raises DataError or SettingsError; loads no weights."""
 
     @classmethod
@@ -130,7 +130,7 @@ class Task(ABC):
         """Make the task of an adapter that was trained, from what provenance.json says; it has no rows."""
 
     @abstractmethod
-    def examples(self, opened: Opened, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Any:
         """Read the rows that an adapter is scored on; of the run's own the valid split is held out, of a `whole` data
         set nothing. Raises DataError."""
 

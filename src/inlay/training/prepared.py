@@ -11,7 +11,7 @@ import torch
 from ..attached.adapter import plan_attach
 from ..bases.base import Base, computes_in_bfloat16, find_base, pick_device
 from ..bases.narrow import check_narrow
-from ..bases.part import Part, part_for_texts
+from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..data.formats import open_data
@@ -41,7 +41,7 @@ class Prepared:
     device: torch.device
     dtype: torch.dtype
     max_length: int
-    part: Part
+    part: TextPart
     reach: dict[str, Any]  # of the method, as summary.json has it
     folder: Path
     text: GeneralText | None  # general, if forgetting is measured or held back

@@ -18,7 +18,7 @@ from typing import Literal
 from ...show.units import percent_text
 from ...stats import Parts, half_width, normal_z, paired_gain, unsteady
 from ...training.score_parts import read_parts
-from .table import COSTS, Quantity, Row, Table
+from .table import COSTS, MethodRow, MethodTable, Quantity
 
 _LEVEL = 0.95  # of all intervals of a comparison together
 
@@ -44,8 +44,8 @@ class Noise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    row: Row
+class AgainstBest:
+    row: MethodRow
     below: float  # how far below the best, in the score's unit
     noise: Noise
 
@@ -70,7 +70,7 @@ class Advice:
         return " ".join([*self.findings, self.conclusion, *self.caveats])
 
 
-def advise(table: Table) -> Advice | None:
+def advise(table: MethodTable) -> Advice | None:
     """Return None if no contender has a score."""
     score = table.score
     rows = [row for row in table.finished if score.key in row.spreads]
@@ -118,7 +118,7 @@ def advise(table: Table) -> Advice | None:
     )
 
 
-def compare(row: Row, best: Row, table: Table) -> Compared:
+def compare(row: MethodRow, best: MethodRow, table: MethodTable) -> AgainstBest:
     """Return how far `row` is below `best`, over the seeds that both have, or over all if they have none in common."""
     score, split = table.score, table.split
     both = row.by_seed(score).keys() & best.by_seed(score).keys()
@@ -126,14 +126,14 @@ def compare(row: Row, best: Row, table: Table) -> Compared:
     my_scores, its_scores = ([v for r in runs if (v := score.read(r.summary)) is not None] for runs in (mine, its))
     my_parts, its_parts = ([read_parts(run.folder, split) for run in runs] for runs in (mine, its))
     level = 1 - (1 - _LEVEL) / max(1, sum(score.key in r.spreads for r in table.finished) - 1)
-    return Compared(
+    return AgainstBest(
         row=row,
         below=score.sign * (statistics.fmean(its_scores) - statistics.fmean(my_scores)),
         noise=Noise(of_seeds=half_width(my_scores, its_scores, level), of_rows=_rows_noise(my_parts, its_parts, level)),
     )
 
 
-def _changing(rows: Sequence[Row], compared: Sequence[Compared], score: Quantity) -> list[Row]:
+def _changing(rows: Sequence[MethodRow], compared: Sequence[AgainstBest], score: Quantity) -> list[MethodRow]:
     """Find the methods that seeds change more than the others, and so much that it is most of the noise."""
     found = unsteady({row.label: row.spreads[score.key].values for row in rows})
     much = {c.row.label: c.noise.is_mostly_of_seeds for c in compared if c.is_within}
@@ -146,7 +146,9 @@ def _rows_noise(mine: Sequence[Parts | None], its: Sequence[Parts | None], level
     return gain.value - gain.low if gain is not None and math.isfinite(gain.low) else None
 
 
-def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Row, list[str]]:
+def _cheapest(
+    equals: Sequence[MethodRow], left_out: Sequence[MethodRow], quantities: Sequence[Quantity]
+) -> tuple[MethodRow, list[str]]:
     """Return the one that is cheapest in most of the costs; among those the one that trains the fewest parameters."""
     costs = [q for q in quantities if q.key in COSTS]
     least = {q.key: min(equals, key=lambda row: row.spreads[q.key].mean) for q in costs}
@@ -175,24 +177,24 @@ def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequen
     return chosen, sentences
 
 
-def _is_close(row: Row, others: Sequence[Row], quantity: Quantity) -> bool:
+def _is_close(row: MethodRow, others: Sequence[MethodRow], quantity: Quantity) -> bool:
     """Tell whether another is no farther than the two spread over the seeds."""
     mean, deviation = row.spreads[quantity.key].mean, _deviation(row, quantity)
     return any(other.spreads[quantity.key].mean - mean <= deviation + _deviation(other, quantity) for other in others)
 
 
-def _deviation(row: Row, quantity: Quantity) -> float:
+def _deviation(row: MethodRow, quantity: Quantity) -> float:
     return row.spreads[quantity.key].deviation or 0.0
 
 
-def _sureness(seeds: int, compared: Sequence[Compared]) -> Literal["fairly sure", "not very sure", "unsure"]:
+def _sureness(seeds: int, compared: Sequence[AgainstBest]) -> Literal["fairly sure", "not very sure", "unsure"]:
     if seeds < 2 or not all(c.noise.is_known for c in compared):
         return "unsure"
     # with two or three seeds the t-interval is wide, and what it cannot tell apart may still differ
     return "fairly sure" if seeds >= 3 else "not very sure"
 
 
-def _equals_sentence(best: Row, compared: Sequence[Compared], table: Table) -> str:
+def _equals_sentence(best: MethodRow, compared: Sequence[AgainstBest], table: MethodTable) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
     where = f"the {table.evaluated} rows of {table.split}" if table.evaluated else table.split
     opening = f"On {where}, {best.label} has the best mean {score.name.partition(' (')[0]}, {score.text(mean)}"
@@ -223,11 +225,11 @@ class Chance:
     accuracy: float
     noise: float
 
-    def is_beaten_by(self, row: Row) -> bool:
+    def is_beaten_by(self, row: MethodRow) -> bool:
         return row.spreads["accuracy"].mean > self.accuracy + self.noise
 
 
-def _chance(table: Table) -> Chance | None:
+def _chance(table: MethodTable) -> Chance | None:
     """Return None for scores that are no share of rows with labels."""
     if table.score.key != "accuracy" or table.majority is None or not table.evaluated:
         return None
@@ -235,14 +237,14 @@ def _chance(table: Table) -> Chance | None:
     return Chance(accuracy=always, noise=normal_z() * math.sqrt(always * (1 - always) / table.evaluated))
 
 
-def _chance_text(chance: Chance, table: Table) -> str:
+def _chance_text(chance: Chance, table: MethodTable) -> str:
     return (
         f"who always says the most frequent label has {percent_text(chance.accuracy)} "
         f"(±{table.score.unit.difference(chance.noise)} from the rows)"
     )
 
 
-def _nothing_learned_sentence(best: Row, chance: Chance, table: Table) -> str:
+def _nothing_learned_sentence(best: MethodRow, chance: Chance, table: MethodTable) -> str:
     mean = best.spreads["accuracy"].mean
     return (
         f"None of them has learned the task as far as can be seen: on the {table.evaluated} rows of {table.split} the "
@@ -250,7 +252,7 @@ def _nothing_learned_sentence(best: Row, chance: Chance, table: Table) -> str:
     )
 
 
-def _at_chance_sentence(at_chance: Sequence[Row], chance: Chance | None, table: Table) -> list[str]:
+def _at_chance_sentence(at_chance: Sequence[MethodRow], chance: Chance | None, table: MethodTable) -> list[str]:
     """Name the methods as good as the best, as far as can be seen, that have learned nothing that can be seen."""
     if not at_chance or chance is None:
         return []
@@ -258,7 +260,7 @@ def _at_chance_sentence(at_chance: Sequence[Row], chance: Chance | None, table: 
     return [f"Left out of the choice, since it may have learned nothing: {names}; {_chance_text(chance, table)}."]
 
 
-def _changing_sentence(changing: Sequence[Row], others: Sequence[Row], score: Quantity) -> list[str]:
+def _changing_sentence(changing: Sequence[MethodRow], others: Sequence[MethodRow], score: Quantity) -> list[str]:
     if not changing:
         return []
     names = _list([f"{row.label} (±{score.unit.difference(_deviation(row, score))})" for row in changing])
@@ -266,14 +268,16 @@ def _changing_sentence(changing: Sequence[Row], others: Sequence[Row], score: Qu
     return [f"Left out of the choice, since seeds change it more than the others (at most ±{most}): {names}."]
 
 
-def _worse_sentence(worse: Sequence[Compared], best: Row, score: Quantity) -> list[str]:
+def _worse_sentence(worse: Sequence[AgainstBest], best: MethodRow, score: Quantity) -> list[str]:
     if not worse:
         return []
     parts = [f"{c.row.label} by {score.unit.difference(c.below)}" for c in sorted(worse, key=lambda c: c.below)]
     return [f"Worse than {best.label} by more than noise: {_list(parts)}."]
 
 
-def _conclusion(recommended: Row | None, sureness: str, seeds: int, compared: Sequence[Compared], table: Table) -> str:
+def _conclusion(
+    recommended: MethodRow | None, sureness: str, seeds: int, compared: Sequence[AgainstBest], table: MethodTable
+) -> str:
     if recommended is None:
         return "Advice: none from runs of one seed; --seeds 3 shows how far runs of one method differ."
     begin = f"Advice: {recommended.label}"
@@ -293,7 +297,7 @@ def _conclusion(recommended: Row | None, sureness: str, seeds: int, compared: Se
     return f"{begin}{more}. It holds for this model, these data and this budget."
 
 
-def _failed_sentence(rows: Sequence[Row]) -> list[str]:
+def _failed_sentence(rows: Sequence[MethodRow]) -> list[str]:
     failed = [row.label for row in rows if not row.runs]
     some = [row.label for row in rows if row.runs and row.failures]
     found = [f"Not judged, since no run of it finished: {_list(failed)}."] if failed else []

@@ -26,7 +26,7 @@ from . import cluster, search
 from .advice import advise
 from .executor import Executor, LocalExecutor
 from .report import write_comparison
-from .result import Compared
+from .result import ComparisonResult
 from .runner import Runner
 from .sequence import Sequence as TaskSequence
 from .sequence import sequences
@@ -44,7 +44,7 @@ def compare(
     *,
     task: Task | None = None,
     begin: Callable[[Path], None] = lambda _: None,
-) -> Compared:
+) -> ComparisonResult:
     """Return every contender, by default one of each family and the baseline, is trained with every seed, and the
     folder has table, plots and advice. Goes on where an earlier call with the same settings was stopped; runs that
     failed are tried again.
@@ -105,13 +105,13 @@ def _result(
     runner: Runner,
     notes: Sequence[str],
     command: Sequence[str],
-) -> Compared:
+) -> ComparisonResult:
     table = make_table(contenders, trials, runner.failures)
     threads = sorted({t for trial in trials if (t := first_event(trial.folder, "model").get("threads")) is not None})
     if threads:
         counts = " or ".join(counted(n, "thread") for n in threads)
         notes = [*notes, f"Times are those of runs on {counts} each; several runs at a time slow one another down."]
-    return Compared(
+    return ComparisonResult(
         comparison=comparison,
         contenders=tuple(contenders),
         folder=folder,

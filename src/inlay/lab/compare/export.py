@@ -3,12 +3,12 @@
 from typing import Any
 
 from .advice import Advice
-from .result import Compared
-from .table import Table
+from .result import ComparisonResult
+from .table import MethodTable
 from .tables import methods_table, sequences_table, shown
 
 
-def table_rows(table: Table) -> list[dict[str, Any]]:
+def table_rows(table: MethodTable) -> list[dict[str, Any]]:
     """Return an object for each contender; figures are in their base units: shares, bytes, seconds."""
     return [
         {
@@ -40,7 +40,7 @@ def advice_object(advice: Advice | None) -> dict[str, Any] | None:
     }
 
 
-def as_markdown(result: Compared) -> str:
+def as_markdown(result: ComparisonResult) -> str:
     """Return the text of report.md."""
     table, common = result.table, result.comparison
     lines = [f"# {common.model} · {common.data.path}", ""]

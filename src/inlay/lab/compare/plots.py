@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from ...show.plots import Box, Chart, Points, scale
 from ...show.units import number
 from .pareto import front
-from .table import Quantity, Row
+from .table import MethodRow, Quantity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class ScoreCurve:
     """The score of one run at each evaluation."""
 
     label: str
@@ -18,7 +18,7 @@ class Curve:
     points: Points  # epoch, score
 
 
-def pareto_plot(rows: Sequence[Row], x: Quantity, y: Quantity) -> Chart:
+def pareto_plot(rows: Sequence[MethodRow], x: Quantity, y: Quantity) -> Chart:
     """Plot a point for each contender with its deviation over the seeds, and the line of those that none beats."""
     points = [(row, row.spreads[x.key], row.spreads[y.key]) for row in rows if {x.key, y.key} <= row.spreads.keys()]
     across, up = (
@@ -49,7 +49,7 @@ def pareto_plot(rows: Sequence[Row], x: Quantity, y: Quantity) -> Chart:
     return chart
 
 
-def curve_plot(label: str, curves: Sequence[Curve], y: Quantity) -> Chart:
+def curve_plot(label: str, curves: Sequence[ScoreCurve], y: Quantity) -> Chart:
     """Plot the runs of one contender, with all others faint behind them, on axes that all contenders share."""
     every = [point for curve in curves for point in curve.points]
     epochs = scale([0.0, *(epoch for epoch, _ in every)], number(0))

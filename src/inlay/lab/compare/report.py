@@ -15,10 +15,10 @@ from ...show.plots import MARKS, Figure, Points
 from ...show.units import UNKNOWN
 from ...tasks.page import capitalized
 from .export import as_markdown
-from .plots import Curve, curve_plot, pareto_plot
-from .result import Compared
+from .plots import ScoreCurve, curve_plot, pareto_plot
+from .result import ComparisonResult
 from .samples import disagreements, texts_side_by_side
-from .table import COSTS, Finished, Quantity, Row
+from .table import COSTS, Finished, MethodRow, Quantity
 from .tables import costs_table, methods_table, runs_table, sequences_table, shown, tried_table
 from .trial import first_event, name_of_data
 
@@ -35,7 +35,7 @@ class ParetoPlot:
     figure: Figure
 
 
-def write_comparison(result: Compared) -> Path:
+def write_comparison(result: ComparisonResult) -> Path:
     """Write report.html, report.md and report.csv into the comparison's folder, each whole; returns the page's path."""
     path = result.folder / "report.html"
     write_text(result.folder / "report.csv", runs_table(result.table).csv())
@@ -44,12 +44,12 @@ def write_comparison(result: Compared) -> Path:
     return path
 
 
-def render(result: Compared) -> str:
+def render(result: ComparisonResult) -> str:
     """Return the page as text."""
     return printable(templates("lab/compare").get_template("compare.html.j2").render(_page(result)))
 
 
-def _page(result: Compared) -> dict[str, Any]:
+def _page(result: ComparisonResult) -> dict[str, Any]:
     table, there = result.table, shown(result.table)
     plots = pareto_plots(table.finished, there)
     tasks = [result.comparison.data.path, *result.comparison.then]
@@ -81,14 +81,14 @@ def _page(result: Compared) -> dict[str, Any]:
     }
 
 
-def pareto_plots(rows: tuple[Row, ...], there: list[Quantity]) -> list[ParetoPlot]:
+def pareto_plots(rows: tuple[MethodRow, ...], there: list[Quantity]) -> list[ParetoPlot]:
     """Plot every score, and forgetting, against every cost, and forgetting."""
     across = [q for q in there if not q.is_score]
     up = [q for q in there if q.is_score or q.key == "forgetting"]
     return [_plot(rows, x, y) for x, y in itertools.product(across, up) if x is not y]
 
 
-def _plot(rows: tuple[Row, ...], x: Quantity, y: Quantity) -> ParetoPlot:
+def _plot(rows: tuple[MethodRow, ...], x: Quantity, y: Quantity) -> ParetoPlot:
     parts = [
         f"{row.label}: {y.text(row.spreads[y.key].mean)} at {x.text(row.spreads[x.key].mean)}"
         for row in rows
@@ -102,7 +102,7 @@ def _plot(rows: tuple[Row, ...], x: Quantity, y: Quantity) -> ParetoPlot:
     return ParetoPlot(x=x, y=y, figure=figure)
 
 
-def _marked(result: Compared) -> Any:
+def _marked(result: ComparisonResult) -> Any:
     """Return what marks up a method's name: its family's mark before it, a sign after those as good as the best."""
     family = {row.label: row.family for row in result.table.rows}
     equals = result.advice.equals if result.advice else ()
@@ -119,7 +119,7 @@ def _mark(family: str) -> Markup:
     return Markup(svg).format(family, MARKS[family])
 
 
-def _forgetting_means(rows: tuple[Row, ...]) -> str:
+def _forgetting_means(rows: tuple[MethodRow, ...]) -> str:
     """Say what the number is, by the task."""
     measures = {r.summary["forgetting"]["measure"] for row in rows for r in row.runs if r.summary.get("forgetting")}
     means = {
@@ -129,9 +129,9 @@ def _forgetting_means(rows: tuple[Row, ...]) -> str:
     return "; ".join(means[measure] for measure in sorted(measures))
 
 
-def _curves(rows: tuple[Row, ...], score: Quantity) -> list[Figure]:
+def _curves(rows: tuple[MethodRow, ...], score: Quantity) -> list[Figure]:
     curves = [
-        Curve(label=row.label, family=row.family, points=points)
+        ScoreCurve(label=row.label, family=row.family, points=points)
         for row in rows
         for run in row.runs
         if (points := _points(run, score.key))
@@ -147,7 +147,7 @@ def _points(run: Finished, key: str) -> Points:
     return tuple((e["epoch"], e[key]) for e in read_run(run.folder).evaluations if e.get(key) is not None)
 
 
-def _rates(rows: tuple[Row, ...]) -> list[tuple[str, str, str]]:
+def _rates(rows: tuple[MethodRow, ...]) -> list[tuple[str, str, str]]:
     """Return each contender's learning rate and steps, as its first run had them."""
     found = []
     for row in rows:

@@ -4,22 +4,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .advice import Advice
-from .search import Tried
+from .search import TriedRate
 from .settings import CompareSettings, Contender
-from .table import SequenceRow, Table
+from .table import MethodTable, SequenceRow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ComparisonResult:
     """The result of a comparison; the report shows all of it."""
 
     comparison: CompareSettings
     contenders: tuple[Contender, ...]
     folder: Path
-    table: Table
+    table: MethodTable
     advice: Advice | None
     sequences: tuple[SequenceRow, ...]
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedRate, ...]
     notes: tuple[str, ...]
     command: str
 

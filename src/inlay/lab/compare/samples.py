@@ -8,7 +8,7 @@ from ...formats.read import guarded
 from ...formats.run_files import read_run
 from ...tasks import TASKS
 from ...tasks.page import Said
-from .table import Row
+from .table import MethodRow
 
 _ROWS = 30
 
@@ -23,7 +23,7 @@ class Answers:
     answers: dict[str, str]  # by label of the contender
 
 
-def texts_side_by_side(rows: Sequence[Row]) -> list[Answers]:
+def texts_side_by_side(rows: Sequence[MethodRow]) -> list[Answers]:
     """Return what the base and each contender's first run write after the same prompts; nothing of tasks that write
     none."""
     samples = dict(_said(rows, writes=True))
@@ -40,7 +40,7 @@ def texts_side_by_side(rows: Sequence[Row]) -> list[Answers]:
     return result
 
 
-def disagreements(rows: Sequence[Row]) -> list[Answers]:
+def disagreements(rows: Sequence[MethodRow]) -> list[Answers]:
     """Return rows of valid that the contenders' first runs answer differently, those with most answers first; nothing
     of tasks that write texts."""
     predictions = dict(_said(rows, writes=False))
@@ -56,7 +56,7 @@ def disagreements(rows: Sequence[Row]) -> list[Answers]:
     return result[:_ROWS]
 
 
-def _said(rows: Sequence[Row], writes: bool) -> Iterator[tuple[str, list[Said]]]:
+def _said(rows: Sequence[MethodRow], writes: bool) -> Iterator[tuple[str, list[Said]]]:
     for row in rows:
         files = read_run(row.runs[0].folder)
         with guarded(files.folder, "files of a run", error=DataError):

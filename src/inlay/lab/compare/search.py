@@ -21,7 +21,7 @@ _WIDTH = 10.0  # the rates reach from the method's own divided by this to its ow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class TriedRate:
     label: str
     learning_rate: float
     score: float | None  # None: the run failed
@@ -33,7 +33,7 @@ class Search:
     comparison: CompareSettings
     folder: Path
     budget: Budget
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[TriedRate] = field(default_factory=list)
 
     def run(self, contenders: list[Contender], runner: Runner) -> dict[str, float]:
         """Return the best rate of each contender, by label; its own if all its trials fail. Raises SettingsError if the
@@ -74,14 +74,14 @@ class Search:
         settings = run_settings(self.comparison, contender, out=out, budget=self.budget, learning_rate=rate)
         return Trial(label=contender.label, settings=settings, searches=True)
 
-    def _judged(self, trial: Trial, reason: str | None) -> Tried:
+    def _judged(self, trial: Trial, reason: str | None) -> TriedRate:
         rate = trial.settings.learning_rate
         assert rate is not None
         summary = trial.summary()
         if reason is not None or summary is None:
-            return Tried(label=trial.label, learning_rate=rate, score=None, reason=reason)
+            return TriedRate(label=trial.label, learning_rate=rate, score=None, reason=reason)
         metric, valid = main_metric(summary), summary["metrics"]["tuned"]
-        return Tried(label=trial.label, learning_rate=rate, score=metric.sign * valid[metric.name])
+        return TriedRate(label=trial.label, learning_rate=rate, score=metric.sign * valid[metric.name])
 
     def _best(self, contender: Contender) -> float:
         scored = [t for t in self.tried if t.label == contender.label and t.score is not None]

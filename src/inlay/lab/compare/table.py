@@ -60,7 +60,7 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class MethodRow:
     label: str
     family: str
     runs: tuple[Finished, ...]
@@ -73,8 +73,8 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    rows: tuple[Row, ...]
+class MethodTable:
+    rows: tuple[MethodRow, ...]
     quantities: tuple[Quantity, ...]  # the first is the score
     split: str  # that the scores are of
     evaluated: int | None  # its rows
@@ -85,7 +85,7 @@ class Table:
         return self.quantities[0]
 
     @property
-    def finished(self) -> tuple[Row, ...]:
+    def finished(self) -> tuple[MethodRow, ...]:
         return tuple(row for row in self.rows if row.runs)
 
 
@@ -99,7 +99,7 @@ class SequenceRow:
     reason: str | None
 
 
-def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failures: dict[str, str]) -> Table:
+def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failures: dict[str, str]) -> MethodTable:
     """Make the table; `failures` has the reason of each trial that is not finished, by its name."""
     finished: dict[str, list[Finished]] = {c.label: [] for c in contenders}
     failed: dict[str, list[tuple[int, str]]] = {c.label: [] for c in contenders}
@@ -114,7 +114,7 @@ def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failure
     split = "test" if summaries and all(s["metrics"]["test"] for s in summaries) else "valid"
     quantities = quantities_of(summaries, split)
     data = first_event(every[0].folder, "data") if every else {}
-    return Table(
+    return MethodTable(
         rows=tuple(_row(c, finished[c.label], failed[c.label], quantities) for c in contenders),
         quantities=quantities,
         split=split,
@@ -198,9 +198,9 @@ def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None
 
 def _row(
     contender: Contender, runs: list[Finished], failed: list[tuple[int, str]], quantities: Sequence[Quantity]
-) -> Row:
+) -> MethodRow:
     spreads = {q.key: spread([q.read(run.summary) for run in runs]) for q in quantities}
-    return Row(
+    return MethodRow(
         label=contender.label,
         family=contender.family,
         runs=tuple(runs),

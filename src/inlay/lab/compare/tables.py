@@ -8,15 +8,14 @@ from markupsafe import Markup
 from ...show.page import label
 from ...show.table import Column, Table
 from ...show.units import UNKNOWN, bytes_text, excess_text, seconds_text
-from .result import Compared
+from .result import ComparisonResult
 from .sequence import ON
-from .table import Quantity, Row, SequenceRow, Spread, spread, spread_text
-from .table import Table as Measured
+from .table import MethodRow, MethodTable, Quantity, SequenceRow, Spread, spread, spread_text
 
 Text = Callable[[Quantity, Spread], str]
 
 
-def shown(measured: Measured) -> list[Quantity]:
+def shown(measured: MethodTable) -> list[Quantity]:
     """Return the quantities that at least one contender has; where none finished, the score."""
     there = [q for q in measured.quantities if any(q.key in row.spreads for row in measured.rows)]
     return there or [measured.score]
@@ -28,7 +27,7 @@ def with_deviation(quantity: Quantity, found: Spread) -> str:
 
 
 def methods_table(
-    measured: Measured,
+    measured: MethodTable,
     quantities: Sequence[Quantity],
     text: Text = with_deviation,
     html: Callable[[str], Markup] = label,
@@ -44,7 +43,7 @@ def methods_table(
     return Table(columns=columns, rows=rows)
 
 
-def runs_table(measured: Measured) -> Table:
+def runs_table(measured: MethodTable) -> Table:
     """Return a row for each run, failed ones too, with what was measured of it in base units."""
     names = ["method", "family", "seed", "status", "reason", *(q.key for q in measured.quantities)]
     rows: list[list[Any]] = []
@@ -58,7 +57,7 @@ def runs_table(measured: Measured) -> Table:
     return Table(columns=[Column(name=name) for name in names], rows=rows)
 
 
-def sequences_table(result: Compared, tasks: Sequence[str] = ()) -> Table:
+def sequences_table(result: ComparisonResult, tasks: Sequence[str] = ()) -> Table:
     """Return what became of tasks learned one after another; of named `tasks`, each one's score when it was learned
     and at the end."""
     score = result.table.score
@@ -77,7 +76,7 @@ def sequences_table(result: Compared, tasks: Sequence[str] = ()) -> Table:
     return Table(columns=columns, rows=rows)
 
 
-def costs_table(rows: Sequence[Row]) -> Table:
+def costs_table(rows: Sequence[MethodRow]) -> Table:
     """Return what each contender was predicted to cost, and what it cost."""
     columns = [Column(name="method", html=label)]
     for name in ("time", "memory"):
@@ -95,7 +94,7 @@ def costs_table(rows: Sequence[Row]) -> Table:
     )
 
 
-def tried_table(result: Compared) -> Table:
+def tried_table(result: ComparisonResult) -> Table:
     """Return the learning rates that were tried."""
     columns = [Column(name="method", html=label), Column(name="learning rate", text="{:.3g}".format, right=True)]
     columns.append(Column(name="score on valid", text=lambda value: score_text(result.table.score, value), right=True))
@@ -122,7 +121,9 @@ def _lost(row: SequenceRow, score: Quantity) -> list[str]:
     ]
 
 
-def _planned_and_actual(row: Row, planned: str, actual: str, text: Callable[[float], str]) -> tuple[str, str, str]:
+def _planned_and_actual(
+    row: MethodRow, planned: str, actual: str, text: Callable[[float], str]
+) -> tuple[str, str, str]:
     of_plans = spread([run.summary["plan"][planned] for run in row.runs])
     of_runs = spread([run.summary[actual] for run in row.runs])
     more = excess_text(of_plans and of_plans.mean, of_runs and of_runs.mean)

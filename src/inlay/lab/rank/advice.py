@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from ...show.units import count_text
 from ...tasks.metric import METRICS, Metric, Scores
 from .analysis import Analysis, Layer, by_role, middle
-from .curve import Curve, Point
+from .curve import CutCurve, Point
 
 
 def advice(result: Analysis) -> list[str]:
     return [*_of_curve(result), *_of_base(result), *_of_other(result), *_of_ranks(result)]
 
 
-def smallest_that_keeps(curve: Curve) -> Point | None:
+def smallest_that_keeps(curve: CutCurve) -> Point | None:
     """Return the smallest rank at which, as at every larger one measured, the score is not clearly worse than the
     whole's.
     """
@@ -25,7 +25,7 @@ def smallest_that_keeps(curve: Curve) -> Point | None:
     return found
 
 
-def gain_text(curve: Curve, point: Point) -> str:
+def gain_text(curve: CutCurve, point: Point) -> str:
     """Write `−0.4 points (95 % −1.5 to +0.6)`; of a loss, how much lower it is, in nats."""
     metric, gain = METRICS[curve.score], point.gain
     value, low, high = (metric.unit.change(number) for number in (gain.value, gain.low, gain.high))

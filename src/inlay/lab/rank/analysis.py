@@ -18,7 +18,7 @@ from ...formats.files import check_free
 from ...inference.evaluation import ready_to_score, scored_rows
 from ...inference.opened import Found, find_adapter
 from ...models.sites import Place, Sites
-from .curve import Curve, Measure
+from .curve import CutCurve, Measure
 from .directions import LEADING, AgainstBase, Overlap, against_base, cosine, overlap
 from .export import Cut, write_cut
 from .ranks import Ranks, ranks
@@ -35,7 +35,7 @@ WithBase = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class AgainstRun:
     """Comparison with the update of another run at the same layer."""
 
     overlap: Overlap
@@ -57,7 +57,7 @@ class Layer:
     """Singular values, the largest first."""
     ranks: Ranks
     base: AgainstBase | None
-    other: Compared | None
+    other: AgainstRun | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Analysis:
     trainable: int
     layers: list[Layer]
     others: int
-    curve: Curve | None
+    curve: CutCurve | None
     cut: Cut | None
     compared_with: str | None
     notes: list[str]
@@ -79,7 +79,7 @@ class Analysis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RankSettings:
     """What to analyse, and how much of it."""
 
     folder: Path
@@ -97,7 +97,7 @@ class Asked:
     device: str = "auto"
 
 
-def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
+def analyse(asked: RankSettings, say: Say = lambda _: None) -> Analysis:
     """Raise InvalidRequest before any weights are loaded, as far as the files tell: for an adapter that changes no
     weight matrix, another run of another base, an `out` that is not empty, or data that is not there.
     """
@@ -192,11 +192,11 @@ def _layer(update: Update, own: Spectrum, sites: Sites, with_base: bool, theirs:
         values=own.values[:_VALUES].tolist(),
         ranks=of_update,
         base=base,
-        other=Compared(overlap=overlap(own, other, shared), cosine=cosine(own, other)) if other and shared else None,
+        other=AgainstRun(overlap=overlap(own, other, shared), cosine=cosine(own, other)) if other and shared else None,
     )
 
 
-def _of_same_base(found: Found, folder: Path, asked: Asked) -> Found:
+def _of_same_base(found: Found, folder: Path, asked: RankSettings) -> Found:
     other = find_adapter(folder, asked.model, fetch=asked.fetch)
     mine, its = (each.provenance.get("base_fingerprint") for each in (found, other))
     if mine != its or (mine is None and found.base.path != other.base.path):
@@ -217,7 +217,7 @@ def _affordable(updates: Updates) -> bool:
     return sum(rows * columns * min(rows, columns) for rows, columns in shapes) <= _AFFORDABLE
 
 
-def _notes(updates: Updates, with_base: bool, asked: Asked, theirs: dict[str, Spectrum]) -> list[str]:
+def _notes(updates: Updates, with_base: bool, asked: RankSettings, theirs: dict[str, Spectrum]) -> list[str]:
     notes = []
     if not with_base and asked.base == "auto":
         notes.append(

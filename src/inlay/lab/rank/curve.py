@@ -29,7 +29,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class CutCurve:
     split: str
     rows: int
     score: str
@@ -59,11 +59,11 @@ class Measure:
         gain = found.parts.gain(self.whole.parts)
         return Point(rank=max(chosen.values()), parameters=size, scores=found.scores, gain=gain)
 
-    def curve(self, wanted: Sequence[int]) -> Curve:
+    def curve(self, wanted: Sequence[int]) -> CutCurve:
         """Score the cut adapter at the wanted ranks that any layer has, and at the largest that is wanted and there."""
         most = max(available(layer) for layer in self.layers.values())
         asked = sorted({min(rank, most) for rank in wanted}, reverse=True)
-        return Curve(
+        return CutCurve(
             split=self.split,
             rows=len(self.task.lengths(self.split)),
             score=self.task.main_score,

@@ -21,7 +21,7 @@ INTRUDERS_AMONG, INTRUDER_COSINE = 10, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Of the leading directions of two matrices of one shape, as many of each."""
+    """The overlap of the leading directions of two matrices of one shape, as many of each."""
 
     directions: int
     left: float

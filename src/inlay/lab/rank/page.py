@@ -17,7 +17,7 @@ from ...tasks.metric import METRICS
 from ...tasks.page import capitalized
 from .advice import advice, gain_text
 from .analysis import Analysis, Layer, by_role
-from .curve import Curve
+from .curve import CutCurve
 
 _POINTS = 64  # singular values that are drawn
 _KINDS = (("train", None), ("evaluation", "dot"), ("best", "diamond"))  # of the roles' lines
@@ -54,7 +54,7 @@ def _page(result: Analysis) -> dict[str, Any]:
     }
 
 
-def curve_table(curve: Curve) -> Table:
+def curve_table(curve: CutCurve) -> Table:
     """Return the scores of the whole update, and of each cut."""
     columns = [Column(name="rank"), Column(name="parameters", text=count_text, right=True)]
     columns += [Column(name=METRICS[key].label, text="{:.4f}".format, right=True) for key in curve.whole]
@@ -154,7 +154,7 @@ def _across(layers: Sequence[Layer]) -> list[tuple[int, float, float, float]]:
     return [(at, median(values), min(values), max(values)) for at, values in sorted(found.items())]
 
 
-def curve_plot(curve: Curve) -> Figure:
+def curve_plot(curve: CutCurve) -> Figure:
     """Plot the score of each cut, from the smallest; its interval is that of the difference from the whole update's."""
     metric, whole, points = METRICS[curve.score], curve.whole[curve.score], curve.points[::-1]
     text = metric.text if metric.unit.is_share else "{:.4g}".format

@@ -61,7 +61,7 @@ class Suggested:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class TriedRanks:
     """Two runs that differ in nothing but the ranks."""
 
     epochs: float
@@ -85,7 +85,7 @@ class Suggestion:
     uniform_parameters: int
     layers: list[Suggested]
     settings_file: str
-    tried: Tried | None = None
+    tried: TriedRanks | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,7 +147,7 @@ def attempt(
         metrics[name], task = summary["metrics"], summary["task"]
     suggested, uniform = ([read_parts(folders[name], "valid")] for name in methods)
     gain = paired_gain(suggested, uniform, 0.95)
-    tried = Tried(
+    tried = TriedRanks(
         epochs=epochs,
         rows=metrics["uniform"]["rows"],
         score=TASKS[task].main_score,

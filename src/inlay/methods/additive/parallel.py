@@ -70,7 +70,7 @@ class Parallel(Method):
 
 
 class Beside(Bottleneck):
-    """At a feed-forward that is one module, whose result may have other things beside it."""
+    """A delta at a feed-forward that is one module, whose result may have other things beside it."""
 
     def __init__(self, *bottleneck: Any, scale: float):
         super().__init__(*bottleneck)

@@ -40,7 +40,7 @@ class StandIn:
 
 
 class EarlierKeys(Delta):
-    """At an attention module: `earlier` says which keys and values come before the text's, `count` how many."""
+    """A delta at an attention module: `earlier` says which keys and values come before the text's, `count` how many."""
 
     count: int
 

@@ -20,7 +20,7 @@ _REAL: ContextVar[Tensor | None] = ContextVar("inlay_real_tokens", default=None)
 
 
 class PositionsOfIds(Delta):
-    """At the module that counts them."""
+    """A delta at the module that counts them."""
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         real_BN = _REAL.get()

@@ -18,7 +18,7 @@ _LENGTH = "past_key_values_length"
 
 
 class ShiftedTable(Delta):
-    """At an embedding of positions: row p + P is what position p finds."""
+    """A delta at an embedding of positions: row p + P is what position p finds."""
 
     def __init__(self, count: int):
         super().__init__()

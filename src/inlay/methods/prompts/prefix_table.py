@@ -21,7 +21,7 @@ from .positions import counts_from_the_text
 
 
 class TextPositions(Delta):
-    """At the module that is given the text's mask: where its positions count from.
+    """A delta at the module that is given the text's mask: where its positions count from.
 
     `counts` says whether to give it positions that count from a row's first token, for otherwise its padding would
     stand between the prefix and the text; `shift` is added where nothing inside looks positions up.

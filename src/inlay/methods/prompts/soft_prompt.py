@@ -117,7 +117,7 @@ class LearnedPrompt(SoftPrompt):
 
 
 class PromptInCrossAttention(Delta):
-    """At a decoder: its view of the encoder's positions grows by the prompt."""
+    """A delta at a decoder: its view of the encoder's positions grows by the prompt."""
 
     def __init__(self, count: int):
         super().__init__()

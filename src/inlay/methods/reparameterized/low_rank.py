@@ -30,7 +30,7 @@ CONVOLUTION: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Con
 
 
 class LowRank(WeightDelta):
-    """At a linear host; scaling and adding are part of the second matrix product, so h is read and written once."""
+    """A delta at a linear host; scaling and adding are part of the second matrix product, so h is read and written once."""
 
     start_A: Tensor | None
     start_B: Tensor | None
@@ -45,7 +45,7 @@ class LowRank(WeightDelta):
         self.register_buffer("start_B", b_OR.clone() if start.is_taken_away else None)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
-        """Return a (R, I) and B (O, R): the change is `scale` times the second times the first."""
+        """Return A (R, I) and B (O, R): the change is `scale` times the second times the first."""
         if self.start_A is None or self.start_B is None:
             return self.lora_A, self.lora_B
         return _widened(self.lora_A, self.lora_B, self.start_A, self.start_B)
