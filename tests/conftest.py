@@ -13,10 +13,13 @@ import torch
 
 pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
 
+from inlay.report import figures  # noqa: E402
+
 from .shapes import SHAPES, Shape  # noqa: E402
 from .tiny_models import save_tiny_model, write_reviews  # noqa: E402
 
 torch.set_num_threads(1)  # the models here are too small to share
+os.fsync = lambda _: None  # no file here needs to outlive a power failure, and a short run would wait for 250 of them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +33,12 @@ def little_to_collect() -> None:
     a short one would go there."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def plots_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the plots of reports blank: they take a fifth of a short run. Tests that look at plots override this."""
+    monkeypatch.setattr(figures, "_svg", lambda *_, **__: "<svg></svg>")
 
 
 @pytest.fixture(autouse=True)
