@@ -2,11 +2,16 @@
 
 https://arxiv.org/abs/2405.17484
 
-`fold` is all it defines; attaching, switching, merging and saving come with it.
+`fold` is all it defines; attaching, switching, merging and saving come with it. In the folder of this file
+
+    inlay train MODEL DATA --method your_own_method:HRA --method.reflections 8
+
+trains it, and `inlay.testing.check_method(HRA)` holds it to the contract of Inlay's own methods.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import transformers
@@ -15,16 +20,31 @@ from torch import Tensor, nn
 import inlay
 from inlay.models import weights
 from inlay.models.sites import Sites
+from inlay.ranges import Range
 
 
 @dataclass(frozen=True, kw_only=True)
 class HRA(inlay.Method):
+    """Reflects each weight's input along a few trained directions.
+
+             ╔════╗     ╔════╗    ┌───────┐
+        x ──▶║ u1 ║ ... ║ uR ║───▶│ W O×I │──▶ y
+             ╚════╝     ╚════╝    └───────┘
+
+        W' = W H        H = (I - 2 u1 u1^T) ... (I - 2 uR uR^T), each u of length 1
+
+    When: As oft, whose rotations are made of the same reflections, where an adapter should be small.
+
+    Cost: A product of the weight with each direction, for every step. Merged, it costs nothing at inference.
+    """
+
     name, family, paper = "hra", "reparameterized", "https://arxiv.org/abs/2405.17484"
     summary = "directions along which each weight's input is reflected"
     learning_rate = 1e-3
-    peft_type = "MY_HRA"
+    format = inlay.PeftFormat(peft_type="MY_HRA")
 
-    reflections: int = 4  # even, so that equal neighbours cancel and H starts as the identity
+    reflections: Annotated[int, Range(2, 1_000)] = 4
+    """Directions; an even number, so that equal neighbours cancel and H starts as the identity."""
 
     def place(self, sites: Sites) -> Iterator[tuple[str, inlay.Delta]]:
         for name in sites.find(("attention",)):

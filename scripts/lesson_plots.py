@@ -38,7 +38,7 @@ SHOWN = (
     "prompt",
     "loha",
 )  # of the plot of learning rates, which would be too full
-STYLES = (("inlay.report", "report.css"), ("inlay.lab.compare", "compare.css"))
+STYLES = (("inlay.show", "page.css"), ("inlay.lab.compare", "compare.css"))
 Point = tuple[float, float]
 
 
@@ -67,8 +67,8 @@ def cost(out: Path, results: str) -> None:
             spreads = {score.key: Spread(values=seeds), parameters.key: Spread(values=(count(cells[3]),))}
             rows.append(Row(label=method, family=METHODS[method].family, runs=(), failures=(), spreads=spreads))
     style = "".join(resources.files(name).joinpath(file).read_text("utf-8") for name, file in STYLES)
-    begin = '<svg xmlns="http://www.w3.org/2000/svg" class="plot" font-family="sans-serif" width="720" height="495"'
-    drawing = str(pareto_plot(rows, parameters, score)).replace("<svg", begin, 1)
+    begin = '<svg xmlns="http://www.w3.org/2000/svg" class="plot" font-family="sans-serif" width="720" height="519"'
+    drawing = str(pareto_plot(rows, parameters, score).svg()).replace("<svg", begin, 1)
     head, _, body = drawing.partition(">")
     ground = '<rect width="100%" height="100%" style="fill: var(--surface)"/>'
     (out / "cost.svg").write_text(f"{head}><style><![CDATA[{style}]]></style>{ground}{body}\n", encoding="utf-8")

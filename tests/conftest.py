@@ -12,6 +12,7 @@ import pytest
 import torch
 
 pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
+pytest.register_assert_rewrite("inlay.testing.contract")
 
 from inlay.report import figures  # noqa: E402
 

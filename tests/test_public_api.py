@@ -1,5 +1,6 @@
 """What `import inlay` offers."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import inlay
+from inlay.testing import check_description
 
 from .shapes import SHAPES, disturb, logits
 
@@ -30,9 +32,24 @@ def test_every_method_is_a_name_of_the_package_and_knows_its_name() -> None:
         assert method.name == name
         assert getattr(inlay, method.__name__) is method
         assert issubclass(method, inlay.Method)
-        assert method.summary
-        assert method.paper.startswith("https://")
-        assert method() == method()
+        check_description(method)
+
+
+def test_a_method_has_few_members() -> None:
+    members = {name for name in {*inlay.Method.__annotations__, *vars(inlay.Method), "format"} if name[0] != "_"}
+    assert len(members) <= 16, sorted(members)
+
+
+def test_one_line_names_a_method_of_ours() -> None:
+    """Its own file says the rest: lists, help, docs, tests and the package's names follow from these two."""
+    source = Path(inlay.__file__).parent
+    naming = {
+        (path.relative_to(source).as_posix(), line)
+        for path in source.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if re.search(r"\bOFT\b", line) and path.name != "oft.py"
+    }
+    assert naming == {("methods/own.py", "from .reparameterized.oft import OFT as OFT")}
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

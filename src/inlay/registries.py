@@ -22,3 +22,8 @@ def register(thing: T) -> T:
         kinds = " or ".join(each.kind for each in REGISTRIES)
         raise SettingsError(f"{thing!r} is no {kinds}, so it cannot be registered")
     return registry.register(thing)
+
+
+def registered() -> tuple[Any, ...]:
+    """Return what this process has registered, for a process that it starts to register as well."""
+    return tuple(thing for each in REGISTRIES for thing in each.registered)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from inlay.cli import main
-from inlay.inference import opened as opened_module
-from inlay.tasks import classify as classify_module
+from inlay.tasks.task import Task
 
 from ..edited import unseal
 from ..shapes import SHAPES
@@ -22,8 +21,7 @@ def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(classify_module, "load_classifier", refuse)
-    monkeypatch.setattr(opened_module, "load_classifier", refuse)
+    monkeypatch.setattr(Task, "load", refuse)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], folder: Path) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import inlay
 from inlay.cli import main
-from inlay.inference import opened as opened_module
+from inlay.tasks.task import Task
 
 from .. import towers
 from ..edited import unseal
@@ -79,8 +79,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened_module, "load_classifier", None)
-    monkeypatch.setattr(opened_module, "load_language_model", None)
+    monkeypatch.setattr(Task, "load", None)
 
 
 @pytest.fixture

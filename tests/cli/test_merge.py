@@ -16,8 +16,8 @@ import inlay
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.inference import merge as merge_module
-from inlay.inference import opened as opened_module
 from inlay.inference.opened import open_adapter
+from inlay.tasks.task import Task
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -242,8 +242,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(opened_module, "load_classifier", refuse)
-    monkeypatch.setattr(opened_module, "load_language_model", refuse)
+    monkeypatch.setattr(Task, "load", refuse)
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -7,7 +7,7 @@ from rich.text import Text
 
 import inlay
 from inlay.cli import console, safe_console
-from inlay.report.reach import reach_of, reach_text
+from inlay.show.reach import reach_of, reach_text
 
 from ..shapes import VOCABULARY
 

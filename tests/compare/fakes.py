@@ -11,7 +11,7 @@ import torch
 import inlay
 from inlay.data.settings import DataSettings
 from inlay.lab.compare.advice import advise
-from inlay.lab.compare.comparison import Compared
+from inlay.lab.compare.result import Compared
 from inlay.lab.compare.search import Tried
 from inlay.lab.compare.sequence import sequences
 from inlay.lab.compare.settings import Comparison, Contender

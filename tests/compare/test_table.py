@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from inlay.lab.compare.export import as_csv, as_markdown
+from inlay.lab.compare.export import as_markdown
 from inlay.lab.compare.pareto import front
-from inlay.lab.compare.plots import axis
 from inlay.lab.compare.sequence import average_forgetting, backward_transfer
 from inlay.lab.compare.table import Spread, spread_text
-from inlay.show.units import BYTES, COUNT, PERCENT, SECONDS, Unit, bytes_text, percent_text, seconds_text
+from inlay.lab.compare.tables import runs_table
+from inlay.show.units import bytes_text, percent_text, seconds_text
 
 from .fakes import comparison_of, table_of
 
@@ -39,7 +39,7 @@ def test_a_spread_is_told_in_one_unit() -> None:
 def test_a_failed_run_is_a_row_with_its_reason(tmp_path: Path) -> None:
     scores = {"lora": (0.9, 0.9), "full": (0.9, 0.9)}
     result = comparison_of(tmp_path, scores, failures={"full-0": "loss is | not\nfinite", "full-1": "killed"})
-    lines = list(csv.DictReader(io.StringIO(as_csv(result.table))))
+    lines = list(csv.DictReader(io.StringIO(runs_table(result.table).csv())))
     assert [(line["method"], line["seed"], line["status"]) for line in lines] == [
         ("lora", "0", "finished"),
         ("lora", "1", "finished"),
@@ -59,25 +59,6 @@ def test_the_front_has_what_nothing_beats() -> None:
     points = [(1.0, 0.90), (2.0, 0.95), (3.0, 0.93), (4.0, 0.96), (1.0, 0.80), (2.0, 0.95)]
     assert front(points, (-1, 1)) == [0, 1, 5, 3]
     assert front(points, (1, 1)) == [3]
-
-
-def test_axes_are_marked_in_round_units() -> None:
-    def marks(values: list[float], unit: Unit, log: bool = False) -> list[str]:
-        return [text for _, text in axis(values, unit, log, 0, 100).ticks]
-
-    assert marks([28_400, 22_700_000], COUNT, log=True) == ["100 k", "1 M", "10 M"]
-    assert marks([683 << 20, 1200 << 20], BYTES) == ["0.8 GiB", "1.0 GiB", "1.2 GiB"]
-    assert marks([60, 130], SECONDS) == ["1.0 min", "1.5 min", "2.0 min"]
-    assert marks([0.85, 0.97], PERCENT) == ["85 %", "90 %", "95 %"]
-    assert marks([0.5, 0.5], PERCENT) == ["46 %", "48 %", "50 %", "52 %", "54 %"]
-
-
-def test_an_axis_goes_from_its_start_to_its_end() -> None:
-    for log in (False, True):
-        found = axis([10.0, 1000.0], COUNT, log, 50, 400)
-        assert found(found.low) == pytest.approx(50)
-        assert found(found.high) == pytest.approx(400)
-    assert axis([10.0, 1000.0], COUNT, True, 0, 100)(100.0) == pytest.approx(50)
 
 
 def test_the_oracle_of_forgetting() -> None:

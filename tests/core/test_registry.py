@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import inlay
-from inlay.core.registry import Registry
 from inlay.errors import SettingsError
+from inlay.registry import Registry
 
 
 class Metric:

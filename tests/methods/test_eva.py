@@ -12,7 +12,7 @@ import inlay
 from inlay.core.slot import Slot
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError
-from inlay.methods.reparameterized import eva
+from inlay.methods.starts import eva
 from inlay.models.inputs import Inputs, inputs_of
 from inlay.training.run import train
 from inlay.training.settings import RunSettings

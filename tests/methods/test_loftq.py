@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import inlay
 from inlay.bases.quantized import quantize
 from inlay.errors import SettingsError, TargetError
-from inlay.methods.reparameterized import loftq
+from inlay.methods.starts.loftq import LoftQ, correction
 from inlay.models import weights
 
 from ..quantized_models import WIDE, every_shape, packed_layers
@@ -42,7 +42,7 @@ def corrected(shape: Shape, folder: Path, method: inlay.LoRA | None = None) -> t
     model = from_files(shape, folder)
     quantize(model, torch.float32)
     adapter = inlay.attach(model, method or inlay.LoRA(rank=RANK))
-    loftq.initialize(model, adapter.deltas)  # pyright: ignore[reportArgumentType]
+    LoftQ().from_data(model, adapter.deltas, iter(()), 1.0)  # pyright: ignore[reportArgumentType]
     return model, adapter
 
 
@@ -52,7 +52,7 @@ def test_the_correction_is_the_best_of_its_rank(size: tuple[int, int], scale: fl
     generator = torch.Generator().manual_seed(0)
     original_OI = torch.randn(size, generator=generator)
     quantized_OI = (4 * original_OI).round() / 4
-    a_RI, b_OR = loftq.correction(original_OI, quantized_OI, RANK, scale)
+    a_RI, b_OR = correction(original_OI, quantized_OI, RANK, scale)
     assert a_RI.dtype == b_OR.dtype == torch.float32
     expected = error_left(original_OI, quantized_OI, RANK)
     assert error_of(original_OI, quantized_OI, a_RI, b_OR, scale) == pytest.approx(expected, rel=1e-5)
@@ -114,7 +114,7 @@ def test_originals_are_found_in_several_files(tmp_path: Path) -> None:
     assert len(list((tmp_path / "several").glob("model*.safetensors"))) > 1
     quantize(model, torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(rank=RANK))
-    loftq.initialize(model, adapter.deltas)  # pyright: ignore[reportArgumentType]
+    LoftQ().from_data(model, adapter.deltas, iter(()), 1.0)  # pyright: ignore[reportArgumentType]
     expected = corrected(shape, tmp_path / "one")[1].state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in adapter.state_dict().items())
 
@@ -125,7 +125,7 @@ def test_originals_are_found_without_the_prefix_that_a_classifier_puts_before_th
     model = shape.model_class.from_pretrained(tmp_path, num_labels=3)  # pyright: ignore[reportFunctionMemberAccess]
     quantize(model, torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(rank=RANK))
-    loftq.initialize(model, {n: d for n, d in adapter.deltas.items() if n != "classifier"})  # pyright: ignore
+    LoftQ().from_data(model, {n: d for n, d in adapter.deltas.items() if n != "classifier"}, iter(()), 1.0)  # pyright: ignore
     assert all(d.lora_B.any() for n, d in adapter.deltas.items() if n != "classifier")
 
 
@@ -142,7 +142,7 @@ def test_originals_are_found_in_the_cache_of_the_hub(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
     disturb(adapter)
-    loftq.initialize(model, adapter.deltas)  # pyright: ignore[reportArgumentType]
+    LoftQ().from_data(model, adapter.deltas, iter(()), 1.0)  # pyright: ignore[reportArgumentType]
     assert asked == [("someone/model", "abc")]
     assert all(torch.equal(tensor, expected[name]) for name, tensor in adapter.state_dict().items())
 
@@ -173,10 +173,10 @@ def test_as_an_initialization_it_starts_the_model_as_the_corrected_one(kind: typ
 def test_a_base_in_full_precision_is_refused() -> None:
     hosts = dict(WIDE["llama"].model().model.layers[0].self_attn.named_children())
     with pytest.raises(SettingsError, match="loftq.* q_proj is a Linear in full precision.*quantize the base or"):
-        loftq.check(hosts)
+        LoftQ().check_hosts(hosts)
     model = WIDE["llama"].model()
     quantize(model, torch.float32)
-    loftq.check(dict(model.model.layers[0].self_attn.named_children()))
+    LoftQ().check_hosts(dict(model.model.layers[0].self_attn.named_children()))
 
 
 def fails(shape: Shape, model: nn.Module, match: str) -> None:
@@ -184,7 +184,7 @@ def fails(shape: Shape, model: nn.Module, match: str) -> None:
     adapter = inlay.attach(model, inlay.LoRA(rank=RANK))
     before = {name: tensor.clone() for name, tensor in adapter.state_dict().items()}
     with pytest.raises(SettingsError, match=match):
-        loftq.initialize(model, adapter.deltas)  # pyright: ignore[reportArgumentType]
+        LoftQ().from_data(model, adapter.deltas, iter(()), 1.0)  # pyright: ignore[reportArgumentType]
     assert all(torch.equal(tensor, before[name]) for name, tensor in adapter.state_dict().items())
 
 

@@ -8,9 +8,9 @@ from inlay.stats import Difference
 
 
 def analysis(gain: Difference) -> Any:
-    scores = SimpleNamespace(as_dict=lambda: {"loss": 5.9})
+    scores = {"loss": 5.9}
     point = SimpleNamespace(rank=4, parameters=10, scores=scores, gain=gain)
-    curve: Any = Curve(split="valid", rows=16, score="loss", whole=scores, points=[point])  # pyright: ignore[reportArgumentType]
+    curve: Any = Curve(split="valid", rows=16, score="loss", whole=scores, points=[point])
     return SimpleNamespace(curve=curve, trainable=20, layers=[], other=None, method="lora")
 
 

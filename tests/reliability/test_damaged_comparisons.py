@@ -12,7 +12,7 @@ from inlay.compare.trial import EARLIER, Budget, Trial, first_event, plain_trial
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import CheckpointError, DataError
-from inlay.report.run_files import read_run
+from inlay.formats.run_files import read_run
 from inlay.training.score_parts import SCORE_PARTS, read_parts
 
 from ..compare.fakes import contender, write_classifier

@@ -106,7 +106,7 @@ def test_a_disk_that_cannot_be_written(
         train(replace(asked, out=str(run)))
     disk = small_disk("ro")
     monkeypatch.setattr("inlay.bases.shared_base.load_onto", None)  # no weights are loaded
-    monkeypatch.setattr("inlay.inference.opened.load_classifier", None, raising=False)
+    monkeypatch.setattr("inlay.tasks.task.Task.load", None)
     arguments = {
         "train": [asked.model, asked.data.path, "--out", str(disk / "run")],
         "compare": [asked.model, asked.data.path, "--methods", "lora", "bitfit", "--out", str(disk / "compared")],

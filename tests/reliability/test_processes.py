@@ -21,7 +21,7 @@ def test_several_processes_are_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(name, "2")
-    monkeypatch.setattr("inlay.bases.base.load_classifier", lambda *_: pytest.fail("weights are loaded"))
+    monkeypatch.setattr("inlay.tasks.task.Task.load", lambda *_: pytest.fail("weights are loaded"))
     assert main([*verb.split(), "--out", str(tmp_path / "out"), "--", tiny_bert, reviews_folder]) == 2
     assert f"the environment variable {name} is 2: of so many processes each would train" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from inlay.report import write_report
-from inlay.report.forgetting import forgetting_section, forgetting_text
 from inlay.report.tiles import tiles
+from inlay.show.forgetting import forgetting_section, forgetting_text
 
 from .fake_runs import summary, write_run
 
@@ -70,7 +70,7 @@ def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
     assert "in 70.0 % of them, before in 90.0 %: that has been lost" in fell.sentence
     assert "no loss that could be measured" in held.sentence
     assert "CKA of 0.600 (95 % interval 0.580 to 0.620)" in without.sentence
-    assert len(without.lines) == 1
+    assert len(without.table.rows) == 1
 
 
 def test_the_log_has_it_in_one_line() -> None:

@@ -10,10 +10,8 @@ import torch
 import transformers
 
 from inlay.cli import main
-from inlay.inference import opened as opened_module
-from inlay.tasks import causal as causal_module
-from inlay.tasks import classify as classify_module
 from inlay.tasks.causal import Causal
+from inlay.tasks.task import Task
 
 from .. import towers
 from ..tiny_models import reviews, write_rows
@@ -47,9 +45,7 @@ def train(base: str, data: str, out: Path, *more: str) -> int:
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(causal_module, "load_language_model", None)
-    monkeypatch.setattr(classify_module, "load_classifier", None)
-    monkeypatch.setattr(opened_module, "load_language_model", None)
+    monkeypatch.setattr(Task, "load", None)
 
 
 def with_word(tokenizer: Any) -> None:

@@ -17,6 +17,7 @@ from inlay.inference.evaluation import evaluate_adapter
 from inlay.inference.opened import find_adapter
 from inlay.stats import Shares
 from inlay.tasks import classify as classify_module
+from inlay.tasks.classify import Classify
 from inlay.training.run import train
 from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings
@@ -159,14 +160,14 @@ def test_an_adapter_that_changes_nothing_is_a_failure(tiny_bert: str, reviews_fo
 def test_a_module_that_the_model_bypasses_is_a_failure(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = classify_module.load_classifier
+    load = Classify.load
 
     def with_unused_layer(*args: Any) -> Any:
         model, heads = load(*args)
         model.bert.unused = torch.nn.Linear(4, 4)
         return model, heads
 
-    monkeypatch.setattr(classify_module, "load_classifier", with_unused_layer)
+    monkeypatch.setattr(Classify, "load", with_unused_layer)
     with pytest.raises(TrainingFailed, match=r"2 of the adapter's parameters get no gradient, such as bert\.unused"):
         train(settings(tiny_bert, reviews_folder, tmp_path / "r"))
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import inlay
 from inlay.cli import main
-from inlay.tasks import causal as causal_module
+from inlay.tasks.task import Task
 
 from .. import towers
 from ..tiny_models import reviews, write_rows
@@ -78,7 +78,7 @@ def test_the_language_model_is_trained_and_used(method: str, gemma3: str, answer
 def test_a_target_in_another_tower_is_refused(
     gemma3: str, answers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(causal_module, "load_language_model", None)
+    monkeypatch.setattr(Task, "load", None)
     target = "vision_tower.encoder.layers.0.self_attn.q_proj"
     assert main(["train", gemma3, answers, "--method.targets", target, "--out", str(tmp_path / "run")]) == 2
     assert "lies outside model.language_model" in capsys.readouterr().err

@@ -150,11 +150,6 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"
     return model, found.heads
 
 
-def load_language_model(base: Base, dtype: torch.dtype | Literal["auto"]) -> nn.Module:
-    """Raises SettingsError if the checkpoint lacks weights that a causal language model of this kind has."""
-    return base.load(writer_class(base.config), None, dtype=dtype)[0]
-
-
 def pick_device(asked: str) -> torch.device:
     """Raises SettingsError if the device that was asked for is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -4,11 +4,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.progress import BarColumn, TaskID, TextColumn
-from rich.table import Table
 
+from ..show.table import Table
 from ..show.units import seconds_text
 from ..training.journal import Event, Watcher
 from .safe_console import console, progress
@@ -51,55 +52,37 @@ def sentence(event: Event) -> str | None:
 
 
 def print_result(result: Any) -> None:
+    from ..lab.compare.tables import sequences_table
+
     out = console()
     out.print(_table(result))
     for row in result.table.rows:
         for seed, reason in row.failures:
             out.print(f"{row.label}, seed {seed} failed: {reason}", style="red")
     if result.sequences:
-        out.print(_table_of_sequences(result))
+        out.print(sequences_table(result))
     if result.advice is not None:
         out.print(result.advice.text)
     print(f"\nreport  {result.folder}/report.html (beside it report.md, report.csv)")
 
 
 def _table(result: Any) -> Table:
-    from ..lab.compare.export import shown
+    """Return the score, what it cost and what was forgotten, with headings broken: a terminal has no room for all."""
     from ..lab.compare.table import COSTS
+    from ..lab.compare.tables import methods_table, shown
 
-    table = Table(box=None, pad_edge=False)
-    columns = [result.table.score, *(q for q in shown(result.table) if q.key in (*COSTS, "forgetting"))]
-    table.add_column("method")
-    for quantity in columns:
-        table.add_column(quantity.name.replace(" ", "\n"), justify="right", no_wrap=True)
-    for row in result.table.rows:
-        if row.runs:
-            table.add_row(row.label, *(_cell(row.spreads.get(q.key), q) for q in columns))
-    return table
+    quantities = [q for q in shown(result.table) if q.key in (*COSTS, "forgetting")]
+    found = methods_table(result.table, [result.table.score, *quantities], _text, failures=False)
+    columns = [replace(column, name=column.name.replace(" ", "\n")) for column in found.columns]
+    return replace(found, columns=columns)
 
 
-def _table_of_sequences(result: Any) -> Table:
-    from ..lab.compare.export import sequence_text, way_text
+def _text(quantity: Any, found: Any) -> str:
+    """Write a result with its deviation, and a cost without, for which a terminal has no room."""
+    from ..lab.compare.table import COSTS
+    from ..lab.compare.tables import with_deviation
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("method", "tasks", "average forgetting", "backward transfer"):
-        table.add_column(name, justify="left" if name in ("method", "tasks") else "right")
-    for row in result.sequences:
-        if row.matrix is None:
-            table.add_row(row.label, way_text(row), f"failed: {row.reason}", style="red")
-        else:
-            found = (sequence_text(row, which, result.table.score) for which in ("forgetting", "backward transfer"))
-            table.add_row(row.label, way_text(row), *found)
-    return table
-
-
-def _cell(found: Any, quantity: Any) -> str:
-    """With its deviation if it is a result; costs without, as a terminal has no room for all: the page has them."""
-    from ..lab.compare.table import COSTS, spread_text
-
-    if found is not None and quantity.key in COSTS:
-        return quantity.text(found.mean)
-    return spread_text(found, quantity.text)
+    return quantity.text(found.mean) if quantity.key in COSTS else with_deviation(quantity, found)
 
 
 def _score(metrics: dict[str, Any], score: str) -> str:

@@ -1,15 +1,17 @@
 """How `inlay data` looks in a terminal, and without colours elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
+import rich.table
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..data.describe import DataReport, Lengths
 from ..data.token_report import Sample, SplitTokens, Token, TokenReport
 from ..outside import shown
+from ..show.table import Column, Table
 from .safe_console import console as safe_console
 
 _PROBLEMS_SHOWN = 20
@@ -54,9 +56,9 @@ def _facts(report: DataReport, tokens: TokenReport | None) -> Iterator[tuple[str
             yield "ends with", " ".join(tokens.stop)
 
 
-def _fact(name: str, value: str) -> Table:
-    """A line whose continuations stand beneath its value."""
-    fact = Table.grid()
+def _fact(name: str, value: str) -> rich.table.Table:
+    """Return a line whose continuations stand beneath its value."""
+    fact = rich.table.Table.grid()
     fact.add_column(width=12)
     fact.add_column(overflow="fold")
     fact.add_row(f"  {name}", Text(value))
@@ -64,30 +66,29 @@ def _fact(name: str, value: str) -> Table:
 
 
 def _splits(report: DataReport) -> Table:
-    table = _table("split", "rows", "words: min", "median", "p95", "max")
-    for name, split in report.splits.items():
-        table.add_row(name, _number(split.rows), *_lengths(split.words))
-    return table
+    rows = ([name, split.rows, *_lengths(split.words)] for name, split in report.splits.items())
+    return _table(["split", "rows", "words: min", "median", "p95", "max"], rows)
 
 
 def _labels(report: DataReport) -> Table:
-    table = _table("label", *report.splits)
-    for label in report.labels[:_LABELS_SHOWN]:
-        table.add_row(shown(label), *(_number(split.labels.get(label, 0)) for split in report.splits.values()))
+    rows: list[list[Any]] = [
+        [shown(label), *(split.labels.get(label, 0) for split in report.splits.values())]
+        for label in report.labels[:_LABELS_SHOWN]
+    ]
     if len(report.labels) > _LABELS_SHOWN:
-        table.add_row(f"… {len(report.labels) - _LABELS_SHOWN} more; --json has all")
-    return table
+        rows.append([f"… {len(report.labels) - _LABELS_SHOWN} more; --json has all", *[""] * len(report.splits)])
+    return _table(["label", *report.splits], rows)
 
 
 def _show_tokens(tokens: TokenReport, console: Console) -> None:
     learns = any(split.learned for split in tokens.splits.values())
-    table = _table("tokens", "rows", "min", "median", "p95", "max", f"over {tokens.limit}", *["learned"] * learns)
+    names = ["tokens", "rows", "min", "median", "p95", "max", f"over {tokens.limit}", *["learned"] * learns]
+    rows = []
     for name, split in tokens.splits.items():
         share = [f"{split.learned / split.tokens:.0%}" if split.tokens else ""] * learns
-        over = _number(split.over_limit)
-        table.add_row(name, _number(split.rows), *_lengths(split.lengths), over, *share)
+        rows.append([name, split.rows, *_lengths(split.lengths), split.over_limit, *share])
     console.print()
-    console.print(table)
+    console.print(_table(names, rows))
     for name, split in tokens.splits.items():
         if said := _fate(split):
             console.print(Text(f"  over the limit in {name}: {said}"), soft_wrap=not console.is_terminal)
@@ -106,7 +107,7 @@ def _fate(split: SplitTokens) -> str:
         "left out (no room for the answer)": split.left_out,
         "go on in further rows": split.over_limit - split.cut - split.left_out,
     }
-    return ", ".join(f"{_number(count)} {what}" for what, count in becomes.items() if count)
+    return ", ".join(f"{count:,} {what}" for what, count in becomes.items() if count)
 
 
 def _bars(split: SplitTokens, limit: int) -> Iterator[Text]:
@@ -116,7 +117,7 @@ def _bars(split: SplitTokens, limit: int) -> Iterator[Text]:
         eighths = round(8 * _BAR * count / most)
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
         style = "yellow" if low > limit else "cyan"
-        yield Text.assemble(f"{label:>14}  ", (bar or "▏" * bool(count), style), f" {_number(count)}")
+        yield Text.assemble(f"{label:>14}  ", (bar or "▏" * bool(count), style), f" {count:,}")
 
 
 def _show_samples(samples: Sequence[Sample], console: Console) -> None:
@@ -186,17 +187,11 @@ def _show_problems(report: DataReport, console: Console) -> None:
         console.print(Text("no problems found", style="green"))
 
 
-def _table(first: str, *columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    table.add_column(first, overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Return a table whose figures are at the right."""
+    columns = [Column(name=name, text="{:,}".format, right=i > 0) for i, name in enumerate(names)]
+    return Table(columns=columns, rows=list(rows))
 
 
-def _lengths(lengths: Lengths | None) -> list[str]:
-    return [_number(n) for n in (lengths.min, lengths.median, lengths.p95, lengths.max)] if lengths else [""] * 4
-
-
-def _number(value: int) -> str:
-    return f"{value:,}"
+def _lengths(lengths: Lengths | None) -> list[Any]:
+    return [lengths.min, lengths.median, lengths.p95, lengths.max] if lengths else [""] * 4

@@ -15,7 +15,7 @@ from ..methods.reparameterized.lora import LoRA
 from ..models import weights
 from ..models.modules import within
 from ..models.sites import ROLES, Sites
-from ..report.reach import reach_of, reach_text
+from ..show.reach import reach_of, reach_text
 from ..show.units import count_text, counted
 from .screen import print_json
 

@@ -175,7 +175,7 @@ def _method(method: type[Method]) -> Iterator[str]:
     yield from _columns((said | found_out(method)).items(), 16)
     yield ""
     if chosen := settings(method):
-        yield f"Settings: inlay train --method {method.name} --method.NAME VALUE"
+        yield f"Settings: inlay train --method {METHODS.reference(method)} --method.NAME VALUE"
         rows = ((f"{s.name} = {value_text(s.default)}", s.text) for s in chosen)
         yield from _columns(rows, 26, indent="  ")
     else:

@@ -103,7 +103,7 @@ def _print(command: Predict, answer: "Answer", alone: bool) -> None:
 
 
 def file_of(text: str) -> Path | None:
-    """The file that the input names; None if it is a text. Raises DataError if it is neither."""
+    """Return the file that the input names; None if it is a text. Raises DataError if it is neither."""
     from ..data.rows import EXTENSIONS
 
     path = Path(os.path.expanduser(text))
@@ -128,7 +128,7 @@ def file_of(text: str) -> Path | None:
 
 
 def as_text(given: str, what: str) -> str:
-    """`given` itself. Raises DataError if it has bytes that are no text, which no tokenizer takes."""
+    """Return `given` itself. Raises DataError if it has bytes that are no text, which no tokenizer takes."""
     if wrong := NO_TEXT.search(given):
         byte = wrong[0].encode("utf-8", "surrogateescape").hex()
         raise DataError(f"{what} is not UTF-8: byte 0x{byte} after {given[: wrong.start()][-20:]!r}; save it as UTF-8")
@@ -136,7 +136,7 @@ def as_text(given: str, what: str) -> str:
 
 
 def typed() -> Iterator[str]:
-    """What stands on each line of standard input; in a terminal up to an empty one."""
+    """Yield what stands on each line of standard input; in a terminal up to an empty one."""
     if sys.stdin.isatty():
         print("one text a line; an empty line ends")
     if isinstance(sys.stdin, io.TextIOWrapper):

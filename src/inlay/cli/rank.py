@@ -105,7 +105,7 @@ def _check(command: Rank) -> None:
 
 def _analyse(command: Rank) -> int:
     from ..lab.rank.analysis import Asked, analyse
-    from ..report.rank_page import write_rank_report
+    from ..lab.rank.page import write_rank_report
 
     asked = Asked(
         folder=path_of(command.subject),

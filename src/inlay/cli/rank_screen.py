@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..show.table import Column, Table
 from ..show.units import count_text, counted, seconds_text
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ def suggestion_screen(result: "Suggestion") -> str:
     rows = []
     for role in roles:
         ranks = [layer.rank for layer in result.layers if layer.place.role == role]
-        rows.append([role, str(len(ranks)), _span(ranks, "{:.0f}".format), f"{sum(ranks) / len(ranks):.1f}"])
+        rows.append([role, len(ranks), _span(ranks, "{:.0f}".format), f"{sum(ranks) / len(ranks):.1f}"])
     return "\n".join(
         [
             f"ranks of {len(result.layers)} layers by {origin}: {count_text(result.parameters)} parameters, where rank "
             f"{result.rank} everywhere takes {count_text(result.uniform_parameters)}",
             "",
-            *_table(["role", "layers", "rank: median (range)", "mean"], rows),
+            _table(["role", "layers", "rank: median (range)", "mean"], rows).screen(),
             "",
             f"· What the answers in the data say needs rank {result.floor} at least (2 bits a parameter); whether more "
             "helps, only training tells.",
@@ -91,29 +92,22 @@ def _role_table(result: "Analysis") -> list[str]:
     rows = []
     for role, layers in by_role(result.layers).items():
         ranks = [layer.ranks for layer in layers]
-        row = [role, str(len(layers)), _span([r.numerical for r in ranks], "{:.0f}".format)]
+        row: list[Any] = [role, len(layers), _span([r.numerical for r in ranks], "{:.0f}".format)]
         row += [_span([getattr(r, name) for r in ranks], "{:.1f}".format) for name in ("stable", "effective")]
         row += [_span([r.energy[percent] for r in ranks], "{:.0f}".format) for percent in (90, 95, 99)]
         row.append(_span([layer.relative for layer in layers], "{:.2%}".format))
         if with_base:
             known = [layer.base for layer in layers if layer.base is not None]
             row += [_span([getattr(b.overlap, s) for b in known], "{:.2f}".format) for s in ("right", "left")]
-            row.append(str(sum(b.intruders for b in known)))
+            row.append(sum(b.intruders for b in known))
         rows.append(row)
-    return [*_table(head, rows), "median (range) over the layers"]
+    return [_table(head, rows).screen(), "median (range) over the layers"]
 
 
 def _curve_table(curve: "Curve") -> list[str]:
-    from ..lab.rank.advice import gain_text
-    from ..tasks.metric import METRICS
+    from ..lab.rank.page import curve_table
 
-    keys = list(curve.whole)
-    rows = [["whole", "", *(f"{value:.4f}" for value in curve.whole.values()), ""]]
-    for point in curve.points:
-        scores = (f"{point.scores[key]:.4f}" for key in keys)
-        rows.append([str(point.rank), count_text(point.parameters), *scores, gain_text(curve, point)])
-    head = ["rank", "parameters", *(METRICS[key].label for key in keys), f"gain in {METRICS[curve.score].label}"]
-    return ["", f"measured on {curve.rows} rows of {curve.split}", *_table(head, rows)]
+    return ["", f"measured on {curve.rows} rows of {curve.split}", curve_table(curve).screen()]
 
 
 def _cut(cut: "Cut", curve: "Curve | None") -> list[str]:
@@ -137,8 +131,5 @@ def _span(values: Sequence[float], text: Callable[[Any], str]) -> str:
     return text(median) if least == most else f"{text(median)} ({text(least)}–{text(most)})"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    ]
+def _table(head: list[str], rows: list[list[Any]]) -> Table:
+    return Table(columns=[Column(name=name, right=i > 0) for i, name in enumerate(head)], rows=rows)

@@ -31,6 +31,7 @@ class Delta(nn.Module):
     """One adapter's change at one host: it sees the call before the host runs, and the result after."""
 
     removable: ClassVar[bool] = True  # False if the host itself is changed, so that the base cannot be had back
+    resizable: bool = False  # whether a start from the data may give its tensors other shapes
     statistics: tuple[str, ...] = ()  # the host's buffers that the delta has of its own, see replacement.py
 
     @property

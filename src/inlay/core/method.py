@@ -24,6 +24,8 @@ Family = Literal["baseline", "selective", "additive", "reparameterized", "prompt
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
+    """A way to fine-tune, with its settings."""
+
     name: ClassVar[str]  # as typed on the command line
     family: ClassVar[Family]
     paper: ClassVar[str]
@@ -43,30 +45,26 @@ class Method(ABC):
 
     @property
     def virtual_tokens(self) -> int:
-        """Positions that the method adds to every sequence."""
+        """Count the positions that the method adds to every sequence."""
         return 0
 
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
-        """Called once before training, for a start that depends on the data. Must leave no gradients behind.
+        """Start from the data, once before training. Must leave no gradients behind.
 
-        A batch is what the model takes, on its device, with the key `labels`.
+        A batch is what the model takes, on its device, with the key `labels`. A delta whose tensors may get other
+        shapes here says so by `Delta.resizable`.
         """
 
-    @property
-    def shapes_from_data(self) -> bool:
-        """Whether `initialize_from_data` may choose other shapes than the tensors have before it."""
-        return type(self).initialize_from_data is not Method.initialize_from_data
-
     def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
-        """The optimizer's groups; a method may give some of its parameters another learning rate."""
+        """Make the optimizer's groups; a method may give some of its parameters another learning rate."""
         return [{"params": list(adapter.parameters()), "lr": learning_rate}]
 
     def penalty(self, adapter: "Adapter") -> Tensor | None:
-        """A term that every step adds to the loss."""
+        """Compute a term that every step adds to the loss."""
         return None
 
     def after_step(self, adapter: "Adapter", step: int, total_steps: int) -> None:
-        """Called after each of the optimizer's steps, counted from 1; the step's gradients are still there."""
+        """Act after each of the optimizer's steps, counted from 1; the step's gradients are still there."""
 
     def may_be_best(self, step: int, total_steps: int) -> bool:
         """Tell whether a run may keep the adapter of this step; not while a method still drops parts of it."""

@@ -30,7 +30,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Learned:
-    """What an adapter has learned, on rows that are only to be scored."""
+    """An adapter's labels, for rows that are only to be scored."""
 
     labels: tuple[str, ...]
     unnamed: bool = False
@@ -68,7 +68,7 @@ def classification_in(opened: Opened, learned: Learned | None = None) -> Example
 def parse_labelled(
     source: Source, layout: Layout, problems: Problems, learned: Learned | None = None
 ) -> tuple[dict[str, list[Example]], tuple[str, ...]]:
-    """The usable examples of each split, and the names of the labels; the other rows are added to `problems`."""
+    """Return the usable examples of each split, and the names of the labels; the other rows are added to `problems`."""
     rows = {split: rows_in_layout(rows, layout, problems) for split, rows in source.splits.items()}
     column = layout.columns["label"]
     if learned is not None:
@@ -88,7 +88,7 @@ def parse_labelled(
 def _learnable(
     rows: dict[str, list[Row]], column: str, source: Source, problems: Problems
 ) -> tuple[dict[str, list[int | None]], tuple[str, ...]]:
-    """The id of each row's label, and the names in the order of the ids: those that train has."""
+    """Return the id of each row's label, and the names in the order of the ids: those that train has."""
     labels = read_labels(rows, column, problems)
     names = label_names(labels["train"])
     if len(names) == 1:
@@ -108,7 +108,7 @@ def label_of(example: Example) -> int:
 
 
 def load_texts(path: str, columns: dict[str, str]) -> list[tuple[str, str | None]]:
-    """The inputs in a file, in its order: the lines of a .txt file, or the text columns of rows; no label is needed.
+    """Read the inputs in a file, in its order: the lines of a .txt file, or the text columns of rows, without labels.
 
     Blank lines at the end of a .txt file do not count. Raises DataError if any input cannot be used.
     """
@@ -143,7 +143,7 @@ def _lines(file: Path, column: str, problems: Problems) -> list[Row]:
 
 
 def _inputs(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, str | None] | None:
-    """The row's text and, for pairs, second text; None and a problem if one of them cannot be used."""
+    """Return the row's text and, for pairs, second text; None and a problem if one of them cannot be used."""
     text = text_in(row, columns["text"], problems)
     if "text_pair" not in columns:
         return None if text is None else (text, None)

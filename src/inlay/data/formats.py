@@ -61,7 +61,7 @@ class Opened:
 
 
 def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True) -> Opened:
-    """The data's rows and their layout. Raises DataError if there are none, or if any cannot be read.
+    """Read the data's rows and find their layout. Raises DataError if there are none, or if any cannot be read.
 
     `fetch` and `train` are those of `open_source`.
     """
@@ -75,7 +75,7 @@ def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True)
 
 
 def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -> Layout | None:
-    """The layout that fits the columns of the first row, as far as the settings leave it open.
+    """Choose the layout that fits the columns of the first row, as far as the settings leave it open.
 
     It has only roles that some row has. None and a problem if a named column is not there or no format fits.
     """
@@ -104,7 +104,7 @@ def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -
 
 
 def rows_in_layout(rows: list[Row], layout: Layout, problems: Problems) -> list[Row]:
-    """The rows that have the layout's columns; the others are added to `problems`."""
+    """Return the rows that have the layout's columns; the others are added to `problems`."""
     kept = []
     for row in rows:
         required = _required(layout.columns, row.values)
@@ -118,7 +118,7 @@ def rows_in_layout(rows: list[Row], layout: Layout, problems: Problems) -> list[
 
 
 def has_columns(row: Row, columns: Iterable[str], problems: Problems) -> bool:
-    """Whether the row has all `columns`; the first one that it lacks is added to `problems`."""
+    """Tell whether the row has all `columns`; the first one that it lacks is added to `problems`."""
     missing = next((column for column in columns if column not in row.values), None)
     if missing is not None:
         problems.add(("no column", missing), row.place, no_column(missing, row.values))
@@ -126,26 +126,26 @@ def has_columns(row: Row, columns: Iterable[str], problems: Problems) -> bool:
 
 
 def unused_columns(splits: dict[str, list[Row]], layout: Layout) -> tuple[str, ...]:
-    """The columns that the layout does not read, in the order in which rows bring them up."""
+    """Return the columns that the layout does not read, in the order in which rows bring them up."""
     seen = dict.fromkeys(column for rows in splits.values() for row in rows for column in row.values)
     return tuple(column for column in seen if column not in layout.columns.values())
 
 
 def no_column(column: str, columns: Collection[str]) -> str:
-    """`no column "lable"; did you mean label? The columns are text, label`."""
+    """Write `no column "lable"; did you mean label? The columns are text, label`."""
     near = did_you_mean(column, columns)
     near = f"{near} The" if "did you mean" in near else "; the"
     return f'no column "{column}"{near} columns are {listed(columns)}'
 
 
 def _required(columns: dict[str, str], there: Collection[str]) -> list[str]:
-    """The columns that a row with the columns `there` must have."""
+    """Return the columns that a row with the columns `there` must have."""
     may_lack = (*OPTIONAL_ROLES, *ANSWER_ROLES) if columns.get("references") in there else OPTIONAL_ROLES
     return [column for role, column in columns.items() if role not in may_lack]
 
 
 def _name_columns(shape: dict[str, str], named: dict[str, str]) -> dict[str, str] | None:
-    """The shape with the columns that the user named; None if it is another shape than the user's."""
+    """Return the shape with the columns that the user named; None if it is another shape than the user's."""
     if "text_pair" in shape and ("text" in named or "text_pair" in named) and not {"text", "text_pair"} <= set(named):
         return None
     columns = shape | named

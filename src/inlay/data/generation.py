@@ -77,14 +77,14 @@ def generation_in(opened: Opened, whole: bool = False) -> Examples[GenerationExa
 
 
 def parse_generation(source: Source, layout: Layout, problems: Problems) -> dict[str, list[GenerationExample]]:
-    """The usable examples of each split; the other rows are added to `problems`."""
+    """Return the usable examples of each split; the other rows are added to `problems`."""
     return {split: list(_examples(rows, layout, problems)) for split, rows in source.splits.items()}
 
 
 def with_valid_texts(
     splits: dict[str, list[GenerationExample]], names: dict[str, str], fraction: float, problems: Problems
 ) -> tuple[dict[str, list[GenerationExample]], str | None]:
-    """As `with_valid`; where train is a few long texts, such as a book, the end of each is held out instead."""
+    """Do as `with_valid`; where train is a few long texts, such as a book, the end of each is held out instead."""
     train = splits["train"]
     if "valid" in splits or len(train) >= FEWEST_ROWS or any(example.form != "text" for example in train):
         return with_valid(splits, names, fraction, problems)
@@ -99,7 +99,7 @@ def with_valid_texts(
 
 
 def _end(text: str, fraction: float) -> int | None:
-    """Where the last `fraction` of the text starts, at a line's start or a word's; None for a short text."""
+    """Find where the last `fraction` of the text starts, at a line's start or a word's; None for a short text."""
     if len(text) < SHORTEST_PARTED:
         return None
     half, start = len(text) // 2, int(len(text) * (1 - fraction))
@@ -118,7 +118,7 @@ def _examples(rows: list[Row], layout: Layout, problems: Problems) -> Iterator[G
 
 
 def _example(row: Row, layout: Layout, problems: Problems) -> GenerationExample | None:
-    """The row as an example; None and a problem if it cannot be used."""
+    """Return the row as an example; None and a problem if it cannot be used."""
     columns, form = layout.columns, FORMS[layout.format]
     if layout.format in ("messages", "conversations"):
         talk = read_messages(row, columns[layout.format], columns.get("system"), problems)
@@ -155,7 +155,7 @@ def _turns(*texts: str) -> tuple[Message, ...]:
 
 
 def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, ...] | None:
-    """The right answers, the one to learn first; None and a problem if there is none."""
+    """Return the right answers, the one to learn first; None and a problem if there is none."""
     column = next((columns[role] for role in ANSWER_ROLES if role in columns), None)
     references = _value(row, columns, "references")
     if references is not None:
@@ -176,13 +176,13 @@ def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str
 
 
 def _value(row: Row, columns: dict[str, str], role: str) -> Any:
-    """What the row has in a column that it may leave out or leave empty."""
+    """Return what the row has in a column that it may leave out or leave empty."""
     value = row.values.get(columns[role]) if role in columns else None
     return None if isinstance(value, str) and not value.strip() else value
 
 
 def _with_plain_line_ends(row: Row, layout: Layout, problems: Problems) -> Row:
-    """The row with \\n where its texts have \\r\\n: what a model learns to write is not to depend on an editor."""
+    """Return the row with \\n where its texts have \\r\\n: a model is not to learn what an editor does."""
     used = {column: row.values[column] for column in layout.columns.values() if column in row.values}
     plain = _plain(used)
     if plain == used:

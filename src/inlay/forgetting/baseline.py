@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Baseline(Protocol):
-    """What the base does with general text, kept until the tuned model can be compared."""
+    """A base's behaviour on general text, kept until the tuned model can be compared."""
 
     def compare(self, model: nn.Module) -> dict[str, Any]:
         """Measure what the model has forgotten, as summary.json says it."""
@@ -14,7 +14,7 @@ class Baseline(Protocol):
 
 
 class Held(Protocol):
-    """What holds a model to its base in training."""
+    """A loss that holds a model to its base in training."""
 
     def loss(self, model: nn.Module) -> Tensor:
         """Return the loss on some passages of general text, others each time."""

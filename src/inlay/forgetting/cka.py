@@ -18,7 +18,7 @@ _FLAT = 1e-6  # of the length of the representations: differences below that are
 
 
 def linear_cka(x_ND: Tensor, y_ND: Tensor) -> tuple[float, Interval]:
-    """The similarity of two representations of N passages, and its 95 % interval; the widths may differ."""
+    """Return the similarity of two representations of N passages, and its 95 % interval; the widths may differ."""
     gram_NN, other_NN = _gram(x_ND), _gram(y_ND)
     estimate = _similarity(gram_NN, other_NN)
     keep = ~torch.eye(len(gram_NN), dtype=torch.bool)
@@ -27,7 +27,7 @@ def linear_cka(x_ND: Tensor, y_ND: Tensor) -> tuple[float, Interval]:
 
 
 def _gram(x_ND: Tensor) -> Tensor:
-    """Products of the centred representations, in float64; 0 throughout if all are the same but for rounding."""
+    """Return products of the centred representations, in float64; 0 throughout if all are the same but for rounding."""
     x_ND = x_ND.double()
     centred_ND = x_ND - x_ND.mean(dim=0)
     if centred_ND.norm() <= _FLAT * x_ND.norm():
@@ -44,7 +44,7 @@ def _similarity(gram_NN: Tensor, other_NN: Tensor) -> float:
 
 
 def _u_centred(gram_NN: Tensor) -> Tensor:
-    """Without its diagonal, and every row and column with the sum 0."""
+    """Return the matrix without its diagonal, and with every row and column with the sum 0."""
     n = len(gram_NN)
     off_NN = gram_NN - torch.diag(gram_NN.diag())
     rows_N = off_NN.sum(dim=1)

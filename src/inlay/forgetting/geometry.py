@@ -35,7 +35,7 @@ class GeometryBaseline:
         self.states_ND = states_of(model, tokenizer, self.rows)
 
     def compare(self, model: nn.Module) -> dict[str, Any]:
-        """How far the tuned model is from the base, for summary.json."""
+        """Measure how far the tuned model is from the base, for summary.json."""
         tuned_ND = states_of(model, self.tokenizer, self.rows)
         cka, (low, high) = linear_cka(self.states_ND, tuned_ND)
         return {
@@ -61,7 +61,7 @@ class GeometryBaseline:
 
 
 def nearest_is_own(states_ND: Tensor, domains: list[Any]) -> Tensor:
-    """(N,): whether each passage lies nearer to the centroid of its domain's others than to those of other domains.
+    """Return (N,): whether each passage lies nearer to the centroid of its domain's others than to others'.
 
     The mean of n passages is by v / n farther away, squared, than the centre that it stands for, v being the variance
     within domains. That is taken off, since the passage's own domain has one fewer and would look too far: of 24
@@ -82,7 +82,7 @@ def nearest_is_own(states_ND: Tensor, domains: list[Any]) -> Tensor:
 
 @torch.inference_mode()
 def states_of(model: nn.Module, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Tensor:
-    """(N, D) in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
+    """Return (N, D) in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     found: dict[int, Tensor] = {}

@@ -31,7 +31,7 @@ _FEWEST_POSITIONS = 2  # of a passage, however large the vocabulary is
 
 
 class LanguageBaseline:
-    """What a base model makes of the first passages, as many as have `tokens` together."""
+    """A base's losses and predictions on the first passages, as many as have `tokens` together."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, text: GeneralText, tokens: int):
         rows = general_rows(tokenizer, [p.text for p in text.measured], text.max_length)
@@ -45,7 +45,7 @@ class LanguageBaseline:
             self.kept[i] = log_TV[self._spread(log_TV)].to("cpu", torch.float32)
 
     def compare(self, model: nn.Module) -> dict[str, Any]:
-        """How far the tuned model is from the base, for summary.json."""
+        """Measure how far the tuned model is from the base, for summary.json."""
         losses_N, divergences_N = torch.zeros_like(self.losses_N), torch.zeros_like(self.losses_N)
         for i, loss, log_TV in self._passes(model):
             losses_N[i] = loss
@@ -70,7 +70,7 @@ class LanguageBaseline:
 
     @torch.inference_mode()
     def _passes(self, model: nn.Module) -> Iterator[tuple[int, float, Tensor]]:
-        """Of each passage its number, its summed loss, and the log-probabilities (T - 1, V) of its next tokens."""
+        """Yield each passage's number, its summed loss, and the log-probabilities (T - 1, V) of its next tokens."""
         model.eval()
         device = next(model.parameters()).device
         order = sorted(range(len(self.rows)), key=lambda i: (-len(self.rows[i]["input_ids"]), i))
@@ -83,7 +83,7 @@ class LanguageBaseline:
                 yield i, F.nll_loss(log_TV, target_T, reduction="sum").item(), log_TV
 
     def _spread(self, log_TV: Tensor) -> Tensor:
-        """Which positions of the passage are kept, (K,)."""
+        """Choose the positions of the passage that are kept, (K,)."""
         self.positions = self.positions or max(_FEWEST_POSITIONS, _KEPT // (log_TV.shape[1] * len(self.rows)))
         length = len(log_TV)
         count = min(self.positions, length)
@@ -91,6 +91,6 @@ class LanguageBaseline:
 
 
 def general_rows(tokenizer: Any, texts: list[str], max_length: int) -> list[TokenRow]:
-    """Texts as tokens that are all trained or measured, but for the first, which nothing predicts."""
+    """Return texts as tokens that are all trained or measured, but for the first, which nothing predicts."""
     encoded = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     return [{"input_ids": ids, "trained": [True] * len(ids)} for ids in encoded]

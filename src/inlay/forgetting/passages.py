@@ -50,7 +50,7 @@ class GeneralText:
 
 
 def general_text(retain: str | None, max_length: int) -> GeneralText:
-    """The user's passages, or those that come with Inlay. Raises DataError, with lines, for a file that cannot be used.
+    """Read the user's passages, or those that come with Inlay. Raises DataError, with lines, for a useless file.
 
     The user's rows are parted by a hash of their text, so that neither their order nor other rows change a passage's
     part.

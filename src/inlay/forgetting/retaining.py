@@ -79,5 +79,5 @@ class Anchor:
 
 
 def _some(count: int) -> list[int]:
-    """Numbers of passages, by torch's own generator, whose state a checkpoint holds."""
+    """Draw numbers of passages by torch's own generator, whose state a checkpoint holds."""
     return torch.randperm(count)[:_ROWS].tolist()

@@ -12,12 +12,12 @@ _TRAINED, _MEASURED = 3, 2  # forward passes
 
 
 def affordable_tokens(trained: float) -> int:
-    """Tokens of passages, for a run that trains on `trained` tokens."""
+    """Count the tokens of passages that a run can afford which trains on `trained` tokens."""
     return int(SHARE * trained * _TRAINED / _MEASURED)
 
 
 def first_within(lengths: Sequence[int], tokens: int, fewest: int) -> int:
-    """How many passages, from the first on, have at most that many tokens together, but at least `fewest`."""
+    """Count the passages, from the first on, that have at most so many tokens together, but at least `fewest`."""
     total, count = 0, 0
     for length in lengths:
         total += length

@@ -23,6 +23,7 @@ from ..core.active import using
 from ..errors import SettingsError, VerificationFailed
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml
+from ..methods.starts import STARTS
 from ..models import weights
 from ..tasks.task import Task
 from .opened import Found, Opened, find_adapter
@@ -99,11 +100,12 @@ def _check_into(found: Found, into: Into) -> None:
 
 
 def _made_up_for_quantization(folder: Path) -> bool:
-    """Whether the settings of the run that the adapter lies in say so; the adapter is plain LoRA and does not."""
+    """Tell whether the run that the adapter lies in says so; the adapter is plain LoRA and does not."""
     asked = folder.parent / "run.yaml"
     settings = read_yaml(asked, "the settings of a run") if asked.is_file() else {}
     method = settings.get("method") if isinstance(settings, dict) else None
-    return isinstance(method, dict) and method.get("initialization") == "loftq"
+    start = STARTS.get(str(method.get("initialization"))) if isinstance(method, dict) else None
+    return start is not None and start.moves_base
 
 
 def _write(

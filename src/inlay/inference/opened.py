@@ -99,15 +99,15 @@ class Found:
             )
 
     def as_trained(self, device: torch.device) -> Opened:
-        """Raises CheckpointError if the weights are not those of the base that the adapter was trained on."""
+        """Load the base and attach the adapter. Raises CheckpointError if its weights are others than in training."""
         return self.attached(self.base_as_trained(device))
 
     def base_as_trained(self, device: torch.device) -> nn.Module:
-        """What the adapter was attached to, as it was before: a head has the values that it started from."""
+        """Load what the adapter was attached to, as it was before: a head has the values that it started from."""
         return self._load(device, self.dtype, self.dtype if self.packed else None)
 
     def base_as_stored(self, device: torch.device) -> nn.Module:
-        """The base as its files have it, in their dtype and not quantized; a head likewise."""
+        """Load the base as its files have it, in their dtype and not quantized; a head likewise."""
         return self._load(device, "auto", None)
 
     def _load(
@@ -124,14 +124,14 @@ class Found:
         return loaded.model
 
     def attached(self, loaded: nn.Module) -> Opened:
-        """Raises CheckpointError if `loaded` has not the weights of the base that the adapter was trained on."""
+        """Attach the adapter. Raises CheckpointError if `loaded` has not the weights of the base in training."""
         step = length_step(next(loaded.parameters()).device, self.dtype)
         return Opened(loading.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
-    """Raises CheckpointError if the files are damaged or the base is another one: before its weights are loaded, as
-    far as its files tell.
+    """Open an adapter. Raises CheckpointError if the files are damaged or the base is another one: before weights are
+    loaded, as far as its files tell.
 
     `model` names the base if it is not where it was when the adapter was trained.
     """
@@ -140,7 +140,7 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
 
 
 def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False) -> Found:
-    """Raises CheckpointError if the files are damaged or do not belong together; loads no weights.
+    """Find an adapter. Raises CheckpointError if the files are damaged or do not belong together; loads no weights.
 
     A base that only the adapter's files name is looked for on this machine, and on a hub only with `fetch`.
     """
@@ -200,7 +200,7 @@ def _own_base(saved: peft.Saved, fetch: bool) -> Base:
 
 
 def _tokenizer(base: Base, folder: Path) -> Any | None:
-    """The base's, or one that was saved beside the adapter; None if neither can be read."""
+    """Read the base's, or one that was saved beside the adapter; None if neither can be read."""
     for place in (base, Base(str(folder), str(folder), base.config, fetch=False)):
         try:
             return place.tokenizer()

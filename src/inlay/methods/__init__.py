@@ -3,7 +3,7 @@
 from types import ModuleType
 
 from ..core.method import Method
-from ..core.registry import Registry
+from ..registry import Registry
 from . import additive, full, own, prompts, reparameterized, selective
 
 METHODS = Registry[type[Method]](

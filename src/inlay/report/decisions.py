@@ -1,49 +1,37 @@
-"""What a method decided about each layer, such as its rank, as one table: blocks down, their layers across."""
+"""What a method decided about each layer, such as its rank."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from ..show.heat_map import HeatMap, heat_map
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerTable:
+class Decision:
+    """A number that a method chose for each layer."""
+
     name: str
-    """What is in the cells, such as `ranks`."""
-    columns: list[str]
-    """Layers by their name within a block."""
-    rows: list[str]
-    """Blocks, by number; with the name of their stack if there are several."""
-    cells: list[list[int | None]]
-    """None where a block has no such layer."""
+    """What the numbers are, such as `ranks`."""
+    layers: int
     total: int
+    map: HeatMap
 
 
-def layer_tables(decided: dict[str, dict[str, int]]) -> list[LayerTable]:
-    """A table for each thing that was decided, from the number of each layer by its whole name."""
-    return [_table(name, numbers) for name, numbers in decided.items()]
+def decisions(decided: Mapping[str, Mapping[str, int]]) -> list[Decision]:
+    """Return what was decided, from the number of each layer by its whole name."""
+    return [
+        Decision(
+            name=name,
+            layers=len(numbers),
+            total=sum(numbers.values()),
+            map=heat_map({_place(layer): number for layer, number in numbers.items()}, str),
+        )
+        for name, numbers in decided.items()
+    ]
 
 
-def _table(name: str, numbers: dict[str, int]) -> LayerTable:
-    parts = {layer: _split(layer) for layer in numbers}
-    stacks = {stack for stack, _, _ in parts.values()}
-    columns = list(dict.fromkeys(within for _, _, within in parts.values()))
-    cells: dict[str, dict[str, int]] = {}
-    for layer, number in numbers.items():
-        stack, block, within = parts[layer]
-        row = block if len(stacks) == 1 else " ".join(part for part in (stack, block) if part)
-        cells.setdefault(row, {})[within] = number
-    return LayerTable(
-        name=name,
-        columns=columns,
-        rows=list(cells),
-        cells=[[row.get(column) for column in columns] for row in cells.values()],
-        total=sum(numbers.values()),
-    )
-
-
-def _split(layer: str) -> tuple[str, str, str]:
-    """The stack, the block's number in it, and the name within the block; for a layer outside all blocks its name
-    alone."""
+def _place(layer: str) -> tuple[str, str]:
+    """Split a layer's name after its block's number; one outside all blocks has its name alone."""
     names = layer.split(".")
-    at = next((i for i, name in enumerate(names) if name.isdecimal()), None)
-    if at is None:
-        return "", "", layer
-    return ".".join(names[:at]), names[at], ".".join(names[at + 1 :])
+    at = next((i for i, name in enumerate(names) if name.isdecimal()), -1)
+    return ".".join(names[: at + 1]), ".".join(names[at + 1 :])

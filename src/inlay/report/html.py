@@ -1,76 +1,49 @@
 """The report's page: what the run's files say, arranged for the template beside this file."""
 
 import math
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
+from ..errors import DataError
 from ..formats.files import write_text
+from ..formats.read import guarded
+from ..formats.run_files import RunFiles, read_run
 from ..outside import printable
-from ..show.units import UNKNOWN, bytes_text, percent_text, seconds_text, text_or_unknown
+from ..show.forgetting import forgetting_section
+from ..show.page import templates
+from ..show.plots import Figure, Points
+from ..show.table import Column, Table
+from ..show.units import bytes_text, excess_text, seconds_text, text_or_unknown
 from ..tasks import TASKS
 from ..tasks.metric import METRICS
 from . import figures
-from .decisions import layer_tables
-from .forgetting import forgetting_section
-from .run_files import RunFiles, read_run
+from .decisions import decisions
 from .tiles import tiles
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    name: str
-    planned: str
-    actual: str
-    difference: str
-
-
 def write_report(run: Path, summary: dict[str, Any] | None = None) -> Path:
-    """`report.html` stands in the run's folder, whole. DataError if the folder has no readable summary.json, in whose
-    place a run that is about to write it gives its `summary`."""
+    """Write `report.html` into the run's folder, whole. Raises DataError if the folder has no readable summary.json, in
+    whose place a run that is about to write it gives its `summary`."""
     path = run / "report.html"
     write_text(path, render(read_run(run, summary)))
     return path
 
 
 def render(files: RunFiles) -> str:
-    """The page as text."""
-    return printable(templates().get_template("report.html.j2").render(_page(files)))
-
-
-@cache
-def templates(*packages: str) -> Any:
-    """The templates beside this file, as jinja2 has them, and before them those of Inlay's other packages."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    found = Environment(
-        loader=ChoiceLoader([PackageLoader("inlay", package) for package in (*packages, "report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.filters.update(percent=percent_text, breakable=breakable)
-    return found
-
-
-def breakable(label: str) -> Any:
-    """A label that may break after an underscore, where a browser would rather not."""
-    from markupsafe import Markup
-
-    return Markup("_<wbr/>").join(label.split("_"))
+    """Return the page as text."""
+    return printable(templates("report").get_template("report.html.j2").render(_page(files)))
 
 
 def _page(files: RunFiles) -> dict[str, Any]:
     summary = files.summary
-    task = TASKS[summary["task"]]
-    own = task.page(summary, files.predictions)
+    with guarded(files.folder, "files of a run", error=DataError):
+        task = TASKS[summary["task"]]
+        own = task.page(summary, files.predictions)
     facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
     return {name: summary.get(name) for name in facts} | {
-        "unknown": UNKNOWN,
         "versions": summary.get("versions") or {},
         "tiles": tiles(summary, own.tiles),
         "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
@@ -81,15 +54,15 @@ def _page(files: RunFiles) -> dict[str, Any]:
         "resource_plots": _resource_plots(files.steps, summary.get("plan") or {}),
         "last_step": files.steps[-1] if files.steps else None,
         "not_finite": [event["step"] for event in files.steps if not _is_finite(event.get("loss", 0.0))],
-        "decisions": layer_tables(summary.get("decided") or {}),
-        "costs": _costs(summary),
+        "decisions": decisions(summary.get("decided") or {}),
+        "costs": costs_table(summary),
         "asked": files.asked,
         "resolved": files.resolved,
         "damaged_lines": files.damaged_lines,
     }
 
 
-def _large_plots(files: RunFiles, score: str, chance: float | None) -> list[figures.Plot]:
+def _large_plots(files: RunFiles, score: str, chance: float | None) -> list[Figure]:
     best_step = files.summary.get("best_step")
     train, evaluated = _points(files.steps, "loss"), _points(files.evaluations, "loss")
     scores = [] if score == "loss" else _points(files.evaluations, score)
@@ -101,29 +74,30 @@ def _large_plots(files: RunFiles, score: str, chance: float | None) -> list[figu
     return plots
 
 
-def _optimizer_plots(steps: list[dict[str, Any]]) -> list[figures.Plot]:
+def _optimizer_plots(steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
     drawn = {"learning_rate": figures.learning_rate_plot, "gradient_norm": figures.gradient_norm_plot}
     return [draw(points) for key, draw in drawn.items() if (points := _points(steps, key))]
 
 
-def _resource_plots(steps: list[dict[str, Any]], plan: dict[str, Any]) -> list[figures.Plot]:
+def _resource_plots(steps: Sequence[Mapping[str, Any]], plan: Mapping[str, Any]) -> list[Figure]:
     speed, memory = _points(steps, "tokens_per_second"), _points(steps, "memory_bytes")
     plots = [figures.speed_plot(speed)] if speed else []
     return plots + ([figures.memory_plot(memory, plan.get("memory_bytes"))] if memory else [])
 
 
-def _points(events: list[dict[str, Any]], key: str) -> figures.Points:
-    """The finite values by step: a run that failed may have logged others."""
+def _points(events: Sequence[Mapping[str, Any]], key: str) -> Points:
+    """Return the finite values by step: a run that failed may have logged others."""
     values = [(event["step"], event.get(key)) for event in events]
     return [(step, value) for step, value in values if _is_finite(value)]
 
 
 def _is_finite(value: float | None) -> TypeGuard[float]:
-    """JSON has null for what is not."""
+    """Tell whether it is a number; JSON has null for what is not."""
     return value is not None and math.isfinite(value)
 
 
-def _costs(summary: dict[str, Any]) -> list[Cost]:
+def costs_table(summary: Mapping[str, Any]) -> Table:
+    """Return what was planned beside what it was."""
     plan = summary.get("plan") or {}
     planned_seconds = plan.get("seconds") if summary["status"] == "finished" else None  # it is that of a whole run
     rows = [
@@ -133,18 +107,10 @@ def _costs(summary: dict[str, Any]) -> list[Cost]:
         ("Tokens per second", None, summary.get("tokens_per_second"), "{:,.0f}".format),
         ("Optimizer steps", None, summary.get("steps"), str),
     ]
-    return [
-        Cost(
-            name=name,
-            planned=text_or_unknown(text, planned),
-            actual=text_or_unknown(text, actual),
-            difference=_excess(planned, actual),
-        )
-        for name, planned, actual, text in rows
-    ]
-
-
-def _excess(planned: float | None, actual: float | None) -> str:
-    if not planned or actual is None:
-        return UNKNOWN
-    return f"{100 * (actual / planned - 1):+.0f} %".replace("-", "−")
+    return Table(
+        columns=[Column(name=name, right=bool(name)) for name in ("", "planned", "actual", "difference")],
+        rows=[
+            [name, text_or_unknown(text, planned), text_or_unknown(text, actual), excess_text(planned, actual)]
+            for name, planned, actual, text in rows
+        ],
+    )

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from ..show.forgetting import interval_text, level
+from ..show.reach import reach_text
 from ..show.units import bytes_text, count_text, percent_text, seconds_text, text_or_unknown
 from ..tasks.page import Tile
-from .forgetting import interval_text, level
-from .reach import reach_text
 
 
 def tiles(summary: dict[str, Any], of_task: list[Tile]) -> list[Tile]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from .plots import MARKS
 from .units import UNKNOWN, percent_text
 
 
@@ -20,7 +21,7 @@ def templates(*packages: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals.update(unknown=UNKNOWN)
+    found.globals.update(unknown=UNKNOWN, marks=MARKS)
     found.filters.update(percent=percent_text, unbroken=unbroken, label=label)
     return found
 

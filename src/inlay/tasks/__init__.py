@@ -1,8 +1,8 @@
 """Tasks: what a run trains for; one file says everything about one."""
 
-from ..core.registry import Registry
 from ..data.formats import Opened
 from ..errors import DataError
+from ..registry import Registry
 from .causal import Causal
 from .classify import Classify
 from .task import Task

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from ..data.classification import Example
 
@@ -45,17 +45,10 @@ def tokenize_split(tokenizer: Any, examples: Sequence[Example], max_length: int)
     return Tokens(rows, [e.label for e in examples], cut)
 
 
-def training_batches(tokenizer: Any, tokens: Tokens, batch_size: int, seed: int, step: int) -> DataLoader[Any]:
-    """Every row once an epoch, in another order each time; call `.batch_sampler.set_epoch` before each."""
-    order = LengthGroups(tokens.lengths, batch_size, seed)
-    rows = [row | {"labels": label} for row, label in zip(tokens.rows, tokens.labels, strict=True)]
-    return DataLoader(rows, batch_sampler=order, collate_fn=lambda rows: pad(tokenizer, rows, step))  # pyright: ignore[reportArgumentType]
-
-
 def in_order_of_length(
     tokenizer: Any, rows: Sequence[dict[str, list[int]]], batch_size: int = 32, step: int = LENGTH_STEP
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Batches of all rows, the longest first so that memory runs out at once or never, with the rows' positions."""
+    """Yield batches of all rows, the longest first so that memory runs out at once or never, with positions."""
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -63,7 +56,7 @@ def in_order_of_length(
 
 
 def length_step(device: torch.device, dtype: torch.dtype) -> int:
-    """What lengths are padded to multiples of.
+    """Choose what lengths are padded to multiples of.
 
     A CPU multiplies matrices of any length in float32. Its kernels for bfloat16 keep memory for every new shape, and
     an accelerator's are faster at multiples of eight.
@@ -96,11 +89,11 @@ class Order(Sampler[list[int]]):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Count the batches of a whole epoch."""
 
     @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
-        """Those of one epoch, all of them."""
+        """Yield all batches of one epoch."""
 
 
 class LengthGroups(Order):

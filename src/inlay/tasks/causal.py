@@ -21,9 +21,9 @@ from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Replay
+from ..models.document_attention import attend_by_document
 from ..show.units import text_or_unknown
 from ..stats import Means
-from ..training.attention import attend_by_document
 from .batches import Batch, Order
 from .chunked_loss import causal_loss, trained_tokens
 from .facts import COUNT, TOKENS, one_of
@@ -125,7 +125,7 @@ class Causal(Task):
         return packed(rows) if self.packs else padded(rows, self.length_step)
 
     def training_batch(self, rows: Sequence[int]) -> Batch:
-        """A packed batch has a row for each micro-batch, and more where they do not fill them."""
+        """Collate training rows; a packed batch has a row for each micro-batch, more where they do not fill them."""
         if not self.packs:
             return self.batch_of(rows)
         texts = [self.row("train", i) for i in rows]
@@ -152,7 +152,7 @@ class Causal(Task):
         return Evaluation(scores_of(outcome), parts, [])
 
     def complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
-        """Predictions are the texts that the model writes for the first rows of the split."""
+        """Add the texts that the model writes for the first rows of the split, and their scores."""
         tokens: GenerationTokens = self.tokens[split]
         count = len(tokens.prompts) if self.samples is None else self.samples
         texts = self._written(model, tokens.prompts[:count], tokens.stop, self.room) if count else []
@@ -185,7 +185,7 @@ class Causal(Task):
 
     @torch.inference_mode()
     def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> TokenLosses:
-        """Run batches of rows of like length."""
+        """Return the losses of batches of rows of like length."""
         model.eval()
         device = next(model.parameters()).device
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
@@ -234,7 +234,7 @@ class Causal(Task):
         ]
 
     def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[dict[str, Any]]:
-        """Of the first rows; `base` may be empty, if there is none any more."""
+        """Yield the first rows' lines; `base` may be empty, if there is none any more."""
         tokens: GenerationTokens = self.tokens["valid"]
         for i, text in enumerate(tuned):
             prompt = self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True)

@@ -34,7 +34,7 @@ _RAMP = 50.0
 
 
 def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
-    """The sum over the trained tokens of -log p(token), divided by `divisor`; its gradients are exact.
+    """Return the sum of -log p(token) over the trained tokens, divided by `divisor`; its gradients are exact.
 
     `labels` are the tokens to be predicted, IGNORED where none is: of the same positions as `input_ids`, or those of
     the decoder. A packed batch has `position_ids` too (see packing.py). With one `divisor` for all of them, the
@@ -54,8 +54,8 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
 
 @torch.inference_mode()
 def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
-    """(T, V) of each row in turn, in float32 or finer: the rows go through the model together, and through its head one
-    by one. Those of a model that computes its own logits go through it one by one."""
+    """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
+    one by one. Those of a model that computes its own logits go through it one by one."""
     inputs, target_BT = _inputs_and_targets(model, batch)
     found = _hidden_states(model, inputs, target_BT) if len(target_BT) > 1 else None
     for row in range(len(target_BT)):
@@ -71,13 +71,13 @@ def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
 
 
 def trained_tokens(batch: Batch) -> int:
-    """How many tokens of the batch are trained, if none of them is the first of a text, which nothing predicts."""
+    """Count the trained tokens of a batch, none of which is the first of a text, which nothing predicts."""
     return int((batch["labels"] != IGNORED).sum())
 
 
 @dataclass(frozen=True)
 class _Finish:
-    """What the model does with its head's output z: scale * z, or cap * tanh(z / cap)."""
+    """A model's last step after its head, whose output is z: scale * z, or cap * tanh(z / cap)."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -104,7 +104,7 @@ def _inputs_and_targets(model: Any, batch: Batch) -> tuple[dict[str, Any], Tenso
 
 
 def _hidden_states(model: Any, inputs: dict[str, Any], target_BT: Tensor) -> tuple[Tensor, nn.Module, _Finish] | None:
-    """What the model gives its head, (B, T, D), the head, and what it does with its output; None if that is unknown."""
+    """Return what the model gives its head, (B, T, D), the head, and what follows it; None if that is unknown."""
     head = model.get_output_embeddings()
     if head is None or not weights.is_linear(head):
         return None
@@ -133,7 +133,7 @@ def _hidden_states(model: Any, inputs: dict[str, Any], target_BT: Tensor) -> tup
 
 @torch.no_grad()
 def _finish(config: Any, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
-    """Which of the ways that the configuration allows for leads from the ramp to the logits."""
+    """Find the way, of those that the configuration allows for, from the ramp to the logits."""
     numbers = [getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier")]
     scales = {1.0} | {s for number in numbers if isinstance(number, int | float) for s in (number, 1 / number)}
     ways = [_Finish(scale) for scale in scales] + [_Finish(cap=getattr(config, "final_logit_softcapping", None))]
@@ -179,7 +179,7 @@ def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tens
 
 @torch.no_grad()
 def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradient: bool) -> Tensor:
-    """The sum of the chunk's losses; their gradient with respect to z takes its place.
+    """Return the sum of the chunk's losses; their gradient with respect to z takes its place.
 
     Rows without a target have no part in it. On a CPU a few rows at a time, which stay in its cache meanwhile.
     """
@@ -200,7 +200,7 @@ def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradie
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:
-    """What the result was computed from that takes a gradient."""
+    """Yield what the result was computed from that takes a gradient."""
     nodes, seen = [result.grad_fn], set()
     while nodes:
         node: Any = nodes.pop()

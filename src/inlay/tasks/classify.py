@@ -90,7 +90,7 @@ class Classify(Task):
             self._check_ends()
 
     def _check_ends(self) -> None:
-        """An encoder-decoder's classifier reads the end-of-sequence token, which every row must then have."""
+        """Raise SettingsError if a row lacks the end-of-sequence token, which an encoder-decoder's classifier reads."""
         end, start = self.config.eos_token_id, getattr(self.config, "decoder_start_token_id", None)
         if end is None or start is None:
             raise SettingsError(
@@ -119,7 +119,7 @@ class Classify(Task):
         return {"labels": list(self.labels), "columns": self.data.columns}
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        """Predictions are (rows, labels) log-probabilities."""
+        """Evaluate a model; predictions are (rows, labels) log-probabilities."""
         tokens = self.tokens[split]
         found_NL = log_probabilities(model, self.tokenizer, tokens.rows, self.length_step)
         outcome = LabelProbabilities(found_NL, torch.tensor(tokens.labels))
@@ -283,7 +283,7 @@ def _labels(folder: Any, base: Base, tensors: Mapping[str, Tensor]) -> tuple[lis
 
 
 def _unnamed(count: int) -> list[str]:
-    """What transformers calls labels without a name."""
+    """Return what transformers calls labels without a name."""
     return [f"LABEL_{i}" for i in range(count)]
 
 

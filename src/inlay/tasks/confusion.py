@@ -115,7 +115,7 @@ def classifier_section(split: str, labels: Sequence[str], predictions: Sequence[
 
 
 def confusion(labels: Sequence[str], predictions: Sequence[Prediction], at_most: int) -> Confusion:
-    """The confusion matrix of the `at_most` labels with the most mistakes, in the order of `labels`."""
+    """Return the confusion matrix of the `at_most` labels with the most mistakes, in the order of `labels`."""
     mistakes = Counter[str]()
     for p in predictions:
         if p.predicted != p.label:
@@ -130,7 +130,7 @@ def confusion(labels: Sequence[str], predictions: Sequence[Prediction], at_most:
 
 
 def scores_by_label(labels: Sequence[str], predictions: Sequence[Prediction]) -> list[LabelScores]:
-    """Precision, recall and F1 of each label, and the recall that the base model had."""
+    """Compute precision, recall and F1 of each label, and the recall that the base model had."""
     support = Counter(p.label for p in predictions)
     predicted = Counter(p.predicted for p in predictions)
     right = Counter(p.label for p in predictions if p.predicted == p.label)
@@ -150,7 +150,7 @@ def scores_by_label(labels: Sequence[str], predictions: Sequence[Prediction]) ->
 
 
 def confused_pairs(predictions: Sequence[Prediction], at_most: int) -> list[ConfusedPair]:
-    """The pairs of labels taken for each other most often, in either direction."""
+    """Return the pairs of labels taken for each other most often, in either direction."""
     wrong = Counter((p.label, p.predicted) for p in predictions if p.predicted != p.label)
     pairs = [
         ConfusedPair(first=a, second=b, first_as_second=wrong[a, b], second_as_first=wrong[b, a])
@@ -161,20 +161,20 @@ def confused_pairs(predictions: Sequence[Prediction], at_most: int) -> list[Conf
 
 
 def worst_mistakes(predictions: Sequence[Prediction], at_most: int) -> list[Prediction]:
-    """The wrong predictions made with the highest probability."""
+    """Return the wrong predictions made with the highest probability."""
     wrong = [p for p in predictions if p.predicted != p.label]
     return sorted(wrong, key=lambda p: -p.probability)[:at_most]
 
 
 def gain_interval(base: float, tuned: float, rows: int, predictions: Sequence[Prediction]) -> Interval:
-    """The 95 % interval of the gain, from the predictions if they are all there and include the base model's."""
+    """Return the 95 % interval of the gain, from the predictions if they are all there and include the base model's."""
     if len(predictions) == rows and all(p.base_predicted is not None for p in predictions):
         return paired_gain_interval(predictions)
     return unpaired_gain_interval(base, tuned, rows)
 
 
 def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:
-    """The 95 % interval of tuned minus base accuracy on the same rows (Bonett and Price 2012)."""
+    """Return the 95 % interval of tuned minus base accuracy on the same rows (Bonett and Price 2012)."""
     won = sum(p.predicted == p.label != p.base_predicted for p in predictions)
     lost = sum(p.base_predicted == p.label != p.predicted for p in predictions)
     return paired_interval(won - lost, won + lost, len(predictions))

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fact:
-    """What the value of a key must be, as a check and in words."""
+    """A key's requirement, as a check of its value and in words."""
 
     fits: Callable[[Any], bool]
     kind: str

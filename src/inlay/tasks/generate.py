@@ -20,7 +20,7 @@ def generate(
     rows: int = _ROWS,
     **sampling: Any,
 ) -> list[list[int]]:
-    """The ids that follow each prompt, up to and without the first of `stop`. Leaves the model in evaluation mode.
+    """Return the ids that follow each prompt, up to and without the first of `stop`. Leaves the model evaluating.
 
     Greedy, unless `sampling` (such as do_sample=True, temperature=0.7) says otherwise. The active adapters run.
     """

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from ..core.registry import Registry
 from ..data.slots import slot_accuracy
+from ..registry import Registry
 from ..show.units import PERCENT, Unit, number
 from .outcomes import LabelProbabilities, TokenLosses, WrittenTexts
 

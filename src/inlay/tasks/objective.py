@@ -9,7 +9,7 @@ from .metric import Scores
 
 
 class Objective(Protocol):
-    """What is minimized: a task's loss, or another that takes batches of its own."""
+    """A loss to minimize: a task's, or another that takes batches of its own."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean over what is learned in the batch."""

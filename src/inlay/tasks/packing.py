@@ -20,7 +20,7 @@ _PACKED_STEP = 4 * LENGTH_STEP  # or more: a row of many texts has far more leng
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """The texts in rows of at most `capacity` tokens, by their numbers: best-fit decreasing.
+    """Arrange texts, by their numbers, in rows of at most `capacity` tokens: best-fit decreasing.
 
     The longest first, each goes where it leaves the least room. A text longer than `capacity` has a row of its own.
     """
@@ -39,7 +39,7 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Batch:
-    """A batch of rows of at most `capacity` tokens, or of one row; for `causal_loss` alone.
+    """Make a batch of rows of at most `capacity` tokens, or of one row; for `causal_loss` alone.
 
     `position_ids` tell it where texts begin. A model that is given them together with a cache or an attention mask
     takes a row for one text.
@@ -52,7 +52,7 @@ def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Batch:
 
 
 def padded(texts: Sequence[TokenRow], step: int = LENGTH_STEP) -> Batch:
-    """A batch of one row for each text, in their order, with padding after it."""
+    """Make a batch of one row for each text, in their order, with padding after it."""
     longest = max(len(text["input_ids"]) for text in texts)
     batch = _batch(texts, [[i] for i in range(len(texts))], padded_length(longest, step))
     del batch["position_ids"]
@@ -60,7 +60,7 @@ def padded(texts: Sequence[TokenRow], step: int = LENGTH_STEP) -> Batch:
 
 
 def can_pack(model: Any) -> bool:
-    """Whether a text has the same logits in a packed row as alone; tried out, with the adapters that are active.
+    """Try out whether a text has the same logits in a packed row as alone, with the adapters that are active.
 
     Not so for a soft prompt, which only comes before a row, for models that carry a state from token to token, and for
     those that count positions in ways of their own.
@@ -103,7 +103,7 @@ def can_pack(model: Any) -> bool:
 
 
 def _touched(logits_BTV: Tensor, x_BTD: Tensor) -> Tensor | None:
-    """(B, T): which embeddings have a part in the logits, however small; what is masked has a gradient of zero."""
+    """Return (B, T): which embeddings have a part in the logits, however small; masked ones have no gradient."""
     random = torch.Generator().manual_seed(1)
     weight_V = torch.randn(logits_BTV.shape[-1], generator=random).to(logits_BTV)
     (gradient,) = torch.autograd.grad((logits_BTV * weight_V).sum(), x_BTD, allow_unused=True)

@@ -21,7 +21,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the figures allow one to say about a run, in sentences."""
+    """A judgement on a run, in sentences, as far as the figures allow one."""
 
     kind: Literal["better", "unclear", "worse", "unknown"]
     sentence: str
@@ -91,7 +91,7 @@ class Judged:
             where = "on the test split, which no choice was made on,"
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
-        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}optimistic; {checked}."]
+        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}; {checked}."]
 
     def verdict(self, score: str) -> Verdict:
         """Say which way a score went, for a task that has no more to say."""
@@ -122,8 +122,9 @@ class Judged:
 
 
 def capitalized(text: str) -> str:
-    """Begin a sentence or a heading with `text`."""
-    return text[:1].upper() + text[1:]
+    """Begin a sentence or a heading with `text`; names that have capitals of their own, such as chrF, stay."""
+    first = text.split(" ")[0].split("-")[0]
+    return text[:1].upper() + text[1:] if first.islower() else text
 
 
 def guessing(labels: int) -> str:

@@ -34,7 +34,7 @@ _SAMPLES_IN_SIGHT = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on a split."""
+    """A model's scores and predictions on a split."""
 
     scores: Scores
     parts: Any
@@ -45,7 +45,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to one input."""
+    """A model's answer to one input."""
 
     values: dict[str, Any]
     """The answer and what it answers, as JSON."""

@@ -37,8 +37,9 @@ def check_fits(parts: Parts, training: Training) -> None:
     adapter, saved = training.adapter, parts["adapter"]
     own = own_tensors(adapter)
     _check_names("adapter", saved, own)
+    resizable = {f"{host}.{name}" for host, module, d in adapter.hosts() if d.resizable for name in d.saved(module)}
     for name, tensor in own.items():
-        shape = saved[name].shape if adapter.method.shapes_from_data else tensor.shape
+        shape = saved[name].shape if name in resizable else tensor.shape
         _check(f"adapter.{name}", saved[name], tensor.dtype, shape if len(shape) == tensor.ndim else tensor.shape)
 
     shapes = {id(tensor): saved[name].shape for name, tensor in own.items()}

@@ -25,7 +25,7 @@ from ..tasks.sentence import mean_state
 
 @dataclass(frozen=True)
 class Lesson:
-    """Of one row."""
+    """A teacher's view of one row."""
 
     probabilities_L: Tensor
     state_D: Tensor
@@ -35,7 +35,7 @@ class Lesson:
 def lessons(
     model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]], own: slice, labels: int
 ) -> list[Any]:
-    """What the teacher says of each row; its labels are `own` of the `labels` of all tasks together."""
+    """Return what the teacher says of each row; its labels are `own` of the `labels` of all tasks together."""
     model.eval()
     device = next(model.parameters()).device
     found: dict[int, Lesson] = {}

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..formats.files import as_json, make_folder, sync
 from ..outside import shown, shown_lines
-from ..report.forgetting import forgetting_text
-from ..report.reach import reach_text
+from ..show.forgetting import forgetting_text
+from ..show.reach import reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
 from ..tasks.metric import METRICS, score_text
 

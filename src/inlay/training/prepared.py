@@ -21,7 +21,7 @@ from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
-from ..report.reach import reach_of
+from ..show.reach import reach_of
 from ..tasks import task_for
 from ..tasks.batches import LENGTH_STEP, length_step
 from ..tasks.task import Task

@@ -8,7 +8,7 @@ import yaml
 
 from ..forgetting.passages import BUILTIN_PASSAGES
 from ..methods import METHODS
-from ..report.reach import reach_text
+from ..show.reach import reach_text
 from ..show.units import count_text
 from .prepared import Prepared
 from .settings import RunSettings

@@ -52,14 +52,14 @@ class SourceTask:
 
 
 def without_sources(settings: RunSettings[Any]) -> RunSettings[Any]:
-    """The target's run alone."""
+    """Return the settings of the target's run alone."""
     if not isinstance(settings.method, MultitaskPrompt):
         return settings
     return dataclasses.replace(settings, method=dataclasses.replace(settings.method, sources=()))
 
 
 def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
-    """The sources that the settings name, checked; nothing is loaded or written. Most methods have none."""
+    """Check the sources that the settings name; nothing is loaded or written. Most methods have none."""
     tasks: list[SourceTask] = []
     sources = settings.method.sources if isinstance(settings.method, MultitaskPrompt) else ()
     for source in sources:
@@ -78,13 +78,15 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
             retain_weight=0.0,
         )
         run = prepare_run(teacher, Journal(lambda _: None))
+        if not isinstance(run.task, Classify):
+            raise DataError(f"method.sources has {source}, whose rows are for the task {run.task.name}; give labels")
         start = tasks[-1].labels.stop if tasks else 0
         tasks.append(SourceTask(name, run, slice(start, start + len(run.task.labels))))
     return tasks
 
 
 def learn_sources(run: Prepared, tasks: Sequence[SourceTask], journal: Journal) -> Prepared:
-    """The target's run with a start in what its sources share, which is left in the folder `sources`."""
+    """Give the target's run a start in what its sources share, which is left in the folder `sources`."""
     from .run import train
 
     folder = run.folder / "sources"
@@ -158,7 +160,7 @@ class _Student:
             journal.record("note", text=f"{name} with the shared prompt: accuracy {scores['accuracy']:.4f} on valid")
 
     def _lessons(self, task: SourceTask, labels: int) -> list[dict[str, Any]]:
-        """The task's training rows with what its teacher says of them."""
+        """Return the task's training rows with what its teacher says of them."""
         from ..inference.opened import open_adapter
 
         teacher = open_adapter(task.run.folder, device=self.run.device.type)

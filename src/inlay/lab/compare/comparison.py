@@ -3,7 +3,6 @@
 import itertools
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,35 +23,17 @@ from ...training.journal import Journal, Watcher
 from ...training.loop import make_plan
 from ...training.prepared import pick_dtype, prepare_run, read_task
 from . import cluster, search
-from .advice import Advice, advise
+from .advice import advise
 from .executor import Executor, LocalExecutor
+from .report import write_comparison
+from .result import Compared
 from .runner import Runner
 from .sequence import Sequence as TaskSequence
 from .sequence import sequences
 from .settings import DEFAULT_METHODS, Comparison, Contender
-from .table import SequenceRow, Table, make_table, sequence_rows
+from .table import make_table, sequence_rows
 from .task_files import TaskFiles
 from .trial import Budget, Trial, data_of, first_event, name_of_data, plain_trials, run_settings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """What a comparison has come to; the report shows all of it."""
-
-    comparison: Comparison
-    contenders: tuple[Contender, ...]
-    folder: Path
-    table: Table
-    advice: Advice | None
-    sequences: tuple[SequenceRow, ...]
-    tried: tuple[search.Tried, ...]
-    notes: tuple[str, ...]
-    command: str
-
-    @property
-    def failed(self) -> int:
-        """Runs that did not finish."""
-        return sum(len(row.failures) for row in self.table.rows) + sum(row.matrix is None for row in self.sequences)
 
 
 def compare(
@@ -68,8 +49,6 @@ def compare(
     Raises InvalidRequest, with nothing trained, for settings or data that cannot work. KeyboardInterrupt passes through
     when the runs under way have been stopped.
     """
-    from .report import write_comparison
-
     if comparison.search:
         check_installed("optuna", "--search needs Optuna", "search")
     if comparison.cluster is not None:

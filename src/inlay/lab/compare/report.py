@@ -8,15 +8,18 @@ from typing import Any
 from markupsafe import Markup
 
 from ...formats.files import write_text
+from ...formats.run_files import read_run
 from ...outside import printable, shown_lines
-from ...report.html import templates
-from ...report.run_files import read_run
-from ...show.units import bytes_text, seconds_text
-from .comparison import Compared
-from .export import as_csv, as_markdown, sequence_text, shown, way_text
-from .plots import SHAPES, Curve, curve_plot, pareto_plot
+from ...show.page import label, templates
+from ...show.plots import MARKS, Figure, Points
+from ...show.units import UNKNOWN
+from ...tasks.page import capitalized
+from .export import as_markdown
+from .plots import Curve, curve_plot, pareto_plot
+from .result import Compared
 from .samples import disagreements, texts_side_by_side
-from .table import COSTS, Finished, Quantity, Row, Spread, spread, spread_text
+from .table import COSTS, Finished, Quantity, Row
+from .tables import costs_table, methods_table, runs_table, sequences_table, shown, tried_table
 from .trial import first_event, name_of_data
 
 _SAMPLES = 8
@@ -25,30 +28,24 @@ _DEFAULT_AXES = (*COSTS, "forgetting")
 
 @dataclass(frozen=True, kw_only=True)
 class ParetoPlot:
+    """A plot of one quantity against another."""
+
     x: Quantity
     y: Quantity
-    svg: Markup
-    description: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    label: str
-    seconds: tuple[str, str, str]  # planned, actual, difference
-    memory: tuple[str, str, str]
+    figure: Figure
 
 
 def write_comparison(result: Compared) -> Path:
-    """report.html, report.md and report.csv stand in the comparison's folder, each whole."""
+    """Write report.html, report.md and report.csv into the comparison's folder, each whole; returns the page's path."""
     path = result.folder / "report.html"
-    write_text(result.folder / "report.csv", as_csv(result.table))
+    write_text(result.folder / "report.csv", runs_table(result.table).csv())
     write_text(result.folder / "report.md", shown_lines(as_markdown(result)))
     write_text(path, render(result))
     return path
 
 
 def render(result: Compared) -> str:
-    """The page as text."""
+    """Return the page as text."""
     return printable(templates("lab/compare").get_template("compare.html.j2").render(_page(result)))
 
 
@@ -60,27 +57,24 @@ def _page(result: Compared) -> dict[str, Any]:
     return {
         "result": result,
         "table": table,
-        "quantities": there,
-        "spread_text": spread_text,
+        "methods": methods_table(table, there, html=_marked(result)),
         "advice": result.advice,
         "failed": result.failed,
         "plots": plots,
         "default_plots": [p for p in plots if p.y is table.score and p.x.key in _DEFAULT_AXES],
         "x_axes": list(dict.fromkeys(p.x for p in plots)),
         "y_axes": list(dict.fromkeys(p.y for p in plots)),
-        "shapes": {row.family: SHAPES[row.family] for row in table.finished},
+        "families": {row.family: _mark(row.family) for row in table.finished},
         "is_forgetting_measured": any("forgetting" in row.spreads for row in table.rows),
         "forgetting_means": _forgetting_means(table.finished),
         "curves": _curves(table.finished, table.score),
-        "costs": [_cost(row) for row in table.finished],
+        "costs": costs_table(table.finished),
+        "sequences": sequences_table(result, names if len(set(names)) == len(tasks) else tasks),
+        "tried": tried_table(result),
         "samples": texts_side_by_side(table.finished),
         "disagreements": disagreements(table.finished),
         "samples_in_sight": _SAMPLES,
-        "sequence_text": sequence_text,
-        "way_text": way_text,
         "tasks": tasks,
-        "task_names": names if len(set(names)) == len(tasks) else tasks,
-        "score_text": table.score.text if table.score.sign > 0 else lambda value: table.score.text(-value),
         "versions": table.finished[0].runs[0].summary["versions"] if table.finished else {},
         "machine": table.finished[0].runs[0].summary if table.finished else {},
         "rates": _rates(table.finished),
@@ -88,27 +82,45 @@ def _page(result: Compared) -> dict[str, Any]:
 
 
 def pareto_plots(rows: tuple[Row, ...], there: list[Quantity]) -> list[ParetoPlot]:
-    """Every score, and forgetting, against every cost, and forgetting."""
+    """Plot every score, and forgetting, against every cost, and forgetting."""
     across = [q for q in there if not q.is_score]
     up = [q for q in there if q.is_score or q.key == "forgetting"]
-    return [
-        ParetoPlot(x=x, y=y, svg=pareto_plot(rows, x, y), description=_described(rows, x, y))
-        for x, y in itertools.product(across, up)
-        if x is not y
-    ]
+    return [_plot(rows, x, y) for x, y in itertools.product(across, up) if x is not y]
 
 
-def _described(rows: tuple[Row, ...], x: Quantity, y: Quantity) -> str:
+def _plot(rows: tuple[Row, ...], x: Quantity, y: Quantity) -> ParetoPlot:
     parts = [
         f"{row.label}: {y.text(row.spreads[y.key].mean)} at {x.text(row.spreads[x.key].mean)}"
         for row in rows
         if {x.key, y.key} <= row.spreads.keys()
     ]
-    return f"{y.name} against {x.name}. {'; '.join(parts)}."
+    figure = Figure(
+        title=f"{capitalized(y.name)} against {x.name}",
+        description=f"{y.name} against {x.name}. {'; '.join(parts)}.",
+        chart=pareto_plot(rows, x, y),
+    )
+    return ParetoPlot(x=x, y=y, figure=figure)
+
+
+def _marked(result: Compared) -> Any:
+    """Return what marks up a method's name: its family's mark before it, a sign after those as good as the best."""
+    family = {row.label: row.family for row in result.table.rows}
+    equals = result.advice.equals if result.advice else ()
+    equal = Markup(' <span class="equal" title="cannot be told from the best">≈</span>')
+
+    def html(name: str) -> Markup:
+        return _mark(family[name]) + label(name) + (equal if name in equals else "")
+
+    return html
+
+
+def _mark(family: str) -> Markup:
+    svg = '<svg class="mark" viewBox="-8 -8 16 16" aria-hidden="true"><path class="shape family-{}" d="{}"/></svg>'
+    return Markup(svg).format(family, MARKS[family])
 
 
 def _forgetting_means(rows: tuple[Row, ...]) -> str:
-    """What the number is, by the task."""
+    """Say what the number is, by the task."""
     measures = {r.summary["forgetting"]["measure"] for row in rows for r in row.runs if r.summary.get("forgetting")}
     means = {
         "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base",
@@ -117,7 +129,7 @@ def _forgetting_means(rows: tuple[Row, ...]) -> str:
     return "; ".join(means[measure] for measure in sorted(measures))
 
 
-def _curves(rows: tuple[Row, ...], score: Quantity) -> list[tuple[str, Markup]]:
+def _curves(rows: tuple[Row, ...], score: Quantity) -> list[Figure]:
     curves = [
         Curve(label=row.label, family=row.family, points=points)
         for row in rows
@@ -125,37 +137,21 @@ def _curves(rows: tuple[Row, ...], score: Quantity) -> list[tuple[str, Markup]]:
         if (points := _points(run, score.key))
     ]
     labels = dict.fromkeys(curve.label for curve in curves)
-    return [(label, curve_plot(label, curves, score)) for label in labels]
+    return [
+        Figure(title=name, description=f"Learning curve of {name}", chart=curve_plot(name, curves, score))
+        for name in labels
+    ]
 
 
-def _points(run: Finished, key: str) -> tuple[tuple[float, float], ...]:
+def _points(run: Finished, key: str) -> Points:
     return tuple((e["epoch"], e[key]) for e in read_run(run.folder).evaluations if e.get(key) is not None)
 
 
-def _cost(row: Row) -> Cost:
-    def told(planned: str, actual: str, text: Any) -> tuple[str, str, str]:
-        of_plans = spread([run.summary["plan"][planned] for run in row.runs])
-        of_runs = spread([run.summary[actual] for run in row.runs])
-        return spread_text(of_plans, text), spread_text(of_runs, text), _excess(of_plans, of_runs)
-
-    return Cost(
-        label=row.label,
-        seconds=told("seconds", "train_seconds", seconds_text),
-        memory=told("memory_bytes", "peak_memory_bytes", bytes_text),
-    )
-
-
-def _excess(planned: Spread | None, actual: Spread | None) -> str:
-    if planned is None or actual is None:
-        return "–"
-    return f"{100 * (actual.mean / planned.mean - 1):+.0f} %".replace("-", "−")
-
-
 def _rates(rows: tuple[Row, ...]) -> list[tuple[str, str, str]]:
-    """Each contender's learning rate and steps, as its first run had them."""
+    """Return each contender's learning rate and steps, as its first run had them."""
     found = []
     for row in rows:
         run = row.runs[0]
         rate = first_event(run.folder, "method").get("learning_rate")
-        found.append((row.label, "–" if rate is None else f"{rate:.3g}", str(run.summary["steps"])))
+        found.append((row.label, UNKNOWN if rate is None else f"{rate:.3g}", str(run.summary["steps"])))
     return found

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ...report.run_files import read_run
+from ...errors import DataError
+from ...formats.read import guarded
+from ...formats.run_files import read_run
 from ...tasks import TASKS
 from ...tasks.page import Said
 from .table import Row
@@ -57,6 +59,8 @@ def disagreements(rows: Sequence[Row]) -> list[Answers]:
 def _said(rows: Sequence[Row], writes: bool) -> Iterator[tuple[str, list[Said]]]:
     for row in rows:
         files = read_run(row.runs[0].folder)
-        task = TASKS[files.summary["task"]]
-        if task.writes == writes and files.predictions:
-            yield row.label, [task.said(each) for each in files.predictions]
+        with guarded(files.folder, "files of a run", error=DataError):
+            task = TASKS[files.summary["task"]]
+            said = [task.said(each) for each in files.predictions] if task.writes == writes else []
+        if said:
+            yield row.label, said

@@ -76,7 +76,7 @@ def sequences(
 
 
 def scores_on_earlier(trial: Trial) -> list[dict[str, float]]:
-    """What each earlier task's model scores on its own data now that `trial` is trained: on test if there is one."""
+    """Score each earlier task's model on its own data now that `trial` is trained: on test if there is one."""
     return [_score(run, trial.folder if trial.start is not None else None) for run in trial.earlier]
 
 
@@ -97,18 +97,18 @@ def _score(run: Path, body: Path | None) -> dict[str, float]:
 
 
 def _is_asked_for(data: Any, run: Path) -> bool:
-    """Whether the comparison names these data, as the run's settings, which it has checked, do."""
+    """Tell whether the comparison names these data, as the run's settings, which it has checked, do."""
     asked = read_yaml(run / "run.yaml", "a run's settings", error=SettingsError)
     return isinstance(data, dict) and isinstance(asked, dict) and data.get("path") == asked["data"]["path"]
 
 
 def backward_transfer(a: Matrix) -> float:
-    """Below zero: the later tasks cost the earlier ones that much on average."""
+    """Return what the later tasks gave the earlier ones on average; below zero, what they cost them."""
     last = len(a) - 1
     return sum(a[last][i] - a[i][i] for i in range(last)) / last
 
 
 def average_forgetting(a: Matrix) -> float:
-    """How far the earlier tasks are below the best that they ever were, on average."""
+    """Return how far the earlier tasks are below the best that they ever were, on average."""
     last = len(a) - 1
     return sum(max(a[t][i] for t in range(i, last)) - a[last][i] for i in range(last)) / last

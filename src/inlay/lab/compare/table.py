@@ -38,7 +38,7 @@ class Quantity:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Of one quantity over the seeds."""
+    """The values of one quantity over the seeds."""
 
     values: tuple[float, ...]
 
@@ -100,7 +100,7 @@ class SequenceRow:
 
 
 def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failures: dict[str, str]) -> Table:
-    """`failures` has the reason of each trial that is not finished, by its name."""
+    """Make the table; `failures` has the reason of each trial that is not finished, by its name."""
     finished: dict[str, list[Finished]] = {c.label: [] for c in contenders}
     failed: dict[str, list[tuple[int, str]]] = {c.label: [] for c in contenders}
     for trial in trials:
@@ -143,7 +143,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
 
 def spread_text(found: Spread | None, text: Callable[[float], str]) -> str:
-    """`94.8 ± 0.3 %`; without a deviation where all values are one, a dash for nothing."""
+    """Write `94.8 ± 0.3 %`; without a deviation where all values are one, a dash for nothing."""
     if found is None:
         return UNKNOWN
     mean = text(found.mean)
@@ -181,7 +181,7 @@ def _mean(matrices: Sequence[Matrix]) -> Matrix:
 
 
 def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None:
-    """a_ti, higher is better, whatever the score is; None if a stage is missing."""
+    """Return a_ti, higher is better, whatever the score is; None if a stage is missing."""
     matrix = []
     for stage in sequence.stages:
         summary = stage.summary()

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...data.settings import DataSettings
 from ...formats.files import held
 from ...formats.read import guarded, read_json, read_object
+from ...registries import registered
 from ...training.asked import check_same_settings
 from ...training.settings import Recipe, RunSettings
 from .settings import Comparison, Contender
@@ -38,6 +39,8 @@ class Trial:
     """The run whose adapter it trains on."""
     earlier: tuple[Path, ...] = ()
     """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
+    registered: tuple[Any, ...] = field(default_factory=registered, repr=False, compare=False)
+    """Methods, tasks and metrics that the process that runs it has to know."""
     task_file: Path | None = None
     """Its task with the data as tokens, if the comparison has made one."""
     searches: bool = False

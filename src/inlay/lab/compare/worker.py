@@ -11,6 +11,7 @@ from ...errors import CheckpointError, InlayError
 from ...formats.files import write_json
 from ...machine import refusals
 from ...output import outliving_readers
+from ...registries import register
 from ...training.interrupts import Interrupts
 from ...training.journal import Event, Watcher
 from .sequence import scores_on_earlier
@@ -30,6 +31,8 @@ def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequenc
     """The trial's folder holds a finished run, gone on with if it was interrupted. Raises what `train` raises."""
     from ...training.run import resume, train
 
+    for thing in trial.registered:
+        register(thing)
     task = load_task(trial.task_file)
     try:
         resume(trial.folder, watcher, task=task)

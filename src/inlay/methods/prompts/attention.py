@@ -19,9 +19,9 @@ from transformers import AttentionInterface
 
 from ...core.delta import Args, Delta, Kwargs
 from ...errors import TargetError
+from ...models import document_attention
+from ...models.document_attention import Documents
 from ...models.weights import Host
-from ...training import attention as document_attention
-from ...training.attention import Documents
 from .cache_argument import Earlier, widened, with_earlier
 
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"  # under this name every model of transformers knows the interface

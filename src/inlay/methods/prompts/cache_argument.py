@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.delta import Args, Kwargs
 from ...errors import TargetError
-from ...training.attention import earlier_in_window
+from ...models.document_attention import earlier_in_window
 from .placement import Placement
 
 # Of the text's keys and values, (B, H, T, C): those that come before them, (H, P, C), if any.

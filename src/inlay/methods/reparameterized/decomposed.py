@@ -28,15 +28,16 @@ from torch.utils.hooks import RemovableHandle
 
 from ...models import transforms, weights
 from ...models.weights import Host
-from .lora_init import Initialization
-from .low_rank import LowRank, plus_product
+from ..starts.kaiming import KAIMING
+from ..starts.start import Start
+from .low_rank import Biased, LowRank, plus_product
 
 _CANCELLED = 0.25  # |V|^2 / |W|^2 below which a row is formed
 
 
 class Decomposed(LowRank):
-    def __init__(self, host: Host, rank: int, scale: float, dropout: float, initialization: Initialization = "kaiming"):
-        super().__init__(host, rank, scale, dropout, initialization)
+    def __init__(self, host: Host, rank: int, scale: float, dropout: float, start: Start = KAIMING):
+        super().__init__(host, rank, scale, dropout, start)
         self.lora_magnitude_vector = nn.Parameter(row_squares(host).sqrt().float())
         self._kept: dict[str, _Kept] = {}
 
@@ -112,6 +113,10 @@ class Decomposed(LowRank):
         if (kept := self._kept.pop(name, None)) is not None:
             for hook in kept.hooks:
                 hook.remove()
+
+
+class BiasedDecomposed(Biased, Decomposed):
+    pass
 
 
 @dataclass

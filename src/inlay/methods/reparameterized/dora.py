@@ -13,9 +13,8 @@ from torch import Tensor
 from ...core.delta import Delta
 from ...models import weights
 from ...models.weights import Host
-from .decomposed import Decomposed
-from .lora import LoRA
-from .lora_peft import KNOWN, NAMES, LoRAFormat
+from .decomposed import BiasedDecomposed, Decomposed
+from .lora import KNOWN, NAMES, LoRA, LoRAFormat
 
 if TYPE_CHECKING:
     from ...attached.adapter import Adapter
@@ -58,16 +57,18 @@ class DoRA(LoRA):
     learning_rate = 1e-3
     format = DoRAFormat(peft_type="LORA", read_by_peft=True, names=NAMES, known=KNOWN, decomposed=True)
 
+    biased = {Decomposed: BiasedDecomposed}
+
     def can_host(self, module: Host) -> bool:
         return weights.is_linear(module)
 
     def delta(self, host: Host, rank: int, scale: float) -> Delta:
-        return Decomposed(host, rank, scale, self.dropout, self.initialization)
+        return Decomposed(host, rank, scale, self.dropout, self.start)
 
     @torch.no_grad()
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         super().initialize_from_data(adapter, batches)
-        if self.initialization == "loftq":  # whose product is not zero at the start, so it changes the lengths
+        if self.start.moves_base:  # and so the lengths
             for _, host, delta in adapter.hosts():
                 if isinstance(delta, Decomposed):
                     delta.lora_magnitude_vector.copy_(delta.norms(host))

@@ -4,12 +4,17 @@ PEFT wraps a module once for each of its parameters that is targeted, the first 
 factors by how deep its wrapper is: `experts.lora_A`, `experts.base_layer.lora_A`. The experts' factors are flattened,
 A to (E R, I) and B to (O, R E). What counts as input is the last dimension, unless the module says that its matrices
 are transposed; up to release 0.19.0 it was always the one before.
+
+Adapters from before transformers 5 have a module for each expert and projection, `experts.3.w1`. The projections that
+are one parameter today (w1 and w3) become one change of their ranks' sum: their A one below the other, their B in
+blocks. What an expert or projection lacks is zero.
 """
 
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ... import expressions
@@ -17,16 +22,14 @@ from ...errors import CheckpointError
 from ...models import experts, weights
 from ...models.experts import Stack
 from ...models.sites import ALL_LINEAR, Sites, ends_with
-from . import single_experts
-from .low_rank import CONVOLUTION
-from .low_rank_experts import LowRankExperts
+from .low_rank import CONVOLUTION, LowRankExperts
 from .patterns import first_fit, whole
-from .single_experts import PREFIX, strength
 
 if TYPE_CHECKING:
     from ...attached.adapter import Adapter
     from .lora import LoRA
 
+PREFIX = "base_model.model."
 READS = "0.19.1"  # the oldest release of PEFT that reads what is written here
 _SWAPPED = (0, 19, 1)
 # Modules of these names PEFT takes for the experts that transformers 4 had, wherever they are in the model.
@@ -135,15 +138,15 @@ def in_own_form(
     if not owners and not config.get("target_parameters"):
         return config, tensors
     tensors = dict(tensors)
-    chosen = single_experts.joined(model, asked, tensors)
+    chosen = _stacked(model, asked, tensors)
     for host, names in _targeted(modules, owners, config, tensors).items():
         for p in _parameters(host, modules[host], names) if host in owners else ():
-            chosen[p.full] = strength(config, p.full)
+            chosen[p.full] = _strength(config, p.full)
             if p.key("lora_A") in tensors and p.key("lora_B") in tensors:
                 a, b = (tensors.pop(p.key(factor)) for factor in ("lora_A", "lora_B"))
                 tensors[p.own_key("lora_A")], tensors[p.own_key("lora_B")] = _by_expert(p, a, b, config)
         if host not in owners:
-            chosen[host] = strength(config, f"{host}.weight")
+            chosen[host] = _strength(config, f"{host}.weight")
     layers = _layers(modules, owners, config, tensors, bool(chosen))
     config = config | {"target_modules": layers if layers or chosen else config.get("target_modules")}
     if any(name not in modules for name in chosen):  # of parameters, whose inputs cannot be dropped; it is for training
@@ -244,3 +247,112 @@ def _fit(count: int, a: Tensor, b: Tensor, last_in: bool, rows: int, columns: in
 def _release(version: str | None) -> tuple[int, ...]:
     """Read the numbers of a version such as 0.19.1.dev0@unknown; a file without one is older than all that write it."""
     return tuple(int(part) for part in re.findall(r"\d+", version or "0")[:3])
+
+
+def _strength(config: dict[str, Any], name: str) -> tuple[int, float]:
+    """Rank and alpha that a file's settings give the module or parameter `name`."""
+    rank = first_fit(config.get("rank_pattern") or {}, name, config["r"])
+    return rank, first_fit(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
+
+
+def _stacked(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, tuple[int, float]]:
+    """Put the factors of single experts, `experts.3.w1`, together under the parameter that holds them today; rank and
+    alpha of each."""
+    found: dict[str, dict[tuple[int, int], dict[str, str]]] = {}  # parameter -> (part, expert) -> factor -> key
+    parts: dict[str, int] = {}
+    table = None
+    for key in list(tensors):
+        match = re.fullmatch(re.escape(PREFIX) + r"(.+\.(\d+)\.[^.]+)\.(lora_[AB])\.weight", key)
+        if match is None or _has_module(model, match[1]):
+            continue
+        table = _Table(model) if table is None else table
+        if (place := table.place(match[1])) is None:
+            continue
+        parameter, part, parts[place[0]] = place
+        found.setdefault(parameter, {}).setdefault((part, int(match[2])), {})[match[3]] = key
+    strengths = {}
+    for parameter, pieces in found.items():
+        strengths[parameter] = _joined(model, parameter, parts[parameter], pieces, config, tensors)
+    return strengths
+
+
+def _joined(
+    model: nn.Module,
+    parameter: str,
+    parts: int,
+    pieces: dict[tuple[int, int], dict[str, str]],
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+) -> tuple[int, float]:
+    host, _, name = parameter.rpartition(".")
+    stack = experts.matrices(model.get_submodule(host))[name]
+    rows = stack.out_features // parts
+    rank_of: dict[int, int] = {}
+    factors: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    for (part, expert), keys in pieces.items():
+        if keys.keys() != {"lora_A", "lora_B"}:
+            raise CheckpointError(f"{next(iter(keys.values()))} has no other factor beside it")
+        a_RI, b_OR = (tensors.pop(keys[factor]).float() for factor in ("lora_A", "lora_B"))
+        fits = a_RI.shape[1:] == (stack.in_features,) and b_OR.shape == (rows, len(a_RI))
+        if not fits or stack.flipped or expert >= (stack.experts or 0):
+            raise CheckpointError(
+                f"{keys['lora_A']} and its lora_B are {tuple(a_RI.shape)} and {tuple(b_OR.shape)}, which do not fit "
+                f"{parameter} of this model, {stack.experts} experts of {stack.out_features} x {stack.in_features}"
+            )
+        rank, alpha = _strength(config, keys["lora_A"].removeprefix(PREFIX).removesuffix(".lora_A.weight"))
+        scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+        factors[part, expert] = a_RI, scale * b_OR
+        rank_of[part] = max(rank_of.get(part, 0), len(a_RI))
+    rank = sum(rank_of.values())
+    alpha = rank**0.5 if config.get("use_rslora") else rank  # each expert's own scale is in its B
+    a = torch.zeros(stack.experts or 1, rank, stack.in_features)
+    b = torch.zeros(stack.experts or 1, stack.out_features, rank)
+    for (part, expert), (a_RI, b_OR) in factors.items():
+        first = sum(r for other, r in rank_of.items() if other < part)
+        a[expert, first : first + len(a_RI)] = a_RI
+        b[expert, part * rows : (part + 1) * rows, first : first + len(a_RI)] = b_OR
+    tensors[f"{PREFIX}{parameter}.lora_A"], tensors[f"{PREFIX}{parameter}.lora_B"] = a, b
+    return rank, alpha
+
+
+def _has_module(model: nn.Module, name: str) -> bool:
+    try:
+        model.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+class _Table:
+    """What transformers knows of the names that a model's weights had before its experts shared parameters."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self.renamings: list[Any] = []
+        self.joins: list[Any] = []
+        try:
+            from transformers.conversion_mapping import get_model_conversion_mapping
+            from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter, WeightRenaming
+        except ImportError:  # a release in which experts are modules
+            return
+        for entry in get_model_conversion_mapping(model) if hasattr(model, "config") else ():
+            if isinstance(entry, WeightRenaming):
+                self.renamings.append(entry)
+            elif isinstance(entry, WeightConverter):
+                done = [(type(operation), getattr(operation, "dim", None)) for operation in entry.operations]
+                if done in ([(MergeModulelist, 0)], [(MergeModulelist, 0), (Concatenate, 1)]):
+                    self.joins.append(entry)
+
+    def place(self, module: str) -> tuple[str, int, int] | None:
+        """Tell of a single expert's layer the parameter that its weight is in today, which part of that it is, and of
+        how many."""
+        key = f"{module}.weight"
+        for entry in self.renamings:
+            key = entry.rename_source_key(key)[0]
+        for entry in self.joins:
+            new, pattern = entry.rename_source_key(key)
+            host, _, name = new.rpartition(".")
+            if pattern is not None and _has_module(self.model, host):
+                if name in experts.matrices(self.model.get_submodule(host)):
+                    return new, entry.source_patterns.index(pattern), len(entry.source_patterns)
+        return None

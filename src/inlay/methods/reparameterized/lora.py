@@ -1,33 +1,182 @@
-"""LoRA, and rsLoRA, which scales otherwise.   https://arxiv.org/abs/2106.09685, https://arxiv.org/abs/2312.03732
+"""LoRA with all its variants, and how PEFT keeps it.   https://arxiv.org/abs/2106.09685
 
-A starts as U(-1/sqrt(I), 1/sqrt(I)), as every implementation has it (the paper says Gaussian). lora_init.py has the
-other starts, low_rank.py embeddings and convolutions, lora_plus.py the learning rate of B.
+rsLoRA scales otherwise (https://arxiv.org/abs/2312.03732), and LoRA+ has B learn at another rate than A
+(https://arxiv.org/abs/2402.12354). low_rank.py has what is trained at a host, starts/ where it begins, experts_peft.py
+the file's form for mixtures of experts.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from torch import Tensor, nn
 
+from ...attached.adapter import Adapter
+from ...attached.replacement import Replacement
 from ...core.delta import Delta
-from ...errors import SettingsError, TargetError
+from ...errors import CheckpointError, SettingsError, TargetError
 from ...models import experts, weights
+from ...models import sites as sites_
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import FACTOR, RANK, RATIO, SHARE, Range
-from . import eva, loftq, lora_init, lora_plus, token_rows
-from .lora_init import Initialization
-from .lora_peft import KNOWN, NAMES, LoRAFormat
-from .low_rank import CONVOLUTION, LowRank, LowRankConvolution, LowRankEmbedding, low_rank
-from .low_rank_bias import other_biases, with_bias
-from .low_rank_experts import LowRankExperts
-from .on_linear import OnLinear
+from ..starts import STARTS, Initialization
+from ..starts.start import Start
+from . import experts_peft
+from .low_rank import (
+    BIASED,
+    CONVOLUTION,
+    LowRank,
+    LowRankConvolution,
+    LowRankEmbedding,
+    LowRankExperts,
+    TokenRows,
+    low_rank,
+    other_biases,
+    token_rows,
+    with_bias,
+)
+from .on_linear import LinearFormat, OnLinear
 from .patterns import check_patterns, first_fit, whole
 
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
+KNOWN = frozenset(
+    {
+        *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora"),
+        *("fan_in_fan_out", "init_lora_weights", "eva_config", "ensure_weight_tying"),
+        *("bias", "lora_bias", "trainable_token_indices", "target_parameters"),
+        "qalora_group_size",  # which says nothing without use_qalora
+    }
+)
+NAMES = {  # of what a LoRA may train beside its two matrices
+    "host_bias": "base_layer.bias",
+    "lora_B_bias": "lora_B.bias",
+    "rows": "token_adapter.trainable_tokens_delta",
+}
+_STARTS = {  # the values of init_lora_weights that leave a base to go back to
+    **dict.fromkeys(("gaussian", "eva", "orthogonal", "mica"), "kaiming"),  # these do not change it
+    "pissa": "pissa",
+    "olora": "olora",
+}
+_BIAS = {"none": "none", "adapted": "lora_only", "all": "all"}
+
+
+LoRAT = TypeVar("LoRAT", bound="LoRA")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAFormat(LinearFormat[LoRAT]):
+    """LoRA as PEFT writes it: what starts or ranks of its own a run had becomes a plain LoRA in the file."""
+
+    decomposed: bool = False  # what PEFT calls use_dora
+
+    def key(self, host: str, parameter: str) -> str:
+        # PEFT keeps linear and convolution factors in modules, whose tensors are named weight, and an embedding's bare.
+        return super().key(host, parameter) + (".weight" if parameter in ("lora_A", "lora_B") else "")
+
+    def reads(self, config: dict[str, Any]) -> bool:
+        return super().reads(config) and bool(config.get("use_dora")) == self.decomposed
+
+    def config(self, method: LoRAT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+        """Return a plain LoRA's; with a start that was taken away, of twice the rank and as strong (see
+        `LowRank.matrices`)."""
+        wider = 2 if method.start.is_taken_away else 1
+        stronger = math.sqrt(wider) if method.rank_stabilized else wider
+        return {
+            "r": wider * method.rank,
+            "lora_alpha": stronger * method.alpha,
+            "lora_dropout": method.dropout,
+            "use_rslora": method.rank_stabilized,
+            "rank_pattern": {pattern: wider * rank for pattern, rank in method.rank_pattern.items()},
+            "alpha_pattern": {pattern: stronger * alpha for pattern, alpha in method.alpha_pattern.items()},
+            "target_modules": sites_.shortest_suffixes(sites.model, hosts),
+            "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
+            "bias": _BIAS[method.bias],
+            "lora_bias": method.change_bias,
+            "init_lora_weights": True,
+            "use_dora": self.decomposed,
+            "trainable_token_indices": list(method.tokens) or None,
+        }
+
+    def write(
+        self, adapter: Adapter, method: LoRAT, sites: Sites, tensors: dict[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Make a start that was taken away part of the factors, and list ranks that the data chose by module."""
+        hosts = [host for host, _, delta in adapter.hosts() if not isinstance(delta, Replacement | TokenRows)]
+        config, tensors, deltas = self.config(method, sites, hosts), dict(tensors), low_rank(adapter)
+        for host, delta in deltas.items():
+            if delta.start_A is not None:
+                for name in ("start_A", "start_B"):
+                    del tensors[self.key(host, name)]
+                for name, factor in zip(("lora_A", "lora_B"), delta.matrices(), strict=True):
+                    tensors[self.key(host, name)] = factor.detach()
+        if method.start.shares_ranks:
+            ranks = {host: len(delta.lora_A) for host, delta in deltas.items()}
+            strengths = {h: d.scale * ranks[h] ** (0.5 if method.rank_stabilized else 1) for h, d in deltas.items()}
+            config = config | {
+                "rank_pattern": {whole(h): rank for h, rank in ranks.items() if rank != method.rank},
+                "alpha_pattern": {whole(h): alpha for h, alpha in strengths.items() if alpha != method.alpha},
+            }
+        return experts_peft.in_peft_form(method, adapter, config, tensors)
+
+    def targets(self, config: dict[str, Any]) -> tuple[str, ...]:
+        parameters = tuple(config.get("target_parameters") or ())
+        return (super().targets(config) if config["target_modules"] or not parameters else ()) + parameters
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return LoRA's settings but for its targets. Raises CheckpointError for a base that was changed for good."""
+        init = config.get("init_lora_weights", True)
+        if init not in (True, False, *_STARTS):
+            raise CheckpointError(
+                f"adapter_config.json: init_lora_weights is {init!r}, which changed the base model in a way that "
+                "cannot be repeated here; convert the adapter to plain LoRA with PEFT first "
+                "(path_initial_model_for_weight_conversion)"
+            )
+        if (bias := config.get("bias") or "none") not in (known := {theirs: ours for ours, theirs in _BIAS.items()}):
+            raise CheckpointError(f"adapter_config.json: bias is {bias!r}; known: {', '.join(known)}")
+        if not isinstance(tokens := config.get("trainable_token_indices") or (), list | tuple):
+            raise CheckpointError(
+                f"adapter_config.json: trainable_token_indices is {tokens!r}; only rows of the input embedding can be "
+                "read"
+            )
+        strengths = config.get("target_parameters") or {}  # as experts_peft has put it
+        ranks = {whole(name): rank for name, (rank, _) in strengths.items()}
+        alphas = {whole(name): alpha for name, (_, alpha) in strengths.items()}
+        return {
+            "rank": config["r"],
+            "alpha": config["lora_alpha"],
+            "dropout": config.get("lora_dropout", 0.0),
+            "rank_stabilized": config.get("use_rslora", False),
+            "rank_pattern": ranks | (config.get("rank_pattern") or {}),
+            "alpha_pattern": alphas | (config.get("alpha_pattern") or {}),
+            "initialization": _STARTS.get(init, "kaiming"),
+            "bias": known[bias],
+            "change_bias": bool(config.get("lora_bias")),
+            "tokens": tuple(tokens),
+        }
+
+    def in_own_form(
+        self, model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        if config["peft_type"] != self.peft_type:  # of a file that another method has written
+            return config, tensors
+        return experts_peft.in_own_form(model, config, tensors, asked)
+
+    def from_base(self, method: LoRAT, adapter: Adapter) -> dict[str, Tensor]:
+        """Compute what PEFT took out of the base's weights before training, which its file does not have.
+
+        Raises CheckpointError for a layer whose start PEFT computes otherwise than it uses it.
+        """
+        starts = {}
+        for host_name, delta in low_rank(adapter).items():
+            if delta.start_A is None or delta.start_B is None:
+                continue
+            host = adapter.model.get_submodule(host_name)
+            start = delta.start_A, delta.start_B
+            if not delta.start_A.is_meta:
+                start = method.start.from_base(host_name, host, len(delta.lora_A), delta.scale)
+            starts |= dict(zip((f"{host_name}.start_A", f"{host_name}.start_B"), start, strict=True))
+        return starts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +209,8 @@ class LoRA(OnLinear):
     learning_rate = 1e-3
     format = LoRAFormat(peft_type="LORA", read_by_peft=True, names=NAMES, known=KNOWN)
 
+    biased: ClassVar[Mapping[type, type]] = BIASED  # deltas that can have biases
+
     rank: Annotated[int, RANK] = 16
     """Width of the two matrices: the rank of the change."""
     alpha: Annotated[float, FACTOR] = 32.0
@@ -91,9 +242,14 @@ class LoRA(OnLinear):
     def __post_init__(self) -> None:
         super().__post_init__()
         ranks, alphas = (self.rank, *self.rank_pattern.values()), (self.alpha, *self.alpha_pattern.values())
-        lora_init.check_settings(self.initialization, ranks, alphas)
+        self.start.check(ranks, alphas)
         if len(set(self.tokens)) < len(self.tokens):
             raise SettingsError(f"method.tokens is {' '.join(map(str, self.tokens))}; name each token once")
+
+    @property
+    def start(self) -> Start:
+        """Where the matrices begin."""
+        return STARTS[self.initialization]
 
     @classmethod
     def of_ranks(cls, ranks: Mapping[str, int], scale: float = 1.0, **settings: Any) -> Self:
@@ -121,14 +277,13 @@ class LoRA(OnLinear):
         stacks = {name: own for name in others if (own := sites.matrices(self.targets, name))}
         parameters = [f"{name}.{parameter}" for name, own in stacks.items() for parameter in own]
         check_patterns((*self.rank_pattern, *self.alpha_pattern), names + parameters)
-        if self.initialization == "loftq":
-            loftq.check(hosts)
+        self.start.check_hosts(hosts)
         for name, host in hosts.items():
             rank, scale = self.strength(name)
-            lora_init.check_host(self.initialization, name, host, rank)
+            self.start.check_host(name, host, rank)
             if name not in stacks:
                 delta = self.delta(host, rank, scale)
-                yield name, with_bias(delta, name, host, self.bias != "none", self.change_bias)
+                yield name, with_bias(delta, self.biased, name, host, self.bias != "none", self.change_bias)
                 continue
             if self.change_bias:
                 raise TargetError(
@@ -141,11 +296,11 @@ class LoRA(OnLinear):
                     "inputs cannot be dropped; set it to 0, or choose targets without experts, such as attention"
                 )
             strengths = {parameter: self.strength(name, parameter) for parameter in stacks[name]}
-            yield name, LowRankExperts(host, stacks[name], strengths, self.initialization)
+            yield name, LowRankExperts(host, stacks[name], strengths, self.start)
         if self.bias != "none":
             yield from other_biases(sites, names, self.bias == "all")
         if self.tokens:
-            yield from token_rows.place(sites, self.tokens, set(names))
+            yield from token_rows(sites, self.tokens, set(names))
 
     def strength(self, name: str, parameter: str | None = None) -> tuple[int, float]:
         """Rank and scale at the module `name`, or of its parameter: a pattern for the module counts for those, too."""
@@ -165,24 +320,27 @@ class LoRA(OnLinear):
             return LowRankEmbedding(host, rank, scale, self.dropout)
         if not weights.is_linear(host):
             return LowRankConvolution(host, rank, scale, self.dropout)
-        return LowRank(host, rank, scale, self.dropout, self.initialization)
-
-    @property
-    def shapes_from_data(self) -> bool:
-        return self.initialization == "eva"
+        return LowRank(host, rank, scale, self.dropout, self.start)
 
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
-        if self.initialization == "eva":
-            eva.initialize(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)
-        if self.initialization == "loftq":
-            loftq.initialize(adapter.model, low_rank(adapter))
+        self.start.from_data(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)
 
     def findings(self, adapter: "Adapter") -> dict[str, Any]:
-        if self.initialization != "eva":
+        if not self.start.shares_ranks:
             return {}
         return {"ranks": {host: len(delta.lora_A) for host, delta in low_rank(adapter).items()}}
 
     def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
-        return lora_plus.groups(adapter, learning_rate, self.learning_rate_ratio)
+        second = {
+            id(p)
+            for delta in adapter.deltas.values()
+            for name, p in delta.named_parameters()
+            if name.rpartition(".")[2] in ("lora_B", "lora_embedding_B")
+        }
+        parameters = list(adapter.parameters())
+        return [
+            {"params": [p for p in parameters if id(p) not in second], "lr": learning_rate},
+            {"params": [p for p in parameters if id(p) in second], "lr": learning_rate * self.learning_rate_ratio},
+        ]

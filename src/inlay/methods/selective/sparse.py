@@ -111,11 +111,9 @@ class SparseMask(OnLinear):
             if name not in small:
                 outputs, inputs = sizes[name]
                 host = sites.module(name)
-                yield name, Sparse(host, random_entries(counts[name], outputs * inputs))
-
-    @property
-    def shapes_from_data(self) -> bool:
-        return self.selection == "fisher"
+                delta = Sparse(host, random_entries(counts[name], outputs * inputs))
+                delta.resizable = self.selection == "fisher"
+                yield name, delta
 
     def initialize_from_data(self, adapter: Adapter, batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":

@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import SettingsError, did_you_mean
+from .errors import SettingsError, did_you_mean
 
 T = TypeVar("T")  # has a `name`: the class of a method or task, a metric
 
@@ -86,6 +86,11 @@ class Registry(Mapping[str, T]):
         if name not in self._own and name not in self._offered:
             self._registered[name] = thing
         return thing
+
+    @property
+    def registered(self) -> tuple[T, ...]:
+        """The things that only this process knows, for another that is to know them, too."""
+        return tuple(self._registered.values())
 
     def takes(self, thing: Any) -> bool:
         """Tell whether `thing` is of the registry's kind."""

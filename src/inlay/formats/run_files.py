@@ -10,6 +10,9 @@ from ..errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
+    """The files of a run, as far as they are there."""
+
+    folder: Path
     summary: dict[str, Any]
     steps: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
@@ -25,8 +28,8 @@ class RunFiles:
 
 
 def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
-    """Everything the report needs. DataError if no `summary` is given and the folder has no readable summary.json, or
-    if its files are not those of a run."""
+    """Read all that the report needs. Raises DataError if no `summary` is given and the folder has no readable
+    summary.json, or if its files are not those of a run."""
     from ..formats.read import guarded  # which loads torch
 
     with guarded(run, "files of a run", error=DataError):
@@ -40,6 +43,7 @@ def _read_run(run: Path, summary: dict[str, Any] | None) -> RunFiles:
     split = (summary.get("metrics") or {}).get("split", "valid")
     damaged = {"metrics.jsonl": damaged_events, "predictions.jsonl": damaged_predictions}
     return RunFiles(
+        folder=run,
         summary=summary,
         steps=_by_step(e for e in events if e["event"] == "step"),
         evaluations=_by_step(e for e in events if e["event"] == "evaluate" and e["split"] == split),
@@ -62,7 +66,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows, and how many lines are no JSON: a killed run leaves its last line cut, and may be resumed."""
+    """Return the rows, and how many lines are no JSON: a killed run leaves its last line cut, and may be resumed."""
     rows, damaged = [], 0
     # not str.splitlines, which also splits at U+2028 and other characters that JSON allows inside a string
     for line in (_text(path) or "").split("\n"):
@@ -75,7 +79,7 @@ def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _by_step(events: Any) -> list[dict[str, Any]]:
-    """In the order of the steps, each step once: a resumed run repeats those after its last checkpoint."""
+    """Put events in the order of the steps, each step once: a resumed run repeats those after its last checkpoint."""
     latest = {event["step"]: event for event in events}
     return [latest[step] for step in sorted(latest)]
 

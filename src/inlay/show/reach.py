@@ -4,13 +4,13 @@ import re
 from collections import Counter
 from typing import Any
 
-from ..show.units import count_text, percent_text
+from .units import count_text, percent_text
 
 _SHOWN = 6  # groups in the sentence; all are in the summary
 
 
 def reach_of(coverage: Any) -> dict[str, Any]:
-    """Put into summary.json's form the reach of an `attached.coverage.Coverage`."""
+    """Return the reach of a `Coverage` in summary.json's form."""
     groups = [
         {
             "reason": group.reason,
@@ -24,7 +24,7 @@ def reach_of(coverage: Any) -> dict[str, Any]:
 
 
 def reach_text(reach: dict[str, Any]) -> str:
-    """In one sentence."""
+    """Write in one sentence what is reached and what is left out."""
     reached = f"{percent_text(reach['share'])} of the body's {count_text(reach['body_parameters'])} parameters"
     by_cause: dict[str, list[str]] = {}
     for group in reach["left_out"][:_SHOWN]:
@@ -38,6 +38,6 @@ def reach_text(reach: dict[str, Any]) -> str:
 
 
 def _collapsed(names: tuple[str, ...]) -> list[str]:
-    """Layers of all blocks as one, with their count."""
+    """Name layers of all blocks as one, with their count."""
     counts = Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names)
     return [name if count == 1 else f"{name} ×{count}" for name, count in counts.items()]

@@ -7,8 +7,9 @@ here Q stays as it is, for which no start is better, the base is shared, and wha
 The base in memory no longer has W: it is read from the files that the base came from, one weight at a time.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,46 +18,55 @@ from ...errors import SettingsError
 from ...formats.read import tensors
 from ...models import weights
 from ...models.weights import Host
-from .lora_init import pissa
-
-if TYPE_CHECKING:
-    from .low_rank import LowRank
+from .pissa import best_approximation, check_positive
+from .start import Pair, Start
 
 _NEAR = 0.5  # |W - Q| / |W|: 4 bits give about 0.1, unrelated weights 1.4
 
 
+class LoftQ(Start):
+    """Kaiming's start until the weights as they were are read, and then one that makes up for quantization."""
+
+    name = "loftq"
+    moves_base = True
+
+    def check(self, ranks: Iterable[int], alphas: Iterable[float]) -> None:
+        check_positive(self.name, alphas)
+
+    def check_hosts(self, hosts: Mapping[str, Host]) -> None:
+        """Raise SettingsError unless one of the hosts at least is quantized."""
+        if not any(weights.is_linear(host) and weights.is_packed(host) for host in hosts.values()):
+            name, host = next(iter(hosts.items()))
+            raise SettingsError(
+                f"method.initialization is loftq, which makes up for quantization, but {name} is a "
+                f"{type(host).__name__} in full precision, and so are the others; quantize the base or choose another "
+                "initialization"
+            )
+
+    @torch.no_grad()
+    def from_data(
+        self, model: nn.Module, pairs: Mapping[str, Pair], batches: Iterator[dict[str, Tensor]], rank_ratio: float
+    ) -> None:
+        """Begin at quantized hosts with their corrections; a plain host has nothing to correct.
+
+        Raises SettingsError, having changed nothing, if an original weight is not found or is not that of the host.
+        """
+        originals = _Originals(model)
+        found = {}
+        for name, pair in pairs.items():
+            host = model.get_submodule(name)
+            if weights.is_packed(host):
+                quantized_OI = weights.read(host)["weight"]
+                original_OI = originals.near(name, quantized_OI)
+                found[name] = correction(original_OI, quantized_OI, len(pair.lora_A), pair.scale)
+        for name, (a_RI, b_OR) in found.items():
+            pairs[name].lora_A.copy_(a_RI)
+            pairs[name].lora_B.copy_(b_OR)
+
+
 def correction(original_OI: Tensor, quantized_OI: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
-    """A (R, I) and B (O, R) with which `scale` B A is the best approximation of the difference; both equally long."""
-    return pissa(original_OI.float() - quantized_OI.float(), rank, scale)
-
-
-def check(hosts: dict[str, Host]) -> None:
-    """Raises SettingsError unless one of the hosts at least is quantized."""
-    if not any(weights.is_linear(host) and weights.is_packed(host) for host in hosts.values()):
-        name, host = next(iter(hosts.items()))
-        raise SettingsError(
-            f"method.initialization is loftq, which makes up for quantization, but {name} is a {type(host).__name__} "
-            "in full precision, and so are the others; quantize the base or choose another initialization"
-        )
-
-
-@torch.no_grad()
-def initialize(model: nn.Module, deltas: dict[str, "LowRank"]) -> None:
-    """Start the deltas at quantized hosts as their corrections; one at a plain host has nothing to correct.
-
-    Raises SettingsError, having changed nothing, if an original weight is not found or is not that of the host.
-    """
-    originals = _Originals(model)
-    factors = {}
-    for name, delta in deltas.items():
-        host = model.get_submodule(name)
-        if weights.is_packed(host):
-            quantized_OI = weights.read(host)["weight"]
-            original_OI = originals.near(name, quantized_OI)
-            factors[name] = correction(original_OI, quantized_OI, len(delta.lora_A), delta.scale)
-    for name, (a_RI, b_OR) in factors.items():
-        deltas[name].lora_A.copy_(a_RI)
-        deltas[name].lora_B.copy_(b_OR)
+    """Make A (R, I) and B (O, R) with which `scale` B A is the best approximation of the difference; equally long."""
+    return best_approximation(original_OI.float() - quantized_OI.float(), rank, scale)
 
 
 class _Originals:

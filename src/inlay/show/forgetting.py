@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..show.units import percent_text
+from .table import Column, Table
+from .units import percent_text, points_text, signed
 
 Level = Literal["low", "watch", "high", "unknown"]
 
@@ -15,27 +16,16 @@ WATCH, HIGH = 0.05, 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
-    """A row of the table."""
-
-    name: str
-    base: str = ""
-    tuned: str
-    change: str = ""
-    interval: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ForgettingSection:
     level: Level
     sentence: str
-    lines: list[Line]
+    table: Table
     notes: list[str]
     """What the figures are, and what can be done."""
 
 
 def forgetting_text(found: dict[str, Any]) -> str:
-    """The figures in one line."""
+    """Write the figures in one line."""
     on = f"{found['passages']} passages of {found['source']}"
     if found["measure"] == "loss":
         return (
@@ -47,11 +37,12 @@ def forgetting_text(found: dict[str, Any]) -> str:
 
 
 def forgetting_section(found: dict[str, Any]) -> ForgettingSection:
+    """Return the part of a run's page."""
     return _of_loss(found) if found["measure"] == "loss" else _of_geometry(found)
 
 
 def level(found: dict[str, Any]) -> Level:
-    """Of a loss by its size. Of a geometry, for whose CKA nobody has a scale, by whether the probe task has lost."""
+    """Judge a loss by its size; a geometry, for whose CKA nobody has a scale, by whether the probe task has lost."""
     if found["measure"] == "loss":
         return "low" if found["value"] < WATCH else "watch" if found["value"] < HIGH else "high"
     if found["probe_base"] is None:
@@ -60,7 +51,7 @@ def level(found: dict[str, Any]) -> Level:
 
 
 def interval_text(found: dict[str, Any]) -> str:
-    """The 95 % interval of the loss's change, or of the CKA."""
+    """Write the 95 % interval of the loss's change, or of the CKA."""
     low, high = found["interval"]
     return _between((low, high)) if found["measure"] == "loss" else _between((1 - high, 1 - low), _plain)
 
@@ -89,27 +80,23 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
     ]
     if level(found) != "low":
         notes.append("A lower learning rate, fewer epochs, a smaller rank or a --retain-weight makes it forget less.")
-    lines = [
-        Line(
-            name="loss on general text, nats per token",
-            base=f"{found['base_loss']:.3f}",
-            tuned=f"{found['tuned_loss']:.3f}",
-            change=_signed(value),
-            interval=_between((low, high)),
-        ),
-        Line(
-            name="KL from the base, nats per token",
-            tuned=f"{found['kl']:.3f}",
-            interval=_between(found["kl_interval"], _plain),
-        ),
+    rows = [
+        [
+            "loss on general text, nats per token",
+            _plain(found["base_loss"]),
+            _plain(found["tuned_loss"]),
+            _signed(value),
+            _between((low, high)),
+        ],
+        ["KL from the base, nats per token", "", _plain(found["kl"]), "", _between(found["kl_interval"], _plain)],
     ]
-    return ForgettingSection(level=level(found), sentence=sentence, lines=lines, notes=notes)
+    return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
 def _of_geometry(found: dict[str, Any]) -> ForgettingSection:
     spread = interval_text(found)
     sentence = f"The sentence geometry of the base is kept to a CKA of {found['cka']:.3f} (95 % interval {spread})."
-    lines = [Line(name="CKA with the base", tuned=f"{found['cka']:.3f}", interval=spread)]
+    rows = [["CKA with the base", "", _plain(found["cka"]), "", spread]]
     notes = [
         "CKA compares which texts lie near to each other: 1 is unchanged but for rotation and size, 0 is unrelated. "
         "There is no common scale for what lies between.",
@@ -123,18 +110,14 @@ def _of_geometry(found: dict[str, Any]) -> ForgettingSection:
             f"before in {percent_text(found['probe_base'])}: "
             + ("that has been lost." if fell else "no loss that could be measured.")
         )
-        lines.append(
-            Line(
-                name="kind of text told by the nearest centroid",
-                base=percent_text(found["probe_base"]),
-                tuned=percent_text(found["probe_tuned"]),
-                change=f"{_signed(100 * change, 1)} points",
-                interval=_between([100 * bound for bound in interval], lambda bound: _signed(bound, 1)),
-            )
+        told, before = percent_text(found["probe_tuned"]), percent_text(found["probe_base"])
+        between = _between(interval, points_text)
+        rows.append(
+            ["kind of text told by the nearest centroid", before, told, f"{points_text(change)} points", between]
         )
         if fell:
             notes.append("A lower learning rate, fewer epochs or a --retain-weight makes it forget less.")
-    return ForgettingSection(level=level(found), sentence=sentence, lines=lines, notes=notes)
+    return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
 def _measured_on(found: dict[str, Any]) -> str:
@@ -148,8 +131,13 @@ def _told(found: dict[str, Any]) -> str:
     return f"{percent_text(found['probe_base'])} -> {percent_text(found['probe_tuned'])}"
 
 
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
+def _table(rows: list[list[str]]) -> Table:
+    names = ("", "base", "tuned", "change", "95 % interval")
+    return Table(columns=[Column(name=name, right=bool(name)) for name in names], rows=rows)
+
+
+def _signed(value: float) -> str:
+    return signed(value, 3)
 
 
 def _plain(value: float) -> str:

@@ -1,0 +1,129 @@
+"""A comparison's tables: for its page, its Markdown and its CSV, and the screen."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from ...show.page import label
+from ...show.table import Column, Table
+from ...show.units import UNKNOWN, bytes_text, excess_text, seconds_text
+from .result import Compared
+from .sequence import ON
+from .table import Quantity, Row, SequenceRow, Spread, spread, spread_text
+from .table import Table as Measured
+
+Text = Callable[[Quantity, Spread], str]
+
+
+def shown(measured: Measured) -> list[Quantity]:
+    """Return the quantities that at least one contender has; where none finished, the score."""
+    there = [q for q in measured.quantities if any(q.key in row.spreads for row in measured.rows)]
+    return there or [measured.score]
+
+
+def with_deviation(quantity: Quantity, found: Spread) -> str:
+    """Write a mean and its deviation."""
+    return spread_text(found, quantity.text)
+
+
+def methods_table(
+    measured: Measured,
+    quantities: Sequence[Quantity],
+    text: Text = with_deviation,
+    html: Callable[[str], Markup] = label,
+    failures: bool = True,
+) -> Table:
+    """Return a row for each contender with what was measured of it, and one for each run that failed."""
+    columns = [Column(name="method", html=html), *(_column(quantity, text) for quantity in quantities)]
+    rows: list[list[Any]] = []
+    for row in measured.rows:
+        if row.runs:
+            rows.append([row.label, *(row.spreads.get(q.key) for q in quantities)])
+        rows += [[row.label, f"seed {seed} failed: {reason}"] for seed, reason in row.failures if failures]
+    return Table(columns=columns, rows=rows)
+
+
+def runs_table(measured: Measured) -> Table:
+    """Return a row for each run, failed ones too, with what was measured of it in base units."""
+    names = ["method", "family", "seed", "status", "reason", *(q.key for q in measured.quantities)]
+    rows: list[list[Any]] = []
+    for row in measured.rows:
+        rows += [
+            [row.label, row.family, run.seed, "finished", None, *(q.read(run.summary) for q in measured.quantities)]
+            for run in row.runs
+        ]
+        nothing = [None] * len(measured.quantities)
+        rows += [[row.label, row.family, seed, "failed", reason, *nothing] for seed, reason in row.failures]
+    return Table(columns=[Column(name=name) for name in names], rows=rows)
+
+
+def sequences_table(result: Compared, tasks: Sequence[str] = ()) -> Table:
+    """Return what became of tasks learned one after another; of named `tasks`, each one's score when it was learned
+    and at the end."""
+    score = result.table.score
+    columns = [Column(name="method", html=label), Column(name="way")]
+    columns += [Column(name=name, right=True) for name in ("average forgetting", "backward transfer")]
+    columns += [Column(name=f"{name}: learned → at the end", right=True) for name in tasks]
+    rows = []
+    for row in result.sequences:
+        way = "one after another" if row.way == ON else "kept apart"
+        if row.matrix is None:
+            rows.append([row.label, way, f"failed: {row.reason}"])
+            continue
+        learned, end = [row.matrix[i][i] for i in range(len(tasks))], row.matrix[-1]
+        each = [f"{score_text(score, a)} → {score_text(score, b)}" for a, b in zip(learned, end, strict=False)]
+        rows.append([row.label, way, *_lost(row, score), *each])
+    return Table(columns=columns, rows=rows)
+
+
+def costs_table(rows: Sequence[Row]) -> Table:
+    """Return what each contender was predicted to cost, and what it cost."""
+    columns = [Column(name="method", html=label)]
+    for name in ("time", "memory"):
+        columns += [Column(name=each, right=True) for each in (f"{name}, predicted", "actual", "difference")]
+    return Table(
+        columns=columns,
+        rows=[
+            [
+                row.label,
+                *_planned_and_actual(row, "seconds", "train_seconds", seconds_text),
+                *_planned_and_actual(row, "memory_bytes", "peak_memory_bytes", bytes_text),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def tried_table(result: Compared) -> Table:
+    """Return the learning rates that were tried."""
+    columns = [Column(name="method", html=label), Column(name="learning rate", text="{:.3g}".format, right=True)]
+    columns.append(Column(name="score on valid", text=lambda value: score_text(result.table.score, value), right=True))
+    tried = sorted(result.tried, key=lambda each: (each.label, each.learning_rate))
+    return Table(
+        columns=columns,
+        rows=[[t.label, t.learning_rate, t.reason if t.score is None else t.score] for t in tried],
+    )
+
+
+def score_text(score: Quantity, value: float) -> str:
+    """Write a score of which more is better, whatever it is: losses are negative here."""
+    return score.text(score.sign * value)
+
+
+def _column(quantity: Quantity, text: Text) -> Column:
+    return Column(name=quantity.name, text=lambda found: text(quantity, found), right=True)
+
+
+def _lost(row: SequenceRow, score: Quantity) -> list[str]:
+    return [
+        UNKNOWN if found is None else spread_text(found, lambda value: score.unit.difference(value).replace("-", "−"))
+        for found in (row.forgetting, row.backward_transfer)
+    ]
+
+
+def _planned_and_actual(row: Row, planned: str, actual: str, text: Callable[[float], str]) -> tuple[str, str, str]:
+    of_plans = spread([run.summary["plan"][planned] for run in row.runs])
+    of_runs = spread([run.summary[actual] for run in row.runs])
+    more = excess_text(of_plans and of_plans.mean, of_runs and of_runs.mean)
+    return spread_text(of_plans, text), spread_text(of_runs, text), more
