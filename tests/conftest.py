@@ -14,8 +14,6 @@ import torch
 pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
 pytest.register_assert_rewrite("inlay.testing.contract")
 
-from inlay.report import figures  # noqa: E402
-
 from .shapes import SHAPES, Shape  # noqa: E402
 from .tiny_models import save_tiny_model, write_reviews  # noqa: E402
 
@@ -34,12 +32,6 @@ def little_to_collect() -> None:
     a short one would go there."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def plots_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the plots of reports blank: they take a fifth of a short run. Tests that look at plots override this."""
-    monkeypatch.setattr(figures, "_svg", lambda *_, **__: "<svg></svg>")
 
 
 @pytest.fixture(autouse=True)
