@@ -1,5 +1,8 @@
 """Inlay fine-tunes a pretrained model by training a small part set into it.
 
+    run = inlay.train("builtin:minilm", rows, inlay.LoRA(rank=16))     # rows: a path, dicts, a Dataset, a DataFrame
+    run.predict("a text"); run.metrics; run.folder
+
     adapter = inlay.attach(model, inlay.LoRA(rank=16), name="default")
     ...                                                # any training loop
     adapter.save("out/adapter")                        # Hugging Face PEFT's format
@@ -13,6 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api.comparison import Comparison, compare
+    from .api.run import Run, open, train
     from .attached.adapter import Adapter, adapters, attach
     from .core.active import activate, using
     from .core.delta import Delta, WeightDelta
@@ -40,6 +45,11 @@ _HOME = {
     "InlayError": "errors",
     "load": "methods.loading",
     "PeftFormat": "formats.peft_format",
+    "train": "api.run",
+    "open": "api.run",
+    "Run": "api.run",
+    "compare": "api.comparison",
+    "Comparison": "api.comparison",
 }
 
 

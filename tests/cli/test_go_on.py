@@ -9,7 +9,7 @@ import pytest
 
 from inlay.cli import main
 from inlay.formats.files import held
-from inlay.training import ending
+from inlay.training import run_output
 from inlay.training.going_on import go_on
 
 from ..training.resume.runs import StopAt, assert_same, short
@@ -18,7 +18,7 @@ from ..training.resume.runs import StopAt, assert_same, short
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than the runs."""
-    monkeypatch.setattr(ending, "write_report", lambda *_: None)
+    monkeypatch.setattr(run_output, "write_report", lambda *_: None)
 
 
 @pytest.fixture

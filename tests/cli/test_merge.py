@@ -108,11 +108,11 @@ def test_a_language_model_computes_what_base_and_adapter_do(
     out = tmp_path / "new" / "out"
     events = merged(causal, out, capsys)
     opened = open_adapter(causal)
-    expected = logits(opened.model, opened.tokenizer)
+    expected = logits(opened.model, opened.task.tokenizer)
     model, tokenizer = load("AutoModelForCausalLM", out)
     close(logits(model, tokenizer), expected, 1e-5)
     with inlay.using(opened.model):
-        assert (logits(opened.model, opened.tokenizer) - expected).abs().max() > 0.1
+        assert (logits(opened.model, opened.task.tokenizer) - expected).abs().max() > 0.1
     assert type(model) is transformers.LlamaForCausalLM
     assert model.dtype == torch.float32  # as the base is stored
     assert model.generation_config.eos_token_id == opened.provenance["stop"]
@@ -132,7 +132,7 @@ def test_a_classifier_has_its_new_head_and_its_labels(
     merged(classifier / "adapter", out, capsys)
     opened = open_adapter(classifier)
     model, tokenizer = load("AutoModelForSequenceClassification", out)
-    close(logits(model, tokenizer), logits(opened.model, opened.tokenizer), 1e-6)
+    close(logits(model, tokenizer), logits(opened.model, opened.task.tokenizer), 1e-6)
     assert model.config.id2label == {0: "negative", 1: "positive"}
     assert not hasattr(model, "_inlay")
 
@@ -149,7 +149,7 @@ def test_what_full_fine_tuning_has_trained_becomes_a_plain_language_model(
     model, tokenizer = load("AutoModelForCausalLM", tmp_path / "out")
     opened = open_adapter(run)
     exact = dtype == torch.float32
-    close(logits(model, tokenizer), logits(opened.model, opened.tokenizer), 1e-6 if exact else 5e-2)
+    close(logits(model, tokenizer), logits(opened.model, opened.task.tokenizer), 1e-6 if exact else 5e-2)
     assert {p.dtype for p in model.parameters()} == {dtype}
     assert events["model"]["total_parameters"] == sum(p.numel() for p in model.parameters())
     assert events["checked"]["rms_change"] > 0.1
@@ -163,7 +163,7 @@ def test_what_full_fine_tuning_has_trained_becomes_a_plain_classifier(
     merged(run, tmp_path / "out", capsys)
     model, tokenizer = load("AutoModelForSequenceClassification", tmp_path / "out")
     opened = open_adapter(run)
-    close(logits(model, tokenizer), logits(opened.model, opened.tokenizer), 1e-6)
+    close(logits(model, tokenizer), logits(opened.model, opened.task.tokenizer), 1e-6)
 
 
 def test_what_it_says(classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -385,4 +385,4 @@ def test_other_architectures_merge_too(
     merged(run, tmp_path / "out", capsys)
     opened = open_adapter(run)
     model, tokenizer = load("AutoModelForSequenceClassification", tmp_path / "out")
-    close(logits(model, tokenizer), logits(opened.model, opened.tokenizer), 1e-5)
+    close(logits(model, tokenizer), logits(opened.model, opened.task.tokenizer), 1e-5)

@@ -14,7 +14,7 @@ from inlay.lab.compare.advice import advise
 from inlay.lab.compare.result import Compared
 from inlay.lab.compare.search import Tried
 from inlay.lab.compare.sequence import sequences
-from inlay.lab.compare.settings import Comparison, Contender
+from inlay.lab.compare.settings import CompareSettings, Contender
 from inlay.lab.compare.table import Table, make_table, sequence_rows
 from inlay.lab.compare.trial import EARLIER, Budget, Trial, plain_trials
 from inlay.stats import Means, Shares
@@ -60,7 +60,7 @@ def comparison_of(
     """`failures` has reasons by the names of trials."""
     contenders = [contender(label) for label in scores]
     seeds = max(map(len, scores.values()))
-    comparison = Comparison(
+    comparison = CompareSettings(
         model="builtin:minilm", data=DataSettings(path="data/trec"), seeds=seeds, then=then, methods=tuple(scores)
     )
     trials = plain_trials(comparison, contenders, folder, {}, BUDGET)

@@ -17,7 +17,7 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.lab.compare import cluster
 from inlay.lab.compare.comparison import compare
-from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.settings import CompareSettings
 from inlay.lab.compare.trial import Budget, plain_trials
 from inlay.lab.compare.worker import run_trial
 
@@ -43,9 +43,9 @@ def events_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def asked(model: str, data: str, out: Path, **changes: Any) -> Comparison:
+def asked(model: str, data: str, out: Path, **changes: Any) -> CompareSettings:
     settings = {"dtype": "float32", "epochs": 1, "max_length": 32, "out": str(out), "forgetting": False} | changes
-    return Comparison(model=model, data=DataSettings(path=data), **settings)
+    return CompareSettings(model=model, data=DataSettings(path=data), **settings)
 
 
 def test_runs_are_the_same_on_a_cluster_and_what_fails_there_is_told_here(

@@ -19,7 +19,7 @@ from inlay.lab.compare import executor, worker
 from inlay.lab.compare.comparison import compare
 from inlay.lab.compare.executor import LocalExecutor
 from inlay.lab.compare.runner import Runner
-from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.settings import CompareSettings
 from inlay.lab.compare.trial import Budget, Trial, plain_trials
 from inlay.tasks import classify
 from inlay.training.checkpoint import read_checkpoint
@@ -29,7 +29,7 @@ from .fakes import contender, write_classifier
 
 
 def trials_of(model: str, data: str, folder: Path, *labels: str, **changes: Any) -> list[Trial]:
-    comparison = Comparison(model=model, data=DataSettings(path=data), dtype="float32", **changes)
+    comparison = CompareSettings(model=model, data=DataSettings(path=data), dtype="float32", **changes)
     return plain_trials(comparison, [contender(label) for label in labels], folder, {}, Budget(1, 32))
 
 
@@ -183,7 +183,7 @@ def test_by_default_all_threads_are_shared_out(
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     data = tmp_path / "data"
     shutil.copytree(reviews_folder, data)
-    comparison = Comparison(
+    comparison = CompareSettings(
         model=tiny_bert, data=DataSettings(path=str(data)), out=str(tmp_path / "c"), epochs=0.5, forgetting=False
     )
     running, most = set(), 0
@@ -214,7 +214,9 @@ def test_a_comparison_reads_and_tokenizes_its_data_once(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare(Comparison(model=tiny_bert, data=DataSettings(path=reviews_folder), out=str(tmp_path / "c")), (), stop)
+        compare(
+            CompareSettings(model=tiny_bert, data=DataSettings(path=reviews_folder), out=str(tmp_path / "c")), (), stop
+        )
     assert opened == [reviews_folder]
     assert len(tokenized) == len(list(Path(reviews_folder).iterdir()))
     assert list((tmp_path / "c").iterdir()) == []

@@ -17,9 +17,9 @@ from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.lab.compare.runner import Runner as RealRunner
 from inlay.lab.compare.search import Search
-from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.settings import CompareSettings
 from inlay.lab.compare.trial import Budget, Trial, plain_trials
-from inlay.training.settings import as_asked
+from inlay.training.settings import non_default
 
 from .fakes import contender, write_classifier
 
@@ -86,7 +86,7 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
 
 
 LABELS = ("lora", "bitfit", "full")
-COMPARISON = Comparison(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4, seeds=6)
+COMPARISON = CompareSettings(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4, seeds=6)
 
 
 def search(folder: Path, runner: Runner, epochs: float = 1, rates: int = 4) -> tuple[Search, dict[str, float]]:
@@ -135,7 +135,7 @@ def test_trials_with_other_settings_are_refused(tmp_path: Path, studies: list[St
     search(tmp_path, runner)
     for trial in runner.ran:
         trial.folder.mkdir(parents=True, exist_ok=True)  # of one that failed
-        (trial.folder / "run.yaml").write_text(yaml.safe_dump(as_asked(trial.settings)))
+        (trial.folder / "run.yaml").write_text(yaml.safe_dump(non_default(trial.settings)))
     with pytest.raises(SettingsError, match=r"lora-rate-1 holds a run with other settings \(epochs was 1, is 2\)"):
         search(tmp_path, Runner(), epochs=2)
 

@@ -10,7 +10,7 @@ from inlay.bases.shared_base import SharedBase
 from inlay.data.settings import DataSettings
 from inlay.errors import CheckpointError
 from inlay.lab.compare.sequence import APART, ON, sequences
-from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.settings import CompareSettings
 from inlay.lab.compare.table import matrix_of
 from inlay.lab.compare.trial import Budget, Trial, plain_trials
 from inlay.lab.compare.worker import run_trial
@@ -32,7 +32,7 @@ def three_labels(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_adapters_apart_keep_what_they_know_and_one_that_trains_on_is_measured(
     tiny_bert: str, reviews_folder: str, three_labels: str, tmp_path: Path
 ) -> None:
-    comparison = Comparison(
+    comparison = CompareSettings(
         model=tiny_bert, data=DataSettings(path=reviews_folder), then=(three_labels,), dtype="float32"
     )
     contenders = [contender("lora"), contender("p-tuning"), contender("full")]
@@ -75,7 +75,7 @@ def _first_loss(trial: Trial) -> float:
 
 
 def test_another_methods_adapter_is_no_start(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
-    comparison = Comparison(model=tiny_bert, data=DataSettings(path=reviews_folder), dtype="float32")
+    comparison = CompareSettings(model=tiny_bert, data=DataSettings(path=reviews_folder), dtype="float32")
     contenders = [contender("lora"), contender("pfeiffer")]
     lora, pfeiffer = plain_trials(comparison, contenders, tmp_path, {}, Budget(1, 32))
     run_trial(lora, SharedBase(), lambda _: None, ())

@@ -16,7 +16,7 @@ from inlay.formats.peft import read_tensors
 from inlay.methods.reparameterized.components import components
 from inlay.methods.reparameterized.rank_budget import RankBudget, fast_first, slow_first
 from inlay.models import weights
-from inlay.training import run as run_module
+from inlay.training import active_run as run_module
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 

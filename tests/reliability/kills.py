@@ -55,11 +55,11 @@ def _work(settings: RunSettings[Any], dies_at: int | None, counts: str | None) -
     import torch
 
     from inlay.formats import files
-    from inlay.training import ending
+    from inlay.training import run_output
     from inlay.training.going_on import go_on
 
     torch.set_num_threads(1)
-    ending.write_report = lambda *_: None  # it takes longer than the run
+    run_output.write_report = lambda *_: None  # it takes longer than the run
     sys.stdout = open(os.devnull, "w")
     made = 0
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from inlay.errors import CheckpointError, SettingsError
 from inlay.formats.files import held
 from inlay.training import checkpoint as checkpoint_module
-from inlay.training import ending
+from inlay.training import run_output
 from inlay.training.checkpoint import CHECKPOINT, CHECKPOINT_BEFORE, read_checkpoint, write_checkpoint
 from inlay.training.run import resume, train
 
@@ -34,7 +34,7 @@ def runs(
     folder = tmp_path_factory.mktemp("runs")
     asked: dict[str, Any] = {"forgetting": False, "checkpoint_minutes": 1e-9}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ending, "write_report", lambda *_: None)
+        patched.setattr(run_output, "write_report", lambda *_: None)
         train(short(dropping_bert, few_reviews, folder / "whole", **asked))
         with pytest.raises(KeyboardInterrupt):
             train(short(dropping_bert, few_reviews, folder / "stopped", **asked), StopAt(event="step", step=6))

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inlay.compare.settings import Comparison
-from inlay.compare.trial import EARLIER, Budget, Trial, first_event, plain_trials
 
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import CheckpointError, DataError
 from inlay.formats.run_files import read_run
+from inlay.lab.compare.settings import CompareSettings
+from inlay.lab.compare.trial import EARLIER, Budget, Trial, first_event, plain_trials
 from inlay.training.score_parts import SCORE_PARTS, read_parts
 
 from ..compare.fakes import contender, write_classifier
@@ -29,7 +29,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:
     """A finished one, whose files have all that a comparison reads."""
-    comparison = Comparison(model="builtin:minilm", data=DataSettings(path="builtin:tickets"))
+    comparison = CompareSettings(model="builtin:minilm", data=DataSettings(path="builtin:tickets"))
     (found,) = plain_trials(comparison, [contender("lora")], tmp_path, {}, Budget(1, 32))
     write_classifier(found, 0.9, 100, True)
     (found.folder / EARLIER).write_text('[{"loss": 0.5, "accuracy": 0.5}]')

@@ -15,7 +15,7 @@ import pytest
 
 from inlay.cli import main
 from inlay.errors import DiskFailed, InlayError
-from inlay.training import ending
+from inlay.training import run_output
 from inlay.training.run import resume, train
 from inlay.training.settings import RunSettings
 
@@ -193,7 +193,7 @@ def test_a_report_can_be_made_again(
 
     events: list[dict[str, Any]] = []
     with monkeypatch.context() as patched:
-        patched.setattr(ending, "write_report", full)
+        patched.setattr(run_output, "write_report", full)
         assert train(replace(asked, out=str(run)), events.append)["status"] == "finished"
     assert f"make it later with: inlay eval {run} --report" in " ".join(e.get("text", "") for e in events)
     assert not (run / "report.html").exists()

@@ -16,23 +16,23 @@ from typing import Any
 
 import pytest
 import yaml
-from inlay.compare import comparison as comparison_module
-from inlay.compare.comparison import compare
-from inlay.compare.sequence import scores_on_earlier
-from inlay.compare.settings import Comparison
-from inlay.compare.trial import EARLIER, Trial
-from inlay.compare.worker import Outcome, failure
-from inlay.training.shared_base import NoSharing
 
 import inlay
+from inlay.bases.shared_base import NoSharing
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError, InlayError
 from inlay.hub import offline
-from inlay.training import ending
+from inlay.lab.compare import comparison as comparison_module
+from inlay.lab.compare.comparison import compare
+from inlay.lab.compare.sequence import scores_on_earlier
+from inlay.lab.compare.settings import CompareSettings
+from inlay.lab.compare.trial import EARLIER, Trial
+from inlay.lab.compare.worker import Outcome, failure
+from inlay.training import run_state
 from inlay.training.going_on import go_on
 from inlay.training.run import resume
-from inlay.training.settings import RunSettings, all_values, as_asked
+from inlay.training.settings import RunSettings, non_default, to_dict
 
 from ..compare.fakes import contender
 from ..edited import unseal
@@ -191,20 +191,20 @@ def test_a_checkpoint_that_names_others(
     asked = no_forgetting(tiny_bert, few_reviews, run)
     theirs = replace(asked, model=EVIL, data=DataSettings(path=EVIL_DATA))
     with monkeypatch.context() as patched:
-        patched.setattr(ending, "all_values", lambda settings: all_values(settings) | all_values(theirs))
+        patched.setattr(run_state, "to_dict", lambda settings: to_dict(settings) | to_dict(theirs))
         interrupted(asked, run, event="step", step=2)
     assert main(["resume", str(run)]) == 2
     with pytest.raises(InlayError, match="not found on the hub"):
         go_on(asked)
     assert not tried
-    (run / "run.yaml").write_text(yaml.safe_dump(as_asked(theirs)))
+    (run / "run.yaml").write_text(yaml.safe_dump(non_default(theirs)))
     with pytest.raises(InlayError, match="not found on the hub"):
         go_on(theirs)
     assert tried
 
 
 class ThisProcess:
-    """A workplace whose workers are threads: what is forbidden here is forbidden to them. The run in the folder
+    """An executor whose workers are threads: what is forbidden here is forbidden to them. The run in the folder
     `killed` is broken off within its second step, once."""
 
     jobs = 1
@@ -212,7 +212,7 @@ class ThisProcess:
     def __init__(self, killed: str = "") -> None:
         self.killed = killed
 
-    def heed(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
         pass
 
     def close(self) -> None:
@@ -251,7 +251,7 @@ class ThreadWorker:
     def wait(self, seconds: float) -> None:
         self.thread.join(seconds)
 
-    def end(self) -> str:
+    def exit_reason(self) -> str:
         return "its thread has ended"
 
 
@@ -268,13 +268,13 @@ def test_a_comparison_that_goes_on_over_hostile_runs(
     hostile_base: str, few_reviews: str, tmp_path: Path, tried: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is finished, one of a second task has yet to be measured on the first, and one was killed."""
-    monkeypatch.setattr("inlay.compare.report.write_comparison", lambda _: None)
+    monkeypatch.setattr("inlay.lab.compare.comparison.write_comparison", lambda _: None)
     place = ThisProcess(killed="bitfit-0")
-    monkeypatch.setattr(comparison_module, "_workplace", lambda *_: place)
+    monkeypatch.setattr(comparison_module, "_executor", lambda *_: place)
     then = str(tmp_path / "then")
     shutil.copytree(few_reviews, then)
     asked: dict[str, Any] = {"epochs": 1, "dtype": "float32", "forgetting": False, "checkpoint_minutes": 1e-9}
-    comparison = Comparison(
+    comparison = CompareSettings(
         model=hostile_base, data=DataSettings(path=few_reviews), then=(then,), out=str(tmp_path / "out"), **asked
     )
     contenders = [contender("lora"), contender("bitfit")]

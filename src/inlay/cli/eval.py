@@ -82,12 +82,9 @@ def _make_report(command: Eval) -> int:
 
 
 def _evaluate(command: Eval) -> dict[str, Any]:
-    from ..bases.base import pick_device
-    from ..inference.evaluation import evaluate_adapter
-    from ..inference.opened import find_adapter
+    from ..api.run import open
     from .assumptions import say
 
-    device, fetch = pick_device(command.device), command.allow_download
-    found = find_adapter(path_of(command.adapter), command.model, fetch=fetch)
-    say(found)
-    return evaluate_adapter(found, device, command.data, command.split, command.samples, fetch=fetch)
+    run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
+    say(run.found)
+    return run.evaluate(command.data, command.split, command.samples)

@@ -39,11 +39,13 @@ class Merge:
 
 def main(arguments: list[str]) -> int:
     command = parse(Merge, arguments, "merge")
-    from ..inference.merge import merge
+    from ..api.given_model import given_model
+    from ..api.run import Run
 
     say = print_json if command.json else _line
-    folder, out, fetch = path_of(command.adapter), path_of(command.out), command.allow_download
-    merge(folder, out, command.model, command.device, command.into, say, fetch=fetch)
+    base = given_model(command.model) if command.model is not None else None
+    run = Run(path_of(command.adapter), base, command.device, fetch=command.allow_download)
+    run.merge(command.out, command.into, say)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import DataError, SettingsError
+from ..errors import DataError
 from ..formats.paths import path_of
 from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
@@ -55,37 +55,31 @@ class Predict:
 
 def main(arguments: list[str]) -> int:
     command = parse(Predict, arguments, "predict")
-    from ..bases.base import pick_device
-    from ..inference.opened import find_adapter
+    from ..api.run import open
     from .assumptions import say
 
     if command.input is not None:
         file_of(command.input)
     if command.pair is not None:
         as_text(command.pair, "--pair")
-    device = pick_device(command.device)
-    found = find_adapter(path_of(command.adapter), command.model, fetch=command.allow_download)
-    task = found.task
-    for field in dataclasses.fields(Predict):
-        asked = field.name in _OF_SOME_TASKS and getattr(command, field.name) != field.default
-        if asked and field.name not in task.options:
-            raise SettingsError(f"--{field.name.replace('_', '-')} is not for this adapter, which {task.does}")
-    say(found)
-    options = {name: getattr(command, name) for name in task.options}
-    inputs = None if command.input is None else _inputs(command.input, task)
-    found.check_reads()
-    if inputs is not None:
-        task.check_inputs(inputs, **options)
-    opened = found.as_trained(device)
-    if inputs is not None:
-        for answer in opened.answer(inputs, **options):
+    run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
+    options = {name: getattr(command, name) for name in _OF_SOME_TASKS}
+    defaults = {field.name: field.default for field in dataclasses.fields(Predict)}
+    run.check_options({name: value for name, value in options.items() if value != defaults[name]})
+    task = run.found.task
+    options = {name: options[name] for name in task.options}
+    say(run.found)
+    if command.input is not None:
+        inputs = _inputs(command.input, task)
+        for answer in run.answer(inputs, **options):
             _print(command, answer, alone=len(inputs) == 1)
         return 0
+    _ = run.opened  # what is wrong with it is said before anything is typed
     said: list[dict[str, str]] = []
     together = task.converses and sys.stdin.isatty()
     for text in typed():
         said = [*said, {"role": "user", "content": text}] if together else []
-        (answer,) = opened.answer([said or text], **options)
+        (answer,) = run.answer([said or text], **options)
         said.append({"role": "assistant", "content": answer.values["text"]})
         _print(command, answer, alone=True)
     return 0

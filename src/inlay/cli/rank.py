@@ -104,13 +104,14 @@ def _check(command: Rank) -> None:
 
 
 def _analyse(command: Rank) -> int:
-    from ..lab.rank.analysis import Asked, analyse
+    from ..api.given_model import given_model
+    from ..api.run import Run
     from ..lab.rank.page import write_rank_report
 
-    asked = Asked(
-        folder=path_of(command.subject),
-        model=command.model,
-        fetch=command.allow_download,
+    base = None if command.model is None else given_model(command.model)
+    run = Run(path_of(command.subject), base, command.device, fetch=command.allow_download)
+    result = run.rank(
+        (lambda _: None) if command.json else (lambda text: print(text, flush=True)),
         other=None if command.other is None else path_of(command.other),
         base=command.base,
         ranks=command.ranks,
@@ -120,10 +121,8 @@ def _analyse(command: Rank) -> int:
         to=command.to,
         out=None if command.out is None else path_of(command.out),
         plain=command.plain,
-        device=command.device,
     )
-    result = analyse(asked, (lambda _: None) if command.json else (lambda text: print(text, flush=True)))
-    page = write_rank_report(result, asked.folder)
+    page = write_rank_report(result, run.folder)
     if command.json:
         print_json(result.as_dict())
     else:

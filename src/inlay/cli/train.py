@@ -1,5 +1,6 @@
 """inlay train MODEL DATA --method NAME: one run."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +33,13 @@ class Train(RunSettings[MethodT]):
 def main(arguments: list[str]) -> int:
     settings = parse_settings(arguments)
     with watching(settings.json) as watcher:
+        from ..api.run import train
+
+        asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
         command = ["inlay", "train", *arguments]
-        if settings.go_on:
-            from ..training.going_on import go_on
-
-            summary = go_on(settings, watcher, command)
-        else:
-            from ..training.run import train
-
-            summary = train(settings, watcher, command)
+        run = train(**asked, progress=watcher, go_on=settings.go_on, command=command)
     if not settings.json:
-        print(next_steps(summary))
+        print(next_steps(run.summary | {"folder": str(run.folder)}))
     return 0
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attached.adapter import Adapter
-from ..bases.base import find_base, pick_device, quiet
+from ..bases.base import Base, find_base, pick_device, quiet
 from ..core.active import using
 from ..errors import SettingsError, VerificationFailed
 from ..formats.files import check_free, folder_written_whole
@@ -46,7 +46,7 @@ class _Logits:
 def merge(
     folder: Path,
     out: Path,
-    model: str | None = None,
+    model: str | Base | None = None,
     device: str = "auto",
     into: Into = "base",
     watcher: Callable[[Event], None] = lambda _: None,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..attached.adapter import Adapter, rows_of_its_own
-from ..bases.base import Base, find_base, pick_device
+from ..bases.base import OBJECT, Base, find_base, pick_device
 from ..bases.shared_base import load_onto
 from ..bases.vocabulary import check_vocabulary
 from ..core.active import using
@@ -130,8 +130,8 @@ class Found:
 
 
 def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
-    """Open an adapter. Raises CheckpointError if the files are damaged or the base is another one: before weights are
-    loaded, as far as its files tell.
+    """Open an adapter. Raises CheckpointError if the files are damaged or the base is another one: before its weights
+    are loaded, as far as its files tell.
 
     `model` names the base if it is not where it was when the adapter was trained.
     """
@@ -139,7 +139,7 @@ def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -
     return find_adapter(folder, model).as_trained(where)
 
 
-def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False) -> Found:
+def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool = False) -> Found:
     """Find an adapter. Raises CheckpointError if the files are damaged or do not belong together; loads no weights.
 
     A base that only the adapter's files name is looked for on this machine, and on a hub only with `fetch`.
@@ -150,7 +150,7 @@ def find_adapter(folder: Path, model: str | None = None, *, fetch: bool = False)
     if "data" in provenance:
         path = places.found(provenance["data"]["path"], folder, provenance.get(places.PLACES, {}).get("data"))
         provenance["data"] = provenance["data"] | {"path": path}
-    base = find_base(model) if model is not None else _own_base(saved, fetch)
+    base = _own_base(saved, fetch) if model is None else model if isinstance(model, Base) else find_base(model)
     notes: tuple[str, ...] = ()
     if "task" in provenance:
         tokenizer = base.tokenizer()
@@ -190,7 +190,7 @@ def _own_base(saved: peft.Saved, fetch: bool) -> Base:
     try:
         return find_base(path, fetch=fetch)
     except SettingsError as problem:
-        if os.path.isdir(path) or path.startswith(BUILTIN):
+        if os.path.isdir(path) or path.startswith((BUILTIN, OBJECT)):
             raise CheckpointError(f"{folder} belongs to a base model that cannot be used: {problem}") from None
         fetched = "" if fetch else ", or let it be fetched with --allow-download if it is on a hub"
         raise CheckpointError(

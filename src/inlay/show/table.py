@@ -30,7 +30,7 @@ class Column:
         return value if isinstance(value, str) else self.text(value)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Table:
     """Rows of values under columns. In a row that is too short, the last value takes the place of all that lack: a
     sentence, such as why a run failed."""
@@ -79,6 +79,9 @@ class Table:
         page; a stacked one has its cells below each other there, each with its column's name."""
         template = templates().get_template("table.html.j2")
         return Markup(template.render(table=self, kind=kind, label=label, stacked=stacked))  # noqa: S704
+
+    def __repr__(self) -> str:
+        return self.screen()
 
     def _repr_html_(self) -> str:
         return self.html()

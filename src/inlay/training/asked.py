@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..formats.read import read_yaml
-from .settings import RunSettings, as_asked
+from .settings import RunSettings, non_default
 
 
 def check_same_settings(folder: Path, settings: RunSettings[Any]) -> None:
@@ -13,7 +13,7 @@ def check_same_settings(folder: Path, settings: RunSettings[Any]) -> None:
     path = folder / "run.yaml"
     if not path.is_file():
         return
-    there, asked = read_yaml(path, "a run's settings", error=SettingsError), as_asked(settings)
+    there, asked = read_yaml(path, "a run's settings", error=SettingsError), non_default(settings)
     if not isinstance(there, dict):
         raise SettingsError(f"{path} has no settings; give --out another folder")
     names = sorted(n for n in (there.keys() | asked.keys()) - {"out"} if there.get(n) != asked.get(n))

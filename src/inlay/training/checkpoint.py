@@ -34,8 +34,8 @@ CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """The run that a checkpoint is of."""
+class RunIdentity:
+    """What must be unchanged for a checkpoint to be resumed, and what the run had taken until then."""
 
     settings: dict[str, Any]  # with the device and the dtype that were decided
     asked: str  # run.yaml
@@ -70,7 +70,7 @@ class Checkpoint:
     """What a run goes on from, read once and whole."""
 
     path: Path
-    about: About
+    identity: RunIdentity
     progress: dict[str, Any]
     random: dict[str, Any]
     strides: dict[str, list[int]]  # of tensors that are not contiguous: sums depend on the order in memory
@@ -109,12 +109,12 @@ class Checkpoint:
 
     def check(self, folder: Path, task: Task, text: GeneralText | None, plan: Plan) -> None:
         """Raises CheckpointError if the settings or the data are no longer those of the run."""
-        if read_text(folder / "run.yaml", "a run's settings") != self.about.asked:
+        if read_text(folder / "run.yaml", "a run's settings") != self.identity.asked:
             raise CheckpointError(
                 f"{folder / 'run.yaml'} was changed since the run began, which goes on as it began or not at all; put "
                 f"it back, or begin anew: {anew(folder)}"
             )
-        if data_fingerprint(task, text) != self.about.data:
+        if data_fingerprint(task, text) != self.identity.data:
             raise CheckpointError(
                 f"{task.data.source} has other rows, the tokenizer reads them otherwise, or the general text is not"
                 f" what it was when {folder} was begun; put them back, or begin anew: {anew(folder)}"
@@ -126,9 +126,9 @@ class Checkpoint:
 
     def check_base(self, folder: Path, base: str | None) -> None:
         """Raises CheckpointError if the base model is no longer the one that the run began with."""
-        if base != self.about.base:
+        if base != self.identity.base:
             raise CheckpointError(
-                f"{folder} was begun on a base model with fingerprint {_short(self.about.base)}; the one that its "
+                f"{folder} was begun on a base model with fingerprint {_short(self.identity.base)}; the one that its "
                 f"settings name now has {_short(base)}: the weights differ. Put them back, or begin anew: "
                 f"{anew(folder)}"
             )
@@ -152,7 +152,7 @@ class Checkpoint:
         return _begin_anew(self.path.parent.parent)
 
 
-def write_checkpoint(folder: Path, training: Training, about: About) -> None:
+def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) -> None:
     """The run's last checkpoint is that of now, and the one that was becomes the one before it.
 
     Raises CheckpointError if nothing could go on from that of now; the run's checkpoints then stay as they are.
@@ -174,7 +174,7 @@ def write_checkpoint(folder: Path, training: Training, about: About) -> None:
     header = {
         "progress": own | {"best": best, "changed": training.changed},
         "random": random_numbers(),
-        "about": asdict(about),
+        "about": asdict(identity),
         "strides": {key: t.stride() for key, t in tensors.items() if not t.is_contiguous()},
     }
     last, before = folder / CHECKPOINT, folder / CHECKPOINT_BEFORE
@@ -230,8 +230,10 @@ def _read(path: Path, skipped: str | None) -> Checkpoint:
     file = read_checkpoint_file(path, todo)
     with readable(path, todo):
         header = file.header
-        about = About(**header["about"])
-        return Checkpoint(path, about, header["progress"], header["random"], header["strides"], file.tensors, skipped)
+        identity = RunIdentity(**header["about"])
+        return Checkpoint(
+            path, identity, header["progress"], header["random"], header["strides"], file.tensors, skipped
+        )
 
 
 def remove_checkpoint(folder: Path) -> None:

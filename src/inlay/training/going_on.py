@@ -8,11 +8,12 @@ from typing import Any
 from ..errors import SettingsError
 from ..formats.files import held, remove_unfinished
 from ..machine import refusals
+from .active_run import ActiveRun
 from .asked import check_same_settings
 from .checkpoint import has_checkpoint, read_summary, remove_checkpoint
 from .journal import Journal, Watcher
 from .prepared import prepare_run
-from .run import begun, gone_on, train
+from .run import begun, go_on_from_checkpoint, train
 from .score_parts import SCORE_PARTS
 from .settings import RunSettings
 from .source_tasks import source_tasks, without_sources
@@ -49,12 +50,13 @@ def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
             return summary | {"folder": str(folder)}
         if has_checkpoint(folder):
-            return gone_on(folder, journal, named=settings)
+            return go_on_from_checkpoint(folder, journal, named=settings)
         run = prepare_run(without_sources(settings), journal, folder)
         journal.record("note", text=f"{folder} was stopped before it had a checkpoint: it begins anew")
         _clear(folder)
         sources = source_tasks(settings, folder)
-        return begun(run, settings, journal, command, sources=sources)
+        with begun(run, settings, journal):
+            return ActiveRun(run, settings, journal, command, sources=sources).finish()
 
 
 def _clear(folder: Path) -> None:

@@ -8,15 +8,17 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError
-from .checkpoint import About, has_checkpoint, write_checkpoint
+from .checkpoint import RunIdentity, has_checkpoint, write_checkpoint
 from .interrupts import Interrupts
 from .journal import Journal
 from .loop import Training
 
 
 class Keeper:
-    def __init__(self, folder: Path, minutes: float, journal: Journal, about: Callable[[], About]):
-        self.folder, self.minutes, self.journal, self.about = folder, minutes, journal, about
+    """The checkpoint of a run, written every so many minutes and when the run is interrupted."""
+
+    def __init__(self, folder: Path, minutes: float, journal: Journal, identity: Callable[[], RunIdentity]):
+        self.folder, self.minutes, self.journal, self.identity = folder, minutes, journal, identity
         self.interrupts = Interrupts(self._say_to_wait)
         self.training: Training | None = None
         self._whole = True  # whether the training is in a state that it can go on from
@@ -24,26 +26,27 @@ class Keeper:
 
     @contextmanager
     def whole_step(self) -> Iterator[None]:
-        """Interruptions wait until the step is done, and told."""
+        """Let interruptions wait until the step is done, and told."""
         with self.interrupts.held():
             self._whole = False
             yield
             self._whole = True
 
     def between_steps(self) -> None:
+        """Stop here if somebody has asked for that, and keep a checkpoint if it is time for one."""
         self.interrupts.raise_waiting()
         if 0 < 60 * self.minutes <= time.monotonic() - self._kept:
             self.keep()
             self.interrupts.raise_waiting()
 
     def keep(self) -> bool:
-        """Whether the run's folder now has a checkpoint, be it one from before because a step was broken off."""
+        """Write a checkpoint; returns whether there is one now, be it from before because a step was broken off."""
         if self.training is not None and self._whole and self.training.progress.step:
             try:
                 self.journal.check_folder()
                 with self.interrupts.deferred():
                     self.journal.sync()  # what was told of earlier steps is not told again by a run that goes on here
-                    write_checkpoint(self.folder, self.training, self.about())
+                    write_checkpoint(self.folder, self.training, self.identity())
             except (OSError, SafetensorError, CheckpointError) as problem:
                 self.journal.tell("note", text=f"the checkpoint could not be written: {problem}")
             self._kept = time.monotonic()

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from ..errors import TrainingFailed
 from ..tasks.batches import Batch
 from ..tasks.metric import Scores
 from ..tasks.objective import Objective
+from .memory import memory_bytes
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
@@ -39,6 +41,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class StepEvent:
+    """A step that is done."""
+
     step: int
     epoch: float
     loss: float  # of this step's batch
@@ -46,6 +50,34 @@ class StepEvent:
     gradient_norm: float
     tokens: int  # trained on so far, without padding
     seconds: float  # of training so far, without evaluations
+
+    def facts(self, steps: int, device: torch.device, seconds_a_step: float) -> dict[str, Any]:
+        """Return what a run tells of it: how fast it is, what it takes, and what is left of `steps`."""
+        own = {name: value for name, value in asdict(self).items() if name != "tokens"}
+        return own | {
+            "steps": steps,
+            "tokens_per_second": self.tokens / self.seconds,
+            "memory_bytes": memory_bytes(device),
+            "seconds_left": seconds_a_step * (steps - self.step),
+        }
+
+
+class Observer(ABC):
+    """Whoever scores a training and follows it; the loop itself knows of nothing but steps."""
+
+    @abstractmethod
+    def evaluate(self, step: int) -> Scores:
+        """Score the adapter as it is after this step."""
+
+    def on_step(self, event: StepEvent) -> None:
+        """Take note of a step that is done."""
+
+    def on_best(self) -> None:
+        """Take note that the adapter, as it is, has the best scores so far."""
+
+    def whole_step(self) -> AbstractContextManager[Any]:
+        """Return the context that a step runs in, which nothing should interrupt."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -114,16 +146,13 @@ def fit(
     batches: DataLoader[Any],
     plan: Plan,
     settings: RunSettings[Any],
-    evaluate: Callable[[int], Scores],
-    on_step: Callable[[StepEvent], None],
-    on_best: Callable[[int], None],
-    whole_step: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    observer: Observer,
 ) -> None:
     """Train the adapter on the objective, from wherever `training` is, until it has the best step's parameters.
 
-    `on_best` is called with those in place. Inside `whole_step` the training is between two states, and outside always
-    in one. Raises TrainingFailed if a loss, in training or on valid, or a parameter is not finite, a parameter gets no
-    gradient, or nothing has changed.
+    Inside the observer's `whole_step` the training is between two states, and outside always in one. Raises
+    TrainingFailed if a loss, in training or on valid, or a parameter is not finite, a parameter gets no gradient, or
+    nothing has changed.
     """
     adapter, optimizer, accelerator = training.adapter, training.optimizer, training.accelerator
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
@@ -134,13 +163,13 @@ def fit(
         done = training.progress
         if done.evaluated < done.step and done.step in plan.evaluate_after:
             _check_finite(adapter, done.step, advice)
-            scores = evaluate(done.step)
+            scores = observer.evaluate(done.step)
             if not math.isfinite(scores["loss"]):
                 raise TrainingFailed(f"after step {done.step} the loss on valid is {scores['loss']}; {advice}")
             if not method.may_be_best(done.step, plan.steps):
                 done = replace(done, evaluated=done.step)
             elif objective.is_better(scores, done.best):
-                on_best(done.step)
+                observer.on_best()
                 state = {name: p.detach().to("cpu", copy=True) for name, p in adapter.named_parameters()}
                 best = {"best": scores, "best_step": done.step, "best_state": state}
                 done = replace(done, evaluated=done.step, without_better=0, **best)
@@ -150,7 +179,7 @@ def fit(
         if done.step == plan.steps or done.without_better == settings.patience > 0:
             break
 
-        with whole_step():
+        with observer.whole_step():
             step, batch = done.step + 1, next(steps)
             began = time.perf_counter()
             model.train()
@@ -180,7 +209,9 @@ def fit(
             optimizer.zero_grad()
             seconds = done.seconds + time.perf_counter() - began
             training.progress = replace(done, step=step, tokens=tokens, seconds=seconds)
-        on_step(StepEvent(step, step / plan.steps_per_epoch, loss, learning_rate, gradient_norm, tokens, seconds))
+        observer.on_step(
+            StepEvent(step, step / plan.steps_per_epoch, loss, learning_rate, gradient_norm, tokens, seconds)
+        )
 
     if not training.changed:
         raise TrainingFailed(f"after {done.step} steps no parameter of {method.name} has changed: nothing was learned")

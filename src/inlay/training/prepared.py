@@ -77,7 +77,7 @@ def read_task(settings: RunSettings[Any], *, fetch: bool = True) -> Task:
 
 
 def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, task: Task) -> Prepared:
-    folder = folder or _free_folder(settings)
+    folder = folder or free_folder(settings)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     base, empty = task.base, task.empty()
@@ -129,7 +129,8 @@ def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:
     return getattr(torch, automatic if settings.dtype == "auto" else settings.dtype)
 
 
-def _free_folder(settings: RunSettings[Any]) -> Path:
+def free_folder(settings: RunSettings[Any]) -> Path:
+    """Choose the folder of a new run. Raises SettingsError if the one that is asked for holds something."""
     if settings.out is not None:
         folder = path_of(settings.out)
         check_free(folder, "--out")

@@ -1,10 +1,11 @@
-"""What there is to tell of a run, however far it has come."""
+"""What is known of a run, however far it has come."""
 
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,18 +17,19 @@ from ..forgetting.measurement import Measurement
 from ..formats import peft
 from ..tasks.metric import Scores
 from ..tasks.objective import Objective
-from .checkpoint import About
+from .checkpoint import RunIdentity, data_fingerprint
 from .estimate import Estimate
 from .loop import Progress, Training
 from .memory import peak_memory_bytes
 from .prepared import Prepared
+from .settings import RunSettings, to_dict
 
 
 class RunState:
     """A run as it stands. Time and memory include what `earlier` tells of the processes before an interruption."""
 
-    def __init__(self, run: Prepared, command: Sequence[str], earlier: About | None):
-        self.run, self.command, self.earlier = run, command, earlier
+    def __init__(self, run: Prepared, asked: RunSettings[Any], command: Sequence[str], earlier: RunIdentity | None):
+        self.run, self.asked, self.command, self.earlier = run, asked, command, earlier
         self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
         self.fit_began: float | None = None
         self.fit_ended: float | None = None
@@ -52,7 +54,7 @@ class RunState:
 
     @property
     def train_seconds(self) -> float:
-        """Time from the first step to the last evaluation, or until now."""
+        """The time from the first step to the last evaluation, or until now."""
         return 0.0 if self.fit_began is None else (self.fit_ended or time.perf_counter()) - self.fit_began
 
     @property
@@ -67,7 +69,29 @@ class RunState:
     def trainable_parameters(self) -> int:
         return sum(p.numel() for p in self.adapter.parameters()) if self.adapter else 0
 
+    def identity(self, run_yaml: str) -> RunIdentity:
+        """Return what a checkpoint of now says of the run, whose folder has this run.yaml."""
+        run, adapter = self.run, self.adapter
+        assert adapter is not None
+        decided = {"device": run.device.type, "dtype": str(run.dtype).removeprefix("torch.")}
+        return RunIdentity(
+            settings=to_dict(replace(self.asked, **decided)),
+            asked=run_yaml,
+            data=self._data,
+            base=adapter.base_fingerprint,
+            versions=versions(),
+            command=list(self.command),
+            train_seconds=self.train_seconds,
+            wall_seconds=self.wall_seconds,
+            peak_memory_bytes=self.peak_memory_bytes,
+        )
+
+    @cached_property
+    def _data(self) -> str:
+        return data_fingerprint(self.run.task, self.run.text)
+
     def summary(self, status: str, reason: str | None) -> dict[str, Any]:
+        """Return what summary.json says."""
         run, progress = self.run, self.progress
         tensors = run.folder / "adapter" / peft.TENSORS
         plan = {"memory_bytes": None, "seconds": None} if self.estimate is None else asdict(self.estimate)
@@ -109,6 +133,7 @@ class RunState:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of what computes."""
     return {
         "inlay": __version__,
         "torch": torch.__version__,

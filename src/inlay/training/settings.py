@@ -88,22 +88,22 @@ class RunSettings(Recipe, Generic[MethodT]):
     """Of the new head, the adapter's start, the order of the rows and dropout."""
 
 
-def as_asked(settings: RunSettings[Any]) -> dict[str, Any]:
-    """The settings that differ from their defaults, nested as in run.yaml."""
+def non_default(settings: RunSettings[Any]) -> dict[str, Any]:
+    """Return the settings that differ from their defaults, nested as in run.yaml."""
     asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
     method = {"name": METHODS.reference(type(settings.method)), **asked.pop("method", {})}
     return {"model": asked.pop("model"), "data": asked.pop("data"), "method": method, **asked}
 
 
-def all_values(settings: RunSettings[Any]) -> dict[str, Any]:
-    """Every setting, as JSON has it."""
+def to_dict(settings: RunSettings[Any]) -> dict[str, Any]:
+    """Return every setting, as JSON has it."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
     method = {"name": METHODS.reference(type(settings.method)), **dataclasses.asdict(settings.method)}
     return values | {"data": dataclasses.asdict(settings.data), "method": method}
 
 
-def of_values(values: dict[str, Any]) -> RunSettings[Any]:
-    """The settings of which `all_values` gave these. Raises SettingsError if one of them is unknown."""
+def from_dict(values: dict[str, Any]) -> RunSettings[Any]:
+    """Invert `to_dict`. Raises SettingsError if one of the settings is unknown."""
     try:
         method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
         built = METHODS[str(method.pop("name"))](**method)

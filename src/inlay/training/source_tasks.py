@@ -7,7 +7,7 @@ large data set does not drown a small one. The classifier's head has the labels 
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,7 @@ from ..tasks.metric import Scores, scores_of
 from ..tasks.outcomes import LabelProbabilities
 from .distillation import Lesson, TaughtLoss, lessons
 from .journal import Journal
-from .loop import StepEvent, Training, fit, make_plan
-from .memory import memory_bytes
+from .loop import Observer, StepEvent, Training, fit, make_plan
 from .prepared import Prepared, prepare_run
 from .settings import RunSettings
 
@@ -103,6 +102,8 @@ def learn_sources(run: Prepared, tasks: Sequence[SourceTask], journal: Journal) 
 
 
 class _Student:
+    """One prompt that learns all sources together."""
+
     def __init__(self, run: Prepared, tasks: Sequence[SourceTask], folder: Path):
         settings = run.settings
         self.run, self.tasks, self.folder, self.tokenizer = run, tasks, folder, run.task.tokenizer
@@ -125,35 +126,12 @@ class _Student:
         self.plan = make_plan(sum(self.sizes), dataclasses.replace(settings, epochs=None, learning_rate=None))
 
     def learn(self, journal: Journal) -> None:
-        accelerator = Accelerator(cpu=self.run.device.type == "cpu")
-        steps, best = self.plan.steps, None
-
-        def evaluate(step: int) -> Scores:
-            nonlocal best
-            scores = self._mean_scores()
-            better = self.loss.is_better(scores, best)
-            best = scores if better else best
-            epoch = step / self.plan.steps_per_epoch
-            journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores, best=better)
-            return scores
-
-        def progress(event: StepEvent) -> None:
-            if event.step % max(1, steps // _STEP_EVENTS) == 0:
-                journal.record(
-                    "step",
-                    **{k: v for k, v in asdict(event).items() if k != "tokens"},
-                    steps=steps,
-                    tokens_per_second=event.tokens / event.seconds,
-                    memory_bytes=memory_bytes(self.run.device),
-                    seconds_left=event.seconds / event.step * (steps - event.step),
-                )
-
-        def save(_: int) -> None:
-            self._save()
-
-        training = Training.begin(self.adapter, self.plan, self.run.settings, accelerator)
-        fit(training, self.loss, self.batches, self.plan, self.run.settings, evaluate, progress, save)
-        self._save()
+        training = Training.begin(
+            self.adapter, self.plan, self.run.settings, Accelerator(cpu=self.run.device.type == "cpu")
+        )
+        watch = _StudentObserver(self, journal)
+        fit(training, self.loss, self.batches, self.plan, self.run.settings, watch)
+        self.save()
         found = {task.name: scores for task, scores in zip(self.tasks, self._scores(), strict=True)}
         write_json(self.folder / "summary.json", {"valid": found, "steps": self.plan.steps})
         for name, scores in found.items():
@@ -180,15 +158,40 @@ class _Student:
             found.append(scores_of(LabelProbabilities(own_NL, torch.tensor(tokens.labels))))
         return found
 
-    def _mean_scores(self) -> Scores:
+    def mean_scores(self) -> Scores:
         """Average over the tasks: one counts as much as another, however many rows it has."""
         all_scores = self._scores()
         return {name: sum(scores[name] for scores in all_scores) / len(all_scores) for name in all_scores[0]}
 
-    def _save(self) -> None:
+    def save(self) -> None:
         sources = [task.classify.data.source for task in self.tasks]
         about = {"model": self.run.task.base.name, "task": "sources", "data": sources, "seed": self.run.settings.seed}
         self.adapter.save(self.folder / "adapter", provenance=about)
+
+
+class _StudentObserver(Observer):
+    """The journal of the prompt that all sources share."""
+
+    def __init__(self, student: _Student, journal: Journal):
+        self.student, self.journal = student, journal
+        self.best: Scores | None = None
+
+    def evaluate(self, step: int) -> Scores:
+        scores = self.student.mean_scores()
+        better = self.student.loss.is_better(scores, self.best)
+        self.best = scores if better else self.best
+        epoch = step / self.student.plan.steps_per_epoch
+        self.journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores, best=better)
+        return scores
+
+    def on_step(self, event: StepEvent) -> None:
+        steps = self.student.plan.steps
+        if event.step % max(1, steps // _STEP_EVENTS) == 0:
+            a_step = event.seconds / event.step
+            self.journal.record("step", **event.facts(steps, self.student.run.device, a_step))
+
+    def on_best(self) -> None:
+        self.student.save()
 
 
 class TaskBatches(Order):

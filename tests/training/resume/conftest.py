@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from inlay.training import ending
+from inlay.training import run_output
 
 from ...shapes import BERT, SHAPES, Shape
 from ...tiny_models import save_tiny_model, write_rows
@@ -14,7 +14,7 @@ from .runs import DROPOUT
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes longer than the runs."""
-    monkeypatch.setattr(ending, "write_report", lambda *_: None)
+    monkeypatch.setattr(run_output, "write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

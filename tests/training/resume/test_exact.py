@@ -10,7 +10,7 @@ import pytest
 import inlay
 from inlay.methods import METHODS
 from inlay.tasks.classify import Classify
-from inlay.training import ending
+from inlay.training import run_output
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
 
@@ -87,13 +87,13 @@ def test_a_run_that_is_all_but_finished_goes_on(
     asked = short(dropping_bert, few_reviews, tmp_path, epochs=8)
     whole = train(replace(asked, out=str(tmp_path / "whole")))
     assert whole["best_step"] < whole["steps"] == 24
-    write = ending.write_report
+    write = run_output.write_report
 
     def stop(folder: Path, summary: Any) -> None:
-        monkeypatch.setattr(ending, "write_report", write)
+        monkeypatch.setattr(run_output, "write_report", write)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ending, "write_report", stop)
+    monkeypatch.setattr(run_output, "write_report", stop)
     with pytest.raises(KeyboardInterrupt):
         train(replace(asked, out=str(tmp_path / "run")))
     assert told(tmp_path / "run")["status"] == "interrupted"

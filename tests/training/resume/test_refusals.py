@@ -16,12 +16,12 @@ from inlay.bases.shared_base import NoSharing
 from inlay.errors import CheckpointError, InvalidRequest, SettingsError
 from inlay.lab.compare.trial import Trial
 from inlay.lab.compare.worker import run_trial
-from inlay.training import ending
 from inlay.training import run as run_module
+from inlay.training import run_output
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
 from inlay.training.run_state import versions
-from inlay.training.settings import all_values, of_values
+from inlay.training.settings import from_dict, to_dict
 
 from .runs import StopAt, interrupted, short, told
 
@@ -33,7 +33,7 @@ def stopped(dropping_bert: str, few_reviews: str, tmp_path_factory: pytest.TempP
     shutil.copytree(dropping_bert, folder / "model")
     shutil.copytree(few_reviews, folder / "data")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ending, "write_report", lambda *_: None)
+        patched.setattr(run_output, "write_report", lambda *_: None)
         return interrupted(
             short(str(folder / "model"), str(folder / "data"), folder), folder / "run", event="step", step=5
         )
@@ -152,11 +152,11 @@ def test_an_adapter_with_other_tensors_is_refused(stopped: Path) -> None:
 
 
 def test_settings_of_another_version_are_refused(stopped: Path) -> None:
-    values = all_values(short("m", "d", stopped))
+    values = to_dict(short("m", "d", stopped))
     with pytest.raises(SettingsError, match="another version of Inlay had other settings: .*colour"):
-        of_values(values | {"colour": "red"})
+        from_dict(values | {"colour": "red"})
     with pytest.raises(SettingsError, match="other settings: .*rnak"):
-        of_values(values | {"method": values["method"] | {"rnak": 4}})
+        from_dict(values | {"method": values["method"] | {"rnak": 4}})
 
 
 def test_another_version_is_told_and_goes_on(stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

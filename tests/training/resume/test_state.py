@@ -18,7 +18,7 @@ from inlay.tasks.batches import LengthGroups
 from inlay.tasks.metric import scores_from_json
 from inlay.tasks.packing import Shuffled
 from inlay.training.random_state import random_numbers, random_tensors, set_random_state
-from inlay.training.settings import all_values, of_values
+from inlay.training.settings import from_dict, to_dict
 
 from .runs import short
 
@@ -27,14 +27,14 @@ from .runs import short
 def test_settings_come_back_from_json(name: str) -> None:
     asked = short("m", "d", Path("out"), name, micro_batch_size=4, quantize="nf4", checkpoint_minutes=2.5)
     asked = replace(asked, data=DataSettings(path="d", format="labelled-text", text="t", label="l"))
-    assert of_values(json.loads(json.dumps(all_values(asked)))) == asked
+    assert from_dict(json.loads(json.dumps(to_dict(asked)))) == asked
 
 
 def test_settings_with_lists_and_patterns_come_back_from_json() -> None:
     lora = inlay.LoRA(targets=("query", "value"), rank_pattern={"query": 3}, alpha_pattern={"value": 2.0})
     for built in (lora, inlay.MultitaskPrompt(sources=("a", "b"))):
         asked = short("m", "d", Path("out"), method=built)
-        assert of_values(json.loads(json.dumps(all_values(asked)))) == asked
+        assert from_dict(json.loads(json.dumps(to_dict(asked)))) == asked
 
 
 @pytest.mark.parametrize("perplexity", [2.0, float("inf")])

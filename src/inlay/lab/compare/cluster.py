@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SettingsError
-from .settings import Comparison
+from .settings import CompareSettings
 from .trial import Trial
 from .worker import Outcome, failure
 
@@ -36,7 +36,7 @@ class Cluster:
     _ray: Any
 
     @classmethod
-    def connect(cls, comparison: Comparison, command: Sequence[str]) -> "Cluster":
+    def connect(cls, comparison: CompareSettings, command: Sequence[str]) -> "Cluster":
         """Raises SettingsError if no cluster answers at the address."""
         assert comparison.cluster is not None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each use

@@ -2,7 +2,7 @@
 
 import itertools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -30,21 +30,26 @@ from .result import Compared
 from .runner import Runner
 from .sequence import Sequence as TaskSequence
 from .sequence import sequences
-from .settings import DEFAULT_METHODS, Comparison, Contender
+from .settings import DEFAULT_METHODS, CompareSettings, Contender
 from .table import make_table, sequence_rows
 from .task_files import TaskFiles
 from .trial import Budget, Trial, data_of, first_event, name_of_data, plain_trials, run_settings
 
 
 def compare(
-    comparison: Comparison,
+    comparison: CompareSettings,
     contenders: Sequence[Contender] = (),
     watcher: Watcher = lambda _: None,
     command: Sequence[str] = (),
+    *,
+    task: Task | None = None,
+    begin: Callable[[Path], None] = lambda _: None,
 ) -> Compared:
     """Every contender, by default one of each family and the baseline, is trained with every seed, and the folder has
     table, plots and advice. Goes on where an earlier call with the same settings was stopped; runs that failed are
     tried again.
+
+    `task` has read the data, which are read if there is none; `begin` writes what else belongs into the folder.
 
     Raises InvalidRequest, with nothing trained, for settings or data that cannot work. KeyboardInterrupt passes through
     when the runs under way have been stopped.
@@ -53,8 +58,12 @@ def compare(
         check_installed("optuna", "--search needs Optuna", "search")
     if comparison.cluster is not None:
         check_installed("ray", "--cluster needs Ray", "cluster")
-    folder = path_of(comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}")
-    tasks = {data: read_task(run_settings(comparison, _contender("lora"), data=data)) for data in data_of(comparison)}
+    folder = path_of(default_folder(comparison))
+    lora = _contender("lora")
+    tasks = {
+        data: (task if data == comparison.data else None) or read_task(run_settings(comparison, lora, data=data))
+        for data in data_of(comparison)
+    }
     contenders = list(contenders or _default_contenders(comparison, tasks[comparison.data]))
     (first, *later), tasks = _check(comparison, contenders, tasks)
     notes = _notes(comparison, contenders, first.epochs)
@@ -63,6 +72,7 @@ def compare(
     total = _count(comparison, contenders)
     with Runner(_executor(comparison, total, command), watcher) as runner, held(folder):
         remove_unfinished(folder, deep=False)  # the runs' folders may be others' to write
+        begin(folder)
         runner.total = total
         with TaskFiles(folder) as runner.task_files:
             for data in list(tasks):
@@ -86,7 +96,7 @@ def compare(
 
 
 def _result(
-    comparison: Comparison,
+    comparison: CompareSettings,
     contenders: Sequence[Contender],
     folder: Path,
     trials: Sequence[Trial],
@@ -114,7 +124,12 @@ def _result(
     )
 
 
-def _default_contenders(comparison: Comparison, task: Task) -> list[Contender]:
+def default_folder(comparison: CompareSettings) -> str:
+    """Name the folder that the settings ask for, or the one that is taken without."""
+    return comparison.out or f"runs/compare-{name_of_data(comparison.data.path)}"
+
+
+def _default_contenders(comparison: CompareSettings, task: Task) -> list[Contender]:
     """Pick of each family the first that fits the model; a family of which none does is left out."""
     found = []
     for names in DEFAULT_METHODS:
@@ -127,7 +142,7 @@ def _contender(name: str) -> Contender:
     return Contender(label=name, method=METHODS[name](), quantize="none")
 
 
-def _fits(contender: Contender, comparison: Comparison, task: Task) -> bool:
+def _fits(contender: Contender, comparison: CompareSettings, task: Task) -> bool:
     try:
         _check_fits(contender, comparison, task)
     except TargetError:
@@ -136,7 +151,7 @@ def _fits(contender: Contender, comparison: Comparison, task: Task) -> bool:
 
 
 def _check(
-    comparison: Comparison, contenders: Sequence[Contender], tasks: dict[DataSettings, Task]
+    comparison: CompareSettings, contenders: Sequence[Contender], tasks: dict[DataSettings, Task]
 ) -> tuple[list[Budget], dict[DataSettings, Task]]:
     """Check that every contender fits the model, before any weights are loaded; returns what each of them gets of each
     data set, and the tasks with their data as tokens."""
@@ -154,7 +169,7 @@ def _check(
     return budgets, with_tokens
 
 
-def _check_fits(contender: Contender, comparison: Comparison, task: Task) -> None:
+def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -> None:
     """Raises TargetError if the method does not fit the model."""
     empty = task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
@@ -166,7 +181,7 @@ def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: boo
     """Raises SettingsError if the folder holds something else than runs of this comparison."""
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--out {folder} is a file; name a folder")
-    known = {"runs", "search", "report.html", "report.md", "report.csv"}
+    known = {"runs", "search", "rows", "report.html", "report.md", "report.csv"}
     found = [path for path in folder.iterdir() if not is_unfinished(path)] if folder.is_dir() else []
     strange = sorted(path.name for path in found if path.name not in known)
     if strange:
@@ -176,7 +191,7 @@ def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: boo
             trial.check_same_settings()
 
 
-def _executor(comparison: Comparison, total: int, command: Sequence[str]) -> Executor:
+def _executor(comparison: CompareSettings, total: int, command: Sequence[str]) -> Executor:
     if comparison.cluster is not None:
         return cluster.Cluster.connect(comparison, command)
     if comparison.jobs is None and pick_device(comparison.device).type == "cpu":
@@ -184,13 +199,13 @@ def _executor(comparison: Comparison, total: int, command: Sequence[str]) -> Exe
     return LocalExecutor(comparison.jobs or 1, command)
 
 
-def _count(comparison: Comparison, contenders: Sequence[Contender]) -> int:
+def _count(comparison: CompareSettings, contenders: Sequence[Contender]) -> int:
     plain = comparison.seeds * len(contenders)
     ways = sum(1 if contender.family == "baseline" else 2 for contender in contenders)
     return plain + comparison.search * len(contenders) + comparison.seeds * ways * len(comparison.then)
 
 
-def _notes(comparison: Comparison, contenders: Sequence[Contender], epochs: float) -> list[str]:
+def _notes(comparison: CompareSettings, contenders: Sequence[Contender], epochs: float) -> list[str]:
     """What a reader would not expect."""
     if comparison.epochs is not None:
         return []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .advice import Advice
 from .search import Tried
-from .settings import Comparison, Contender
+from .settings import CompareSettings, Contender
 from .table import SequenceRow, Table
 
 
@@ -13,7 +13,7 @@ from .table import SequenceRow, Table
 class Compared:
     """The result of a comparison; the report shows all of it."""
 
-    comparison: Comparison
+    comparison: CompareSettings
     contenders: tuple[Contender, ...]
     folder: Path
     table: Table

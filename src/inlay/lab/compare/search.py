@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .runner import Runner
-from .settings import Comparison, Contender
+from .settings import CompareSettings, Contender
 from .table import main_metric
 from .trial import Budget, Trial, run_settings, slug
 
@@ -30,7 +30,7 @@ class Tried:
 
 @dataclass
 class Search:
-    comparison: Comparison
+    comparison: CompareSettings
     folder: Path
     budget: Budget
     tried: list[Tried] = field(default_factory=list)

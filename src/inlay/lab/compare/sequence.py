@@ -26,7 +26,7 @@ from ...errors import SettingsError
 from ...formats import peft
 from ...formats.read import read_yaml
 from ...methods import loading
-from .settings import Comparison, Contender
+from .settings import CompareSettings, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
 
 APART, ON = "apart", "on and on"
@@ -42,7 +42,7 @@ class Sequence:
 
 
 def sequences(
-    comparison: Comparison, contenders: list[Contender], first: list[Trial], folder: Path, budgets: list[Budget]
+    comparison: CompareSettings, contenders: list[Contender], first: list[Trial], folder: Path, budgets: list[Budget]
 ) -> list[Sequence]:
     """Both ways for every contender and seed; the baseline has no adapters to keep apart. `first` are the runs on DATA,
     `budgets` are those of each later data set."""

@@ -14,7 +14,7 @@ DEFAULT_METHODS = (("bitfit", "norm"), ("pfeiffer",), ("lora",), ("prefix", "pro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(Recipe):
+class CompareSettings(Recipe):
     out: str | None = None
     """Folder for the comparison; one that holds runs with these settings is gone on with. Default:
     runs/compare-DATA."""

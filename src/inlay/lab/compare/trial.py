@@ -14,7 +14,7 @@ from ...formats.read import guarded, read_json, read_object
 from ...registries import registered
 from ...training.asked import check_same_settings
 from ...training.settings import Recipe, RunSettings
-from .settings import Comparison, Contender
+from .settings import CompareSettings, Contender
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _check_numbers(values: dict[str, Any]) -> None:
 
 
 def run_settings(
-    comparison: Comparison, contender: Contender, budget: Budget | None = None, **changes: Any
+    comparison: CompareSettings, contender: Contender, budget: Budget | None = None, **changes: Any
 ) -> RunSettings[Any]:
     """Of one run: the comparison's, with the contender's method, the budget and the changes."""
     common: dict[str, Any] = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(Recipe)}
@@ -138,9 +138,13 @@ def run_settings(
 
 
 def plain_trials(
-    comparison: Comparison, contenders: list[Contender], folder: Path, rates: dict[str, float | None], budget: Budget
+    comparison: CompareSettings,
+    contenders: list[Contender],
+    folder: Path,
+    rates: dict[str, float | None],
+    budget: Budget,
 ) -> list[Trial]:
-    """Every contender with every seed. The baseline comes last within a seed: it uses up the base that is shared."""
+    """List every contender with every seed. The baseline comes last in each: it uses up the base that is shared."""
     in_order = sorted(contenders, key=lambda contender: contender.family == "baseline")
     return [
         Trial(
@@ -159,7 +163,7 @@ def plain_trials(
     ]
 
 
-def data_of(comparison: Comparison) -> tuple[DataSettings, ...]:
+def data_of(comparison: CompareSettings) -> tuple[DataSettings, ...]:
     """Name the data sets in the order in which they are learned."""
     return (comparison.data, *(other_data(comparison.data, path) for path in comparison.then))
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from ...bases.base import pick_device
+from ...bases.base import Base, pick_device
 from ...errors import SettingsError
 from ...formats import peft_plain
 from ...formats.files import check_free
@@ -83,7 +83,7 @@ class Asked:
     """What to analyse, and how much of it."""
 
     folder: Path
-    model: str | None = None
+    model: str | Base | None = None
     fetch: bool = False  # from a hub what only the adapter's files name
     other: Path | None = None
     base: WithBase = "auto"

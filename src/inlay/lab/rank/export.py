@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ...bases.base import Base
 from ...errors import VerificationFailed
 from ...formats.files import folder_written_whole
 from ...formats.peft_format import OWN_PROVENANCE
@@ -42,7 +43,7 @@ def write_cut(
     rank: int,
     out: Path,
     device: torch.device,
-    model: str | None,
+    model: str | Base | None,
     plain: bool = False,
 ) -> Cut:
     """Cut the update to this rank, or to ranks by layer that take no more parameters if these score better.

@@ -34,7 +34,7 @@ from ...training.journal import Journal, Watcher
 from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
 from ...training.score_parts import read_parts
-from ...training.settings import RunSettings, as_asked
+from ...training.settings import RunSettings, non_default
 from .gradients import agreed, gradients_of
 from .ranks import energy_rank
 from .sharing import share_out
@@ -109,7 +109,7 @@ def suggest(settings: RunSettings[Any], origin: From, folder: Path) -> Suggestio
     budget = uniform.rank * sum(costs.values())
     ranks = share_out(gains, costs, budget, at_least=1)
     chosen = replace(settings, method=uniform.with_ranks(ranks), out=None)
-    write_text(folder / SETTINGS_FILE, yaml.safe_dump(as_asked(chosen), sort_keys=False, allow_unicode=True))
+    write_text(folder / SETTINGS_FILE, yaml.safe_dump(non_default(chosen), sort_keys=False, allow_unicode=True))
     sites = Sites(base.model, base.heads, run.part.name)
     return Suggestion(
         origin=origin,

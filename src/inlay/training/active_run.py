@@ -1,0 +1,273 @@
+"""A run while it computes, top to bottom: the base evaluated, the adapter attached, trained, saved, evaluated, told."""
+
+import math
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ..attached.adapter import Adapter, plan_attach
+from ..bases.shared_base import NoSharing
+from ..core.state import commit
+from ..errors import TrainingFailed
+from ..forgetting.measurement import Measurement
+from ..forgetting.retaining import Retaining
+from ..forgetting.sample import affordable_tokens
+from ..formats.files import write_text
+from ..methods import loading
+from ..models.fingerprint import fingerprint
+from ..models.sites import Sites
+from ..tasks.batches import Batch
+from ..tasks.metric import Scores
+from ..tasks.task import Evaluation
+from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
+from .ending import Ending, as_run_error
+from .estimate import estimate
+from .journal import Journal
+from .keeper import Keeper
+from .loop import Observer, StepEvent, Training, fit
+from .memory import reset_peak_memory
+from .prepared import Prepared
+from .resolved import resolved_yaml
+from .run_output import RunOutput
+from .run_state import RunState
+from .score_parts import write_parts
+from .settings import RunSettings
+from .source_tasks import SourceTask, learn_sources
+
+_STEP_EVENTS = 400  # in a run's metrics, at most
+
+
+class ActiveRun(Observer):
+    """A run in a folder that it holds. Whatever stops it, its state can still be told."""
+
+    def __init__(
+        self,
+        run: Prepared,
+        asked: RunSettings[Any],
+        journal: Journal,
+        command: Sequence[str] = (),
+        *,
+        sources: Sequence[SourceTask] = (),
+        checkpoint: Checkpoint | None = None,
+        resumable: bool = True,
+        bases: NoSharing | None = None,
+        start: Path | None = None,
+    ):
+        self.state = RunState(run, asked, command, checkpoint.identity if checkpoint else None)
+        self.journal, self.output = journal, RunOutput(self.state, journal)
+        self.keeper = Keeper(run.folder, asked.checkpoint_minutes, journal, self._identity)
+        self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
+        self.sources, self.resumable = sources, resumable
+        self.bases, self.start = bases or NoSharing(), start
+        self.of_best: Evaluation | None = None  # on valid, if this process made it
+
+    @property
+    def run(self) -> Prepared:
+        return self.state.run
+
+    def _identity(self) -> RunIdentity:
+        return self.state.identity(self.output.run_yaml)
+
+    @property
+    def adapter(self) -> Adapter:
+        assert self.state.adapter is not None
+        return self.state.adapter
+
+    def finish(self) -> dict[str, Any]:
+        """Do all that is left to do, and write it; returns the summary."""
+        reset_peak_memory(self.run.device)
+        with self.keeper.interrupts:
+            try:
+                if self.sources:
+                    self.state.run = learn_sources(self.run, self.sources, self.journal)
+                if self.checkpoint is None:
+                    write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
+                model = self._load()
+                of_base = self._evaluate_base(model)
+                self._remember_base(model)
+                self._attach(model)
+                self._fit()
+                self.state.fit_ended = time.perf_counter()
+                self._finish(of_base)
+                summary = self.output.write_summary("finished", None)
+            except (KeyboardInterrupt, Exception) as problem:
+                said = as_run_error(problem)
+                if self.checkpoint is None:
+                    with self.keeper.interrupts.deferred():
+                        said = Ending(self.output, self.keeper, self.resumable).stop(said)
+                if said is problem:
+                    raise
+                raise said from problem
+            with suppress(OSError):  # it is of no use any more, and does no harm
+                remove_checkpoint(self.run.folder)
+        self.bases.take_back(self.adapter)
+        return summary | {"folder": str(self.run.folder)}
+
+    def _load(self) -> nn.Module:
+        run = self.run
+        loaded = self.bases.lend(run)
+        model, self.heads, self.state.total_parameters = loaded.model, loaded.heads, loaded.total_parameters
+        if self.checkpoint is not None:
+            self.checkpoint.check_base(run.folder, fingerprint(Sites(model, self.heads)))
+        self.journal.record(
+            "model",
+            model=run.task.base.name,
+            **{"class": type(model).__name__},
+            total_parameters=self.state.total_parameters,
+            dtype=str(run.dtype).removeprefix("torch."),
+            quantize=run.settings.quantize,
+            device=str(run.device),
+            threads=torch.get_num_threads() if run.device.type == "cpu" else None,
+        )
+        return model
+
+    def _evaluate_base(self, model: nn.Module) -> Any:
+        began = time.perf_counter()
+        found = self._evaluated(model, "valid", "before any training")
+        self.evaluation_seconds = time.perf_counter() - began
+        found = self._complete(model, "valid", found)
+        self.state.base_scores = found.scores
+        self._record_evaluation(0, found.scores, best=False)
+        return found.predictions
+
+    def _remember_base(self, model: nn.Module) -> None:
+        """Keep what is needed of the base to measure and to hold back forgetting, before anything changes it."""
+        task, text, settings = self.run.task, self.run.text, self.run.settings
+        if settings.forgetting:
+            assert text is not None
+            trained = sum(task.lengths("train")) * self.run.plan.steps / self.run.plan.steps_per_epoch
+            self.state.measurement = Measurement(task, model, text, affordable_tokens(trained))
+        if settings.retain_weight:
+            assert text is not None
+            self.state.objective = Retaining(task, task.held(model, text), settings.retain_weight)
+
+    def _attach(self, model: nn.Module) -> None:
+        run = self.run
+        self.state.adapter = adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
+        commit(adapter)
+        if self.checkpoint is None:
+            run.settings.method.initialize_from_data(adapter, self._first_batches())
+            if self.start is not None:
+                loading.start_from(adapter, self.start)
+        for text in run.task.ready(model):
+            self.journal.record("note", text=text)
+        self.state.estimate = estimate(
+            adapter, run.plan, run.settings, run.task, self.state.objective, self.evaluation_seconds
+        )
+        self.journal.record(
+            "method",
+            method=run.settings.method.name,
+            trainable_parameters=self.state.trainable_parameters,
+            total_parameters=self.state.total_parameters,
+            learning_rate=run.plan.learning_rate,
+        )
+        self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **asdict(self.state.estimate))
+
+    def _first_batches(self) -> Iterator[Batch]:
+        """Yield training batches where the model is, for a method that looks at data before it starts."""
+        settings = self.run.settings
+        for batch in self.run.task.batches(settings.batch_size, settings.seed):
+            yield {key: value.to(self.run.device) for key, value in batch.items()}
+
+    def _fit(self) -> None:
+        run = self.run
+        accelerator = Accelerator(cpu=run.device.type == "cpu")
+        training = Training.begin(self.adapter, run.plan, run.settings, accelerator)
+        self.state.fit_began = time.perf_counter()
+        if self.checkpoint is not None:
+            self._go_on(training, self.checkpoint)
+        self.state.training = training
+        self.keeper.training = training if self.resumable else None
+        batches = run.task.batches(run.settings.batch_size, run.settings.seed)
+        fit(training, self.state.objective, batches, run.plan, run.settings, self)
+
+    def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
+        """Put the training where the checkpoint is; what the folder holds of later steps is written again."""
+        checkpoint.restore(training, self.run.task.main_score)
+        checkpoint.keep(self.run.folder)
+        assert self.state.fit_began is not None
+        self.state.fit_began -= checkpoint.identity.train_seconds
+        progress = training.progress
+        self.journal.record("resume", step=progress.step, steps=self.run.plan.steps, seconds=self.state.train_seconds)
+        if progress.best_step:
+            with training.at(progress.best_state):
+                self.output.save_adapter(self.adapter)
+        self.checkpoint = None
+
+    def evaluate(self, step: int) -> Scores:
+        found = self.run.task.evaluate(self.adapter.model, "valid")
+        best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and self.state.objective.is_better(
+            found.scores, self.state.progress.best
+        )
+        if best:
+            self.of_best = found
+        self._record_evaluation(step, found.scores, best=best)
+        return found.scores
+
+    def on_step(self, event: StepEvent) -> None:
+        steps = self.run.plan.steps
+        if event.step % max(1, steps // _STEP_EVENTS) == 0 or event.step in (1, steps):
+            a_step = self.state.train_seconds / event.step
+            self.journal.record("step", **event.facts(steps, self.run.device, a_step))
+        self.keeper.between_steps()
+
+    def on_best(self) -> None:
+        self.output.save_adapter(self.adapter)
+
+    def whole_step(self) -> AbstractContextManager[None]:
+        return self.keeper.whole_step()
+
+    def _finish(self, of_base: Any) -> None:
+        """Save, evaluate and measure the best adapter, which is in place."""
+        run, steps = self.run, self.state.progress.step
+        if steps < run.plan.steps:
+            self.journal.record(
+                "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
+            )
+        self.output.save_adapter(self.adapter)
+        model, task = self.adapter.model, run.task
+        found = {"valid": self._complete(model, "valid", self.of_best or self._evaluated(model, "valid"))}
+        if "test" in task.data.splits:
+            found["test"] = self._complete(model, "test", self._evaluated(model, "test"))
+        self.state.final = found["valid"].scores
+        self.state.test = found["test"].scores if "test" in found else None
+        self.journal.check_folder()
+        write_parts(run.folder, {split: each.parts for split, each in found.items()})
+        if self.state.measurement is not None:
+            self.state.forgetting = self.state.measurement.of(model)
+            self.journal.record("forgetting", **self.state.forgetting)
+        run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
+
+    def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
+        found = self.run.task.evaluate(model, split)
+        if not math.isfinite(found.scores["loss"]):
+            raise TrainingFailed(
+                f"the loss on {split} is {found.scores['loss']} {when}; try --dtype float32, and look at the rows "
+                f"with: inlay data {shlex.quote(self.run.settings.data.path)}"
+            )
+        return found
+
+    def _complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
+        """Add the texts that the model writes. A model that cannot write some has learned nonetheless."""
+        try:
+            return self.run.task.complete(model, split, found)
+        except Exception as problem:
+            reason = " ".join(str(problem).split()) or type(problem).__name__
+            self.journal.record(
+                "note",
+                text=f"no texts were written for {split}, so scores and report are without them, as generating failed: "
+                f"{reason}",
+            )
+            return found
+
+    def _record_evaluation(self, step: int, scores: Scores, best: bool) -> None:
+        epoch = step / self.run.plan.steps_per_epoch
+        self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores, best=best)

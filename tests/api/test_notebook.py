@@ -1,0 +1,110 @@
+"""What a notebook does: rows and a model object go in, a run comes out, and the command line is not touched."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import inlay
+from inlay.api.given_data import given_data
+from inlay.cli import main
+
+ROWS = [{"text": f"{word} {i}", "label": word} for i in range(30) for word in ("good", "bad")]
+QUICK: dict[str, Any] = {"epochs": 1, "forgetting": False, "dtype": "float32", "progress": False}
+
+
+def test_rows_and_a_model_object_make_a_run(tiny_bert: str, tmp_path: Path) -> None:
+    model: Any = transformers.AutoModel.from_pretrained(tiny_bert)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.add_(0.01)  # so that no files have these weights
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    out = tmp_path / "run"
+    run = inlay.train(model, ROWS, inlay.LoRA(rank=2), tokenizer=tokenizer, out=out, **QUICK)
+
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert inlay.adapters(model) == {}
+    assert inlay.adapters(run.model) == {"default": run.adapter}
+    assert run.folder == out
+    assert run.summary["status"] == "finished"
+    assert "accuracy" in run.metrics.markdown()
+    assert "<table" in run._repr_html_()
+    assert "tuned, valid" in repr(run)
+
+    answer = run.predict("good 1")
+    assert answer["label"] in ("good", "bad")
+    assert run.predict(["good 1", "bad 2"])[0]["label"] == answer["label"]
+    own = run.evaluate()
+    assert own["tuned"]["accuracy"] == pytest.approx(run.summary["metrics"]["tuned"]["accuracy"])
+    assert run.evaluate(ROWS[:8])["rows"] == 8
+
+    merged = run.merge(tmp_path / "merged")
+    assert merged["event"] == "finished"
+    assert (tmp_path / "merged" / "config.json").is_file()
+
+    again = inlay.open(out, model, tokenizer=tokenizer)
+    assert again.predict("good 1")["probability"] == pytest.approx(answer["probability"], abs=1e-5)
+    with pytest.raises(inlay.InlayError, match="given as a Python object, a BertModel"):
+        inlay.open(out)
+    rows = [json.loads(line) for line in (out / "rows" / "train.jsonl").read_text().splitlines()]
+    assert rows == ROWS
+
+
+def test_an_unchanged_model_is_recorded_by_its_name(tiny_bert: str, tmp_path: Path) -> None:
+    model = transformers.AutoModel.from_pretrained(tiny_bert)
+    run = inlay.train(model, {"train": ROWS, "validation": ROWS[:10]}, out=tmp_path / "run", **QUICK)
+    assert run.summary["model"] == tiny_bert
+    assert run.summary["metrics"]["rows"] == 10
+    assert main(["predict", str(run.folder), "good 1", "--json"]) == 0  # the command line works on it later
+
+
+def test_settings_are_refused_with_the_words_of_the_command_line(
+    tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    out = tmp_path / "out"
+    for name, value in (("batch_size", 0), ("max_length", 9_000), ("micro_batch_size", 3)):
+        flag = f"--{name.replace('_', '-')}"
+        assert main(["train", tiny_bert, str(data), "--out", str(out), flag, str(value)]) == 2
+        by_command_line = capsys.readouterr().err.removeprefix("inlay: ").strip().partition("; see inlay")[0]
+        for given in (str(data), ROWS):
+            with pytest.raises(inlay.InlayError) as refused:
+                inlay.train(tiny_bert, given, out=out, **QUICK | {name: value})
+            assert str(refused.value) == by_command_line
+    with pytest.raises(inlay.InlayError, match="unknown setting epoch; did you mean epochs"):
+        inlay.train(tiny_bert, ROWS, epoch=1)
+    with pytest.raises(inlay.InlayError, match="did you mean lora"):
+        inlay.compare(tiny_bert, ROWS, ["lra", "full"])
+    with pytest.raises(inlay.InlayError, match="train.jsonl:2: no column"):
+        inlay.train(tiny_bert, [ROWS[0], {"text": "no label"}], out=out)
+    assert not out.exists()
+
+
+def test_rows_come_in_many_forms() -> None:
+    from datasets import Dataset, DatasetDict
+
+    frame = type("Frame", (), {"columns": ["text"], "to_dict": lambda self, orient: ROWS})()
+    dataset = Dataset.from_list(ROWS)
+    for data in (ROWS, tuple(ROWS), dataset, DatasetDict({"train": dataset}), {"train": frame}, frame):
+        with given_data(data) as given:
+            lines = (Path(given.path) / "train.jsonl").read_text().splitlines()
+            assert [json.loads(line) for line in lines] == ROWS
+    with pytest.raises(inlay.InlayError, match="train row 1 is str"), given_data(["a text"]):
+        pass
+
+
+def test_a_comparison_from_python(tiny_bert: str, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    found = inlay.compare(tiny_bert, ROWS, ["bitfit", inlay.LoRA(rank=2)], out=out, jobs=1, **QUICK)
+    assert list(found.runs) == ["bitfit", "lora:rank=2"]
+    assert found.best in found.runs
+    assert "bitfit" in found.table.markdown()
+    assert "<table" in found._repr_html_()
+    assert found.advice
+    assert (out / "rows" / "train.jsonl").is_file()
+    with pytest.raises(inlay.InlayError, match="holds runs on other rows"):
+        inlay.compare(tiny_bert, ROWS[:40], ["bitfit", inlay.LoRA(rank=2)], out=out, jobs=1, **QUICK)
