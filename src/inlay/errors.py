@@ -78,7 +78,7 @@ class VerificationFailed(InlayError):
 
 
 def did_you_mean(asked: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest known name, or the whole list of known names if none is near."""
+    """Say `; did you mean X?` for the nearest known name, or list all known names if none is near."""
     known = sorted(known)
     near = get_close_matches(asked, known, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

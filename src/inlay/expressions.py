@@ -25,7 +25,7 @@ _ends: ContextVar[float | None] = ContextVar("ends", default=None)
 
 @contextmanager
 def limited(seconds: float = SECONDS) -> Iterator[None]:
-    """All that is tried in the block has so much time together."""
+    """Limit the time of all that is tried in the block, taken together."""
     token = _ends.set(time.monotonic() + seconds)
     try:
         yield
@@ -34,7 +34,7 @@ def limited(seconds: float = SECONDS) -> Iterator[None]:
 
 
 def check(pattern: Any, subject: str, error: type[InvalidRequest] = TargetError) -> None:
-    """Raises `error`, which names the subject, unless `pattern` is a regular expression."""
+    """Raise `error`, which names the subject, unless `pattern` is a regular expression."""
     if _left() <= 0:
         raise error(f"{subject} {_shown(pattern)}, and the expressions before it took {SECONDS:g} s; write fewer")
     try:
@@ -45,17 +45,17 @@ def check(pattern: Any, subject: str, error: type[InvalidRequest] = TargetError)
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether the pattern fits the whole name. Raises TargetError if that takes too long to tell."""
+    """Tell whether the pattern fits the whole name. Raises TargetError if that takes too long to tell."""
     return _tried(pattern, None, name) is not None
 
 
 def fits_end(pattern: str, name: str) -> bool:
-    """Whether it fits the name's last parts, as PEFT takes an entry of rank_pattern or alpha_pattern."""
+    """Tell whether it fits the name's last parts, as PEFT takes an entry of rank_pattern or alpha_pattern."""
     return _tried(pattern, r"(.*\.)?({})$", name) is not None
 
 
 def layer_number(lists: str, name: str) -> int | None:
-    """The number after the first list of layers, whose name fits `lists`, as PEFT counts layers_to_transform."""
+    """Return the number after the first list of layers, whose name fits `lists`, as PEFT counts layers_to_transform."""
     found = _tried(lists, r"(?:|.*?\.)(?:{})\.(\d+)\.", name)
     return None if found is None else int(found[found.re.groups])
 

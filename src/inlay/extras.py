@@ -6,6 +6,6 @@ from .errors import SettingsError
 
 
 def check_installed(package: str, use: str, extra: str) -> None:
-    """Raises SettingsError, which says how to install it, if the package is not there. `use` is what needs it."""
+    """Raise SettingsError, which says how to install it, if the package is not there. `use` is what needs it."""
     if importlib.util.find_spec(package) is None:
         raise SettingsError(f"{use}, which is not installed: pip install 'inlay[{extra}]'")

@@ -10,7 +10,7 @@ _SWITCH = "HF_HUB_OFFLINE"  # of both libraries, each of which has read the envi
 
 @contextmanager
 def offline(within: bool = True) -> Iterator[None]:
-    """Whatever would ask a hub uses what is on this machine, or fails; with `within` False nothing is different.
+    """Let whatever would ask a hub use what is on this machine, or fail; with `within` False nothing is different.
 
     The arguments for this of transformers' readers do not reach all that they call.
     """

@@ -23,7 +23,7 @@ _DEEPEST = 8  # causes of an error that are looked at
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Whatever the machine refuses inside becomes the InlayError that says so; all else passes through."""
+    """Turn whatever the machine refuses inside into the InlayError that says so; all else passes through."""
     try:
         yield
     except Exception as problem:
@@ -34,7 +34,7 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def as_far_as_possible() -> Iterator[None]:
-    """Whatever the machine refuses inside is let be."""
+    """Let be whatever the machine refuses inside."""
     try:
         yield
     except Exception as problem:
@@ -43,7 +43,7 @@ def as_far_as_possible() -> Iterator[None]:
 
 
 def refusal(problem: BaseException) -> InlayError | None:
-    """The error that says what the machine refused; None if `problem` is something else, or says it already."""
+    """Return the error that says what the machine refused; None if `problem` is something else, or says it already."""
     if isinstance(problem, InlayError):
         return None
     if (said := out_of_memory(problem)) is not None:
@@ -56,7 +56,7 @@ def refusal(problem: BaseException) -> InlayError | None:
 
 
 def out_of_memory(problem: BaseException) -> str | None:
-    """What a lack of memory, of the machine or of an accelerator, is told as; None if it is none."""
+    """Return what a lack of memory, of the machine or of an accelerator, is told as; None if it is none."""
     for each in _with_causes(problem):
         text = str(each)
         found = file_problem(each) if isinstance(each, OSError) or _OF_RUST.search(text) else None
@@ -76,7 +76,9 @@ def out_of_memory(problem: BaseException) -> str | None:
 
 
 def file_problem(problem: BaseException) -> OSError | None:
-    """The system's error of a file behind `problem`, whichever library it came through; None if it is no such thing."""
+    """Return the system's error of a file behind `problem`, whichever library it came through; None if it is no such
+    thing.
+    """
     for each in _with_causes(problem):
         if isinstance(each, OSError):
             return each
@@ -87,19 +89,19 @@ def file_problem(problem: BaseException) -> OSError | None:
 
 
 def said_of(problem: OSError) -> str:
-    """The path and what is wrong with it, as far as the system tells."""
+    """Return the path and what is wrong with it, as far as the system tells."""
     what = problem.strerror or " ".join(str(problem).split()) or type(problem).__name__
     path = problem.filename2 or problem.filename
     return f"{os.fsdecode(path)}: {what}" if isinstance(path, str | bytes | os.PathLike) else what
 
 
 def what_to_do(problem: OSError) -> str:
-    """What the user can do about it."""
+    """Return what the user can do about it."""
     return "make room, and try again" if problem.errno in _FULL else "see to the disk, and try again"
 
 
 def _with_causes(problem: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it was raised from on purpose."""
+    """Yield the error, and those that it was raised from on purpose."""
     each: BaseException | None = problem
     for _ in range(_DEEPEST):
         if each is None:

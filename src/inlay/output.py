@@ -14,7 +14,7 @@ class ReaderGone(BaseException):
 
 @contextmanager
 def outliving_readers(goes_on: bool = True) -> Iterator[None]:
-    """What is written to a closed stream in here is lost, and nothing else is.
+    """Lose what is written to a closed stream in here, and nothing else.
 
     If nothing `goes_on` without a reader of standard output, ReaderGone is raised instead, and OSError where the output
     is not all there for another reason, such as a full disk.
@@ -60,7 +60,7 @@ class _Outliving:
         return getattr(self._stream, name)
 
     def _lead_nowhere(self, problem: OSError) -> None:
-        """What the stream has not got rid of goes there too, or it would fail again when the process ends."""
+        """Send what the stream has not got rid of there too, or it would fail again when the process ends."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._descriptor)
         os.close(nowhere)

@@ -34,7 +34,7 @@ class Range:
         )
 
     def missed_by(self, value: float) -> str:
-        """Where the value should have been: the whole range if it is a share, else the side on which it lies."""
+        """Return where the value should have been: the whole range if it is a share, else the side on which it lies."""
         low = f"at least {_limit(self.least)}" if self.least is not None else f"above {_limit(self.above)}"
         high = f"at most {_limit(self.most)}" if self.most is not None else f"below {_limit(self.below)}"
         if 1 in (self.most, self.below) or value in (math.inf, -math.inf) or value != value:
@@ -81,7 +81,7 @@ def _declared(settings: type) -> list[tuple[str, Kind]]:
 
 
 def kind_of(declared: Any) -> Kind:
-    """What a field of the declared type takes; of type None if it is no number, text, choice or yes and no."""
+    """Return what a field of the declared type takes; of type None if it is no number, text, choice or yes and no."""
     found = next((extra for extra in getattr(declared, "__metadata__", ()) if isinstance(extra, Range)), None)
     if get_origin(declared) is Annotated:
         declared = get_args(declared)[0]
@@ -98,7 +98,7 @@ def kind_of(declared: Any) -> Kind:
 
 
 def _problem(value: Any, kind: Kind) -> str | None:
-    """What is wrong with the value, as it goes on after the setting's name."""
+    """Return what is wrong with the value, as it goes on after the setting's name."""
     if value is None and kind.optional:
         return None
     if not kind.several:

@@ -28,8 +28,9 @@ class Registry(Mapping[str, T]):
     """
 
     def __init__(self, kind: str, *, group: str, of: type, own: Iterable[T] = ()):
-        """`kind` is the word for a thing in messages, `group` that of the entry points; a thing is a subclass or an
-        instance of the class `of`."""
+        """Make a registry: `kind` is the word for a thing in messages, `group` that of the entry points; a thing is a
+        subclass or an instance of the class `of`.
+        """
         self.kind, self.group, self._of = kind, group, of
         self._own: dict[str, T] = {_name(thing): thing for thing in own}
         self._registered: dict[str, T] = {}
@@ -158,7 +159,7 @@ def _origin(offered: EntryPoint) -> str:
 
 
 def _place(thing: Any) -> str:
-    """Where a thing is defined; for one that is no class or function, its name."""
+    """Return where a thing is defined; for one that is no class or function, its name."""
     path = getattr(thing, "__qualname__", None)
     return f"{thing.__module__}:{path}" if path else _name(thing)
 

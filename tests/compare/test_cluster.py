@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from inlay import extras
-from inlay.bases.shared_base import NoSharing
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.lab.compare import cluster
@@ -20,6 +19,7 @@ from inlay.lab.compare.comparison import compare
 from inlay.lab.compare.settings import CompareSettings
 from inlay.lab.compare.trial import Budget, plain_trials
 from inlay.lab.compare.worker import run_trial
+from inlay.training.shared_base import NoSharing
 
 from .fakes import contender
 

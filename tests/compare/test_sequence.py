@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from inlay.bases.shared_base import SharedBase
 from inlay.data.settings import DataSettings
 from inlay.errors import CheckpointError
 from inlay.lab.compare.sequence import APART, ON, sequences
@@ -14,6 +13,7 @@ from inlay.lab.compare.settings import CompareSettings
 from inlay.lab.compare.table import matrix_of
 from inlay.lab.compare.trial import Budget, Trial, plain_trials
 from inlay.lab.compare.worker import run_trial
+from inlay.training.shared_base import SharedBase
 
 from ..tiny_models import reviews, write_rows
 from .fakes import contender

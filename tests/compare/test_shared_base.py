@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from inlay.bases.shared_base import SharedBase
 from inlay.training.run import train
+from inlay.training.shared_base import SharedBase
 
 from ..training.test_run import settings
 

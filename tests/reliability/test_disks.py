@@ -105,7 +105,7 @@ def test_a_disk_that_cannot_be_written(
     if verb == "merge":
         train(replace(asked, out=str(run)))
     disk = small_disk("ro")
-    monkeypatch.setattr("inlay.bases.shared_base.load_onto", None)  # no weights are loaded
+    monkeypatch.setattr("inlay.training.shared_base.load_onto", None)  # no weights are loaded
     monkeypatch.setattr("inlay.tasks.task.Task.load", None)
     arguments = {
         "train": [asked.model, asked.data.path, "--out", str(disk / "run")],

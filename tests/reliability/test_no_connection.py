@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 import inlay
-from inlay.bases.shared_base import NoSharing
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import DataError, InlayError
@@ -33,6 +32,7 @@ from inlay.training import run_state
 from inlay.training.going_on import go_on
 from inlay.training.run import resume
 from inlay.training.settings import RunSettings, non_default, to_dict
+from inlay.training.shared_base import NoSharing
 
 from ..compare.fakes import contender
 from ..edited import unseal

@@ -16,7 +16,6 @@ from torch import nn
 
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
-from ..bases.shared_base import NoSharing
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
@@ -37,6 +36,7 @@ from ..training.journal import Watcher
 from ..training.prepared import free_folder
 from ..training.run import train as train_one
 from ..training.settings import RunSettings
+from ..training.shared_base import NoSharing
 from .asked import read_task, settings_of, with_rows_in
 from .given_data import given_data
 from .given_model import GivenModel, given_model

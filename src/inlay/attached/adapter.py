@@ -41,7 +41,9 @@ class Adapter(Attachment):
         return coverage(self, getattr(self.method, "targets", ()))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call it."""
+        """Return the adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call
+        it.
+        """
         return {name: sharded.whole(t).detach() for name, t in self._named_tensors().items()}
 
     def _named_tensors(self) -> dict[str, Tensor]:
@@ -49,8 +51,9 @@ class Adapter(Attachment):
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Raises CheckpointError, having changed nothing, unless names, shapes and the kind of numbers are exactly the
-        adapter's own."""
+        """Raise CheckpointError, having changed nothing, unless names, shapes and the kind of numbers are exactly the
+        adapter's own.
+        """
         self.check_fits(state)
         own = self._named_tensors()
         for key, tensor in state.items():
@@ -157,7 +160,7 @@ class Adapter(Attachment):
         withdraw(self)
 
     def check_mergeable(self) -> None:
-        """Raises AdapterStateError if `merge` could not do it; on a model without values too."""
+        """Raise AdapterStateError if `merge` could not do it; on a model without values too."""
         merging.check_mergeable(self)
 
 
@@ -225,7 +228,7 @@ def plan_attach(
 
 
 def adapters(model: nn.Module) -> dict[str, Adapter]:
-    """The adapters attached to `model`, by name."""
+    """Return the adapters attached to `model`, by name."""
     state = known_state(model)
     return {name: each for name, each in state.adapters.items() if isinstance(each, Adapter)} if state else {}
 
@@ -236,7 +239,9 @@ def rows_of_its_own(deltas: Mapping[str, Delta]) -> set[str]:
 
 
 def _others(model: nn.Module, name: str) -> dict[str, Attachment]:
-    """The adapters that are there already. Raises AdapterStateError if another one cannot join them as `name`."""
+    """Return the adapters that are there already. Raises AdapterStateError if another one cannot join
+    them as `name`.
+    """
     _check_name(name)
     state = known_state(model)
     if state is None:

@@ -61,7 +61,7 @@ def coverage(adapter: Attachment, targets: Sequence[str] = ()) -> Coverage:
 
 
 def _count(module: nn.Module, p: Tensor) -> int:
-    """The numbers that it stands for: a quantized weight has several in one element."""
+    """Return the numbers that it stands for: a quantized weight has several in one element."""
     packed = weights.is_linear(module) and weights.is_packed(module) and p is module._parameters.get("weight")
     return math.prod(weights.size(module)) if packed else p.numel()
 
@@ -101,7 +101,7 @@ def _reason(adapter: Attachment, targets: Sequence[str], sites: Sites, name: str
 
 
 def _changes(adapter: Attachment) -> list[str]:
-    """What the adapter changes, such as plain linear layers."""
+    """Return what the adapter changes, such as plain linear layers."""
     hosts = [(host, delta) for name, host, delta in adapter.hosts() if not within(name, adapter.heads)]
     return list(dict.fromkeys(_changed(host, delta) for host, delta in hosts))
 

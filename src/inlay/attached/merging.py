@@ -71,7 +71,7 @@ def keep_merged(adapter: Attachment) -> None:
 
 
 def check_mergeable(adapter: Attachment) -> None:
-    """Raises AdapterStateError if `merge` could not do it; on a model without values too."""
+    """Raise AdapterStateError if `merge` could not do it; on a model without values too."""
     if not adapter.removable:
         raise AdapterStateError(f"{adapter.made_by} trained the base model itself: there is nothing to merge")
     owners: dict[int, list[str]] = {}
@@ -97,7 +97,9 @@ def check_mergeable(adapter: Attachment) -> None:
 
 
 def _adapted_alike(adapter: Attachment, holders: list[str], tensor: int) -> bool:
-    """Whether one trained copy stands in for the tensor, or for the same rows of it, in each module that holds it."""
+    """Tell whether one trained copy stands in for the tensor, or for the same rows of it, in each module that holds
+    it.
+    """
     copies: set[int] = set()
     for holder in holders:
         delta = adapter.deltas.get(holder)
@@ -118,7 +120,7 @@ def _check_not_overridden(adapter: Attachment, state: State) -> None:
 
 
 def _slots(adapter: Attachment) -> Iterator[tuple[Host, Slot, WeightDelta]]:
-    """Each host with its slot and the adapter's delta there."""
+    """Yield each host with its slot and the adapter's delta there."""
     for _, host, delta in adapter.hosts():
         assert isinstance(delta, WeightDelta)
         yield host, getattr(host, SLOT), delta
@@ -148,7 +150,9 @@ def _check_finite(adapter: Attachment) -> None:
 
 
 def _outputs(adapter: Attachment, batch: Any, must_run: bool) -> list[Tensor] | None:
-    """What the model computes with this adapter alone, in evaluation mode; None if it does not take such a batch."""
+    """Return what the model computes with this adapter alone, in evaluation mode; None if it does not take such a
+    batch.
+    """
     routing = state_of(adapter.model).routing
     try:
         with routing.during(Route((adapter.name,))), trial.evaluating(adapter.model):

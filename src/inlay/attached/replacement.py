@@ -88,7 +88,7 @@ class Replacement(WeightDelta):
 
 
 def _start(host: Host, name: str) -> Tensor:
-    """A copy of the host's parameter or buffer, in float32 unless it counts something."""
+    """Return a copy of the host's parameter or buffer, in float32 unless it counts something."""
     own = weights.value(host, name)
     if own is None:
         return torch.zeros(weights.size(host)[0], device=weights.device(host))
@@ -97,7 +97,7 @@ def _start(host: Host, name: str) -> Tensor:
 
 
 def _check_trainable(host: Host, names: tuple[str, ...]) -> None:
-    """Raises TargetError unless a call of the host reads plain numbers under these names."""
+    """Raise TargetError unless a call of the host reads plain numbers under these names."""
     kind = type(host).__name__
     for name in names or (("weight",) if weights.is_linear(host) else ()):
         own = getattr(host, name, None)

@@ -23,7 +23,7 @@ _READS_MORE = {  # beside texts
 
 
 def writer_class(config: Any) -> Any:
-    """Raises SettingsError for a model that does not write a text word by word."""
+    """Raise SettingsError for a model that does not write a text word by word."""
     if (kind := no_writer(config)) is not None:
         raise SettingsError(f"the model is {kind}; it writes no texts")
     if config.model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -32,7 +32,7 @@ def writer_class(config: Any) -> Any:
 
 
 def no_writer(config: Any) -> str | None:
-    """What the model is, if it does not write a text word by word."""
+    """Return what the model is, if it does not write a text word by word."""
     if config.is_encoder_decoder:
         return "an encoder-decoder"
     kind = config.model_type
@@ -43,7 +43,7 @@ def no_writer(config: Any) -> str | None:
 
 
 def labeller_class(config: Any) -> Any:
-    """Raises SettingsError for a model of which transformers makes no classifier of texts."""
+    """Raise SettingsError for a model of which transformers makes no classifier of texts."""
     known = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     if config.model_type not in known:
         raise SettingsError(
@@ -55,7 +55,7 @@ def labeller_class(config: Any) -> Any:
 
 
 def empty_model(auto_class: Any, config: Any) -> nn.Module:
-    """A model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
+    """Return a model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
     of = f"a model of the kind {config.model_type}"
     with guarded(of, "a config.json", todo="copy the model again", error=SettingsError):
         try:

@@ -35,7 +35,7 @@ class Base:
     fetch: bool = True  # whether a hub may be asked; else only what is on this machine counts
 
     def tokenizer(self) -> Any:
-        """Raises SettingsError if there is none that can be read."""
+        """Raise SettingsError if there is none that can be read."""
         todo = "put the tokenizer's files beside the model, as they were"
         with self.reading("a tokenizer", todo):
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.path, **self.source)
@@ -47,7 +47,7 @@ class Base:
 
     @contextmanager
     def reading(self, what: str, todo: str = "copy the model again") -> Iterator[None]:
-        """Whatever is wrong with the files is a SettingsError, and a hub is asked only if the user has named this."""
+        """Turn whatever is wrong with the files into a SettingsError, and ask a hub only if the user has named this."""
         with offline(not self.fetch or os.path.isdir(self.path)):
             with guarded(f"model {self.name!r}", what, todo=todo, error=SettingsError):
                 yield
@@ -66,7 +66,7 @@ class Base:
         return next((count for count in found if isinstance(count, int) and count > 0), 10**9)
 
     def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> Any:
-        """The configuration of a classifier of these labels on this base."""
+        """Return the configuration of a classifier of these labels on this base."""
         with self.reading("a configuration"):
             config = transformers.AutoConfig.from_pretrained(
                 self.path,
@@ -90,8 +90,9 @@ class Base:
         return self.load(auto_class, config, device_map="meta")[1].notes
 
     def load(self, auto_class: Any, config: Any | None, **how: Any) -> tuple[Any, Findings]:
-        """The model, by the configuration that is given or the files' own. Raises SettingsError unless they fit, and
-        TrainingFailed if a number of them is not finite."""
+        """Return the model, by the configuration that is given or the files' own. Raises SettingsError unless they fit,
+        and TrainingFailed if a number of them is not finite.
+        """
         asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **how, **self.source}
         with quiet(), self.reading("weights"):
             model, info = auto_class.from_pretrained(self.path, config=copy.deepcopy(config), **asked)
@@ -101,7 +102,7 @@ class Base:
 
 
 def find_base(name: str, *, fetch: bool = True) -> Base:
-    """Raises SettingsError if there is no such model, in the user's words and without loading weights.
+    """Raise SettingsError if there is no such model, in the user's words and without loading weights.
 
     `fetch` is for a name that the user has given: any other is looked for on this machine only.
     """
@@ -137,18 +138,20 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
 
 
 def empty_classifier(config: Any) -> nn.Module:
-    """The classifier without values, for checks that must not wait for its weights. Raises SettingsError if there is
-    no such classifier."""
+    """Return the classifier without values, for checks that must not wait for its weights. Raises SettingsError if
+    there is no such classifier.
+    """
     return empty_model(labeller_class(config), config)
 
 
 def empty_language_model(config: Any) -> nn.Module:
-    """The language model likewise."""
+    """Return the language model likewise."""
     return empty_model(writer_class(config), config)
 
 
 def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"]) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model with its weights, and its heads, which are trained: a head that the checkpoint does not have is new.
+    """Return the model with its weights, and its heads, which are trained: a head that the checkpoint does not have is
+    new.
 
     The dtype "auto" is the checkpoint's own. Raises SettingsError if another weight is missing, or has another shape.
     """
@@ -157,7 +160,7 @@ def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"
 
 
 def pick_device(asked: str) -> torch.device:
-    """Raises SettingsError if the device that was asked for is not there."""
+    """Raise SettingsError if the device that was asked for is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
         asked = next(name for name in ("cuda", "mps", "cpu") if there[name])
@@ -167,7 +170,9 @@ def pick_device(asked: str) -> torch.device:
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 matrices in hardware; without that they are far slower than float32."""
+    """Tell whether the processor multiplies bfloat16 matrices in hardware; without that they are far slower than
+    float32.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -178,7 +183,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def _check_reads(tokenizer: Any) -> None:
-    """Raises what reading a text with a damaged tokenizer raises, or ValueError for one without padding or length."""
+    """Raise what reading a text with a damaged tokenizer raises, or ValueError for one without padding or length."""
     tokenizer("a text by itself")
     tokenizer("Ein Text, 12 naïve cafés; 文字, \U0001f642 and\tmore.\n", "A second one")
     if tokenizer.pad_token_id is None:
@@ -213,7 +218,7 @@ def _builtins() -> list[str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Loading reports what is missing from the checkpoint, which here is said once, and in the run's own words."""
+    """Keep loading from reporting what is missing, which is said once, in the run's own words."""
     logging = transformers.utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

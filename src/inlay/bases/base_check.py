@@ -74,8 +74,9 @@ def findings(name: str, model: nn.Module, info: dict[str, Any]) -> Findings:
 
 
 def check_layers(name: str, config: Any, folder: Path) -> None:
-    """Raises SettingsError for a size below one, and for far more layers than the files in `folder` could have weights
-    for, whose making would take hours."""
+    """Raise SettingsError for a size below one, and for far more layers than the files in `folder` could have weights
+    for, whose making would take hours.
+    """
     for key in _POSITIVE:
         value = getattr(config.get_text_config(), key, None)
         if isinstance(value, int) and value < 1:
@@ -93,7 +94,7 @@ def check_layers(name: str, config: Any, folder: Path) -> None:
 
 
 def check_numbers(name: str, model: nn.Module) -> None:
-    """Raises TrainingFailed, as for any NaN, if a weight has numbers that are not finite."""
+    """Raise TrainingFailed, as for any NaN, if a weight has numbers that are not finite."""
     for key, p in model.named_parameters():
         if p.is_floating_point() and p.itemsize > 1 and p.numel() and not p.is_meta:  # smaller ones have no order
             if not torch.stack(torch.aminmax(p.detach())).isfinite().all():
@@ -103,7 +104,7 @@ def check_numbers(name: str, model: nn.Module) -> None:
 
 
 def _nan_in(value: Any, key: str = "") -> str | None:
-    """The key of the first number in a configuration that is none."""
+    """Return the key of the first number in a configuration that is none."""
     if isinstance(value, dict):
         return next((found for k, v in value.items() if (found := _nan_in(v, str(k))) is not None), None)
     if isinstance(value, list | tuple):
@@ -120,7 +121,7 @@ def _layer_counts(config: Any) -> list[int]:
 
 
 def _pooler(model: Any) -> tuple[str, ...]:
-    """The pooler of the pretrained base if its class can be without one."""
+    """Return the pooler of the pretrained base if its class can be without one."""
     base = getattr(model, "base_model", model)
     optional = "add_pooling_layer" in inspect.signature(type(base).__init__).parameters
     if not optional or base is model or getattr(base, "pooler", None) is None:
@@ -137,7 +138,7 @@ def _owner(key: str, modules: tuple[str, ...]) -> str:
 
 
 def _layers_without_place(model: Any, surplus: list[str]) -> list[str]:
-    """The layers of the files that come after the last one of the model."""
+    """Return the layers of the files that come after the last one of the model."""
     last: dict[str, int] = {}
     for name in Sites(model, ()).blocks:
         stack, _, number = name.rpartition(".")

@@ -16,7 +16,7 @@ from ..errors import SettingsError
 
 
 def check_narrow(empty: Callable[[], nn.Module], method: Method, part: str | None, dtype: torch.dtype) -> None:
-    """Raises SettingsError if the model runs in this dtype, and no more once the method is attached."""
+    """Raise SettingsError if the model runs in this dtype, and no more once the method is attached."""
     model = empty().to(dtype)
     if not _runs(model):
         return  # values decide what it does, so nothing can be said

@@ -30,7 +30,7 @@ class Part:
 
 
 def part_for_texts(model: nn.Module, checkpoint: Any) -> Part:
-    """`checkpoint` is the configuration in the base's files."""
+    """Choose the part that reads texts; `checkpoint` is the configuration in the base's files."""
     name = language_model(model)
     if name is None:
         own: Any = getattr(model, "config", checkpoint)
@@ -50,7 +50,7 @@ def _beside(module: nn.Module, prefix: str, part: str, kept: set[int]) -> Iterat
 
 
 def _no_part_of_it(model: Any) -> set[int]:
-    """The heads, which are trained whole or belong to the language model."""
+    """Return the heads, which are trained whole or belong to the language model."""
     return {id(output_embeddings(model)), *(id(model.get_submodule(head)) for head in task_heads(model))}
 
 

@@ -15,7 +15,7 @@ from ..errors import SettingsError
 
 
 def check_vocabulary(tokenizer: Any, model: Any) -> None:
-    """Raises SettingsError if the tokenizer has words, or its padding, that `model` (empty or not) cannot read."""
+    """Raise SettingsError if the tokenizer has words, or its padding, that `model` (empty or not) cannot read."""
     rows = _rows(model)
     added = {id: token for id, token in tokenizer.added_tokens_decoder.items() if id >= rows and not token.special}
     if tokenizer.vocab_size > rows:
@@ -31,8 +31,9 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
 
 
 def _check_types(tokenizer: Any, types: Any) -> None:
-    """Raises SettingsError if the tokenizer numbers the parts of a text, or of a pair, as the model (of BERT's kind,
-    with rows for so many types) cannot read."""
+    """Raise SettingsError if the tokenizer numbers the parts of a text, or of a pair, as the model (of BERT's kind,
+    with rows for so many types) cannot read.
+    """
     if not isinstance(types, int) or types < 1:  # it reads no types
         return
     for texts, most in ((("a text",), types), (("a text", "a second one"), max(types, 2))):
@@ -45,14 +46,14 @@ def _check_types(tokenizer: Any, types: Any) -> None:
 
 
 def check_ids(tokenizer: Any, model: Any, texts: Iterable[Sequence[int]]) -> None:
-    """Raises SettingsError if one of the texts has a token that `model` cannot read."""
+    """Raise SettingsError if one of the texts has a token that `model` cannot read."""
     highest, rows = max((max(ids, default=0) for ids in texts), default=0), _rows(model)
     if highest >= rows:
         raise SettingsError(_without_row(tokenizer.convert_ids_to_tokens(highest), highest, rows))
 
 
 def empty_body(config: Any) -> nn.Module | None:
-    """The model without values, head and task, for the checks above; None if transformers cannot make it."""
+    """Return the model without values, head and task, for the checks above; None if transformers cannot make it."""
     try:
         with torch.device("meta"):
             return transformers.AutoModel.from_config(config)

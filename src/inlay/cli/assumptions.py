@@ -6,6 +6,6 @@ from ..inference.opened import Found
 
 
 def say(found: Found) -> None:
-    """On standard error, as the results are for programs too."""
+    """Say it on standard error, as the results are for programs too."""
     for note in found.notes:
         print(f"note    {note}", file=sys.stderr)

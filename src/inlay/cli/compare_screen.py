@@ -20,7 +20,7 @@ _STYLES = {"failed": "bold red", "finished": "green"}
 
 @contextmanager
 def watching_trials(json_lines: bool) -> Iterator[Watcher]:
-    """A watcher that suits the output."""
+    """Give a watcher that suits the output."""
     if json_lines:
         yield print_json
     elif sys.stdout.isatty():
@@ -31,7 +31,7 @@ def watching_trials(json_lines: bool) -> Iterator[Watcher]:
 
 
 def sentence(event: Event) -> str | None:
-    """The event in one line for people; None for what is in each run's own log."""
+    """Return the event in one line for people; None for what is in each run's own log."""
     match event["event"]:
         case "compare":
             notes = "".join(f"\nnote     {note}" for note in event["notes"])

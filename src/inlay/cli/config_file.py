@@ -52,7 +52,7 @@ class ConfigFile:
 
 
 def read_config_file(path: Path) -> ConfigFile:
-    """Raises SettingsError if the file is missing, no YAML mapping, or has a setting twice."""
+    """Raise SettingsError if the file is missing, no YAML mapping, or has a setting twice."""
     from ..formats.read import read_text
 
     root = parse_yaml(read_text(path, "a file of settings", error=SettingsError), str(path))
@@ -65,7 +65,7 @@ def read_config_file(path: Path) -> ConfigFile:
 
 
 def parse_yaml(text: str, where: str) -> yaml.Node | None:
-    """The text as plain YAML. Raises SettingsError if it is none, or has tags, anchors or aliases."""
+    """Return the text as plain YAML. Raises SettingsError if it is none, or has tags, anchors or aliases."""
     try:
         return _Loader(text, where).get_single_node()
     except RecursionError:
@@ -114,7 +114,9 @@ def _flatten(
 
 
 def arguments_of(where: str, name: str, node: yaml.Node, field: dataclasses.Field[Any]) -> list[str]:
-    """A setting as the command line has it. Raises SettingsError if the value has not the form of the setting."""
+    """Return a setting as the command line has it. Raises SettingsError if the value has not the form of
+    the setting.
+    """
     option, kind = "--" + name.replace("_", "-"), kind_of(field.type)
     if _is_null(node):
         if field.default is not None and field.default_factory is dataclasses.MISSING:
@@ -134,7 +136,7 @@ def arguments_of(where: str, name: str, node: yaml.Node, field: dataclasses.Fiel
 
 
 def _switch(where: str, name: str, node: yaml.ScalarNode, default: Any) -> list[str]:
-    """The flag that turns it on or off; none if it is so by default."""
+    """Return the flag that turns it on or off; none if it is so by default."""
     if node.tag != "tag:yaml.org,2002:bool":
         raise SettingsError(f"{where}: {name} is {node.value!r}; it must be true or false")
     value = yaml.SafeLoader.bool_values[node.value.lower()]
@@ -145,14 +147,14 @@ def _switch(where: str, name: str, node: yaml.ScalarNode, default: Any) -> list[
 
 
 def _text(where: str, name: str, node: yaml.Node) -> str:
-    """The value as it is written. Raises SettingsError if there is none, or more than one."""
+    """Return the value as it is written. Raises SettingsError if there is none, or more than one."""
     if not isinstance(node, yaml.ScalarNode) or _is_null(node):
         raise SettingsError(f"{where}: {name} is {_form(node)}; it must be a text or a number")
     return node.value
 
 
 def _no_flag(where: str, name: str, value: str) -> str:
-    """The value itself. Raises SettingsError if it could be taken for a flag."""
+    """Return the value itself. Raises SettingsError if it could be taken for a flag."""
     if value.startswith("-") and not _NEGATIVE.match(value):
         raise SettingsError(
             f"{where}: {name} has {value!r}, which begins like a flag; write a file as ./{value}, a pattern as [-]…"

@@ -18,7 +18,7 @@ _PROSE = ("reach", "note")
 
 @contextmanager
 def watching(json_lines: bool) -> Iterator[Watcher]:
-    """A watcher that suits the output."""
+    """Give a watcher that suits the output."""
     if json_lines:
         yield print_json
     elif sys.stdout.isatty():

@@ -101,7 +101,7 @@ def _show_tokens(tokens: TokenReport, console: Console) -> None:
 
 
 def _fate(split: SplitTokens) -> str:
-    """What becomes of rows over the limit."""
+    """Return what becomes of rows over the limit."""
     becomes = {
         "lose their end": split.cut,
         "left out (no room for the answer)": split.left_out,
@@ -161,7 +161,7 @@ def _marked(sample: Sample) -> Text:
 
 
 def _runs(sample: Sample) -> Iterator[tuple[bool, list[Token | str]]]:
-    """Tokens that are read or learned together, without the middle of many."""
+    """Yield tokens that are read or learned together, without the middle of many."""
     runs = [(learned, list(tokens)) for learned, tokens in groupby(sample.tokens, key=lambda token: token.learned)]
     for learned, tokens in runs[:_RUNS_SHOWN]:
         if len(tokens) <= 2 * _EDGE + 5:

@@ -91,7 +91,7 @@ def members(family: str) -> list[type[Method]]:
 
 
 def found_out(method: type[Method]) -> dict[str, str]:
-    """What is counted or computed, or said by the class, in sentences by what they are about."""
+    """Return what is counted or computed, or said by the class, in sentences by what they are about."""
     count, tokens = on_llama_7b(method), method().virtual_tokens
     example = ", ".join(f"{name} {value_text(value)}" for name, value in count.settings.items())
     share = f"{count.trained:,} of {count.total:,} parameters ({percent_text(count.share)})"
@@ -114,7 +114,7 @@ def found_out(method: type[Method]) -> dict[str, str]:
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as on the command line."""
+    """Return a setting's value as on the command line."""
     match value:
         case None:
             return "automatic"
@@ -193,7 +193,7 @@ def _shares(methods: Iterable[type[Method]]) -> str:
 
 
 def _columns(rows: Iterable[tuple[str, str]], width: int, indent: str = "") -> Iterator[str]:
-    """Two columns, the second wrapped; a first one that is too wide has a line of its own."""
+    """Yield two columns, the second wrapped; a first one that is too wide has a line of its own."""
     for left, right in rows:
         if len(left) >= width:
             yield indent + left

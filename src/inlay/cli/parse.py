@@ -16,7 +16,7 @@ CommandT = TypeVar("CommandT")
 
 
 def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str, beneath: Sequence[str] = ()) -> Any:
-    """An instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for.
+    """Return an instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for.
 
     The arguments win over those `beneath`. Raises SettingsError for a flag that is among them twice.
     """
@@ -39,7 +39,9 @@ def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str, be
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
-    """The value of `flag` and the other arguments. Raises SettingsError if it is there without a value, or twice."""
+    """Return the value of `flag` and the other arguments. Raises SettingsError if it is there without a value, or
+    twice.
+    """
     found, rest, i = [], [], 0
     while i < len(arguments):
         argument = arguments[i]
@@ -59,7 +61,7 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def _check_given_once(arguments: Sequence[str]) -> None:
-    """The last of two would win, and the other be of no effect without a word."""
+    """Refuse a flag that is given twice: the last would win, and the other have no effect without a word."""
     given: dict[str, list[str]] = {}
     flags = list(itertools.takewhile(lambda each: each != "--", arguments))
     for argument, following in itertools.zip_longest(flags, flags[1:], fillvalue=""):
@@ -78,7 +80,7 @@ def _given_twice(flag: str, found: Sequence[str]) -> SettingsError:
 
 
 def _of_a_dataclass(stop: BaseException) -> InlayError | None:
-    """What a dataclass said of its own values, before tyro broke it into lines."""
+    """Return what a dataclass said of its own values, before tyro broke it into lines."""
     problem = stop.__context__
     while problem is not None and not isinstance(problem, InlayError):
         problem = problem.__context__
@@ -86,7 +88,7 @@ def _of_a_dataclass(stop: BaseException) -> InlayError | None:
 
 
 def _sentence(framed: str, verb: str) -> str:
-    """tyro's framed message as one sentence: what is wrong, and the nearest setting."""
+    """Turn tyro's framed message into one sentence: what is wrong, and the nearest setting."""
     lines = [line.strip("│╭╮╰╯ \t") for line in framed.splitlines()][1:]  # the first is a title
     text = " ".join(line for line in lines if set(line) - set("─-")).partition(" For full helptext")[0]
     see = f"; see inlay {verb} --help"

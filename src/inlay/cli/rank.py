@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(command: Rank) -> None:
-    """Raises SettingsError for a setting that this form of the verb does not have."""
+    """Raise SettingsError for a setting that this form of the verb does not have."""
     before = command.train_data is not None
     for field in fields(Rank):
         asked = getattr(command, field.name) != field.default

@@ -26,7 +26,7 @@ class _SafeConsole(Console):
 
 
 def _safe(text: Text) -> Text:
-    """The text with its styles, safe before it is broken into lines."""
+    """Return the text with its styles, safe before it is broken into lines."""
     unsafe = [i for i, letter in enumerate(text.plain) if shown_lines(letter) != letter]
     pieces = text.divide(sorted({edge for i in unsafe for edge in (i, i + 1)}))
     for piece in pieces if unsafe else ():
@@ -48,10 +48,10 @@ class _SafeProgress(Progress):
 
 
 def console() -> Console:
-    """A console on standard output, to which a text is a text: no markup, no emoji codes, no guessed colours."""
+    """Return a console on standard output, to which a text is a text: no markup, no emoji codes, no guessed colours."""
     return _SafeConsole(file=own(sys.stdout), highlight=False, markup=False, emoji=False)
 
 
 def progress(*columns: ProgressColumn) -> Progress:
-    """Bars that vanish when they are done."""
+    """Return bars that vanish when they are done."""
     return _SafeProgress(*columns, console=console(), transient=True)

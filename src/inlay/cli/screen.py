@@ -66,7 +66,7 @@ class Screen(_Encodable):
 
 @contextmanager
 def screens() -> Iterator[None]:
-    """Standard output and standard error are Screens in the block."""
+    """Make standard output and standard error Screens in the block."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (Screen(stream) for stream in before)  # pyright: ignore[reportAttributeAccessIssue]
     try:
@@ -76,13 +76,13 @@ def screens() -> Iterator[None]:
 
 
 def own(stream: Any) -> Any:
-    """The way past a Screen; any other stream as it is."""
+    """Return the way past a Screen; any other stream as it is."""
     return stream.own if isinstance(stream, Screen) else stream
 
 
 @contextmanager
 def own_text() -> Iterator[None]:
-    """Standard output takes controls in the block, in which only text of our own may be written."""
+    """Let standard output take controls in the block, in which only text of our own may be written."""
     before = sys.stdout
     sys.stdout = own(before)
     try:
@@ -92,7 +92,7 @@ def own_text() -> Iterator[None]:
 
 
 def print_json(value: Any, indent: int | None = None) -> None:
-    """One JSON value on a line, or on several with an indent; flushed, as programs wait for it."""
+    """Print one JSON value on a line, or on several with an indent; flushed, as programs wait for it."""
     print(shown_json(as_json(value, indent), sys.stdout.encoding or "utf-8"), flush=True)
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse_settings(arguments: list[str], verb: str = "train") -> Any:
-    """The run that the arguments describe, with the settings of a `--config` file beneath them."""
+    """Return the run that the arguments describe, with the settings of a `--config` file beneath them."""
     config, arguments = take(arguments, "--config")
     method, arguments = take(arguments, "--method")
     from_file = None if config is None else read_config_file(path_of(config))

@@ -51,7 +51,7 @@ def using(model: nn.Module, *names: str, rows: Sequence[str | None] | None = Non
 
 
 def check_usable(state: State, names: Collection[str], by_rows: bool = False) -> None:
-    """Raises AdapterStateError unless these adapters can run together, or each on rows of its own."""
+    """Raise AdapterStateError unless these adapters can run together, or each on rows of its own."""
     for name in sorted(set(names) - state.adapters.keys()):
         raise AdapterStateError(f"no adapter {name!r} is attached{did_you_mean(name, state.adapters)}")
     if not by_rows and len(set(names)) < len(names):

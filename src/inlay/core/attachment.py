@@ -21,7 +21,7 @@ class Attachment:
     before: tuple[str, ...] = field(default=(), init=False)  # what was active when it joined
 
     def hosts(self) -> Iterator[tuple[str, nn.Module, Delta]]:
-        """Each host's name, the host, and the delta there."""
+        """Yield each host's name, the host, and the delta there."""
         for host_name, delta in self.deltas.items():
             yield host_name, self.model.get_submodule(host_name), delta
 
@@ -31,7 +31,7 @@ class Attachment:
         return all(delta.removable for delta in self.deltas.values())
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What training changes, each tensor once, as `host.parameter`."""
+        """Yield what training changes, each tensor once, as `host.parameter`."""
         seen: set[int] = set()
         for host_name, host, delta in self.hosts():
             for name, p in delta.trained(host):
@@ -40,11 +40,11 @@ class Attachment:
                     yield f"{host_name}.{name}" if host_name else name, p
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What training changes, each tensor once."""
+        """Yield what training changes, each tensor once."""
         yield from (p for _, p in self.named_parameters())
 
     def tensors(self) -> Iterator[tuple[str, str, Tensor]]:
-        """What a checkpoint holds, each tensor once: (host name, parameter name, tensor)."""
+        """Yield what a checkpoint holds, each tensor once: (host name, parameter name, tensor)."""
         seen: set[int] = set()
         for host_name, host, delta in self.hosts():
             for name, tensor in delta.saved(host).items():

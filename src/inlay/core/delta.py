@@ -40,17 +40,19 @@ class Delta(nn.Module):
         return ()
 
     def stands_in(self, host: Host) -> bool:
-        """Whether `before` puts other parameters in the place of the host's, which `after` only takes away again."""
+        """Tell whether `before` puts other parameters in the place of the host's, which `after` only
+        takes away again.
+        """
         return False
 
     def check_saved(self, name: str, tensors: dict[str, Tensor]) -> None:
-        """Raises CheckpointError if what a file has of the delta at the host `name` fits in shape but not in value."""
+        """Raise CheckpointError if what a file has of the delta at the host `name` fits in shape but not in value."""
 
     def install(self, host: Host) -> None:
-        """Called once, when the whole adapter is known to fit and is about to join the model."""
+        """Prepare the host; called once, when the whole adapter is known to fit and is about to join the model."""
 
     def uninstall(self, host: Host) -> None:
-        """Called once, when the adapter leaves the model: undo what `install` did to the host."""
+        """Undo what `install` did to the host; called once, when the adapter leaves the model."""
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         return args, kwargs
@@ -62,31 +64,34 @@ class Delta(nn.Module):
         """Undo what `before` did to the host; called in place of `after` when the host's forward raised."""
 
     def changed_bias(self, bias_O: Tensor | None) -> Tensor | None:
-        """What `after` has made of the bias that is in the result: deltas that come later read it as the host's."""
+        """Return what `after` has made of the bias that is in the result: deltas that come later read it as the
+        host's.
+        """
         return bias_O
 
     def edits_rows(self, host: Host) -> bool:
-        """Whether `after` is the whole change, so that one batch can mix adapters row by row."""
+        """Tell whether `after` is the whole change, so that one batch can mix adapters row by row."""
         return False
 
     def trained(self, host: Host) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters that training changes, by name."""
+        """Yield the parameters that training changes, by name."""
         yield from self.named_parameters()
 
     def saved(self, host: Host) -> dict[str, Tensor]:
-        """The tensors that a checkpoint holds, by name. Writing into them changes the delta."""
+        """Return the tensors that a checkpoint holds, by name. Writing into them changes the delta."""
         return self.state_dict(keep_vars=True)
 
     def computed(self, host: Host) -> dict[str, Tensor]:
-        """What a checkpoint shows in place of the saved tensors, if that is computed from them, by name.
+        """Return what a checkpoint shows in place of the saved tensors, if that is computed from them, by name.
 
         The saved ones then go into a file of their own, from which training goes on.
         """
         return {}
 
     def training_state(self) -> dict[str, Tensor]:
-        """What the method keeps here from step to step, and no checkpoint of the adapter needs, by name: a run that was
-        interrupted goes on from it."""
+        """Return what the method keeps here from step to step, and no checkpoint of the adapter needs, by name: a run
+        that was interrupted goes on from it.
+        """
         return {}
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
@@ -117,17 +122,21 @@ class WeightDelta(Delta):
     folds: tuple[str, ...] = ("weight",)  # the host parameters that fold may rewrite
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The adapted parameters. `params["weight"]` is dense, (O, I) if linear; what the host lacks is absent."""
+        """Return the adapted parameters. `params["weight"]` is dense, (O, I) if linear; what the host
+        lacks is absent.
+        """
         raise NotImplementedError
 
     def copies(self) -> dict[str, Tensor]:
-        """The trained tensors that stand in for the host's parameters, or for rows of them, by their names there. A
-        parameter that several hosts share is changed alike if they have the same tensor for it."""
+        """Return the trained tensors that stand in for the host's parameters, or for rows of them, by their names
+        there. A parameter that several hosts share is changed alike if they have the same tensor for it.
+        """
         return {}
 
     def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Left (O, R) and right (R, I) of each parameter to which `fold` adds their product, as a matrix, and nothing
-        else; (E, O, R) and (E, R, I) of a stack of expert matrices, however these are kept."""
+        """Return left (O, R) and right (R, I) of each parameter to which `fold` adds their product, as a matrix, and
+        nothing else; (E, O, R) and (E, R, I) of a stack of expert matrices, however these are kept.
+        """
         return {}
 
     def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
@@ -135,7 +144,7 @@ class WeightDelta(Delta):
         raise NotImplementedError(f"{type(self).__name__} has no factors that can be set")
 
     def edits_output(self, host: Host) -> bool:
-        """Whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
+        """Tell whether `edit_output` serves this host; otherwise the folded parameters stand in for the host's own."""
         return weights.is_linear(host)
 
     def stands_in(self, host: Host) -> bool:
@@ -173,12 +182,12 @@ class WeightDelta(Delta):
 
 
 def _not_narrower(before: Tensor, after: Tensor) -> Tensor:
-    """`after`, in the dtype of `before` if that is float32 or finer and the other one is not."""
+    """Return `after`, in the dtype of `before` if that is float32 or finer and the other one is not."""
     if after.is_floating_point() and after.dtype.itemsize < 4 <= before.dtype.itemsize:
         return before.to(after.device)
     return after
 
 
 def _input(args: Args, kwargs: Kwargs) -> Tensor:
-    """The host's first argument, which may be given by its name."""
+    """Return the host's first argument, which may be given by its name."""
     return args[0] if args else next(iter(kwargs.values()))

@@ -33,7 +33,7 @@ class Routing:
     merged: str | None = None  # lives in the hosts' weights already
 
     def now(self) -> Route:
-        """What runs in this thread. Raises AdapterStateError where that cannot be told."""
+        """Return what runs in this thread. Raises AdapterStateError where that cannot be told."""
         if not self.overrides:
             return self.lasting
         if torch.compiler.is_compiling():  # a graph cannot ask which thread it runs in

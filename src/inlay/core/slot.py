@@ -70,18 +70,18 @@ class Slot(Guest):
         return found
 
     def _running(self) -> list[Delta]:
-        """In the order of their names; without those that the host's weights hold already."""
+        """List the deltas that run, in the order of their names; without those that the host's weights hold already."""
         routing = self.routing
         route = routing.now() if routing.overrides else routing.lasting
         running = [self[name] for name in route.names if name in self._modules]
         return [] if self._unmerged is not None and len(running) == 1 else running
 
     def has_statistics(self) -> bool:
-        """Whether an active delta has statistics of its own, on which the host runs."""
+        """Tell whether an active delta has statistics of its own, on which the host runs."""
         return any(delta.statistics for delta in self._running())
 
     def runs(self, delta: Delta) -> bool:
-        """Whether the next call of the host runs this delta on the whole batch."""
+        """Tell whether the next call of the host runs this delta on the whole batch."""
         return any(other is delta for other in self._running())
 
     def _before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -142,14 +142,16 @@ class Slot(Guest):
 
 
 def _before_order(running: list[Delta], host: Host) -> list[Delta]:
-    """Parameters are replaced first and folded from the innermost on; inputs are edited from the outermost on."""
+    """Return parameters are replaced first and folded from the innermost on; inputs are edited from the
+    outermost on.
+    """
     standing = [delta for delta in reversed(running) if delta.stands_in(host)]
     standing.sort(key=lambda delta: not delta.replaces)
     return [*standing, *(delta for delta in running if not delta.stands_in(host))]
 
 
 def _edited_in_turn(running: list[Delta], host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
-    """The result after each delta in turn, which reads as the host's bias what those before have made of it."""
+    """Return the result after each delta in turn, which reads as the host's bias what those before have made of it."""
     try:
         for delta in _after_order(running, host):
             result = delta.after(host, args, kwargs, result)
@@ -163,7 +165,9 @@ def _edited_in_turn(running: list[Delta], host: Host, args: Args, kwargs: Kwargs
 
 
 def _after_order(running: list[Delta], host: Host) -> list[Delta]:
-    """Outputs are edited from the innermost on; parameters stand in until all are done, as an edit may read them."""
+    """Return outputs are edited from the innermost on; parameters stand in until all are done, as an edit may read
+    them.
+    """
     edits = [delta for delta in reversed(running) if not delta.stands_in(host)]
     edits.sort(key=lambda delta: not delta.replaces)
     return [*edits, *(delta for delta in running if delta.stands_in(host))]

@@ -27,14 +27,14 @@ class State:
     watch: Watch | None = None
 
     def watched(self) -> Iterator[Watched]:
-        """The hosts, which a pass should call."""
+        """Yield the hosts, which a pass should call."""
         for adapter in self.adapters.values():
             for name, host, delta in adapter.hosts():
                 yield Watched(name, host, [p for _, p in delta.trained(host)], adapter.removable)
 
 
 def state_of(model: nn.Module) -> State:
-    """Raises AdapterStateError if the model has no adapters."""
+    """Raise AdapterStateError if the model has no adapters."""
     state = known_state(model)
     if state is None:
         raise AdapterStateError(f"{type(model).__name__} has no adapters; attach one first")
@@ -47,7 +47,7 @@ def known_state(model: nn.Module) -> State | None:
 
 
 def state_with(adapter: Attachment) -> State:
-    """Raises AdapterStateError if the adapter is not in its model."""
+    """Raise AdapterStateError if the adapter is not in its model."""
     state = state_of(adapter.model)
     if state.adapters.get(adapter.name) is not adapter:
         raise AdapterStateError(f"adapter {adapter.name!r} is not attached")
@@ -105,12 +105,12 @@ def withdraw(adapter: Attachment) -> None:
 
 
 def _without(adapter: Attachment, names: tuple[str, ...]) -> tuple[str, ...]:
-    """These names without the adapter's; if no other is left, what was active when it joined."""
+    """Return the names without the adapter's; if no other is left, what was active when it joined."""
     left = tuple(name for name in names if name != adapter.name)
     return left if left or adapter.name not in names else adapter.before
 
 
 def _forget_compiled_graphs() -> None:
-    """Graphs compiled earlier do not notice new or removed hooks: they would skip the adapter silently."""
+    """Drop graphs compiled earlier, which do not notice new or removed hooks and would skip the adapter silently."""
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()

@@ -27,11 +27,13 @@ class ChatTemplate:
         self._text_wanted: bool | None = None  # of the arguments of a call; None until a call tells
 
     def writes(self, form: Form) -> bool:
-        """Whether what has this form is a conversation for this model."""
+        """Tell whether what has this form is a conversation for this model."""
         return form == "chat" or (form == "completion" and self.own)
 
     def write(self, messages: Sequence[Message], tools: Sequence[Any] = (), answering: bool = False) -> str:
-        """The turns; with `answering`, and what an answer starts after. Raises one of `refusals()` if it cannot."""
+        """Return the turns; with `answering`, and what an answer starts after. Raises one of `refusals()` if it
+        cannot.
+        """
         text = self._apply(messages, tools, answering)
         return text if answering else text.removesuffix(self._closing)
 
@@ -60,7 +62,8 @@ class ChatTemplate:
         return self._written(with_arguments(messages, as_text=bool(self._text_wanted)), tools, answering)
 
     def _wants_text(self, messages: Sequence[Message], tools: Sequence[Any]) -> bool | None:
-        """Whether the template takes a call's arguments as JSON in a text, not as objects; None if these do not tell.
+        """Return whether the template takes a call's arguments as JSON in a text, not as objects; None if these do not
+        tell.
 
         Most write them as JSON, and a text would be encoded twice. Some put them into the text as they are, which
         fails with an object, or writes it as Python does.
@@ -100,7 +103,7 @@ def _argument_texts(message: Message) -> list[str]:
 
 
 def special_tokens(tokenizer: Any) -> dict[int, str]:
-    """The id and the text of each token that is no text, but for the one that stands for what is unknown."""
+    """Return the id and the text of each token that is no text, but for the one that stands for what is unknown."""
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = (special | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
     if tokenizer.eos_token_id is not None:
@@ -110,7 +113,9 @@ def special_tokens(tokenizer: Any) -> dict[int, str]:
 
 
 def refusals() -> tuple[type[Exception], ...]:
-    """What a template raises on turns that it was not made for; most of it comes from the functions that it calls."""
+    """Return what a template raises on turns that it was not made for; most of it comes from the functions that it
+    calls.
+    """
     import jinja2
 
     return (

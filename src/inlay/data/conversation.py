@@ -34,7 +34,7 @@ class Conversation:
 
 
 def read_messages(row: Row, column: str, system: str | None, problems: Problems) -> Conversation | None:
-    """The turns up to the last answer; None and a problem if one cannot be used, or none is an answer.
+    """Return the turns up to the last answer; None and a problem if one cannot be used, or none is an answer.
 
     `system` is the column of a system turn that stands outside the list.
     """
@@ -111,7 +111,7 @@ def _message(turn: Any, here: str, place: str, problems: Problems) -> Message | 
 
 
 def _given(turn: dict[str, Any]) -> Message:
-    """What the turn has but for its weight, without keys that are empty, which ask for nothing.
+    """Return what the turn has but for its weight, without keys that are empty, which ask for nothing.
 
     Tables give every turn every key, and templates would take it for one that is there.
     """
@@ -119,7 +119,7 @@ def _given(turn: dict[str, Any]) -> Message:
 
 
 def _text(content: Any, here: str, place: str, problems: Problems) -> str | None:
-    """What a turn says, be it a text or, as models that see have it, a list of one part that is a text."""
+    """Return what a turn says, be it a text or, as models that see have it, a list of one part that is a text."""
     if isinstance(content, str):
         return content
     found = f"is {shown(content)}, not a text"

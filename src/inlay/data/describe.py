@@ -41,7 +41,7 @@ class Lengths:
 
     @classmethod
     def of(cls, values: Sequence[int]) -> "Lengths | None":
-        """None if there are no values."""
+        """Return None if there are no values."""
         if not values:
             return None
         values = sorted(values)
@@ -92,7 +92,7 @@ class DataReport:
 
 
 def describe(settings: DataSettings) -> DataReport:
-    """All that can be said of the data. Raises DataError only if there is no such data at all."""
+    """Return all that can be said of the data. Raises DataError only if there is no such data at all."""
     problems = Problems()
     source = open_source(settings.path, problems, settings.unpacked_megabytes)
     train = source.splits["train"]

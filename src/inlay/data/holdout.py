@@ -30,7 +30,8 @@ def with_valid(
     problems: Problems,
     label_of: Callable[[HeldableT], int] = lambda _: 0,
 ) -> tuple[dict[str, list[HeldableT]], str | None]:
-    """The splits with a valid split, and where that is from: held out of train, by a hash of the text, if not given.
+    """Return the splits with a valid split, and where that is from: held out of train, by a hash of the text, if not
+    given.
 
     `names` are the files of the splits. As they are, with None and a problem, if train has too few rows for that.
     """
@@ -55,7 +56,7 @@ def with_valid(
 
 
 def held_out(texts: Sequence[str], labels: Sequence[int], fraction: float) -> set[int]:
-    """The indices to hold out: `fraction` of the rows, at least 16, at most 500, never more than a third.
+    """Return the indices to hold out: `fraction` of the rows, at least 16, at most 500, never more than a third.
 
     Which ones depends on the texts alone, not on their order or on a seed. The labels are held out in proportion, every
     label keeps a row in train, and rows with the same text stay together, so there may be fewer, or none, where many
@@ -77,7 +78,7 @@ def held_out(texts: Sequence[str], labels: Sequence[int], fraction: float) -> se
 
 
 def normalised(text: str) -> str:
-    """The text without differences in case, white space and Unicode form."""
+    """Return the text without differences in case, white space and Unicode form."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -86,7 +87,7 @@ def _digest(text: str) -> str:
 
 
 def _in_proportion(label_of: dict[str, int]) -> list[str]:
-    """The digests so ordered that every start of the list has each label about as often as the whole has."""
+    """Return the digests so ordered that every start of the list has each label about as often as the whole has."""
     by_label: dict[int, list[str]] = defaultdict(list)
     for digest in sorted(label_of):
         by_label[label_of[digest]].append(digest)

@@ -17,7 +17,7 @@ _KINDS = {bool: "a boolean", int: "an integer", float: "an integer", str: "a tex
 
 
 def read_labels(splits: dict[str, list[Row]], column: str, problems: Problems) -> dict[str, list[Label | None]]:
-    """The label of each row, all of one kind; None where a row has none that can be used, which is a problem.
+    """Return the label of each row, all of one kind; None where a row has none that can be used, which is a problem.
 
     Text is taken for an integer where every label of a split spells one: a CSV file has nothing but text. A boolean is
     named as JSON names it.
@@ -37,7 +37,7 @@ def read_labels(splits: dict[str, list[Row]], column: str, problems: Problems) -
 def read_known_labels(
     rows: Sequence[Row], column: str, known: Sequence[str], unnamed: bool, problems: Problems
 ) -> list[int | None]:
-    """The place of each row's label among the names that were learned; None and a problem if it is none of them.
+    """Return the place of each row's label among the names that were learned; None and a problem if it is none of them.
 
     `unnamed` says that these are LABEL_0 and so on, in whose place a row may have a number.
     """
@@ -58,7 +58,7 @@ def read_known_labels(
 
 
 def label_names(labels: Iterable[Label | None]) -> dict[Label, str]:
-    """Each different label with its name, in the order of the ids: numerical or alphabetical."""
+    """Return each different label with its name, in the order of the ids: numerical or alphabetical."""
     known = {label for label in labels if label is not None}
     integers = sorted(label for label in known if isinstance(label, int))
     texts = sorted(label for label in known if isinstance(label, str))
@@ -66,7 +66,7 @@ def label_names(labels: Iterable[Label | None]) -> dict[Label, str]:
 
 
 def _given(row: Row, column: str, problems: Problems) -> bool | int | float | str | None:
-    """What the row has; a real number only if it is a whole one."""
+    """Return what the row has; a real number only if it is a whole one."""
     value: Any = row.values[column]
     if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
         problems.add("no label", row.place, f"{column} is empty; every row needs a label")
@@ -91,7 +91,7 @@ def _label(value: bool | int | float | str) -> Label:
 
 
 def _names(value: bool | int | float | str) -> tuple[str, ...]:
-    """What the label may have been called where it was learned, the likeliest first."""
+    """Return what the label may have been called where it was learned, the likeliest first."""
     if isinstance(value, str):
         spelled = _INTEGER.fullmatch(value)
         return (value, str(int(spelled[1]))) if spelled else (value,)

@@ -15,7 +15,7 @@ _ROW_BYTES = 200  # of a row's own object
 def parquet_rows(
     path: Path, problems: Problems, megabytes: int | None = None, name: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Each row's values by column; a problem ends the file.
+    """Yield each row's values by column; a problem ends the file.
 
     Raises nothing for a value that Python cannot have, such as a date in the year 300,000: it is an `Unreadable`, which
     says so where the column is used.
@@ -54,7 +54,7 @@ def parquet_rows(
 
 
 def _bytes(column: Any) -> int:
-    """What a column's values take once each stands for itself."""
+    """Return what a column's values take once each stands for itself."""
     compute: Any = importlib.import_module("pyarrow.compute")  # whose functions no stub names
     from pyarrow import types
 
@@ -93,7 +93,7 @@ def _value(scalar: Any) -> Any:
 
 
 def _written_out(kind: Any) -> Any:
-    """The type of the same values without lists of texts beside them."""
+    """Return the type of the same values without lists of texts beside them."""
     import pyarrow
     from pyarrow import types
 

@@ -12,8 +12,9 @@ RowT = TypeVar("RowT")
 def portion(
     splits: Mapping[str, Sequence[RowT]], names: Mapping[str, str], settings: DataSettings, problems: Problems
 ) -> dict[str, list[RowT]]:
-    """Of every split as many rows as the settings allow, evenly spread over it, so that data in some order keep their
-    mixture; which ones depends on nothing else. A warning says what is left out. `names` are the files of the splits.
+    """Take of every split as many rows as the settings allow, evenly spread over it, so that data in some order keep
+    their mixture; which ones depends on nothing else. A warning says what is left out. `names` are the files of the
+    splits.
     """
     parts: dict[str, list[RowT]] = {}
     for split, rows in splits.items():

@@ -32,7 +32,7 @@ class Problems:
         self.count = 0
 
     def add(self, kind: Hashable, place: str, message: str, severity: Severity = "error", rows: int = 1) -> None:
-        """Only the first place and message of a kind are kept; the others are counted."""
+        """Keep the first place and message of a kind; the others are counted."""
         self.count += rows
         first = self._by_kind.get(kind)
         if first is None:
@@ -41,15 +41,15 @@ class Problems:
             self._by_kind[kind] = replace(first, rows=first.rows + rows)
 
     def found(self) -> list[Problem]:
-        """Errors first, otherwise in the order in which they were found."""
+        """Return errors first, otherwise in the order in which they were found."""
         return sorted(self._by_kind.values(), key=lambda problem: problem.severity != "error")
 
     def error(self) -> DataError:
-        """The errors as one, with a line for each kind."""
+        """Return the errors as one, with a line for each kind."""
         return DataError("\n".join(str(problem) for problem in self.found() if problem.severity == "error"))
 
     def raise_errors(self) -> None:
-        """Raises `error()` if there is any."""
+        """Raise `error()` if there is any."""
         if any(problem.severity == "error" for problem in self._by_kind.values()):
             raise self.error()
 
@@ -62,7 +62,9 @@ class Unreadable:
 
 
 def shown(value: Any, limit: int = 40) -> str:
-    """A value as a message quotes it: as JSON, shortened, or named by its type if it is neither text nor a number."""
+    """Return a value as a message quotes it: as JSON, shortened, or named by its type if it is neither text nor a
+    number.
+    """
     if isinstance(value, str):
         return json.dumps(value if len(value) <= limit else value[:limit] + "…", ensure_ascii=False)
     if value is None or isinstance(value, bool | int | float):
@@ -74,7 +76,7 @@ def shown(value: Any, limit: int = 40) -> str:
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str:
-    """Names for a message, shortened, and not more than a reader would look through."""
+    """Return names for a message, shortened, and not more than a reader would look through."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(name if len(name) <= 40 else name[:40] + "…" for name in names[:limit]) + more

@@ -35,7 +35,8 @@ class Piece:
 def pieces_of(
     template: ChatTemplate, example: GenerationExample, unwritten: UnwrittenParts, problems: Problems
 ) -> list[list[Piece]]:
-    """The rows of the example, each with an answer at its end; none and a problem if the template cannot write it.
+    """Return the rows of the example, each with an answer at its end; none and a problem if the template cannot write
+    it.
 
     There is one, or several where the template writes an answer otherwise once the conversation has gone on, as those
     of reasoning models do: then each such answer is learned as it is generated, in a row of its own.
@@ -57,7 +58,9 @@ def pieces_of(
 
 
 def prompt_text(template: ChatTemplate, messages: Sequence[Message], form: Form, tools: Sequence[Any] = ()) -> str:
-    """What the model reads before an answer, as in training. Raises DataError if its template refuses the turns."""
+    """Return what the model reads before an answer, as in training. Raises DataError if its template refuses the
+    turns.
+    """
     if form == "text":
         return "".join(message["content"] for message in messages)
     if not template.writes(form):
@@ -71,7 +74,7 @@ def prompt_text(template: ChatTemplate, messages: Sequence[Message], form: Form,
 
 
 def opening(prompt: str) -> str:
-    """A prompt so written that its completion can follow."""
+    """Return a prompt so written that its completion can follow."""
     return prompt if prompt[-1:].isspace() else prompt + "\n"
 
 
@@ -103,5 +106,5 @@ def _turn_by_turn(template: ChatTemplate, example: GenerationExample, problems: 
 
 
 def _start(before: str, after: str) -> int:
-    """Where the answer starts in `after`."""
+    """Return where the answer starts in `after`."""
     return len(before) if after.startswith(before) else len(os.path.commonprefix((before, after)))

@@ -29,17 +29,17 @@ class Row:
 
 
 def row_extension(name: str) -> str | None:
-    """The ending of a file that holds rows, such as .csv.gz, or None if the name has none that is known."""
+    """Return the ending of a file that holds rows, such as .csv.gz, or None if the name has none that is known."""
     return next((extension for extension in EXTENSIONS if name.lower().endswith(extension)), None)
 
 
 def plain_text(name: str) -> bool:
-    """Whether the file holds text without columns."""
+    """Tell whether the file holds text without columns."""
     return row_extension(name) in (".txt", ".txt.gz")
 
 
 def read_rows(path: Path, problems: Problems, megabytes: int | None = None) -> list[Row]:
-    """The file's rows that can be read; what stands in the way of the others, or of all, is added to `problems`.
+    """Return the file's rows that can be read; what stands in the way of the others, or of all, is added to `problems`.
 
     `megabytes` is what a packed file may unpack to.
     """
@@ -47,7 +47,7 @@ def read_rows(path: Path, problems: Problems, megabytes: int | None = None) -> l
 
 
 def read_files(files: Mapping[str, Path], problems: Problems, megabytes: int | None = None) -> list[Row]:
-    """The rows of files that belong together, by what messages call them, as `read_rows` has them."""
+    """Return the rows of files that belong together, by what messages call them, as `read_rows` has them."""
     before = problems.count
     rows = [row for name, path in files.items() for row in _read(path, name, problems, megabytes)]
     if not rows and problems.count == before:
@@ -68,7 +68,7 @@ def _read(path: Path, name: str, problems: Problems, megabytes: int | None) -> I
 
 
 def text_in(row: Row, column: str, problems: Problems) -> str | None:
-    """The text of a column; None and a problem if it is empty or no text."""
+    """Return the text of a column; None and a problem if it is empty or no text."""
     value = row.values[column]
     if value is None or (isinstance(value, str) and not value.strip()):
         problems.add(("empty", column), row.place, f"{column} is empty; give the row a text or remove it")
@@ -111,7 +111,7 @@ def _json_list(name: str, text: str, problems: Problems) -> Iterator[Row]:
 
 
 def table_row(values: dict[str, Any], place: str, problems: Problems) -> Iterator[Row]:
-    """The row of a table (Parquet, the hub), whose objects all have the keys that any of them has.
+    """Yield the row of a table (Parquet, the hub), whose objects all have the keys that any of them has.
 
     A key of an object that is null is taken for one that this object lacks. A null in a list, or in JSON that stands in
     a text, is the file's own and stays, and so does a column's.
@@ -123,7 +123,9 @@ def table_row(values: dict[str, Any], place: str, problems: Problems) -> Iterato
 
 
 def _without_absent(value: Any, column: str, lost: list[str], within: bool = False) -> Any:
-    """The value without keys that are null. The column is added to `lost` if an object `within` another had one."""
+    """Return the value without keys that are null. The column is added to `lost` if an object `within` another had
+    one.
+    """
     if isinstance(value, dict):
         kept = {key: _without_absent(part, column, lost, True) for key, part in value.items() if part is not None}
         if within and len(kept) < len(value):
@@ -142,7 +144,7 @@ def _object_row(value: Any, place: str, problems: Problems) -> Iterator[Row]:
 
 
 def fault_in(row: Any) -> str | None:
-    """What of a row, or of a value in it, neither a tokenizer nor a file takes."""
+    """Return what of a row, or of a value in it, neither a tokenizer nor a file takes."""
     level: list[Any] = [row]
     for _ in range(DEEPEST):
         parts: list[Any] = []
@@ -160,7 +162,9 @@ def fault_in(row: Any) -> str | None:
 
 
 def read_json_text(text: str) -> Any:
-    """The value that the JSON text spells. Raises ValueError, or RecursionError where it is nested too deeply."""
+    """Return the value that the JSON text spells. Raises ValueError, or RecursionError where it is
+    nested too deeply.
+    """
     return json.loads(text, object_pairs_hook=_object)
 
 
@@ -221,7 +225,7 @@ def _split(name: str, text: str, problems: Problems, delimiter: str) -> Iterator
 
 
 def _documents(name: str, text: str, problems: Problems) -> Iterator[Row]:
-    """A plain text is one document, or several that a line with nothing but <|endoftext|> ends.
+    """Yield the documents of a plain text: one, or several that a line with nothing but <|endoftext|> ends.
 
     Blank lines part paragraphs, and a language model is to learn how one follows from another.
     """

@@ -53,7 +53,7 @@ class DataSettings:
             raise SettingsError(f"{given}; each must be another column")
 
     def named_columns(self) -> dict[str, str]:
-        """The columns that the user named, by role."""
+        """Return the columns that the user named, by role."""
         given = {
             "text": self.text,
             "text_pair": self.text_pair,

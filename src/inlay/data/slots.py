@@ -6,7 +6,8 @@ _SLOT = re.compile(r"\s*([^\W\d_][\w -]*?)\s*:\s*(\S[^\n]*?)\s*")
 
 
 def parse_slots(prompt: str) -> tuple[tuple[str, str], ...] | None:
-    """Each slot's name and value, in order; None for a prompt that is not two or more of `name: value` between bars.
+    """Return each slot's name and value, in order; None for a prompt that is not two or more of `name: value` between
+    bars.
 
     One `name: value` alone is not taken for a slot: too many other prompts begin with a word and a colon.
     """
@@ -16,7 +17,7 @@ def parse_slots(prompt: str) -> tuple[tuple[str, str], ...] | None:
 
 
 def slot_accuracy(prompt: str, text: str) -> float | None:
-    """The share of the prompt's slots that the text fills: their value occurs in it as whole words, in any case.
+    """Return the share of the prompt's slots that the text fills: their value occurs in it as whole words, in any case.
 
     None for a prompt without slots. A text that copies the prompt fills them all, and one that gives a value to the
     wrong slot fills it too, so this says nothing of the text as a sentence; BLEU or chrF does.

@@ -32,14 +32,14 @@ class Source:
     """Whether it comes in splits; the rows of a file are all in train."""
 
     def all_rows(self) -> list[Row]:
-        """Of every split, those of train first."""
+        """Return the rows of every split, those of train first."""
         return [row for rows in self.splits.values() for row in rows]
 
 
 def open_source(
     asked: str, problems: Problems, megabytes: int | None = None, *, fetch: bool = True, train: bool = True
 ) -> Source:
-    """What `asked` names. Raises DataError if there is no such data; unreadable rows are added to `problems`.
+    """Return what `asked` names. Raises DataError if there is no such data; unreadable rows are added to `problems`.
 
     `megabytes` is what a packed file may unpack to. Without `fetch` nothing is looked for on the hub, and without
     `train` there need be no such split.
@@ -61,7 +61,9 @@ def open_source(
 
 
 def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
-    """`; did you mean data/train.csv?` for the nearest name in the folder of `path` or in `others`, if one is near."""
+    """Say `; did you mean data/train.csv?` for the nearest name in the folder of `path` or in `others`, if one is
+    near.
+    """
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
     names = [*(other.name for other in path.parent.iterdir()), *others]
@@ -85,7 +87,7 @@ def _open_folder(asked: str, folder: Path, problems: Problems, megabytes: int | 
 def _assign(
     asked: str, splits: dict[str, str | None], noun: str, train: bool
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The name of each split, and the names that are none's."""
+    """Return the name of each split, and the names that are none's."""
     names: dict[str, str] = {}
     for name, split in splits.items():
         if split is None:

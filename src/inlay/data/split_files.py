@@ -33,7 +33,7 @@ class Part:
     """The files by what messages call them, in the order of their rows."""
 
     def missing(self) -> str | None:
-        """The first file that the names of the others say there is."""
+        """Return the first file that the names of the others say there is."""
         numbered = {(int(m["number"]), int(m["of"])) for name in self.files if (m := _shard(name))}
         if len(numbered) < len(self.files):  # files without numbers, as many as there may be
             return None
@@ -43,12 +43,14 @@ class Part:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file of this name, without its ending, or a folder holds."""
+    """Return the split that a file of this name, without its ending, or a folder holds."""
     return SPLIT_OF.get(name.lower())
 
 
 def parts_of(folder: Path, prefix: str = "") -> list[Part]:
-    """All that is in the folder, by name. Plain texts beside rows to train on are notes, and belong to no split."""
+    """Return all that is in the folder, by name. Plain texts beside rows to train on are notes, and belong to no
+    split.
+    """
     shards: dict[str, dict[str, Path]] = {}
     parts: list[Part] = []
     for path in sorted(folder.iterdir()):
@@ -73,7 +75,7 @@ def parts_of(folder: Path, prefix: str = "") -> list[Part]:
 
 
 def _inside(folder: Path, name: str) -> dict[str, Path]:
-    """The files of rows in a folder; of plain texts only if it has no others."""
+    """Return the files of rows in a folder; of plain texts only if it has no others."""
     files = {f"{name}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
     rows = {name: path for name, path in files.items() if row_extension(name) and not plain_text(name)}
     return rows or {name: path for name, path in files.items() if plain_text(name)}

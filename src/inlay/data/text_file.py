@@ -33,7 +33,7 @@ class Bound:
 
     @classmethod
     def of(cls, path: Path, megabytes: int | None) -> "Bound":
-        """The bound that the user names, or one that follows from the file's own size."""
+        """Return the bound that the user names, or one that follows from the file's own size."""
         if megabytes is not None:
             return cls(megabytes * 1_000_000)
         return cls(max(PACKED_RATIO * path.stat().st_size, SMALLEST_BOUND))
@@ -50,7 +50,7 @@ class TooMuch(Exception):
 
 
 def read_text(path: Path, problems: Problems, megabytes: int | None = None, name: str | None = None) -> str | None:
-    """The file's text without a byte-order mark, or None and a problem if it cannot be read.
+    """Return the file's text without a byte-order mark, or None and a problem if it cannot be read.
 
     `megabytes` is what a packed file may unpack to, and `name` what messages call the file.
     """
@@ -83,7 +83,7 @@ def read_text(path: Path, problems: Problems, megabytes: int | None = None, name
 
 
 def lines_of(text: str) -> list[str]:
-    r"""The lines, whether they end as on Linux (\n), on Windows (\r\n) or as once on a Mac (\r).
+    r"""Return the lines, whether they end as on Linux (\n), on Windows (\r\n) or as once on a Mac (\r).
 
     Not those of splitlines(): JSON text may hold U+2028 and other characters that it takes for ends of lines.
     """
@@ -103,7 +103,7 @@ def _content(path: Path, megabytes: int | None) -> bytes:
 
 
 def _not_utf_8(data: bytes, problem: UnicodeDecodeError, name: str) -> str:
-    """Where the file is not UTF-8, what it is likely to be instead, and how to save it."""
+    """Return where the file is not UTF-8, what it is likely to be instead, and how to save it."""
     found = f"byte {problem.start} of the file is 0x{data[problem.start]:02x}, which is not UTF-8"
     if problem.reason == "unexpected end of data":
         return f"{found}: the file ends within a character, so its end is missing; get it whole"

@@ -64,7 +64,9 @@ class TokenReport:
 
 
 def report_generation(tokenizer: Any, data: Examples[GenerationExample], limit: int, samples: int) -> TokenReport:
-    """The tokens of every split, and those of the first `samples` rows of train. Problems are told, not raised."""
+    """Return the tokens of every split, and those of the first `samples` rows of train. Problems are
+    told, not raised.
+    """
     problems = Problems()
     tokens = {split: tokens_of(tokenizer, rows, limit, problems) for split, rows in data.splits.items()}
     train, form = tokens["train"], data.splits["train"][0].form
@@ -87,7 +89,7 @@ def report_generation(tokenizer: Any, data: Examples[GenerationExample], limit: 
 
 
 def report_classification(tokenizer: Any, data: Examples[Example], limit: int) -> TokenReport:
-    """The tokens of every split."""
+    """Return the tokens of every split."""
     splits = {}
     for split, rows in data.splits.items():
         pairs = [row.pair or "" for row in rows] if rows[0].pair is not None else None
@@ -121,7 +123,8 @@ def _split(tokens: GenerationTokens, limit: int) -> SplitTokens:
 
 
 def _histogram(lengths: Sequence[int], limit: int) -> tuple[tuple[int, int, int], ...]:
-    """Bars of one width, a power of two, from the shortest row to the longest; all rows above the limit share the last.
+    """Return bars of one width, a power of two, from the shortest row to the longest; all rows above the limit share
+    the last.
 
     Where no row is within the limit, there is that bar alone.
     """
@@ -149,7 +152,7 @@ def _samples(tokenizer: Any, tokens: GenerationTokens, count: int) -> Iterator[S
 
 
 def _texts(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
-    """What each token adds to the text: that of a token alone would lack its space, or be half of a character."""
+    """Yield what each token adds to the text: that of a token alone would lack its space, or be half of a character."""
     start, before = 0, ""
     for i, id in enumerate(ids):
         text = tokenizer.decode(ids[start : i + 1], clean_up_tokenization_spaces=False)

@@ -64,7 +64,9 @@ class GenerationTokens:
 
 
 def tokenize_generation(tokenizer: Any, rows: Sequence[GenerationExample], max_length: int) -> GenerationTokens:
-    """The tokens of the rows. Raises DataError if a row cannot be written or ended, or if no token would be learned."""
+    """Return the tokens of the rows. Raises DataError if a row cannot be written or ended, or if no token would be
+    learned.
+    """
     problems = Problems()
     tokens = tokens_of(tokenizer, rows, max_length, problems)
     problems.raise_errors()
@@ -72,7 +74,7 @@ def tokenize_generation(tokenizer: Any, rows: Sequence[GenerationExample], max_l
 
 
 def tokenize_prompt(tokenizer: Any, messages: Sequence[Message], form: Form, tools: Sequence[Any] = ()) -> list[int]:
-    """The ids from which an answer is generated, as rows of this form have them before theirs.
+    """Return the ids from which an answer is generated, as rows of this form have them before theirs.
 
     Raises DataError if the chat template refuses the turns.
     """
@@ -82,7 +84,9 @@ def tokenize_prompt(tokenizer: Any, messages: Sequence[Message], form: Form, too
 def tokens_of(
     tokenizer: Any, examples: Sequence[GenerationExample], max_length: int, problems: Problems
 ) -> GenerationTokens:
-    """As `tokenize_generation`, but what is wrong is added to `problems`, and rows that have no fault are returned."""
+    """Do what `tokenize_generation` does, but add what is wrong to `problems`, and return the rows that
+    have no fault.
+    """
     encoder, template = _Encoder(tokenizer), ChatTemplate(tokenizer)
     _warn_of_special_tokens(encoder.special, examples, problems)
     if encoder.end is None and not (template.own and all(template.writes(example.form) for example in examples)):
@@ -159,7 +163,7 @@ class _Row:
         return (self.example.messages[turn]["content"],)
 
     def cut(self, length: int) -> "_Row | None":
-        """The row within the limit, without what follows its last learned token; None if it learns nothing."""
+        """Return the row within the limit, without what follows its last learned token; None if it learns nothing."""
         last = next((i for i in reversed(range(min(length, len(self.ids)))) if self.trained[i]), None)
         if last is None:
             return None
@@ -171,7 +175,7 @@ class _Row:
 def _encoded(
     encoder: "_Encoder", template: ChatTemplate, examples: Sequence[GenerationExample], problems: Problems
 ) -> Iterator[tuple[GenerationExample, list[Piece], list[list[int]]]]:
-    """The pieces of each row and their ids; all rows are tokenized at once, which is several times as fast."""
+    """Yield the pieces of each row and their ids; all rows are tokenized at once, which is several times as fast."""
     parts = UnwrittenParts(template)
     written = [(example, pieces) for example in examples for pieces in pieces_of(template, example, parts, problems)]
     first = iter(encoder.first([pieces[0].text for _, pieces in written]))
@@ -188,7 +192,7 @@ def _row(
     encoded: list[list[int]],
     problems: Problems,
 ) -> _Row | None:
-    """The whole row; None and a problem if an answer is empty or does not end."""
+    """Return the whole row; None and a problem if an answer is empty or does not end."""
     row = _Row(example, [], [], [], [], [])
     for piece, ids in zip(pieces, encoded, strict=True):
         length = 0
@@ -222,7 +226,8 @@ def _warn_of_special_tokens(special: dict[int, str], examples: Sequence[Generati
 
 
 def _windows(row: _Row, length: int) -> Iterator[_Row]:
-    """The text in rows of at most `length` tokens; the last of each is in the next as well, so that all are learned.
+    """Yield the text in rows of at most `length` tokens; the last of each is in the next as well, so that all are
+    learned.
 
     But for the text's first: nothing comes before it from which it could be told.
     """
@@ -249,7 +254,7 @@ class _Encoder:
         self.special = special_tokens(tokenizer)
 
     def first(self, texts: list[str]) -> list[list[int]]:
-        """The ids of texts that start a row."""
+        """Return the ids of texts that start a row."""
         begin = self.tokenizer.bos_token_id
         wanted = begin is not None and self.tokenizer("a")["input_ids"][:1] == [begin]
         rows = []
@@ -259,7 +264,7 @@ class _Encoder:
         return rows
 
     def further(self, texts: list[tuple[str, str]]) -> list[list[int]]:
-        """The ids of the second text of each pair, as it has them after the first."""
+        """Return the ids of the second text of each pair, as it has them after the first."""
         rows = self._plain([text for _, text in texts])
         if self._plain(["\na"])[0] == [*self._plain(["\n"])[0], *self._plain(["a"])[0]]:
             return rows
@@ -279,7 +284,9 @@ class _Encoder:
         return ids if self.end is None or self.end in ids[-1:] else [*ids, self.end]
 
     def length_to_end(self, ids: list[int]) -> int:
-        """The tokens up to the special one that ends the answer and has nothing but white space behind it, or 0."""
+        """Return the tokens up to the special one that ends the answer and has nothing but white space behind it, or
+        0.
+        """
         length = next((i + 1 for i in reversed(range(len(ids))) if ids[i] in self.special), 0)
         return 0 if self.tokenizer.decode(ids[length:]).strip() else length
 

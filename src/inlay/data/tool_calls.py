@@ -12,7 +12,7 @@ Tool = dict[str, Any]
 
 
 def read_calls(given: Any, here: str, place: str, problems: Problems) -> list[Call] | None:
-    """The calls of a turn, each with a name and, if any, arguments: an object, or a text that spells one.
+    """Return the calls of a turn, each with a name and, if any, arguments: an object, or a text that spells one.
 
     None and a problem if they are none. `here` is what a message calls them.
     """
@@ -35,7 +35,7 @@ def read_calls(given: Any, here: str, place: str, problems: Problems) -> list[Ca
 
 
 def read_tools(given: Any, column: str, place: str, problems: Problems) -> tuple[Tool, ...] | None:
-    """The descriptions of tools, with their parameters as objects; None and a problem if they are none."""
+    """Return the descriptions of tools, with their parameters as objects; None and a problem if they are none."""
     tools = _spelled(given)
     if not tools:
         return ()
@@ -61,12 +61,12 @@ def read_tools(given: Any, column: str, place: str, problems: Problems) -> tuple
 
 
 def function_of(entry: dict[str, Any]) -> Any:
-    """What a call or a tool is of: the object under "function", or itself where there is none."""
+    """Return what a call or a tool is of: the object under "function", or itself where there is none."""
     return entry.get("function", entry)
 
 
 def with_arguments(messages: Sequence[dict[str, Any]], as_text: bool) -> list[dict[str, Any]]:
-    """The turns with the arguments of all calls as JSON in a text, or as objects."""
+    """Return the turns with the arguments of all calls as JSON in a text, or as objects."""
     return [
         message | {"tool_calls": [_with_arguments(call, as_text) for call in message["tool_calls"]]}
         if message.get("tool_calls")
@@ -76,7 +76,7 @@ def with_arguments(messages: Sequence[dict[str, Any]], as_text: bool) -> list[di
 
 
 def objects_of_arguments(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The arguments of every call."""
+    """Return the arguments of every call."""
     functions = (function_of(call) for message in messages for call in message.get("tool_calls") or ())
     return [_spelled(function["arguments"]) for function in functions if function.get("arguments") is not None]
 
@@ -91,7 +91,7 @@ def _with_arguments(call: Call, as_text: bool) -> Call:
 
 
 def _spelled(value: Any) -> Any:
-    """What a text spells as JSON; the text if it spells nothing, and any other value as it is."""
+    """Return what a text spells as JSON; the text if it spells nothing, and any other value as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -102,7 +102,7 @@ def _spelled(value: Any) -> Any:
 
 
 def _is_json(value: Any, here: str, place: str, problems: Problems) -> bool:
-    """Whether the values are all such as JSON has; a problem if one is not, such as a date of a table."""
+    """Tell whether the values are all such as JSON has; a problem if one is not, such as a date of a table."""
     try:
         json.dumps(value)
     except (TypeError, ValueError) as problem:

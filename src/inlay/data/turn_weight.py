@@ -10,8 +10,9 @@ WEIGHT_KEYS = ("weight", "train", "training", "loss", "loss_mask")
 
 
 def read_weight(turn: Mapping[str, Any], here: str, place: str, problems: Problems) -> tuple[bool, bool | None]:
-    """Whether what the turn says can be used, if not with a problem; and whether it is to be learned, None if it does
-    not say. `here` is what a message calls the turn."""
+    """Return whether what the turn says can be used, if not with a problem; and whether it is to be learned, None if it
+    does not say. `here` is what a message calls the turn.
+    """
     given = {key: turn[key] for key in WEIGHT_KEYS if turn.get(key) is not None}
     for key, value in given.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
@@ -26,7 +27,7 @@ def read_weight(turn: Mapping[str, Any], here: str, place: str, problems: Proble
 
 
 def check_weight(learned: bool | None, role: str, first: bool, here: str, place: str, problems: Problems) -> bool:
-    """Whether a turn can be what its row says of it; a problem if it is to be learned and answers nothing."""
+    """Tell whether a turn can be what its row says of it; a problem if it is to be learned and answers nothing."""
     if not learned or (role == "assistant" and not first):
         return True
     why = "opens the conversation" if role == "assistant" else f"is the {role}'s"

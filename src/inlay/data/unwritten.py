@@ -30,7 +30,7 @@ class UnwrittenParts:
         self._tool_keys: set[str] = set()  # that were seen to be written
 
     def first(self, example: GenerationExample) -> Unwritten | None:
-        """The first that the example has."""
+        """Return the first that the example has."""
         messages, tools = example.messages, example.tools
         shape = (
             bool(tools),
@@ -43,7 +43,7 @@ class UnwrittenParts:
         return next((part for part, same in self._without(example) if same()), None)
 
     def _silent_turn(self, messages: Sequence[Message], tools: Sequence[Any]) -> Unwritten | None:
-        """A turn whose words are not written, found by words that occur nowhere else."""
+        """Return a turn whose words are not written, found by words that occur nowhere else."""
         marked = [m | {"content": f"zq{i}qz"} if m["content"].strip() else m for i, m in enumerate(messages)]
         text = self._write(marked, tools)
         for i, message in enumerate(messages):
@@ -52,7 +52,7 @@ class UnwrittenParts:
         return None
 
     def _without(self, example: GenerationExample) -> Iterator[tuple[Unwritten, Callable[[], bool]]]:
-        """Each part that may be left out, and whether the text is the same without it."""
+        """Yield each part that may be left out, and whether the text is the same without it."""
         messages, tools = example.messages, example.tools
         if tools:
             yield Unwritten("tools", "tools"), lambda: self._same(example, messages, ())
@@ -77,7 +77,9 @@ class UnwrittenParts:
                     yield Unwritten(key, name), self._asking(example, i, _without_key(message, key))
 
     def _asking(self, example: GenerationExample, turn: int, other: Message) -> Callable[[], bool]:
-        """Whether the text is the same with another turn in the place of one, up to an answer's end and as a whole."""
+        """Return whether the text is the same with another turn in the place of one, up to an answer's end and as a
+        whole.
+        """
         messages = example.messages
 
         def same() -> bool:
@@ -104,7 +106,7 @@ class UnwrittenParts:
         return other is not None and other == self._write(whole or example.messages, example.tools)
 
     def _write(self, messages: Sequence[Message], tools: Sequence[Any]) -> str | None:
-        """None if the template refuses it: what is missing then makes all the difference."""
+        """Return None if the template refuses it: what is missing then makes all the difference."""
         try:
             return self.template.write(messages, tools)
         except refusals():
@@ -116,13 +118,13 @@ def _turn(i: int, message: Message) -> str:
 
 
 def _keys_of_tool(tool: dict[str, Any]) -> Iterable[str]:
-    """The keys that say something of a tool: that it is a function does not, as each is."""
+    """Return the keys that say something of a tool: that it is a function does not, as each is."""
     outer = [key for key in tool if key != "function" and (key, tool[key]) != ("type", "function")]
     return [*outer, *(function_of(tool) if "function" in tool else ())]
 
 
 def _keys_of_call(call: dict[str, Any]) -> Iterable[str]:
-    """The keys that say something of a call: its number and its place are told by the order."""
+    """Return the keys that say something of a call: its number and its place are told by the order."""
     told = ("function", "id", "index")
     outer = [key for key in call if key not in told and (key, call[key]) != ("type", "function")]
     function = function_of(call) if "function" in call else {}
@@ -130,7 +132,7 @@ def _keys_of_call(call: dict[str, Any]) -> Iterable[str]:
 
 
 def _told_by_order(messages: Sequence[Message], turn: int, key: str) -> bool:
-    """Whether the key of a tool's turn says which call it answers, and that is the one whose turn it is."""
+    """Tell whether the key of a tool's turn says which call it answers, and that is the one whose turn it is."""
     message = messages[turn]
     if message["role"] != "tool" or key not in ("tool_call_id", "name"):
         return False
@@ -149,6 +151,6 @@ def _without_key(entry: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _without_key_of(entry: dict[str, Any], key: str) -> dict[str, Any]:
-    """A call or a tool without a key, of its own or of its function."""
+    """Return a call or a tool without a key, of its own or of its function."""
     entry = _without_key(entry, key)
     return entry | {"function": _without_key(entry["function"], key)} if "function" in entry else entry

@@ -14,7 +14,8 @@ _REAL = ("F64", "F32", "F16", "BF16")
 
 
 def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
-    """What `fingerprint` would say of the loaded model, whose structure is `sites`; None if the files cannot tell.
+    """Return what `fingerprint` would say of the loaded model, whose structure is `sites`; None if the files cannot
+    tell.
 
     They cannot if they are no safetensors, or hold a tensor under a name that the model does not use.
     """
@@ -32,7 +33,7 @@ def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
 
 
 def row_digests_of_files(folder: Path, sites: Sites, own: Collection[str] = ()) -> dict[str, str]:
-    """What `row_digests` would say of the loaded model, as far as the files tell."""
+    """Return what `row_digests` would say of the loaded model, as far as the files tell."""
     stored = _stored_tensors(folder)
     digests = {}
     for kind, owners in row_owners(sites, own).items():
@@ -44,7 +45,7 @@ def row_digests_of_files(folder: Path, sites: Sites, own: Collection[str] = ()) 
 
 
 def _found(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Tensor | None) -> Tensor | None:
-    """The stored tensor for a parameter, which may be under a name with or without that of the base model."""
+    """Return the stored tensor for a parameter, which may be under a name with or without that of the base model."""
     prefix = getattr(sites.model, "base_model_prefix", "") + "."
     full = f"{name}.{part}" if name else part
     found = next((stored[n] for n in (full, full.removeprefix(prefix), prefix + full) if n in stored), None)
@@ -52,7 +53,7 @@ def _found(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Ten
 
 
 def _stored_tensors(folder: Path) -> dict[str, Tensor]:
-    """Raises CheckpointError if a file is damaged."""
+    """Raise CheckpointError if a file is damaged."""
     stored: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         stored |= tensors(path, "the weights of a model", lambda _, of: of.dtype in _REAL)

@@ -46,18 +46,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any, indent: int | None = None) -> str:
-    """JSON text. JSON knows neither NaN nor infinities: they become null."""
+    """Return JSON text. JSON knows neither NaN nor infinities: they become null."""
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def digest_of(path: Path) -> str:
-    """The file's SHA-256, in 64 hexadecimal digits."""
+    """Return the file's SHA-256, in 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy_whole(path: Path, to: Path) -> None:
-    """`to` is then the same file, which takes no room of its own where the file system has links."""
+    """Make `to` the same file, which takes no room of its own where the file system has links."""
 
     def copy(unfinished: Path) -> None:
         try:
@@ -87,7 +87,7 @@ def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
 
 @contextmanager
 def folder_written_whole(out: Path) -> Iterator[Path]:
-    """A new folder beside `out`, which takes its place when the block is done, and is gone if it fails."""
+    """Give a new folder beside `out`, which takes its place when the block is done, and is gone if it fails."""
     out = out.absolute()
     make_folder(out.parent)
     with _new_folder(out) as unfinished:
@@ -134,13 +134,13 @@ def remove_unfinished(folder: Path, deep: bool = True) -> None:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether a process has begun to write it, and has not come to its end."""
+    """Tell whether a process has begun to write it, and has not come to its end."""
     return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds a folder, made if it is not there, until the block is done or the process has ended in whatever way.
+    """Lock a folder, made if it is not there, until the block is done or the process has ended in whatever way.
 
     Raises SettingsError if another process, or another block of this one, holds it. Where the system or the file system
     has no such locks (Windows, some network drives) nothing is held.
@@ -157,7 +157,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def check_free(folder: Path, asked: str) -> None:
-    """Raises SettingsError unless the folder, which the user gave as `asked`, is new or empty and can be written to.
+    """Raise SettingsError unless the folder, which the user gave as `asked`, is new or empty and can be written to.
 
     What a killed process had begun to write there, and nothing else, counts as empty.
     """
@@ -193,7 +193,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside this one, held as long as the block runs, and gone afterwards.
+    """Give an empty folder beside this one, locked as long as the block runs, and gone afterwards.
 
     Those that dead processes have left, which nobody holds, make room first.
     """
@@ -210,7 +210,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _escaped(name: str) -> str:
-    """The name as a pattern that only it matches."""
+    """Return the name as a pattern that only it matches."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
@@ -222,7 +222,9 @@ def _is_left_behind(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> tuple[int | None, bool]:
-    """An open descriptor that holds the folder, None where there are no locks; and whether nobody else holds it."""
+    """Return an open descriptor that holds the folder, None where there are no locks; and whether nobody else holds
+    it.
+    """
     try:
         import fcntl
 

@@ -8,7 +8,7 @@ from ..outside import NO_TEXT
 
 
 def path_of(asked: str, error: type[InvalidRequest] = SettingsError, *, any_bytes: bool = False) -> Path:
-    """The path that a user's words name, with ~ as their home. There need be nothing at it.
+    """Return the path that a user's words name, with ~ as their home. There need be nothing at it.
 
     Raises `error` if nothing can be there: the name is too long, not allowed, or in a folder that may not be entered;
     or if it is not UTF-8, which the libraries that read and write models need, unless `any_bytes` will do.

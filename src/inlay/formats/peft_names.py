@@ -19,7 +19,7 @@ PREFIX = "base_model.model."
 def renamed(
     model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """`config` and `tensors` with the names that this release of transformers has for the modules of `model`.
+    """Give `config` and `tensors` the names that this release of transformers has for the modules of `model`.
 
     A checkpoint made with an earlier release may know them by others: language_model.model.layers is
     model.language_model.layers today. transformers' own table for a model's weights says what became of a name.
@@ -64,14 +64,15 @@ def saved_whole(
 
 
 def without_doubles(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors but for the biases of modules saved whole that PEFT, asked for all biases, saves once more, and those
-    of the originals, which nothing reads."""
+    """Return the tensors but for the biases of modules saved whole that PEFT, asked for all biases, saves once more,
+    and those of the originals, which nothing reads.
+    """
     own = {key: re.sub(r"\.(?:modules_to_save|original_module)\.(?=bias$)", ".", key) for key in tensors}
     return {key: tensor for key, tensor in tensors.items() if own[key] == key or own[key] not in tensors}
 
 
 def of_embeddings(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """`config` with what PEFT says of a model's embeddings in words that depend on the model in plain ones.
+    """Say in plain words what PEFT's `config` says of a model's embeddings in words that depend on the model.
 
     Raises CheckpointError if it trains single tokens of anything but the input embedding.
     """
@@ -97,8 +98,9 @@ def of_embeddings(model: nn.Module, config: dict[str, Any], tensors: dict[str, T
 
 
 def without_copies(adapter: Adapter, tensors: dict[str, Tensor], placed: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors but for those without a place that are the base's own, which PEFT may save as well and which add
-    nothing. Raises CheckpointError if such a one differs from the base's."""
+    """Return the tensors but for those without a place that are the base's own, which PEFT may save as well and which
+    add nothing. Raises CheckpointError if such a one differs from the base's.
+    """
     known, embeddings = set(placed), _embeddings(Sites(adapter.model, ()))
     kept = {}
     for key, tensor in tensors.items():
@@ -118,7 +120,7 @@ def without_copies(adapter: Adapter, tensors: dict[str, Tensor], placed: Iterabl
 
 
 def equal(own: Any, tensor: Tensor) -> bool:
-    """Whether a tensor of the base and one of a file are the same numbers, but for their dtype."""
+    """Tell whether a tensor of the base and one of a file are the same numbers, but for their dtype."""
     if own.is_meta or own.shape != tensor.shape:
         return own.shape == tensor.shape
     own = own.detach().cpu()
@@ -138,13 +140,13 @@ def _is_own(module: nn.Module, name: str, tensors: dict[str, Tensor]) -> bool:
 
 
 def _embeddings(sites: Sites) -> set[str]:
-    """The names of the token embeddings and of what makes logits."""
+    """Return the names of the token embeddings and of what makes logits."""
     both = [input_embeddings(sites.model), output_embeddings(sites.model)]
     return {name for name, module in sites.modules() if any(module is m for m in both)}
 
 
 def _module(key: str, modules: set[str]) -> str | None:
-    """The module, of those there are, that the tensor `key` is in: the longest name that leads to it."""
+    """Return the module, of those there are, that the tensor `key` is in: the longest name that leads to it."""
     parts = key.removeprefix(PREFIX).split(".")
     ends = (".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
     name = next((end for end in ends if end in modules), None)
@@ -173,7 +175,7 @@ def _through(table: list[Any], key: str) -> str:
 def _with_new_names(
     config: dict[str, Any], new_names: dict[str, str], modules: set[str], tensors: dict[str, Tensor]
 ) -> dict[str, Any]:
-    """`config` with every adapted module by its whole name, and its rank and alpha by that name too."""
+    """Return `config` with every adapted module by its whole name, and its rank and alpha by that name too."""
     of: dict[str, str] = {}  # the module's name of today -> the one in the file
     for old, new in new_names.items():
         name = _module(new, modules)

@@ -17,7 +17,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The adapter's tensors, and those that training goes on from where they are kept beside them.
+    """Return the adapter's tensors, and those that training goes on from where they are kept beside them.
 
     Raises CheckpointError if the files are damaged or a number is not finite.
     """
@@ -40,7 +40,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _checked(path: Path, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors if all their numbers are some. Which of them must be real numbers is known when they have a place."""
+    """Return the tensors if all their numbers are some. Which of them must be real numbers is known when they have a
+    place.
+    """
     for key, tensor in found.items():
         if tensor.dtype not in _FLOATS:
             if tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized:

@@ -11,7 +11,9 @@ PLACES = "places"
 
 
 def places(named: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The paths, relative to `folder`, of those that are files or folders here and were named by relative paths."""
+    """Return the paths, relative to `folder`, of those that are files or folders here and were named by relative
+    paths.
+    """
     return {
         key: _from(folder, Path(name))
         for key, name in named.items()
@@ -20,13 +22,13 @@ def places(named: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def moved(seen: Mapping[str, str], before: Path, folder: Path) -> dict[str, str]:
-    """What was `seen` from the folder `before` as seen from another one."""
+    """Return what was `seen` from the folder `before` as seen from another one."""
     return {key: _from(folder, before / path) for key, path in seen.items()}
 
 
 def found(name: str, folder: Path, seen: str | None, marked: str = "") -> str:
-    """The path of what was named so: as it was seen from `folder`, as it is named, or as it is named in one of the
-    folders that `folder` lies in, as that of an older run often was; `name` if it is in none.
+    """Return the path of what was named so: as it was seen from `folder`, as it is named, or as it is named in one of
+    the folders that `folder` lies in, as that of an older run often was; `name` if it is in none.
 
     A folder counts if it has the file `marked`.
     """

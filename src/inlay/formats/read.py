@@ -42,7 +42,7 @@ class Stored:
 def guarded(
     subject: Any, what: str, *, todo: str = _AGAIN, error: type[InvalidRequest] = CheckpointError
 ) -> Iterator[None]:
-    """Whatever reading `subject` as `what` raises becomes `error`, but for Inlay's own errors and a lack of memory.
+    """Turn whatever reading `subject` as `what` raises into `error`, but for Inlay's own errors and a lack of memory.
 
     Nothing less will do: what a parser raises over a damaged file is not documented, and differs by release.
     """
@@ -59,7 +59,7 @@ def guarded(
 
 
 def reason(problem: BaseException) -> str:
-    """The first line of what went wrong, or its kind if it says nothing or only a name."""
+    """Return the first line of what went wrong, or its kind if it says nothing or only a name."""
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror.lower()
     if isinstance(problem, RecursionError):
@@ -71,7 +71,7 @@ def reason(problem: BaseException) -> str:
 
 
 def read_text(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark."""
+    """Return the text of a file in UTF-8, with or without a byte order mark."""
     with guarded(path, what, error=error):
         if not path.is_file():  # a folder, or a pipe, which would be waited for
             found = "something else than a file is there" if path.exists() else "there is no such file"
@@ -88,12 +88,12 @@ def read_text(path: Path, what: str, *, error: type[InvalidRequest] = Checkpoint
 
 
 def read_json(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:
-    """Any JSON value. NaN and infinities, which are no JSON but were written once, are read as such."""
+    """Return any JSON value. NaN and infinities, which are no JSON but were written once, are read as such."""
     return parse_json(read_text(path, what, error=error), path, what, error=error)
 
 
 def read_object(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> dict[str, Any]:
-    """A JSON object."""
+    """Return a JSON object."""
     value = read_json(path, what, error=error)
     if not isinstance(value, dict):
         raise error(f"{path}: {what} must be a JSON object, and this is {_kind(value)}; {_AGAIN}")
@@ -101,14 +101,14 @@ def read_object(path: Path, what: str, *, error: type[InvalidRequest] = Checkpoi
 
 
 def read_json_lines(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Iterator[Any]:
-    """One JSON value of each line that is not empty."""
+    """Yield one JSON value of each line that is not empty."""
     for number, line in enumerate(read_text(path, what, error=error).split("\n"), 1):  # in texts there are others
         if line.strip():
             yield parse_json(line, f"{path}:{number}", what, error=error)
 
 
 def parse_json(text: str, subject: Any, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:
-    """The JSON value of `text`, which is from `subject`."""
+    """Return the JSON value of `text`, which is from `subject`."""
     with guarded(subject, what, error=error):
         if NO_TEXT.search(text):
             raise ValueError("it has half of a character")
@@ -119,14 +119,14 @@ def parse_json(text: str, subject: Any, what: str, *, error: type[InvalidRequest
 
 
 def read_yaml(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:
-    """Any value of YAML's plain kinds; tags that would make other objects are refused."""
+    """Return any value of YAML's plain kinds; tags that would make other objects are refused."""
     text = read_text(path, what, error=error)
     with guarded(path, what, error=error):
         return yaml.safe_load(text)
 
 
 def header(path: Path, what: str = "a safetensors file") -> tuple[dict[str, Stored], dict[str, str]]:
-    """What a safetensors file says of its tensors, and its metadata; no tensor is touched."""
+    """Return what a safetensors file says of its tensors, and its metadata; no tensor is touched."""
     with _opened(path, what) as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         return {k: Stored(tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}, file.metadata() or {}
@@ -135,14 +135,14 @@ def header(path: Path, what: str = "a safetensors file") -> tuple[dict[str, Stor
 def tensors(
     path: Path, what: str = "a safetensors file", wanted: Callable[[str, Stored], bool] = lambda _, __: True
 ) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or those `wanted`; mapped, so that only what is used is read."""
+    """Return the tensors of a safetensors file, or those `wanted`; mapped, so that only what is used is read."""
     stored, _ = header(path, what)
     with _opened(path, what) as file:
         return {key: file.get_tensor(key) for key, of in stored.items() if wanted(key, of)}
 
 
 def pickled_tensors(path: Path, what: str, *, todo: str) -> dict[str, Tensor]:
-    """The tensors by name in a file of torch.save. It is a pickle, which could hold code, and none is run."""
+    """Return the tensors by name in a file of torch.save. It is a pickle, which could hold code, and none is run."""
     with guarded(path, f"{what} of {_size(path)}", todo=todo):
         if not path.is_file():
             raise FileNotFoundError("there is no such file")

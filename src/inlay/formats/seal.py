@@ -21,15 +21,16 @@ KEYS = (_SEALED, DIGESTS)
 
 
 def sealed(about: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """`about` with the digests of these files in `folder` and its own."""
+    """Return `about` with the digests of these files in `folder` and its own."""
     about = {key: value for key, value in about.items() if key not in KEYS} | {_SEALED: True}
     digests = {name: digest_of(folder / name) for name in sorted(names)}
     return about | {DIGESTS: digests | {PROVENANCE: _own(about | {DIGESTS: digests})}}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """What Inlay wrote about the adapter; empty for one that another program saved. Raises CheckpointError if it is not
-    as it was written."""
+    """Return what Inlay wrote about the adapter; empty for one that another program saved. Raises CheckpointError if it
+    is not as it was written.
+    """
     path = folder / PROVENANCE
     if not path.is_file():
         return {}
@@ -47,7 +48,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def check(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Raises CheckpointError unless these files in `folder`, or all that are there, are as they were written."""
+    """Raise CheckpointError unless these files in `folder`, or all that are there, are as they were written."""
     digests = read_provenance(folder).get(DIGESTS, {})
     for name in digests if names is None else names:
         path = folder / name

@@ -111,7 +111,9 @@ def _made_up_for_quantization(folder: Path) -> bool:
 def _write(
     found: Found, folder: Path, device: torch.device, into: Into, rows: list[Any], watcher: Callable[[Event], None]
 ) -> tuple[Event, _Logits]:
-    """The checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is gone."""
+    """Return the checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is
+    gone.
+    """
     stored: Any = found.base_as_stored(device)
     facts = _told(
         watcher,
@@ -154,7 +156,7 @@ def _dequantize(found: Found, opened: Opened, device: torch.device) -> None:
 
 @torch.no_grad()
 def _plain(found: Found, adapter: Adapter, device: torch.device) -> Any:
-    """The model with the adapter in its weights, which taking a merged adapter out would restore."""
+    """Return the model with the adapter in its weights, which taking a merged adapter out would restore."""
     if not adapter.removable:
         plain = found.base_as_stored(device)
         loaded = plain.load_state_dict(adapter.state_dict(), strict=False)  # tied weights have one name of two
@@ -175,7 +177,7 @@ def _loaded(folder: Path, task: Task) -> nn.Module:
 
 
 def _rows(found: Found) -> tuple[list[dict[str, Tensor]], str]:
-    """Texts that the run has written beside the adapter, as tokens; random tokens if there are none."""
+    """Return texts that the run has written beside the adapter, as tokens; random tokens if there are none."""
     texts, of = _texts_of_run(found), "run"
     length = min(_TOKENS, found.provenance["max_length"])
     if found.tokenizer is None:
@@ -203,20 +205,20 @@ def _texts_of_run(found: Found) -> list[tuple[str, str | None]]:
 
 
 def _drawn(count: int) -> Tensor:
-    """Numbers below `count`, of as many texts as are compared, always the same."""
+    """Return numbers below `count`, of as many texts as are compared, always the same."""
     return torch.randint(count, (_TEXTS, _TOKENS // 2), generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()
 def _logits(model: Any, rows: list[dict[str, Tensor]]) -> Tensor:
-    """One row after the other, so that no padding comes in."""
+    """Return one row after the other, so that no padding comes in."""
     model.eval()
     found = [model(**{key: value.to(model.device) for key, value in row.items()}).logits for row in rows]
     return torch.cat([logits.float().cpu().flatten(end_dim=-2) for logits in found])
 
 
 def _check(expected: _Logits, merged: Tensor, dtype: str) -> dict[str, float]:
-    """Raises VerificationFailed unless the merged model does what base and adapter do."""
+    """Raise VerificationFailed unless the merged model does what base and adapter do."""
     difference = float((merged - expected.adapted).abs().max())
     largest = float(expected.adapted.abs().max())
     rms = float((merged - expected.adapted).square().mean().sqrt())
@@ -236,7 +238,7 @@ def _check(expected: _Logits, merged: Tensor, dtype: str) -> dict[str, float]:
 
 
 def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[str, Any]:
-    """How far the merged model is from the one that was trained."""
+    """Return how far the merged model is from the one that was trained."""
     of_trained, of_merged = trained.log_softmax(-1), merged.log_softmax(-1)
     return {
         "trained_dtype": found.provenance["dtype"],
@@ -254,7 +256,7 @@ def _told(watcher: Callable[[Event], None], event: str, **facts: Any) -> Event:
 
 
 def _free() -> None:
-    """Models with adapters hold themselves in a circle, and two at once may not fit."""
+    """Free models at once: with adapters they hold themselves in a circle, and two may not fit."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

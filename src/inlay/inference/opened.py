@@ -11,7 +11,7 @@ from torch import nn
 
 from ..attached.adapter import Adapter, rows_of_its_own
 from ..bases.base import OBJECT, Base, find_base, pick_device
-from ..bases.shared_base import load_onto
+from ..bases.loading import load_onto
 from ..bases.vocabulary import check_vocabulary
 from ..core.active import using
 from ..data.source import BUILTIN

@@ -70,7 +70,7 @@ def explained(method: type[Method]) -> Explained:
 
 
 def blocks(docstring: str) -> Iterator[Block]:
-    """The paragraphs, each in one line, and the indented blocks, without their indentation."""
+    """Yield the paragraphs, each in one line, and the indented blocks, without their indentation."""
     for part in inspect.cleandoc(docstring).split("\n\n"):
         is_verbatim = part.startswith(" ")
         yield Block(text=textwrap.dedent(part) if is_verbatim else " ".join(part.split()), is_verbatim=is_verbatim)

@@ -77,7 +77,9 @@ class InPlace(Delta):
     removable = False
 
     def __init__(self, dtype: torch.dtype, read: dict[str, torch.dtype]):
-        """`read`: layers in the host whose weight its code reads without calling them, and what they compute in."""
+        """Take in `read` the layers whose weight the host's code reads without calling them, and what
+        they compute in.
+        """
         super().__init__()
         self.dtype, self.read = dtype, read
         self.shadowed: list[Host] = []

@@ -107,12 +107,12 @@ def _axis(before: Tensor, after: Tensor) -> int | None:
 
 
 def _of_tokens(inputs: dict[str, Any]) -> tuple[Call, Call]:
-    """Calls with the rows 0 and 2, and 1 and 2."""
+    """Make calls with the rows 0 and 2, and 1 and 2."""
     return tuple(((), tree_map_only(Tensor, lambda t, row=row: t[[row, 2]], inputs)) for row in (0, 1))  # pyright: ignore[reportReturnType]
 
 
 def _of_call(call: Call, row_count: int) -> tuple[Call, Call]:
-    """Calls with two rows, the second of which is the call's last one, and the first made from it, in two ways."""
+    """Make calls with two rows, the second of which is the call's last one, and the first made from it, in two ways."""
     generator = torch.Generator().manual_seed(0)
 
     def two(t: Tensor, step: int) -> Tensor:

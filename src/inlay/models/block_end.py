@@ -18,7 +18,9 @@ UNKNOWN = "?"
 
 
 def final_norm(block: nn.Module) -> str | None:
-    """The norm within the block whose result is the block's, None if a sum is, UNKNOWN if the source does not tell."""
+    """Return the norm within the block whose result is the block's, None if a sum is, UNKNOWN if the source does not
+    tell.
+    """
     return _ending(block, "forward", "", 0)
 
 
@@ -34,7 +36,7 @@ def _ending(module: nn.Module, method: str, prefix: str, depth: int) -> str | No
 
 
 def _source(module: nn.Module, body: list[ast.stmt], node: ast.expr, line: int, prefix: str, depth: int) -> str | None:
-    """What gives the value of `node`, as of `line`."""
+    """Return what gives the value of `node`, as of `line`."""
     if isinstance(node, ast.Tuple | ast.List) and node.elts:
         return _source(module, body, node.elts[0], line, prefix, depth)
     if isinstance(node, ast.Subscript):
@@ -86,7 +88,7 @@ def _called(module: nn.Module, body: list[ast.stmt], node: ast.Call, line: int, 
 
 
 def _is_local(body: list[ast.stmt], node: ast.expr, line: int) -> bool:
-    """Whether an attribute is one of a value that the method has, and not of a library: torch.clamp."""
+    """Tell whether an attribute is one of a value that the method has, and not of a library: torch.clamp."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return not isinstance(node, ast.Name) or _last_assignment(body, node.id, line) is not None
@@ -107,7 +109,7 @@ def _child(module: nn.Module, path: list[str]) -> Any:
 
 
 def _path(node: ast.expr) -> list[str] | None:
-    """The dotted name behind `self`, a number for an index into a list; None if it is not one."""
+    """Return the dotted name behind `self`, a number for an index into a list; None if it is not one."""
     if isinstance(node, ast.Name):
         return [] if node.id == "self" else None
     if isinstance(node, ast.Attribute):
@@ -128,7 +130,9 @@ def _number(node: ast.expr) -> int | None:
 
 
 def _last_assignment(body: list[ast.stmt], name: str, line: int) -> tuple[ast.expr | None, int] | None:
-    """The value that was last given to `name` before `line`, and where; None for the value of an added-to name."""
+    """Return the value that was last given to `name` before `line`, and where; None for the value of an
+    added-to name.
+    """
     found = None
     for node in body:
         if node.lineno >= line:
@@ -146,7 +150,9 @@ def _last_assignment(body: list[ast.stmt], name: str, line: int) -> tuple[ast.ex
 
 
 def _taken(module: nn.Module, statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements in their order, those inside others too, without the branches that this module never takes."""
+    """Yield the statements in their order, those inside others too, without the branches that this
+    module never takes.
+    """
     for node in statements:
         yield node
         for test, branch in _branches(node):
@@ -163,7 +169,7 @@ def _branches(node: ast.stmt) -> Iterator[tuple[ast.expr | None, list[ast.stmt]]
 
 
 def _holds(module: nn.Module, test: ast.expr) -> bool | None:
-    """Whether a condition on what the module is made of holds; None if it is one on what it is called with."""
+    """Return whether a condition on what the module is made of holds; None if it is one on what it is called with."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         inner = _holds(module, test.operand)
         return None if inner is None else not inner

@@ -15,7 +15,7 @@ _Lists = nn.ModuleList | nn.Sequential
 
 
 def stacks(body: list[tuple[str, nn.Module]]) -> dict[str, dict[str, nn.Module]]:
-    """The blocks among the modules of the base by their names, in order, for each of the outermost lists."""
+    """Return the blocks among the modules of the base by their names, in order, for each of the outermost lists."""
     lists = [(name, m) for name, m in body if isinstance(m, nn.ModuleList)]
     found: dict[str, dict[str, nn.Module]] = {}
     for name, module in lists:
@@ -26,7 +26,7 @@ def stacks(body: list[tuple[str, nn.Module]]) -> dict[str, dict[str, nn.Module]]
 
 
 def _stands_beside(name: str, elements: dict[str, nn.Module], attending: set[str]) -> bool:
-    """Whether the list is none of blocks but stands beside it, such as what hands on the blocks' results."""
+    """Tell whether the list is none of blocks but stands beside it, such as what hands on the blocks' results."""
     if any(_attends(m) or is_attention(m) for m in elements.values()):
         return False
     own = [parts(m) for m in elements.values()]
@@ -46,7 +46,7 @@ def _elements(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _stacks_of_a_stage(module: nn.Module) -> dict[str, nn.Module]:
-    """The lists of layers in a stage; none if the module is a layer itself."""
+    """Return the lists of layers in a stage; none if the module is a layer itself."""
     found: dict[str, nn.Module] = {}
     for name, m in base_modules(module):
         if name and isinstance(m, _Lists) and len(m) and not within(name, found):
@@ -63,7 +63,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _is_block(module: nn.Module) -> bool:
-    """Whether it has more than one matrix: a single layer with its norm is none."""
+    """Tell whether it has more than one matrix: a single layer with its norm is none."""
     return sum(p.ndim >= 2 for _, m in base_modules(module) for p in m._parameters.values() if p is not None) > 1
 
 
@@ -72,5 +72,5 @@ def _has_norm(module: nn.Module) -> bool:
 
 
 def _attends(block: nn.Module) -> bool:
-    """Whether an attention is a part of the block."""
+    """Tell whether an attention is a part of the block."""
     return any(name and is_attention(m) for name, m in base_modules(block))

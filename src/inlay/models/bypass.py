@@ -48,7 +48,7 @@ _MAKING = ("__init__", "init", "_init", "reset", "_reset", "tie", "_tie", "set_"
 
 
 def bypassed(module: nn.Module) -> set[str]:
-    """Names, relative to the module, of layers whose weight or bias its code reads without calling them."""
+    """Return names, relative to the module, of layers whose weight or bias its code reads without calling them."""
     read: dict[str, set[str]] = {}
     for name, tensor, cases in _facts(type(module)).read:
         if all(_may_lead(case, module) for case in cases):
@@ -57,20 +57,20 @@ def bypassed(module: nn.Module) -> set[str]:
 
 
 def _may_lead(case: "_Case", module: nn.Module) -> bool:
-    """Whether the test may come out so without optional arguments."""
+    """Tell whether the test may come out so without optional arguments."""
     test, wanted, is_extra = case
     return not is_extra and _truth(test, module) in (wanted, None)
 
 
 def _goes_past(layer: nn.Module | None, read: set[str]) -> bool:
-    """Whether its weight or bias is read, or else all the parameters that it has, such as stacks of experts."""
+    """Tell whether its weight or bias is read, or else all the parameters that it has, such as stacks of experts."""
     return layer is not None and (
         not read.isdisjoint(_TENSORS) or 0 < len(layer._parameters) <= len(read & {*layer._parameters})
     )
 
 
 def bypassed_in(model: nn.Module) -> set[str]:
-    """Full names of such layers, and of layers that share their weight with another one and are never called."""
+    """Return full names of such layers, and of layers that share their weight with another one and are never called."""
     found: set[str] = set()
     owners: dict[int, int] = {}
     for module in model.modules():
@@ -88,7 +88,7 @@ def bypassed_in(model: nn.Module) -> set[str]:
 
 
 def _only_lends(child: nn.Module | None, owners: dict[int, int]) -> bool:
-    """Whether all that the layer has is in another module too."""
+    """Tell whether all that the layer has is in another module too."""
     if child is None or child._modules:
         return False
     own = [p for p in child._parameters.values() if p is not None]
@@ -135,7 +135,7 @@ def _facts(cls: type[nn.Module]) -> _Facts:
 
 
 def _methods(cls: type[nn.Module]) -> Iterator[tuple[str, ast.FunctionDef]]:
-    """The methods that can be part of a call, as far as their source can be had."""
+    """Yield the methods that can be part of a call, as far as their source can be had."""
     seen: set[str] = set()
     for base in cls.__mro__:
         if base is nn.Module or not issubclass(base, nn.Module):
@@ -156,7 +156,9 @@ def _methods(cls: type[nn.Module]) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def _reads(method: ast.FunctionDef, called: set[str]) -> Iterator[_Read]:
-    """The layers, such as `conv1d` or `mixer.conv1d`, and those of their attributes whose values this method uses."""
+    """Yield the layers, such as `conv1d` or `mixer.conv1d`, and those of their attributes whose values this method
+    uses.
+    """
     parents = {child: node for node in ast.walk(method) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(method):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -167,7 +169,7 @@ def _reads(method: ast.FunctionDef, called: set[str]) -> Iterator[_Read]:
 
 
 def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST], path: str, method: ast.FunctionDef) -> Iterator[_Case]:
-    """The tests that decide whether the node is reached, each with the outcome that leads to it."""
+    """Yield the tests that decide whether the node is reached, each with the outcome that leads to it."""
     while (parent := parents.get(node)) is not None:
         if isinstance(parent, ast.If) and node is not parent.test:
             leads_here = node in parent.body
@@ -180,8 +182,9 @@ def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST], path: str, method: as
 
 
 def _without_arguments(test: ast.expr, method: ast.FunctionDef) -> bool | None:
-    """What `x is None` and `x is not None` come to if x is a tensor that is None unless it is given; others are caches,
-    which decoding gives."""
+    """Return what `x is None` and `x is not None` come to if x is a tensor that is None unless it is given; others are
+    caches, which decoding gives.
+    """
     match test:
         case ast.Compare(ast.Name(name), [ast.Is() | ast.IsNot() as compared], [ast.Constant(None)]):
             own = method.args
@@ -196,7 +199,9 @@ def _without_arguments(test: ast.expr, method: ast.FunctionDef) -> bool | None:
 
 
 def _truth(test: ast.expr, module: nn.Module) -> bool | None:
-    """What a test of the module's own settings comes to, such as `self.parts > 1 and self.exact`; None if unknown."""
+    """Return what a test of the module's own settings comes to, such as `self.parts > 1 and self.exact`; None if
+    unknown.
+    """
     if isinstance(test, ast.BoolOp):
         decides = isinstance(test.op, ast.Or)
         outcomes = [_truth(value, module) for value in test.values]
@@ -215,7 +220,7 @@ def _truth(test: ast.expr, module: nn.Module) -> bool | None:
 
 
 def _setting(node: ast.expr, module: nn.Module) -> object:
-    """The value of a constant or of `self.name`; None of anything else, and of what training changes."""
+    """Return the value of a constant or of `self.name`; None of anything else, and of what training changes."""
     if isinstance(node, ast.Constant):
         return node.value
     if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"):
@@ -224,7 +229,7 @@ def _setting(node: ast.expr, module: nn.Module) -> object:
 
 
 def _on_short_cut(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
-    """Whether it is inside an `if` out of which some of the cases return."""
+    """Tell whether it is inside an `if` out of which some of the cases return."""
     while (parent := parents.get(node)) is not None:
         if isinstance(parent, ast.If) and any(
             isinstance(inner, ast.If) and any(isinstance(step, ast.Return) for step in inner.body)
@@ -236,7 +241,7 @@ def _on_short_cut(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
 
 
 def _is_look(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
-    """Whether the tensor is only looked at, or changed in place, and its values go nowhere."""
+    """Tell whether the tensor is only looked at, or changed in place, and its values go nowhere."""
     parent = parents.get(node)
     while isinstance(parent, ast.Attribute) and parent.attr == "data":
         node, parent = parent, parents.get(parent)
@@ -251,7 +256,7 @@ def _is_look(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
 
 
 def _path(node: ast.AST, method: ast.FunctionDef) -> str | None:
-    """`a.b` of `self.a.b`; None of what does not begin with self."""
+    """Return `a.b` of `self.a.b`; None of what does not begin with self."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)

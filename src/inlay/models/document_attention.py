@@ -52,7 +52,7 @@ class Documents:
 
 
 def attend_by_document(model: Any) -> bool:
-    """Whether the model can attend text by text, which it then does from now on, where it is.
+    """Tell whether the model can attend text by text, which it then does from now on, where it is.
 
     False, and nothing changed, if its attention is not transformers' sdpa, or sdpa with a mask is the best there is:
     on GPUs without PyTorch's kernel for texts of different lengths.
@@ -73,7 +73,7 @@ def find_documents(
     device: Any = "cpu",
     **kwargs: Any,
 ) -> Documents | Tensor | None:
-    """The mask of NAME, made from what transformers makes one of: called as its `sdpa_mask` is."""
+    """Return the mask of NAME, made from what transformers makes one of: called as its `sdpa_mask` is."""
     head = torch.tensor(0, device=device)
     row_B1, token_T = torch.arange(batch_size, device=device)[:, None], torch.arange(q_length, device=device)
     own: dict[str, Any] = {"mask_function": mask_function, "attention_mask": attention_mask, "device": device}
@@ -113,7 +113,7 @@ def attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention of NAME: the result is (B, T, H, C)."""
+    """Return the attention of NAME: the result is (B, T, H, C)."""
     if not isinstance(mask, Documents):
         return sdpa_attention_forward(
             module, query_BHTC, key_BHKC, value_BHKC, mask, dropout=dropout, scaling=scaling, **kwargs
@@ -137,7 +137,8 @@ def attend(
 
 
 def earlier_in_window(visible_QK: Tensor, count: int, window: int) -> Tensor:
-    """Which of `count` keys right before a text each of its queries sees, (Q, P), as the window over all would have it.
+    """Return which of `count` keys right before a text each of its queries sees, (Q, P), as the window over all would
+    have it.
 
     `visible_QK` tells how far into its text a query is: a window that is full of text has no place for earlier keys.
     """
@@ -155,7 +156,7 @@ def _attend_to_one(
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
-    """The result for one text, (Q, H, C)."""
+    """Return the result for one text, (Q, H, C)."""
     seen = document.visible_QQ
     if mask.earlier:
         own_QQ = q_HQC.new_ones(document.length, document.length, dtype=torch.bool).tril() if seen is None else seen
@@ -176,7 +177,7 @@ def _attend_to_one(
 
 
 def _is_faster_in_float32(q_HTC: Tensor, lengths: list[int]) -> bool:
-    """Whether most of the row is in texts for which a CPU's backward pass is so slow in half precision."""
+    """Tell whether most of the row is in texts for which a CPU's backward pass is so slow in half precision."""
     short = sum(length for length in lengths if length <= _SHORT)
     return q_HTC.device.type == "cpu" and torch.is_grad_enabled() and 2 * short >= sum(lengths)
 
@@ -184,7 +185,7 @@ def _is_faster_in_float32(q_HTC: Tensor, lengths: list[int]) -> bool:
 def _attend_at_once(
     query_BHTC: Tensor, key_BHTC: Tensor, value_BHTC: Tensor, mask: Documents, scaling: float | None
 ) -> Tensor:
-    """All texts of the batch in one call of PyTorch's attention for sequences of different lengths."""
+    """Return all texts of the batch in one call of PyTorch's attention for sequences of different lengths."""
     longest = max(document.length for row in mask.rows for document in row)
     q_NHC, k_NHC, v_NHC = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHTC, key_BHTC, value_BHTC))
     result = _kernel()(
@@ -209,7 +210,7 @@ def _fits_kernel(query_BHTC: Tensor, mask: Documents, dropout: float) -> bool:
 
 
 def _has_better_way(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether there is something better than sdpa with a mask: on a CPU always, on other devices one kernel."""
+    """Tell whether there is something better than sdpa with a mask: on a CPU always, on other devices one kernel."""
     if device.type != "cuda":
         return device.type == "cpu"
     half = dtype in (torch.bfloat16, torch.float16)
@@ -218,7 +219,9 @@ def _has_better_way(device: torch.device, dtype: torch.dtype) -> bool:
 
 @cache
 def _kernel() -> Any:
-    """PyTorch's attention for sequences of different lengths; None if this version has none with these arguments."""
+    """Return PyTorch's attention for sequences of different lengths; None if this version has none with these
+    arguments.
+    """
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -228,7 +231,7 @@ def _kernel() -> Any:
 
 
 def _is_one_run(attention_mask: Tensor | None, length: int) -> bool:
-    """Whether each row's tokens are side by side, with padding at its ends alone."""
+    """Tell whether each row's tokens are side by side, with padding at its ends alone."""
     if attention_mask is None:
         return True
     rises = F.pad(attention_mask, (1, 0))[:, :-1] < attention_mask

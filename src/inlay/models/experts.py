@@ -33,7 +33,7 @@ class Stack:
 
 
 def expert_weights(module: Host) -> dict[str, Stack]:
-    """The module's own stacks of expert matrices by the parameter's name, in the order of the module."""
+    """Return the module's own stacks of expert matrices by the parameter's name, in the order of the module."""
     if not any(p is not None and p.ndim > 2 for p in module._parameters.values()):
         return {}  # nearly all modules, and fast
     own = {name: p for name, p in _of_three_dimensions(module) if p.dtype in _PLAIN}
@@ -44,8 +44,9 @@ def expert_weights(module: Host) -> dict[str, Stack]:
 
 
 def matrices(module: Host) -> dict[str, Stack]:
-    """What of the module's own parameters a low-rank change can be made of: its stacks of expert matrices, or else the
-    one matrix with a row for each expert that a router keeps which is no linear layer."""
+    """Return what of the module's own parameters a low-rank change can be made of: its stacks of expert matrices, or
+    else the one matrix with a row for each expert that a router keeps which is no linear layer.
+    """
     if stacks := expert_weights(module):
         return stacks
     if weights.is_linear(module) or isinstance(module, nn.Embedding):
@@ -56,12 +57,12 @@ def matrices(module: Host) -> dict[str, Stack]:
 
 
 def packed(module: Host) -> dict[str, torch.dtype]:
-    """The module's own stacks of expert matrices that are quantized, each with its dtype."""
+    """Return the module's own stacks of expert matrices that are quantized, each with its dtype."""
     return {name: p.dtype for name, p in _of_three_dimensions(module) if p.dtype not in _PLAIN}
 
 
 def _of_three_dimensions(module: Host) -> Iterator[tuple[str, Tensor]]:
-    """What has the form of a stack, quantized or not."""
+    """Yield what has the form of a stack, quantized or not."""
     own = {n: p for n, p in module._parameters.items() if p is not None and p.ndim >= 3 and min(p.shape[1:3]) > 1}
     if not own or isinstance(module, _ConvNd) or weights.is_linear(module):
         return
@@ -71,12 +72,12 @@ def _of_three_dimensions(module: Host) -> Iterator[tuple[str, Tensor]]:
 
 
 def _counts(module: Host) -> frozenset[int]:
-    """The numbers of experts that the module says it has: routed ones, shared ones, all of them."""
+    """Return the numbers of experts that the module says it has: routed ones, shared ones, all of them."""
     return frozenset(v for k, v in vars(module).items() if "expert" in k and type(v) is int and v > 0)
 
 
 def _follow_each_other(own: list[Tensor]) -> bool:
-    """Whether two of the tensors can be the projections of as many feed-forwards."""
+    """Tell whether two of the tensors can be the projections of as many feed-forwards."""
     shapes = [tuple(p.shape) for p in own if p.ndim == 3 and len(p) > 1]
     return any(
         e == f and b != a and c == b and a in (d, 2 * d) or e == f and a != b and a == d and b == 2 * c
@@ -86,7 +87,7 @@ def _follow_each_other(own: list[Tensor]) -> bool:
 
 
 def _is_flipped(module: Host, own: list[Tensor]) -> bool:
-    """Whether the matrices are (I, O).
+    """Tell whether the matrices are (I, O).
 
     The module may say so. Else two projections of which the first gives gate and value at once tell it, as one of their
     dimensions is twice the other's; else the width that the module says its input has. What remains, a single square

@@ -28,7 +28,7 @@ _BEFORE = "_inlay_digest"  # attribute of a quantized layer
 
 @torch.no_grad()
 def fingerprint(sites: Sites) -> str | None:
-    """64 hexadecimal digits, or None for a model without values (on the meta device)."""
+    """Return 64 hexadecimal digits, or None for a model without values (on the meta device)."""
     digests: dict[int, bytes] = {}
     for _, module in sites.body():
         for name, p in module._parameters.items():
@@ -45,7 +45,7 @@ def fingerprint(sites: Sites) -> str | None:
 
 @torch.no_grad()
 def row_digests(sites: Sites, own: Collection[str] = ()) -> dict[str, str]:
-    """What tells the rows of `row_owners` apart, by "input" and "output"; {} for a model without values."""
+    """Return what tells the rows of `row_owners` apart, by "input" and "output"; {} for a model without values."""
     digests = {}
     for kind, owners in row_owners(sites, own).items():
         values = [weights.value(module, "weight") for _, module in owners]
@@ -78,7 +78,7 @@ def remember(packed: nn.Module, weight: Tensor) -> None:
 
 
 def digest(tensors: list[Tensor]) -> str:
-    """The order of the tensors does not matter: names and nesting differ between copies of one model."""
+    """Digest tensors in any order: names and nesting differ between copies of one model."""
     return _combined(_tensor_digest(t) for t in tensors)
 
 

@@ -17,7 +17,7 @@ _TASKS = (
 
 
 def task_heads(model: Any) -> tuple[str, ...]:
-    """The modules outside the pretrained base that own parameters, by name; "" for the model's own parameters.
+    """Return the modules outside the pretrained base that own parameters, by name; "" for the model's own parameters.
 
     A language model's head is pretrained too; a classifier's is new, so every adapter trains and saves it.
     """
@@ -45,12 +45,12 @@ def task_heads(model: Any) -> tuple[str, ...]:
 
 
 def input_embeddings(model: Any) -> nn.Module | None:
-    """What the model says turns its tokens into features; None if it says nothing, as models of images do."""
+    """Return what the model says turns its tokens into features; None if it says nothing, as models of images do."""
     return _told(model, "get_input_embeddings")
 
 
 def output_embeddings(model: Any) -> nn.Module | None:
-    """What the model says makes logits of its last features; None if it says nothing."""
+    """Return what the model says makes logits of its last features; None if it says nothing."""
     return _told(model, "get_output_embeddings")
 
 
@@ -62,14 +62,14 @@ def _told(model: Any, getter: str) -> nn.Module | None:
 
 
 def _scores(child: nn.Module, labels: int | None, embeddings: nn.Module) -> bool:
-    """Whether a module beside a language model's head gives a number for each label, as a second head does."""
+    """Tell whether a module beside a language model's head gives a number for each label, as a second head does."""
     linears = [m for _, m in base_modules(child) if isinstance(m, nn.Linear)]
     inside = any(m is embeddings for _, m in base_modules(child))
     return bool(linears) and not inside and linears[-1].out_features == labels
 
 
 def _towers(children: dict[str, nn.Module]) -> set[str]:
-    """The pretrained models among the children; the largest child and all before it if there is none."""
+    """Return the pretrained models among the children; the largest child and all before it if there is none."""
     found = {name for name, child in children.items() if isinstance(child, PreTrainedModel)}
     if found or not children:
         return found

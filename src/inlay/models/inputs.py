@@ -48,7 +48,7 @@ class Inputs:
             self.settled = bool(((before_KI * self.directions_KI).sum(1).abs() >= _SETTLED).all())
 
     def shares(self) -> Tensor:
-        """The part of the inputs' variance that lies in each direction."""
+        """Return the part of the inputs' variance that lies in each direction."""
         return self.values_K.square() / self.squares
 
 

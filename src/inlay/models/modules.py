@@ -10,12 +10,12 @@ class Guest(nn.Module):
     """A module that was put into a base model and is no part of it: walks over the base pass it by."""
 
     def has_statistics(self) -> bool:
-        """Whether its host now runs on buffers of the guest's, in place of its own."""
+        """Tell whether its host now runs on buffers of the guest's, in place of its own."""
         return False
 
 
 def base_modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Every module of the base by its name, each once, without guests and what is in them."""
+    """Yield every module of the base by its name, each once, without guests and what is in them."""
     yield from _base_modules(module, prefix, set())
 
 
@@ -30,7 +30,7 @@ def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tu
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether the module is a normalization with a weight, and perhaps a bias, for each feature."""
+    """Tell whether the module is a normalization with a weight, and perhaps a bias, for each feature."""
     own = list(module.parameters())
     if isinstance(module, nn.LayerNorm | nn.RMSNorm | _NormBase):
         return bool(own)
@@ -38,20 +38,20 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def normalizes(module: nn.Module) -> bool:
-    """Whether the module is a normalization of any kind."""
+    """Tell whether the module is a normalization of any kind."""
     return is_norm(module) or isinstance(module, _NormBase | nn.GroupNorm)
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether the module attends: its class's name says so, or it tells transformers whether it is causal."""
+    """Tell whether the module attends: its class's name says so, or it tells transformers whether it is causal."""
     return "attention" in type(module).__name__.lower() or isinstance(getattr(module, "is_causal", None), bool)
 
 
 def within(name: str, roots: object) -> bool:
-    """Whether `name` is one of the modules `roots` or lies in one."""
+    """Tell whether `name` is one of the modules `roots` or lies in one."""
     return any(name == root or name.startswith(f"{root}.") for root in roots)  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def joined(*parts: str) -> str:
-    """A dotted name of its parts, of which some may be empty."""
+    """Return a dotted name of its parts, of which some may be empty."""
     return ".".join(part for part in parts if part)

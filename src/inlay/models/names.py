@@ -8,12 +8,12 @@ from .modules import base_modules
 
 
 def ends_with(name: str, suffix: str) -> bool:
-    """Whether `suffix` is a dotted end of `name`, as Hugging Face PEFT matches a list of target_modules."""
+    """Tell whether `suffix` is a dotted end of `name`, as Hugging Face PEFT matches a list of target_modules."""
     return name == suffix or name.endswith("." + suffix)
 
 
 def shortest_suffixes(model: nn.Module, hosts: list[str]) -> list[str] | str:
-    """The shortest dotted ends that select exactly `hosts` among the modules of `model`.
+    """Return the shortest dotted ends that select exactly `hosts` among the modules of `model`.
 
     A pattern of all the names instead, if a whole name is the end of another one: `head` where there is `value.head`.
     """

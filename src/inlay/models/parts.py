@@ -89,7 +89,7 @@ def parts(block: nn.Module) -> Parts:
 
 
 def expert_modules(module: nn.Module) -> dict[str, int]:
-    """The modules in it that hold experts, and how many: in parameters of their own, or in a list."""
+    """Return the modules in it that hold experts, and how many: in parameters of their own, or in a list."""
     found: dict[str, int] = {}
     for name, m in base_modules(module):
         if own := experts_.expert_weights(m):
@@ -105,7 +105,7 @@ def expert_modules(module: nn.Module) -> dict[str, int]:
 
 
 def routers_of(module: nn.Module, experts: dict[str, int]) -> list[str]:
-    """The linear layers in it that give a number for each of the experts beside them."""
+    """Return the linear layers in it that give a number for each of the experts beside them."""
     found = []
     for name, m in base_modules(module):
         if weights.is_linear(m) and not within(name, experts):
@@ -116,13 +116,15 @@ def routers_of(module: nn.Module, experts: dict[str, int]) -> list[str]:
 
 
 def _near(name: str, experts: str) -> bool:
-    """Whether the layer is in the module that holds the experts; if that is a whole block, it or its child's child."""
+    """Tell whether the layer is in the module that holds the experts; if that is a whole block, it or its child's
+    child.
+    """
     holder = experts.rpartition(".")[0]
     return name.startswith(holder + ".") if holder else name.count(".") <= 1
 
 
 def _count_alike(modules: nn.Module) -> int:
-    """How many modules of one kind the list has, if they have linear layers and no norms; else none."""
+    """Return how many modules of one kind the list has, if they have linear layers and no norms; else none."""
     children = [child for child in modules.children() if _size(child)]
     plain = all(
         any(weights.is_linear(m) for _, m in base_modules(child)) and not any(normalizes(m) for m in child.modules())
@@ -138,7 +140,9 @@ def _counts(module: nn.Module, experts: int) -> bool:
 
 
 def _attention(module: nn.Module, prefix: str) -> Iterator[str]:
-    """The outermost attention modules below; one that holds other layers beside an attention is no attention itself."""
+    """Yield the outermost attention modules below; one that holds other layers beside an attention is no attention
+    itself.
+    """
     for name, child in _children(module):
         full = joined(prefix, name)
         if is_attention(child):
@@ -170,7 +174,7 @@ def _keeps_a_state(module: nn.Module) -> bool:
 
 
 def _by_size(block: nn.Module) -> list[str]:
-    """A module of many linear layers before others, where nothing else says what mixes tokens."""
+    """Return a module of many linear layers before others, where nothing else says what mixes tokens."""
     several = [
         (name, sum(weights.is_linear(m) for _, m in _children(child)))
         for name, child in _children(block)
@@ -203,7 +207,7 @@ def _feedforwards(
 
 
 def _roots(modules: dict[str, nn.Module], linears: list[str]) -> list[str]:
-    """The outermost modules whose linear layers lead from a width back to it."""
+    """Return the outermost modules whose linear layers lead from a width back to it."""
     found: list[str] = []
     for name, module in modules.items():
         if name and not within(name, found) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
@@ -215,7 +219,7 @@ def _roots(modules: dict[str, nn.Module], linears: list[str]) -> list[str]:
 
 
 def _several(modules: dict[str, nn.Module], linears: list[str], name: str) -> bool:
-    """Whether more than one of its children leads back to the width it starts from."""
+    """Tell whether more than one of its children leads back to the width it starts from."""
     children = {n.removeprefix(name + ".").partition(".")[0] for n in linears if n.startswith(name + ".")}
     return sum(_closed(modules, [n for n in linears if n.startswith(f"{name}.{c}.")]) for c in children) > 1
 
@@ -232,7 +236,7 @@ def _dense(modules: dict[str, nn.Module], linears: list[str]) -> Feedforward:
 
 
 def _whole(modules: dict[str, nn.Module], experts: str) -> str:
-    """The outermost module around the experts, but for one that only puts a norm and a residual around it."""
+    """Return the outermost module around the experts, but for one that only puts a norm and a residual around it."""
     root = experts
     while (holder := root.rpartition(".")[0]) and not isinstance(modules[holder], nn.ModuleList):
         others = [m for _, m in _children(modules[holder]) if m is not modules[root] and _size(m)]

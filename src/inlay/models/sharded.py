@@ -17,7 +17,7 @@ def is_sharded(tensor: Any) -> bool:
 
 
 def whole(tensor: Any) -> Tensor:
-    """The tensor with all of its values. Raises AdapterStateError if DeepSpeed keeps them elsewhere (ZeRO-3)."""
+    """Return the tensor with all of its values. Raises AdapterStateError if DeepSpeed keeps them elsewhere (ZeRO-3)."""
     if is_sharded(tensor):
         return tensor.detach().full_tensor()
     if hasattr(tensor, "ds_id") and tensor.numel() == 0:
@@ -39,7 +39,7 @@ def fill(own: Any, values: Tensor) -> None:
 
 @contextmanager
 def made_whole(modules: Iterable[nn.Module]) -> Iterator[bool]:
-    """The modules and all in them have whole tensors until the block is done, which all processes leave together.
+    """Give the modules and all in them whole tensors until the block is done, which all processes leave together.
 
     Tells whether this is the process that writes files: each one, if it shares nothing with others. Raises
     AdapterStateError if values are not to be had.

@@ -59,7 +59,7 @@ class Sites:
             raise TargetError(f"part {part!r} is no module of {type(model).__name__}{did_you_mean(part, known)}")
 
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module of the base by its name, without guests and what is in them."""
+        """Yield every module of the base by its name, without guests and what is in them."""
         yield from self._modules
 
     @cached_property
@@ -71,12 +71,14 @@ class Sites:
         return dict(self._modules)
 
     def module(self, name: str) -> nn.Module:
-        """The module of that name, which may also be a second name of a shared one."""
+        """Return the module of that name, which may also be a second name of a shared one."""
         found = self._by_name.get(name)
         return self.model.get_submodule(name) if found is None else found
 
     def body(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of the pretrained base, or of its `part`: all but the heads, a language model's among them."""
+        """Yield the modules of the pretrained base, or of its `part`: all but the heads, a language model's among
+        them.
+        """
         yield from self._body
 
     @cached_property
@@ -89,7 +91,7 @@ class Sites:
         )
 
     def changeable(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules that an adapter may change: all but those of the base that lie beside its `part`."""
+        """Yield the modules that an adapter may change: all but those of the base that lie beside its `part`."""
         beside = set() if self.part is None else self._base()
         for name, module in self.modules():
             if id(module) not in beside or self._in_part(name):
@@ -109,7 +111,7 @@ class Sites:
         return _of_texts(getattr(own, "config", None) or getattr(self.model, "config", None))
 
     def config_of(self, name: str) -> Any:
-        """The configuration of the innermost model that the module is in."""
+        """Return the configuration of the innermost model that the module is in."""
         while name:
             name = name.rpartition(".")[0]
             config = getattr(self.module(name), "config", None)
@@ -126,7 +128,7 @@ class Sites:
         return within(name, self.heads) or ("" in self.heads and name in self.model._parameters)
 
     def head_hosts(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules of the heads that own parameters, or buffers such as running averages."""
+        """Yield the modules of the heads that own parameters, or buffers such as running averages."""
         for name, module in self.modules():
             if self.in_head(name) and (module._parameters or weights.statistics(module)):
                 yield name, module
@@ -154,7 +156,7 @@ class Sites:
         return frozenset(f"{name}.{router}" for name, own in self.parts.items() for router in own.routers)
 
     def width(self, block: str) -> int:
-        """The number of features that the block reads and gives.
+        """Return the number of features that the block reads and gives.
 
         Raises TargetError if that is not to be seen in its layers.
         """
@@ -168,7 +170,7 @@ class Sites:
         return found.pop()
 
     def block_ends(self) -> Iterator[tuple[str, nn.Module]]:
-        """Where each block's feed-forward has been added to its residual: the block, or its final norm (post-LN).
+        """Yield where each block's feed-forward has been added to its residual: the block, or its final norm (post-LN).
 
         A post-LN norm receives that sum as its input; any other block returns it. Raises TargetError if the source of a
         block does not tell which it is.
@@ -182,8 +184,9 @@ class Sites:
             yield (name, block) if norm is None else (f"{name}.{norm}", self.module(f"{name}.{norm}"))
 
     def sublayer_ends(self) -> list[tuple[str, str]]:
-        """Each block's name with where its sub-layers end, before the residual is added: the output projection of its
-        self-attention, which comes before any cross-attention, or else of its other mixer; then those of feed-forwards.
+        """Return each block's name with where its sub-layers end, before the residual is added: the output projection
+        of its self-attention, which comes before any cross-attention, or else of its other mixer; then those of
+        feed-forwards.
         """
         ends, known = [], self._names()
         for name, _ in self._all_blocks():
@@ -195,7 +198,7 @@ class Sites:
         return [(block, end) for block, end in ends if end in known]
 
     def mixer_inputs(self) -> Iterator[str]:
-        """The linear layers of mixers but for the one that gives the output: what feeds or reads their state."""
+        """Yield the linear layers of mixers but for the one that gives the output: what feeds or reads their state."""
         for name, own in self.parts.items():
             for linears in own.mixers:
                 try:
@@ -214,7 +217,7 @@ class Sites:
         return [f for name, _ in self._all_blocks() for f in self._feedforwards(name) if f[2] in known]
 
     def feedforward_ends(self) -> Iterator[str]:
-        """The linear layers that give the output of a feed-forward that is no mixture of experts."""
+        """Yield the linear layers that give the output of a feed-forward that is no mixture of experts."""
         known = self._names()
         for name, own in self.parts.items():
             ends = (f"{name}.{found.end}" for found in own.feedforwards if not found.is_mixture)
@@ -232,7 +235,7 @@ class Sites:
             yield block, f"{block}.{found.start}", f"{block}.{found.end}"
 
     def find(self, targets: tuple[str, ...], hosts: Callable[[nn.Module], bool] = weights.is_linear) -> list[str]:
-        """Names, in the model's order, of the hosts that `targets` select.
+        """Return names, in the model's order, of the hosts that `targets` select.
 
         A target is a role, the end of a dotted name (`q_proj`, `layers.0.mlp.up_proj`) or a regular expression for the
         whole name; the parameters of experts have names, too. Raises TargetError if one of them selects nothing, or
@@ -246,7 +249,7 @@ class Sites:
         return [name for name, _ in self.modules() if name in names]
 
     def matrices(self, targets: tuple[str, ...], name: str) -> dict[str, experts.Stack]:
-        """Which stacks of expert matrices, or a router's matrix, `targets` select of the module `name`."""
+        """Return which stacks of expert matrices, or a router's matrix, `targets` select of the module `name`."""
         own = experts.matrices(self.module(name))
         chosen: set[str] = set()
         for target in targets if own else ():
@@ -255,7 +258,7 @@ class Sites:
         return {p: stack for p, stack in own.items() if p in chosen}
 
     def place(self, name: str) -> "Place":
-        """Where the module `name` is: its block, its role and what it is called in there."""
+        """Return where the module `name` is: its block, its role and what it is called in there."""
         block = next((b for b in self.blocks if name.startswith(b + ".")), None)
         if block is None:
             return Place(block=None, role="outside", within=name)
@@ -302,7 +305,9 @@ class Sites:
         return found
 
     def _matching(self, target: str) -> dict[str, str]:
-        """What `target` names, modules and single parameters of experts and routers, each with its module's name."""
+        """Return what `target` names, modules and single parameters of experts and routers, each with its module's
+        name.
+        """
         if matched := {name: m for name, m in self._named.items() if ends_with(name, target)}:
             return matched
         expressions.check(target, "no module has the name")
@@ -315,7 +320,7 @@ class Sites:
         return parameters | {name: name for name in modules}
 
     def _refused_experts(self, target: str, names: list[str]) -> str | None:
-        """Why not one of the modules `names`, which `target` selects, can be a host, if they are experts."""
+        """Return why not one of the modules `names`, which `target` selects, can be a host, if they are experts."""
         for name in names:
             module = self.module(name)
             for parameter, dtype in experts.packed(module).items():
@@ -352,8 +357,9 @@ class Sites:
         return list(self.blocks.items())
 
     def _last(self, block: str, linears: list[str]) -> str:
-        """The last of them that is as wide as the model; some models list a fused projection after it, and some list
-        first what they use last."""
+        """Return the last of them that is as wide as the model; some models list a fused projection after it, and some
+        list first what they use last.
+        """
         width = self.width(block)
         fitting = [n for n in linears if self._size(block, n)[0] == width and f"{block}.{n}" not in self.bypassed]
         if fitting:
@@ -364,7 +370,7 @@ class Sites:
         return weights.size(self.blocks[block].get_submodule(name))
 
     def _names(self) -> set[str]:
-        """Names of the modules; of one that several blocks share only the first."""
+        """Return names of the modules; of one that several blocks share only the first."""
         return {name for name, _ in self.modules()}
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
@@ -376,7 +382,7 @@ class Sites:
 
 
 def language_model(model: Any) -> str | None:
-    """The module that reads the texts, by its name, where a model has other towers beside it; else None."""
+    """Return the module that reads the texts, by its name, where a model has other towers beside it; else None."""
     config = getattr(model, "config", None)
     texts, embeddings = _of_texts(config), input_embeddings(model)
     if texts is config or embeddings is None:
@@ -391,7 +397,7 @@ def language_model(model: Any) -> str | None:
 
 
 def _of_texts(config: Any) -> Any:
-    """The part of a model's configuration that is about what reads texts."""
+    """Return the part of a model's configuration that is about what reads texts."""
     try:
         return config.get_text_config() if hasattr(config, "get_text_config") else config
     except ValueError:  # several parts do

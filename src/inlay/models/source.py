@@ -10,7 +10,7 @@ from torch import nn
 
 @cache
 def method_of(kind: type, name: str) -> ast.FunctionDef | None:
-    """The method's syntax tree, or None where its source cannot be had."""
+    """Return the method's syntax tree, or None where its source cannot be had."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(getattr(kind, name)))))
     except (OSError, TypeError, SyntaxError, AttributeError):
@@ -19,7 +19,9 @@ def method_of(kind: type, name: str) -> ast.FunctionDef | None:
 
 
 def used_last(module: nn.Module, names: list[str]) -> str:
-    """Which of these layers in it is used last, as far as their order or the code that has the last of them tells."""
+    """Return which of these layers in it is used last, as far as their order or the code that has the last of them
+    tells.
+    """
     holder = names[-1].rpartition(".")[0]
     code = getattr(inspect.unwrap(type(module.get_submodule(holder)).forward), "__code__", None)
     used = list(code.co_names) if code is not None else []  # in the order of their first use
@@ -28,7 +30,7 @@ def used_last(module: nn.Module, names: list[str]) -> str:
 
 
 def gives_several(layer: nn.Module) -> bool:
-    """Whether a linear layer's own forward returns more than one thing."""
+    """Tell whether a linear layer's own forward returns more than one thing."""
     own = isinstance(getattr(layer, "in_features", None), int) and type(layer).forward is not nn.Linear.forward
     return own and _returns_several(type(layer))
 

@@ -30,7 +30,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
-    """Random tokens as the arguments of a model that reads such; None if it does not say that it does.
+    """Draw random tokens as the arguments of a model that reads such; None if it does not say that it does.
 
     Tokens that the configuration gives a meaning are left out, but for the last, which ends the text.
     """
@@ -66,14 +66,14 @@ def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
 
 
 def call(model: nn.Module, batch: Any) -> Any:
-    """The model's result for a batch: a mapping of arguments, a sequence of them, or the only one."""
+    """Return the model's result for a batch: a mapping of arguments, a sequence of them, or the only one."""
     if hasattr(batch, "keys"):
         return model(**batch)
     return model(*batch) if isinstance(batch, list | tuple) else model(batch)
 
 
 def numbers(result: Any) -> list[Tensor]:
-    """The floating-point tensors of a result, in order; what it keeps for later calls is left out."""
+    """Return the floating-point tensors of a result, in order; what it keeps for later calls is left out."""
     if isinstance(result, Tensor):
         return [result] if result.is_floating_point() else []
     if isinstance(result, dict):
@@ -84,7 +84,7 @@ def numbers(result: Any) -> list[Tensor]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a call cannot change the value."""
+    """Tell whether a call cannot change the value."""
     return isinstance(value, _PLAIN) or (isinstance(value, list | tuple) and all(map(is_plain, value)))
 
 

@@ -29,7 +29,9 @@ Host = Any  # an nn.Module; what attributes it has depends on its kind, which is
 
 
 def is_linear(host: Host) -> bool:
-    """Whether the host computes x W' + b; quantized linears of other libraries say so by in_features, out_features."""
+    """Tell whether the host computes x W' + b; quantized linears of other libraries say so by in_features,
+    out_features.
+    """
     if isinstance(host, NonDynamicallyQuantizableLinear):
         return False  # nn.MultiheadAttention's: it reads the weights and never calls the layer, so no hook would run
     if isinstance(host, nn.Linear | Conv1D):
@@ -45,25 +47,25 @@ def is_linear(host: Host) -> bool:
 
 
 def is_flipped(host: Host) -> bool:
-    """Whether a linear host keeps its weight as (I, O)."""
+    """Tell whether a linear host keeps its weight as (I, O)."""
     return isinstance(host, Conv1D)
 
 
 def size(host: Host) -> tuple[int, int]:
-    """(O, I) of a linear host, read from its geometry because quantized weights are packed."""
+    """Return (O, I) of a linear host, read from its geometry because quantized weights are packed."""
     if isinstance(host, Conv1D):
         return host.nf, host.nx
     return host.out_features, host.in_features
 
 
 def is_packed(host: Host) -> bool:
-    """Whether a linear host keeps its weight in another form than plain numbers."""
+    """Tell whether a linear host keeps its weight in another form than plain numbers."""
     own = getattr(host, "weight", None)
     return not isinstance(own, Tensor) or not _is_plain(host, own)
 
 
 def device(host: Host) -> torch.device:
-    """Where the host computes; a host may keep no parameters of its own."""
+    """Return where the host computes; a host may keep no parameters of its own."""
     for module in host.modules():
         for tensor in chain(module._parameters.values(), module._buffers.values()):
             if tensor is not None:
@@ -73,12 +75,12 @@ def device(host: Host) -> torch.device:
 
 
 def parameter_names(host: Host) -> set[str]:
-    """The names of the parameters that the host has itself."""
+    """Return the names of the parameters that the host has itself."""
     return {name for name, p in host._parameters.items() if p is not None}
 
 
 def statistics(host: Host) -> tuple[str, ...]:
-    """The names of the buffers that belong to the host's state, such as running averages; others are caches.
+    """Return the names of the buffers that belong to the host's state, such as running averages; others are caches.
 
     What a packed linear host keeps in buffers is its weight.
     """
@@ -88,29 +90,33 @@ def statistics(host: Host) -> tuple[str, ...]:
 
 
 def own(host: Host, name: str) -> Tensor | None:
-    """The host's parameter or buffer of this name itself, or None if there is none; for its values see `value`."""
+    """Return the host's parameter or buffer of this name itself, or None if there is none; for its
+    values see `value`.
+    """
     found = host._parameters.get(name)
     return host._buffers.get(name) if found is None else found
 
 
 def value(host: Host, name: str) -> Tensor | None:
-    """The values of the host's own parameter or buffer, or None if there is none of this name."""
+    """Return the values of the host's own parameter or buffer, or None if there is none of this name."""
     found = own(host, name)
     return None if found is None else _brought(host, name, found)
 
 
 def bias(host: Host) -> Tensor | None:
-    """The bias of a linear host, if it has one."""
+    """Return the bias of a linear host, if it has one."""
     return _current(host, "bias")
 
 
 def is_offloaded(host: Host) -> bool:
-    """Whether accelerate keeps the host's parameters elsewhere between its calls."""
+    """Tell whether accelerate keeps the host's parameters elsewhere between its calls."""
     return _offloading(host) is not None
 
 
 def read(host: Host, names: Collection[str] = ("weight",)) -> dict[str, Tensor]:
-    """The host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones (bias=None) are left out."""
+    """Return the host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones (bias=None) are left
+    out.
+    """
     params = {name: p for name in names if (p := _current(host, name)) is not None}
     if "weight" in names and is_linear(host):
         weight_OI = _dense(host)
@@ -120,7 +126,7 @@ def read(host: Host, names: Collection[str] = ("weight",)) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def product(host: Host, x_NI: Tensor) -> Tensor:
-    """x W' of a linear host, without its bias, in float32 or finer unless only its forward can tell.
+    """Compute x W' of a linear host, without its bias, in float32 or finer unless only its forward can tell.
 
     A weight in 16 bits is cast up one block of rows after the other, so that there is never a whole copy.
     """
@@ -133,7 +139,7 @@ def product(host: Host, x_NI: Tensor) -> Tensor:
 
 
 def blocks(weight_OI: Tensor) -> tuple[Tensor, ...]:
-    """The weight in blocks of rows small enough to be cast up."""
+    """Return the weight in blocks of rows small enough to be cast up."""
     return weight_OI.split(max(1, _BLOCK // weight_OI.shape[1]))
 
 
@@ -178,12 +184,14 @@ def write(host: Host, params: dict[str, Tensor]) -> None:
 
 
 def laid_out(host: Host, params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Dense `params`, the weight as (O, I) for linear hosts, as views in the layout that the host keeps them in."""
+    """Return dense `params`, the weight as (O, I) for linear hosts, as views in the layout that the host keeps them
+    in.
+    """
     return {name: p.T if is_flipped(host) and name == "weight" else p for name, p in params.items()}
 
 
 def check_writable(host_name: str, host: Host, names: Iterable[str]) -> None:
-    """Raises AdapterStateError if a parameter is absent or packed, so that it could not hold what `write` writes."""
+    """Raise AdapterStateError if a parameter is absent or packed, so that it could not hold what `write` writes."""
     for name in names:
         target = own(host, name)
         if target is None:
@@ -229,7 +237,7 @@ def _is_plain(host: Host, weight: Tensor) -> bool:
 
 @torch.no_grad()
 def _dense(host: Host) -> Tensor | None:
-    """The weight as (O, I), if there is a way to it other than the host's forward."""
+    """Return the weight as (O, I), if there is a way to it other than the host's forward."""
     own = _current(host, "weight")
     if own is None:
         return None
@@ -251,19 +259,19 @@ def _is_repacked(host: Host) -> bool:
 
 @torch.no_grad()
 def _weight_by_forward(host: Host) -> Tensor:
-    """The dense (O, I) weight of a packed linear: its forward of the identity, without its bias."""
+    """Return the dense (O, I) weight of a packed linear: its forward of the identity, without its bias."""
     return _run(host, torch.eye(size(host)[1], device=device(host))).T
 
 
 def _run(host: Host, x_NI: Tensor) -> Tensor:
-    """The forward of a packed linear, without its bias, whose dtype is also that of the computation."""
+    """Return the forward of a packed linear, without its bias, whose dtype is also that of the computation."""
     bias_O = bias(host)
     h_NO = host.forward(x_NI.to(torch.get_default_dtype() if bias_O is None else bias_O.dtype))
     return h_NO if bias_O is None else h_NO - bias_O
 
 
 def _current(host: Host, name: str) -> Tensor | None:
-    """What the host's forward would read under this name now, if that is a tensor."""
+    """Return what the host's forward would read under this name now, if that is a tensor."""
     shadows = host.__dict__.get(_SHADOWS)
     if shadows and name in shadows:
         return shadows[name]
@@ -272,14 +280,14 @@ def _current(host: Host, name: str) -> Tensor | None:
 
 
 def _brought(host: Host, name: str, tensor: Tensor) -> Tensor:
-    """The tensor itself, or its values if they are offloaded."""
+    """Return the tensor itself, or its values if they are offloaded."""
     if not tensor.is_meta or (hook := _offloading(host)) is None:
         return tensor
     return hook.weights_map[name].to(hook.execution_device, tensor.dtype)
 
 
 def _offloading(host: Host) -> Any:
-    """The hook by which accelerate brings the host's parameters for each call, if there is one."""
+    """Return the hook by which accelerate brings the host's parameters for each call, if there is one."""
     hook = host.__dict__.get("_hf_hook")
     for one in getattr(hook, "hooks", (hook,)):
         if getattr(one, "offload", False):

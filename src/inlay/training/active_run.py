@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
-from ..bases.shared_base import NoSharing
 from ..core.state import commit
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
@@ -40,7 +39,7 @@ from .run_output import RunOutput
 from .run_state import RunState
 from .score_parts import write_parts
 from .settings import RunSettings
-from .source_tasks import SourceTask, learn_sources
+from .shared_base import NoSharing
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -55,7 +54,7 @@ class ActiveRun(Observer):
         journal: Journal,
         command: Sequence[str] = (),
         *,
-        sources: Sequence[SourceTask] = (),
+        before: Callable[[Prepared, Journal], Prepared] = lambda run, _: run,
         checkpoint: Checkpoint | None = None,
         resumable: bool = True,
         bases: NoSharing | None = None,
@@ -65,7 +64,7 @@ class ActiveRun(Observer):
         self.journal, self.output = journal, RunOutput(self.state, journal)
         self.keeper = Keeper(run.folder, asked.checkpoint_minutes, journal, self._identity)
         self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
-        self.sources, self.resumable = sources, resumable
+        self.before, self.resumable = before, resumable
         self.bases, self.start = bases or NoSharing(), start
         self.of_best: Evaluation | None = None  # on valid, if this process made it
 
@@ -86,8 +85,7 @@ class ActiveRun(Observer):
         reset_peak_memory(self.run.device)
         with self.keeper.interrupts:
             try:
-                if self.sources:
-                    self.state.run = learn_sources(self.run, self.sources, self.journal)
+                self.state.run = self.before(self.run, self.journal)
                 if self.checkpoint is None:
                     write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
                 model = self._load()

@@ -9,7 +9,7 @@ from .settings import RunSettings, non_default
 
 
 def check_same_settings(folder: Path, settings: RunSettings[Any]) -> None:
-    """Raises SettingsError if the folder holds a run with other settings, which would pass for this one."""
+    """Raise SettingsError if the folder holds a run with other settings, which would pass for this one."""
     path = folder / "run.yaml"
     if not path.is_file():
         return

@@ -48,7 +48,7 @@ class RunIdentity:
     peak_memory_bytes: int
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what no run tells of itself."""
+        """Raise ValueError for what no run tells of itself."""
         texts = [
             self.asked,
             self.data,
@@ -108,7 +108,7 @@ class Checkpoint:
         set_random_state(parts["random"], self.random, device)
 
     def check(self, folder: Path, task: Task, text: GeneralText | None, plan: Plan) -> None:
-        """Raises CheckpointError if the settings or the data are no longer those of the run."""
+        """Raise CheckpointError if the settings or the data are no longer those of the run."""
         if read_text(folder / "run.yaml", "a run's settings") != self.identity.asked:
             raise CheckpointError(
                 f"{folder / 'run.yaml'} was changed since the run began, which goes on as it began or not at all; put "
@@ -125,7 +125,7 @@ class Checkpoint:
                 raise ValueError(f"it is of step {done.step}, and the run has {plan.steps}")
 
     def check_base(self, folder: Path, base: str | None) -> None:
-        """Raises CheckpointError if the base model is no longer the one that the run began with."""
+        """Raise CheckpointError if the base model is no longer the one that the run began with."""
         if base != self.identity.base:
             raise CheckpointError(
                 f"{folder} was begun on a base model with fingerprint {_short(self.identity.base)}; the one that its "
@@ -139,7 +139,9 @@ class Checkpoint:
             copy_whole(self.path, folder / CHECKPOINT)
 
     def _copied(self) -> dict[str, dict[str, Tensor]]:
-        """The tensors by the first part of their names. Copies: those of the file would keep it from being replaced."""
+        """Return the tensors by the first part of their names. Copies: those of the file would keep it from being
+        replaced.
+        """
         copies = {}
         for key, read in self.tensors.items():
             strides = self.strides.get(key, read.stride())
@@ -153,7 +155,7 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) -> None:
-    """The run's last checkpoint is that of now, and the one that was becomes the one before it.
+    """Write the run's last checkpoint; the one that was becomes the one before it.
 
     Raises CheckpointError if nothing could go on from that of now; the run's checkpoints then stay as they are.
     """
@@ -192,8 +194,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """What the run in `folder`, which must be held, goes on from: the last checkpoint, or the one before if that is
-    damaged. Raises CheckpointError if there is nothing to go on from."""
+    """Return what the run in `folder`, which must be held, goes on from: the last checkpoint, or the one before if that
+    is damaged. Raises CheckpointError if there is nothing to go on from.
+    """
     check_is_run(folder)
     said = read_summary(folder)
     if said.get("status") == "finished":
@@ -213,14 +216,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def check_is_run(folder: Path) -> None:
-    """Raises CheckpointError if it is not the folder of a run."""
+    """Raise CheckpointError if it is not the folder of a run."""
     if not (folder / "run.yaml").is_file():
         found = f"it holds {listed(sorted(p.name for p in folder.iterdir()))}" if folder.is_dir() else "no such folder"
         raise CheckpointError(f"{folder}: not the folder of a run, which has a run.yaml; {found}")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What the run wrote of itself; empty if it never came to that."""
+    """Return what the run wrote of itself; empty if it never came to that."""
     path = folder / "summary.json"
     return read_object(path, "a run's summary") if path.is_file() else {}
 
@@ -241,7 +244,7 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def anew(folder: Path) -> str:
-    """The command that trains as `folder` was trained, from the start."""
+    """Return the command that trains as `folder` was trained, from the start."""
     return f"inlay train --config {shlex.quote(str(folder / 'run.yaml'))} --out NEW"
 
 
@@ -250,7 +253,7 @@ def _begin_anew(folder: Path) -> str:
 
 
 def data_fingerprint(task: Task, text: GeneralText | None) -> str:
-    """64 hexadecimal digits of what is learned, scored, measured and retained."""
+    """Return 64 hexadecimal digits of what is learned, scored, measured and retained."""
     digest = hashlib.sha256()
     for split in sorted(task.data.splits):
         digest.update(split.encode())

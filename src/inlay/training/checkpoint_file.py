@@ -35,7 +35,7 @@ class CheckpointFile:
 
 
 def write_checkpoint_file(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Raises CheckpointError if a number is not finite: nothing could go on from that."""
+    """Raise CheckpointError if a number is not finite: nothing could go on from that."""
     assert header.keys() == _HEADER
     texts = {name: json.dumps(value) for name, value in header.items()}
     contiguous = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
@@ -45,7 +45,7 @@ def write_checkpoint_file(path: Path, header: Mapping[str, Any], tensors: Mappin
 
 
 def read_checkpoint_file(path: Path, todo: str) -> CheckpointFile:
-    """Raises CheckpointError, which says `todo`, for a file that is damaged, or holds numbers that are not finite."""
+    """Raise CheckpointError, which says `todo`, for a file that is damaged, or holds numbers that are not finite."""
     with readable(path, todo):
         with safe_open(path, framework="pt") as file:
             texts = dict(file.metadata() or {})
@@ -62,7 +62,7 @@ def read_checkpoint_file(path: Path, todo: str) -> CheckpointFile:
 
 @contextmanager
 def readable(path: Path, todo: str) -> Iterator[None]:
-    """Whatever goes wrong with the file in this block is a CheckpointError that names it and says `todo`."""
+    """Turn whatever goes wrong with the file in this block into a CheckpointError that names it and says `todo`."""
     size = f" of {path.stat().st_size} bytes" if path.is_file() else ""
     with guarded(path, f"a checkpoint{size}", todo=todo):
         yield
@@ -81,7 +81,7 @@ def _digest(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _wrong_numbers(tensors: Mapping[str, Tensor]) -> str | None:
-    """What of them no training can have; None if there is nothing."""
+    """Return what of them no training can have; None if there is nothing."""
     for name, tensor in tensors.items():
         if tensor.is_complex():
             return f"{name} has complex numbers"
@@ -91,6 +91,6 @@ def _wrong_numbers(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _ends(tensor: Tensor) -> tuple[float, float]:
-    """The least and the largest number; NaN if there is one. Nothing of the tensor's size is made."""
+    """Return the least and the largest number; NaN if there is one. Nothing of the tensor's size is made."""
     least, largest = torch.aminmax(tensor)
     return float(least), float(largest)

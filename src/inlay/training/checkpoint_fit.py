@@ -33,7 +33,7 @@ def by_first_part(tensors: Mapping[str, Tensor], by: str) -> dict[str, dict[str,
 
 
 def check_fits(parts: Parts, training: Training) -> None:
-    """Raises ValueError for a tensor that is missing, too many, or of another dtype or shape than the training's."""
+    """Raise ValueError for a tensor that is missing, too many, or of another dtype or shape than the training's."""
     adapter, saved = training.adapter, parts["adapter"]
     own = own_tensors(adapter)
     _check_names("adapter", saved, own)
@@ -112,7 +112,7 @@ def check_strides(told: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_memory(memory: Mapping[str, Mapping[str, Tensor]], adapter: Adapter) -> None:
-    """A method remembers more as it trains: what it has at the start must be there, and averages may have come."""
+    """Check what a method remembers: what it has at the start must be there, and averages may have come."""
     hosts = {host: delta.training_state() for host, _, delta in adapter.hosts()}
     _check_names("memory", memory, {host for host, own in hosts.items() if own} | (memory.keys() & hosts.keys()))
     for host, saved in memory.items():

@@ -41,7 +41,7 @@ def estimate(
     objective: Objective,
     evaluation_seconds: float,
 ) -> Estimate:
-    """Leaves the adapter, its gradients and the random state as they were."""
+    """Estimate time and memory; the adapter, its gradients and the random state stay as they were."""
     size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
     order: Any = task.batches(size, settings.seed).batch_sampler

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .prepared import prepare_run
 from .run import begun, go_on_from_checkpoint, train
 from .score_parts import SCORE_PARTS
 from .settings import RunSettings
-from .source_tasks import source_tasks, without_sources
+from .source_tasks import learn_sources, source_tasks, without_sources
 
 _FILES = (  # that a run writes, but for run.yaml, which goes last
     "resolved.yaml",
@@ -56,7 +57,8 @@ def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
         _clear(folder)
         sources = source_tasks(settings, folder)
         with begun(run, settings, journal):
-            return ActiveRun(run, settings, journal, command, sources=sources).finish()
+            before = partial(learn_sources, tasks=sources, train=train)
+            return ActiveRun(run, settings, journal, command, before=before).finish()
 
 
 def _clear(folder: Path) -> None:

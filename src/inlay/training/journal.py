@@ -68,12 +68,12 @@ class Journal:
         return self.folder is not None and _identity(self.folder) == self._identity
 
     def check_folder(self) -> None:
-        """Raises OSError if the folder was removed, whether or not another is in its place."""
+        """Raise OSError if the folder was removed, whether or not another is in its place."""
         if self.folder is not None and not self.has_its_folder:
             raise FileNotFoundError(errno.ENOENT, "this folder was removed while the run was writing it", self.folder)
 
     def record(self, event: str, **values: Any) -> None:
-        """Raises OSError, when the watcher has heard it, if it cannot be written; it is then written with the next."""
+        """Raise OSError, when the watcher has heard it, if it cannot be written; it is then written with the next."""
         entry = {"event": event, "time": round(time.time(), 3), **values}
         at = time.strftime("%H:%M:%S", time.localtime(entry["time"]))
         self._unwritten[_EVENTS].append(as_json(entry) + "\n")
@@ -119,13 +119,13 @@ def _append(path: Path, lines: str) -> None:
 
 
 def _remove_half_line(path: Path) -> None:
-    """A killed run may have left a line without its end."""
+    """Remove the line without its end that a killed run may have left."""
     if path.is_file() and not (found := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, found.rfind(b"\n") + 1)
 
 
 def sentence(event: Event) -> str:
-    """The event in one line for people."""
+    """Return the event in one line for people."""
     match event["event"]:
         case "data":
             rows = " · ".join(f"{split} {count}" for split, count in event["rows"].items())

@@ -133,7 +133,7 @@ class Training:
 
 
 def marks(adapter: Adapter) -> list[int]:
-    """Of each parameter the sum of its bits, read as integers: no copy is kept to see whether it has changed."""
+    """Sum the bits of each parameter, read as integers: no copy is kept to see whether it has changed."""
     return [
         sum(int(part.view(torch.int32).sum()) for part in p.detach().flatten().split(_PART))
         for p in adapter.parameters()
@@ -220,7 +220,7 @@ def fit(
 
 
 def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
-    """The number of steps, and when to evaluate; the last step always is."""
+    """Return the number of steps, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
     epochs = settings.epochs or _default_epochs(settings.method, per_epoch)
     steps = max(1, round(epochs * per_epoch))
@@ -231,12 +231,12 @@ def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
 
 
 def _default_epochs(method: Method, steps_per_epoch: int) -> float:
-    """The method's own, or as many as have 100 steps if that is more; at most 10."""
+    """Return the method's own, or as many as have 100 steps if that is more; at most 10."""
     return min(10, max(method.epochs, math.ceil(100 / steps_per_epoch)))
 
 
 def _steps(batches: Any, order: Any, plan: Plan, done: int) -> Iterator[Batch]:
-    """The batches of every step after the first `done`, epoch after epoch."""
+    """Yield the batches of every step after the first `done`, epoch after epoch."""
     begun, order.skip = divmod(done, plan.steps_per_epoch)
     for epoch in count(begun):
         batches.set_epoch(epoch)
@@ -249,7 +249,7 @@ def _steps(batches: Any, order: Any, plan: Plan, done: int) -> Iterator[Batch]:
 
 
 def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
-    """Micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
+    """Yield micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
     rows = len(batch["input_ids"])
     size = rows if size is None else 1 if "position_ids" in batch else size
     for start in range(0, rows, size):
@@ -267,7 +267,7 @@ def _learning_rate_share(step: int, steps: int, warmup: float) -> float:
 
 @torch.no_grad()
 def _check_finite(adapter: Adapter, step: int, advice: str) -> None:
-    """The loss of a step is looked at before its update; this looks at what the update has left."""
+    """Check what the update has left; the loss of a step is looked at before it."""
     if broken := [name for name, p in adapter.named_parameters() if not bool(torch.isfinite(p).all())]:
         raise TrainingFailed(
             f"step {step} left {len(broken)} of the adapter's parameters not finite, such as {broken[0]}; {advice}"
@@ -275,7 +275,9 @@ def _check_finite(adapter: Adapter, step: int, advice: str) -> None:
 
 
 def _check_gradients(adapter: Adapter) -> None:
-    """A model may read host.weight without calling the host; the adapter would be bypassed silently."""
+    """Check that every parameter has a gradient: a model may read host.weight without calling the host, which bypasses
+    it.
+    """
     without = [name for name, p in adapter.named_parameters() if p.grad is None]
     if without:
         raise TrainingFailed(

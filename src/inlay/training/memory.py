@@ -14,14 +14,14 @@ _STATUS, _CLEAR, _CGROUP = Path("/proc/self/status"), Path("/proc/self/clear_ref
 
 
 def memory_bytes(device: torch.device) -> int:
-    """In use now: on an accelerator what its tensors take, on the CPU the process's resident memory."""
+    """Return what is in use now: on an accelerator what its tensors take, on the CPU the process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return psutil.Process().memory_info().rss
 
 
 def available_memory_bytes() -> int:
-    """What is free of the machine's memory, or of what a container's limit leaves, if that is less."""
+    """Return what is free of the machine's memory, or of what a container's limit leaves, if that is less."""
     free = psutil.virtual_memory().available
     with suppress(OSError, ValueError):  # there is no limit, or none of this kind
         free = min(free, int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
@@ -29,7 +29,7 @@ def available_memory_bytes() -> int:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that was in use since the process began, or since `reset_peak_memory`."""
+    """Return the most that was in use since the process began, or since `reset_peak_memory`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
@@ -43,7 +43,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """From now on the peak is counted anew, and what earlier work has freed is given back to the system.
+    """Reset the peak, and give back to the system what earlier work has freed.
 
     On macOS and Windows, which count from the process's begin, a CPU's figure is a run's own only in a process of its
     own; so it is, to the last kernel that a library keeps, everywhere.

@@ -147,7 +147,7 @@ def _general_text(settings: RunSettings[Any], room: int) -> GeneralText | None:
 
 
 def _room(settings: RunSettings[Any], base: Base, tokenizer: Any) -> int:
-    """Positions for the text: what the model has, less what the method takes."""
+    """Return positions for the text: what the model has, less what the method takes."""
     room = min(base.positions, tokenizer.model_max_length) - settings.method.virtual_tokens
     room -= room % LENGTH_STEP
     if settings.max_length is not None and settings.max_length > room:

@@ -8,7 +8,7 @@ _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZ
 
 
 def check_one_process() -> None:
-    """Raises SettingsError if this process is one of several, as torchrun, accelerate launch and mpirun start them.
+    """Raise SettingsError if this process is one of several, as torchrun, accelerate launch and mpirun start them.
 
     Each of them would train an adapter of its own on its share of the rows.
     """

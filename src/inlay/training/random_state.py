@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def random_tensors(device: torch.device) -> dict[str, Tensor]:
-    """Those of torch, which are bytes: on the CPU, and on the device if that is another."""
+    """Return torch's random states, which are bytes: of the CPU, and of the device if that is another."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["device"] = torch.cuda.get_rng_state(device)
@@ -20,13 +20,13 @@ def random_tensors(device: torch.device) -> dict[str, Tensor]:
 
 
 def random_numbers() -> dict[str, Any]:
-    """Those of Python and NumPy, as JSON has them."""
+    """Return the random states of Python and NumPy, as JSON has them."""
     state: Any = np.random.get_state(legacy=False)
     return {"python": random.getstate(), "numpy": state | {"state": {**state["state"], "key": _key(state).tolist()}}}
 
 
 def check_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], device: torch.device) -> None:
-    """Raises some error, having changed nothing, if `set_random_state` could not go on from these, or not rightly."""
+    """Raise some error, having changed nothing, if `set_random_state` could not go on from these, or not rightly."""
     torch.Generator().set_state(tensors["cpu"])
     if device.type in ("cuda", "mps"):
         torch.Generator(device).set_state(tensors["device"])

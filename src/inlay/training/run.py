@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..bases.shared_base import NoSharing
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..hub import offline
 from ..machine import refusals
@@ -18,7 +18,8 @@ from .journal import Journal, Watcher
 from .prepared import Prepared, prepare_run
 from .run_state import versions
 from .settings import RunSettings, from_dict, non_default, to_dict
-from .source_tasks import source_tasks, without_sources
+from .shared_base import NoSharing
+from .source_tasks import learn_sources, source_tasks, without_sources
 
 
 @refusals()
@@ -50,7 +51,8 @@ def train(
         check_free(run.folder, "--out")  # still: another process may have been faster
         with begun(run, settings, journal):
             begin(run.folder)
-            how: dict[str, Any] = {"sources": sources, "resumable": resumable, "bases": bases, "start": start}
+            before = partial(learn_sources, tasks=sources, train=train)
+            how: dict[str, Any] = {"before": before, "resumable": resumable, "bases": bases, "start": start}
             return ActiveRun(run, settings, journal, command, **how).finish()
 
 

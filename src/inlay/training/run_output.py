@@ -72,7 +72,7 @@ class RunOutput:
         return summary
 
     def put_back(self) -> None:
-        """If the folder was removed under the run, make it again, with what a resumed run begins with."""
+        """Make the folder again if it was removed under the run, with what a resumed run begins with."""
         folder, training = self.run.folder, self.state.training
         if not self.journal.has_its_folder and not folder.exists():
             self.journal.begin(folder)

@@ -6,7 +6,7 @@ large data set does not drown a small one. The classifier's head has the labels 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader
 
 from ..attached.adapter import attach
 from ..bases.base import load_classifier
-from ..bases.shared_base import load_onto
+from ..bases.loading import load_onto
 from ..data.settings import DataSettings
 from ..errors import DataError
 from ..formats.files import write_json
+from ..inference.opened import open_adapter
 from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
@@ -84,10 +85,15 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
     return tasks
 
 
-def learn_sources(run: Prepared, tasks: Sequence[SourceTask], journal: Journal) -> Prepared:
-    """Give the target's run a start in what its sources share, which is left in the folder `sources`."""
-    from .run import train
+def learn_sources(
+    run: Prepared, journal: Journal, *, tasks: Sequence[SourceTask], train: Callable[..., Any]
+) -> Prepared:
+    """Give the target's run a start in what its sources share, which is left in the folder `sources`.
 
+    Most methods have no sources, and the run stays as it is.
+    """
+    if not tasks:
+        return run
     folder = run.folder / "sources"
     folder.mkdir()
     own = Journal(journal.watcher)
@@ -139,8 +145,6 @@ class _Student:
 
     def _lessons(self, task: SourceTask, labels: int) -> list[dict[str, Any]]:
         """Return the task's training rows with what its teacher says of them."""
-        from ..inference.opened import open_adapter
-
         teacher = open_adapter(task.run.folder, device=self.run.device.type)
         tokens, number = task.classify.tokens["train"], self.tasks.index(task)
         taught = lessons(teacher.model, self.tokenizer, tokens.rows, task.labels, labels)

@@ -12,7 +12,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from inlay.bases.shared_base import NoSharing
 from inlay.errors import CheckpointError, InvalidRequest, SettingsError
 from inlay.lab.compare.trial import Trial
 from inlay.lab.compare.worker import run_trial
@@ -22,6 +21,7 @@ from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.run import resume, train
 from inlay.training.run_state import versions
 from inlay.training.settings import from_dict, to_dict
+from inlay.training.shared_base import NoSharing
 
 from .runs import StopAt, interrupted, short, told
 

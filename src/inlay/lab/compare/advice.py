@@ -71,7 +71,7 @@ class Advice:
 
 
 def advise(table: Table) -> Advice | None:
-    """None if no contender has a score."""
+    """Return None if no contender has a score."""
     score = table.score
     rows = [row for row in table.finished if score.key in row.spreads]
     if not rows:
@@ -119,7 +119,7 @@ def advise(table: Table) -> Advice | None:
 
 
 def compare(row: Row, best: Row, table: Table) -> Compared:
-    """How far `row` is below `best`, over the seeds that both have, or over all if they have none in common."""
+    """Return how far `row` is below `best`, over the seeds that both have, or over all if they have none in common."""
     score, split = table.score, table.split
     both = row.by_seed(score).keys() & best.by_seed(score).keys()
     mine, its = ([run for run in r.runs if run.seed in both or not both] for r in (row, best))
@@ -134,20 +134,20 @@ def compare(row: Row, best: Row, table: Table) -> Compared:
 
 
 def _changing(rows: Sequence[Row], compared: Sequence[Compared], score: Quantity) -> list[Row]:
-    """Those that seeds change more than the others, and so much that it is most of the noise."""
+    """Find the methods that seeds change more than the others, and so much that it is most of the noise."""
     found = unsteady({row.label: row.spreads[score.key].values for row in rows})
     much = {c.row.label: c.noise.is_mostly_of_seeds for c in compared if c.is_within}
     return [row for row in rows if row.label in found and much.get(row.label, any(much.values()))]
 
 
 def _rows_noise(mine: Sequence[Parts | None], its: Sequence[Parts | None], level: float) -> float | None:
-    """By how much the best may be above the other on these rows though it is not on others like them."""
+    """Return by how much the best may be above the other on these rows though it is not on others like them."""
     gain = paired_gain(its, mine, level)
     return gain.value - gain.low if gain is not None and math.isfinite(gain.low) else None
 
 
 def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequence[Quantity]) -> tuple[Row, list[str]]:
-    """The one that is cheapest in most of the costs; among those the one that trains the fewest parameters."""
+    """Return the one that is cheapest in most of the costs; among those the one that trains the fewest parameters."""
     costs = [q for q in quantities if q.key in COSTS]
     least = {q.key: min(equals, key=lambda row: row.spreads[q.key].mean) for q in costs}
     wins = {row.label: sum(found is row for found in least.values()) for row in equals}
@@ -176,7 +176,7 @@ def _cheapest(equals: Sequence[Row], left_out: Sequence[Row], quantities: Sequen
 
 
 def _is_close(row: Row, others: Sequence[Row], quantity: Quantity) -> bool:
-    """Whether another is no farther than the two spread over the seeds."""
+    """Tell whether another is no farther than the two spread over the seeds."""
     mean, deviation = row.spreads[quantity.key].mean, _deviation(row, quantity)
     return any(other.spreads[quantity.key].mean - mean <= deviation + _deviation(other, quantity) for other in others)
 
@@ -228,7 +228,7 @@ class Chance:
 
 
 def _chance(table: Table) -> Chance | None:
-    """None for scores that are no share of rows with labels."""
+    """Return None for scores that are no share of rows with labels."""
     if table.score.key != "accuracy" or table.majority is None or not table.evaluated:
         return None
     always = table.majority
@@ -251,7 +251,7 @@ def _nothing_learned_sentence(best: Row, chance: Chance, table: Table) -> str:
 
 
 def _at_chance_sentence(at_chance: Sequence[Row], chance: Chance | None, table: Table) -> list[str]:
-    """Of methods as good as the best, as far as can be seen, that have themselves learned nothing that can be seen."""
+    """Name the methods as good as the best, as far as can be seen, that have learned nothing that can be seen."""
     if not at_chance or chance is None:
         return []
     names = _list([f"{row.label} ({percent_text(row.spreads['accuracy'].mean)})" for row in at_chance])
@@ -312,5 +312,5 @@ def _noise_text(noise: Noise, score: Quantity) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    """`a, b and c`."""
+    """Write `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

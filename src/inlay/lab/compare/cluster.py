@@ -37,7 +37,7 @@ class Cluster:
 
     @classmethod
     def connect(cls, comparison: CompareSettings, command: Sequence[str]) -> "Cluster":
-        """Raises SettingsError if no cluster answers at the address."""
+        """Raise SettingsError if no cluster answers at the address."""
         assert comparison.cluster is not None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each use
         with warnings.catch_warnings():
@@ -72,7 +72,7 @@ class Cluster:
 def divided(
     machines: Sequence[dict[str, float]], jobs: int | None, *, on_accelerators: bool
 ) -> tuple[int, dict[str, float]]:
-    """How many trials at a time, and what each gets: an accelerator where there are any, or else a machine."""
+    """Return how many trials at a time, and what each gets: an accelerator where there are any, or else a machine."""
     accelerators = sum(machine.get("GPU", 0) for machine in machines) if on_accelerators else 0
     jobs = jobs or int(accelerators) or len(machines)
     cores = sum(machine["CPU"] for machine in machines) // jobs
@@ -139,11 +139,11 @@ class TaskWorker:
 
 
 def run_there(trial: Trial, events: Any, folder: str, command: tuple[str, ...]) -> str | None:
-    """Runs on a machine of the cluster; why the trial failed."""
+    """Run the trial on a machine of the cluster; returns why it failed."""
     import torch
     from ray import get_runtime_context  # pyright: ignore[reportMissingImports]
 
-    from ...bases.shared_base import NoSharing
+    from ...training.shared_base import NoSharing
 
     runs = Path(folder, trial.folder).parent
     if not Path(folder).is_dir() or not runs.is_dir():
@@ -154,7 +154,7 @@ def run_there(trial: Trial, events: Any, folder: str, command: tuple[str, ...]) 
 
 
 def _knock(address: str) -> None:
-    """Raises OSError if nothing listens there, which Ray would find out after many minutes."""
+    """Raise OSError if nothing listens there, which Ray would find out after many minutes."""
     if address not in ("auto", "local"):
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()

@@ -45,9 +45,9 @@ def compare(
     task: Task | None = None,
     begin: Callable[[Path], None] = lambda _: None,
 ) -> Compared:
-    """Every contender, by default one of each family and the baseline, is trained with every seed, and the folder has
-    table, plots and advice. Goes on where an earlier call with the same settings was stopped; runs that failed are
-    tried again.
+    """Return every contender, by default one of each family and the baseline, is trained with every seed, and the
+    folder has table, plots and advice. Goes on where an earlier call with the same settings was stopped; runs that
+    failed are tried again.
 
     `task` has read the data, which are read if there is none; `begin` writes what else belongs into the folder.
 
@@ -170,7 +170,7 @@ def _check(
 
 
 def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -> None:
-    """Raises TargetError if the method does not fit the model."""
+    """Raise TargetError if the method does not fit the model."""
     empty = task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
         quantize(empty, pick_dtype(comparison, pick_device(comparison.device)))
@@ -178,7 +178,7 @@ def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
-    """Raises SettingsError if the folder holds something else than runs of this comparison."""
+    """Raise SettingsError if the folder holds something else than runs of this comparison."""
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"--out {folder} is a file; name a folder")
     known = {"runs", "search", "rows", "report.html", "report.md", "report.csv"}
@@ -206,7 +206,7 @@ def _count(comparison: CompareSettings, contenders: Sequence[Contender]) -> int:
 
 
 def _notes(comparison: CompareSettings, contenders: Sequence[Contender], epochs: float) -> list[str]:
-    """What a reader would not expect."""
+    """Return what a reader would not expect."""
     if comparison.epochs is not None:
         return []
     longer = [c for c in contenders if c.method.epochs > epochs]

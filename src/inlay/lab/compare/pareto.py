@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 
 def front(points: Sequence[tuple[float, float]], signs: tuple[int, int]) -> list[int]:
-    """The positions of the points that no other is at least as good as on both axes and better on one, by the first
-    coordinate. A sign of 1 means that more is better, -1 that less is. Of equal points all are kept."""
+    """Return the positions of the points that no other is at least as good as on both axes and better on one, by the
+    first coordinate. A sign of 1 means that more is better, -1 that less is. Of equal points all are kept.
+    """
 
     def beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
         better = [sign * (x - y) for sign, x, y in zip(signs, a, b, strict=True)]

@@ -62,7 +62,7 @@ class Runner:
         self._interrupts.__exit__()
 
     def run(self, trials: Iterable[Trial]) -> None:
-        """Afterwards every trial is finished, or is in `failures`. Those that are finished already are left alone."""
+        """Finish every trial, or put it into `failures`. Those that are finished already are left alone."""
         for trial in trials:
             if trial.is_finished:
                 self._done(trial, None, seconds=None)
@@ -81,7 +81,7 @@ class Runner:
         return [each for each in self._workers if each.trial]
 
     def _next(self) -> Trial | None:
-        """The first whose needs are met. One whose needs have failed fails with them."""
+        """Return the first trial whose needs are met. One whose needs have failed fails with them."""
         unfinished = {trial.folder for trial in (*self._waiting, *(each.trial for each in self._busy)) if trial}
         for trial in list(self._waiting):
             if unfinished.intersection(trial.needs):
@@ -125,7 +125,7 @@ class Runner:
         self._done(trial, heard.reason, time.monotonic() - speaker.began)
 
     def _done(self, trial: Trial, reason: str | None, seconds: float | None) -> None:
-        """`seconds` is None if it was finished before."""
+        """Tell that a trial is finished; `seconds` is None if it was before."""
         self.finished += 1
         if reason is not None:
             self.failures[trial.name] = reason
@@ -151,7 +151,7 @@ class Runner:
         )
 
     def _seconds_left(self) -> float | None:
-        """From what runs of the same methods took, or say that they will take; None while nothing is known."""
+        """Estimate from what runs of the same methods took, or say that they will take; None while nothing is known."""
         if not self._seconds:
             return None
         average = sum(self._seconds.values()) / len(self._seconds)
@@ -167,7 +167,7 @@ class Runner:
 
 
 def _hear_out(worker: Worker, end: float) -> None:
-    """Until it has ended, or till then; a worker whose events nobody takes would wait."""
+    """Take a worker's events until it has ended, or till then: it would wait if nobody did."""
     try:
         while (left := end - time.monotonic()) > 0:
             if worker.connection.poll(left):

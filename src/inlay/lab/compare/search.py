@@ -36,8 +36,9 @@ class Search:
     tried: list[Tried] = field(default_factory=list)
 
     def run(self, contenders: list[Contender], runner: Runner) -> dict[str, float]:
-        """The best rate of each contender, by label; its own if all its trials fail. Raises SettingsError if the folder
-        holds trials with other settings."""
+        """Return the best rate of each contender, by label; its own if all its trials fail. Raises SettingsError if the
+        folder holds trials with other settings.
+        """
         import optuna  # pyright: ignore[reportMissingImports]
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)

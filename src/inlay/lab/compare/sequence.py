@@ -44,8 +44,9 @@ class Sequence:
 def sequences(
     comparison: CompareSettings, contenders: list[Contender], first: list[Trial], folder: Path, budgets: list[Budget]
 ) -> list[Sequence]:
-    """Both ways for every contender and seed; the baseline has no adapters to keep apart. `first` are the runs on DATA,
-    `budgets` are those of each later data set."""
+    """List both ways for every contender and seed; the baseline has no adapters to keep apart. `first` are the runs on
+    DATA, `budgets` are those of each later data set.
+    """
     found = []
     for trial in first:
         contender = next(c for c in contenders if c.label == trial.label)

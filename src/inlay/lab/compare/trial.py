@@ -65,7 +65,9 @@ class Trial:
         return self.earlier
 
     def summary(self) -> dict[str, Any] | None:
-        """What the run wrote of itself; None if it never came to that. Raises CheckpointError if it is damaged."""
+        """Return what the run wrote of itself; None if it never came to that. Raises CheckpointError if
+        it is damaged.
+        """
         path = self.folder / "summary.json"
         if not path.is_file():
             return None
@@ -96,7 +98,7 @@ class Trial:
         )
 
     def check_same_settings(self) -> None:
-        """Raises SettingsError if the folder holds a run with other settings, which would pass for this one."""
+        """Raise SettingsError if the folder holds a run with other settings, which would pass for this one."""
         check_same_settings(self.folder, self.settings)
 
     def clear(self) -> None:
@@ -108,8 +110,9 @@ class Trial:
 
 
 def first_event(run: Path, name: str) -> dict[str, Any]:
-    """The first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged line
-    before it; the half of one at the end is what a killed run leaves."""
+    """Return the first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged
+    line before it; the half of one at the end is what a killed run leaves.
+    """
     path = run / "metrics.jsonl"
     if not path.is_file():
         return {}
@@ -127,7 +130,7 @@ def _check_numbers(values: dict[str, Any]) -> None:
 def run_settings(
     comparison: CompareSettings, contender: Contender, budget: Budget | None = None, **changes: Any
 ) -> RunSettings[Any]:
-    """Of one run: the comparison's, with the contender's method, the budget and the changes."""
+    """Return the settings of one run: the comparison's, with the contender's method, the budget and the changes."""
     common: dict[str, Any] = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(Recipe)}
     if contender.quantize != "none":
         common["quantize"] = contender.quantize
@@ -169,14 +172,14 @@ def data_of(comparison: CompareSettings) -> tuple[DataSettings, ...]:
 
 
 def other_data(data: DataSettings, path: str) -> DataSettings:
-    """Data that is learned after `data`: its columns are found by themselves."""
+    """Return the settings of data that is learned after `data`: its columns are found by themselves."""
     return DataSettings(
         path=path, valid_fraction=data.valid_fraction, train_rows=data.train_rows, eval_rows=data.eval_rows
     )
 
 
 def slug(text: str) -> str:
-    """A name for files."""
+    """Return a name for files."""
     return re.sub(r"[^\w.]+", "-", text).strip("-.")
 
 

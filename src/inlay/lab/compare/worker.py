@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from ...bases.base import pick_device
-from ...bases.shared_base import NoSharing, SharedBase
 from ...errors import CheckpointError, InlayError
 from ...formats.files import write_json
 from ...machine import refusals
@@ -14,6 +13,7 @@ from ...output import outliving_readers
 from ...registries import register
 from ...training.interrupts import Interrupts
 from ...training.journal import Event, Watcher
+from ...training.shared_base import NoSharing, SharedBase
 from .sequence import scores_on_earlier
 from .task_files import load_task
 from .trial import EARLIER, Trial
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequence[str]) -> None:
-    """The trial's folder holds a finished run, gone on with if it was interrupted. Raises what `train` raises."""
+    """Bring the trial's run to its end, going on with it if it was interrupted. Raises what `train` raises."""
     from ...training.run import resume, train
 
     for thing in trial.registered:
@@ -44,7 +44,7 @@ def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequenc
 
 
 def main(connection: Connection, threads: int | None, command: Sequence[str]) -> None:
-    """Until there are no more: receive a Trial, send its events and at last its Outcome."""
+    """Receive a Trial, send its events and at last its Outcome, until there are no more."""
     for name in ("SIGINT", "SIGHUP", "SIGQUIT"):  # a terminal sends them to all: the parent alone decides, by SIGTERM,
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)
@@ -87,7 +87,7 @@ class _Line:
 
 
 def failure(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequence[str]) -> str | None:
-    """Why the trial failed. Whatever it was, the comparison goes on, and this is the trial's row."""
+    """Return why the trial failed. Whatever it was, the comparison goes on, and this is the trial's row."""
     try:
         with refusals():
             run_trial(trial, bases, watcher, command)

@@ -14,7 +14,9 @@ def advice(result: Analysis) -> list[str]:
 
 
 def smallest_that_keeps(curve: Curve) -> Point | None:
-    """The smallest rank at which, as at every larger one measured, the score is not clearly worse than the whole's."""
+    """Return the smallest rank at which, as at every larger one measured, the score is not clearly worse than the
+    whole's.
+    """
     found = None
     for point in curve.points:  # from the largest rank down
         if point.gain.high < 0:

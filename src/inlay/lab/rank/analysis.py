@@ -98,8 +98,9 @@ class Asked:
 
 
 def analyse(asked: Asked, say: Say = lambda _: None) -> Analysis:
-    """Raises InvalidRequest before any weights are loaded, as far as the files tell: for an adapter that changes no
-    weight matrix, another run of another base, an `out` that is not empty, or data that is not there."""
+    """Raise InvalidRequest before any weights are loaded, as far as the files tell: for an adapter that changes no
+    weight matrix, another run of another base, an `out` that is not empty, or data that is not there.
+    """
     began = time.perf_counter()
     device = pick_device(asked.device)
     found = find_adapter(asked.folder, asked.model, fetch=asked.fetch)
@@ -258,11 +259,11 @@ def _plain(value: Any) -> Any:
 
 
 def by_role(layers: Sequence[Layer]) -> dict[str, list[Layer]]:
-    """The layers of each role, in the order of the model, but those outside its blocks last."""
+    """Return the layers of each role, in the order of the model, but those outside its blocks last."""
     roles = dict.fromkeys(layer.place.role for layer in sorted(layers, key=lambda layer: layer.place.block is None))
     return {role: [layer for layer in layers if layer.place.role == role] for role in roles}
 
 
 def middle(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and most."""
+    """Return median, least and most."""
     return statistics.median(values), min(values), max(values)

@@ -43,7 +43,7 @@ class Measure:
     """Evaluates cuts of one adapter on one split."""
 
     def __init__(self, tuned: Adapter, model: nn.Module, layers: Mapping[str, Spectrum], task: Task, split: str):
-        """`model` is what the cuts are attached to: the tuned model itself, unless the method has changed the base."""
+        """Take `model` to attach the cuts to: the tuned model itself, unless the method has changed the base."""
         self.tuned, self.model, self.layers, self.task, self.split = tuned, model, layers, task, split
         with using(tuned.model, tuned.name):
             self.whole = task.evaluate(tuned.model, split)
@@ -60,7 +60,7 @@ class Measure:
         return Point(rank=max(chosen.values()), parameters=size, scores=found.scores, gain=gain)
 
     def curve(self, wanted: Sequence[int]) -> Curve:
-        """At the wanted ranks that any layer has, and at the largest that is wanted and there."""
+        """Score the cut adapter at the wanted ranks that any layer has, and at the largest that is wanted and there."""
         most = max(available(layer) for layer in self.layers.values())
         asked = sorted({min(rank, most) for rank in wanted}, reverse=True)
         return Curve(

@@ -40,7 +40,7 @@ class AgainstBase:
 
 
 def similarity(first_NK: Tensor, second_NK: Tensor) -> float:
-    """Of two spaces, each spanned by orthonormal columns."""
+    """Measure how much of two spaces is shared, each spanned by orthonormal columns."""
     return float((first_NK.T @ second_NK).square().sum()) / min(first_NK.shape[1], second_NK.shape[1])
 
 
@@ -56,7 +56,9 @@ def overlap(first: Spectrum, second: Spectrum, directions: int) -> Overlap:
 
 
 def cosine(first: Spectrum, second: Spectrum) -> float:
-    """Between two updates as vectors of all their entries: 1 for the same up to its length. None is formed."""
+    """Return the cosine between two updates as vectors of all their entries: 1 for the same up to its length. None is
+    formed.
+    """
     ones, others = len(first.left_OK.T), len(second.left_OK.T)
     crossed_KK = (first.left_OK.T @ second.left_OK) * (first.right_KI @ second.right_KI.T)
     product = first.values[:ones] @ crossed_KK @ second.values[:others]
@@ -65,7 +67,7 @@ def cosine(first: Spectrum, second: Spectrum) -> float:
 
 @torch.no_grad()
 def against_base(update: Spectrum, base_OI: Tensor, tuned_OI: Tensor, directions: int) -> AgainstBase:
-    """From full decompositions of both weights, in float32 as in the paper on intruders.
+    """Compare full decompositions of both weights, in float32 as in the paper on intruders.
 
     `directions` is how many the update has, at least 1.
     """
@@ -85,7 +87,7 @@ def against_base(update: Spectrum, base_OI: Tensor, tuned_OI: Tensor, directions
 def intruders(
     tuned_OI: Tensor, base_left_OK: Tensor, among: int = INTRUDERS_AMONG, cosine: float = INTRUDER_COSINE
 ) -> list[int]:
-    """Which of the leading left singular vectors of the tuned weight are far from all of the base's.
+    """Return which of the leading left singular vectors of the tuned weight are far from all of the base's.
 
     The base must have full rank: the null space of one that has not can have any vectors.
     """

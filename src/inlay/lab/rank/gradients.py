@@ -23,7 +23,7 @@ Halves = tuple[Tensor, Tensor]
 def gradients_of(
     model: nn.Module, hosts: list[str], batches: Iterator[dict[str, Tensor]], loss: Loss
 ) -> dict[str, Halves]:
-    """dL/dW of each linear host, (O, I) on the CPU, over the batches 0, 2, 4 ... and over 1, 3, 5 ..."""
+    """Return dL/dW of each linear host, (O, I) on the CPU, over the batches 0, 2, 4 ... and over 1, 3, 5 ..."""
     sums: list[dict[str, Tensor]] = [{}, {}]
     half = 0
 
@@ -62,8 +62,9 @@ def gradients_of(
 
 
 def agreed(halves: Halves, at_most: int) -> list[float]:
-    """What each of the leading directions is worth on the half that it was not found on; never below zero, and in an
-    order that does not rise."""
+    """Return what each of the leading directions is worth on the half that it was not found on; never below zero, and
+    in an order that does not rise.
+    """
     worth = torch.zeros(min(at_most, *halves[0].shape))
     for found_OI, other_OI in (halves, halves[::-1]):
         u_OK, values_K, v_KI = torch.linalg.svd(found_OI, full_matrices=False)

@@ -30,7 +30,7 @@ class Ranks:
 
 
 def ranks(values: Tensor, shape: tuple[int, int], eps: float = torch.finfo(torch.float32).eps) -> Ranks:
-    """Of a matrix of this shape with these singular values, the largest first."""
+    """Compute the ranks of a matrix of this shape with these singular values, the largest first."""
     values = values.double()
     squares = values.square()
     if not len(values) or not squares[0] > 0:
@@ -46,6 +46,6 @@ def ranks(values: Tensor, shape: tuple[int, int], eps: float = torch.finfo(torch
 
 
 def energy_rank(squares: Tensor, share: float) -> int:
-    """The fewest of the squared values, the largest first, whose sum has this share of all."""
+    """Return the fewest of the squared values, the largest first, whose sum has this share of all."""
     sums = squares.cumsum(0)
     return int((sums < share * sums[-1] * (1 - 1e-12)).sum()) + 1

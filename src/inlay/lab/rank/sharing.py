@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 def share_out(
     gains: Mapping[str, Sequence[float]], costs: Mapping[str, int], budget: int, at_least: int = 0
 ) -> dict[str, int]:
-    """How many of each layer's directions are taken, never for more than `budget` in all.
+    """Return how many of each layer's directions are taken, never for more than `budget` in all.
 
     `gains` has the worth of each layer's directions, the largest first; one more direction costs a layer `costs`. Every
     layer gets `at_least` so many first, as far as it has them, whatever that costs. Then comes the direction with the

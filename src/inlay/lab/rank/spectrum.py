@@ -30,7 +30,7 @@ class Spectrum:
     """The parameter that it shares with other experts."""
 
     def factors(self, rank: int) -> tuple[Tensor, Tensor]:
-        """(O, rank) and (rank, I), equally long, whose product is the best approximation of that rank."""
+        """Return (O, rank) and (rank, I), equally long, whose product is the best approximation of that rank."""
         root_K = self.values[:rank].sqrt()
         return self.left_OK[:, :rank] * root_K, root_K[:, None] * self.right_KI[:rank]
 
@@ -57,7 +57,9 @@ def of_dense(update_OI: Tensor) -> Spectrum:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Several wait for each other longer than they work; beside other programs, a tenth of a second a layer."""
+    """Use one thread: several wait for each other longer than they work; beside other programs, a tenth of a second a
+    layer.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -21,7 +21,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ...bases.shared_base import load_base
 from ...errors import DataError
 from ...formats.files import write_text
 from ...methods.ranked import Ranked
@@ -35,6 +34,7 @@ from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
 from ...training.score_parts import read_parts
 from ...training.settings import RunSettings, non_default
+from ...training.shared_base import load_base
 from .gradients import agreed, gradients_of
 from .ranks import energy_rank
 from .sharing import share_out
@@ -160,7 +160,7 @@ def attempt(
 
 
 def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
-    """The linear layers that the method adapts, with their sizes."""
+    """Return the linear layers that the method adapts, with their sizes."""
     model = run.task.empty()
     names = Sites(model, part=run.part.name).find(run.settings.method.targets)
     return {name: weights.size(model.get_submodule(name)) for name in names}
@@ -182,7 +182,7 @@ def _batches(run: Prepared) -> Iterator[dict[str, Tensor]]:
 
 
 def _information(run: Prepared) -> float:
-    """Bits in the answers of the training data, at most."""
+    """Return bits in the answers of the training data, at most."""
     labels = run.task.labels
     rows = len(run.task.lengths("train"))
     if labels:

@@ -25,17 +25,21 @@ NAME = "cut"
 
 
 def size(layer: Spectrum) -> int:
-    """Parameters of one direction."""
+    """Return parameters of one direction."""
     return sum(layer.shape)
 
 
 def uniform(layers: Mapping[str, Spectrum], rank: int) -> dict[str, int]:
-    """The rank for every layer, or what a layer has if that is less; no layer's is 0, unless it has no update."""
+    """Return the rank for every layer, or what a layer has if that is less; no layer's is 0, unless it
+    has no update.
+    """
     return {name: min(rank, available(layer)) for name, layer in layers.items()}
 
 
 def by_energy(layers: Mapping[str, Spectrum], rank: int) -> dict[str, int]:
-    """Ranks that together keep the most of all the updates' energy, for no more parameters than `uniform` takes."""
+    """Return ranks that together keep the most of all the updates' energy, for no more parameters than `uniform`
+    takes.
+    """
     budget = parameters(layers, uniform(layers, rank))
     stacks = _stacks(layers)
     gains = {stack: _energies([layers[name] for name in names]) for stack, names in stacks.items()}
@@ -53,7 +57,7 @@ def parameters(layers: Mapping[str, Spectrum], chosen: Mapping[str, int]) -> int
 
 
 def _stacks(layers: Mapping[str, Spectrum]) -> dict[str, list[str]]:
-    """The layers that have one rank together: experts that share a parameter, and any other layer alone."""
+    """Return the layers that have one rank together: experts that share a parameter, and any other layer alone."""
     stacks: dict[str, list[str]] = {}
     for name, layer in layers.items():
         stacks.setdefault(layer.stack or name, []).append(name)
@@ -61,13 +65,13 @@ def _stacks(layers: Mapping[str, Spectrum]) -> dict[str, list[str]]:
 
 
 def _energies(layers: list[Spectrum]) -> list[float]:
-    """What each further direction of all of them adds."""
+    """Return what each further direction of all of them adds."""
     own = [layer.values[: available(layer)].square().tolist() for layer in layers]
     return [sum(values) for values in zip_longest(*own, fillvalue=0.0)]
 
 
 def available(layer: Spectrum) -> int:
-    """Directions that there are, of those that were kept."""
+    """Return directions that there are, of those that were kept."""
     return min(ranks_of(layer.values, layer.shape).numerical, layer.left_OK.shape[1])
 
 
@@ -103,7 +107,7 @@ def attach_cut(model: nn.Module, layers: Mapping[str, Spectrum], chosen: Mapping
 
 
 def _cut(layer: Spectrum, rank: int, size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Both factors of the layer's best approximation of this rank, filled up with zeros to a rank of `size`."""
+    """Return both factors of the layer's best approximation of this rank, filled up with zeros to a rank of `size`."""
     left_OR, right_RI = (factor.float() for factor in layer.factors(rank))
     more = 0 if size is None else size - len(right_RI)
     return F.pad(left_OR, (0, more)), F.pad(right_RI, (0, 0, 0, more))

@@ -51,16 +51,16 @@ class Update:
         return rows, math.prod(columns)
 
     def base_norm(self) -> float:
-        """Frobenius norm of the base's weight."""
+        """Return Frobenius norm of the base's weight."""
         return float(torch.linalg.vector_norm(weights.read(self.base_host)["weight"].detach(), dtype=torch.float32))
 
     def base(self) -> Tensor:
-        """The base's weight as a matrix, in float64 on the CPU."""
+        """Return the base's weight as a matrix, in float64 on the CPU."""
         return _matrix(weights.read(self.base_host)["weight"])
 
     @torch.no_grad()
     def tuned(self) -> Tensor:
-        """The folded weight, likewise."""
+        """Return the folded weight, likewise."""
         if not isinstance(self.delta, WeightDelta):
             return _matrix(weights.read(self.host)["weight"])
         own = weights.read(self.host, self.delta.folds)
@@ -118,7 +118,7 @@ class Updates:
 
 
 def updates_of(adapter: Adapter, base: nn.Module | None = None) -> Updates:
-    """`base` is the untrained model, which an adapter that is not removable needs.
+    """Find the adapter's updates; `base` is the untrained model, which an adapter that is not removable needs.
 
     Raises AdapterStateError if no weight matrix is changed.
     """

@@ -51,7 +51,7 @@ def normal(std: float) -> Callable[[Tensor], Any]:
 
 
 def uniform(weight: Tensor) -> None:
-    """Within 1 / sqrt(inputs), as LoRA starts its first factor."""
+    """Draw within 1 / sqrt(inputs), as LoRA starts its first factor."""
     nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
 
 

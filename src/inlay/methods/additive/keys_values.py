@@ -20,7 +20,7 @@ _SILENT = {"proj", "project", "projection", "lin", "linear", "layer", "to", "glo
 
 
 def keys_values(sites: Sites) -> dict[str, int]:
-    """The layers in the model's order, each with the first of its outputs that is a key or a value."""
+    """Return the layers in the model's order, each with the first of its outputs that is a key or a value."""
     found: dict[str, int] = {}
     for block, own in sites.parts.items():
         for linears in own.attention:
@@ -42,7 +42,9 @@ def _of_one(sites: Sites, block: str, linears: list[str]) -> list[str]:
 
 
 def _fused(sites: Sites, block: str, linears: list[str]) -> dict[str, int]:
-    """The one layer that gives queries, keys and values: it says so, or it is the first and as wide as the three."""
+    """Return the one layer that gives queries, keys and values: it says so, or it is the first and as wide as the
+    three.
+    """
     config = sites.config_of(block)
     heads, own = (_number(config, name) for name in ("num_attention_heads", "head_dim"))
     width = sites.width(block)
@@ -77,7 +79,7 @@ def _size(sites: Sites, block: str, name: str) -> tuple[int, int]:
 
 
 def _words(name: str) -> list[str]:
-    """The words of the last part of the name that says more than that it is a layer."""
+    """Return the words of the last part of the name that says more than that it is a layer."""
     words: list[str] = []
     for part in reversed(name.split(".")):
         words = [word for word in re.split(r"[_\d]+", part.lower()) if word]

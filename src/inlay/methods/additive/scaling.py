@@ -45,5 +45,5 @@ class ScaleInput(WeightDelta):
 
 
 def _scaled(x: Tensor, change: Tensor) -> Tensor:
-    """x (1 + change), from the difference: in bfloat16 1.001 is 1."""
+    """Compute x (1 + change) from the difference: in bfloat16 1.001 is 1."""
     return torch.addcmul(x, x, change.to(x.dtype))

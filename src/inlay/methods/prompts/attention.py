@@ -65,7 +65,7 @@ class EarlierKeys(Delta):
 
 
 def recorded(hosts: Sequence[Any], run: Callable[[], Any]) -> dict[Any, tuple[Tensor, Tensor]]:
-    """The keys and values, (B, H, T, C), of each host that `run` calls, in the order of the calls."""
+    """Return the keys and values, (B, H, T, C), of each host that `run` calls, in the order of the calls."""
     found: dict[Any, tuple[Tensor, Tensor]] = {}
     hooks = []
     for host in hosts:
@@ -90,7 +90,9 @@ def uses_interface(module: nn.Module) -> bool:
 
 
 def has_relative_positions(module: Any) -> bool:
-    """Whether this is the attention of a T5 that computes the positions' part of the scores, for later layers too."""
+    """Tell whether this is the attention of a T5 that computes the positions' part of the scores, for later layers
+    too.
+    """
     return bool(getattr(module, "has_relative_attention_bias", False))
 
 
@@ -156,7 +158,7 @@ def _record(found: dict[Any, tuple[Tensor, Tensor]], host: nn.Module, key_BHTC: 
 def _bias_of_shifted_text(
     compute_bias: Callable[..., Tensor], count: int, queries: int, keys: int, past_seen_tokens: int = 0, **kwargs: Any
 ) -> Tensor:
-    """T5's part of the scores with the prefix at the first positions and the text after it."""
+    """Compute T5's part of the scores with the prefix at the first positions and the text after it."""
     return compute_bias(queries, keys + count, past_seen_tokens=past_seen_tokens + count, **kwargs)
 
 

@@ -48,14 +48,14 @@ class EarlierInCache:
 
 
 def takes_cache(module: nn.Module) -> bool:
-    """Whether the module itself gives its keys and values to a cache."""
+    """Tell whether the module itself gives its keys and values to a cache."""
     code = inspect.unwrap(type(module).forward).__code__
     return "update" in code.co_names and _cache_argument(module) is not None
 
 
 def with_earlier(host: Any, args: Args, kwargs: Kwargs, earlier: Earlier, count: int) -> Kwargs:
-    """The call's arguments with `earlier` in the place of the cache, and `count` columns more where there is one for
-    each key.
+    """Return the call's arguments with `earlier` in the place of the cache, and `count` columns more where there is one
+    for each key.
 
     A module may count distances by index, so the earlier keys stand right before each row's first visible token.
     """
@@ -89,8 +89,9 @@ def with_earlier(host: Any, args: Args, kwargs: Kwargs, earlier: Earlier, count:
 
 
 def widened(mask: Tensor, count: int, window: int | None = None) -> Tensor:
-    """A mask, or what is added to the scores, with `count` keys more that everything sees, but for those that a window
-    has left behind."""
+    """Return a mask, or what is added to the scores, with `count` keys more that everything sees, but for those that a
+    window has left behind.
+    """
     visible = torch.full((*mask.shape[:-1], count), mask.dtype == torch.bool, dtype=mask.dtype, device=mask.device)
     if window is not None:
         own = mask if mask.dtype == torch.bool else mask == 0
@@ -100,7 +101,9 @@ def widened(mask: Tensor, count: int, window: int | None = None) -> Tensor:
 
 
 def _with_earlier_bias(host: Any, alibi_NT: Tensor, count: int) -> Tensor:
-    """Bloom's bias (rows · heads, 1, T), which counts from a row's first token, with what P keys before that get."""
+    """Return Bloom's bias (rows · heads, 1, T), which counts from a row's first token, with what P keys before that
+    get.
+    """
     build = inspect.unwrap(type(host).forward).__globals__["build_alibi_tensor"]
     steps_H = build(torch.ones(1, 2, device=alibi_NT.device), host.num_heads, alibi_NT.dtype)[:, 0, 1]
     before_P = torch.arange(-count, 0, device=alibi_NT.device)

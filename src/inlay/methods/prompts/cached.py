@@ -17,7 +17,7 @@ def is_first_call(kwargs: Kwargs) -> bool:
 
 
 def cached_positions(kwargs: Kwargs) -> Any:
-    """None where nothing counts them."""
+    """Return None where nothing counts them."""
     for cache in _caches(kwargs):
         return cache.get_seq_length() if _counts(cache) else None
     return None
@@ -28,6 +28,6 @@ def _caches(kwargs: Kwargs) -> Iterator[Cache]:
 
 
 def _counts(cache: Any) -> bool:
-    """Whether the cache has layers of keys, which have a length; a layer with nothing but a state has none."""
+    """Tell whether the cache has layers of keys, which have a length; a layer with nothing but a state has none."""
     layers = getattr(cache, "layers", ())
     return not layers or any(isinstance(layer, CacheLayerMixin) for layer in layers)

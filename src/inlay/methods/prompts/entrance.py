@@ -50,11 +50,13 @@ def close_for(host: Host, prompt: Delta) -> None:
 
 
 def entered(kwargs: Kwargs, prompt: Delta, place: Placement | None) -> Kwargs:
-    """The argument that says that `prompt` came through the hooks and where it was put; None if the cache has it."""
+    """Return the argument that says that `prompt` came through the hooks and where it was put; None if the cache has
+    it.
+    """
     given = 0 if place is None else kwargs["inputs_embeds"].shape[1]  # before other prompts add theirs
     return {_OURS: (*kwargs.get(_OURS, ()), (prompt, place, given))}
 
 
 def left_with(kwargs: Kwargs, prompt: Delta) -> tuple[Placement | None, int]:
-    """Where `prompt` was put, and among how many positions."""
+    """Return where `prompt` was put, and among how many positions."""
     return next((place, given) for entry, place, given in kwargs[_OURS] if entry is prompt)

@@ -40,7 +40,9 @@ class _Result(tuple[Tensor, Tensor]):
 
 
 def read_by_head(sites: Sites) -> Read:
-    """Nothing if the model is no classifier of texts, has no values, or its head reads what the transformer pools."""
+    """Return nothing if the model is no classifier of texts, has no values, or its head reads what the transformer
+    pools.
+    """
     if type(sites.model).__name__ not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
         return Read(False, False)
     reader, decoder = readers_of(sites)
@@ -74,7 +76,7 @@ def read_by_head(sites: Sites) -> Read:
 
 
 def hands_on_its_first(sites: Sites, asked: FirstPosition) -> bool:
-    """Whether the prompt's first position is to stand where the head reads the text's.
+    """Tell whether the prompt's first position is to stand where the head reads the text's.
 
     Raises TargetError if the head reads other positions with it, of which the prompt's would be some.
     """

@@ -32,12 +32,12 @@ class PositionsOfIds(Delta):
 
 
 def counters(transformer: nn.Module) -> list[nn.Module]:
-    """The modules in it that count positions from ids, if these cannot be told to the transformer."""
+    """Return the modules in it that count positions from ids, if these cannot be told to the transformer."""
     return [] if takes_positions(transformer) else [m for m in transformer.modules() if reads_padding(m)]
 
 
 def remember(readers: list[Any], ids_BT: Tensor | None, place: Placement) -> None:
-    """Before the call: which positions are the prompt's or a token's."""
+    """Note before the call which positions are the prompt's or a token's."""
     real = _REAL.get() if ids_BT is None else (ids_BT != readers[0].padding_idx).long()
     if real is not None:
         _REAL.set(place.join(real.new_ones(1, place.count), real))

@@ -53,7 +53,7 @@ class InputPrompt(VirtualTokens):
     first vector, as in Hugging Face PEFT."""
 
     def prompt(self, sites: Sites, embedding: Any, keep: bool) -> SoftPrompt:
-        """The prompt as it starts, of vectors that `embedding` could give."""
+        """Return the prompt as it starts, of vectors that `embedding` could give."""
         raise NotImplementedError
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:

@@ -16,8 +16,10 @@ _OTHERS = ("attention_mask", "position_ids", "cache_position", "labels")
 
 
 def per_token_arguments(host: Host, ids_BT: Tensor | None, shape: torch.Size, kwargs: Kwargs) -> dict[str, Tensor]:
-    """The tensors (B, T, ...) for which a prompt has zeros, by argument: types of tokens, marks of images, embeddings
-    of each layer. What the model would look up by the text's ids is looked up here, since it gets embeddings."""
+    """Return the tensors (B, T, ...) for which a prompt has zeros, by argument: types of tokens, marks of images,
+    embeddings of each layer. What the model would look up by the text's ids is looked up here, since it gets
+    embeddings.
+    """
     found = {
         name: value
         for name, value in kwargs.items()
@@ -35,8 +37,9 @@ def per_token_arguments(host: Host, ids_BT: Tensor | None, shape: torch.Size, kw
 
 
 def positions_of_ids(host: Host, ids_BT: Tensor | None) -> Tensor | None:
-    """The positions that RoBERTa, and what was made after it, gives its tokens, not counting padding. None if the model
-    counts all, or takes no positions."""
+    """Return the positions that RoBERTa, and what was made after it, gives its tokens, not counting padding. None if
+    the model counts all, or takes no positions.
+    """
     if ids_BT is None or not takes_positions(host):
         return None
     reader: Any = next((m for m in host.modules() if reads_padding(m)), None)
@@ -51,7 +54,7 @@ def takes_positions(module: nn.Module) -> bool:
 
 
 def reads_padding(module: nn.Module) -> bool:
-    """Whether it counts positions from ids."""
+    """Tell whether it counts positions from ids."""
     code = inspect.unwrap(type(module).forward).__code__
     return hasattr(module, "padding_idx") and "create_position_ids_from_input_ids" in code.co_names
 
@@ -64,7 +67,7 @@ def _per_layer_reader(host: Host) -> Any:
 
 
 def _without_images(host: Host, ids_BT: Tensor) -> Tensor:
-    """The ids with padding where an image, a video or a sound will be, as the models themselves look them up."""
+    """Return the ids with padding where an image, a video or a sound will be, as the models themselves look them up."""
     config = host.config
     for name in ("image_token_id", "video_token_id", "audio_token_id"):
         if (special := getattr(config, name, None)) is not None:

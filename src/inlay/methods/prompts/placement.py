@@ -23,7 +23,8 @@ class Placement:
 
     @classmethod
     def before_text(cls, mask_BS: Tensor | None, count: int, cached: int | Tensor | None) -> "Placement":
-        """Right before each row's first visible token; `cached` positions, prompt and text, are computed already.
+        """Place the prompt right before each row's first visible token; `cached` positions, prompt and text, are
+        computed already.
 
         Raises AdapterStateError unless the mask is of rows and tokens.
         """
@@ -37,7 +38,9 @@ class Placement:
         return cls(count, lead_B)
 
     def join(self, prompt: Tensor, text: Tensor, dim: int = 1) -> Tensor:
-        """The text with the prompt in its place along `dim`, which is 1, or the last of what has no rows of its own."""
+        """Return the text with the prompt in its place along `dim`, which is 1, or the last of what has no rows of its
+        own.
+        """
         both = torch.cat([prompt.to(text.dtype).expand(*_but(text, dim, prompt.shape[dim])), text], dim=dim)
         if self.lead_B is None:
             return both
@@ -49,7 +52,9 @@ class Placement:
         return pick(both, source_BN, dim)
 
     def join_positions(self, positions: Tensor) -> Tensor:
-        """Positions (..., B, T) or (T) with the prompt's, which count up from where the row's text would have begun."""
+        """Return positions (..., B, T) or (T) with the prompt's, which count up from where the row's text would have
+        begun.
+        """
         dim = positions.ndim - 1
         steps_P = torch.arange(self.count, device=positions.device, dtype=positions.dtype)
         if self.lead_B is None or dim == 0:
@@ -63,11 +68,13 @@ class Placement:
         return self.join(first + steps_P, rows + self.count, dim)
 
     def first_of(self, both: Tensor) -> Tensor:
-        """The prompt's first position of (B, N, ...)."""
+        """Return the prompt's first position of (B, N, ...)."""
         return both[:, :1] if self.lead_B is None else pick(both, self.lead_B[:, None], 1)
 
     def text_of(self, both: Tensor) -> Tensor:
-        """The text's positions of (B, N, ...), contiguous: a linear layer copies its weight for each row else."""
+        """Return the text's positions of (B, N, ...), contiguous: a linear layer copies its weight for
+        each row else.
+        """
         if self.lead_B is None:
             return both[:, self.count :].contiguous()
         place_T = torch.arange(both.shape[1] - self.count, device=both.device)
@@ -75,7 +82,7 @@ class Placement:
 
 
 def pick(x: Tensor, source_BN: Tensor, dim: int) -> Tensor:
-    """Each row's entries at `source_BN` along `dim`; rows are the dimension before it."""
+    """Return each row's entries at `source_BN` along `dim`; rows are the dimension before it."""
     rows, length = source_BN.shape[0], x.shape[dim]
     if x.shape[dim - 1] != rows:
         x = x.expand(*_but(x, dim - 1, rows))

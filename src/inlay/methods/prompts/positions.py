@@ -62,7 +62,7 @@ class ShiftedCount(Delta):
 
 
 def shifts(modules: Iterable[tuple[str, nn.Module]], count: int) -> Iterator[tuple[str, Delta]]:
-    """Raises SettingsError if a table has no more than `count` positions in all."""
+    """Raise SettingsError if a table has no more than `count` positions in all."""
     for name, module in modules:
         last = name.rpartition(".")[2]
         if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe"):
@@ -76,7 +76,9 @@ def shifts(modules: Iterable[tuple[str, nn.Module]], count: int) -> Iterator[tup
 
 
 def counts_from_the_text(reader: Host, kwargs: Kwargs) -> Tensor | None:
-    """Positions (B, T) that count from each row's first visible token, where the call gives a mask and no positions."""
+    """Return positions (B, T) that count from each row's first visible token, where the call gives a mask and no
+    positions.
+    """
     mask_BS = kwargs.get("attention_mask")
     if kwargs.get("position_ids") is not None or not isinstance(mask_BS, Tensor) or mask_BS.ndim != 2:
         return None

@@ -175,8 +175,9 @@ class PrefixTuning(VirtualTokens):
 
 
 def _dealt_back(table_PN: Tensor, layers: int) -> Tensor:
-    """The table whose parts PEFT deals out to the layers that they are meant for; see `read_tensors`. With an odd
-    number of layers each part goes to one layer; an even number gets one more, of zeros, that no layer reads."""
+    """Return the table whose parts PEFT deals out to the layers that they are meant for; see `read_tensors`. With an
+    odd number of layers each part goes to one layer; an even number gets one more, of zeros, that no layer reads.
+    """
     parts = table_PN.unflatten(1, (layers, -1))
     dealt = torch.zeros_like(parts[:, :1]).repeat(1, layers + (layers % 2 == 0), 1)
     for layer in range(layers):
@@ -185,7 +186,7 @@ def _dealt_back(table_PN: Tensor, layers: int) -> Tensor:
 
 
 def _has_no_table(host: Any) -> bool:
-    """Whether the attention adds a bias for the distance, and needs no positions."""
+    """Tell whether the attention adds a bias for the distance, and needs no positions."""
     arguments = inspect.signature(host.forward).parameters
     return has_relative_positions(host) or "alibi" in arguments or "position_bias" in arguments
 

@@ -17,7 +17,7 @@ from .readers import readers_of
 
 @torch.no_grad()
 def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[Tensor, Tensor]]:
-    """Keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
+    """Return keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
     reader, decoder = readers_of(sites)
 
     def run() -> None:

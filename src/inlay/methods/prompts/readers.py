@@ -14,7 +14,7 @@ from ...models.sites import Sites
 
 
 def readers_of(sites: Sites) -> tuple[Any, Any]:
-    """The transformer that reads the text, and the decoder that reads its result, if there is one.
+    """Return the transformer that reads the text, and the decoder that reads its result, if there is one.
 
     Raises TargetError if the model reads no text, or takes no embeddings in its place.
     """
@@ -37,8 +37,9 @@ def readers_of(sites: Sites) -> tuple[Any, Any]:
 
 
 def mask_reader(sites: Sites, reader: Any) -> Any:
-    """The module that sees which of the reader's tokens are padding: the reader, or the one around it that makes its
-    masks, as some models of images and text have it."""
+    """Return the module that sees which of the reader's tokens are padding: the reader, or the one around it that makes
+    its masks, as some models of images and text have it.
+    """
     outer = getattr(sites.model, "base_model", sites.model)
     return outer if outer is not reader and _makes_masks(outer) and _embeddings(outer) is not None else reader
 
@@ -58,7 +59,7 @@ def _without_head(model: Any, embeddings: nn.Module) -> Any:
 
 
 def _makes_masks(module: nn.Module) -> bool:
-    """Whether the module makes the attention's masks for the one inside it, which then cannot tell the padding."""
+    """Tell whether the module makes the attention's masks for the one inside it, which then cannot tell the padding."""
     names = inspect.unwrap(type(module).forward).__code__.co_names
     return any(name.startswith("create_") and "mask" in name for name in names)
 
@@ -68,7 +69,7 @@ def _arguments(module: nn.Module) -> set[str]:
 
 
 def _embeddings(module: Any) -> nn.Module | None:
-    """Its token embeddings; None if it has something else there, or nothing."""
+    """Return its token embeddings; None if it has something else there, or nothing."""
     found = input_embeddings(module)
     return found if getattr(getattr(found, "weight", None), "ndim", 0) == 2 and _looks_up(found) else None
 

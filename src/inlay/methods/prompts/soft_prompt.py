@@ -35,7 +35,7 @@ class SoftPrompt(Delta):
         self.hands_on_its_first = False  # in place of the text's first position; see first_position.py
 
     def prompt(self) -> Tensor:
-        """The (P, D) vectors, or (B, P, D) if they differ between the rows of a batch."""
+        """Return the (P, D) vectors, or (B, P, D) if they differ between the rows of a batch."""
         raise NotImplementedError
 
     def install(self, host: Host) -> None:
@@ -86,7 +86,9 @@ class SoftPrompt(Delta):
             ids_positions.forget()
 
     def _joined(self, host: Host, kwargs: Kwargs, place: Placement) -> Kwargs:
-        """The arguments of a call that reads the prompt: what there is of each token has the prompt's part in it."""
+        """Return the arguments of a call that reads the prompt: what there is of each token has the prompt's part in
+        it.
+        """
         ids_BT, x_BTD = kwargs.pop("input_ids", None), kwargs.pop("inputs_embeds", None)
         if self.counters:
             ids_positions.remember(self.counters, ids_BT, place)
@@ -131,7 +133,9 @@ class PromptInCrossAttention(Delta):
 def at_transformer(
     sites: Sites, make: Callable[[Any, bool], SoftPrompt], first: FirstPosition
 ) -> Iterator[tuple[str, Delta]]:
-    """The prompt that `make` gives for (token embeddings, keep) in its place, and what a decoder must know of it."""
+    """Yield the prompt that `make` gives for (token embeddings, keep) in its place, and what a decoder must know of
+    it.
+    """
     reader, decoder = readers_of(sites)
     transformer = reader if decoder is not None else mask_reader(sites, reader)
     names = {id(module): name for name, module in sites.modules()}

@@ -42,7 +42,7 @@ def from_text(embedding: Any, count: int, model: Any, text: str) -> Tensor:
 
 @torch.no_grad()
 def from_labels(embedding: Any, count: int, model: Any) -> Tensor:
-    """The mean of the tokens of each label's name, then tokens drawn from the vocabulary.
+    """Return the mean of the tokens of each label's name, then tokens drawn from the vocabulary.
 
     Raises SettingsError if the model's labels have no names, or are more than `count`.
     """
@@ -61,13 +61,15 @@ def from_labels(embedding: Any, count: int, model: Any) -> Tensor:
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
-    """Empty if all of them are unknown, as they are to the tokenizer that transformers makes where there is no file."""
+    """Return empty if all of them are unknown, as they are to the tokenizer that transformers makes where there is no
+    file.
+    """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return [] if all(i == tokenizer.unk_token_id for i in ids) else ids
 
 
 def _tokenizer(model: Any, initialization: str) -> Any:
-    """The one beside the model's weights. Raises SettingsError if the model does not say where that is."""
+    """Return the one beside the model's weights. Raises SettingsError if the model does not say where that is."""
     from transformers import AutoTokenizer
 
     name = model.config.name_or_path

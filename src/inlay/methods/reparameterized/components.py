@@ -32,7 +32,7 @@ class Components(LowRank):
         self.settled = False  # no more components will be dropped
 
     def average(self, name: str, now: Tensor, beta: float) -> Tensor:
-        """The running average under this name, begun at zero, with `now` as its newest value."""
+        """Return the running average under this name, begun at zero, with `now` as its newest value."""
         if name not in self.averages:
             self.averages[name] = torch.zeros_like(now)
         return self.averages[name].lerp_(now, 1 - beta)
@@ -52,7 +52,7 @@ class Components(LowRank):
 
 
 def components(adapter: "Adapter") -> Iterator[tuple[str, Components]]:
-    """The adapter's hosts of this kind: all but the heads."""
+    """Yield the adapter's hosts of this kind: all but the heads."""
     for host, delta in adapter.deltas.items():
         if isinstance(delta, Components):
             yield host, delta

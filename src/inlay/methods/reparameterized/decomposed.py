@@ -62,12 +62,14 @@ class Decomposed(LowRank):
         return plus_product(longer_BTO, z_BTR, self.scale * gain_O[:, None] * b_OR)
 
     def gain(self, norms_O: Tensor) -> Tensor:
-        """m / |V|; a row of zeros has no direction and is left as it is."""
+        """Compute m / |V|; a row of zeros has no direction and is left as it is."""
         norms_O = norms_O.to(self.lora_magnitude_vector.dtype)
         return torch.where(norms_O > 0, self.lora_magnitude_vector / norms_O.masked_fill(norms_O == 0, 1), 1)
 
     def norms(self, host: Host) -> Tensor:
-        """|V| of every row as a constant. A compiled graph cannot ask if it is known, and computes it each time."""
+        """Return |V| of every row as a constant. A compiled graph cannot ask if it is known, and computes it each
+        time.
+        """
         if torch.compiler.is_compiling():
             return self._norms(host, row_squares(host))
         if transforms.at_work():
@@ -96,7 +98,7 @@ class Decomposed(LowRank):
         return self.__dict__ | {"_kept": {}}  # a copy has tensors of its own to watch
 
     def _keep(self, name: str, tensors: list[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` gave when the tensors were last other ones, had other values or got a gradient.
+        """Return what `compute` gave when the tensors were last other ones, had other values or got a gradient.
 
         After a gradient comes a step, and fused optimizers change a tensor without raising its version.
         """
@@ -133,7 +135,7 @@ def row_norms(weight_OI: Tensor) -> Tensor:
 
 @torch.no_grad()
 def row_squares(host: Host) -> Tensor:
-    """The squared length of each row of a linear host's weight."""
+    """Return the squared length of each row of a linear host's weight."""
     weight_OI = weights.read(host)["weight"]
     fine = _fine(weight_OI.device)
     return torch.cat([block_OI.to(fine).square().sum(1) for block_OI in weights.blocks(weight_OI)])
@@ -144,13 +146,13 @@ def _fine(device: torch.device) -> torch.dtype:
 
 
 def _tensors(module: nn.Module, without: Collection[str] = ()) -> Iterator[Tensor]:
-    """What a read of the module's own tensors gives now: others may stand in for them."""
+    """Return what a read of the module's own tensors gives now: others may stand in for them."""
     own = chain(module._parameters.items(), module._buffers.items())
     return (module.__dict__.get(name, t) for name, t in own if t is not None and name not in without)
 
 
 def _mark(tensor: Tensor) -> Any:
-    """Differs after another tensor, value, place or dtype has come in."""
+    """Return a mark that differs after another tensor, value, place or dtype has come in."""
     if tensor.is_inference() or not tensor.is_leaf:
         return object()  # has no version, or is a view of what is trained: it may have changed
     where = tensor.device if is_traceable_wrapper_subclass(tensor) else tensor.data_ptr()

@@ -60,7 +60,7 @@ class _Parameter:
 
 
 def _parameters(host: str, module: nn.Module, chosen: list[str]) -> list[_Parameter]:
-    """In PEFT's order of wrapping: the last one of the module is outermost."""
+    """List the parameters in PEFT's order of wrapping: the last one of the module is outermost."""
     stacks = experts.matrices(module)
     last_in = not getattr(module, "is_transposed", False)
     return [
@@ -72,7 +72,7 @@ def _parameters(host: str, module: nn.Module, chosen: list[str]) -> list[_Parame
 def in_peft_form(
     method: "LoRA", adapter: "Adapter", config: dict[str, Any], tensors: dict[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """`config` and `tensors` as PEFT writes them, if the adapter is on experts; else as they are."""
+    """Return `config` and `tensors` as PEFT writes them, if the adapter is on experts; else as they are."""
     deltas = {host: d for host, d in adapter.deltas.items() if isinstance(d, LowRankExperts)}
     if not deltas:
         return config, tensors
@@ -127,7 +127,7 @@ def _flattened(p: _Parameter, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def in_own_form(
     model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """`config` and `tensors` of a LoRA that PEFT wrote, with experts' factors by expert under their parameters' names.
+    """Put experts' factors in a LoRA that PEFT wrote under their parameters' names, by expert.
 
     `asked` is the config as the file has it, if that has other names for modules. `target_modules` then selects no
     experts, and `target_parameters` has rank and alpha of each parameter, or layer, by its whole name. Raises
@@ -160,8 +160,9 @@ def _targeted(
     config: dict[str, Any],
     tensors: dict[str, Tensor],
 ) -> dict[str, list[str]]:
-    """The parameters that target_parameters selects, by module, in the order of the module; and the router's of a file
-    that knows it as a layer."""
+    """Return the parameters that target_parameters selects, by module, in the order of the module; and the router's of
+    a file that knows it as a layer.
+    """
     entries = config.get("target_parameters") or ()
     found: dict[str, list[str]] = {}
     for host, module in modules.items():
@@ -190,7 +191,9 @@ def _layers(
     tensors: dict[str, Tensor],
     whole_names: bool,
 ) -> list[str] | str:
-    """The target_modules; by their whole names if it is asked, or if as they are they would select experts, too."""
+    """Return the target_modules; by their whole names if it is asked, or if as they are they would select experts,
+    too.
+    """
     targets = config.get("target_modules") or []
     parameters = [f"{host}.{name}" for host, own in owners.items() for name in own]
     if targets == ALL_LINEAR:
@@ -216,7 +219,7 @@ def _matches(name: str, targets: str | list[str] | None) -> bool:
 
 
 def _by_expert(p: _Parameter, a: Tensor, b: Tensor, config: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """A (E, R, I) and B (E, O, R) of flattened ones."""
+    """Return a (E, R, I) and B (E, O, R) of flattened ones."""
     stack = p.stack
     if stack.experts is None:
         return a, b

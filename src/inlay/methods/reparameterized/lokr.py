@@ -114,8 +114,9 @@ class KroneckerProduct(Product):
 
 
 def split(size: int, factor: int = -1) -> tuple[int, int]:
-    """`size` as a product, by Hugging Face PEFT's rule: `factor` first if it divides the size; else the smaller first,
-    the nearest to the root that is no greater than `factor` (-1: any). A prime is 1 times itself."""
+    """Split `size` as a product, by Hugging Face PEFT's rule: `factor` first if it divides the size; else the smaller
+    first, the nearest to the root that is no greater than `factor` (-1: any). A prime is 1 times itself.
+    """
     if factor > 0 and size % factor == 0:
         return factor, size // factor
     most = size if factor == -1 else factor

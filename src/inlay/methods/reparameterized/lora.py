@@ -253,8 +253,9 @@ class LoRA(OnLinear):
 
     @classmethod
     def of_ranks(cls, ranks: Mapping[str, int], scale: float = 1.0, **settings: Any) -> Self:
-        """A LoRA at the modules that `ranks` names, each of its rank, all with the same alpha / rank, which is `scale`;
-        for a reader that knows of no patterns, too."""
+        """Return a LoRA at the modules that `ranks` names, each of its rank, all with the same alpha / rank, which is
+        `scale`; for a reader that knows of no patterns, too.
+        """
         largest = max(ranks.values())
         others = {whole(host): rank for host, rank in ranks.items() if rank != largest}
         alphas = {pattern: scale * rank for pattern, rank in others.items()}

@@ -45,7 +45,7 @@ class LowRank(WeightDelta):
         self.register_buffer("start_B", b_OR.clone() if start.is_taken_away else None)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
-        """A (R, I) and B (O, R): the change is `scale` times the second times the first."""
+        """Return a (R, I) and B (O, R): the change is `scale` times the second times the first."""
         if self.start_A is None or self.start_B is None:
             return self.lora_A, self.lora_B
         return _widened(self.lora_A, self.lora_B, self.start_A, self.start_B)
@@ -55,7 +55,7 @@ class LowRank(WeightDelta):
         return {"weight": (self.scale * b_OR, a_RI)}
 
     def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
-        """Only for a delta that has no start of its own to take away."""
+        """Set the factors, for a delta that has no start of its own to take away."""
         self.lora_A.copy_(right)
         self.lora_B.copy_(left / self.scale)
 
@@ -71,7 +71,7 @@ class LowRank(WeightDelta):
 
 
 def plus_product(h_BTO: Tensor, z_BTR: Tensor, b_OR: Tensor, scale: float = 1.0) -> Tensor:
-    """h + s z B', with h read once and the result written once."""
+    """Compute h + s z B', with h read once and the result written once."""
     h_NO, z_NR = h_BTO.reshape(-1, h_BTO.shape[-1]), z_BTR.reshape(-1, z_BTR.shape[-1])
     return torch.addmm(h_NO, z_NR, b_OR.to(z_BTR.dtype).T, alpha=scale).view(h_BTO.shape)
 
@@ -113,7 +113,7 @@ class LowRankConvolution(WeightDelta):
         self.lora_B = nn.Parameter(torch.zeros(out_channels, rank, *[1] * (len(kernel) - 1), device=device))
 
     def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """I counts the entries of a kernel over all input channels."""
+        """Return the factors, where I counts the entries of a kernel over all input channels."""
         return {"weight": (self.scale * self.lora_B.flatten(1), self.lora_A.flatten(1))}
 
     def set_factors(self, parameter: str, left: Tensor, right: Tensor) -> None:
@@ -134,12 +134,12 @@ class LowRankConvolution(WeightDelta):
 
 
 def low_rank(adapter: "Adapter") -> dict[str, LowRank]:
-    """The adapter's linear hosts, without the heads."""
+    """Return the adapter's linear hosts, without the heads."""
     return {host: delta for host, delta in adapter.deltas.items() if isinstance(delta, LowRank)}
 
 
 def _widened(a_RI: Tensor, b_OR: Tensor, start_RI: Tensor, start_OR: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors of twice the rank whose product is B A - B0 A0, written as (B - B0) A + B0 (A - A0).
+    """Return factors of twice the rank whose product is B A - B0 A0, written as (B - B0) A + B0 (A - A0).
 
     Small differences are taken here, in float32. In [B, -B0] [A; A0] they would be lost when the factors are rounded to
     16 bits, and the start would not be exactly the base.
@@ -168,13 +168,13 @@ class LowRankExperts(WeightDelta):
             self._modules[name] = Factors(stack, *strengths[name], start, weights.device(host))
 
     def of(self, name: str) -> "Factors":
-        """The factors of one of its parameters."""
+        """Return the factors of one of its parameters."""
         factors = self._modules[name]
         assert isinstance(factors, Factors)
         return factors
 
     def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """A router's single matrix counts as a stack of one."""
+        """Return a router's single matrix counts as a stack of one."""
         stacks = {name: (self.of(name).scale, *self.of(name).stacked()) for name in self.folds}
         return {name: (scale * b_EOR, a_ERI) for name, (scale, a_ERI, b_EOR) in stacks.items()}
 
@@ -199,11 +199,11 @@ class Factors(nn.Module):
         self.lora_B = nn.Parameter(b.view(*experts, stack.out_features, rank))
 
     def stacked(self) -> tuple[Tensor, Tensor]:
-        """A (E, R, I) and B (E, O, R)."""
+        """Return a (E, R, I) and B (E, O, R)."""
         return (self.lora_A, self.lora_B) if self.lora_A.ndim == 3 else (self.lora_A[None], self.lora_B[None])
 
     def changed(self, weight: Tensor) -> Tensor:
-        """The changed matrices in the weight's dtype: one new tensor of its size, and no other."""
+        """Return the changed matrices in the weight's dtype: one new tensor of its size, and no other."""
         left, right = self.lora_B.to(weight.dtype), self.lora_A.to(weight.dtype)
         if self.flipped:
             left, right = right.mT, left.mT

@@ -78,7 +78,7 @@ class Lycoris(OnLinear):
 
     @abstractmethod
     def delta(self, host: Host, rank: int) -> "Product":
-        """The factors at one host, at their start."""
+        """Return the factors at one host, at their start."""
 
 
 class Product(WeightDelta):
@@ -89,11 +89,11 @@ class Product(WeightDelta):
     module_dropout: float
 
     def change(self) -> Tensor:
-        """The change of the weight, (O, I)."""
+        """Return the change of the weight, (O, I)."""
         raise NotImplementedError
 
     def changed(self, x_BTI: Tensor) -> Tensor:
-        """x times the change, in the dtype of x."""
+        """Compute x times the change, in the dtype of x."""
         raise NotImplementedError
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ class Product(WeightDelta):
 
 
 def uniform(rows: int, columns: int, device: torch.device) -> nn.Parameter:
-    """U(-1/sqrt(columns), 1/sqrt(columns)), as Hugging Face PEFT starts the factors that are not zero."""
+    """Draw from U(-1/sqrt(columns), 1/sqrt(columns)), as Hugging Face PEFT starts the factors that are not zero."""
     bound = 1 / math.sqrt(columns)
     return nn.Parameter(torch.empty(rows, columns, device=device).uniform_(-bound, bound))
 

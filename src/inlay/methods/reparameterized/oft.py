@@ -116,5 +116,5 @@ class OFT(OnLinear):
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:
-    """As Hugging Face PEFT adjusts a size: of two that are as near, the smaller."""
+    """Adjust a size as Hugging Face PEFT does: of two that are as near, the smaller."""
     return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - wanted), d))

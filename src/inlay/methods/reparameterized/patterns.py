@@ -9,17 +9,17 @@ from ...errors import TargetError
 
 
 def first_fit(patterns: Mapping[str, Any], name: str, default: Any) -> Any:
-    """The value of the first pattern that fits the module `name`."""
+    """Return the value of the first pattern that fits the module `name`."""
     return next((value for pattern, value in patterns.items() if expressions.fits_end(pattern, name)), default)
 
 
 def whole(name: str) -> str:
-    """A pattern that fits the module `name` alone."""
+    """Return a pattern that fits the module `name` alone."""
     return f"^{re.escape(name)}"
 
 
 def check_patterns(patterns: Iterable[str], names: list[str]) -> None:
-    """Raises TargetError if a pattern is no regular expression, or fits none of the modules `names`."""
+    """Raise TargetError if a pattern is no regular expression, or fits none of the modules `names`."""
     for pattern in patterns:
         expressions.check(pattern, "pattern is")
         if not any(expressions.fits_end(pattern, name) for name in names):

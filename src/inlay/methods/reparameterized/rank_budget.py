@@ -56,7 +56,7 @@ class RankBudget(OnLinear):
 
     @abstractmethod
     def component_scale(self) -> float:
-        """The factor s of every component; it stays when others are dropped."""
+        """Return the factor s of every component; it stays when others are dropped."""
 
     @abstractmethod
     def start(self, delta: Components) -> None:
@@ -64,7 +64,7 @@ class RankBudget(OnLinear):
 
     @abstractmethod
     def score(self, delta: Components) -> Tensor:
-        """How much each component matters after this step, smoothed over the steps so far."""
+        """Return how much each component matters after this step, smoothed over the steps so far."""
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets):
@@ -74,7 +74,7 @@ class RankBudget(OnLinear):
             yield name, delta
 
     def phases(self, total_steps: int) -> tuple[int, int]:
-        """The last steps of the first and of the second phase; the second has at least one."""
+        """Return the last steps of the first and of the second phase; the second has at least one."""
         return int(self.initial_phase * total_steps), total_steps - int(self.final_phase * total_steps)
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ class Rotation(WeightDelta):
         self.register_buffer("columns", columns, persistent=False)
 
     def turn(self) -> Tensor:
-        """R - I for every block, (N, K, K)."""
+        """Compute R - I for every block, (N, K, K)."""
         upper_NKK = self.oft_R.new_zeros(len(self.oft_R), self.size, self.size)
         upper_NKK[:, self.rows, self.columns] = self.oft_R
         q_NKK = upper_NKK - upper_NKK.mT

@@ -57,7 +57,7 @@ class ScaledProjection(WeightDelta):
         return self
 
     def projections(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """This layer's part of A (R, I) and B (O, R)."""
+        """Return this layer's part of A (R, I) and B (O, R)."""
         out_features, in_features = self.size
         return self.shared.vera_A[:, :in_features].to(like), self.shared.vera_B[:out_features].to(like)
 

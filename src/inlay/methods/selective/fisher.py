@@ -20,7 +20,7 @@ from ...models import weights
 
 
 def information(model: nn.Module, hosts: list[str], rows: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """(O, I) for each linear host, in float32, from batches of one row. Raises DataError if there is none.
+    """Return (O, I) for each linear host, in float32, from batches of one row. Raises DataError if there is none.
 
     An adapter must be at work in each host, since the base is frozen and would have no gradient to follow.
     """
@@ -60,7 +60,7 @@ def information(model: nn.Module, hosts: list[str], rows: Iterator[dict[str, Ten
 
 
 def _surprise(model: nn.Module, row: dict[str, Tensor]) -> Tensor:
-    """-log p(y | x) of one row; a language model's is the mean over its tokens."""
+    """Compute -log p(y | x) of one row; a language model's is the mean over its tokens."""
     takes_cache = "use_cache" in inspect.signature(model.forward).parameters
     # A cache may be written in place, which gradients cannot go through.
     settings = {"use_cache": False} if takes_cache else {}

@@ -68,7 +68,7 @@ class LastLayers(Method):
 
 
 def _last_stack(sites: Sites) -> list[str]:
-    """The names of the blocks that run one after the other up to the head."""
+    """Return the names of the blocks that run one after the other up to the head."""
     stacks = {name: list(blocks) for name, blocks in sites.stacks.items()}
     if not stacks:
         raise TargetError(f"{type(sites.model).__name__} has no transformer blocks that could be recognised")
@@ -84,7 +84,7 @@ def _last_stack(sites: Sites) -> list[str]:
 
 
 def _after(sites: Sites, block: str) -> Iterator[str]:
-    """The final normalization and the pooler, which are beside the stack of blocks or beside what holds it."""
+    """Yield the final normalization and the pooler, which are beside the stack of blocks or beside what holds it."""
     post_norm = final_norm(sites.blocks[block]) not in (None, UNKNOWN)
     holder = block.rpartition(".")[0]
     while holder:

@@ -131,7 +131,7 @@ class SparseMask(OnLinear):
 
 
 def _rows(batch: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Batches of one row. A row may have several entries of a tensor, such as the patches of its image."""
+    """Yield batches of one row. A row may have several entries of a tensor, such as the patches of its image."""
     count = len(batch["labels"])
     for key, tensor in batch.items():
         if len(tensor) % count:

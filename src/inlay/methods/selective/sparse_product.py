@@ -13,7 +13,9 @@ from torch import Tensor
 
 @torch.library.custom_op("inlay::sparse_product", mutates_args=())
 def product(x_NI: Tensor, values_K: Tensor, indices: Tensor, outputs: int) -> Tensor:
-    """x S'. Its backward pass keeps the entries of S and not the dense matrix, which is as large as the weight."""
+    """Compute x S'. Its backward pass keeps the entries of S and not the dense matrix, which is as large as the
+    weight.
+    """
     return x_NI @ _dense(values_K, indices, outputs, x_NI.shape[1]).T
 
 

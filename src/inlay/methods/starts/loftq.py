@@ -80,7 +80,9 @@ class _Originals:
             self.files |= tensors(path, "the weights of a model")
 
     def near(self, host: str, quantized_OI: Tensor) -> Tensor:
-        """The original weight of a host as (O, I). GPT-2's are stored as (I, O), which a square one does not show."""
+        """Return the original weight of a host as (O, I). GPT-2's are stored as (I, O), which a square one does not
+        show.
+        """
         stored = self._stored(f"{host}.weight").to(quantized_OI.device)
         candidates = [w for w in (stored, stored.T) if w.shape == quantized_OI.shape]
         distances = [float((w.float() - quantized_OI).norm() / w.float().norm()) for w in candidates]
@@ -104,7 +106,7 @@ class _Originals:
 
 
 def _folder(config: Any) -> Path:
-    """The folder with the files of the base, if need be that of the hub's cache."""
+    """Return the folder with the files of the base, if need be that of the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 
     name = getattr(config, "_name_or_path", "")

@@ -5,47 +5,23 @@ gets exactly what a load would give: the base's bits, checked by their fingerpri
 are drawn while loading, so the first run of each seed does load; and the random state as loading leaves it.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate.utils import set_seed
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attached.adapter import Adapter
+from ..bases.loading import Loaded, load_onto
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
-from ..training.prepared import Prepared
-from .quantized import quantize
-
-
-@dataclass(frozen=True)
-class Loaded:
-    model: nn.Module
-    heads: tuple[str, ...]  # those that are new
-    total_parameters: int
-
-
-def load_onto(
-    device: torch.device,
-    load: Callable[[], tuple[nn.Module, tuple[str, ...]]],
-    seed: int,
-    packed_for: torch.dtype | None,
-) -> Loaded:
-    """Seeds every random number generator, since a new head is drawn while loading; loads the model and its new heads,
-    puts it on the device and, if `packed_for` is a dtype, quantizes it to compute in that."""
-    set_seed(seed)
-    model, heads = load()
-    model.to(device)
-    total_parameters = sum(p.numel() for p in model.parameters())
-    if packed_for is not None:
-        quantize(model, packed_for, heads=heads)
-    return Loaded(model, heads, total_parameters)
+from .prepared import Prepared
 
 
 def load_base(run: Prepared) -> Loaded:
-    """The run's model where the run computes, and every random number generator seeded."""
+    """Load the run's model where the run computes, and seed every random number generator."""
     return load_onto(run.device, lambda: run.task.load(run.dtype), run.settings.seed, run.packed_for)
 
 
@@ -109,7 +85,7 @@ class SharedBase(NoSharing):
 
 
 def _key(run: Prepared) -> Hashable:
-    """What two runs must agree in to start from one loaded model."""
+    """Return what two runs must agree in to start from one loaded model."""
     return run.task.name, run.task.base.path, run.task.labels, run.dtype, run.device, run.settings.quantize
 
 
