@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from inlay.bases import shared_base
 from inlay.tasks.classify import Classify
-from inlay.training import active_run
+from inlay.training import active_run, shared_base
 from inlay.training import run as run_module
 
 
