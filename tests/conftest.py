@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,11 +18,20 @@ from .shapes import SHAPES, Shape  # noqa: E402
 from .tiny_models import save_tiny_model, write_reviews  # noqa: E402
 
 torch.set_num_threads(1)  # the models here are too small to share
+os.fsync = lambda _: None  # no file here needs to outlive a power failure, and a short run would wait for 250 of them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that take minutes come first, so that no other process waits for one of them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_to_collect() -> None:
+    """Take what is imported by now out of what `gc.collect` looks through: every run calls it, and most of the time of
+    a short one would go there."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

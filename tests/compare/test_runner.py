@@ -37,6 +37,17 @@ def changed(trial: Trial, **changes: Any) -> Trial:
     return dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, **changes))
 
 
+@pytest.fixture
+def workers_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the workers from a process that has imported what they need, which each would take 6 seconds for."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["sklearn.metrics", "transformers.models.bert.modeling_bert", "inlay.training.run", worker.__name__]
+    )
+    monkeypatch.setattr(executor.multiprocessing, "get_context", lambda _: context)
+
+
+@pytest.mark.usefixtures("workers_forked")
 def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
     bad, good = trials_of(tiny_bert, reviews_folder, tmp_path, "lora", "bitfit")
     bad = changed(bad, learning_rate=1e30)
@@ -63,6 +74,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews
     assert runner.failures["later"] == f"it follows {bad.name}, which failed"
 
 
+@pytest.mark.usefixtures("workers_forked")
 @pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_comparison_that_is_ended_lets_its_trials_write_checkpoints(
     times: int, tiny_bert: str, reviews_folder: str, tmp_path: Path
@@ -162,6 +174,7 @@ def test_jobs_that_are_asked_for_are_had_whatever_the_memory(monkeypatch: pytest
     assert here.jobs == 3
 
 
+@pytest.mark.usefixtures("workers_forked")
 def test_by_default_all_threads_are_shared_out(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

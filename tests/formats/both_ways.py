@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -14,7 +13,7 @@ import inlay
 from inlay.formats import peft as format_
 from inlay.formats.peft_format import placed
 
-from ..shapes import SHAPES, Shape, disturb
+from ..shapes import Shape, disturb
 from .test_peft import both_equal, close, inputs, task_type
 
 PAIRS = {  # of layers whose sizes differ, as far as an architecture has them
@@ -23,19 +22,6 @@ PAIRS = {  # of layers whose sizes differ, as far as an architecture has them
     "bert": ("query", "intermediate.dense"),
     "t5": ("q", "v", "wo"),
 }
-
-
-def builds(*names: str) -> Any:
-    """Marks a test to run on the generating model and the classifier of these shapes, or of all."""
-    return pytest.mark.parametrize(
-        ("shape", "build"),
-        [
-            pytest.param(SHAPES[name], getattr(SHAPES[name], kind), id=f"{name}-{kind}")
-            for name in names or SHAPES
-            for kind in ("model", "classifier")
-            if kind == "classifier" or SHAPES[name].generates
-        ],
-    )
 
 
 def first_position(shape: Shape, model: Any) -> str:

@@ -17,6 +17,7 @@ from inlay.formats.peft_format import placed
 
 from ..core.test_architectures import ARCHITECTURES
 from ..shapes import SHAPES, Shape, disturb
+from .matrix import variants_and_builds
 
 peft = pytest.importorskip("peft")
 
@@ -130,27 +131,15 @@ def trained_by_peft(shape: Shape, build: Callable[[], Any], variant: str, folder
     return theirs
 
 
-every_build = pytest.mark.parametrize(
-    ("shape", "build"),
-    [
-        pytest.param(shape, getattr(shape, kind), id=f"{name}-{kind}")
-        for name, shape in SHAPES.items()
-        for kind in ("model", "classifier")
-        if kind == "classifier" or shape.generates
-    ],
-)
-
-
 def skip_what_transformers_refuses(variant: str, shape: Shape, build: Callable[[], Any]) -> None:
     if variant == "prompt" and shape.name == "t5" and build == shape.classifier:
         pytest.skip("transformers' T5 classifier refuses embeddings as its input")
 
 
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_variant = variants_and_builds(VARIANTS)
 
 
 @every_variant
-@every_build
 def test_peft_computes_the_same_from_our_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     skip_what_transformers_refuses(variant, shape, build)
     model = build()
@@ -172,7 +161,6 @@ def test_peft_computes_the_same_from_our_files(variant: str, shape: Shape, build
 
 
 @every_variant
-@every_build
 def test_we_compute_the_same_from_peft_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     skip_what_transformers_refuses(variant, shape, build)
     theirs = trained_by_peft(shape, build, variant, tmp_path)
@@ -188,7 +176,6 @@ def test_we_compute_the_same_from_peft_files(variant: str, shape: Shape, build: 
 
 
 @every_variant
-@every_build
 def test_gradients_equal_those_of_peft(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     skip_what_transformers_refuses(variant, shape, build)
     theirs = trained_by_peft(shape, build, variant, tmp_path)
@@ -211,7 +198,6 @@ def test_gradients_equal_those_of_peft(variant: str, shape: Shape, build: Any, t
 
 
 @every_variant
-@every_build
 def test_saved_and_loaded_again_the_files_stay_the_same(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     skip_what_transformers_refuses(variant, shape, build)
     trained_by_peft(shape, build, variant, tmp_path / "peft")

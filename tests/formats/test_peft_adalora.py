@@ -18,7 +18,8 @@ from inlay.methods.reparameterized.components import components
 
 from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb
-from .test_peft import LAYERS, QUERY_VALUE, REGEX, close, every_build, inputs, task_type
+from .matrix import variants_and_builds
+from .test_peft import LAYERS, QUERY_VALUE, REGEX, close, inputs, task_type
 
 peft = pytest.importorskip("peft")
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own warnings about t
 RANK = 4
 VARIANTS = ("plain", "pruned", "dropout", "regex", "subset")
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_variant_and_build = variants_and_builds(VARIANTS)
 
 
 def peft_config(variant: str, shape: Shape, task: str | None, **more: Any) -> Any:
@@ -64,8 +66,7 @@ def trained_by_peft(shape: Shape, build: Callable[[], Any], variant: str, folder
     return peft.PeftModel.from_pretrained(build(), str(folder), is_trainable=True).eval()
 
 
-@every_variant
-@every_build
+@every_variant_and_build
 def test_we_compute_the_same_from_peft_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     theirs = trained_by_peft(shape, build, variant, tmp_path)
     model = build()
@@ -103,8 +104,7 @@ def test_we_compute_the_same_from_peft_files(variant: str, shape: Shape, build: 
     assert sum(bool(g.abs().max() > 1e-6) for g in ours.values() if g.numel()) > 0.5 * len(ours)
 
 
-@every_variant
-@every_build
+@every_variant_and_build
 def test_peft_computes_the_same_from_our_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     model = build()
     targets = {

@@ -16,14 +16,15 @@ from inlay.methods.reparameterized.decomposed import Decomposed
 
 from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb, logits
-from .test_peft import LAYERS, QUERY_VALUE, both_equal, close, every_build, inputs, task_type, trained_by_peft
+from .matrix import builds, variants_and_builds
+from .test_peft import LAYERS, QUERY_VALUE, both_equal, close, inputs, task_type, trained_by_peft
 
 peft = pytest.importorskip("peft")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 VARIANTS = ("plain", "rank_stabilized", "patterns", "dropout", "all_linear")
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_variant_and_build = variants_and_builds(VARIANTS)
 
 
 def ours(variant: str, shape: Shape, **more: Any) -> inlay.DoRA:
@@ -39,8 +40,7 @@ def ours(variant: str, shape: Shape, **more: Any) -> inlay.DoRA:
     return inlay.DoRA(**settings, **more)
 
 
-@every_variant
-@every_build
+@every_variant_and_build
 def test_peft_computes_the_same_from_our_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     model = build()
     adapter = inlay.attach(model, ours(variant, shape))
@@ -54,8 +54,7 @@ def test_peft_computes_the_same_from_our_files(variant: str, shape: Shape, build
     assert not torch.allclose(plain(**inputs(shape, model)).logits, model(**inputs(shape, model)).logits, atol=1e-2)
 
 
-@every_variant
-@every_build
+@every_variant_and_build
 def test_output_and_gradients_from_peft_s_files_are_peft_s(
     variant: str, shape: Shape, build: Any, tmp_path: Path
 ) -> None:
@@ -79,7 +78,7 @@ def test_output_and_gradients_from_peft_s_files_are_peft_s(
     assert sum(bool(gradient.abs().max() > 1e-6) for gradient in gradients.values()) > 0.7 * len(gradients)
 
 
-@every_build
+@builds()
 def test_in_training_the_same_values_are_dropped_and_the_outputs_are_equal(
     shape: Shape, build: Any, tmp_path: Path
 ) -> None:
@@ -96,7 +95,7 @@ def test_in_training_the_same_values_are_dropped_and_the_outputs_are_equal(
     assert not torch.allclose(model(**inputs(shape, model)).logits, results[1].logits, atol=1e-3)
 
 
-@every_build
+@builds()
 def test_the_files_stay_the_same_and_old_ones_are_read(shape: Shape, build: Any, tmp_path: Path) -> None:
     trained_by_peft(shape, build, "plain", tmp_path / "peft", use_dora=True)
     inlay.load(build(), tmp_path / "peft").save(tmp_path / "first")

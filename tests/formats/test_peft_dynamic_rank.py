@@ -14,7 +14,8 @@ from inlay.formats import peft as format_
 from inlay.methods.reparameterized.components import components
 
 from ..shapes import SHAPES, Shape, disturb
-from .test_peft import QUERY_VALUE, close, every_build, inputs
+from .matrix import variants_and_builds
+from .test_peft import QUERY_VALUE, close, inputs
 
 peft = pytest.importorskip("peft")
 
@@ -32,8 +33,7 @@ def pruned(model: Any, shape: Shape, **settings: Any) -> inlay.Adapter:
     return adapter
 
 
-@pytest.mark.parametrize("targets", ["some", "all-linear"])
-@every_build
+@variants_and_builds(["some", "all-linear"], called="targets")
 def test_peft_and_we_read_a_lora_that_computes_the_same(shape: Shape, build: Any, targets: str, tmp_path: Path) -> None:
     model = build()
     adapter = pruned(model, shape, **({} if targets == "some" else {"targets": ("attention", "feedforward")}))

@@ -16,7 +16,8 @@ import inlay
 from inlay.formats.peft_format import placed
 
 from ..shapes import Shape, disturb
-from .both_ways import PAIRS, builds
+from .both_ways import PAIRS
+from .matrix import builds
 from .test_peft import close, inputs, skip_what_transformers_refuses, task_type, text_logits
 
 peft = pytest.importorskip("peft")

@@ -15,7 +15,8 @@ from inlay.formats.peft_format import placed
 
 from ..core.test_architectures import SMALL
 from ..shapes import SHAPES, Shape, disturb
-from .test_peft import both_equal, close, every_build, inputs, task_type
+from .matrix import variants_and_builds
+from .test_peft import both_equal, close, inputs, task_type
 from .test_refusals import edit_config, edit_tensors
 
 peft = pytest.importorskip("peft")
@@ -31,7 +32,7 @@ PATTERN = {
     "t5": (r".*(EncDecAttention\.v|wi_0|wo)", r".*\.wo"),
 }
 VARIANTS = ("peft_default", "keys", "pattern", "inputs_only")
-every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_variant_and_build = variants_and_builds(VARIANTS)
 
 
 def choice(variant: str, shape: Shape) -> tuple[Any, Any]:
@@ -64,8 +65,7 @@ def trained_by_peft(shape: Shape, build: Any, variant: str, folder: Path) -> Any
     return theirs
 
 
-@pytest.mark.parametrize("variant", ["paper", "keys", "pattern", "inputs_only"])
-@every_build
+@variants_and_builds(["paper", "keys", "pattern", "inputs_only"])
 def test_peft_computes_the_same_from_our_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     model = build()
     settings: dict[str, Any] = {}
@@ -80,8 +80,7 @@ def test_peft_computes_the_same_from_our_files(variant: str, shape: Shape, build
     assert not torch.allclose(model(**inputs(shape, model)).logits, build()(**inputs(shape, model)).logits, atol=1e-3)
 
 
-@every_variant
-@every_build
+@every_variant_and_build
 def test_we_compute_the_same_from_peft_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     theirs = trained_by_peft(shape, build, variant, tmp_path / "peft")
     model = build()

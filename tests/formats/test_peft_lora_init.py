@@ -16,13 +16,15 @@ from inlay.models import weights
 
 from ..methods.test_eva import batches, overlap
 from ..shapes import SHAPES, Shape, disturb
-from .test_peft import QUERY_VALUE, both_equal, close, every_build, inputs, task_type
+from .matrix import variants_and_builds
+from .test_peft import QUERY_VALUE, both_equal, close, inputs, task_type
 
 peft = pytest.importorskip("peft")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-every_start = pytest.mark.parametrize("initialization", ["gaussian", "orthogonal", "pissa", "olora", "eva"])
+STARTS = ("gaussian", "orthogonal", "pissa", "olora", "eva")
+starts_and_builds = variants_and_builds(STARTS, called="initialization")
 
 
 def attached(shape: Shape, build: Any, initialization: Any, **settings: Any) -> tuple[Any, inlay.Adapter]:
@@ -38,8 +40,7 @@ def attached(shape: Shape, build: Any, initialization: Any, **settings: Any) -> 
     return model, adapter
 
 
-@every_start
-@every_build
+@starts_and_builds
 def test_peft_and_we_read_it_as_plain_lora(initialization: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     model, adapter = attached(shape, build, initialization)
     adapter.save(tmp_path)

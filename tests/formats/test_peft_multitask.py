@@ -14,7 +14,8 @@ from inlay.formats import peft as format_
 from inlay.formats.peft_format import placed
 
 from ..shapes import SHAPES, Shape, disturb
-from .both_ways import builds, first_position, trained_by_peft
+from .both_ways import first_position, trained_by_peft
+from .matrix import builds
 from .test_peft import close, inputs, skip_what_transformers_refuses, text_logits
 from .test_refusals import edit_config, edit_tensors
 

@@ -15,7 +15,8 @@ from inlay.formats import peft as format_
 from inlay.formats.peft_format import placed
 
 from ..shapes import SHAPES, Shape, disturb, logits
-from .test_peft import both_equal, close, every_build, inputs, task_type
+from .matrix import variants_and_builds
+from .test_peft import both_equal, close, inputs, task_type
 from .test_refusals import edit_config, edit_tensors
 
 peft = pytest.importorskip("peft")
@@ -23,7 +24,7 @@ peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's own warnings, such as bug 9's
 
 PARTS = {"llama": ["input_layernorm", "norm"], "gpt2": ["ln_1"], "bert": ["LayerNorm"], "t5": ["final_layer_norm"]}
-every_choice = pytest.mark.parametrize("all_norms", [True, False])
+every_choice = variants_and_builds([True, False], called="all_norms")
 
 
 def trained_by_peft(shape: Shape, build: Any, folder: Path, all_norms: bool = True) -> Any:
@@ -43,7 +44,6 @@ def trained_by_peft(shape: Shape, build: Any, folder: Path, all_norms: bool = Tr
 
 
 @every_choice
-@every_build
 def test_peft_computes_the_same_from_our_files(all_norms: bool, shape: Shape, build: Any, tmp_path: Path) -> None:
     model = build()
     method = inlay.NormTuning() if all_norms else inlay.NormTuning(targets=tuple(PARTS[shape.name]))
@@ -56,7 +56,6 @@ def test_peft_computes_the_same_from_our_files(all_norms: bool, shape: Shape, bu
 
 
 @every_choice
-@every_build
 def test_we_compute_the_same_from_peft_files(all_norms: bool, shape: Shape, build: Any, tmp_path: Path) -> None:
     theirs = trained_by_peft(shape, build, tmp_path / "peft", all_norms)
     model = build()

@@ -12,7 +12,8 @@ from inlay.formats import peft as format_
 
 from ..edited import unseal
 from ..shapes import SHAPES, Shape, disturb, logits
-from .both_ways import PAIRS, builds, peft_agrees_with_our_files, trained_by_peft, we_agree_with_peft_files
+from .both_ways import PAIRS, peft_agrees_with_our_files, trained_by_peft, we_agree_with_peft_files
+from .matrix import variants_and_builds
 
 peft = pytest.importorskip("peft")
 
@@ -37,8 +38,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@builds("llama", "bert", "t5")
+@variants_and_builds(VARIANTS, "llama", "bert", "t5")
 def test_both_compute_the_same_from_both_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     settings = {NAMES.get(key, key): value for key, value in VARIANTS[variant].items() if value}
     settings["neumann"] = variant.startswith("series")

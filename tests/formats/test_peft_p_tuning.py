@@ -12,7 +12,8 @@ from inlay.errors import CheckpointError
 from inlay.formats import peft as format_
 
 from ..shapes import SHAPES, Shape, disturb
-from .both_ways import builds, first_position, peft_agrees_with_our_files, trained_by_peft
+from .both_ways import first_position, peft_agrees_with_our_files, trained_by_peft
+from .matrix import builds
 from .test_peft import both_equal, close, inputs, skip_what_transformers_refuses
 from .test_refusals import edit_config
 

@@ -18,7 +18,8 @@ from inlay.formats.peft_format import placed
 from ..core.test_architectures import ARCHITECTURES
 from ..methods.prompt_models import made
 from ..shapes import SHAPES, Shape, disturb
-from .both_ways import builds, peft_agrees_with_our_files, trained_by_peft
+from .both_ways import peft_agrees_with_our_files, trained_by_peft
+from .matrix import builds
 from .test_peft import both_equal, close, inputs, left_padded
 from .test_refusals import edit_config, edit_tensors
 

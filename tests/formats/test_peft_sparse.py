@@ -12,7 +12,8 @@ import inlay
 from inlay.formats import peft as format_
 
 from ..shapes import SHAPES, disturb, logits
-from .both_ways import builds, trained_by_peft, we_agree_with_peft_files
+from .both_ways import trained_by_peft, we_agree_with_peft_files
+from .matrix import builds
 from .test_peft import both_equal, inputs
 from .test_refusals import edit_config, edit_tensors
 

@@ -14,7 +14,8 @@ from inlay.formats import peft as format_
 
 from ..edited import unseal
 from ..shapes import SHAPES, Shape
-from .both_ways import PAIRS, builds, peft_agrees_with_our_files, trained_by_peft, we_agree_with_peft_files
+from .both_ways import PAIRS, peft_agrees_with_our_files, trained_by_peft, we_agree_with_peft_files
+from .matrix import variants_and_builds
 
 peft = pytest.importorskip("peft")
 
@@ -28,8 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 NAMES = {"r": "rank", "projection_prng_key": "seed", "vera_dropout": "dropout"}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@builds()
+@variants_and_builds(VARIANTS)
 def test_both_compute_the_same_from_both_files(variant: str, shape: Shape, build: Any, tmp_path: Path) -> None:
     settings = {NAMES.get(key, key): value for key, value in VARIANTS[variant].items()}
     method = inlay.VeRA(targets=PAIRS[shape.name], **settings)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from inlay.bases import shared_base
 from inlay.tasks.classify import Classify
+from inlay.training import active_run, shared_base
 from inlay.training import run as run_module
 
 
@@ -39,4 +39,4 @@ def make_once(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "prepare_run", prepared)
     monkeypatch.setattr(shared_base, "load_base", loaded)
     monkeypatch.setattr(Classify, "evaluate", evaluated)
-    monkeypatch.setattr(run_module, "reset_peak_memory", lambda _: None)  # which collects garbage
+    monkeypatch.setattr(active_run, "reset_peak_memory", lambda _: None)  # which collects garbage

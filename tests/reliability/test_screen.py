@@ -28,8 +28,8 @@ from inlay.cli.screen import Screen, print_json, screens
 from inlay.data.classification import load_texts
 from inlay.errors import DataError
 from inlay.outside import printable, shown, shown_lines
-from inlay.training import ending
 from inlay.training import keeper as keeper_module
+from inlay.training import run_output
 
 from ..shapes import SHAPES
 from ..tiny_models import WORDS, reviews, save_tiny_model, write_rows
@@ -184,7 +184,7 @@ def test_a_run_that_goes_on_sends_no_control_of_others(
         if keeper.training and keeper.training.progress.step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ending, "write_report", lambda *_: None)  # which takes longer than the run
+    monkeypatch.setattr(run_output, "write_report", lambda *_: None)  # which takes longer than the run
     asked = (evil_model, evil_file, "--out", run, "--epochs", "1", "--no-forgetting", "--dtype", "float32")
     with monkeypatch.context() as patched:
         patched.setattr(keeper_module.Keeper, "between_steps", stop)
@@ -209,7 +209,7 @@ def evil_writer(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     data = write_rows(folder / f"rows{NAME}.jsonl", rows)
     flags = ("--epochs", "1", "--no-forgetting", "--dtype", "float32", "--samples", "4")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ending, "write_report", lambda *_: None)
+        patched.setattr(run_output, "write_report", lambda *_: None)
         code, sent = recorded("train", str(model), data, "--out", str(folder / f"run{NAME}"), *flags)
     assert (code, unsafe(sent)) == (0, set()), sent
     return str(folder / f"run{NAME}"), data

@@ -168,12 +168,12 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path, capsys: pytest.C
 def test_a_model_that_cannot_generate_keeps_what_it_has_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise AttributeError("this cache has no such method")
 
     base = llama(tmp_path / "base", towers.byte_tokenizer())
     with monkeypatch.context() as patch:
-        patch.setattr(Causal, "write", fail)
+        patch.setattr(Causal, "_written", fail)
         assert train(base, answers(tmp_path), tmp_path / "run") == 0
     assert "generating failed: this cache has no such method" in (tmp_path / "run" / "log.txt").read_text()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -81,10 +81,22 @@ def assert_same(run: Path, whole: Path) -> None:
             assert (run / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+_WHOLE: dict[str, Path] = {}  # runs that nothing interrupted, by their settings
+
+
+def train_whole(asked: RunSettings[Any], whole: Path) -> None:
+    """Train without interruption into `whole`, or copy what an earlier test has trained with the same settings."""
+    if earlier := _WHOLE.get(str(replace(asked, out=""))):
+        shutil.copytree(earlier, whole)
+        return
+    train(replace(asked, out=str(whole)))
+    _WHOLE[str(replace(asked, out=""))] = whole
+
+
 def check(asked: RunSettings[Any], tmp_path: Path, **at: Any) -> None:
     whole = tmp_path / "whole"
     if not whole.exists():
-        train(replace(asked, out=str(whole)))
+        train_whole(asked, whole)
     run = interrupted(asked, tmp_path / "run", **at)
     summary = resume(run)
     assert summary["status"] == "finished"
