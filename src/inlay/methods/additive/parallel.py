@@ -83,7 +83,7 @@ class Beside(Bottleneck):
 
 
 class BesideInput(Bottleneck):
-    """At the first layer of a feed-forward: it keeps what the layer reads until the last one has run."""
+    """A delta at the first layer of a feed-forward: it keeps what the layer reads until the last one has run."""
 
     x_BTD: Tensor | None = None
 
@@ -93,7 +93,7 @@ class BesideInput(Bottleneck):
 
 
 class BesideOutput(Delta):
-    """At the last layer of the feed-forward: it adds the change that the first layer's input makes."""
+    """A delta at the last layer of the feed-forward: it adds the change that the first layer's input makes."""
 
     def __init__(self, reader: BesideInput, scale: float):
         super().__init__()

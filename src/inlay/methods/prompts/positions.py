@@ -37,7 +37,7 @@ class ShiftedTable(Delta):
 
 
 class ShiftedRotation(Delta):
-    """At the module that turns positions into rotations: (x, position_ids) -> (cos, sin)."""
+    """A delta at the module that turns positions into rotations: (x, position_ids) -> (cos, sin)."""
 
     def __init__(self, count: int):
         super().__init__()
@@ -50,7 +50,7 @@ class ShiftedRotation(Delta):
 
 
 class ShiftedCount(Delta):
-    """At the module that computes positions of its own: (..., past_key_values_length) -> vectors."""
+    """A delta at the module that computes its own positions: (..., past_key_values_length) -> vectors."""
 
     def __init__(self, count: int):
         super().__init__()

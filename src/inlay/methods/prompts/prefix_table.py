@@ -45,7 +45,7 @@ class TextPositions(Delta):
 
 
 class PrefixTable(TextPositions):
-    """At the transformer: what the layers take their keys and values from."""
+    """A delta at the transformer: what the layers take their keys and values from."""
 
     def columns(self, part: slice) -> Tensor:
         raise NotImplementedError

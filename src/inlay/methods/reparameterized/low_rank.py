@@ -30,7 +30,7 @@ CONVOLUTION: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Con
 
 
 class LowRank(WeightDelta):
-    """A delta at a linear host; scaling and adding are part of the second matrix product, so h is read and written once."""
+    """A delta at a linear host; scaling and adding are part of the second product, so h is read and written once."""
 
     start_A: Tensor | None
     start_B: Tensor | None
