@@ -78,16 +78,18 @@ def sequences(
 
 def scores_on_earlier(trial: Trial) -> list[dict[str, float]]:
     """Score each earlier task's model on its own data now that `trial` is trained: on test if there is one."""
-    return [_score(run, trial.folder if trial.start is not None else None) for run in trial.earlier]
+    body = trial.folder if trial.start is not None else None
+    return [_score(run, trial.settings.model, body) for run in trial.earlier]
 
 
-def _score(run: Path, body: Path | None) -> dict[str, float]:
+def _score(run: Path, model: str, body: Path | None) -> dict[str, float]:
+    """Score a run's model, on the base that the comparison names, with the `body` of another run if there is one."""
     from ...inference.evaluation import ready_to_score, scored_rows
     from ...inference.opened import find_adapter
 
     about = peft.read_provenance(peft.adapter_folder(run))
     device = pick_device("auto")
-    found = find_adapter(run)
+    found = find_adapter(run, model)
     task = scored_rows(found.task, fetch=_is_asked_for(about.get("data"), run))
     split = "test" if "test" in task.data.splits else "valid"
     task = ready_to_score(found, task, split, device)
