@@ -116,3 +116,14 @@ def test_layers_that_only_the_configuration_has_are_not_made(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 1_000_000}))
     assert train(base, tmp_path) == 2
     assert "has 1000000 layers by its config.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["max_position_embeddings", "type_vocab_size", "vocab_size", "intermediate_size"])
+def test_a_size_beyond_the_files_is_refused_before_anything_is_made(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = save_tiny_model(SHAPES["bert"], tmp_path / "base")
+    path = Path(base) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: 2**31}))
+    assert train(base, tmp_path) == 2
+    assert f"has {key} {2**31} in its config.json, far beyond what its files hold" in capsys.readouterr().err

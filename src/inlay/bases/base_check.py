@@ -19,7 +19,9 @@ from ..models.heads import task_heads
 from ..models.sites import Sites
 
 _POSITIVE = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim")
+_COUNTS = ("max_position_embeddings", "type_vocab_size")
 _MANY = 200  # layers; no model has so many yet
+_LARGE = 20_000_000  # positions, and any other size; a table of so many numbers takes 160 MB
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,21 @@ def findings(name: str, model: nn.Module, info: dict[str, Any]) -> Findings:
 
 
 def check_layers(name: str, config: Any, folder: Path) -> None:
-    """Raise SettingsError for a size below one, and for far more layers than the files in `folder` could have weights
-    for, whose making would take hours.
+    """Raise SettingsError for a size below one, and for layers or sizes far beyond what the files in `folder` hold.
+
+    Making a model of so many would take hours, and more memory than there is.
     """
-    for key in _POSITIVE:
+    most = max(_LARGE, sum(path.stat().st_size for path in folder.iterdir() if path.is_file()))
+    for key in (*_POSITIVE, *_COUNTS):
         value = getattr(config.get_text_config(), key, None)
-        if isinstance(value, int) and value < 1:
+        if not isinstance(value, int):
+            continue
+        if value < 1 and key in _POSITIVE:
             raise SettingsError(f"model {name!r} has {key} {value!r} in its config.json; it must be a number above 0")
+        if value > most:
+            raise SettingsError(
+                f"model {name!r} has {key} {value} in its config.json, far beyond what its files hold; copy it again"
+            )
     if (key := _nan_in(config.to_dict())) is not None:  # an infinity says that there is no limit
         raise SettingsError(f"model {name!r} has NaN for {key} in its config.json; it must be a number: copy it again")
     layers = max(_layer_counts(config), default=0)
