@@ -18,7 +18,7 @@ from safetensors.torch import load
 
 import inlay
 from inlay.errors import InvalidRequest
-from inlay.training import run as run_module
+from inlay.training import active_run
 from inlay.training.checkpoint import CHECKPOINT, CHECKPOINT_BEFORE, read_checkpoint
 from inlay.training.checkpoint_file import _digest
 from inlay.training.run import resume
@@ -126,7 +126,7 @@ def test_a_checkpoint(examples: int, run: Path, monkeypatch: pytest.MonkeyPatch)
         assert summary["status"] == "interrupted"
         read_checkpoint(run)
 
-    monkeypatch.setattr(run_module, "fit", stopped)
+    monkeypatch.setattr(active_run, "fit", stopped)
     try_all(examples, {run / CHECKPOINT: checkpoint_edits(original)}, read)
 
 
