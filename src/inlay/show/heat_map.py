@@ -10,7 +10,7 @@ class HeatCell:
 
     text: str
     heat: float
-    """From 0 to 1: how strongly to colour it."""
+    """How strongly to colour it, from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

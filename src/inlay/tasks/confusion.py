@@ -45,7 +45,7 @@ class Cell:
 
     count: int
     heat: float
-    """From 0 to 1: how strongly."""
+    """How strongly to colour it, from 0 to 1."""
     kind: str
     """`right`, or `wrong` off the diagonal."""
 
