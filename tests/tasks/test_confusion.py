@@ -81,4 +81,5 @@ def test_the_paired_interval_is_the_one_computed_by_hand():
     # 98 rows: 24 won, 9 lost, 65 the same, so (24+1)/100 and (9+1)/100
     cases = [("a", "a", "b", 0.9)] * 24 + [("a", "b", "a", 0.9)] * 9 + [("a", "a", "a", 0.9)] * 65
     half = 1.959964 * ((0.25 + 0.10 - 0.15**2) / 100) ** 0.5
-    assert paired_gain_interval(predictions(cases)) == pytest.approx((0.15 - half, 0.15 + half))
+    found = paired_gain_interval(predictions(cases), [base for _, _, base, _ in cases])
+    assert found == pytest.approx((0.15 - half, 0.15 + half))

@@ -1,46 +1,69 @@
 import pytest
 
+from inlay.stats import paired_interval
 from inlay.tasks.classify import verdict
-from inlay.tasks.confusion import gain_interval
+from inlay.tasks.confusion import gain_interval, naive_of
 from inlay.tasks.page import Judged
 
 from ..report.fake_runs import summary
 from .test_confusion import predictions
 
-LABELS = [str(number) for number in range(10)]
 
-
-def judged(base: float, tuned: float, rows: int = 100, labels: list[str] = LABELS, test=None, status="finished"):
+def judged(base: float, tuned: float, rows: int = 100, most: float | None = 0.13, test=None, status="finished"):
+    """Judge a run on ten labels, of which "status" has the share `most`; None: its summary is an old one."""
     scores = {"base": {"accuracy": base}, "tuned": {"accuracy": tuned}, "test": test}
     found = summary(status=status, metrics={"split": "valid", "rows": rows} | scores)
-    return verdict(Judged.from_summary(found), labels, [])
+    if most is not None:
+        known = {"name": "the most frequent label", "answer": "status", "valid": {"accuracy": most}, "test": None}
+        finding = None if tuned > most else "accuracy is no better"
+        found["baseline"] = known | {"beaten": tuned > most, "finding": finding, "advice": finding and "Try another."}
+    return verdict(Judged.from_summary(found), [])
 
 
 def test_a_gain_beyond_its_uncertainty_is_called_one():
     result = judged(0.1, 0.9)
     assert result.kind == "better"
-    assert "rose by 80.0 points on the 100 rows of the valid split, which exceeds its uncertainty" in result.sentence
+    assert 'is 77.0 points above the most frequent label, "status" (13.0 %) on the 100 rows' in result.sentence
+    assert "which exceeds its uncertainty" in result.sentence
+
+
+def test_what_is_no_better_than_the_most_frequent_label_is_no_gain_though_it_is_far_above_a_random_head():
+    result = judged(0.6, 0.87, most=0.87, rows=3000)
+    assert result.kind == "unclear"
+    assert 'No clear gain: accuracy is 0.0 points above the most frequent label, "status" (87.0 %)' in result.sentence
+    assert result.notes[0] == "Accuracy is no better. Try another."
 
 
 def test_a_gain_within_its_uncertainty_is_not_called_one():
-    result = judged(0.5, 0.55, labels=["no", "yes"])
+    result = judged(0.3, 0.55, most=0.5)
     assert result.kind == "unclear"
-    assert "No clear gain: accuracy changed by +5.0 points" in result.sentence
+    assert "No clear gain: accuracy is 5.0 points above" in result.sentence
     assert "(95 % interval −8.7 to +18.4)" in result.sentence
 
 
 def test_a_loss_beyond_its_uncertainty_is_called_one():
-    result = judged(0.9, 0.5, labels=["no", "yes"])
+    result = judged(0.3, 0.5, most=0.9)
     assert result.kind == "worse"
-    assert "fell by 40.0 points" in result.sentence
+    assert "Accuracy is 40.0 points below" in result.sentence
 
 
-def test_a_base_model_near_chance_is_said_to_guess():
-    assert "so its accuracy of 12.0 % is about chance (10.0 % for 10 labels)" in judged(0.12, 0.9).notes[0]
+def test_a_base_that_is_better_than_the_most_frequent_label_is_the_baseline():
+    result = judged(0.9, 0.5, most=0.5)
+    assert result.kind == "worse"
+    assert "40.0 points below the base model (90.0 %)" in result.sentence
+    assert judged(0.1, 0.9, most=None).sentence.startswith("Accuracy is 80.0 points above the base model")
 
 
-def test_a_base_model_away_from_chance_is_not_said_to_guess():
-    assert "accuracy of 31.0 % is not chance (10.0 % for 10 labels)" in judged(0.31, 0.9).notes[0]
+def test_a_random_head_is_said_to_be_no_baseline():
+    assert "answers at random: its accuracy of 12.0 % is no baseline" in judged(0.12, 0.9).notes[0]
+
+
+def test_an_old_run_has_the_most_frequent_label_of_its_predictions():
+    rows = predictions([("a", "a", "a", 0.9)] * 6 + [("b", "a", "a", 0.9)] * 3)
+    naive = naive_of(rows)
+    assert naive is not None
+    assert (naive.answer, naive.scores) == ("a", {"accuracy": 6 / 9})
+    assert naive_of([]) is None
 
 
 def test_the_choice_of_the_checkpoint_and_the_test_figure_are_told():
@@ -56,7 +79,7 @@ def test_an_unfinished_run_with_scores_is_judged_as_unfinished():
 
 @pytest.mark.parametrize(("status", "words"), [("failed", "The run failed"), ("interrupted", "was interrupted")])
 def test_a_run_without_scores_is_not_judged(status, words):
-    result = verdict(Judged.from_summary(summary(status=status, metrics=None)), [], [])
+    result = verdict(Judged.from_summary(summary(status=status, metrics=None)), [])
     assert (result.kind, result.notes) == ("unknown", [])
     assert words in result.sentence
 
@@ -66,5 +89,7 @@ def test_the_interval_uses_the_pairing_only_when_every_row_is_there():
     paired = gain_interval(0.6, 0.7, 100, rows)
     unpaired = gain_interval(0.6, 0.7, 100, rows[:-1])
     assert paired[0] > 0 > unpaired[0]
+    assert gain_interval(1.0, 0.7, 100, rows, "a") == paired_interval(-30, 30, 100)  # every label is a
+    assert gain_interval(0.0, 0.7, 100, rows, "b") == paired_interval(70, 70, 100)
     without_base = predictions([("a", "a", None, 0.9)] * 100)
     assert gain_interval(0.6, 0.7, 100, without_base) == unpaired

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, TaskID, TextColumn
 
 from ..show.units import bytes_text, seconds_text
+from ..tasks.naive import warning_of
 from ..training.journal import Event, Watcher, sentence
 from .safe_console import progress
 from .screen import print_json
@@ -64,6 +65,8 @@ class _Bar:
             self._move(event)
         else:
             style = {"failed": "bold red", "interrupted": "bold yellow", "finished": "bold green"}.get(event["event"])
+            if warning_of(event):
+                style = "bold yellow"
             as_one_line = event["event"] not in _PROSE  # of which a terminal breaks words, but whose paths it keeps
             self.progress.console.print(sentence(event), style=style, soft_wrap=as_one_line)
 

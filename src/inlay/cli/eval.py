@@ -7,7 +7,9 @@ from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
 from ..formats.paths import path_of
+from ..outside import shown
 from ..ranges import Range, check_settings
+from ..show.units import UNKNOWN
 from .parse import parse
 from .screen import print_json
 
@@ -53,12 +55,24 @@ def main(arguments: list[str]) -> int:
 
     names = [name for name in METRICS if name in result["tuned"]]
     print(f"{'':<8}" + "".join(f"{METRICS[name].label:>14}" for name in names))
-    for name in ("base", "tuned"):
-        if (scores := result[name]) is None:
-            print(f"{name:<8}  trained over: full fine-tuning changed the base itself")
-        else:
-            print(f"{name:<8}" + "".join(f"{scores[key]:>14.4f}" for key in names))
+    baseline = result["baseline"]
+    if baseline is not None and baseline["scores"] != result["base"]:
+        print(_line("baseline", baseline["scores"], names))
+    if result["base"] is None:
+        print(f"{'base':<8}  trained over: full fine-tuning changed the base itself")
+    else:
+        print(_line("base", result["base"], names))
+    print(_line("tuned", result["tuned"], names))
+    if baseline is not None and baseline["answer"] is not None:
+        print(f"baseline: every row gets {baseline['name']}, {shown(baseline['answer'])}")
+    if result["warning"]:
+        print(f"warning: {result['warning']}")
     return 0
+
+
+def _line(name: str, scores: dict[str, float], keys: list[str]) -> str:
+    cells = (f"{scores[key]:>14.4f}" if key in scores else f"{UNKNOWN:>14}" for key in keys)
+    return f"{name:<8}{''.join(cells)}"
 
 
 def _make_report(command: Eval) -> int:

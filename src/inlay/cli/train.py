@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
+from ..tasks.naive import warning_of
 from ..training.settings import MethodT, RunSettings
 from .arguments import DataArguments, Model
 from .config_file import read_config_file
@@ -64,12 +65,14 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
 
 
 def next_steps(summary: dict[str, Any]) -> str:
-    folder = summary["folder"]
-    return (
-        f"report  {folder}/report.html\n"
-        f"adapter {folder}/adapter\n"
-        f'next    inlay predict {folder} "a text"   ·   inlay eval {folder}'
-    )
+    folder, warning = summary["folder"], warning_of(summary)
+    lines = [
+        f"report  {folder}/report.html",
+        f"adapter {folder}/adapter",
+        f'next    inlay predict {folder} "a text"   ·   inlay eval {folder}',
+        *([f"warning {warning}"] if warning else []),
+    ]
+    return "\n".join(lines)
 
 
 def _description(method: str) -> str:

@@ -32,14 +32,16 @@ class Examples(Generic[ExampleT]):
     labels: tuple[str, ...] = ()
     """The name of each label id, where examples have labels."""
 
+    def label_shares(self, split: str) -> list[float]:
+        """Return what share of a split's rows has each label, by the labels' ids."""
+        rows: list[Any] = list(self.splits[split])
+        counts = Counter(example.label for example in rows)
+        return [counts[label] / len(rows) for label in range(len(self.labels))]
+
     @property
     def majority(self) -> dict[str, float]:
         """The share of the most frequent label in each split: the accuracy of a model that says nothing else."""
-        if not self.labels:
-            return {}
-        rows: dict[str, list[Any]] = dict(self.splits)
-        counts = {split: Counter(example.label for example in examples) for split, examples in rows.items()}
-        return {split: max(found.values()) / found.total() for split, found in counts.items()}
+        return {split: max(self.label_shares(split)) for split in self.splits} if self.labels else {}
 
 
 def examples_of(

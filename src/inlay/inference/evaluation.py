@@ -13,6 +13,7 @@ from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
 from ..hub import offline
 from ..tasks.batches import length_step
+from ..tasks.naive import Judgement
 from ..tasks.task import Task
 from .opened import Found
 
@@ -71,12 +72,22 @@ def evaluate_adapter(
     chosen = _split(split, with_rows.data, one_file)
     task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
     base, tuned = found.as_trained(device).evaluate(task, chosen)
+    naive = task.naive(chosen, base.scores if base else None)
+    same = task.same_answer(chosen, tuned)
+    judged = Judgement(
+        by=task.main_score,
+        naive={chosen: naive} if naive else {},
+        tuned={chosen: tuned.scores},
+        same={chosen: same} if same else {},
+    )
     return {
         "data": task.data.source,
         "split": None if one_file else chosen,
         "rows": len(task.data.splits[chosen]),
         "base": base.scores if base else None,
         "tuned": tuned.scores,
+        "baseline": naive and {"name": naive.name, "answer": naive.answer, "scores": naive.scores},
+        "warning": judged.finding,
     }
 
 

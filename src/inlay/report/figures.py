@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..show.plots import Chart, Figure, Points, Scale, between, steps
 from ..show.units import BYTES, RATE, Unit, number
@@ -9,7 +10,18 @@ from ..show.units import BYTES, RATE, Unit, number
 _SMALL = 160  # pixels of height
 
 
-def loss_plot(train: Points, evaluation: Points, best_step: int | None) -> Figure:
+@dataclass(frozen=True)
+class Level:
+    """What is scored without reading the inputs, as a line across a plot."""
+
+    name: str
+    score: float
+
+    def draw(self, chart: Chart, unit: Unit) -> None:
+        chart.level("reference", self.score, key=f"{self.name}, {unit.text(self.score)}")
+
+
+def loss_plot(train: Points, evaluation: Points, best_step: int | None, level: Level | None = None) -> Figure:
     """Plot the training loss, as it was and smoothed, with the evaluation loss."""
     smooth = smoothed(train)
     chart = _chart([*train, *evaluation], between(0, _most([*train, *evaluation]), number(3)))
@@ -17,17 +29,19 @@ def loss_plot(train: Points, evaluation: Points, best_step: int | None) -> Figur
         chart.line("train faint", train, key="training")
         chart.line("train", smooth, key="smoothed")
     _add_evaluation(chart, evaluation, best_step)
+    if level is not None:
+        level.draw(chart, number(3))
     description = _described("smoothed training loss", smooth) + _described("evaluation loss", evaluation)
     return Figure(title="Loss", description=description, chart=chart)
 
 
-def score_plot(label: str, unit: Unit, evaluation: Points, best_step: int | None, chance: float | None) -> Figure:
-    """Plot a score at each evaluation, with what guessing scores."""
-    most = 1.02 if unit.is_share else _most([*evaluation, (0, chance or 0)])
+def score_plot(label: str, unit: Unit, evaluation: Points, best_step: int | None, level: Level | None) -> Figure:
+    """Plot a score at each evaluation, with what is scored without reading the inputs."""
+    most = 1.02 if unit.is_share else _most([*evaluation, (0, level.score if level else 0)])
     chart = _chart(evaluation, between(0, most, unit))
     _add_evaluation(chart, evaluation, best_step)
-    if chance is not None:
-        chart.level("reference", chance, key=f"chance, {unit.text(chance)}")
+    if level is not None:
+        level.draw(chart, unit)
     described = _described(f"evaluation {label}", evaluation, unit.text)
     return Figure(title=f"Evaluation {label}", description=described, chart=chart)
 

@@ -19,6 +19,7 @@ from ..show.table import Column, Table
 from ..show.units import bytes_text, excess_text, seconds_text, text_or_unknown
 from ..tasks import TASKS
 from ..tasks.metric import METRICS
+from ..tasks.naive import NaiveBaseline
 from . import figures
 from .decisions import decisions
 from .tiles import tiles
@@ -49,7 +50,7 @@ def _page(files: RunFiles) -> dict[str, Any]:
         "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
         "verdict": own.verdict,
         "task_section": Markup(own.section),  # noqa: S704
-        "large_plots": _large_plots(files, task.main_score, own.chance),
+        "large_plots": _large_plots(files, task.main_score, own.naive),
         "optimizer_plots": _optimizer_plots(files.steps),
         "resource_plots": _resource_plots(files.steps, summary.get("plan") or {}),
         "last_step": files.steps[-1] if files.steps else None,
@@ -62,15 +63,16 @@ def _page(files: RunFiles) -> dict[str, Any]:
     }
 
 
-def _large_plots(files: RunFiles, score: str, chance: float | None) -> list[Figure]:
+def _large_plots(files: RunFiles, score: str, naive: NaiveBaseline | None) -> list[Figure]:
     best_step = files.summary.get("best_step")
+    level = figures.Level(naive.name, naive.scores[score]) if naive and naive.scores.get(score) is not None else None
     train, evaluated = _points(files.steps, "loss"), _points(files.evaluations, "loss")
     scores = [] if score == "loss" else _points(files.evaluations, score)
     plots = []
     if train or evaluated:
-        plots.append(figures.loss_plot(train, evaluated, best_step))
+        plots.append(figures.loss_plot(train, evaluated, best_step, level if score == "loss" else None))
     if scores:
-        plots.append(figures.score_plot(METRICS[score].label, METRICS[score].unit, scores, best_step, chance))
+        plots.append(figures.score_plot(METRICS[score].label, METRICS[score].unit, scores, best_step, level))
     return plots
 
 

@@ -28,7 +28,8 @@ from .batches import Batch, Order
 from .chunked_loss import causal_loss, trained_tokens
 from .facts import COUNT, TOKENS, one_of
 from .generate import generate
-from .metric import METRICS, scores_of
+from .metric import METRICS, Scores, scores_of
+from .naive import NaiveBaseline
 from .outcomes import TokenLosses, WrittenTexts
 from .packing import Shuffled, can_pack, packed, padded
 from .page import Judged, Said, TaskPage, Verdict
@@ -154,14 +155,27 @@ class Causal(Task):
     def complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
         """Add the texts that the model writes for the first rows of the split, and their scores."""
         tokens: GenerationTokens = self.tokens[split]
-        count = len(tokens.prompts) if self.samples is None else self.samples
-        texts = self._written(model, tokens.prompts[:count], tokens.stop, self.room) if count else []
-        answered = [i for i in range(len(texts)) if tokens.references[i]]
+        prompts = tokens.prompts[: self.samples]
+        texts = self._written(model, prompts, tokens.stop, self.room) if prompts else []
+        return replace(found, scores=found.scores | self._text_scores(split, texts), predictions=texts)
+
+    def naive(self, split: str, base: Scores | None = None) -> NaiveBaseline | None:
+        """Take the base model's loss, and of texts the scores of its prompt written again."""
+        prompts = [self._prompt(split, i) for i in range(len(self.tokens[split].prompts[: self.samples]))]
+        found = super().naive(split, base)
+        return found and replace(found, scores=found.scores | self._text_scores(split, prompts))
+
+    def _text_scores(self, split: str, texts: Sequence[str]) -> Scores:
+        """Score the texts for the split's first prompts, as far as these have references."""
+        references = self.tokens[split].references
+        answered = [i for i in range(len(texts)) if references[i]]
         if not answered:
-            return replace(found, predictions=texts)
-        prompts = [self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True) for i in answered]
-        outcome = WrittenTexts(prompts, [texts[i] for i in answered], [tokens.references[i] for i in answered])
-        return replace(found, scores=found.scores | scores_of(outcome), predictions=texts)
+            return {}
+        prompts = [self._prompt(split, i) for i in answered]
+        return scores_of(WrittenTexts(prompts, [texts[i] for i in answered], [references[i] for i in answered]))
+
+    def _prompt(self, split: str, number: int) -> str:
+        return self.tokenizer.decode(self.tokens[split].prompts[number], skip_special_tokens=True)
 
     def _written(
         self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, **sampling: Any
@@ -235,10 +249,8 @@ class Causal(Task):
 
     def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[dict[str, Any]]:
         """Yield the first rows' lines; `base` may be empty, if there is none any more."""
-        tokens: GenerationTokens = self.tokens["valid"]
         for i, text in enumerate(tuned):
-            prompt = self.tokenizer.decode(tokens.prompts[i], skip_special_tokens=True)
-            references = list(tokens.references[i])
+            prompt, references = self._prompt("valid", i), list(self.tokens["valid"].references[i])
             yield {"prompt": prompt, "references": references, "text": text, "base_text": base[i] if base else None}
 
     @classmethod
@@ -253,6 +265,7 @@ class Causal(Task):
             tiles=judged.tiles(cls.expected, {"loss": [f"nats per learned token of the {judged.split} split"]}),
             verdict=_verdict(judged),
             section=cls.section(judged.split, predictions),
+            naive=judged.naive,
         )
 
     def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> LanguageBaseline:

@@ -24,11 +24,12 @@ from ..show.units import percent_text, points_text
 from ..stats import Interval, Shares, wilson_interval
 from .batches import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
 from .causal import is_language_adapter
-from .confusion import Prediction, classifier_section, gain_interval
+from .confusion import Prediction, classifier_section, gain_interval, naive_of
 from .facts import LABELS
-from .metric import scores_of
+from .metric import Scores, scores_of
+from .naive import MOST_FREQUENT, NaiveBaseline
 from .outcomes import LabelProbabilities
-from .page import Judged, Said, TaskPage, Verdict, guessing
+from .page import Judged, Said, TaskPage, Verdict
 from .task import Answer, Evaluation, Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
@@ -125,6 +126,20 @@ class Classify(Task):
         outcome = LabelProbabilities(found_NL, torch.tensor(tokens.labels))
         return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL)
 
+    def naive(self, split: str, base: Scores | None = None) -> NaiveBaseline:
+        """Score the labels' shares in the split as probabilities of every row: the most frequent label gets all."""
+        shares_L = torch.tensor(self.data.label_shares(split))
+        rows = self.data.splits[split]
+        outcome = LabelProbabilities(
+            shares_L.log().expand(len(rows), -1), torch.tensor([example.label for example in rows])
+        )
+        most = self.labels[int(shares_L.argmax())]
+        return NaiveBaseline(name=MOST_FREQUENT, answer=str(most), scores=scores_of(outcome))
+
+    def same_answer(self, split: str, found: Evaluation) -> str | None:
+        predicted, wanted = found.predictions.argmax(dim=-1), {example.label for example in self.data.splits[split]}
+        return str(self.labels[int(predicted[0])]) if len(wanted) > 1 and len(predicted.unique()) == 1 else None
+
     @property
     def _columns(self) -> Mapping[str, str] | None:
         """The column of each role in training; None for somebody else's adapter."""
@@ -188,15 +203,16 @@ class Classify(Task):
 
     @classmethod
     def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
-        judged, found = Judged.from_summary(summary), [Prediction.from_row(row) for row in predictions]
+        found = [Prediction.from_row(row) for row in predictions]
+        judged = Judged.from_summary(summary, naive_of(found))
         known = [str(label) for label in summary.get("labels") or []]  # a run that failed early has not written them
         seen = {p.label for p in found} | {p.predicted for p in found}
         labels = known + sorted(seen - set(known))
         return TaskPage(
             tiles=judged.tiles(cls.expected, _details(judged)),
-            verdict=verdict(judged, labels, found),
+            verdict=verdict(judged, found),
             section=classifier_section(judged.split, labels, found) if found else cls.section(judged.split, []),
-            chance=1 / len(labels) if labels else None,
+            naive=judged.naive,
         )
 
 
@@ -214,47 +230,51 @@ def log_probabilities(
     return torch.stack([found[i] for i in range(len(rows))])
 
 
-def verdict(judged: Judged, labels: Sequence[str], predictions: Sequence[Prediction]) -> Verdict:
-    """Judge whether the accuracy gained exceeds its uncertainty, and say what else limits that claim."""
+def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
+    """Judge whether the accuracy exceeds its baseline by more than its uncertainty, and say what else limits that
+    claim. The baseline is the most frequent label, or the base model where that is better."""
     if (none := judged.without_scores) is not None:
         return none
-    base, tuned = judged.base["accuracy"], judged.tuned["accuracy"]
-    interval = gain_interval(base, tuned, judged.rows, predictions)
+    base, tuned, naive = judged.base["accuracy"], judged.tuned["accuracy"], judged.naive
+    floor, name, answer = base, "the base model", None
+    if naive is not None and naive.scores["accuracy"] >= base:
+        floor, name, answer = naive.scores["accuracy"], naive.told, naive.answer
+    interval = gain_interval(floor, tuned, judged.rows, predictions, answer)
     kind = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "unclear"
-    where = f"the {judged.rows} rows of the {judged.split} split"
-    notes = judged.notes(_base_note(base, judged.rows, len(labels)), score="accuracy")
-    return Verdict(kind=kind, sentence=_sentence(kind, tuned - base, interval, where), notes=notes)
+    where = f"{name} ({percent_text(floor)}) on the {judged.rows} rows of the {judged.split} split"
+    notes = judged.notes(_base_note(base, naive), score="accuracy")
+    return Verdict(kind=kind, sentence=_sentence(kind, tuned - floor, interval, where), notes=notes)
 
 
 def _sentence(kind: str, gain: float, interval: Interval, where: str) -> str:
     spread = "95 % interval {} to {}".format(*map(points_text, interval))
+    side = "above" if gain >= 0 else "below"
     if kind == "unclear":
         return (
-            f"No clear gain: accuracy changed by {points_text(gain)} points on {where}, "
-            f"which is within its uncertainty ({spread})."
+            f"No clear gain: accuracy is {100 * abs(gain):.1f} points {side} {where}, which is within its uncertainty "
+            f"({spread})."
         )
-    direction = "rose" if kind == "better" else "fell"
-    return f"Accuracy {direction} by {100 * abs(gain):.1f} points on {where}, which exceeds its uncertainty ({spread})."
+    return f"Accuracy is {100 * abs(gain):.1f} points {side} {where}, which exceeds its uncertainty ({spread})."
 
 
-def _base_note(accuracy: float, rows: int, label_count: int) -> str:
-    low, high = wilson_interval(accuracy, rows)
-    if low <= 1 / label_count <= high:
+def _base_note(base: float, naive: NaiveBaseline | None) -> str:
+    if naive is None or base > naive.scores["accuracy"]:
         return (
-            f"The base model carries a new, untrained classification head, so its accuracy of {percent_text(accuracy)} "
-            f"is about chance ({guessing(label_count)}): any gain is that of the head and the adapter together."
+            "The base model carries a new classification head, so any gain is that of the head and the adapter "
+            f"together; before training its accuracy is {percent_text(base)}."
         )
     return (
-        f"The base model carries a new, untrained classification head, which favours some labels at random: its "
-        f"accuracy of {percent_text(accuracy)} is not chance ({guessing(label_count)}), but nothing learned for this "
-        "task either."
+        f"The base model's head is new and answers at random: its accuracy of {percent_text(base)} is no baseline, and "
+        "any gain is that of the head and the adapter together."
     )
 
 
 def _details(judged: Judged) -> dict[str, list[str]]:
-    base, tuned, details = judged.base, judged.tuned, []
-    if "accuracy" in base and "accuracy" in tuned:
-        details.append(f"{points_text(tuned['accuracy'] - base['accuracy'])} points")
+    tuned, naive, details = judged.tuned, judged.naive, []
+    floor = judged.base if naive is None else naive.scores
+    if "accuracy" in tuned and "accuracy" in floor:
+        gain = points_text(tuned["accuracy"] - floor["accuracy"])
+        details.append(f"{gain} points to {naive.name}" if naive else f"{gain} points")
     if "accuracy" in tuned:
         low, high = wilson_interval(tuned["accuracy"], judged.rows)
         details.append(f"95 % interval {100 * low:.1f} to {percent_text(high)}")

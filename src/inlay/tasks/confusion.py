@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ..show.page import templates
 from ..stats import Interval, paired_interval, unpaired_gain_interval
+from .naive import MOST_FREQUENT, NaiveBaseline
 
 _LABELS_IN_MATRIX = 20
 _SCORES_IN_SIGHT = 20
@@ -166,18 +167,31 @@ def worst_mistakes(predictions: Sequence[Prediction], at_most: int) -> list[Pred
     return sorted(wrong, key=lambda p: -p.probability)[:at_most]
 
 
-def gain_interval(base: float, tuned: float, rows: int, predictions: Sequence[Prediction]) -> Interval:
-    """Return the 95 % interval of the gain, from the predictions if they are all there and include the base model's."""
-    if len(predictions) == rows and all(p.base_predicted is not None for p in predictions):
-        return paired_gain_interval(predictions)
-    return unpaired_gain_interval(base, tuned, rows)
+def gain_interval(
+    floor: float, tuned: float, rows: int, predictions: Sequence[Prediction], answer: str | None = None
+) -> Interval:
+    """Return the 95 % interval of the gain over the base model, or over one `answer` to all rows; from the predictions
+    if they are all there and include the base model's."""
+    others = [p.base_predicted if answer is None else answer for p in predictions]
+    if len(predictions) == rows and None not in others:
+        return paired_gain_interval(predictions, others)
+    return unpaired_gain_interval(floor, tuned, rows)
 
 
-def paired_gain_interval(predictions: Sequence[Prediction]) -> Interval:
-    """Return the 95 % interval of tuned minus base accuracy on the same rows (Bonett and Price 2012)."""
-    won = sum(p.predicted == p.label != p.base_predicted for p in predictions)
-    lost = sum(p.base_predicted == p.label != p.predicted for p in predictions)
+def paired_gain_interval(predictions: Sequence[Prediction], others: Sequence[str | None]) -> Interval:
+    """Return the 95 % interval of the gain over other answers to the same rows (Bonett and Price 2012)."""
+    pairs = list(zip(predictions, others, strict=True))
+    won = sum(p.predicted == p.label != other for p, other in pairs)
+    lost = sum(other == p.label != p.predicted for p, other in pairs)
     return paired_interval(won - lost, won + lost, len(predictions))
+
+
+def naive_of(predictions: Sequence[Prediction]) -> NaiveBaseline | None:
+    """Return the baseline of rows whose summary was written before summaries had one; None without rows."""
+    if not predictions:
+        return None
+    ((answer, count),) = Counter(p.label for p in predictions).most_common(1)
+    return NaiveBaseline(name=MOST_FREQUENT, answer=answer, scores={"accuracy": count / len(predictions)})
 
 
 def _ratio(part: int, whole: int) -> float | None:

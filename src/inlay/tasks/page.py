@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..show.units import percent_text, text_or_unknown
+from ..show.units import text_or_unknown
 from .metric import METRICS
+from .naive import NaiveBaseline, warning_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class Tile:
     name: str
     value: str
     before: str | None = None
-    """The base model's value."""
+    """The value of the baseline, or of the base model."""
     details: list[str]
 
 
@@ -37,8 +38,8 @@ class TaskPage:
     verdict: Verdict
     section: str
     """HTML: what was predicted."""
-    chance: float | None = None
-    """What guessing scores, for the plot of the main score."""
+    naive: NaiveBaseline | None = None
+    """What is scored without reading the inputs, for the plot of the main score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,21 @@ class Judged:
     test: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 0
     split: str = "valid"
+    naive: NaiveBaseline | None = None
+    """What is scored there without reading the inputs."""
+    warning: str | None = None
+    """That the tuned model is no better than that."""
 
     @classmethod
-    def from_summary(cls, summary: Mapping[str, Any]) -> "Judged":
+    def from_summary(cls, summary: Mapping[str, Any], naive: NaiveBaseline | None = None) -> "Judged":
+        """Read a summary; `naive` is for one that was written before summaries had a baseline."""
         found = summary.get("metrics") or {}
         scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
-        return cls(status=summary["status"], rows=found.get("rows", 0), split=found.get("split", "valid"), **scores)
+        rows, split = found.get("rows", 0), found.get("split", "valid")
+        baseline = summary.get("baseline") or {}
+        if of_split := baseline.get(split):
+            naive = NaiveBaseline(name=baseline["name"], answer=baseline["answer"], scores=of_split)
+        return cls(status=summary["status"], rows=rows, split=split, naive=naive, warning=warning_of(summary), **scores)
 
     @property
     def without_scores(self) -> Verdict | None:
@@ -86,12 +96,13 @@ class Judged:
             f"The best checkpoint was chosen on the {self.split} split, so its figures there are slightly optimistic"
         )
         checked = "there was no test split to check them on"
+        warned = [capitalized(self.warning)] if self.warning else []
         if self.test:
             figure = text_or_unknown(METRICS[score].text, self.test[score])
             where = "on the test split, which no choice was made on,"
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
-        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}; {checked}."]
+        return [*([unfinished] if self.status != "finished" else []), *warned, *own, f"{chosen}; {checked}."]
 
     def verdict(self, score: str) -> Verdict:
         """Say which way a score went, for a task that has no more to say."""
@@ -112,7 +123,8 @@ class Judged:
 
     def _tile(self, name: str, details: list[str] | None) -> Tile:
         metric = METRICS[name]
-        before = text_or_unknown(metric.text, self.base[name]) if name in self.base and name in self.tuned else None
+        floor = dict(self.base) | (self.naive.scores if self.naive and self.naive.answer is not None else {})
+        before = text_or_unknown(metric.text, floor[name]) if name in floor and name in self.tuned else None
         return Tile(
             name=capitalized(metric.label),
             before=before,
@@ -125,8 +137,3 @@ def capitalized(text: str) -> str:
     """Begin a sentence or a heading with `text`; names that have capitals of their own, such as chrF, stay."""
     first = text.split(" ")[0].split("-")[0]
     return text[:1].upper() + text[1:] if first.islower() else text
-
-
-def guessing(labels: int) -> str:
-    """Write what guessing among so many labels scores."""
-    return f"{percent_text(1 / labels)} for {labels} labels"

@@ -27,6 +27,7 @@ from ..show.page import templates
 from .batches import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from .facts import Fact
 from .metric import Scores, better_than
+from .naive import NaiveBaseline
 from .page import Judged, Said, TaskPage
 
 _SAMPLES_IN_SIGHT = 8
@@ -269,6 +270,15 @@ class Task(ABC):
     def evaluate_fully(self, model: nn.Module, split: str) -> Evaluation:
         return self.complete(model, split, self.evaluate(model, split))
 
+    def naive(self, split: str, base: Scores | None = None) -> NaiveBaseline | None:
+        """Score on a split what needs no reading of its inputs; `base` are the base model's scores there, if it was
+        evaluated. None where nothing is known."""
+        return NaiveBaseline(name="the base model", scores=base) if base else None
+
+    def same_answer(self, split: str, found: Evaluation) -> str | None:
+        """Name the answer that every row got, where the rows of the split want several; None if there is none."""
+        return None
+
     # Answers.
 
     def inputs_in(self, path: str) -> list[Any]:
@@ -310,6 +320,7 @@ class Task(ABC):
             tiles=judged.tiles(cls.expected, {}),
             verdict=judged.verdict(cls.main_score),
             section=cls.section(judged.split, predictions),
+            naive=judged.naive,
         )
 
     @classmethod

@@ -27,7 +27,7 @@ from ..tasks.batches import Batch
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
-from .ending import Ending, as_run_error
+from .ending import Ending, as_run_error, check_beaten
 from .estimate import estimate
 from .journal import Journal
 from .keeper import Keeper
@@ -107,7 +107,9 @@ class ActiveRun(Observer):
             with suppress(OSError):  # it is of no use any more, and does no harm
                 remove_checkpoint(self.run.folder)
         self.bases.take_back(self.adapter)
-        return summary | {"folder": str(self.run.folder)}
+        summary = summary | {"folder": str(self.run.folder)}
+        check_beaten(summary, self.state.asked)
+        return summary
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -133,7 +135,12 @@ class ActiveRun(Observer):
         self.evaluation_seconds = time.perf_counter() - began
         found = self._complete(model, "valid", found)
         self.state.base_scores = found.scores
-        self._record_evaluation(0, found.scores, best=False)
+        by, more = self.run.task.main_score, {}
+        if (naive := self.run.task.naive("valid", found.scores)) is not None:
+            self.state.naive["valid"] = naive
+            if naive.scores[by] != found.scores[by]:  # else it is the base itself
+                more = {"score": by, "baseline": naive.told, "baseline_score": naive.scores[by]}
+        self._record_evaluation(0, found.scores, best=False, **more)
         return found.predictions
 
     def _remember_base(self, model: nn.Module) -> None:
@@ -237,6 +244,9 @@ class ActiveRun(Observer):
             found["test"] = self._complete(model, "test", self._evaluated(model, "test"))
         self.state.final = found["valid"].scores
         self.state.test = found["test"].scores if "test" in found else None
+        if (naive := task.naive("test") if "test" in found else None) is not None:
+            self.state.naive["test"] = naive
+        self.state.same = {split: same for split, of in found.items() if (same := task.same_answer(split, of))}
         self.journal.check_folder()
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
         if self.state.measurement is not None:
@@ -266,6 +276,6 @@ class ActiveRun(Observer):
             )
             return found
 
-    def _record_evaluation(self, step: int, scores: Scores, best: bool) -> None:
+    def _record_evaluation(self, step: int, scores: Scores, best: bool, **more: Any) -> None:
         epoch = step / self.run.plan.steps_per_epoch
-        self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores, best=best)
+        self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores, best=best, **more)

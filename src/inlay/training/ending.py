@@ -1,14 +1,18 @@
-"""How a run ends that is stopped: what is kept of it and told, whatever stopped it."""
+"""How a run ends that is stopped, or that has learned nothing: what is kept of it and told."""
 
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError
+from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError, TrainingFailed
 from ..machine import as_far_as_possible, file_problem, out_of_memory, said_of
+from ..tasks.naive import warning_of
 from .checkpoint import anew, read_summary, remove_checkpoint
 from .keeper import Keeper
 from .run_output import RunOutput
+from .settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,12 @@ class Ending:
         if self.keeper.keep():
             return f"; {first}go on with: inlay resume {shlex.quote(str(folder))}"
         return f"; there is nothing to go on from: {first}begin anew with {anew(folder)}"
+
+
+def check_beaten(summary: Mapping[str, Any], settings: RunSettings[Any]) -> None:
+    """Raise TrainingFailed for a finished run that is not above its baseline, if its settings ask for that."""
+    if settings.fail_below_baseline and (warning := warning_of(summary)) is not None:
+        raise TrainingFailed(f"{summary['folder']} is finished, but {warning}")
 
 
 def as_run_error(problem: BaseException) -> BaseException:

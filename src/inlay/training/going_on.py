@@ -12,6 +12,7 @@ from ..machine import refusals
 from .active_run import ActiveRun
 from .asked import check_same_settings
 from .checkpoint import has_checkpoint, read_summary, remove_checkpoint
+from .ending import check_beaten
 from .journal import Journal, Watcher
 from .prepared import prepare_run
 from .run import begun, go_on_from_checkpoint, train
@@ -49,7 +50,9 @@ def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
             remove_checkpoint(folder)  # which a kill at the very end has left
             remove_unfinished(folder)
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
-            return summary | {"folder": str(folder)}
+            summary = summary | {"folder": str(folder)}
+            check_beaten(summary, settings)
+            return summary
         if has_checkpoint(folder):
             return go_on_from_checkpoint(folder, journal, named=settings)
         run = prepare_run(without_sources(settings), journal, folder)

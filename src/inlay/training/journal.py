@@ -156,7 +156,7 @@ def sentence(event: Event) -> str:
         case "evaluate":
             best = "  best so far" if event["best"] else ""
             when = "base   " if event["step"] == 0 else f"step {event['step']}"
-            return f"{when} {event['split']}: {score_text(event)}{best}"
+            return f"{when} {event['split']}: {score_text(event)}{_baseline(event)}{best}"
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
@@ -168,11 +168,26 @@ def sentence(event: Event) -> str:
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
-            score = event["score"]
             return (
-                f"done    {METRICS[score].label} {event['base'][score]:.4f} -> {event['tuned'][score]:.4f} "
-                f"on {event['split']} "
-                f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
+                f"done    {_result(event)} (step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
                 f"peak memory {bytes_text(event['peak_memory_bytes'])}"
             )
     raise ValueError(f"no sentence for the event {event['event']!r}")
+
+
+def _baseline(event: Event) -> str:
+    """Say what a base whose new head answers at random is measured by."""
+    if "baseline" not in event:
+        return ""
+    return f"  (baseline: {event['baseline']}, {event['baseline_score']:.4f})"
+
+
+def _result(event: Event) -> str:
+    """Say what the tuned model scores beside its baseline, or that it is no better."""
+    score, baseline = event["score"], event["baseline"]
+    if baseline["finding"]:
+        return baseline["finding"]
+    floor, name = (baseline[event["split"]] or {}).get(score), baseline["name"]
+    if floor is None:
+        floor, name = event["base"][score], "the base model"
+    return f"{METRICS[score].label} {floor:.4f} ({shown(name)}) -> {event['tuned'][score]:.4f} on {event['split']}"

@@ -67,7 +67,12 @@ class RunOutput:
             metrics = {name: summary["metrics"][name] for name in ("split", "base", "tuned", "test")}
             cost = {name: summary[name] for name in ("best_step", "train_seconds", "peak_memory_bytes")}
             self.journal.tell(
-                "finished", folder=str(self.run.folder), score=self.run.task.main_score, **metrics, **cost
+                "finished",
+                folder=str(self.run.folder),
+                score=self.run.task.main_score,
+                **metrics,
+                baseline=summary["baseline"],
+                **cost,
             )
         return summary
 

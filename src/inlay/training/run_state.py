@@ -16,6 +16,7 @@ from ..attached.adapter import Adapter
 from ..forgetting.measurement import Measurement
 from ..formats import peft
 from ..tasks.metric import Scores
+from ..tasks.naive import Judgement, NaiveBaseline
 from ..tasks.objective import Objective
 from .checkpoint import RunIdentity, data_fingerprint
 from .estimate import Estimate
@@ -40,6 +41,8 @@ class RunState:
         self.base_scores: Scores | None = None
         self.final: Scores | None = None
         self.test: Scores | None = None
+        self.naive: dict[str, NaiveBaseline] = {}  # by split
+        self.same: dict[str, str] = {}  # the one answer that every row got, by the splits where that is so
         self.objective: Objective = run.task
         self.measurement: Measurement | None = None
         self.forgetting: dict[str, Any] | None = None
@@ -51,6 +54,25 @@ class RunState:
     @property
     def tuned(self) -> Scores | None:
         return self.final or self.progress.best
+
+    @property
+    def judgement(self) -> Judgement:
+        """The tuned model beside its baseline, as far as the run has come."""
+        tuned = {"valid": self.tuned, "test": self.test}
+        known = {split: scores for split, scores in tuned.items() if scores}
+        return Judgement(by=self.run.task.main_score, naive=self.naive, tuned=known, same=self.same)
+
+    @property
+    def _advice(self) -> str:
+        """What to try if the model has learned nothing."""
+        rate, progress = self.run.plan.learning_rate, self.progress
+        if progress.best_step == progress.step:
+            change = (
+                f"It was still getting better: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"
+            )
+        else:
+            change = f"Try a lower --learning-rate, such as {rate / 3:.1g}"
+        return f"{change} (this was {rate:g}), or another base model."
 
     @property
     def train_seconds(self) -> float:
@@ -119,6 +141,7 @@ class RunState:
                 "tuned": self.tuned,
                 "test": self.test,
             },
+            "baseline": self.judgement.as_dict(self._advice),
             "coverage": run.reach,
             "decided": run.settings.method.findings(self.adapter) if self.adapter else {},
             "forgetting": self.forgetting,

@@ -84,6 +84,9 @@ class RunSettings(Recipe, Generic[MethodT]):
     plain: bool = False
     """Write the adapter as a LoRA of one rank and one alpha, which clients such as llama.cpp and vLLM read rightly. Not
     for methods that are no low-rank change, nor for classifiers, whose head is no part of one."""
+    fail_below_baseline: bool = False
+    """End with exit code 4 if the finished run's main score is not above that of the most frequent label (a language
+    model's: of its base) on valid and test. All its files are there."""
     seed: Annotated[int, SEED] = 0
     """Of the new head, the adapter's start, the order of the rows and dropout."""
 

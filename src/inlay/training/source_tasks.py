@@ -76,6 +76,7 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
             forgetting=False,  # what is measured and held is the target's run
             retain=None,
             retain_weight=0.0,
+            fail_below_baseline=False,
         )
         run = prepare_run(teacher, Journal(lambda _: None))
         if not isinstance(run.task, Classify):
