@@ -10,8 +10,8 @@ from inlay.stats import (
     Means,
     Shares,
     fisher_f,
-    half_width,
     jackknife_interval,
+    moderated_variances,
     paired_gain,
     ratio,
     student_t,
@@ -66,13 +66,16 @@ def test_the_unpaired_interval_is_that_of_the_published_examples(base, tuned, lo
     assert unpaired_gain_interval(base, tuned, rows=10) == pytest.approx((low, high), abs=6e-5)
 
 
-def test_the_noise_of_seeds_is_students() -> None:
-    a, b = [0.01, 0.02, 0.03], [0.05, 0.07, 0.09]
-    pooled = ((0.01**2 + 0.02**2) / 2) ** 0.5
-    assert half_width(a, b, 0.95) == pytest.approx(2.776445 * pooled * (2 / 3) ** 0.5, rel=1e-6)
-    assert half_width(a, [0.5], 0.95) == pytest.approx(4.302653 * 0.01 * (4 / 3) ** 0.5, rel=1e-6)
-    assert half_width([0.5], [0.6], 0.95) is None
-    assert half_width(a, b, 0.9875) == pytest.approx(4.315127 * pooled * (2 / 3) ** 0.5, rel=1e-3)
+def test_few_values_borrow_their_variance_from_the_others() -> None:
+    found = moderated_variances({"a": (1.0, 3.0), "b": (1.0, 1.0, 1.0), "c": (5.0,), "d": ()})
+    pooled = (1 * 2.0 + 2 * 0.0) / 3
+    assert {name: each.value for name, each in found.items()} == pytest.approx(
+        {"a": (4 * pooled + 2.0) / 5, "b": 4 * pooled / 6, "c": pooled}
+    )
+    assert {name: each.freedom for name, each in found.items()} == {"a": 3, "b": 3, "c": 3}  # no more than there are
+    many = moderated_variances({str(i): (0.0, 1.0, 2.0) for i in range(9)})
+    assert {(each.value, each.freedom) for each in many.values()} == {(1.0, 6)}
+    assert moderated_variances({"a": (1.0,), "b": (2.0,)}) == {}
 
 
 def test_accuracies_are_compared_row_by_row() -> None:

@@ -34,7 +34,7 @@ COSTS = {  # trained parameters, seconds, bytes of memory, forgetting
 
 
 def contender(label: str, method: str | None = None) -> Contender:
-    return Contender(label=label, method=inlay.METHODS[method or label](), quantize="none")
+    return Contender(label=label, method=inlay.METHODS[method or label.partition(":")[0]](), quantize="none")
 
 
 def accuracies(mean: float, deviation: float, seeds: int = 3, seed: int = 0) -> list[float]:
@@ -92,11 +92,18 @@ def comparison_of(
     )
 
 
-def write_classifier(trial: Trial, accuracy: float, rows: int, forgetting: bool) -> None:
+def write_classifier(
+    trial: Trial, accuracy: float, rows: int, forgetting: bool, majority: float = 0.276, ends_at: float | None = None
+) -> None:
+    """`ends_at` is the score on valid to which the learning curve falls."""
     parameters, seconds, memory, forgot = COSTS.get(trial.label, (1000, 10.0, 500 << 20, 0.01))
     noise = random.Random(trial.name)
+    shares = {"valid": majority, "test": majority}
     events = learning(60, len(LABELS), evaluations=7, top=accuracy - 0.02, seed=trial.seed)
-    events.insert(0, {"event": "data", "rows": {"train": 4868, "valid": 40, "test": rows}, "majority": {"test": 0.276}})
+    events.insert(0, {"event": "data", "rows": {"train": 4868, "valid": 40, "test": rows}, "majority": shares})
+    if ends_at is not None:
+        last = [event for event in events if event["event"] == "evaluate"][-1]
+        last["accuracy"] = ends_at
     events.append({"event": "method", "learning_rate": trial.settings.method.learning_rate})
     predictions = guesses(LABELS, 40, accuracy, seed=hash_of(trial.name))
     scores = {"loss": 2 * (1 - accuracy), "accuracy": accuracy, "macro_f1": accuracy - 0.01}

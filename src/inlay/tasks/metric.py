@@ -45,6 +45,8 @@ class Metric:
     """A phrase for pages, of what the number is."""
     difference_in: str = ""
     """The unit of differences, where they are no points."""
+    limits: tuple[float, float] = (-math.inf, math.inf)
+    """The least and the most that it can be."""
 
     @property
     def sign(self) -> int:
@@ -152,12 +154,15 @@ METRICS = Registry[Metric](
     group="inlay.metrics",
     of=Metric,
     own=(
-        Metric(name="accuracy", label="accuracy", of=(LabelProbabilities,), function=_accuracy, unit=PERCENT),
+        Metric(
+            name="accuracy", label="accuracy", of=(LabelProbabilities,), function=_accuracy, limits=(0, 1), unit=PERCENT
+        ),
         Metric(
             name="macro_f1",
             label="macro-F1",
             of=(LabelProbabilities,),
             function=_macro_f1,
+            limits=(0, 1),
             meaning="mean over the labels that occur, as label or as prediction",
         ),
         Metric(
@@ -165,6 +170,7 @@ METRICS = Registry[Metric](
             label="loss",
             of=(LabelProbabilities, TokenLosses),
             function=attrgetter("loss"),
+            limits=(0, math.inf),
             higher_is_better=False,
             meaning="mean cross-entropy",
             difference_in="nats",
@@ -174,6 +180,7 @@ METRICS = Registry[Metric](
             label="perplexity",
             of=(TokenLosses,),
             function=_perplexity,
+            limits=(1, math.inf),
             higher_is_better=False,
             unit=number(2),
             meaning="exp of the loss",
@@ -183,6 +190,7 @@ METRICS = Registry[Metric](
             label="slots filled",
             of=(WrittenTexts,),
             function=_slots,
+            limits=(0, 1),
             unit=PERCENT,
             meaning="texts that have every value of their prompt",
         ),
@@ -191,6 +199,7 @@ METRICS = Registry[Metric](
             label="exact match",
             of=(WrittenTexts,),
             function=_exact_match,
+            limits=(0, 1),
             unit=PERCENT,
             meaning="texts that are a reference word for word",
         ),
@@ -199,6 +208,7 @@ METRICS = Registry[Metric](
             label="BLEU",
             of=(WrittenTexts,),
             function=_bleu,
+            limits=(0, 100),
             unit=number(1),
             meaning="of 100, against all references",
         ),
@@ -207,6 +217,7 @@ METRICS = Registry[Metric](
             label="chrF",
             of=(WrittenTexts,),
             function=_chrf,
+            limits=(0, 100),
             unit=number(1),
             meaning="of 100, characters against all references",
         ),
@@ -215,6 +226,7 @@ METRICS = Registry[Metric](
             label="ROUGE-L",
             of=(WrittenTexts,),
             function=_rouge_l,
+            limits=(0, 1),
             meaning="mean F1 with the best reference",
         ),
     ),

@@ -1,66 +1,33 @@
-"""What the figures of a comparison allow one to advise, and how sure that is.
+"""What the figures of a comparison allow one to advise, in words; what they tell is found in evidence.py.
 
-A method is as good as the best, as far as can be seen, if the two differ by no more than noise. There are two sources
-of it, and both count, as the root of their squares' sum. Seeds: the half width of the t-interval of the difference of
-two means, with the two methods' common deviation. Rows: that of the difference on rows like these, from how far the two
-differ on each of them, a method's models taken together; more seeds do not make it much smaller, since all are
-evaluated on the same rows. The best has been chosen from all, so the intervals are at 95 % for all differences from it
-together (Bonferroni). With what is advised goes how far below the best it may be: the difference that was seen and its
-noise. What cannot be told from the best only because its own seeds differ so much is not advised.
+Advised is the best mean, or a cheaper method that is no more than two points below it (two percent of a score that is
+no share) as far as can be told. Neither what has not exceeded the score that needs no reading of the inputs, nor what
+only its own seeds keep near the best. Where nothing can be told the advice says so, and what would tell more.
 """
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...show.units import percent_text
-from ...stats import Parts, half_width, normal_z, paired_gain, unsteady
+from ...stats import normal_z
 from ...training.score_parts import read_parts
+from .curves import curve_warnings
+from .evidence import AgainstBest, Choice, Contestant, Field, Noise, choose
 from .table import COSTS, MethodRow, MethodTable, Quantity
 
-_LEVEL = 0.95  # of all intervals of a comparison together
+_MARGIN = 0.02  # what a cheaper method may be below the best, as a share of what a score can be
 
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """Differences up to `size` mean nothing; None where the runs do not tell."""
-
-    of_seeds: float | None
-    of_rows: float | None
-
-    @property
-    def size(self) -> float:
-        return math.hypot(self.of_seeds or 0.0, self.of_rows or 0.0)
-
-    @property
-    def is_known(self) -> bool:
-        return self.of_seeds is not None or self.of_rows is not None
-
-    @property
-    def is_mostly_of_seeds(self) -> bool:
-        return (self.of_seeds or 0.0) > (self.of_rows or 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgainstBest:
-    row: MethodRow
-    below: float  # how far below the best, in the score's unit
-    noise: Noise
-
-    @property
-    def is_within(self) -> bool:
-        """Of what cannot be measured nothing can be told apart."""
-        return not self.noise.is_known or self.below <= self.noise.size
+Sureness = Literal["fairly sure", "not very sure", "unsure"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
     best: str  # label of the best mean; not a winner unless it is alone
-    equals: tuple[str, ...]  # labels of all that are within noise of it, itself included
+    equals: tuple[str, ...]  # labels of all that nothing tells from it, itself included
     recommended: str | None
-    sureness: Literal["fairly sure", "not very sure", "unsure"]
+    is_told: bool  # whether that is known to be as good as the best, as far as it matters
+    sureness: Sureness
     findings: tuple[str, ...]
     conclusion: str
     caveats: tuple[str, ...]
@@ -73,108 +40,108 @@ class Advice:
 def advise(table: MethodTable) -> Advice | None:
     """Return None if no contender has a score."""
     score = table.score
-    rows = [row for row in table.finished if score.key in row.spreads]
+    rows = {row.label: row for row in table.finished if row.by_seed(score)}
     if not rows:
         return None
-    best = max(rows, key=lambda row: score.sign * row.spreads[score.key].mean)
-    compared = [compare(row, best, table) for row in rows if row is not best]
-    equals = (best, *(c.row for c in compared if c.is_within))
-    worse = [c for c in compared if not c.is_within]
-    if len(equals) == 1 and worse:
-        worse.remove(min(worse, key=lambda c: c.below))  # which is said of the best already
-    seeds = min(len(row.by_seed(score)) for row in rows)
-    chance = _chance(table)
-    if chance is not None and not chance.is_beaten_by(best):
+    field, floor = field_of(table), floor_of(table)
+    best = rows[field.best.name]
+    within = [each.name for each in field.compared if each.is_within]
+    caveats = (*_failed_sentence(table), *curve_warnings(table.finished, score))
+    if floor is not None and not floor.is_beaten_by(best):
         return Advice(
             best=best.label,
-            equals=tuple(row.label for row in equals),
+            equals=(best.label, *within),
             recommended=None,
+            is_told=False,
             sureness="unsure",
-            findings=(_nothing_learned_sentence(best, chance, table),),
+            findings=(_nothing_learned_sentence(best, floor, table),),
             conclusion="Advice: none; --epochs gives them more time, and --search looks for better learning rates.",
-            caveats=tuple(_failed_sentence(table.rows)),
+            caveats=caveats,
         )
-    sureness = _sureness(seeds, compared)
-    is_known = all(c.noise.is_known for c in compared)
-    at_chance = [row for row in equals if chance is not None and not chance.is_beaten_by(row)]
-    changing = _changing([row for row in equals if row not in at_chance], compared, score)
-    left_out = [*at_chance, *changing]
-    to_choose = [row for row in equals if row not in left_out]
-    recommended, reasons = _cheapest(to_choose, left_out, table.quantities) if is_known else (None, [])
+    unlearned = [row for row in rows.values() if floor is not None and not floor.is_beaten_by(row)]
+    choice = choose(
+        field,
+        _margin(score, field.best.mean),
+        lambda names: _cheapest([rows[name] for name in names], table.quantities).label,
+        {row.label for row in unlearned},
+    )
+    near = [row for row in unlearned if row.label in within]
     return Advice(
         best=best.label,
-        equals=tuple(row.label for row in equals),
-        recommended=recommended.label if recommended else None,
-        sureness=sureness,
+        equals=(best.label, *within),
+        recommended=choice.name,
+        is_told=choice.is_told,
+        sureness=_sureness(field, choice),
         findings=(
-            _equals_sentence(best, compared, table),
-            *_at_chance_sentence(at_chance, chance, table),
-            *_changing_sentence(changing, to_choose, score),
-            *reasons,
-            *_worse_sentence(worse, best, score),
+            _equals_sentence(best, field, table),
+            *_unlearned_sentence(near, floor, score),
+            *_unsteady_sentence([rows[name] for name in choice.unsteady], [rows[n] for n in choice.among], score),
+            *_costs_sentences([rows[name] for name in choice.among], table.quantities),
+            *_worse_sentence(field, score),
         ),
-        conclusion=_conclusion(recommended, sureness, seeds, compared, table),
-        caveats=tuple(_failed_sentence(table.rows)),
+        conclusion=_conclusion(choice, field, table),
+        caveats=caveats,
     )
 
 
-def compare(row: MethodRow, best: MethodRow, table: MethodTable) -> AgainstBest:
-    """Return how far `row` is below `best`, over the seeds that both have, or over all if they have none in common."""
-    score, split = table.score, table.split
-    both = row.by_seed(score).keys() & best.by_seed(score).keys()
-    mine, its = ([run for run in r.runs if run.seed in both or not both] for r in (row, best))
-    my_scores, its_scores = ([v for r in runs if (v := score.read(r.summary)) is not None] for runs in (mine, its))
-    my_parts, its_parts = ([read_parts(run.folder, split) for run in runs] for runs in (mine, its))
-    level = 1 - (1 - _LEVEL) / max(1, sum(score.key in r.spreads for r in table.finished) - 1)
-    return AgainstBest(
-        row=row,
-        below=score.sign * (statistics.fmean(its_scores) - statistics.fmean(my_scores)),
-        noise=Noise(of_seeds=half_width(my_scores, its_scores, level), of_rows=_rows_noise(my_parts, its_parts, level)),
-    )
+def field_of(table: MethodTable) -> Field:
+    """Return what the methods are compared by: their scores by seed, and the rows' parts of each."""
+    score = table.score
+    contestants = []
+    for row in table.finished:
+        scored = row.by_seed(score)
+        parts = tuple(read_parts(run.folder, table.split) for run in row.runs if run.seed in scored)
+        if scored:
+            contestants.append(Contestant(name=row.label, scores=tuple(scored.values()), parts=parts))
+    return Field(contestants=contestants, sign=score.sign, rows=table.evaluated if score.unit.is_share else None)
 
 
-def _changing(rows: Sequence[MethodRow], compared: Sequence[AgainstBest], score: Quantity) -> list[MethodRow]:
-    """Find the methods that seeds change more than the others, and so much that it is most of the noise."""
-    found = unsteady({row.label: row.spreads[score.key].values for row in rows})
-    much = {c.row.label: c.noise.is_mostly_of_seeds for c in compared if c.is_within}
-    return [row for row in rows if row.label in found and much.get(row.label, any(much.values()))]
+def _margin(score: Quantity, best: float) -> float:
+    most = score.limits[1]
+    return _MARGIN * (most if math.isfinite(most) else abs(best))
 
 
-def _rows_noise(mine: Sequence[Parts | None], its: Sequence[Parts | None], level: float) -> float | None:
-    """Return by how much the best may be above the other on these rows though it is not on others like them."""
-    gain = paired_gain(its, mine, level)
-    return gain.value - gain.low if gain is not None and math.isfinite(gain.low) else None
+def _room(score: Quantity, best: float) -> float:
+    """Return how far below the best a score can be at all."""
+    return score.sign * (best - score.limits[0 if score.sign > 0 else 1])
 
 
-def _cheapest(
-    equals: Sequence[MethodRow], left_out: Sequence[MethodRow], quantities: Sequence[Quantity]
-) -> tuple[MethodRow, list[str]]:
+def _cheapest(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) -> MethodRow:
     """Return the one that is cheapest in most of the costs; among those the one that trains the fewest parameters."""
-    costs = [q for q in quantities if q.key in COSTS]
-    least = {q.key: min(equals, key=lambda row: row.spreads[q.key].mean) for q in costs}
-    wins = {row.label: sum(found is row for found in least.values()) for row in equals}
-    chosen = min(equals, key=lambda row: (-wins[row.label], row.spreads["trainable_parameters"].mean))
-    if len(equals) == 1:
-        return chosen, []
+    least = _least(rows, quantities)
+    return min(
+        rows, key=lambda row: (-sum(found is row for found in least.values()), row.spreads["trainable_parameters"].mean)
+    )
+
+
+def _least(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) -> dict[str, MethodRow]:
+    """Return the method that has the least of each cost."""
+    return {q.key: min(rows, key=lambda row: row.spreads[q.key].mean) for q in quantities if q.key in COSTS}
+
+
+def _costs_sentences(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) -> list[str]:
+    """Name the cheapest in each of the costs, and the one that forgets the least."""
+    if len(rows) < 2:
+        return []
     verbs = {
         "trainable_parameters": "trains the fewest parameters",
         "peak_memory_bytes": "takes the least memory",
         "train_seconds": "trains in the least time",
     }
+    named = {q.key: q for q in quantities}
     of_label: dict[str, list[str]] = {}
-    for q in costs:
-        row = least[q.key]
-        others = [r for r in equals if r is not row]
+    for key, row in _least(rows, quantities).items():
+        q, others = named[key], [r for r in rows if r is not row]
         hedge = " (but others are within its spread)" if _is_close(row, others, q) else ""
-        of_label.setdefault(row.label, []).append(f"{verbs[q.key]} ({q.text(row.spreads[q.key].mean)}){hedge}")
-    parts = [f"{label} {_list(what)}" for label, what in of_label.items()]
-    sentences = [f"Of {'the rest' if left_out else 'these'}, {'; '.join(parts)}."]
-    measured = [row for row in equals if "forgetting" in row.spreads]
+        of_label.setdefault(row.label, []).append(f"{verbs[key]} ({q.text(row.spreads[key].mean)}){hedge}")
+    parts = "; ".join(f"{label} {_list(what)}" for label, what in of_label.items())
+    sentences = [f"Of {_list([row.label for row in rows])}, {parts}."]
+    measured = [row for row in rows if "forgetting" in row.spreads]
     if len(measured) > 1:
         keeps = min(measured, key=lambda row: row.spreads["forgetting"].mean)
-        text = next(q for q in quantities if q.key == "forgetting").text
+        text = named["forgetting"].text
         sentences.append(f"{keeps.label} forgets the least ({text(keeps.spreads['forgetting'].mean)}).")
-    return chosen, sentences
+    return sentences
 
 
 def _is_close(row: MethodRow, others: Sequence[MethodRow], quantity: Quantity) -> bool:
@@ -187,120 +154,146 @@ def _deviation(row: MethodRow, quantity: Quantity) -> float:
     return row.spreads[quantity.key].deviation or 0.0
 
 
-def _sureness(seeds: int, compared: Sequence[AgainstBest]) -> Literal["fairly sure", "not very sure", "unsure"]:
-    if seeds < 2 or not all(c.noise.is_known for c in compared):
+def _sureness(field: Field, choice: Choice) -> Sureness:
+    if not choice.is_told:
         return "unsure"
-    # with two or three seeds the t-interval is wide, and what it cannot tell apart may still differ
-    return "fairly sure" if seeds >= 3 else "not very sure"
+    # of two runs each, pooling tells the noise, but not whether one in ten runs fails
+    return "fairly sure" if min(len(each.scores) for each in field.contestants) >= 3 else "not very sure"
 
 
-def _equals_sentence(best: MethodRow, compared: Sequence[AgainstBest], table: MethodTable) -> str:
+def _equals_sentence(best: MethodRow, field: Field, table: MethodTable) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
     where = f"the {table.evaluated} rows of {table.split}" if table.evaluated else table.split
     opening = f"On {where}, {best.label} has the best mean {score.name.partition(' (')[0]}, {score.text(mean)}"
-    within = [c for c in compared if c.is_within]
-    if not compared:
+    within = [each for each in field.compared if each.is_within]
+    if not field.compared:
         return f"{opening}; nothing else finished, so there is nothing to compare it with."
     if not within:
-        closest = min(compared, key=lambda c: c.below)
+        closest = min(field.compared, key=lambda each: each.below)
         return (
-            f"{opening}: better than {closest.row.label}, the next, by {score.unit.difference(closest.below)}, which "
+            f"{opening}: better than {closest.name}, the next, by {score.unit.difference(closest.below)}, which "
             f"is more than noise ({_noise_text(closest.noise, score)})."
         )
-    names = _list([c.row.label for c in within])
-    if not all(c.noise.is_known for c in within):
-        return f"{opening}; with one seed the noise is not known, so it cannot be told from {names}."
-    largest = max(within, key=lambda c: c.below)
+    if not field.has_seeds:
+        beyond = [each for each in field.compared if each.below > each.rows > 0]
+        rows = f"; by more than the noise of the rows it is above {_belows(beyond, score)}" if beyond else ""
+        return f"{opening}, with one run each{rows}. What another seed would change is not known."
+    largest = max(within, key=lambda each: each.below)
+    one = len(within) == 1
+    noise = _noise_text(largest.noise, score)
+    if largest.noise.size >= _room(score, mean):
+        noise = "more than a score can differ"
     return (
-        f"{opening}, but {names} cannot be told from it: "
-        f"{'the difference is' if len(within) == 1 else 'the largest difference is'} "
-        f"{score.unit.difference(largest.below)}, within noise ({_noise_text(largest.noise, score)})."
+        f"{opening}, but {_list([each.name for each in within])} cannot be told from it: "
+        f"{'the difference is' if one else 'the largest difference is'} {score.unit.difference(largest.below)}, within "
+        f"noise ({noise})."
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chance:
-    """What always saying the most frequent label gets right, and the noise of that many rows."""
+class Floor:
+    """The score that needs no reading of the inputs, and the noise of that many rows."""
 
-    accuracy: float
+    name: str
+    key: str
+    sign: int
+    score: float
     noise: float
 
     def is_beaten_by(self, row: MethodRow) -> bool:
-        return row.spreads["accuracy"].mean > self.accuracy + self.noise
+        return self.sign * row.spreads[self.key].mean > self.sign * self.score + self.noise
 
 
-def _chance(table: MethodTable) -> Chance | None:
-    """Return None for scores that are no share of rows with labels."""
-    if table.score.key != "accuracy" or table.majority is None or not table.evaluated:
+def floor_of(table: MethodTable) -> Floor | None:
+    """Return None where the runs tell of no such score."""
+    score, naive = table.score, table.naive
+    if naive is None or (found := naive.scores.get(score.key)) is None:
         return None
-    always = table.majority
-    return Chance(accuracy=always, noise=normal_z() * math.sqrt(always * (1 - always) / table.evaluated))
+    noise = 0.0
+    if score.unit.is_share and table.evaluated:
+        noise = normal_z() * math.sqrt(found * (1 - found) / table.evaluated)
+    return Floor(name=naive.told, key=score.key, sign=score.sign, score=found, noise=noise)
 
 
-def _chance_text(chance: Chance, table: MethodTable) -> str:
+def _floor_text(floor: Floor, score: Quantity) -> str:
+    noise = f" (±{score.unit.difference(floor.noise)} from the rows)" if floor.noise else ""
+    return f"{floor.name} alone has {score.text(floor.score)}{noise}"
+
+
+def _nothing_learned_sentence(best: MethodRow, floor: Floor, table: MethodTable) -> str:
+    score = table.score
+    where = f"the {table.evaluated} rows of {table.split}" if table.evaluated else table.split
     return (
-        f"who always says the most frequent label has {percent_text(chance.accuracy)} "
-        f"(±{table.score.unit.difference(chance.noise)} from the rows)"
+        f"None of them has learned the task as far as can be seen: on {where} the best mean "
+        f"{score.name.partition(' (')[0]} is {score.text(best.spreads[score.key].mean)} ({best.label}), and "
+        f"{_floor_text(floor, score)}."
     )
 
 
-def _nothing_learned_sentence(best: MethodRow, chance: Chance, table: MethodTable) -> str:
-    mean = best.spreads["accuracy"].mean
-    return (
-        f"None of them has learned the task as far as can be seen: on the {table.evaluated} rows of {table.split} the "
-        f"best mean accuracy is {percent_text(mean)} ({best.label}), and {_chance_text(chance, table)}."
-    )
-
-
-def _at_chance_sentence(at_chance: Sequence[MethodRow], chance: Chance | None, table: MethodTable) -> list[str]:
-    """Name the methods as good as the best, as far as can be seen, that have learned nothing that can be seen."""
-    if not at_chance or chance is None:
+def _unlearned_sentence(rows: Sequence[MethodRow], floor: Floor | None, score: Quantity) -> list[str]:
+    """Name the methods that nothing tells from the best, but also not from having learned nothing."""
+    if not rows or floor is None:
         return []
-    names = _list([f"{row.label} ({percent_text(row.spreads['accuracy'].mean)})" for row in at_chance])
-    return [f"Left out of the choice, since it may have learned nothing: {names}; {_chance_text(chance, table)}."]
+    names = _list([f"{row.label} ({score.text(row.spreads[score.key].mean)})" for row in rows])
+    return [f"Left out of the choice, since it may have learned nothing: {names}; {_floor_text(floor, score)}."]
 
 
-def _changing_sentence(changing: Sequence[MethodRow], others: Sequence[MethodRow], score: Quantity) -> list[str]:
-    if not changing:
+def _unsteady_sentence(rows: Sequence[MethodRow], others: Sequence[MethodRow], score: Quantity) -> list[str]:
+    if not rows:
         return []
-    names = _list([f"{row.label} (±{score.unit.difference(_deviation(row, score))})" for row in changing])
+    names = _list([f"{row.label} (±{score.unit.difference(_deviation(row, score))})" for row in rows])
     most = score.unit.difference(max(_deviation(row, score) for row in others))
     return [f"Left out of the choice, since seeds change it more than the others (at most ±{most}): {names}."]
 
 
-def _worse_sentence(worse: Sequence[AgainstBest], best: MethodRow, score: Quantity) -> list[str]:
-    if not worse:
-        return []
-    parts = [f"{c.row.label} by {score.unit.difference(c.below)}" for c in sorted(worse, key=lambda c: c.below)]
-    return [f"Worse than {best.label} by more than noise: {_list(parts)}."]
+def _worse_sentence(field: Field, score: Quantity) -> list[str]:
+    worse = [each for each in field.compared if not each.is_within]
+    if len(worse) == len(field.compared) and worse:
+        worse.remove(min(worse, key=lambda each: each.below))  # which is said of the best already
+    return [f"Worse than {field.best.name} by more than noise: {_belows(worse, score)}."] if worse else []
 
 
-def _conclusion(
-    recommended: MethodRow | None, sureness: str, seeds: int, compared: Sequence[AgainstBest], table: MethodTable
-) -> str:
-    if recommended is None:
-        return "Advice: none from runs of one seed; --seeds 3 shows how far runs of one method differ."
-    begin = f"Advice: {recommended.label}"
-    behind = next((c for c in compared if c.row is recommended), None)  # unless it is the best itself
-    if behind is not None:
-        at_worst = behind.below + behind.noise.size
-        begin += f", which may be up to {table.score.unit.difference(at_worst)} below the best"
-    begin += f". How sure: {sureness}"
-    if seeds < 2:
-        return f"{begin}, since a method has one run only; --seeds 3 shows how far runs differ."
-    if any(c.noise.is_mostly_of_seeds for c in compared):
-        more = f"; noise is mostly that of {seeds} seeds, and more of them would narrow it"
-    elif table.evaluated:
-        more = f"; noise is mostly that of the {table.evaluated} rows, and only more rows would narrow it"
-    else:
-        more = ""
-    return f"{begin}{more}. It holds for this model, these data and this budget."
+def _belows(compared: Sequence[AgainstBest], score: Quantity) -> str:
+    ordered = sorted(compared, key=lambda each: each.below)
+    return _list([f"{each.name} by {score.unit.difference(each.below)}" for each in ordered])
 
 
-def _failed_sentence(rows: Sequence[MethodRow]) -> list[str]:
-    failed = [row.label for row in rows if not row.runs]
-    some = [row.label for row in rows if row.runs and row.failures]
-    found = [f"Not judged, since no run of it finished: {_list(failed)}."] if failed else []
+def _conclusion(choice: Choice, field: Field, table: MethodTable) -> str:
+    score, best = table.score, field.best
+    begin, end = f"Advice: {choice.name}", "It holds for this model, these data and this budget."
+    if not field.compared:
+        return f"{begin}, the only one that finished. {end}"
+    more = _what_would_tell(field, table)
+    if not choice.is_told:
+        why = "which has the best mean" if choice.name == best.name else "the best mean that is to be trusted"
+        return f"{begin}, {why}; whether another is better cannot be told: {more}. {end}"
+    if choice.name != choice.first:
+        than = "the best" if choice.first == best.name else choice.first
+        at_most = min(choice.at_most, _room(score, best.mean))
+        begin += f", which may be up to {score.unit.difference(at_most)} below {than}"
+    return f"{begin}. How sure: {_sureness(field, choice)}; {more}. {end}"
+
+
+def _what_would_tell(field: Field, table: MethodTable) -> str:
+    """Say of which there should be more, seeds or rows."""
+    seeds = min(len(each.scores) for each in field.contestants)
+    if seeds < 3:
+        return "run --seeds 3, since so few runs tell little of what another seed changes"
+    if any(each.noise.is_mostly_of_seeds for each in field.compared):
+        return f"noise is mostly that of {seeds} seeds, and --seeds {2 * seeds} would narrow it"
+    if table.evaluated:
+        return f"noise is mostly that of the {table.evaluated} rows, and only more rows would narrow it"
+    return f"--seeds {2 * seeds} would narrow the noise"
+
+
+def _failed_sentence(table: MethodTable) -> list[str]:
+    failed = [row.label for row in table.rows if not row.by_seed(table.score)]
+    some = [
+        row.label
+        for row in table.rows
+        if row.by_seed(table.score) and (row.failures or len(row.by_seed(table.score)) < len(row.runs))
+    ]
+    found = [f"Not judged, since no run of it finished with a score: {_list(failed)}."] if failed else []
     return found + ([f"Judged by fewer runs, since some failed: {_list(some)}."] if some else [])
 
 
@@ -309,8 +302,8 @@ def _noise_text(noise: Noise, score: Quantity) -> str:
     known = [(source, size) for source, size in sources.items() if size is not None]
     if len(known) == 1:
         ((source, size),) = known
-        missing = "; that of seeds is not known" if source == "rows" else ""
-        return f"±{score.unit.difference(size)} from the {source}{missing}"
+        other = "rows" if source == "seeds" else "seeds"
+        return f"±{score.unit.difference(size)} from the {source}; that of the {other} is not known"
     parts = [f"{score.unit.difference(size).removesuffix(' points')} from the {source}" for source, size in known]
     return f"±{score.unit.difference(noise.size)}: {' and '.join(parts)}"
 

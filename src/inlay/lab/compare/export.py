@@ -36,6 +36,7 @@ def advice_object(advice: Advice | None) -> dict[str, Any] | None:
         "best": advice.best,
         "equals": list(advice.equals),
         "recommended": advice.recommended,
+        "told": advice.is_told,
         "sureness": advice.sureness,
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ...show.plots import Box, Chart, Points, scale
 from ...show.units import number
+from ...tasks.naive import NaiveBaseline
 from .pareto import front
 from .table import MethodRow, Quantity
 
@@ -49,11 +50,16 @@ def pareto_plot(rows: Sequence[MethodRow], x: Quantity, y: Quantity) -> Chart:
     return chart
 
 
-def curve_plot(label: str, curves: Sequence[ScoreCurve], y: Quantity) -> Chart:
-    """Plot the runs of one contender, with all others faint behind them, on axes that all contenders share."""
+def curve_plot(label: str, curves: Sequence[ScoreCurve], y: Quantity, naive: NaiveBaseline | None = None) -> Chart:
+    """Plot the runs of one contender, with all others faint behind them, on axes that all contenders share, and a line
+    at what is scored without reading the inputs."""
     every = [point for curve in curves for point in curve.points]
+    floor = naive.scores.get(y.key) if naive else None
+    scores = [*(score for _, score in every), *([] if floor is None else [floor])]
     epochs = scale([0.0, *(epoch for epoch, _ in every)], number(0))
-    chart = Chart(epochs, scale([score for _, score in every], y.unit), "epoch", width=300, height=190)
+    chart = Chart(epochs, scale(scores, y.unit), "epoch", width=300, height=190)
+    if naive is not None and floor is not None:
+        chart.level("reference", floor, key=naive.name)
     for curve in sorted(curves, key=lambda curve: curve.label == label):
         if curve.label == label:
             chart.line(f"family-{curve.family}", curve.points)

@@ -8,17 +8,17 @@ from typing import Any
 from markupsafe import Markup
 
 from ...formats.files import write_text
-from ...formats.run_files import read_run
 from ...outside import printable, shown_lines
 from ...show.page import label, templates
-from ...show.plots import MARKS, Figure, Points
+from ...show.plots import MARKS, Figure
 from ...show.units import UNKNOWN
 from ...tasks.page import capitalized
+from .curves import points_of
 from .export import as_markdown
 from .plots import ScoreCurve, curve_plot, pareto_plot
 from .result import ComparisonResult
 from .samples import disagreements, texts_side_by_side
-from .table import COSTS, Finished, MethodRow, Quantity
+from .table import COSTS, MethodRow, Quantity, naive_of
 from .tables import costs_table, methods_table, runs_table, sequences_table, shown, tried_table
 from .trial import first_event, name_of_data
 
@@ -130,21 +130,20 @@ def _forgetting_means(rows: tuple[MethodRow, ...]) -> str:
 
 
 def _curves(rows: tuple[MethodRow, ...], score: Quantity) -> list[Figure]:
+    """Draw each contender's learning curves, with what is scored on valid without reading the inputs."""
+    first = rows[0].runs[0] if rows else None
+    naive = naive_of([first.summary], first_event(first.folder, "data"), "valid") if first else None
     curves = [
         ScoreCurve(label=row.label, family=row.family, points=points)
         for row in rows
         for run in row.runs
-        if (points := _points(run, score.key))
+        if (points := points_of(run, score.key))
     ]
     labels = dict.fromkeys(curve.label for curve in curves)
     return [
-        Figure(title=name, description=f"Learning curve of {name}", chart=curve_plot(name, curves, score))
+        Figure(title=name, description=f"Learning curve of {name}", chart=curve_plot(name, curves, score, naive))
         for name in labels
     ]
-
-
-def _points(run: Finished, key: str) -> Points:
-    return tuple((e["epoch"], e[key]) for e in read_run(run.folder).evaluations if e.get(key) is not None)
 
 
 def _rates(rows: tuple[MethodRow, ...]) -> list[tuple[str, str, str]]:

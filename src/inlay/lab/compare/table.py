@@ -1,7 +1,8 @@
 """What a comparison's runs come to: a row for each contender, a value with its spread for each quantity."""
 
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ...show.units import BYTES, COUNT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...tasks import TASKS
 from ...tasks.metric import METRICS, Metric
+from ...tasks.naive import MOST_FREQUENT, NaiveBaseline
 from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
 from .settings import Contender
@@ -28,6 +30,7 @@ class Quantity:
     sign: int  # 1: more is better, -1: less
     unit: Unit
     read: Callable[[Summary], float | None]
+    limits: tuple[float, float] = (0.0, math.inf)
     log: bool = False  # drawn on a logarithmic axis
     is_score: bool = False
 
@@ -69,7 +72,7 @@ class MethodRow:
 
     def by_seed(self, quantity: Quantity) -> dict[int, float]:
         found = {run.seed: quantity.read(run.summary) for run in self.runs}
-        return {seed: value for seed, value in found.items() if value is not None}
+        return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,8 @@ class MethodTable:
     quantities: tuple[Quantity, ...]  # the first is the score
     split: str  # that the scores are of
     evaluated: int | None  # its rows
-    majority: float | None = None  # the share of its most frequent label, if it has labels
+    naive: NaiveBaseline | None = None
+    """What is scored there without reading the inputs."""
 
     @property
     def score(self) -> Quantity:
@@ -119,7 +123,7 @@ def make_table(contenders: Sequence[Contender], trials: Sequence[Trial], failure
         quantities=quantities,
         split=split,
         evaluated=data.get("rows", {}).get(split),
-        majority=data.get("majority", {}).get(split),
+        naive=naive_of(summaries, data, split),
     )
 
 
@@ -132,13 +136,24 @@ def quantities_of(summaries: Sequence[Summary], split: str) -> tuple[Quantity, .
     return (*(_score_quantity(metric, where, split) for metric in (main, *others)), *_COSTS)
 
 
+def naive_of(summaries: Sequence[Summary], data: Mapping[str, Any], split: str) -> NaiveBaseline | None:
+    """Return the baseline that the runs share; of runs that wrote none, the most frequent label that their event `data`
+    tells of."""
+    for summary in summaries:
+        baseline = summary.get("baseline") or {}
+        if scores := baseline.get(split):
+            return NaiveBaseline(name=baseline["name"], answer=baseline["answer"], scores=scores)
+    share = data.get("majority", {}).get(split)
+    return None if share is None else NaiveBaseline(name=MOST_FREQUENT, scores={"accuracy": share})
+
+
 def main_metric(summary: Summary) -> Metric:
     """Return the metric by which adapters of the run's task are judged."""
     return METRICS[TASKS[summary["task"]].main_score]
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    there = tuple(value for value in values if value is not None)
+    there = tuple(value for value in values if value is not None and math.isfinite(value))
     return Spread(values=there) if there else None
 
 
@@ -218,6 +233,7 @@ def _score_quantity(metric: Metric, where: str, split: str) -> Quantity:
         name=f"{metric.label} ({split})",
         sign=metric.sign,
         unit=metric.unit,
+        limits=metric.limits,
         read=read,
         is_score=True,
     )

@@ -1,0 +1,59 @@
+"""Learning curves that collapsed: a run that had learned something and ended where it had begun."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ...formats.run_files import read_run
+from ...show.plots import Points
+from ...stats import normal_z
+from .table import Finished, MethodRow, Quantity, naive_of
+from .trial import first_event
+
+_LEARNED = 0.25  # of what the best run had learned; less than that at the end is a collapse
+
+
+def points_of(run: Finished, key: str) -> Points:
+    """Return the score of a run at each of its evaluations, by epoch."""
+    return tuple((e["epoch"], e[key]) for e in read_run(run.folder).evaluations if e.get(key) is not None)
+
+
+def curve_warnings(rows: Sequence[MethodRow], score: Quantity) -> list[str]:
+    """Say which methods' runs collapsed, or learned nothing while others did."""
+    return list(_warnings(rows, score))
+
+
+def _warnings(rows: Sequence[MethodRow], score: Quantity) -> Iterator[str]:
+    for row in rows:
+        fell = [(run.seed, *found) for run in row.runs if (found := collapse(run, score)) is not None]
+        if fell:
+            seed, top, end = fell[0]
+            yield (
+                f"{row.label} collapsed in {len(fell)} of {len(row.runs)} runs: on valid, seed {seed} fell from "
+                f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge; --search looks for a lower "
+                "one."
+            )
+
+
+def collapse(run: Finished, score: Quantity) -> tuple[float, float] | None:
+    """Return the best score of a run that had learned and the one that it ended with, if it ended no better than its
+    baseline; None if it did not collapse.
+
+    A best score counts as learned if it is above the baseline by more than the noise of its rows.
+    """
+    points = [value for epoch, value in points_of(run, score.key) if epoch > 0 and math.isfinite(value)]
+    floor = _floor(run, score)
+    if not points or floor is None:
+        return None
+    top, end = score.sign * max(score.sign * value for value in points), points[-1]
+    learned, left = (score.sign * (value - floor) for value in (top, end))
+    return (top, end) if learned > _noise(run, score, floor) and left <= _LEARNED * learned else None
+
+
+def _floor(run: Finished, score: Quantity) -> float | None:
+    naive = naive_of([run.summary], first_event(run.folder, "data"), "valid")
+    return naive.scores.get(score.key) if naive else None
+
+
+def _noise(run: Finished, score: Quantity, floor: float) -> float:
+    rows = run.summary["metrics"]["rows"]
+    return normal_z() * math.sqrt(floor * (1 - floor) / rows) if score.unit.is_share and rows else 0.0
