@@ -88,8 +88,7 @@ class NotebookDisplay:
         self.handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:
-        bars = [f"{bar.text}  {bar.done}/{bar.of or '?'}  {bar.now}".rstrip() for bar in self.bars.values()]
-        plain = "\n".join([*(text for text, _ in self.lines), *bars])
+        plain = "\n".join([*(text for text, _ in self.lines), *(f"{b.text}  {b.now}" for b in self.bars.values())])
         return {"text/plain": plain, "text/html": "".join([*map(_line, self.lines), *map(_bar, self.bars.values())])}
 
 

@@ -79,11 +79,11 @@ class ProgressWatcher:
         begins = not self.losses.get(trial) or event["step"] == 1  # a run that goes on begins at a later step
         loss = event["loss"] if begins else _SMOOTHING * self.losses[trial] + (1 - _SMOOTHING) * event["loss"]
         self.losses[trial] = loss
-        left = f"{seconds_text(event['seconds_left'])} left"
-        speed = f"{event['tokens_per_second']:.0f} tokens/s  {bytes_text(event['memory_bytes'])}  "
-        now = f"loss {loss:.3f}  {'' if trial else speed}{left}"
+        now = [f"loss {loss:.3f}", f"{seconds_text(event['seconds_left'])} left"]
+        if not trial:
+            now[1:1] = [f"{event['tokens_per_second']:.0f} tokens/s", bytes_text(event["memory_bytes"])]
         text = trial or f"step {event['step']}/{event['steps']}"
-        self.display.show(trial, Bar(text, event["step"], event["steps"], now))
+        self.display.show(trial, Bar(text, event["step"], event["steps"], "  ".join(now)))
         self._show_whole()
 
     def _finish(self, event: Event) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
-from ..formats.paths import path_of
 from ..ranges import RANK, SEED, Range, check_settings
 from .console import watching
 from .parse import parse
@@ -98,11 +97,9 @@ def _check(command: Rank) -> None:
 
 
 def _analyse(command: Rank) -> int:
-    from ..api.given_model import given_model
-    from ..api.run import Run
+    from ..api.run import open
 
-    base = None if command.model is None else given_model(command.model)
-    run = Run(path_of(command.subject), base, command.device, fetch=command.allow_download)
+    run = open(command.subject, command.model, device=command.device, allow_download=command.allow_download)
     asked = ("other", "base", "ranks", "curve", "data", "split", "to", "out", "plain")
     say = (lambda _: None) if command.json else (lambda text: print(text, flush=True))
     found = run.rank(say, **{name: getattr(command, name) for name in asked})
