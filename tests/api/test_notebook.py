@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pytest
 import torch
 import transformers
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import inlay
 from inlay.api.given_data import given_data
@@ -79,22 +82,49 @@ def test_settings_are_refused_with_the_words_of_the_command_line(
         inlay.train(tiny_bert, ROWS, epoch=1)
     with pytest.raises(inlay.InlayError, match="did you mean lora"):
         inlay.compare(tiny_bert, ROWS, ["lra", "full"])
-    with pytest.raises(inlay.InlayError, match="train.jsonl:2: no column"):
+    with pytest.raises(inlay.InlayError, match="^train row 2: no column"):
         inlay.train(tiny_bert, [ROWS[0], {"text": "no label"}], out=out)
     assert not out.exists()
 
 
-def test_rows_come_in_many_forms() -> None:
-    from datasets import Dataset, DatasetDict
+def lines(data: Any) -> list[dict[str, Any]]:
+    with given_data(data) as given:
+        return [json.loads(line) for line in (Path(given.path) / "train.jsonl").read_text().splitlines()]
 
-    frame = type("Frame", (), {"columns": ["text"], "to_dict": lambda self, orient: ROWS})()
-    dataset = Dataset.from_list(ROWS)
-    for data in (ROWS, tuple(ROWS), dataset, DatasetDict({"train": dataset}), {"train": frame}, frame):
-        with given_data(data) as given:
-            lines = (Path(given.path) / "train.jsonl").read_text().splitlines()
-            assert [json.loads(line) for line in lines] == ROWS
-    with pytest.raises(inlay.InlayError, match="train row 1 is str"), given_data(["a text"]):
-        pass
+
+def test_rows_come_in_many_forms() -> None:
+    frame, dataset = pandas.DataFrame(ROWS), Dataset.from_list(ROWS)
+    for data in (ROWS, tuple(ROWS), iter(ROWS), dataset, DatasetDict({"train": dataset}), {"train": frame}, frame):
+        assert lines(data) == ROWS
+    for data, said in (
+        (["a text"], "train row 1 is str"),
+        (frame.text, "train row 1 is str"),
+        ({"text": ["a text"], "label": ["good"]}, "data has the split 'text'.*of columns make rows"),
+        (None, "the rows of train are NoneType"),
+        ([{"text": b"bytes"}], "train row 1 has a value that is neither text, number, list nor dict"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said), given_data(data):
+            pass
+
+
+def test_values_of_tables_become_plain_ones() -> None:
+    frame = pandas.DataFrame(
+        {
+            "text": pandas.array(["one", None], dtype="string"),
+            "label": pandas.Categorical(["good", "bad"]),
+            "count": [1, 2],
+            "vector": [numpy.ones(2), numpy.zeros(2)],
+            "when": [pandas.Timestamp("2024-05-01"), pandas.NaT],
+        }
+    )
+    assert lines(frame) == [
+        {"text": "one", "label": "good", "count": 1, "vector": [1.0, 1.0], "when": "2024-05-01T00:00:00"},
+        {"text": None, "label": "bad", "count": 2, "vector": [0.0, 0.0], "when": None},
+    ]
+    assert lines([{"label": numpy.int64(3), "ids": torch.tensor([1, 2])}]) == [{"label": 3, "ids": [1, 2]}]
+    classes = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    labelled = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=classes)
+    assert [row["label"] for row in lines(labelled)] == ["yes", "no", -1]
 
 
 def test_a_comparison_from_python(tiny_bert: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Settings from keyword arguments."""
 
+import dataclasses
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,10 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     """Build the settings; those of the data stand among the others. Raises SettingsError for one that is unknown."""
     known = {field.name for field in fields(kind)} - {"model", "data"} | _OF_DATA
     if unknown := next((name for name in values if name not in known), None):
+        method: Any = values.get("method")
+        if dataclasses.is_dataclass(method) and unknown in (field.name for field in fields(method)):
+            kind = type(method).__name__
+            raise SettingsError(f"{unknown} is a setting of the method; give it there: {kind}({unknown}=…)")
         raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known)}")
     of_data = {name: value for name, value in values.items() if name in _OF_DATA}
     if isinstance(data, GivenData):

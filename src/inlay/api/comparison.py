@@ -20,6 +20,7 @@ from ..lab.compare.settings import CompareSettings, Contender
 from ..lab.compare.tables import methods_table, shown
 from ..lab.compare.trial import run_settings
 from ..machine import refusals
+from ..show.page import paragraphs
 from ..show.table import Table
 from ..training.journal import Watcher
 from ..training.prepared import read_task
@@ -103,9 +104,8 @@ class Comparison:
         return "\n".join(filter(None, (f"Comparison in {self.folder}", str(self.table), self.advice)))
 
     def _repr_html_(self) -> str:
-        from markupsafe import escape
-
-        return f"{self.table.html()}<p>{escape(self.advice or '')}</p>"
+        said = filter(None, (self.advice, f"Everything is in {self.folder / 'report.html'}."))
+        return self.table.html() + paragraphs(said)
 
 
 def _contender(asked: str | Method) -> Contender:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import escape
 from torch import nn
 
 from ..attached.adapter import Adapter
@@ -26,6 +27,8 @@ from ..inference.opened import Found, Opened, find_adapter
 from ..lab.rank.analysis import RankSettings, analyse
 from ..lab.rank.page import write_rank_report
 from ..report import write_report
+from ..show.forgetting import ForgettingSection, forgetting_section
+from ..show.page import paragraphs
 from ..show.table import Column, Table
 from ..tasks.batches import length_step
 from ..tasks.metric import METRICS
@@ -110,6 +113,12 @@ class Run:
         columns = [Column(name=METRICS[name].label, text=METRICS[name].text, right=True) for name in known]
         rows = [[label, *(of.get(name) for name in known)] for label, of in there.items()]
         return Table(columns=[Column(name="model"), *columns], rows=rows)
+
+    @property
+    def forgetting(self) -> ForgettingSection | None:
+        """What the model lost of general text: a `sentence`, and a `table`; None if that was not measured."""
+        found = self.summary.get("forgetting")
+        return forgetting_section(found) if found else None
 
     def predict(self, inputs: Any, **options: Any) -> Any:
         """Answer one text, or a list of them, each with a dict such as `inlay predict --json` prints.
@@ -196,16 +205,18 @@ class Run:
         if not (self.folder / "summary.json").is_file():
             return f"Run({str(self.folder)!r})"
         said = self.summary
-        return f"Run({str(self.folder)!r}, {said['method']} on {said['model']}, {said['status']})\n{self.metrics}"
+        lines = [f"Run({str(self.folder)!r}, {said['method']} on {said['model']}, {said['status']})", str(self.metrics)]
+        return "\n".join([*lines, *self._lost()])
 
     def _repr_html_(self) -> str:
         if not (self.folder / "summary.json").is_file():
-            return f"<code>{self!r}</code>"
-        from markupsafe import escape
-
+            return f"<code>{escape(repr(self))}</code>"
         said = self.summary
-        about = escape(f"{said['method']} on {said['model']} · {said['status']} · {self.folder}")
-        return f"<p>{about}</p>{self.metrics.html()}"
+        about = f"{said['method']} on {said['model']} · {said['status']} · {self.folder}"
+        return paragraphs([about]) + self.metrics.html() + paragraphs(self._lost())
+
+    def _lost(self) -> list[str]:
+        return [self.forgetting.sentence] if self.forgetting else []
 
 
 @contextmanager
