@@ -7,7 +7,7 @@ from typing import Any
 from ..show.units import seconds_text
 from ..training.journal import Event, Watcher, sentence
 
-_TOLD = ("data", "method", "plan", "evaluate", "forgetting", "note", "failed", "interrupted", "finished")
+_TOLD = ("data", "method", "plan", "evaluate", "back", "forgetting", "note", "failed", "interrupted", "finished")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from .safe_console import progress
 from .screen import print_json
 
 _PLAIN_EVERY_SECONDS = 10
-_PROSE = ("reach", "note")
+_PROSE = ("reach", "note", "back")
 
 
 @contextmanager
