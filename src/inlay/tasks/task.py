@@ -30,7 +30,7 @@ from .metric import Scores, better_than
 from .page import Judged, Said, TaskPage
 
 _SAMPLES_IN_SIGHT = 8
-_SAME = 0.05  # of the base's spread: below that, rows are not told apart
+_SAME = 0.1  # of the base's spread: below that, rows are not told apart
 
 
 @dataclass(frozen=True)
