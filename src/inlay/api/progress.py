@@ -16,7 +16,7 @@ from ..training.journal import Event, Watcher
 from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
 
 _WHOLE = "all runs"
-_PROSE = ("reach", "note")
+_PROSE = ("reach", "note", "back")
 _SMOOTHING = 0.9  # of the loss that is shown
 
 
