@@ -64,6 +64,53 @@ def test_an_unchanged_model_is_recorded_by_its_name(tiny_bert: str, tmp_path: Pa
     assert main(["predict", str(run.folder), "good 1", "--json"]) == 0  # the command line works on it later
 
 
+def test_what_a_run_is_asked_may_be_texts_or_a_table(tiny_bert: str, tmp_path: Path) -> None:
+    run = inlay.train(tiny_bert, ROWS, out=tmp_path / "run", **QUICK)
+    expected = run.predict(["good 0", "bad 0"])
+    for inputs in (
+        ROWS[:2],
+        pandas.DataFrame(ROWS[:2]),
+        Dataset.from_list(ROWS[:2]),
+        (row["text"] for row in ROWS[:2]),
+    ):
+        assert run.predict(inputs) == expected
+    assert run.predict([]) == []
+    for inputs, said in (
+        (3, "the inputs are a int; give a text"),
+        ({"text": "good 0"}, "the inputs are a dict; give a text"),
+        (["good 0", None], "input 2 is a NoneType; give texts, or rows"),
+        ([{"label": "good"}], "train row 1: no column"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said):
+            run.predict(inputs)
+    assert run.evaluate(pandas.DataFrame(ROWS[:8]))["data"] == "rows"
+    for asked, said in (
+        (lambda: run.rank(rank=(2,)), "unknown setting rank; did you mean ranks"),
+        (lambda: run.rank(ranks=2), "--ranks is 2; it takes several values"),
+        (lambda: run.rank(to=2), "--to RANK and --out FOLDER belong together"),
+        (lambda: run.merge(tmp_path / "merged", into="bas"), "--into is 'bas'; did you mean base"),
+        (lambda: inlay.open(run.folder, device="gpu"), "device is 'gpu'"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said):
+            asked()
+
+
+def test_a_slip_is_told_as_what_it_is(tiny_bert: str) -> None:
+    for asked, said in (
+        ({"rank": 4}, r"rank is a setting of the method; give it there: LoRA\(rank=…\)"),
+        ({"method": inlay.LoRA}, "the method is the class LoRA; give a name, or a method"),
+        ({"method": {"rank": 4}}, "the method is a dict"),
+        ({"method": "lara"}, "unknown method 'lara'; did you mean lora"),
+        ({"epoch": 1}, "unknown setting epoch; did you mean epochs"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said):
+            inlay.train(tiny_bert, ROWS, **asked)
+    with pytest.raises(inlay.InlayError, match="model is the class BertModel"):
+        inlay.train(transformers.BertModel, ROWS)
+    with pytest.raises(inlay.InlayError, match="methods is 'lora'; give a list"):
+        inlay.compare(tiny_bert, ROWS, "lora")
+
+
 def test_settings_are_refused_with_the_words_of_the_command_line(
     tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,8 +125,6 @@ def test_settings_are_refused_with_the_words_of_the_command_line(
             with pytest.raises(inlay.InlayError) as refused:
                 inlay.train(tiny_bert, given, out=out, **QUICK | {name: value})
             assert str(refused.value) == by_command_line
-    with pytest.raises(inlay.InlayError, match="unknown setting epoch; did you mean epochs"):
-        inlay.train(tiny_bert, ROWS, epoch=1)
     with pytest.raises(inlay.InlayError, match="did you mean lora"):
         inlay.compare(tiny_bert, ROWS, ["lra", "full"])
     with pytest.raises(inlay.InlayError, match="^train row 2: no column"):

@@ -51,5 +51,6 @@ def named_method(asked: str | Method) -> tuple[Method, dict[str, Any]]:
         name, implied = SHORT_FOR.get(asked, (asked, {}))
         return METHODS.find(name, also=SHORT_FOR)(), implied
     if not isinstance(asked, Method):
-        raise SettingsError(f"the method is {asked!r}; give a name, or a method such as inlay.LoRA(rank=8)")
+        what = f"the class {asked.__name__}" if isinstance(asked, type) else f"a {type(asked).__name__}"
+        raise SettingsError(f"the method is {what}; give a name, or a method such as inlay.LoRA(rank=8)")
     return asked, {}

@@ -47,6 +47,8 @@ def compare(
     and progress are those of `inlay.train`; settings those of `inlay compare`. The same call again goes on where it was
     stopped. A model given as an object is trained in processes of their own, and stays as it is.
     """
+    if isinstance(methods, str):
+        raise SettingsError(f"methods is {methods!r}; give a list of them")
     contenders = [each if isinstance(each, Contender) else _contender(each) for each in methods]
     labels = tuple(contender.label for contender in contenders)
     given = given_model(model, tokenizer)

@@ -23,6 +23,12 @@ class GivenData:
 
     path: str
     own: bool
+    parted: bool = True  # into splits, if they are own
+
+    @property
+    def file(self) -> str:
+        """The one file of rows that are in no splits; else the same as `path`."""
+        return self.path if self.parted or not self.own else str(Path(self.path, "train.jsonl"))
 
     def keep(self, folder: Path) -> None:
         """Leave own rows in the folder of their run. Raises SettingsError if it holds other rows."""
@@ -55,9 +61,14 @@ def given_data(data: Any) -> Iterator[GivenData]:
             lines = [_line(row, f"{name} row {number}") for number, row in enumerate(_rows(rows, name), 1)]
             Path(folder, f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
         try:
-            yield GivenData(folder, own=True)
+            yield GivenData(folder, own=True, parted=isinstance(data, Mapping))
         except DataError as problem:
             raise DataError(_IN_FILE.sub(_in_rows, str(problem))) from None
+
+
+def is_table(data: Any) -> bool:
+    """Tell whether it is a DataFrame or a datasets.Dataset, of which a loop may see the columns and no rows."""
+    return any(hasattr(data, name) for name in ("columns", "features", "to_dicts"))
 
 
 def _rows(rows: Any, name: Any) -> Any:
