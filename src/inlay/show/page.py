@@ -31,6 +31,17 @@ def unbroken(text: str) -> str:
     return text.replace(" %", "\u00a0%")
 
 
+def excerpt(text: str, longest: int) -> Markup:
+    """Mark up the beginning of a text of the data, which may run from right to left."""
+    cut = text if len(text) <= longest else text[:longest].rpartition(" ")[0] + " …"
+    return Markup('<span dir="auto">{}</span>').format(cut)
+
+
+def bar(share: float) -> Markup:
+    """Mark up a share with a bar beneath it."""
+    return Markup('<span class="share" style="--share: {:.3f}">{:.2f}</span>').format(share, share)
+
+
 def label(text: str) -> Markup:
     """Mark up a label of the data: it may break after an underscore, where a browser would rather not."""
     return Markup("<bdi>{}</bdi>").format(Markup("_<wbr/>").join(text.split("_")))

@@ -23,11 +23,18 @@ class Column:
     """Writes a value in a page, where that is more than its text."""
     right: bool = False
     """Whether it is aligned at the right, as numbers are."""
+    kind: str = ""
+    """The style sheet's class of its cells in a page."""
 
     def written(self, value: Any) -> str:
         if value is None:
             return UNKNOWN
         return value if isinstance(value, str) else self.text(value)
+
+    @property
+    def classes(self) -> str:
+        """The classes of its cells in a page."""
+        return " ".join(filter(None, (self.kind, "number" if self.right else "")))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
