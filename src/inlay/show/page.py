@@ -1,6 +1,7 @@
 """What every page has: its frame and its style sheet, the templates' filters."""
 
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 from markupsafe import Markup
@@ -22,13 +23,19 @@ def templates(*packages: str) -> Any:
         lstrip_blocks=True,
     )
     found.globals.update(unknown=UNKNOWN, marks=MARKS)
-    found.filters.update(percent=percent_text, unbroken=unbroken, label=label)
+    found.filters.update(percent=percent_text, unbroken=unbroken, label=label, short_path=short_path)
     return found
 
 
 def unbroken(text: str) -> str:
     """Keep a per cent sign beside its number."""
     return text.replace(" %", "\u00a0%")
+
+
+def short_path(name: str) -> str:
+    """Shorten an absolute path to its last two parts, which say enough in a heading."""
+    parts = PurePath(name).parts
+    return "/".join(parts[-2:]) if PurePath(name).is_absolute() and len(parts) > 3 else name
 
 
 def excerpt(text: str, longest: int) -> Markup:

@@ -49,7 +49,8 @@ class Table:
         """Return the table as rich prints it; its numbers are never broken."""
         import rich.table
 
-        found = rich.table.Table(box=None, pad_edge=False, header_style="bold")
+        headed = any(column.name for column in self.columns)
+        found = rich.table.Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
         for column in self.columns:
             justify = "right" if column.right else "left"
             found.add_column(column.name, justify=justify, no_wrap=column.right, overflow="fold")
