@@ -355,7 +355,11 @@ def test_a_language_models_texts_stand_side_by_side(tmp_path):
     page = write_report(run).read_text()
     part = section(page, "Samples")
     shown = table(part, "samples")
-    assert shown[:3] == [["prompt", "expected", "base", "tuned"], ["p0", "–", "–", "<b>&"], ["p1", "w", "(nothing)", "t"]]
+    assert shown[:3] == [
+        ["prompt", "expected", "base", "tuned"],
+        ["p0", "–", "–", "<b>&"],
+        ["p1", "w", "(nothing)", "t"],
+    ]
     assert len(shown) == 9
     assert "1 more" in words(part)
     assert "The loss fell from 3.000 to 1.500 nats per learned token" in words(section(page, "Verdict"))

@@ -13,8 +13,9 @@ from ..show.table import Table
 from ..show.units import seconds_text
 from ..training.journal import Event, Watcher
 from .safe_console import console, progress
-from .screen import print_json
+from .screen import fitted, print_json
 
+_INDENT = " " * 9  # of what an event says, after its name
 _STYLES = {"failed": "bold red", "finished": "green"}
 
 
@@ -133,6 +134,7 @@ class _Bars:
                 self._say_what_is_left()
         if text := sentence(event):
             style = _STYLES.get(event.get("state", ""), "")
+            text = fitted(text, self.progress.console.width, _INDENT)
             self.progress.console.print(text, style=style, soft_wrap=True)
 
     def _finish(self, event: Event) -> None:

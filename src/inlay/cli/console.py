@@ -10,10 +10,10 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from ..show.units import bytes_text, seconds_text
 from ..training.journal import Event, Watcher, sentence
 from .safe_console import progress
-from .screen import print_json
+from .screen import fitted, print_json
 
 _PLAIN_EVERY_SECONDS = 10
-_PROSE = ("reach", "note")
+_INDENT = " " * 8  # of what an event says, after its name
 
 
 @contextmanager
@@ -64,14 +64,14 @@ class _Bar:
             self._move(event)
         else:
             style = {"failed": "bold red", "interrupted": "bold yellow", "finished": "bold green"}.get(event["event"])
-            as_one_line = event["event"] not in _PROSE  # of which a terminal breaks words, but whose paths it keeps
-            self.progress.console.print(sentence(event), style=style, soft_wrap=as_one_line)
+            text = fitted(sentence(event), self.progress.console.width, _INDENT)
+            self.progress.console.print(text, style=style, soft_wrap=True)
 
     def _move(self, event: Event) -> None:
         begins = self.task is None or event["step"] == 1  # a run that goes on begins at a later step
         self.loss = event["loss"] if begins else 0.9 * self.loss + 0.1 * event["loss"]
         now = (
-            f"loss {self.loss:.3f}  {event['tokens_per_second']:.0f} tokens/s  "
+            f"loss {self.loss:.3f}  {event['tokens_per_second']:,.0f} tokens/s  "
             f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
         )
         if self.task is None:

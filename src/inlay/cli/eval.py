@@ -1,7 +1,6 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
 from dataclasses import dataclass
-from shutil import get_terminal_size
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -12,7 +11,7 @@ from ..ranges import Range, check_settings
 from ..show.table import Column, Table
 from ..show.units import counted
 from .parse import parse
-from .screen import print_json
+from .screen import print_json, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ def main(arguments: list[str]) -> int:
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
     print(f"{result['rows']} rows{of_split} from {result['data']}")
-    print(_scores(result).screen(get_terminal_size().columns))
+    print(_scores(result).screen(width()))
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if command.samples is not None and command.samples < result["rows"]:

@@ -5,7 +5,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..show.table import Column, Table
-from ..show.units import count_text, counted, percent_text, seconds_text
+from ..show.units import count_text, counted, seconds_text
+from .screen import fitted, width
 
 if TYPE_CHECKING:
     from ..lab.rank.analysis import Analysis, Layer
@@ -28,7 +29,7 @@ def analysis_screen(result: "Analysis") -> str:
         *(_curve_table(result.curve) if result.curve else []),
         *(_cut(result.cut, result.curve) if result.cut else []),
         "",
-        *(f"· {sentence}" for sentence in (*advice(result), *result.notes)),
+        *(fitted(f"· {sentence}", width(), "  ") for sentence in (*advice(result), *result.notes)),
         "",
         "time    " + ", ".join(f"{name} {seconds_text(value)}" for name, value in result.seconds.items()),
     ]
@@ -49,10 +50,10 @@ def suggestion_screen(result: "Suggestion") -> str:
             "",
             _table(["role", "layers", "rank: median (range)", "mean"], rows).screen(),
             "",
-            f"· Lower bound from the answers in the data: rank {result.floor} (at 2 bits a parameter). Whether more "
-            "helps, only training tells.",
-            *_agreed(result),
-            *_tried(result),
+            *(
+                fitted(f"· {sentence}", width(), "  ")
+                for sentence in (_bound(result), *_agreed(result), *_tried(result))
+            ),
             "",
             f"settings {result.settings_file}",
             f"next     inlay train --config {result.settings_file}",
@@ -60,11 +61,16 @@ def suggestion_screen(result: "Suggestion") -> str:
     )
 
 
+def _bound(result: "Suggestion") -> str:
+    least = f"Lower bound from the answers in the data: rank {result.floor} (at 2 bits a parameter)."
+    return f"{least} Whether more helps, only training tells."
+
+
 def _agreed(result: "Suggestion") -> list[str]:
     if result.origin != "gradients":
         return []
     enough = _span([layer.enough for layer in result.layers], "{:.0f}".format)
-    return [f"· Two halves of the gradients agree: 90 % of what they share lies in {enough} directions of a layer."]
+    return [f"Two halves of the gradients agree: 90 % of what they share lies in {enough} directions of a layer."]
 
 
 def _tried(result: "Suggestion") -> list[str]:
@@ -72,16 +78,16 @@ def _tried(result: "Suggestion") -> list[str]:
     from ..tasks.metric import METRICS
 
     if (tried := result.tried) is None:
-        return ["· Not tried: --try trains with these ranks and with one rank everywhere, and compares."]
+        return ["Not tried: --try trains with these ranks and with one rank everywhere, and compares."]
     metric, gained = METRICS[tried.score], ""
     if tried.gain is not None:
         low, high = (metric.unit.change(value) for value in (tried.gain.low, tried.gain.high))
         gained = f"; by these rows alone the gain is {low} to {high}{metric.difference_unit} (95 %)"
     return [
-        f"· Tried for {counted(tried.epochs, 'epoch')}, one seed: {metric.label} {exact_text(metric, tried.suggested)} "
+        f"Tried for {counted(tried.epochs, 'epoch')}, one seed: {metric.label} {exact_text(metric, tried.suggested)} "
         f"with these ranks, {exact_text(metric, tried.uniform)} with rank {result.rank} everywhere, "
         f"on {tried.rows} rows{gained}.",
-        f"· The runs are in {' and '.join(tried.folders.values())}.",
+        f"The runs are in {' and '.join(tried.folders.values())}.",
     ]
 
 
@@ -96,7 +102,7 @@ def _role_table(result: "Analysis") -> list[str]:
         "stable rank": lambda layers: _span([layer.ranks.stable for layer in layers], "{:.1f}".format),
         "effective rank": lambda layers: _span([layer.ranks.effective for layer in layers], "{:.1f}".format),
         **{f"rank of {percent} % of the energy": partial(_energy, percent) for percent in (90, 95, 99)},
-        "size, of the weight": lambda layers: _span([layer.relative for layer in layers], percent_text),
+        "size, % of the weight": lambda layers: _span([100 * layer.relative for layer in layers], "{:.2f}".format),
     }
     if any(layer.base for layer in result.layers):
         figures |= {
