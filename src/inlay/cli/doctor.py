@@ -27,7 +27,7 @@ class Doctor:
     """What this machine and installation have, and what is missing. With a model: its layers, and what each target
     reaches of it, told by its files without its weights."""
 
-    model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None
     """A model: a folder, a Hugging Face model id, or a built-in."""
     method: str | None = None
     """MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""

@@ -20,7 +20,7 @@ class Eval:
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
     """The folder of a run or of an adapter."""
-    data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
+    data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
     """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's data."""
     split: Literal["train", "valid", "test"] | None = None
     """Which part of the run's data, or of a folder. Default: valid, or the only one there."""

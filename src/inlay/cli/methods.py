@@ -26,7 +26,7 @@ _WIDEST = 100  # columns; longer lines are hard to read
 class Methods:
     """The methods by family; with a NAME: a family or a method explained."""
 
-    name: Annotated[Positional[str | None], arg(metavar="NAME")] = None
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """A method, such as lora or package.module:Class, or a family: baseline, selective, additive, reparameterized or
     prompts."""
     json: bool = False

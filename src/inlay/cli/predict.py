@@ -31,7 +31,7 @@ class Predict:
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
     """The folder of a run or of an adapter."""
-    input: Annotated[Positional[str | None], arg(metavar="INPUT")] = None
+    input: Annotated[Positional[str | None], arg(metavar="[INPUT]")] = None
     """A text, or a file: .txt with a text a line, or rows as for training. Default: standard input, a text a line; in
     a terminal a conversation, if the model was trained on some."""
     pair: str | None = None

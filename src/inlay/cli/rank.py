@@ -25,7 +25,7 @@ class Rank:
 
     subject: Annotated[Positional[str], arg(metavar="RUN_OR_MODEL")]
     """The folder of a run or of an adapter; or, with DATA, a model to be trained."""
-    train_data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
+    train_data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
     """Data to train on, for a rank before training."""
 
     other: Annotated[str | None, arg(name="with")] = None
