@@ -9,7 +9,8 @@ from .. import __version__
 from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
 from ..machine import refusal
 from ..output import ReaderGone, outliving_readers
-from .screen import fitted, print_json, screens, width
+from ..show.lines import fitted
+from .screen import print_json, screens, width
 
 VERBS = {
     "demo": "train a real adapter on a real model, offline, and see what came of it",

@@ -15,7 +15,8 @@ import tyro
 
 from ..errors import InlayError, SettingsError
 from ..methods.explained import field_texts
-from .screen import fitted, own_text
+from ..show.lines import fitted
+from .screen import own_text
 
 CommandT = TypeVar("CommandT")
 _NO_PROSE = ("╭", "│", "╰", " ", "\x1b")

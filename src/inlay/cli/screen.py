@@ -7,7 +7,6 @@ safe_console.py.
 
 import codecs
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from shutil import get_terminal_size
@@ -96,15 +95,6 @@ def own_text() -> Iterator[None]:
 def width(stream: TextIO | None = None) -> int | None:
     """Return the columns of the terminal that shows standard output, or the stream; None where none breaks lines."""
     return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
-
-
-def fitted(text: str, columns: int | None, indent: str = "") -> str:
-    """Break lines between words, where a terminal of so many columns would break them within one. A word that is too
-    long for it, such as a path, stays whole, so that it can be copied."""
-    if columns is None:
-        return text
-    wrapper = textwrap.TextWrapper(columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 def print_json(value: Any, indent: int | None = None) -> None:

@@ -1,23 +1,23 @@
-"""The result of `inlay rank` in a terminal."""
+"""The results of `inlay rank` as text."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..show.table import Column, Table
-from ..show.units import count_text, counted, seconds_text
-from .screen import fitted, width
+from ...show.lines import fitted
+from ...show.table import Column, Table
+from ...show.units import count_text, counted, seconds_text
+from ...tasks.metric import METRICS
+from .advice import advice, exact_text
+from .analysis import Analysis, Layer, by_role, middle
+from .curve import CutCurve
+from .export import Cut
+from .page import curve_table
+from .suggestion import Suggestion
 
-if TYPE_CHECKING:
-    from ..lab.rank.analysis import Analysis, Layer
-    from ..lab.rank.curve import CutCurve
-    from ..lab.rank.export import Cut
-    from ..lab.rank.suggestion import Suggestion
 
-
-def analysis_screen(result: "Analysis") -> str:
-    from ..lab.rank.advice import advice
-
+def analysis_screen(result: Analysis, columns: int | None = None) -> str:
+    """Return the text for a terminal of so many columns; without, no line is broken."""
     thin = sum(layer.way == "thin" for layer in result.layers)
     ways = [f"{thin} from thin factors"] if thin else []
     ways += [f"{len(result.layers) - thin} from the whole change"] if thin < len(result.layers) else []
@@ -25,58 +25,60 @@ def analysis_screen(result: "Analysis") -> str:
         f"{result.folder}: {result.method} on {result.model}, the update of {len(result.layers)} weights "
         f"({', '.join(ways)})",
         "",
-        *_role_table(result),
+        role_table(result).screen(columns),
         *(_curve_table(result.curve) if result.curve else []),
         *(_cut(result.cut, result.curve) if result.cut else []),
         "",
-        *(fitted(f"· {sentence}", width(), "  ") for sentence in (*advice(result), *result.notes)),
+        *(fitted(f"· {sentence}", columns, "  ") for sentence in (*advice(result), *result.notes)),
         "",
         "time    " + ", ".join(f"{name} {seconds_text(value)}" for name, value in result.seconds.items()),
     ]
     return "\n".join(lines)
 
 
-def suggestion_screen(result: "Suggestion") -> str:
-    roles = dict.fromkeys(layer.place.role for layer in result.layers)
+def suggestion_screen(result: Suggestion, columns: int | None = None) -> str:
+    """Return the text for a terminal of so many columns; without, no line is broken."""
     origin = "the variance of their inputs" if result.origin == "activations" else "the first gradients"
+    lines = [
+        f"ranks of {len(result.layers)} layers by {origin}: {count_text(result.parameters)} parameters, where rank "
+        f"{result.rank} everywhere takes {count_text(result.uniform_parameters)}",
+        "",
+        ranks_table(result).screen(),
+        "",
+        *(fitted(f"· {sentence}", columns, "  ") for sentence in suggestion_notes(result)),
+    ]
+    if result.settings_file is not None:
+        lines += ["", f"settings {result.settings_file}", f"next     inlay train --config {result.settings_file}"]
+    return "\n".join(lines)
+
+
+def ranks_table(result: Suggestion) -> Table:
+    """Return the ranks that are suggested, by the role of their layers."""
     rows = []
-    for role in roles:
+    for role in dict.fromkeys(layer.place.role for layer in result.layers):
         ranks = [layer.rank for layer in result.layers if layer.place.role == role]
         rows.append([role, len(ranks), _span(ranks, "{:.0f}".format), f"{sum(ranks) / len(ranks):.1f}"])
-    return "\n".join(
-        [
-            f"ranks of {len(result.layers)} layers by {origin}: {count_text(result.parameters)} parameters, where rank "
-            f"{result.rank} everywhere takes {count_text(result.uniform_parameters)}",
-            "",
-            _table(["role", "layers", "rank: median (range)", "mean"], rows).screen(),
-            "",
-            *(
-                fitted(f"· {sentence}", width(), "  ")
-                for sentence in (_bound(result), *_agreed(result), *_tried(result))
-            ),
-            "",
-            f"settings {result.settings_file}",
-            f"next     inlay train --config {result.settings_file}",
-        ]
-    )
+    return _table(["role", "layers", "rank: median (range)", "mean"], rows)
 
 
-def _bound(result: "Suggestion") -> str:
-    least = f"Lower bound from the answers in the data: rank {result.floor} (at 2 bits a parameter)."
-    return f"{least} Whether more helps, only training tells."
+def suggestion_notes(result: Suggestion) -> list[str]:
+    """Say what the ranks are worth, and whether they were tried."""
+    return [
+        f"Lower bound from the answers in the data: rank {result.floor} (at 2 bits a parameter). Whether more "
+        "helps, only training tells.",
+        *_agreed(result),
+        *_tried(result),
+    ]
 
 
-def _agreed(result: "Suggestion") -> list[str]:
+def _agreed(result: Suggestion) -> list[str]:
     if result.origin != "gradients":
         return []
     enough = _span([layer.enough for layer in result.layers], "{:.0f}".format)
     return [f"Two halves of the gradients agree: 90 % of what they share lies in {enough} directions of a layer."]
 
 
-def _tried(result: "Suggestion") -> list[str]:
-    from ..lab.rank.advice import exact_text
-    from ..tasks.metric import METRICS
-
+def _tried(result: Suggestion) -> list[str]:
     if (tried := result.tried) is None:
         return ["Not tried: --try trains with these ranks and with one rank everywhere, and compares."]
     metric, gained = METRICS[tried.score], ""
@@ -91,10 +93,8 @@ def _tried(result: "Suggestion") -> list[str]:
     ]
 
 
-def _role_table(result: "Analysis") -> list[str]:
-    """Return a column for each role, which a terminal has room for, and a row for each figure, with its unit."""
-    from ..lab.rank.analysis import by_role
-
+def role_table(result: Analysis) -> Table:
+    """Return a column for each role of the layers, and a row for each figure: its median, and its range."""
     roles = by_role(result.layers)
     figures: dict[str, Callable[[Sequence[Layer]], Any]] = {
         "layers": len,
@@ -111,27 +111,22 @@ def _role_table(result: "Analysis") -> list[str]:
             "intruders": lambda layers: sum(layer.base.intruders for layer in layers if layer.base is not None),
         }
     rows = [[name, *(figure(layers) for layers in roles.values())] for name, figure in figures.items()]
-    return [_table(["median (range)", *roles], rows).screen()]
+    return _table(["median (range)", *roles], rows)
 
 
-def _energy(percent: int, layers: Sequence["Layer"]) -> str:
+def _energy(percent: int, layers: Sequence[Layer]) -> str:
     return _span([layer.ranks.energy[percent] for layer in layers], "{:.0f}".format)
 
 
-def _overlap(side: str, layers: Sequence["Layer"]) -> str:
+def _overlap(side: str, layers: Sequence[Layer]) -> str:
     return _span([getattr(layer.base.overlap, side) for layer in layers if layer.base], "{:.2f}".format)
 
 
-def _curve_table(curve: "CutCurve") -> list[str]:
-    from ..lab.rank.page import curve_table
-
+def _curve_table(curve: CutCurve) -> list[str]:
     return ["", f"measured on {curve.rows} rows of {curve.split}", curve_table(curve).screen()]
 
 
-def _cut(cut: "Cut", curve: "CutCurve | None") -> list[str]:
-    from ..lab.rank.advice import exact_text
-    from ..tasks.metric import METRICS
-
+def _cut(cut: Cut, curve: CutCurve | None) -> list[str]:
     metric = METRICS[next(iter(cut.uniform.scores)) if curve is None else curve.score]
     uniform, by_layer, again = (
         exact_text(metric, each) for each in (cut.uniform.scores, cut.by_energy.scores, cut.again)
@@ -146,8 +141,6 @@ def _cut(cut: "Cut", curve: "CutCurve | None") -> list[str]:
 
 
 def _span(values: Sequence[float], text: Callable[[Any], str]) -> str:
-    from ..lab.rank.analysis import middle
-
     if not values:
         return "–"
     median, least, most = middle(values)
