@@ -1,7 +1,7 @@
 """The plots of a run's page."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..show.plots import Chart, Figure, Points, Scale, between, steps
@@ -21,8 +21,14 @@ class Level:
         chart.level("reference", self.score, key=f"{self.name}, {unit.text(self.score)}")
 
 
-def loss_plot(train: Points, evaluation: Points, best_step: int | None, level: Level | None = None) -> Figure:
-    """Plot the training loss, as it was and smoothed, with the evaluation loss."""
+def loss_plot(
+    train: Points,
+    evaluation: Points,
+    best_step: int | None,
+    level: Level | None = None,
+    went_back: Sequence[int] = (),
+) -> Figure:
+    """Plot the training loss, as it was and smoothed, with the evaluation loss and the steps it `went_back` after."""
     smooth = smoothed(train)
     chart = _chart([*train, *evaluation], between(0, _most([*train, *evaluation]), number(3)))
     if train:
@@ -31,6 +37,8 @@ def loss_plot(train: Points, evaluation: Points, best_step: int | None, level: L
     _add_evaluation(chart, evaluation, best_step)
     if level is not None:
         level.draw(chart, number(3))
+    for step in went_back:
+        chart.upright("reference", step, key="collapsed, went back" if step == went_back[0] else "")
     description = _described("smoothed training loss", smooth) + _described("evaluation loss", evaluation)
     return Figure(title="Loss", description=description, chart=chart)
 

@@ -70,7 +70,9 @@ def _large_plots(files: RunFiles, score: str, naive: NaiveBaseline | None) -> li
     scores = [] if score == "loss" else _points(files.evaluations, score)
     plots = []
     if train or evaluated:
-        plots.append(figures.loss_plot(train, evaluated, best_step, level if score == "loss" else None))
+        went_back = [event["step"] for event in files.summary.get("went_back") or ()]
+        of_loss = level if score == "loss" else None
+        plots.append(figures.loss_plot(train, evaluated, best_step, of_loss, went_back))
     if scores:
         plots.append(figures.score_plot(METRICS[score].label, METRICS[score].unit, scores, best_step, level))
     return plots

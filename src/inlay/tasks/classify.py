@@ -120,11 +120,12 @@ class Classify(Task):
         return {"labels": list(self.labels), "columns": self.data.columns}
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        """Evaluate a model; predictions are (rows, labels) log-probabilities."""
+        """Evaluate a model; predictions are (rows, labels) log-probabilities, their spread is that of the log-odds."""
         tokens = self.tokens[split]
         found_NL = log_probabilities(model, self.tokenizer, tokens.rows, self.length_step)
         outcome = LabelProbabilities(found_NL, torch.tensor(tokens.labels))
-        return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL)
+        spread = (found_NL - found_NL.mean(dim=1, keepdim=True)).std(dim=0, correction=0).mean().item()
+        return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL, spread)
 
     def naive(self, split: str, base: Scores | None = None) -> NaiveBaseline:
         """Score the labels' shares in the split as probabilities of every row: the most frequent label gets all."""
@@ -136,7 +137,7 @@ class Classify(Task):
         most = self.labels[int(shares_L.argmax())]
         return NaiveBaseline(name=MOST_FREQUENT, answer=str(most), scores=scores_of(outcome))
 
-    def same_answer(self, split: str, found: Evaluation) -> str | None:
+    def one_answer(self, split: str, found: Evaluation) -> str | None:
         predicted, wanted = found.predictions.argmax(dim=-1), {example.label for example in self.data.splits[split]}
         return str(self.labels[int(predicted[0])]) if len(wanted) > 1 and len(predicted.unique()) == 1 else None
 

@@ -1,12 +1,18 @@
 """What a run's page shows of its task, as plain data: figures with the base's beside them, a verdict, a section."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from markupsafe import Markup
+
+from ..show.page import excerpt
+from ..show.table import Column, Table
 from ..show.units import text_or_unknown
 from .metric import METRICS
 from .naive import NaiveBaseline, warning_of
+
+_LONGEST = 600  # characters of a text that a page shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,21 @@ class Said:
     pair: str | None = None
 
 
+def samples_table(rows: Iterable[Said]) -> Table:
+    """Return what was asked beside what was expected, and what the two models wrote."""
+    columns = [Column(name=name, html=_excerpt, kind=name) for name in ("prompt", "expected", "base", "tuned")]
+    written = [(row.prompt, row.wanted, row.base_answer, row.answer) for row in rows]
+    return Table(columns=columns, rows=[[p, wanted, _given(base), _given(tuned)] for p, wanted, base, tuned in written])
+
+
+def _given(answer: str | None) -> str | None:
+    return "(nothing)" if answer == "" else answer
+
+
+def _excerpt(text: str) -> Markup:
+    return excerpt(text, _LONGEST)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """The scores that a summary holds, and what they are of."""
@@ -67,17 +88,26 @@ class Judged:
     """What is scored there without reading the inputs."""
     warning: str | None = None
     """That the tuned model is no better than that."""
+    went_back: Sequence[Mapping[str, Any]] = ()
+    """The times that the training collapsed and went back."""
 
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any], naive: NaiveBaseline | None = None) -> "Judged":
         """Read a summary; `naive` is for one that was written before summaries had a baseline."""
         found = summary.get("metrics") or {}
         scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
-        rows, split = found.get("rows", 0), found.get("split", "valid")
-        baseline = summary.get("baseline") or {}
+        baseline, split = summary.get("baseline") or {}, found.get("split", "valid")
         if of_split := baseline.get(split):
             naive = NaiveBaseline(name=baseline["name"], answer=baseline["answer"], scores=of_split)
-        return cls(status=summary["status"], rows=rows, split=split, naive=naive, warning=warning_of(summary), **scores)
+        return cls(
+            status=summary["status"],
+            rows=found.get("rows", 0),
+            split=split,
+            naive=naive,
+            warning=warning_of(summary),
+            went_back=summary.get("went_back") or (),
+            **scores,
+        )
 
     @property
     def without_scores(self) -> Verdict | None:
@@ -102,7 +132,9 @@ class Judged:
             where = "on the test split, which no choice was made on,"
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
-        return [*([unfinished] if self.status != "finished" else []), *warned, *own, f"{chosen}; {checked}."]
+        collapses = [_went_back(each) for each in self.went_back]
+        first = [*([unfinished] if self.status != "finished" else []), *warned, *collapses]
+        return [*first, *own, f"{chosen}; {checked}."]
 
     def verdict(self, score: str) -> Verdict:
         """Say which way a score went, for a task that has no more to say."""
@@ -137,3 +169,12 @@ def capitalized(text: str) -> str:
     """Begin a sentence or a heading with `text`; names that have capitals of their own, such as chrF, stay."""
     first = text.split(" ")[0].split("-")[0]
     return text[:1].upper() + text[1:] if first.islower() else text
+
+
+def _went_back(event: Mapping[str, Any]) -> str:
+    to = f"step {event['to']}" if event["to"] else "the start"
+    share = "half" if event["share"] == 0.5 else "a quarter of"
+    return (
+        f"The training collapsed: after step {event['step']}, {event['why']}. It went back to {to} and on with {share} "
+        "the learning rate. A lower --learning-rate from the start may do better."
+    )

@@ -28,9 +28,10 @@ from .batches import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from .facts import Fact
 from .metric import Scores, better_than
 from .naive import NaiveBaseline
-from .page import Judged, Said, TaskPage
+from .page import Judged, Said, TaskPage, samples_table
 
 _SAMPLES_IN_SIGHT = 8
+_SAME = 0.1  # of the base's spread: below that, rows are not told apart
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class Evaluation:
     """What `main_score` is the mean of, so that two models can be compared (stats.py)."""
     predictions: Any
     """What predictions.jsonl is written from, as far as there is something."""
+    spread: float | None = None
+    """How far the answers to different rows differ, on a scale of the task's own; None: that says nothing here."""
+
+    def same_answer(self, base: Self) -> bool:
+        """Tell whether every row gets the same answer, which is so even of an untrained head only by a collapse."""
+        return self.spread is not None and base.spread is not None and self.spread < _SAME * base.spread
 
 
 @dataclass(frozen=True)
@@ -275,7 +282,7 @@ class Task(ABC):
         evaluated. None where nothing is known."""
         return NaiveBaseline(name="the base model", scores=base) if base else None
 
-    def same_answer(self, split: str, found: Evaluation) -> str | None:
+    def one_answer(self, split: str, found: Evaluation) -> str | None:
         """Name the answer that every row got, where the rows of the split want several; None if there is none."""
         return None
 
@@ -327,8 +334,9 @@ class Task(ABC):
     def section(cls, split: str, predictions: Sequence[Mapping[str, Any]]) -> str:
         """Return HTML with the first predictions."""
         rows = [cls.said(row) for row in predictions]
-        known = {"split": split, "samples": rows[:_SAMPLES_IN_SIGHT], "more_samples": rows[_SAMPLES_IN_SIGHT:]}
-        return templates("tasks").get_template("samples.html.j2").render(**known, lacks=cls.nothing_predicted)
+        first, more = samples_table(rows[:_SAMPLES_IN_SIGHT]), samples_table(rows[_SAMPLES_IN_SIGHT:])
+        known = {"split": split, "samples": first, "more_samples": more, "lacks": cls.nothing_predicted}
+        return templates("tasks").get_template("samples.html.j2").render(known)
 
     # Forgetting.
 

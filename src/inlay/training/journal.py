@@ -128,7 +128,7 @@ def sentence(event: Event) -> str:
     """Return the event in one line for people."""
     match event["event"]:
         case "data":
-            rows = " · ".join(f"{split} {count}" for split, count in event["rows"].items())
+            rows = " · ".join(f"{split} {count:,}" for split, count in event["rows"].items())
             cut = f" · {event['cut']} texts cut at {event['max_length']} tokens" if event["cut"] else ""
             labels = f" · {len(event['labels'])} labels" if event["labels"] else ""
             return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
@@ -160,11 +160,17 @@ def sentence(event: Event) -> str:
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:.0f} tokens/s  "
+                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
+        case "back":
+            to = f"step {event['to']}, the best so far," if event["to"] else "the start"
+            return (
+                f"back    after step {event['step']} to {to} and on at learning rate {event['learning_rate']:.2g}: "
+                f"{event['why']}"
+            )
         case "forgetting":
-            return f"kept    {forgetting_text(event)}"
+            return f"forgot  {forgetting_text(event)}"
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
@@ -179,7 +185,7 @@ def _baseline(event: Event) -> str:
     """Say what a base whose new head answers at random is measured by."""
     if "baseline" not in event:
         return ""
-    return f"  (baseline: {event['baseline']}, {event['baseline_score']:.4f})"
+    return f"  (baseline: {event['baseline']}, {METRICS[event['score']].text(event['baseline_score'])})"
 
 
 def _result(event: Event) -> str:
@@ -190,4 +196,8 @@ def _result(event: Event) -> str:
     floor, name = (baseline[event["split"]] or {}).get(score), baseline["name"]
     if floor is None:
         floor, name = event["base"][score], "the base model"
-    return f"{METRICS[score].label} {floor:.4f} ({shown(name)}) -> {event['tuned'][score]:.4f} on {event['split']}"
+    metric = METRICS[score]
+    return (
+        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> {metric.text(event['tuned'][score])} "
+        f"on {event['split']}"
+    )

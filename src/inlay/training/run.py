@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ..bases.base import Base
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..hub import offline
 from ..machine import refusals
@@ -15,7 +16,7 @@ from ..tasks.task import Task
 from .active_run import ActiveRun
 from .checkpoint import check_is_run, read_checkpoint
 from .journal import Journal, Watcher
-from .prepared import Prepared, prepare_run
+from .prepared import Prepared, prepare_run, read_task
 from .run_state import versions
 from .settings import RunSettings, from_dict, non_default, to_dict
 from .shared_base import NoSharing
@@ -58,18 +59,24 @@ def train(
 
 @refusals()
 def resume(
-    folder: Path, watcher: Watcher = lambda _: None, *, fetch: bool = False, task: Task | None = None
+    folder: Path,
+    watcher: Watcher = lambda _: None,
+    *,
+    fetch: bool = False,
+    base: Base | None = None,
+    bases: NoSharing | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
 
     A base and data that its files name are taken from this machine, and from a hub only with `fetch`; or from `task`,
-    which has read both.
+    which has read both; or the data alone, with `base`. `bases` are as for `train`.
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
     check_is_run(folder)
     with held(folder):
-        return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, task=task)
+        return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, base=base, bases=bases, task=task)
 
 
 @contextmanager
@@ -94,6 +101,8 @@ def go_on_from_checkpoint(
     *,
     fetch: bool = False,
     named: RunSettings[Any] | None = None,
+    base: Base | None = None,
+    bases: NoSharing | None = None,
     task: Task | None = None,
 ) -> dict[str, Any]:
     """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
@@ -101,6 +110,9 @@ def go_on_from_checkpoint(
     checkpoint = read_checkpoint(folder)
     settings = from_dict(checkpoint.identity.settings)
     fetch = fetch or (named is not None and _names(settings) == _names(named))
+    if base is not None:
+        with offline(not fetch):
+            task = read_task(settings, base, fetch=fetch)
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch, task=task)
     checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
@@ -112,7 +124,8 @@ def go_on_from_checkpoint(
         others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.identity.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
-        return ActiveRun(run, settings, journal, checkpoint.identity.command, checkpoint=checkpoint).finish()
+        how: dict[str, Any] = {"checkpoint": checkpoint, "bases": bases}
+        return ActiveRun(run, settings, journal, checkpoint.identity.command, **how).finish()
 
 
 def _names(settings: RunSettings[Any]) -> dict[str, Any]:

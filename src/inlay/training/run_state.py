@@ -134,6 +134,7 @@ class RunState:
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
             "best_step": progress.best_step,
+            "went_back": [asdict(each) for each in progress.guard.returns],
             "metrics": {
                 "split": "valid",
                 "rows": len(run.task.lengths("valid")),
