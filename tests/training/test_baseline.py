@@ -40,7 +40,7 @@ def test_a_run_that_answers_one_label_says_so_everywhere(
     assert said[-1].startswith(f"warning {finding}. ")
     assert "--learning-rate" in said[-1]
     (base,) = (line for line in said if line.startswith("base"))
-    assert base.endswith('(baseline: the most frequent label, "ham", 0.8750)')
+    assert base.endswith('(baseline: the most frequent label, "ham", 87.5 %)')
     assert f"done    {finding} (step " in (out / "log.txt").read_text().splitlines()[-1]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "finished"
@@ -53,7 +53,10 @@ def test_a_run_that_answers_one_label_says_so_everywhere(
     assert main(["eval", str(out)]) == 0
     said = capsys.readouterr().out
     assert f"warning: {finding}" in said
-    assert "baseline        0.8750" in said
+    (heading,) = (line.split() for line in said.splitlines() if "tuned" in line)
+    (accuracy,) = (line for line in said.splitlines() if line.startswith("accuracy"))
+    assert heading[0] == "baseline"
+    assert accuracy.split()[1:3] == ["87.5", "%"]
     # the same run, asked to fail: from a file of settings, and again when it is finished
     config = tmp_path / "run.yaml"
     config.write_text((out / "run.yaml").read_text() + "fail_below_baseline: true\n")
