@@ -98,3 +98,4 @@ def test_a_language_model_is_measured_by_its_base(tmp_path: Path, capsys: pytest
     found = json.loads((out / "summary.json").read_text())
     assert found["baseline"]["valid"]["loss"] == found["metrics"]["base"]["loss"]
     assert 0 < found["baseline"]["valid"]["chrf"] != found["metrics"]["base"]["chrf"]  # the prompt, written again
+    assert "for the prompt, copied" in (out / "report.html").read_text()

@@ -56,6 +56,8 @@ def main(arguments: list[str]) -> int:
     baseline = result["baseline"]
     if baseline is not None and baseline["answer"] is not None:
         print(f"baseline: every row gets {baseline['name']}, {shown(baseline['answer'])}")
+    elif baseline is not None and baseline["scores"] != result["base"]:
+        print(f"baseline: {baseline['name']}; its texts here are the prompts, copied")
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if command.samples is not None and command.samples < result["rows"]:

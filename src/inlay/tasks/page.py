@@ -157,11 +157,15 @@ class Judged:
         metric = METRICS[name]
         floor = dict(self.base) | (self.naive.scores if self.naive and self.naive.answer is not None else {})
         before = text_or_unknown(metric.text, floor[name]) if name in floor and name in self.tuned else None
+        copied = self.naive.scores.get(name) if self.naive and self.naive.answer is None else None
+        details = details if details is not None else [metric.meaning] if metric.meaning else []
+        if copied is not None and copied != self.base.get(name):
+            details = [*details, f"{metric.text(copied)} for the prompt, copied"]
         return Tile(
             name=capitalized(metric.label),
             before=before,
             value=text_or_unknown(metric.text, self.tuned.get(name)),
-            details=details if details is not None else [metric.meaning] if metric.meaning else [],
+            details=details,
         )
 
 
