@@ -212,7 +212,8 @@ def floor_of(table: MethodTable) -> Floor | None:
     noise = 0.0
     if score.unit.is_share and table.evaluated:
         noise = normal_z() * math.sqrt(found * (1 - found) / table.evaluated)
-    return Floor(name=naive.told, key=score.key, sign=score.sign, score=found, noise=noise)
+    told = naive.told + ("," if naive.answer else "")
+    return Floor(name=told, key=score.key, sign=score.sign, score=found, noise=noise)
 
 
 def _floor_text(floor: Floor, score: Quantity) -> str:
