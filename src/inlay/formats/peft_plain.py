@@ -39,7 +39,7 @@ def check_cut(adapter: Adapter) -> None:
             )
 
 
-def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def plain_form(adapter: Adapter) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Return settings and tensors of the plain LoRA that the adapter is. Raises AdapterStateError as `check` does."""
     factors = _factors(adapter)
     rank = max(len(right_RI) for _, right_RI in factors.values())
@@ -61,7 +61,7 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return _settings(sites, list(factors), rank), tensors
 
 
-def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, Any]:
+def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, object]:
     """Return a LoRA's, of scale 1 and without anything that a simple reader may not know."""
     return {
         "peft_type": "LORA",

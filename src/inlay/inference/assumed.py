@@ -12,6 +12,7 @@ from ..bases.auto_class import no_writer
 from ..bases.base import Base
 from ..errors import CheckpointError
 from ..formats import peft
+from ..formats.peft_config import PeftConfig
 from ..tasks import TASKS
 from ..tasks.task import Task
 
@@ -27,9 +28,7 @@ class Assumed:
     notes: tuple[str, ...]
 
 
-def assumed(
-    folder: Any, config: dict[str, Any], tensors: dict[str, Tensor], base: Base, tokenizer: Any | None
-) -> Assumed:
+def assumed(folder: Any, config: PeftConfig, tensors: dict[str, Tensor], base: Base, tokenizer: Any | None) -> Assumed:
     """Raise CheckpointError if it cannot be known what the adapter is for, or what its labels are."""
     task = _task(folder, config, base)
     dtype = str(getattr(base.config.get_text_config(), "dtype", None) or base.config.dtype).removeprefix("torch.")
@@ -52,7 +51,7 @@ def assumed(
     return Assumed(about | facts, (note,))
 
 
-def _task(folder: Any, config: dict[str, Any], base: Base) -> type[Task]:
+def _task(folder: Any, config: PeftConfig, base: Base) -> type[Task]:
     kind = config.get("task_type")
     of_type = {each: task for task in TASKS.values() for each in task.peft_types}
     if kind in of_type:

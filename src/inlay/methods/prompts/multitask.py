@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ...core.delta import Delta
 from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError
+from ...formats.peft_config import PeftConfig
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
-    def config(self, method: "MultitaskPrompt", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "MultitaskPrompt", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "num_tasks": method.tasks,
             "num_ranks": method.rank,
@@ -33,7 +34,7 @@ class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
             "prompt_tuning_init_task": method.task,  # PEFT takes the task from each call, and reads this for a start
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         submodules = config.get("num_transformer_submodules") or 1 + (config.get("task_type") == "SEQ_2_SEQ_LM")
         if submodules != 1:
             raise CheckpointError(

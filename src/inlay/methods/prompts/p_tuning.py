@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...core.method import Method
 from ...errors import CheckpointError
+from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
@@ -21,7 +22,7 @@ from .prompt import PromptTuning
 
 
 class PTuningFormat(PromptFormat["PTuning"]):
-    def config(self, method: "PTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "PTuning", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "encoder_reparameterization_type": method.encoder.upper(),
             "encoder_hidden_size": method.hidden_size,
@@ -29,7 +30,7 @@ class PTuningFormat(PromptFormat["PTuning"]):
             "encoder_dropout": method.dropout,
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         encoders = {"MLP": "mlp", "LSTM": "lstm"}
         kind = config.get("encoder_reparameterization_type", "MLP")
         if kind not in encoders:

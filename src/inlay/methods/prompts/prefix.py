@@ -18,6 +18,7 @@ from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import CheckpointError, TargetError
+from ...formats.peft_config import PeftConfig
 from ...models.sites import Sites
 from ...ranges import COUNT
 from .attention import has_relative_positions, uses_interface
@@ -34,10 +35,10 @@ _OWN_TYPE = "INLAY_PREFIX"  # where PEFT has no such function: everywhere in an 
 class PrefixFormat(TokensFormat["PrefixTuning"]):
     def write(
         self, adapter: Adapter, method: "PrefixTuning", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         layers = [delta for delta in adapter.deltas.values() if isinstance(delta, PrefixAtLayer)]
         sequence_to_sequence = type(sites.model).__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
-        config: dict[str, Any] = {
+        config: dict[str, object] = {
             "num_virtual_tokens": method.tokens,
             "num_transformer_submodules": 1,
             "token_dim": layers[0].width,
@@ -55,10 +56,10 @@ class PrefixFormat(TokensFormat["PrefixTuning"]):
             config |= {"peft_type": _OWN_TYPE, "everywhere": method.everywhere}
         return config, tensors
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         return config["peft_type"] in (self.peft_type, _OWN_TYPE)
 
-    def read(self, kind: "type[PrefixTuning]", config: dict[str, Any]) -> "PrefixTuning":
+    def read(self, kind: "type[PrefixTuning]", config: PeftConfig) -> "PrefixTuning":
         return kind(
             tokens=config["num_virtual_tokens"],
             projection=bool(config.get("prefix_projection")),
@@ -72,9 +73,7 @@ class PrefixFormat(TokensFormat["PrefixTuning"]):
             return method
         return replace(method, projection=False, hidden_size=PrefixTuning.hidden_size)
 
-    def read_tensors(
-        self, method: "PrefixTuning", config: dict[str, Any], tensors: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def read_tensors(self, method: "PrefixTuning", config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         table = tensors.get("prompt_embeddings")
         seq2seq = config.get("task_type") == "SEQ_2_SEQ_LM"
         if table is None or config["peft_type"] == _OWN_TYPE:

@@ -13,7 +13,7 @@ from .starts import from_labels, from_noise, from_text, from_vocabulary
 
 
 class PromptTuningFormat(PromptFormat["PromptTuning"]):
-    def config(self, method: "PromptTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "PromptTuning", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {"prompt_tuning_init": "RANDOM"}
 
 
