@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..attached.adapter import Adapter
 from ..errors import CheckpointError
 from ..models.heads import input_embeddings, output_embeddings
+from ..models.modules import has_config
 from ..models.sites import Sites, ends_with
 from .peft_config import CONFIG, PeftConfig, fits, matches
 
@@ -167,9 +168,9 @@ def _renamings(model: nn.Module) -> "list[WeightRenaming]":
         from transformers.core_model_loading import WeightRenaming
     except ImportError:  # a release of transformers that has no such table
         return []
-    if not hasattr(model, "config"):
+    if not has_config(model):
         return []
-    table = get_model_conversion_mapping(model)  # pyright: ignore[reportArgumentType]
+    table = get_model_conversion_mapping(model)
     return [entry for entry in table or () if isinstance(entry, WeightRenaming)]
 
 

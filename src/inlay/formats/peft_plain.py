@@ -5,8 +5,6 @@ configuration (vLLM); neither asks for rsLoRA or patterns. Here every module has
 the strength is part of B, and alpha is the rank: alpha / rank is 1 whichever rank is meant.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,7 +46,7 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, object], dict[str, Tensor]]:
         more = rank - len(right_RI)
         a_RI = F.pad(right_RI.detach().float(), (0, 0, 0, more))
         b_OR = F.pad(left_OR.detach().float(), (0, more))
-        host: Any = adapter.model.get_submodule(name)
+        host: weights.Host = adapter.model.get_submodule(name)
         if isinstance(host, nn.Embedding):
             parts = {"lora_embedding_A": b_OR.T, "lora_embedding_B": a_RI.T}
         elif len(kernel := host.weight.shape[2:]):  # a convolution's

@@ -8,7 +8,7 @@ brought to the device on which the host computes.
 """
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -164,7 +164,7 @@ def unshadow(host: Host, names: Iterable[str]) -> None:
         host._old_forward = host._old_forward.args[1]
 
 
-def _forward_on_shadows(host: Host, forward: Any, *args: Any, **kwargs: Any) -> Any:
+def _forward_on_shadows(host: Host, forward: Callable[..., object], *args: object, **kwargs: object) -> object:
     shadows = host.__dict__[_SHADOWS]
     host.__dict__.update(shadows)
     try:

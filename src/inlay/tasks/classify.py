@@ -267,7 +267,7 @@ def _labels_already(base: Base) -> bool:
 
 def _labels(folder: Any, base: Base, tensors: Mapping[str, Tensor]) -> tuple[list[str], str]:
     """Find the labels of somebody else's adapter, and say where they are from."""
-    own: dict[int, str] = base.config.id2label
+    own = {int(i): str(name) for i, name in (base.config.id2label or {}).items()}
     named = [own[i] for i in sorted(own)]
     count = _outputs(empty_classifier(base.config), len(named), tensors)
     if count is None:

@@ -6,7 +6,6 @@ through the hooks brings an argument of ours along, which says what was put wher
 """
 
 import inspect
-from typing import Any
 
 from ...core.delta import Delta, Kwargs
 from ...models.weights import Host
@@ -23,7 +22,7 @@ class Entrance:
         self.own = host.__dict__.get("forward")  # what another library put there; else the class's own is called
         self.__signature__ = inspect.signature(host.forward)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if _OURS in kwargs:
             del kwargs[_OURS]
         elif any(self.host.adapters.runs(prompt) for prompt in self.prompts):

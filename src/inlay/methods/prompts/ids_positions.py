@@ -7,7 +7,6 @@ Shape suffixes: B batch, T text, N positions with the prompt's.
 """
 
 from contextvars import ContextVar
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,7 +35,7 @@ def counters(transformer: nn.Module) -> list[nn.Module]:
     return [] if takes_positions(transformer) else [m for m in transformer.modules() if reads_padding(m)]
 
 
-def remember(readers: list[Any], ids_BT: Tensor | None, place: Placement) -> None:
+def remember(readers: list[Host], ids_BT: Tensor | None, place: Placement) -> None:
     """Note before the call which positions are the prompt's or a token's."""
     real = _REAL.get() if ids_BT is None else (ids_BT != readers[0].padding_idx).long()
     if real is not None:

@@ -8,7 +8,9 @@ PEFT's by the key `auto_mapping`, which those have.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from torch import nn
 
 from ...core.delta import Delta
 from ...formats.peft_config import PeftConfig
@@ -53,7 +55,7 @@ class InputPrompt(VirtualTokens):
     """What a classifier whose head reads the first position is given there: the text's first token, or the prompt's
     first vector, as in Hugging Face PEFT."""
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> SoftPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> SoftPrompt:
         """Return the prompt as it starts, of vectors that `embedding` could give."""
         raise NotImplementedError
 

@@ -9,7 +9,9 @@ of the V_k.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
+
+from torch import nn
 
 from ...core.delta import Delta
 from ...core.method import ParameterGroup
@@ -116,7 +118,7 @@ class MultitaskPrompt(InputPrompt):
             raise SettingsError("method.sources is for a run, which learns them; attach with method.source instead")
         return super().place(sites)
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> TaskPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> TaskPrompt:
         new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
         if self.source:
             new.start_from(shared_start(Path(self.source), sites, self.format))

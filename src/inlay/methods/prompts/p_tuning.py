@@ -5,10 +5,10 @@ its parts. The network has no use but to compute P, so other programs read P alo
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.method import Method
 from ...errors import CheckpointError
@@ -90,7 +90,7 @@ class PTuning(InputPrompt):
     dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a value between the LSTM's layers is dropped in training."""
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> EncodedPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> EncodedPrompt:
         width, device = embedding.weight.shape[1], weights.device(embedding)
         hidden = self.hidden_size or width
         input_PD = torch.randn(self.tokens, width, device=device)

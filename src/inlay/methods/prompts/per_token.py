@@ -42,7 +42,7 @@ def positions_of_ids(host: Host, ids_BT: Tensor | None) -> Tensor | None:
     """
     if ids_BT is None or not takes_positions(host):
         return None
-    reader: Any = next((m for m in host.modules() if reads_padding(m)), None)
+    reader: Host = next((m for m in host.modules() if reads_padding(m)), None)
     if reader is None:
         return None
     real_BT = (ids_BT != reader.padding_idx).long()

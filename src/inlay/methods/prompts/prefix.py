@@ -8,10 +8,10 @@ decoder starts as if its text came after theirs.
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from ...attached.adapter import Adapter
@@ -19,6 +19,7 @@ from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import CheckpointError, TargetError
 from ...formats.peft_config import PeftConfig
+from ...models.modules import has_config
 from ...models.sites import Sites
 from ...ranges import COUNT
 from .attention import has_relative_positions, uses_interface
@@ -51,6 +52,7 @@ class PrefixFormat(TokensFormat["PrefixTuning"]):
             table = _dealt_back(tensors["prompt_embeddings"], len(layers))
             config |= {"num_transformer_submodules": 2, "num_layers": table.shape[1] // (2 * layers[0].width)}
             return config, tensors | {"prompt_embeddings": table}
+        assert has_config(sites.model)
         in_each = len(layers) == getattr(sites.model.config.get_text_config(), "num_hidden_layers", None)
         if readers_of(sites)[1] is not None or not in_each:
             config |= {"peft_type": _OWN_TYPE, "everywhere": method.everywhere}
@@ -184,11 +186,11 @@ def _dealt_back(table_PN: Tensor, layers: int) -> Tensor:
     return dealt.flatten(1)
 
 
-def _has_no_table(host: Any) -> bool:
+def _has_no_table(host: nn.Module) -> bool:
     """Tell whether the attention adds a bias for the distance, and needs no positions."""
     arguments = inspect.signature(host.forward).parameters
     return has_relative_positions(host) or "alibi" in arguments or "position_bias" in arguments
 
 
-def _attends(block: Any) -> bool:
+def _attends(block: nn.Module) -> bool:
     return any("attention" in type(m).__name__.lower() for m in block.modules())

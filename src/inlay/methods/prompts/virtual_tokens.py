@@ -10,7 +10,7 @@ from ...formats.peft_config import PeftConfig
 from ...formats.peft_format import PeftFormat
 from ...models.sites import Sites
 from ...ranges import TOKENS
-from .readers import readers_of
+from .readers import embedding_of, readers_of
 
 KNOWN = frozenset(
     {"num_virtual_tokens", "num_transformer_submodules", "token_dim", "num_layers", "num_attention_heads"}
@@ -35,7 +35,7 @@ class TokensFormat(PeftFormat[TokensT]):
             "num_virtual_tokens": method.tokens,
             "num_transformer_submodules": 1,
             # which is not every model's hidden_size
-            "token_dim": readers_of(sites)[0].get_input_embeddings().weight.shape[1],
+            "token_dim": embedding_of(readers_of(sites)[0]).weight.shape[1],
             "num_layers": getattr(config, "num_hidden_layers", None),
             "num_attention_heads": getattr(config, "num_attention_heads", None),
         }

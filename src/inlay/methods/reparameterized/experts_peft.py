@@ -12,7 +12,7 @@ blocks. What an expert or projection lacks is zero.
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,14 @@ from ...errors import CheckpointError
 from ...formats.peft_config import PeftConfig
 from ...models import experts, weights
 from ...models.experts import Stack
+from ...models.modules import has_config
 from ...models.sites import ALL_LINEAR, Sites, ends_with, shortest_suffixes
 from .low_rank import CONVOLUTION, LowRankExperts
 from .patterns import Strengths, whole
 
 if TYPE_CHECKING:
+    from transformers.core_model_loading import WeightConverter, WeightRenaming
+
     from ...attached.adapter import Adapter
     from .lora import LoRA
 
@@ -333,16 +336,18 @@ def _has_module(model: nn.Module, name: str) -> bool:
 class _Table:
     """What transformers knows of the names that a model's weights had before its experts shared parameters."""
 
-    def __init__(self, model: Any):
+    renamings: "list[WeightRenaming]"
+    joins: "list[WeightConverter]"
+
+    def __init__(self, model: nn.Module):
         self.model = model
-        self.renamings: list[Any] = []
-        self.joins: list[Any] = []
+        self.renamings, self.joins = [], []
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter, WeightRenaming
         except ImportError:  # a release in which experts are modules
             return
-        for entry in get_model_conversion_mapping(model) if hasattr(model, "config") else ():
+        for entry in get_model_conversion_mapping(model) if has_config(model) else ():
             if isinstance(entry, WeightRenaming):
                 self.renamings.append(entry)
             elif isinstance(entry, WeightConverter):

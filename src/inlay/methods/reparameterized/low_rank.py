@@ -6,7 +6,7 @@ mixture, `Biased` adds biases, `TokenRows` are rows of the token embedding.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +26,7 @@ from ..starts.start import Start
 
 if TYPE_CHECKING:
     from ...attached.adapter import Adapter
-CONVOLUTION: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+CONVOLUTION: dict[type, Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 
 
 class LowRank(WeightDelta):
@@ -315,7 +315,7 @@ class TokenRows(WeightDelta):
     def edits_output(self, host: Host) -> bool:
         return weights.is_linear(host) or type(host) is nn.Embedding  # a subclass may scale what it looks up
 
-    def edit_output(self, host: Any, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
         rows_ND = self.rows.to(h_BTO.dtype)
         if weights.is_linear(host):
             bias_N = None if host.bias is None else host.bias[self.tokens]
