@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..attached.adapter import Adapter
 from ..errors import CheckpointError
+from ..models import weights
 from ..models.heads import input_embeddings, output_embeddings
 from ..models.modules import has_config
 from ..models.sites import Sites, ends_with
@@ -112,7 +113,7 @@ def without_copies(adapter: Adapter, tensors: dict[str, Tensor], placed: Iterabl
         if key in known or not key.endswith(".weight"):
             kept[key] = tensor
         elif name != adapted and adapted in adapter.deltas:
-            if not equal(_weight(adapter.model.get_submodule(adapted)), tensor):
+            if not equal(weights.stored(adapter.model.get_submodule(adapted)), tensor):
                 raise CheckpointError(
                     f"{key} differs from this model's {adapted}.weight: the adapter was trained on another base, or on "
                     "one with new tokens, whose rows were drawn at random: load that base with the rows it had"
@@ -131,7 +132,7 @@ def equal(own: Tensor, tensor: Tensor) -> bool:
 
 
 def _is_own(module: nn.Module, name: str, tensors: dict[str, Tensor]) -> bool:
-    own, stored = _weight(module), tensors[f"{PREFIX}{name}.weight"]
+    own, stored = weights.stored(module), tensors[f"{PREFIX}{name}.weight"]
     if own.shape != stored.shape:
         raise CheckpointError(
             f"{name}.weight in the file is {' x '.join(map(str, stored.shape))}, in this model "
@@ -139,12 +140,6 @@ def _is_own(module: nn.Module, name: str, tensors: dict[str, Tensor]) -> bool:
             f"resize_token_embeddings({len(stored)}) before loading it"
         )
     return equal(own, stored)
-
-
-def _weight(module: nn.Module) -> Tensor:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight
 
 
 def _embeddings(sites: Sites) -> set[str]:

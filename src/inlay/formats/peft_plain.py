@@ -46,11 +46,11 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, object], dict[str, Tensor]]:
         more = rank - len(right_RI)
         a_RI = F.pad(right_RI.detach().float(), (0, 0, 0, more))
         b_OR = F.pad(left_OR.detach().float(), (0, more))
-        host: weights.Host = adapter.model.get_submodule(name)
+        host = adapter.model.get_submodule(name)
         if isinstance(host, nn.Embedding):
             parts = {"lora_embedding_A": b_OR.T, "lora_embedding_B": a_RI.T}
-        elif len(kernel := host.weight.shape[2:]):  # a convolution's
-            a_RIk = a_RI.view(rank, host.weight.shape[1], *kernel)
+        elif len(kernel := weights.stored(host).shape[2:]):  # a convolution's
+            a_RIk = a_RI.view(rank, weights.stored(host).shape[1], *kernel)
             parts = {"lora_A.weight": a_RIk, "lora_B.weight": b_OR.view(*b_OR.shape, *[1] * len(kernel))}
         else:
             parts = {"lora_A.weight": a_RI, "lora_B.weight": b_OR}

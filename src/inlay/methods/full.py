@@ -127,5 +127,5 @@ class InPlace(Delta):
         yield from ((name, p) for name, p in host._parameters.items() if p is not None)
 
     def saved(self, host: Host) -> dict[str, Tensor]:
-        statistics: dict[str, Tensor] = {name: host._buffers[name] for name in weights.statistics(host)}
+        statistics = {name: b for name in weights.statistics(host) if (b := host._buffers[name]) is not None}
         return {**dict(self.trained(host)), **statistics}

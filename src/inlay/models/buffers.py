@@ -44,8 +44,9 @@ class KeptBuffers:
             host.training = False
             return
         for name in weights.statistics(host):
-            self.own[name] = host._buffers[name]
-            host._buffers[name] = self.own[name].clone()
+            own = host._buffers[name]
+            assert own is not None
+            self.own[name], host._buffers[name] = own, own.clone()
 
     def _after(self, host: Host, args: object, result: object) -> None:
         if self.training:

@@ -54,9 +54,9 @@ class EarlierKeys(Delta):
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if not uses_interface(host):
             return (), with_earlier(host, args, kwargs, self.earlier, self.count)
-        host.config = StandIn(host.config, self.earlier)
+        _put_before(host, self.earlier)
         if has_relative_positions(host):
-            host.compute_bias = partial(_bias_of_shifted_text, host.compute_bias, self.count)
+            _shift_text(host, self.count)
         return args, kwargs
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
@@ -75,7 +75,7 @@ def recorded(hosts: Sequence[Host], run: Callable[[], object]) -> dict[nn.Module
     for host in hosts:
         record = partial(_record, found, host)
         if uses_interface(host):
-            host.config = StandIn(host.config, record)
+            _put_before(host, record)
         else:
             hooks.append(host.register_forward_pre_hook(partial(_recording, record), with_kwargs=True))
     try:
@@ -101,7 +101,7 @@ def has_relative_positions(module: nn.Module) -> bool:
 
 
 def attend(
-    module: Host,
+    module: Any,
     query_BHQC: Tensor,
     key_BHTC: Tensor,
     value_BHTC: Tensor,
@@ -146,9 +146,17 @@ def attend(
     return function(module, query_BHQC, key, value, mask, **kwargs)
 
 
-def _restore(host: Host) -> None:
-    while isinstance(getattr(host, "config", None), StandIn):
-        host.config = host.config.own
+def _put_before(attention: Any, earlier: Earlier) -> None:
+    attention.config = StandIn(attention.config, earlier)
+
+
+def _shift_text(attention: Any, count: int) -> None:
+    attention.compute_bias = partial(_bias_of_shifted_text, attention.compute_bias, count)
+
+
+def _restore(attention: Any) -> None:
+    while isinstance(getattr(attention, "config", None), StandIn):
+        attention.config = attention.config.own
 
 
 def _recording(record: Earlier, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:

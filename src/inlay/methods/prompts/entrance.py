@@ -6,6 +6,7 @@ through the hooks brings an argument of ours along, which says what was put wher
 """
 
 import inspect
+from typing import Any
 
 from ...core.delta import Delta, Kwargs
 from ...models.weights import Host
@@ -18,7 +19,8 @@ class Entrance:
     """An instance's own `forward`. An object and not a function, so that a copy of the model has a copy of it."""
 
     def __init__(self, host: Host):
-        self.host, self.prompts = host, []
+        self.host: Any = host
+        self.prompts: list[Delta] = []
         self.own = host.__dict__.get("forward")  # what another library put there; else the class's own is called
         self.__signature__ = inspect.signature(host.forward)
 

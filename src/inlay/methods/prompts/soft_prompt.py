@@ -85,7 +85,7 @@ class SoftPrompt(Delta):
         if self.counters:
             ids_positions.forget()
 
-    def _joined(self, host: Host, kwargs: Kwargs, place: Placement) -> Kwargs:
+    def _joined(self, host: Any, kwargs: Kwargs, place: Placement) -> Kwargs:
         """Return the arguments of a call that reads the prompt: what there is of each token has the prompt's part in
         it.
         """

@@ -328,7 +328,7 @@ class LoRA(OnLinear):
 
     def can_host(self, module: Host) -> bool:
         if type(module) in CONVOLUTION:
-            return module.groups == 1  # the change B A mixes all channels, which a grouped weight has no place for
+            return bool(module.groups == 1)  # B A mixes all channels, which a grouped weight has no place for
         return weights.is_linear(module) or isinstance(module, nn.Embedding) or bool(experts.matrices(module))
 
     def delta(self, host: Host, rank: int, scale: float) -> Delta:
