@@ -1,6 +1,5 @@
 """Settings from keyword arguments, and the task that they describe, with its data read."""
 
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar

@@ -7,9 +7,9 @@ help) and what the checkpoint's adapter_config.json is made from.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.sites import Sites
 from ..ranges import check_settings
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 Family = Literal["baseline", "selective", "additive", "reparameterized", "prompts"]
 
 
+class ParameterGroup(TypedDict):
+    """One group of the optimizer's: parameters that learn at one rate."""
+
+    params: list[nn.Parameter]
+    lr: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A way to fine-tune, with its settings."""
@@ -32,7 +39,7 @@ class Method(ABC):
     summary: ClassVar[str]  # one line: what is trained
     learning_rate: ClassVar[float]  # peak, for AdamW at an effective batch of 16
     epochs: ClassVar[float] = 3  # more where that is too few to learn in
-    example: ClassVar[dict[str, Any]] = {}  # settings to show it with on a Llama, if those by default do not fit one
+    example: ClassVar[dict[str, object]] = {}  # settings to show it with on a Llama, if those by default do not fit one
     if TYPE_CHECKING:  # the format is above the mechanism: here it is only an attribute
         format: ClassVar["PeftFormat[Any]"]  # how adapters are written
 
@@ -55,7 +62,7 @@ class Method(ABC):
         shapes here says so by `Delta.resizable`.
         """
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[ParameterGroup]:
         """Make the optimizer's groups; a method may give some of its parameters another learning rate."""
         return [{"params": list(adapter.parameters()), "lr": learning_rate}]
 
@@ -70,6 +77,6 @@ class Method(ABC):
         """Tell whether a run may keep the adapter of this step; not while a method still drops parts of it."""
         return True
 
-    def findings(self, adapter: "Adapter") -> dict[str, Any]:
-        """Return what the method has found out in training, such as the rank of each host; for the report."""
+    def findings(self, adapter: "Adapter") -> dict[str, dict[str, int]]:
+        """Return what the method has found out in training, a number of each host by its name, such as ranks."""
         return {}

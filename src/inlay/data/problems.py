@@ -3,7 +3,7 @@
 import json
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from ..errors import DataError
 
@@ -61,7 +61,7 @@ class Unreadable:
     reason: str
 
 
-def shown(value: Any, limit: int = 40) -> str:
+def shown(value: object, limit: int = 40) -> str:
     """Return a value as a message quotes it: as JSON, shortened, or named by its type if it is neither text nor a
     number.
     """

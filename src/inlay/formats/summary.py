@@ -1,6 +1,5 @@
 """summary.json in a run's folder: what the run has come to, for reports, comparisons and other programs."""
 
-from collections.abc import Mapping
 from typing import TypedDict
 
 from ..show.forgetting import Forgetting
@@ -48,7 +47,7 @@ class Summary(TypedDict):
     best_step: int
     metrics: Metrics
     coverage: Reach
-    decided: Mapping[str, Mapping[str, int]]
+    decided: dict[str, dict[str, int]]
     """The method's findings, such as the rank of each host."""
     forgetting: Forgetting | None
     plan: PlannedCost

@@ -108,9 +108,8 @@ class Training:
 
     @classmethod
     def begin(cls, adapter: Adapter, plan: Plan, settings: RunSettings[Method], accelerator: Accelerator) -> Self:
-        groups = adapter.method.parameter_groups(adapter, plan.learning_rate)
-        for group in groups:
-            group["initial_lr"] = group["lr"]  # lr is that of the step
+        asked = adapter.method.parameter_groups(adapter, plan.learning_rate)
+        groups = [{**group, "initial_lr": group["lr"]} for group in asked]  # lr is that of the step
         fused = accelerator.device.type in ("cpu", "cuda")
         optimizer = accelerator.prepare(AdamW(groups, weight_decay=settings.weight_decay, fused=fused))
         return cls(adapter, optimizer, accelerator, marks(adapter))

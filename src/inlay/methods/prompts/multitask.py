@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ...core.delta import Delta
+from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
@@ -120,7 +121,7 @@ class MultitaskPrompt(InputPrompt):
             new.start_from(shared_start(Path(self.source), sites, self.format))
         return new
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[ParameterGroup]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
         prompts = [delta for delta in adapter.deltas.values() if isinstance(delta, TaskPrompt)]

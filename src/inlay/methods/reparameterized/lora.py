@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...attached.adapter import Adapter
 from ...attached.replacement import Replacement
 from ...core.delta import Delta
+from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError, TargetError
 from ...models import experts, weights
 from ...models import sites as sites_
@@ -326,12 +327,12 @@ class LoRA(OnLinear):
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         self.start.from_data(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)
 
-    def findings(self, adapter: "Adapter") -> dict[str, Any]:
+    def findings(self, adapter: "Adapter") -> dict[str, dict[str, int]]:
         if not self.start.shares_ranks:
             return {}
         return {"ranks": {host: len(delta.lora_A) for host, delta in low_rank(adapter).items()}}
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[ParameterGroup]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
         second = {

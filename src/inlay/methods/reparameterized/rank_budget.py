@@ -8,7 +8,7 @@ which ones are gone. From then on they have no part in the function, so an optim
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class RankBudget(OnLinear):
     def may_be_best(self, step: int, total_steps: int) -> bool:
         return step >= self.phases(total_steps)[1]
 
-    def findings(self, adapter: "Adapter") -> dict[str, Any]:
+    def findings(self, adapter: "Adapter") -> dict[str, dict[str, int]]:
         return {"ranks": {host: int(delta.kept.sum()) for host, delta in components(adapter)}}
 
 
