@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..bases.base import Base, find_base
+from ..core.method import Method
 from ..data.formats import open_data
 from ..data.settings import DataSettings
 from ..errors import SettingsError, did_you_mean
 from ..tasks import task_for
 from ..tasks.task import Task
-from ..training.settings import Recipe
+from ..training.settings import Recipe, RunSettings
 from .given_data import ROWS, GivenData
 
 _OF_DATA = {field.name for field in fields(DataSettings)} - {"path"}
@@ -38,7 +39,7 @@ def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:
     return replace(settings, out=str(folder), data=replace(settings.data, path=str(folder / ROWS)))
 
 
-def read_task(settings: Any, given: GivenData, base: Base | None) -> Task:
+def read_task(settings: RunSettings[Method], given: GivenData, base: Base | None) -> Task:
     """Read the data from where they are now, for the settings that say where they will be, on the base that is given or
     that the settings name."""
     base = base or find_base(settings.model)

@@ -22,6 +22,7 @@ from ..lab.compare.table import spread_text
 from ..lab.compare.trial import run_settings
 from ..machine import refusals
 from ..methods import METHODS
+from ..models.tokenizer import Tokenizer
 from ..show.table import Column, Table
 from ..training.journal import Watcher
 from .asked import read_task, settings_of, with_rows_in
@@ -36,7 +37,7 @@ def compare(
     data: Any,
     methods: Sequence[str | Method | Contender] = (),
     *,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     command: Sequence[str] = (),
     **settings: Any,
@@ -124,7 +125,6 @@ def _contender(asked: str | Method) -> Contender:
         return Contender(label=asked, method=METHODS.find(name, also=("qlora",))(), quantize=quantize)
     if not isinstance(asked, Method):
         raise SettingsError(f"methods has {asked!r}; give names, or methods such as inlay.LoRA(rank=8)")
-    plain: Any = asked
-    fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(plain)}
+    fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(type(asked))}
     own = ",".join(f"{name}={value}" for name, value in fields.items() if value != getattr(type(asked)(), name))
     return Contender(label=f"{asked.name}:{own}" if own else asked.name, method=asked, quantize="none")

@@ -1,6 +1,6 @@
 """Data that is given as a path, or as rows in Python: these become files, which everything else reads as always."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class GivenData:
 
 
 @contextmanager
-def given_data(data: Any) -> Iterator[GivenData]:
+def given_data(data: object) -> Iterator[GivenData]:
     """Make `data` readable: a path or a name; a list of dicts, a datasets.Dataset or a pandas DataFrame, which is what
     is trained on; or a dict, such as a DatasetDict, of some of these by split."""
     if isinstance(data, str | Path):
@@ -52,7 +52,7 @@ def given_data(data: Any) -> Iterator[GivenData]:
         yield GivenData(folder, own=True)
 
 
-def _rows(rows: Any, name: Any) -> Any:
+def _rows(rows: Any, name: object) -> Iterable[object]:
     """Iterate over the rows of one split."""
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame: pandas itself is not needed here
         return rows.to_dict(orient="records")
@@ -63,7 +63,7 @@ def _rows(rows: Any, name: Any) -> Any:
     return rows
 
 
-def _line(row: Any, place: str) -> str:
+def _line(row: object, place: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(
             f"{place} is {type(row).__name__}; a row is a dict of columns, such as {{'text': …, 'label': …}}"

@@ -19,6 +19,7 @@ from ..formats.base_files import fingerprint_of_files
 from ..models.fingerprint import fingerprint
 from ..models.heads import task_heads
 from ..models.sites import Sites
+from ..models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class GivenModel:
     base: Base | None = None  # whose files are gone with this object
 
 
-def given_model(model: Any, tokenizer: Any = None) -> GivenModel:
+def given_model(model: Any, tokenizer: Tokenizer | None = None) -> GivenModel:
     """Take a folder, a name or a transformers model with its tokenizer. Raises SettingsError if it cannot be a base."""
     if isinstance(model, str | Path):
         if tokenizer is not None:
@@ -67,7 +68,7 @@ def _origin(model: Any) -> Base | None:
     return base if same else None
 
 
-def _own_tokenizer(model: Any) -> Any:
+def _own_tokenizer(model: Any) -> Tokenizer:
     try:
         return find_base(model.name_or_path, fetch=False).tokenizer()
     except SettingsError:

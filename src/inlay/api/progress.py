@@ -1,11 +1,15 @@
 """How a run or a comparison shows itself while it goes on: a bar in a terminal or a notebook."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..show.units import seconds_text
 from ..training.journal import Event, Watcher, sentence
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _TOLD = ("data", "method", "plan", "evaluate", "forgetting", "note", "failed", "interrupted", "finished")
 
@@ -24,7 +28,7 @@ def watching(progress: bool | Watcher) -> Iterator[Watcher]:
         yield lambda _: None
 
 
-def _bar(console: Any) -> Iterator[Watcher]:
+def _bar(console: "Console") -> Iterator[Watcher]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[now]}"))
@@ -32,8 +36,8 @@ def _bar(console: Any) -> Iterator[Watcher]:
         yield _watcher(bars)
 
 
-def _watcher(bars: Any) -> Callable[[Event], None]:
-    running: dict[str, Any] = {}  # bars by trial; a run by itself is the trial ""
+def _watcher(bars: "Progress") -> Watcher:
+    running: dict[str, TaskID] = {}  # bars by trial; a run by itself is the trial ""
 
     def watch(event: Event) -> None:
         trial = event.get("trial", "")

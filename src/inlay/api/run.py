@@ -6,7 +6,7 @@ run = inlay.open("runs/tickets-lora")
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +19,16 @@ from ..bases.base import Base, pick_device
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
+from ..formats.event import Event
 from ..formats.paths import path_of
-from ..inference.evaluation import evaluate_adapter
+from ..formats.summary import Summary
+from ..inference.evaluation import AdapterScores, evaluate_adapter
 from ..inference.merge import Into, merge
 from ..inference.opened import Found, Opened, find_adapter
 from ..lab.rank.analysis import Analysis, RankSettings, analyse
 from ..machine import refusals
 from ..methods.reparameterized.lora import LoRA
+from ..models.tokenizer import Tokenizer
 from ..show.table import Column, Table
 from ..tasks.batches import length_step
 from ..tasks.metric import METRICS
@@ -47,7 +50,7 @@ def train(
     data: Any,
     method: Method | None = None,
     *,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     go_on: bool = False,
     command: Sequence[str] = (),
@@ -93,7 +96,12 @@ def train(
 
 
 def open(  # noqa: A001  # it is inlay.open
-    folder: str | Path, model: Any = None, *, tokenizer: Any = None, device: str = "auto", allow_download: bool = False
+    folder: str | Path,
+    model: Any = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    device: str = "auto",
+    allow_download: bool = False,
 ) -> "Run":
     """Open a run's folder, or an adapter's, also one of Hugging Face PEFT; its weights are loaded when they are needed.
 
@@ -154,7 +162,7 @@ class Run:
         return self.adapter.model
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What summary.json says. Raises SettingsError for an adapter that was not made by a run."""
         path = self.folder / "summary.json"
         if not path.is_file():
@@ -181,20 +189,20 @@ class Run:
         answers = [answer.values for answer in self.answer([inputs] if one else list(inputs), **options)]
         return answers[0] if one else answers
 
-    def answer(self, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+    def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""
         self.check_options(options)
         self.found.check_reads()
         self.found.task.check_inputs(inputs, **options)
         return self.opened.answer(inputs, **options)
 
-    def check_options(self, options: dict[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, object]) -> None:
         """Raise SettingsError for an option of `predict` that is not for this adapter."""
         task = self.found.task
         if wrong := next((name for name in options if name not in task.options), None):
             raise SettingsError(f"--{wrong.replace('_', '-')} is not for this adapter, which {task.does}")
 
-    def evaluate(self, data: Any = None, split: str | None = None, samples: int | None = None) -> dict[str, Any]:
+    def evaluate(self, data: Any = None, split: str | None = None, samples: int | None = None) -> AdapterScores:
         """Score the base and the tuned model on the run's own data, or on others with the same columns.
 
         A language model writes texts for the first `samples` rows, or for all.
@@ -213,7 +221,7 @@ class Run:
         known: dict[str, Any] = {"model": self._model, "fetch": self.fetch, "device": self.device}
         return analyse(RankSettings(folder=self.folder, **known | settings), say)
 
-    def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> dict[str, Any]:
+    def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> Event:
         """Write a plain checkpoint with the adapter folded in, loaded again and compared; returns what was found."""
         return merge(self.folder, path_of(str(out)), self._model, self.device, into, watcher, fetch=self.fetch)
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, TaskID, TextColumn
 
@@ -14,6 +14,11 @@ from ..show.units import seconds_text
 from ..training.journal import Event, Watcher
 from .safe_console import console, progress
 from .screen import print_json
+
+if TYPE_CHECKING:
+    from ..formats.summary import Metrics
+    from ..lab.compare.result import ComparisonResult
+    from ..lab.compare.table import Quantity, Spread
 
 _STYLES = {"failed": "bold red", "finished": "green"}
 
@@ -51,7 +56,7 @@ def sentence(event: Event) -> str | None:
     return None
 
 
-def print_result(result: Any) -> None:
+def print_result(result: "ComparisonResult") -> None:
     from ..lab.compare.tables import sequences_table
 
     out = console()
@@ -66,7 +71,7 @@ def print_result(result: Any) -> None:
     print(f"\nreport  {result.folder}/report.html (beside it report.md, report.csv)")
 
 
-def _table(result: Any) -> Table:
+def _table(result: "ComparisonResult") -> Table:
     """Return the score, what it cost and what was forgotten, with headings broken: a terminal has no room for all."""
     from ..lab.compare.table import COSTS
     from ..lab.compare.tables import methods_table, shown
@@ -77,7 +82,7 @@ def _table(result: Any) -> Table:
     return replace(found, columns=columns)
 
 
-def _text(quantity: Any, found: Any) -> str:
+def _text(quantity: "Quantity", found: "Spread") -> str:
     """Write a result with its deviation, and a cost without, for which a terminal has no room."""
     from ..lab.compare.table import COSTS
     from ..lab.compare.tables import with_deviation
@@ -85,10 +90,11 @@ def _text(quantity: Any, found: Any) -> str:
     return quantity.text(found.mean) if quantity.key in COSTS else with_deviation(quantity, found)
 
 
-def _score(metrics: dict[str, Any], score: str) -> str:
+def _score(metrics: "Metrics", score: str) -> str:
     from ..tasks.metric import METRICS
 
     metric, tuned = METRICS[score], metrics["test"] or metrics["tuned"]
+    assert tuned is not None  # of a run that is finished
     return f"{metric.label} {metric.text(tuned[score])} on {'test' if metrics['test'] else metrics['split']}"
 
 

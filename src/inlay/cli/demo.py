@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     if not command.json:
         print()
         _show_answers(DEMOS[command.task], Path(summary["folder"]))
-        print("\n" + next_steps(summary))
+        print("\n" + next_steps(summary["folder"]))
     return 0
 
 

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def examine() -> dict[str, dict[str, Any]]:
+def examine() -> dict[str, dict[str, str]]:
     import psutil
     import torch
 

@@ -1,7 +1,7 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -10,6 +10,9 @@ from ..formats.paths import path_of
 from ..ranges import Range, check_settings
 from .parse import parse
 from .screen import print_json
+
+if TYPE_CHECKING:
+    from ..inference.evaluation import AdapterScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def _make_report(command: Eval) -> int:
     return 0
 
 
-def _evaluate(command: Eval) -> dict[str, Any]:
+def _evaluate(command: Eval) -> "AdapterScores":
     from ..api.run import open
     from .assumptions import say
 

@@ -5,7 +5,7 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
@@ -15,7 +15,7 @@ from .screen import own_text
 CommandT = TypeVar("CommandT")
 
 
-def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str, beneath: Sequence[str] = ()) -> Any:
+def parse(command: type[CommandT], arguments: Sequence[str], verb: str, beneath: Sequence[str] = ()) -> CommandT:
     """Return an instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for.
 
     The arguments win over those `beneath`. Raises SettingsError for a flag that is among them twice.

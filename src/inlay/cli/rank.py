@@ -1,7 +1,7 @@
 """inlay rank RUN: the rank of what was learned, and a cut adapter. inlay rank MODEL DATA: a rank before training."""
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -141,7 +141,7 @@ def _suggest(command: Rank) -> int:
 
     folder = path_of(command.out or "rank-suggestion")
     check_free(folder, "--out")
-    settings: Any = RunSettings(
+    settings = RunSettings(
         model=command.subject,
         data=DataSettings(path=str(command.train_data)),
         method=LoRA(rank=command.rank, targets=command.targets),

@@ -1,7 +1,7 @@
 """The result of `inlay rank` in a terminal."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..show.table import Column, Table
 from ..show.units import count_text, counted, seconds_text
@@ -92,7 +92,7 @@ def _role_table(result: "Analysis") -> list[str]:
     rows = []
     for role, layers in by_role(result.layers).items():
         ranks = [layer.ranks for layer in layers]
-        row: list[Any] = [role, len(layers), _span([r.numerical for r in ranks], "{:.0f}".format)]
+        row: list[object] = [role, len(layers), _span([r.numerical for r in ranks], "{:.0f}".format)]
         row += [_span([getattr(r, name) for r in ranks], "{:.1f}".format) for name in ("stable", "effective")]
         row += [_span([r.energy[percent] for r in ranks], "{:.0f}".format) for percent in (90, 95, 99)]
         row.append(_span([layer.relative for layer in layers], "{:.2%}".format))
@@ -122,7 +122,7 @@ def _cut(cut: "Cut", curve: "CutCurve | None") -> list[str]:
     ]
 
 
-def _span(values: Sequence[float], text: Callable[[Any], str]) -> str:
+def _span(values: Sequence[float], text: Callable[[float], str]) -> str:
     from ..lab.rank.analysis import middle
 
     if not values:
@@ -131,5 +131,5 @@ def _span(values: Sequence[float], text: Callable[[Any], str]) -> str:
     return text(median) if least == most else f"{text(median)} ({text(least)}–{text(most)})"
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> Table:
+def _table(head: list[str], rows: list[list[object]]) -> Table:
     return Table(columns=[Column(name=name, right=i > 0) for i, name in enumerate(head)], rows=rows)

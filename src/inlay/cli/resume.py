@@ -36,5 +36,5 @@ def main(arguments: list[str]) -> int:
 
         summary = resume(path_of(command.run), watcher, fetch=command.allow_download)
     if not command.json:
-        print(next_steps(summary))
+        print(next_steps(summary["folder"]))
     return 0

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
@@ -39,11 +40,11 @@ def main(arguments: list[str]) -> int:
         command = ["inlay", "train", *arguments]
         run = train(**asked, progress=watcher, go_on=settings.go_on, command=command)
     if not settings.json:
-        print(next_steps(run.summary | {"folder": str(run.folder)}))
+        print(next_steps(str(run.folder)))
     return 0
 
 
-def parse_settings(arguments: list[str], verb: str = "train") -> Any:
+def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
     """Return the run that the arguments describe, with the settings of a `--config` file beneath them."""
     config, arguments = take(arguments, "--config")
     method, arguments = take(arguments, "--method")
@@ -63,8 +64,8 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
     return parse(command, arguments, verb, beneath)
 
 
-def next_steps(summary: dict[str, Any]) -> str:
-    folder = summary["folder"]
+def next_steps(folder: str) -> str:
+
     return (
         f"report  {folder}/report.html\n"
         f"adapter {folder}/adapter\n"

@@ -77,6 +77,6 @@ class Method(ABC):
         """Tell whether a run may keep the adapter of this step; not while a method still drops parts of it."""
         return True
 
-    def findings(self, adapter: "Adapter") -> dict[str, object]:
-        """Return what the method has found out in training, such as the rank of each host; for the report."""
+    def findings(self, adapter: "Adapter") -> dict[str, dict[str, int]]:
+        """Return what the method has found out in training, a number of each host by its name, such as ranks."""
         return {}

@@ -4,6 +4,7 @@ Such files hold the tensors and the method; what they are for is read from the b
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from ..bases.base import Base
 from ..errors import CheckpointError
 from ..formats import peft
 from ..formats.peft_config import PeftConfig
+from ..models.tokenizer import Tokenizer
 from ..tasks import TASKS
 from ..tasks.task import Task
 
@@ -28,7 +30,9 @@ class Assumed:
     notes: tuple[str, ...]
 
 
-def assumed(folder: Any, config: PeftConfig, tensors: dict[str, Tensor], base: Base, tokenizer: Any | None) -> Assumed:
+def assumed(
+    folder: Path, config: PeftConfig, tensors: dict[str, Tensor], base: Base, tokenizer: Tokenizer | None
+) -> Assumed:
     """Raise CheckpointError if it cannot be known what the adapter is for, or what its labels are."""
     task = _task(folder, config, base)
     dtype = str(getattr(base.config.get_text_config(), "dtype", None) or base.config.dtype).removeprefix("torch.")
@@ -51,7 +55,7 @@ def assumed(folder: Any, config: PeftConfig, tensors: dict[str, Tensor], base: B
     return Assumed(about | facts, (note,))
 
 
-def _task(folder: Any, config: PeftConfig, base: Base) -> type[Task]:
+def _task(folder: Path, config: PeftConfig, base: Base) -> type[Task]:
     kind = config.get("task_type")
     of_type = {each: task for task in TASKS.values() for each in task.peft_types}
     if kind in of_type:

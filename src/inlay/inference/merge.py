@@ -7,7 +7,6 @@ it is from that is measured. What full fine-tuning has trained is a whole model,
 
 import gc
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..attached.adapter import Adapter
 from ..bases.base import Base, find_base, pick_device, quiet
 from ..core.active import using
 from ..errors import SettingsError, VerificationFailed
+from ..formats.event import Event, Watcher
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml
 from ..methods.starts import STARTS
@@ -29,7 +29,7 @@ from ..tasks.task import Task
 from .opened import Found, Opened, find_adapter
 
 Into = Literal["base", "dequantized"]
-Event = dict[str, Any]
+
 
 _TEXTS, _TOKENS = 8, 64  # what logits are compared on: of a vocabulary of 150,000 they take 300 MB
 _LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest logit
@@ -49,7 +49,7 @@ def merge(
     model: str | Base | None = None,
     device: str = "auto",
     into: Into = "base",
-    watcher: Callable[[Event], None] = lambda _: None,
+    watcher: Watcher = lambda _: None,
     *,
     fetch: bool = False,
 ) -> Event:
@@ -109,7 +109,7 @@ def _made_up_for_quantization(folder: Path) -> bool:
 
 
 def _write(
-    found: Found, folder: Path, device: torch.device, into: Into, rows: list[Any], watcher: Callable[[Event], None]
+    found: Found, folder: Path, device: torch.device, into: Into, rows: list[dict[str, Tensor]], watcher: Watcher
 ) -> tuple[Event, _Logits]:
     """Return the checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is
     gone.
@@ -237,7 +237,7 @@ def _check(expected: _Logits, merged: Tensor, dtype: str) -> dict[str, float]:
     }
 
 
-def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[str, Any]:
+def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> Event:
     """Return how far the merged model is from the one that was trained."""
     of_trained, of_merged = trained.log_softmax(-1), merged.log_softmax(-1)
     return {
@@ -250,7 +250,7 @@ def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[s
     }
 
 
-def _told(watcher: Callable[[Event], None], event: str, **facts: Any) -> Event:
+def _told(watcher: Watcher, event: str, **facts: object) -> Event:
     watcher({"event": event, **facts})
     return facts
 

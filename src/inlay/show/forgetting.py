@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple, TypedDict
 
 from .table import Column, Table
 from .units import percent_text, points_text, signed
@@ -15,6 +15,61 @@ Level = Literal["low", "watch", "high", "unknown"]
 WATCH, HIGH = 0.05, 0.15
 
 
+class Passages(TypedDict):
+    """The general text that forgetting was measured on, and the time that it took."""
+
+    source: str
+    seconds: float
+
+
+class LossChange(TypedDict):
+    """A language model's losses on general text, in nats per token, as summary.json has them under `forgetting`."""
+
+    measure: Literal["loss"]
+    value: float
+    """The tuned model's loss less the base's."""
+    interval: Sequence[float]
+    passages: int
+    tokens: int
+    base_loss: float
+    tuned_loss: float
+    kl: float
+    kl_interval: Sequence[float]
+    kl_positions: int
+
+
+class ProbeScores(TypedDict):
+    """The shares of passages whose kind is told from their representations; None where all are of one kind."""
+
+    probe_base: float | None
+    probe_tuned: float | None
+    probe_interval: Sequence[float] | None
+    """Of the change."""
+
+
+class GeometryChange(ProbeScores):
+    """A model's sentence representations of general text beside the base's, in the same place."""
+
+    measure: Literal["geometry"]
+    value: float
+    """1 - CKA."""
+    interval: Sequence[float]
+    passages: int
+    tokens: int
+    cka: float
+
+
+class LossForgetting(LossChange, Passages):
+    """A measurement of a language model, complete."""
+
+
+class GeometryForgetting(GeometryChange, Passages):
+    """A measurement of an encoder, complete."""
+
+
+Forgetting = LossForgetting | GeometryForgetting
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForgettingSection:
     level: Level
@@ -24,7 +79,7 @@ class ForgettingSection:
     """What the figures are, and what can be done."""
 
 
-def forgetting_text(found: dict[str, Any]) -> str:
+def forgetting_text(found: Forgetting) -> str:
     """Write the figures in one line."""
     on = f"{found['passages']} passages of {found['source']}"
     if found["measure"] == "loss":
@@ -32,31 +87,31 @@ def forgetting_text(found: dict[str, Any]) -> str:
             f"loss on general text {found['base_loss']:.4f} -> {found['tuned_loss']:.4f}, {_signed(found['value'])} "
             f"({interval_text(found)}) nats per token: {level(found)}; KL {found['kl']:.4f}; {on}"
         )
-    probe = f"; kind of text told {_told(found)}" if found["probe_base"] is not None else ""
-    return f"sentence geometry: CKA {found['cka']:.4f} ({interval_text(found)}){probe}; {on}"
+    probe = _probe(found)
+    told = f"; kind of text told {percent_text(probe.base)} -> {percent_text(probe.tuned)}" if probe else ""
+    return f"sentence geometry: CKA {found['cka']:.4f} ({interval_text(found)}){told}; {on}"
 
 
-def forgetting_section(found: dict[str, Any]) -> ForgettingSection:
+def forgetting_section(found: Forgetting) -> ForgettingSection:
     """Return the part of a run's page."""
     return _of_loss(found) if found["measure"] == "loss" else _of_geometry(found)
 
 
-def level(found: dict[str, Any]) -> Level:
+def level(found: Forgetting) -> Level:
     """Judge a loss by its size; a geometry, for whose CKA nobody has a scale, by whether the probe task has lost."""
     if found["measure"] == "loss":
         return "low" if found["value"] < WATCH else "watch" if found["value"] < HIGH else "high"
-    if found["probe_base"] is None:
-        return "unknown"
-    return "watch" if found["probe_interval"][1] < 0 else "low"
+    probe = _probe(found)
+    return "unknown" if probe is None else "watch" if probe.interval[1] < 0 else "low"
 
 
-def interval_text(found: dict[str, Any]) -> str:
+def interval_text(found: Forgetting) -> str:
     """Write the 95 % interval of the loss's change, or of the CKA."""
     low, high = found["interval"]
     return _between((low, high)) if found["measure"] == "loss" else _between((1 - high, 1 - low), _plain)
 
 
-def _of_loss(found: dict[str, Any]) -> ForgettingSection:
+def _of_loss(found: LossForgetting) -> ForgettingSection:
     value, (low, high) = found["value"], found["interval"]
     spread = f"95 % interval {_between((low, high))}"
     if low <= 0 <= high:
@@ -93,7 +148,7 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
-def _of_geometry(found: dict[str, Any]) -> ForgettingSection:
+def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
     spread = interval_text(found)
     sentence = f"The sentence geometry of the base is kept to a CKA of {found['cka']:.3f} (95 % interval {spread})."
     rows = [["CKA with the base", "", _plain(found["cka"]), "", spread]]
@@ -102,33 +157,35 @@ def _of_geometry(found: dict[str, Any]) -> ForgettingSection:
         "There is no common scale for what lies between.",
         _measured_on(found),
     ]
-    if found["probe_base"] is not None:
-        change, interval = found["probe_tuned"] - found["probe_base"], found["probe_interval"]
+    if (probe := _probe(found)) is not None:
         fell = level(found) == "watch"
-        sentence += (
-            f" What kind of text a passage is can be told from it in {percent_text(found['probe_tuned'])} of them, "
-            f"before in {percent_text(found['probe_base'])}: "
-            + ("that has been lost." if fell else "no loss that could be measured.")
+        told, before = percent_text(probe.tuned), percent_text(probe.base)
+        sentence += f" What kind of text a passage is can be told from it in {told} of them, before in {before}: " + (
+            "that has been lost." if fell else "no loss that could be measured."
         )
-        told, before = percent_text(found["probe_tuned"]), percent_text(found["probe_base"])
-        between = _between(interval, points_text)
-        rows.append(
-            ["kind of text told by the nearest centroid", before, told, f"{points_text(change)} points", between]
-        )
+        change, between = points_text(probe.tuned - probe.base), _between(probe.interval, points_text)
+        rows.append(["kind of text told by the nearest centroid", before, told, f"{change} points", between])
         if fell:
             notes.append("A lower learning rate, fewer epochs or a --retain-weight makes it forget less.")
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
-def _measured_on(found: dict[str, Any]) -> str:
+def _measured_on(found: Forgetting) -> str:
     return (
         f"Measured on {found['passages']} passages of {found['source']}, {found['tokens']:,} tokens, before and after "
         "training; the intervals are over passages."
     )
 
 
-def _told(found: dict[str, Any]) -> str:
-    return f"{percent_text(found['probe_base'])} -> {percent_text(found['probe_tuned'])}"
+class _Probe(NamedTuple):
+    base: float
+    tuned: float
+    interval: Sequence[float]
+
+
+def _probe(found: GeometryForgetting) -> _Probe | None:
+    base, tuned, interval = found["probe_base"], found["probe_tuned"], found["probe_interval"]
+    return None if base is None or tuned is None or interval is None else _Probe(base, tuned, interval)
 
 
 def _table(rows: list[list[str]]) -> Table:

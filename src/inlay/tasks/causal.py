@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -21,7 +22,9 @@ from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Replay
+from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
+from ..models.tokenizer import Tokenizer
 from ..show.units import text_or_unknown
 from ..stats import Means
 from .batches import Batch, Order
@@ -31,7 +34,7 @@ from .generate import generate
 from .metric import METRICS, scores_of
 from .outcomes import TokenLosses, WrittenTexts
 from .packing import Shuffled, can_pack, packed, padded
-from .page import Judged, Said, TaskPage, Verdict
+from .page import Judged, PredictionLine, Said, TaskPage, Verdict
 from .task import Answer, Evaluation, Task, TaskSettings
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
@@ -57,7 +60,7 @@ class Causal(Task):
     packs: bool = False  # several texts in a row
 
     @classmethod
-    def refuses(cls, config: Any) -> str | None:
+    def refuses(cls, config: transformers.PreTrainedConfig) -> str | None:
         return no_writer(config)
 
     @classmethod
@@ -77,7 +80,7 @@ class Causal(Task):
         )
 
     @classmethod
-    def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
+    def of_adapter(cls, base: Base, tokenizer: Tokenizer | None, about: Mapping[str, Any]) -> Self:
         return cls(base=base, tokenizer=tokenizer, config=base.config, about=about, max_length=about["max_length"])
 
     def examples(self, opened: OpenedData, whole: bool) -> Any:
@@ -89,7 +92,12 @@ class Causal(Task):
 
     @classmethod
     def assumed(
-        cls, folder: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, tokenizer: Any | None
+        cls,
+        folder: Path,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        base: Base,
+        tokenizer: Tokenizer | None,
     ) -> tuple[dict[str, Any], list[str]]:
         chat = bool(getattr(tokenizer, "chat_template", None))
         stop = _stop(base, tokenizer)
@@ -114,7 +122,7 @@ class Causal(Task):
         self.packs = can_pack(model) and attend_by_document(model)
         return ["several texts share a row, and none sees another: nothing is padded"] if self.packs else []
 
-    def contents(self, split: str) -> Iterator[Any]:
+    def contents(self, split: str) -> Iterator[object]:
         tokens = self.tokens[split]
         return zip(tokens.rows, tokens.prompts, tokens.references, strict=True)
 
@@ -141,7 +149,7 @@ class Causal(Task):
     def weight(self, batch: Batch) -> int:
         return trained_tokens(batch)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         known = {"columns": self.data.columns, "format": self.data.format}
         return known | {"stop": list(self.stop), "room": self.room}
 
@@ -233,7 +241,7 @@ class Causal(Task):
             for talk, text in zip(talks, texts, strict=True)
         ]
 
-    def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[dict[str, Any]]:
+    def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[PredictionLine]:
         """Yield the first rows' lines; `base` may be empty, if there is none any more."""
         tokens: GenerationTokens = self.tokens["valid"]
         for i, text in enumerate(tuned):
@@ -242,12 +250,12 @@ class Causal(Task):
             yield {"prompt": prompt, "references": references, "text": text, "base_text": base[i] if base else None}
 
     @classmethod
-    def said(cls, row: Mapping[str, Any]) -> Said:
+    def said(cls, row: PredictionLine) -> Said:
         wanted = row["references"][0] if row["references"] else None
         return Said(prompt=row["prompt"], wanted=wanted, answer=row["text"], base_answer=row["base_text"])
 
     @classmethod
-    def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
+    def page(cls, summary: Summary, predictions: Sequence[PredictionLine]) -> TaskPage:
         judged = Judged.from_summary(summary)
         return TaskPage(
             tiles=judged.tiles(cls.expected, {"loss": [f"nats per learned token of the {judged.split} split"]}),
@@ -283,7 +291,7 @@ def _verdict(judged: Judged) -> Verdict:
     return Verdict(kind="better" if tuned < base else "worse", sentence=sentence, notes=judged.notes(score="loss"))
 
 
-def _stop(base: Base, tokenizer: Any | None) -> list[int]:
+def _stop(base: Base, tokenizer: Tokenizer | None) -> list[int]:
     """Find where the base's own generation ends."""
     found: list[Any] = [getattr(tokenizer, "eos_token_id", None)]
     try:

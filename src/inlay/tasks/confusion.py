@@ -1,12 +1,13 @@
 """What a classifier's predictions say: confusions, scores by label, and how sure the figures are."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from ..show.page import templates
 from ..stats import Interval, paired_interval, unpaired_gain_interval
+from .page import PredictionLine
 
 _LABELS_IN_MATRIX = 20
 _SCORES_IN_SIGHT = 20
@@ -25,7 +26,7 @@ class Prediction:
     base_predicted: str | None
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
+    def from_row(cls, row: PredictionLine) -> Self:
         """Read a line of predictions.jsonl."""
         base = row.get("base_predicted")
         return cls(

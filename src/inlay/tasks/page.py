@@ -4,8 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..formats.summary import Summary
 from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
+
+PredictionLine = Mapping[str, Any]  # of predictions.jsonl, which every task writes and reads in a form of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +60,14 @@ class Judged:
     """The scores that a summary holds, and what they are of."""
 
     status: str
-    base: Mapping[str, Any] = field(default_factory=dict)
-    tuned: Mapping[str, Any] = field(default_factory=dict)
-    test: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
+    tuned: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
     split: str = "valid"
 
     @classmethod
-    def from_summary(cls, summary: Mapping[str, Any]) -> "Judged":
+    def from_summary(cls, summary: Summary) -> "Judged":
         found = summary.get("metrics") or {}
         scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
         return cls(status=summary["status"], rows=found.get("rows", 0), split=found.get("split", "valid"), **scores)

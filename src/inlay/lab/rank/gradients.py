@@ -10,7 +10,6 @@ quantized ones too. Both halves are kept in float32, so it takes twice the model
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ def gradients_of(
     sums: list[dict[str, Tensor]] = [{}, {}]
     half = 0
 
-    def look(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], h: Tensor) -> Tensor:
+    def look(name: str, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], h: Tensor) -> Tensor:
         if not h.requires_grad:
             h = h.detach().requires_grad_()  # the base is frozen: gradients begin at the first of the hosts
         x_NI = (args[0] if args else next(iter(kwargs.values()))).detach().flatten(0, -2)

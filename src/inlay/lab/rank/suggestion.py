@@ -15,12 +15,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
 from torch import Tensor, nn
 
+from ...core.method import Method
 from ...errors import DataError
 from ...formats.files import write_text
 from ...methods.ranked import Ranked
@@ -87,18 +88,19 @@ class Suggestion:
     settings_file: str
     tried: TriedRanks | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
-def suggest(settings: RunSettings[Any], origin: From, folder: Path) -> Suggestion:
+def suggest(settings: RunSettings[Method], origin: From, folder: Path) -> Suggestion:
     """Write `suggested.yaml` into the folder: the run's settings, in which every layer has one rank, with the ranks.
 
     Raises InvalidRequest before weights are loaded for settings or data that cannot work; DataError for too few rows.
     """
     run = prepare_run(replace(settings, out=str(folder / "none")), Journal(lambda _: None))
-    uniform: Ranked = run.settings.method
-    hosts = _hosts(run)
+    uniform = run.settings.method
+    assert isinstance(uniform, Ranked)
+    hosts = _hosts(run, uniform.targets)
     base = load_base(run)
     most = uniform.rank * _MOST
     gains = (_of_activations if origin == "activations" else _of_gradients)(run, base.model, list(hosts), most)
@@ -133,11 +135,12 @@ def suggest(settings: RunSettings[Any], origin: From, folder: Path) -> Suggestio
 
 
 def attempt(
-    suggestion: Suggestion, settings: RunSettings[Any], epochs: float, folder: Path, watcher: Watcher
+    suggestion: Suggestion, settings: RunSettings[Method], epochs: float, folder: Path, watcher: Watcher
 ) -> Suggestion:
     """Train with the suggested ranks and with uniform ones, otherwise alike, and add both scores."""
-    ranks = {layer.name: layer.rank for layer in suggestion.layers}
-    methods = {"suggested": settings.method.with_ranks(ranks), "uniform": settings.method}
+    ranks, asked = {layer.name: layer.rank for layer in suggestion.layers}, settings.method
+    assert isinstance(asked, Ranked)
+    methods = {"suggested": asked.with_ranks(ranks), "uniform": asked}
     folders = {name: folder / name for name in methods}
     metrics, task = {}, ""
     for name, method in methods.items():
@@ -159,10 +162,10 @@ def attempt(
     return replace(suggestion, tried=tried)
 
 
-def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
-    """Return the linear layers that the method adapts, with their sizes."""
+def _hosts(run: Prepared, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Find the linear layers that the targets name, with their sizes."""
     model = run.task.empty()
-    names = Sites(model, part=run.part.name).find(run.settings.method.targets)
+    names = Sites(model, part=run.part.name).find(targets)
     return {name: weights.size(model.get_submodule(name)) for name in names}
 
 

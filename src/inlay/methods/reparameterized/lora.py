@@ -341,7 +341,7 @@ class LoRA(OnLinear):
     def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
         self.start.from_data(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)
 
-    def findings(self, adapter: "Adapter") -> dict[str, object]:
+    def findings(self, adapter: "Adapter") -> dict[str, dict[str, int]]:
         if not self.start.shares_ranks:
             return {}
         return {"ranks": {host: len(delta.lora_A) for host, delta in low_rank(adapter).items()}}

@@ -92,7 +92,7 @@ class RankBudget(OnLinear):
     def may_be_best(self, step: int, total_steps: int) -> bool:
         return step >= self.phases(total_steps)[1]
 
-    def findings(self, adapter: "Adapter") -> dict[str, object]:
+    def findings(self, adapter: "Adapter") -> dict[str, dict[str, int]]:
         return {"ranks": {host: int(delta.kept.sum()) for host, delta in components(adapter)}}
 
 
