@@ -13,6 +13,7 @@ from ..bases.auto_class import no_writer
 from ..bases.base import Base
 from ..errors import CheckpointError
 from ..formats import peft
+from ..formats.peft_config import PeftConfig
 from ..models.tokenizer import Tokenizer
 from ..tasks import TASKS
 from ..tasks.task import Task
@@ -30,7 +31,7 @@ class Assumed:
 
 
 def assumed(
-    folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], base: Base, tokenizer: Tokenizer | None
+    folder: Path, config: PeftConfig, tensors: dict[str, Tensor], base: Base, tokenizer: Tokenizer | None
 ) -> Assumed:
     """Raise CheckpointError if it cannot be known what the adapter is for, or what its labels are."""
     task = _task(folder, config, base)
@@ -54,7 +55,7 @@ def assumed(
     return Assumed(about | facts, (note,))
 
 
-def _task(folder: Path, config: dict[str, Any], base: Base) -> type[Task]:
+def _task(folder: Path, config: PeftConfig, base: Base) -> type[Task]:
     kind = config.get("task_type")
     of_type = {each: task for task in TASKS.values() for each in task.peft_types}
     if kind in of_type:

@@ -4,9 +4,7 @@ Reading is strict: every tensor has a place, every place a tensor, and a setting
 not known here is an error.
 """
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from ..core.state import commit
 from ..errors import CheckpointError, SettingsError, TargetError
 from ..formats.bounded import Bounded
 from ..formats.peft import Saved, check_base, check_rows, read
-from ..formats.peft_config import CONFIG, check_kinds, check_settings, check_targets, for_modules
+from ..formats.peft_config import CONFIG, PeftConfig, check_kinds, check_settings, for_modules
 from ..formats.peft_format import METHOD_CLASS, computed, placed
 from ..formats.peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies, without_doubles
 from ..formats.read import guarded
@@ -97,13 +95,13 @@ def _kind(saved: Saved) -> type[Method]:
 
 
 def _matched(
-    model: nn.Module, kind: type[Method], config: dict[str, Any], tensors: dict[str, Tensor], name: str
+    model: nn.Module, kind: type[Method], config: PeftConfig, tensors: dict[str, Tensor], name: str
 ) -> tuple[Adapter, dict[str, Tensor]]:
     asked, form = config, kind.format
     config, tensors = renamed(model, config, without_doubles(tensors))
     config, tensors = form.in_own_form(model, config, tensors, asked)
     config = of_embeddings(model, config, tensors)
-    heads = saved_whole(model, config, tensors, own_words=form.in_own_words(config))
+    heads = saved_whole(model, config, tensors, own_words=form.in_own_words(config["peft_type"]))
     if "" in task_heads(model) and any(f"{PREFIX}{name}" in tensors for name in model._parameters):
         heads = ("", *heads)  # parameters of the model itself, which no module's name stands for
     part = config.get("part")
@@ -132,11 +130,9 @@ def _matched(
     return adapter, state
 
 
-def _method(kind: type[Method], config: dict[str, Any]) -> Method:
+def _method(kind: type[Method], config: PeftConfig) -> Method:
     """Build the method that `config` describes. Raises CheckpointError if a setting cannot be read."""
     form = kind.format
-    if config["peft_type"] == form.peft_type and any(f.name == "targets" for f in dataclasses.fields(kind)):
-        check_targets(config)
     try:
         method = form.read(kind, config)
     except KeyError as key:
@@ -144,7 +140,7 @@ def _method(kind: type[Method], config: dict[str, Any]) -> Method:
     except (SettingsError, TypeError) as problem:
         raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
     check_kinds(method)
-    if form.known is not None and not form.in_own_words(config):  # of which `read` has seen every key
+    if form.known is not None and not form.in_own_words(config["peft_type"]):  # of which `read` has seen every key
         check_settings(config, form.known | _SELECTING)
     return method
 

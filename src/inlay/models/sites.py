@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -28,6 +28,9 @@ from .names import ends_with as ends_with
 from .names import shortest_suffixes as shortest_suffixes
 from .parts import Parts, expert_modules, parts
 from .source import gives_several, used_last
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 ALL_LINEAR = "all-linear"
 ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
@@ -47,7 +50,7 @@ class Sites:
     """One model's hosts. `heads` are the modules that are trained whole, and therefore no role's hosts. `part` is the
     module of the base to which everything but the heads is kept, such as the language model beside a vision tower."""
 
-    def __init__(self, model: Any, heads: tuple[str, ...] | None = None, part: str | None = None):
+    def __init__(self, model: nn.Module, heads: tuple[str, ...] | None = None, part: str | None = None):
         self.model = model
         self.heads = task_heads(model) if heads is None else heads
         self.part = part
@@ -105,12 +108,12 @@ class Sites:
         return self.part is None or name == self.part or name.startswith(self.part + ".")
 
     @property
-    def config(self) -> Any:
+    def config(self) -> "PreTrainedConfig | None":
         """The configuration of what reads the texts, or of the `part`."""
         own = self.model if self.part is None else self.module(self.part)
         return _of_texts(getattr(own, "config", None) or getattr(self.model, "config", None))
 
-    def config_of(self, name: str) -> Any:
+    def config_of(self, name: str) -> "PreTrainedConfig | None":
         """Return the configuration of the innermost model that the module is in."""
         while name:
             name = name.rpartition(".")[0]
@@ -381,24 +384,24 @@ class Sites:
         return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
 
 
-def language_model(model: Any) -> str | None:
+def language_model(model: nn.Module) -> str | None:
     """Return the module that reads the texts, by its name, where a model has other towers beside it; else None."""
     config = getattr(model, "config", None)
     texts, embeddings = _of_texts(config), input_embeddings(model)
     if texts is config or embeddings is None:
         return None
     for name, module in base_modules(model):
-        own: Any = getattr(module, "config", None)
-        if type(own) is type(texts) and any(m is embeddings for m in module.modules()):
+        own: PreTrainedConfig | None = getattr(module, "config", None)
+        if own is not None and type(own) is type(texts) and any(m is embeddings for m in module.modules()):
             # Of an encoder and a decoder that are models of their own, both read texts.
             half = getattr(config, "is_encoder_decoder", False) and not own.is_encoder_decoder
             return None if half else name or None
     return None
 
 
-def _of_texts(config: Any) -> Any:
+def _of_texts(config: "PreTrainedConfig | None") -> "PreTrainedConfig | None":
     """Return the part of a model's configuration that is about what reads texts."""
     try:
-        return config.get_text_config() if hasattr(config, "get_text_config") else config
+        return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
     except ValueError:  # several parts do
         return config

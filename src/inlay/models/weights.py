@@ -8,7 +8,7 @@ brought to the device on which the host computes.
 """
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -25,7 +25,7 @@ from .source import gives_several
 _BLOCK = 2**22  # numbers, of a weight that is cast up in parts
 _SHADOWS = "_inlay_shadows"  # attribute of an offloaded host: what its parameters read as in the next call
 
-Host = Any  # an nn.Module; what attributes it has depends on its kind, which is what this file asks
+Host = nn.Module
 
 
 def is_linear(host: Host) -> bool:
@@ -55,7 +55,8 @@ def size(host: Host) -> tuple[int, int]:
     """Return (O, I) of a linear host, read from its geometry because quantized weights are packed."""
     if isinstance(host, Conv1D):
         return host.nf, host.nx
-    return host.out_features, host.in_features
+    linear: Any = host  # of any library
+    return linear.out_features, linear.in_features
 
 
 def is_packed(host: Host) -> bool:
@@ -95,6 +96,13 @@ def own(host: Host, name: str) -> Tensor | None:
     """
     found = host._parameters.get(name)
     return host._buffers.get(name) if found is None else found
+
+
+def stored(host: Host) -> Tensor:
+    """Return the host's weight as its module has it, in whatever form that is."""
+    weight = host.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def value(host: Host, name: str) -> Tensor | None:
@@ -154,17 +162,19 @@ def shadow(host: Host, params: dict[str, Tensor]) -> None:
         host.__dict__[_SHADOWS].update(params)
     else:  # accelerate's own forward, which reads host.weight before and after, must not see them
         host.__dict__[_SHADOWS] = dict(params)
-        host._old_forward = partial(_forward_on_shadows, host, host._old_forward)
+        offloaded: Any = host
+        offloaded._old_forward = partial(_forward_on_shadows, host, offloaded._old_forward)
 
 
 def unshadow(host: Host, names: Iterable[str]) -> None:
     for name in names:
         host.__dict__.pop(name, None)
     if host.__dict__.pop(_SHADOWS, None) is not None:
-        host._old_forward = host._old_forward.args[1]
+        offloaded: Any = host
+        offloaded._old_forward = offloaded._old_forward.args[1]
 
 
-def _forward_on_shadows(host: Host, forward: Any, *args: Any, **kwargs: Any) -> Any:
+def _forward_on_shadows(host: Host, forward: Callable[..., object], *args: object, **kwargs: object) -> object:
     shadows = host.__dict__[_SHADOWS]
     host.__dict__.update(shadows)
     try:

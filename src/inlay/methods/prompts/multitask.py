@@ -9,11 +9,14 @@ of the V_k.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
+
+from torch import nn
 
 from ...core.delta import Delta
 from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError
+from ...formats.peft_config import PeftConfig
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
-    def config(self, method: "MultitaskPrompt", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "MultitaskPrompt", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "num_tasks": method.tasks,
             "num_ranks": method.rank,
@@ -33,7 +36,7 @@ class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
             "prompt_tuning_init_task": method.task,  # PEFT takes the task from each call, and reads this for a start
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         submodules = config.get("num_transformer_submodules") or 1 + (config.get("task_type") == "SEQ_2_SEQ_LM")
         if submodules != 1:
             raise CheckpointError(
@@ -115,7 +118,7 @@ class MultitaskPrompt(InputPrompt):
             raise SettingsError("method.sources is for a run, which learns them; attach with method.source instead")
         return super().place(sites)
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> TaskPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> TaskPrompt:
         new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
         if self.source:
             new.start_from(shared_start(Path(self.source), sites, self.format))

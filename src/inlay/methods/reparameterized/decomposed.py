@@ -18,7 +18,6 @@ is formed after all. The norms are kept until the base, A or B changes.
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +93,8 @@ class Decomposed(LowRank):
                 sums_O[rows] = (weight_OI + b_OR[rows] @ a_RI).square().sum(1)
         return sums_O.clamp(min=0).sqrt()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": {}}  # a copy has tensors of its own to watch
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": {}}  # a copy has tensors of its own to watch
 
     def _keep(self, name: str, tensors: list[Tensor], compute: Callable[[], Tensor]) -> Tensor:
         """Return what `compute` gave when the tensors were last other ones, had other values or got a gradient.
@@ -124,7 +123,7 @@ class BiasedDecomposed(Biased, Decomposed):
 @dataclass
 class _Kept:
     tensors: list[Tensor]  # held, so that no other tensor can get the identity of one of them
-    marks: list[Any]
+    marks: list[object]
     hooks: list[RemovableHandle]
     value: Tensor
 
@@ -151,7 +150,7 @@ def _tensors(module: nn.Module, without: Collection[str] = ()) -> Iterator[Tenso
     return (module.__dict__.get(name, t) for name, t in own if t is not None and name not in without)
 
 
-def _mark(tensor: Tensor) -> Any:
+def _mark(tensor: Tensor) -> object:
     """Return a mark that differs after another tensor, value, place or dtype has come in."""
     if tensor.is_inference() or not tensor.is_leaf:
         return object()  # has no version, or is a view of what is trained: it may have changed

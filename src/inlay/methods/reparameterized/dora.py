@@ -5,12 +5,13 @@ Another method of this name drops ranks while it trains: dynamic_rank.py.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...core.delta import Delta
+from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.weights import Host
 from .decomposed import BiasedDecomposed, Decomposed
@@ -26,7 +27,7 @@ class DoRAFormat(LoRAFormat["DoRA"]):
         # them by the name that they have there only, and PEFT by either.
         return super().key(host, parameter) + (".weight" if parameter == "lora_magnitude_vector" else "")
 
-    def read_tensors(self, method: "DoRA", config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def read_tensors(self, method: "DoRA", config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {f"{key}.weight" if key.endswith(".lora_magnitude_vector") else key: t for key, t in tensors.items()}
 
 

@@ -11,12 +11,13 @@ dropped when the budget says none, and equal shares do not make it drop more.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ...attached.adapter import Adapter
+from ...formats.peft_config import PeftConfig
 from ...formats.peft_format import PeftFormat
 from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
@@ -30,7 +31,7 @@ class DynamicRankFormat(PeftFormat["DynamicRank"]):
 
     def write(
         self, adapter: Adapter, method: "DynamicRank", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         """Give it scale 1: the scale and the coefficients are in its first factor, and what is gone is left out."""
         tensors = dict(tensors)
         ranks: dict[str, int] = {}
@@ -45,7 +46,7 @@ class DynamicRankFormat(PeftFormat["DynamicRank"]):
         lora = LoRA.of_ranks(ranks, dropout=method.dropout)
         return lora.format.config(lora, sites, list(ranks)), tensors
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         return False
 
 
