@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..core.method import Method
 from ..data.settings import DataSettings
@@ -31,16 +31,19 @@ from .given_model import given_model
 from .progress import watching
 from .run import Run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def compare(
-    model: Any,
-    data: Any,
+    model: "str | Path | PreTrainedModel",
+    data: object,
     methods: Sequence[str | Method | Contender] = (),
     *,
     tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     command: Sequence[str] = (),
-    **settings: Any,
+    **settings: object,
 ) -> "Comparison":
     """Train every method with every seed, and say what the figures allow one to say.
 

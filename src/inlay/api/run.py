@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -44,17 +44,20 @@ from .given_data import given_data
 from .given_model import GivenModel, given_model
 from .progress import watching
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def train(
-    model: Any,
-    data: Any,
+    model: "str | Path | PreTrainedModel",
+    data: object,
     method: Method | None = None,
     *,
     tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     go_on: bool = False,
     command: Sequence[str] = (),
-    **settings: Any,
+    **settings: object,
 ) -> "Run":
     """Train one adapter, with LoRA by default, and write its run's folder.
 
@@ -97,7 +100,7 @@ def train(
 
 def open(  # noqa: A001  # it is inlay.open
     folder: str | Path,
-    model: Any = None,
+    model: "str | Path | PreTrainedModel | None" = None,
     *,
     tokenizer: Tokenizer | None = None,
     device: str = "auto",
@@ -180,7 +183,7 @@ class Run:
         rows = [[label, *(of.get(name) for name in known)] for label, of in there.items()]
         return Table(columns=[Column(name="model"), *columns], rows=rows)
 
-    def predict(self, inputs: Any, **options: Any) -> Any:
+    def predict(self, inputs: str | Sequence[object], **options: Any) -> Any:
         """Answer one text, or a list of them, each with a dict such as `inlay predict --json` prints.
 
         `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`.
@@ -202,7 +205,7 @@ class Run:
         if wrong := next((name for name in options if name not in task.options), None):
             raise SettingsError(f"--{wrong.replace('_', '-')} is not for this adapter, which {task.does}")
 
-    def evaluate(self, data: Any = None, split: str | None = None, samples: int | None = None) -> AdapterScores:
+    def evaluate(self, data: object = None, split: str | None = None, samples: int | None = None) -> AdapterScores:
         """Score the base and the tuned model on the run's own data, or on others with the same columns.
 
         A language model writes texts for the first `samples` rows, or for all.

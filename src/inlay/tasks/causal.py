@@ -10,18 +10,20 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ..bases.auto_class import no_writer, writer_class
+from ..bases.auto_class import AutoClass, no_writer, writer_class
 from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
 from ..data.classification import load_texts
 from ..data.conversation import Message
+from ..data.examples import Examples
 from ..data.formats import OpenedData
-from ..data.generation import FORMS, generation_in
+from ..data.generation import FORMS, GenerationExample, generation_in
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Replay
+from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
 from ..models.tokenizer import Tokenizer
@@ -83,22 +85,22 @@ class Causal(Task):
     def of_adapter(cls, base: Base, tokenizer: Tokenizer | None, about: Mapping[str, Any]) -> Self:
         return cls(base=base, tokenizer=tokenizer, config=base.config, about=about, max_length=about["max_length"])
 
-    def examples(self, opened: OpenedData, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Examples[GenerationExample]:
         return generation_in(opened, whole)
 
     @classmethod
-    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+    def is_for(cls, adapter_config: PeftConfig, base: Base) -> bool:
         return is_language_adapter(adapter_config, base)
 
     @classmethod
     def assumed(
         cls,
         folder: Path,
-        config: Mapping[str, Any],
+        config: PeftConfig,
         tensors: Mapping[str, Tensor],
         base: Base,
         tokenizer: Tokenizer | None,
-    ) -> tuple[dict[str, Any], list[str]]:
+    ) -> tuple[dict[str, object], list[str]]:
         chat = bool(getattr(tokenizer, "chat_template", None))
         stop = _stop(base, tokenizer)
         ends = " or ".join(map(str, tokenizer.convert_ids_to_tokens(stop))) if tokenizer is not None else ""
@@ -108,7 +110,7 @@ class Causal(Task):
         ]
 
     @property
-    def auto_class(self) -> Any:
+    def auto_class(self) -> AutoClass:
         return writer_class(self.config)
 
     def tokenize(self, max_length: int) -> None:
@@ -172,9 +174,9 @@ class Causal(Task):
         return replace(found, scores=found.scores | scores_of(outcome), predictions=texts)
 
     def _written(
-        self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, **sampling: Any
+        self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, temperature: float = 0.0
     ) -> list[str]:
-        ids = generate(model, prompts, stop, self.tokenizer.pad_token_id, room, **sampling)
+        ids = generate(model, prompts, stop, self.tokenizer.pad_token_id, room, temperature=temperature)
         return [self.tokenizer.decode(of_text, skip_special_tokens=True).strip() for of_text in ids]
 
     @property
@@ -234,8 +236,7 @@ class Causal(Task):
         if not all(prompts):
             raise DataError("a text is empty for this model: its tokenizer makes no token of it; write something else")
         check_ids(self.tokenizer, model, prompts)
-        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
-        texts = self._written(model, prompts, self.stop, max_tokens or self.room, **sampling)
+        texts = self._written(model, prompts, self.stop, max_tokens or self.room, temperature)
         return [
             Answer({"prompt": talk[-1]["content"], "text": text}, text, " ".join(text.split()))
             for talk, text in zip(talks, texts, strict=True)
@@ -270,7 +271,7 @@ class Causal(Task):
         return Replay(self.tokenizer, text.kept, text.max_length)
 
 
-def is_language_adapter(adapter_config: Mapping[str, Any], base: Base) -> bool:
+def is_language_adapter(adapter_config: PeftConfig, base: Base) -> bool:
     """Tell whether an adapter is for a language model: the base is one, and no module was added that is not its own."""
     if no_writer(base.config) is not None:
         return False
@@ -293,7 +294,7 @@ def _verdict(judged: Judged) -> Verdict:
 
 def _stop(base: Base, tokenizer: Tokenizer | None) -> list[int]:
     """Find where the base's own generation ends."""
-    found: list[Any] = [getattr(tokenizer, "eos_token_id", None)]
+    found: list[int | list[int] | None] = [getattr(tokenizer, "eos_token_id", None)]
     try:
         settings: Any = transformers.GenerationConfig.from_pretrained(base.path, local_files_only=not base.fetch)
         found.append(settings.eos_token_id)

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..bases.auto_class import labeller_class
+from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
-from ..data.classification import Learned, classification_in, load_texts
+from ..data.classification import Example, Learned, classification_in, load_texts
+from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..errors import CheckpointError, SettingsError
+from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
@@ -60,12 +62,12 @@ class Classify(Task):
         config = base.classifier_config(tuple(about["labels"]), getattr(tokenizer, "pad_token_id", None))
         return cls(base=base, tokenizer=tokenizer, config=config, about=about, max_length=about["max_length"])
 
-    def examples(self, opened: OpenedData, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Examples[Example]:
         names = tuple(map(str, self.about["labels"]))
         return classification_in(opened, Learned(names, list(names) == _unnamed(len(names)), whole))
 
     @classmethod
-    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+    def is_for(cls, adapter_config: PeftConfig, base: Base) -> bool:
         if _labels_already(base):
             return True
         return bool(adapter_config.get("modules_to_save")) and not is_language_adapter(adapter_config, base)
@@ -74,17 +76,17 @@ class Classify(Task):
     def assumed(
         cls,
         folder: Path,
-        config: Mapping[str, Any],
+        config: PeftConfig,
         tensors: Mapping[str, Tensor],
         base: Base,
         tokenizer: Tokenizer | None,
-    ) -> tuple[dict[str, Any], list[str]]:
+    ) -> tuple[dict[str, object], list[str]]:
         labels, source = _labels(folder, base, tensors)
         said = f"the labels are {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}, {source}"
         return {"labels": list(labels)}, [said]
 
     @property
-    def auto_class(self) -> Any:
+    def auto_class(self) -> AutoClass:
         return labeller_class(self.config)
 
     @property

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..bases.auto_class import empty_model
+from ..bases.auto_class import AutoClass, empty_model
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
 from ..data.examples import Examples
@@ -24,6 +24,7 @@ from ..forgetting.geometry import GeometryBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Anchor
 from ..formats.files import as_json, write_text
+from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.tokenizer import Tokenizer
 from ..show.page import templates
@@ -141,7 +142,7 @@ class Task(ABC):
         set nothing. Raises DataError."""
 
     @classmethod
-    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+    def is_for(cls, adapter_config: PeftConfig, base: Base) -> bool:
         """Tell whether an adapter of somebody else, whose files name no task, is for this one."""
         return False
 
@@ -149,11 +150,11 @@ class Task(ABC):
     def assumed(
         cls,
         folder: Path,
-        config: Mapping[str, Any],
+        config: PeftConfig,
         tensors: Mapping[str, Tensor],
         base: Base,
         tokenizer: Tokenizer | None,
-    ) -> tuple[dict[str, Any], list[str]]:
+    ) -> tuple[dict[str, object], list[str]]:
         """Return the `facts` of an adapter of somebody else, and in words what is assumed. Raises CheckpointError."""
         return {}, []
 
@@ -161,7 +162,7 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def auto_class(self) -> Any:
+    def auto_class(self) -> AutoClass:
         """The class of transformers that makes the model. Raises SettingsError if there is none."""
 
     def empty(self) -> nn.Module:

@@ -132,7 +132,7 @@ def _check_numbers(values: Mapping[str, object]) -> None:
 
 
 def run_settings(
-    comparison: CompareSettings, contender: Contender, budget: Budget | None = None, **changes: Any
+    comparison: CompareSettings, contender: Contender, budget: Budget | None = None, **changes: object
 ) -> RunSettings[Method]:
     """Return the settings of one run: the comparison's, with the contender's method, the budget and the changes."""
     common: dict[str, Any] = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(Recipe)}

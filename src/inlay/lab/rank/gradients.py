@@ -4,7 +4,7 @@ A direction that one half of the batches finds counts for what it is worth on th
 of the one half's gradient, that is s u' G v with the other half's G. Noise, whose directions differ from half to half,
 comes to about nothing; both ways around are averaged.
 
-The weights need no gradient for it: an output's gradient times the layer's input is the weight's. Any base will do,
+The weights need no gradient for it: an output's gradient times the layer's input is the weight's. Every base will do,
 quantized ones too. Both halves are kept in float32, so it takes twice the model's memory in that.
 """
 
