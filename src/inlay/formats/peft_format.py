@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from transformers.models.auto import modeling_auto
 
 from .. import __version__
 from ..attached.adapter import Adapter
+from ..core.attachment import Attachment
 from ..core.method import Method
 from ..errors import CheckpointError, did_you_mean
 from ..models.heads import task_heads
@@ -117,7 +118,7 @@ class PeftFormat(Generic[MethodT]):
 
     def save(
         self,
-        adapter: Adapter,
+        adapter: Attachment,
         folder: Path,
         *,
         plain: bool = False,
@@ -125,6 +126,7 @@ class PeftFormat(Generic[MethodT]):
         tokenizer: SavesFiles | None = None,
     ) -> None:
         """Write the adapter's files into `folder`, and the tokenizer's; `Adapter.save` says the rest."""
+        assert isinstance(adapter, Adapter)
         sites = Sites(adapter.model, adapter.heads, adapter.part)
         from_sources: dict[str, Tensor] = {}
         if plain:
@@ -172,9 +174,16 @@ class PeftFormat(Generic[MethodT]):
         return cast(MethodT, adapter.method)  # an adapter is written by its own method's format
 
 
+def format_of(method: Method | type[Method]) -> PeftFormat[Any]:
+    """Return the form of the method's files, whole."""
+    form = method.format
+    assert isinstance(form, PeftFormat)
+    return form
+
+
 def placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
     """Map each key in a file to the adapter's own key and its tensor."""
-    form, sites = adapter.method.format, Sites(adapter.model, adapter.heads)
+    form, sites = format_of(adapter.method), Sites(adapter.model, adapter.heads)
     found = {}
     for host, name, tensor in adapter.tensors():
         own = f"{host}.{name}" if host else name
@@ -185,7 +194,7 @@ def placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
 
 def computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
     """Return the tensors that a file shows in place of those that compute them, and the keys of the latter."""
-    shown, sources, form = {}, set(), adapter.method.format
+    shown, sources, form = {}, set(), format_of(adapter.method)
     for host, module, delta in adapter.hosts():
         if results := delta.computed(module):
             shown |= {form.key(host, name): tensor.detach() for name, tensor in results.items()}

@@ -18,6 +18,7 @@ from ..core.delta import WeightDelta
 from ..core.method import Method
 from ..errors import AdapterStateError
 from ..formats.peft_config import read_config
+from ..formats.peft_format import format_of
 from ..methods import METHODS
 from ..methods.loading import load
 from ..methods.reparameterized.lora import LoRA
@@ -325,7 +326,7 @@ def _saved_and_loaded(method: Method, shape: Shape, build: Callable[[], nn.Modul
     if type(loaded.method) is type(adapter.method):  # else it is saved as the simpler method that it has become
         assert list(loaded.state_dict()) == list(adapter.state_dict())
     config = read_config(folder)
-    assert sum(cls.format.reads(config) for cls in METHODS.values()) == 1
+    assert sum(format_of(cls).reads(config) for cls in METHODS.values()) == 1
     loaded.save(folder / "again")
     assert (folder / "again" / "adapter_config.json").read_bytes() == (folder / "adapter_config.json").read_bytes()
 

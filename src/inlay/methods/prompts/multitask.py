@@ -9,22 +9,21 @@ of the V_k.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from torch import nn
 
+from ...core.attachment import Attachment
 from ...core.delta import Delta
 from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError
 from ...formats.peft_config import PeftConfig
+from ...formats.peft_format import format_of
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .starts import from_vocabulary
 from .task_prompt import PARTS, TaskPrompt, shared_start
-
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
 
 
 class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
@@ -121,10 +120,10 @@ class MultitaskPrompt(InputPrompt):
     def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> TaskPrompt:
         new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
         if self.source:
-            new.start_from(shared_start(Path(self.source), sites, self.format))
+            new.start_from(shared_start(Path(self.source), sites, format_of(self)))
         return new
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[ParameterGroup]:
+    def parameter_groups(self, adapter: Attachment, learning_rate: float) -> list[ParameterGroup]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
         prompts = [delta for delta in adapter.deltas.values() if isinstance(delta, TaskPrompt)]

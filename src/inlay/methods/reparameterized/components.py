@@ -1,17 +1,14 @@
 """A change that is a sum of single-rank components, W + s Σ e_i b_i a_i', some of which are dropped while it trains."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from ...core.attachment import Attachment
 from ...models import weights
 from ...models.weights import Host
 from .low_rank import LowRank
-
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
 
 
 class Components(LowRank):
@@ -51,7 +48,7 @@ class Components(LowRank):
         return self.strength() * self.lora_A, self.lora_B
 
 
-def components(adapter: "Adapter") -> Iterator[tuple[str, Components]]:
+def components(adapter: Attachment) -> Iterator[tuple[str, Components]]:
     """Yield the adapter's hosts of this kind: all but the heads."""
     for host, delta in adapter.deltas.items():
         if isinstance(delta, Components):

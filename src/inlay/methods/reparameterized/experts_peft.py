@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ... import expressions
+from ...core.attachment import Attachment
 from ...errors import CheckpointError
 from ...formats.peft_config import PeftConfig
+from ...formats.peft_format import format_of
 from ...models import experts, weights
 from ...models.experts import Stack
 from ...models.modules import has_config
@@ -30,7 +32,6 @@ from .patterns import Strengths, whole
 if TYPE_CHECKING:
     from transformers.core_model_loading import WeightConverter, WeightRenaming
 
-    from ...attached.adapter import Adapter
     from .lora import LoRA
 
 PREFIX = "base_model.model."
@@ -75,7 +76,7 @@ def _parameters(host: str, module: nn.Module, chosen: list[str]) -> list[_Parame
 
 def in_peft_form(
     method: "LoRA",
-    adapter: "Adapter",
+    adapter: Attachment,
     config: dict[str, object],
     own: Strengths,
     tensors: dict[str, Tensor],
@@ -91,7 +92,9 @@ def in_peft_form(
             tensors[p.key("lora_A")], tensors[p.key("lora_B")] = _flattened(p, a, b)
             strengths[p.full] = method.strength(host, p.name)
     factors = ("lora_A", "lora_embedding_A")
-    hosts = [h for h in adapter.deltas if h not in deltas and any(method.format.key(h, f) in tensors for f in factors)]
+    hosts = [
+        h for h in adapter.deltas if h not in deltas and any(format_of(method).key(h, f) in tensors for f in factors)
+    ]
     for host in hosts:
         if _is_taken_for_experts(adapter.model.get_submodule(host), host):
             strengths[f"{host}.weight"] = method.strength(host)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...attached.adapter import Adapter
 from ...attached.replacement import Replacement
+from ...core.attachment import Attachment
 from ...core.delta import Delta
 from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError, TargetError
@@ -338,15 +339,15 @@ class LoRA(OnLinear):
             return LowRankConvolution(host, rank, scale, self.dropout)
         return LowRank(host, rank, scale, self.dropout, self.start)
 
-    def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
+    def initialize_from_data(self, adapter: Attachment, batches: Iterator[dict[str, Tensor]]) -> None:
         self.start.from_data(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)
 
-    def findings(self, adapter: "Adapter") -> dict[str, dict[str, int]]:
+    def findings(self, adapter: Attachment) -> dict[str, dict[str, int]]:
         if not self.start.shares_ranks:
             return {}
         return {"ranks": {host: len(delta.lora_A) for host, delta in low_rank(adapter).items()}}
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[ParameterGroup]:
+    def parameter_groups(self, adapter: Attachment, learning_rate: float) -> list[ParameterGroup]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
         second = {

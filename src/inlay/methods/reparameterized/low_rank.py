@@ -7,13 +7,14 @@ mixture, `Biased` adds biases, `TokenRows` are rows of the token embedding.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...attached.replacement import Replacement
+from ...core.attachment import Attachment
 from ...core.delta import Delta, WeightDelta
 from ...errors import TargetError
 from ...models import weights
@@ -24,8 +25,6 @@ from ...models.weights import Host
 from ..starts.kaiming import KAIMING
 from ..starts.start import Start
 
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
 CONVOLUTION: dict[type, Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 
 
@@ -134,7 +133,7 @@ class LowRankConvolution(WeightDelta):
         return h_BTO + self.scale * CONVOLUTION[type(host)](z, self.lora_B.to(z.dtype))
 
 
-def low_rank(adapter: "Adapter") -> dict[str, LowRank]:
+def low_rank(adapter: Attachment) -> dict[str, LowRank]:
     """Find the adapter's low-rank deltas by host, without the heads."""
     return {host: delta for host, delta in adapter.deltas.items() if isinstance(delta, LowRank)}
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...attached.adapter import Adapter
+from ...core.attachment import Attachment
 from ...core.delta import Delta
 from ...errors import DataError, TargetError
 from ...formats.peft_config import PeftConfig, targets_of
@@ -112,7 +113,7 @@ class SparseMask(OnLinear):
                 delta.resizable = self.selection == "fisher"
                 yield name, delta
 
-    def initialize_from_data(self, adapter: Adapter, batches: Iterator[dict[str, Tensor]]) -> None:
+    def initialize_from_data(self, adapter: Attachment, batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":
             return
         deltas = {name: delta for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}
