@@ -34,7 +34,7 @@ def writer_class(config: transformers.PreTrainedConfig) -> AutoClass:
 
 
 def no_writer(config: transformers.PreTrainedConfig) -> str | None:
-    """Return what the model is, if it does not write a text word by word."""
+    """Say what the model is, if it does not write a text word by word; else None."""
     if config.is_encoder_decoder:
         return "an encoder-decoder"
     kind = config.model_type
@@ -57,7 +57,7 @@ def labeller_class(config: transformers.PreTrainedConfig) -> AutoClass:
 
 
 def empty_model(auto_class: AutoClass, config: transformers.PreTrainedConfig) -> nn.Module:
-    """Return a model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
+    """Make a model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
     of = f"a model of the kind {config.model_type}"
     with guarded(of, "a config.json", todo="copy the model again", error=SettingsError):
         try:

@@ -67,7 +67,7 @@ class Base:
         return next((count for count in found if isinstance(count, int) and count > 0), 10**9)
 
     def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> transformers.PreTrainedConfig:
-        """Return the configuration of a classifier of these labels on this base."""
+        """Read the configuration of a classifier of these labels on this base."""
         with self.reading("a configuration"):
             config = transformers.AutoConfig.from_pretrained(
                 self.path,
@@ -141,14 +141,13 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
 
 
 def empty_classifier(config: transformers.PreTrainedConfig) -> nn.Module:
-    """Return the classifier without values, for checks that must not wait for its weights. Raises SettingsError if
-    there is no such classifier.
-    """
+    """Make the classifier without values, for checks that must not wait for its weights. Raises SettingsError if there
+    is no such classifier."""
     return empty_model(labeller_class(config), config)
 
 
 def empty_language_model(config: transformers.PreTrainedConfig) -> nn.Module:
-    """Return the language model likewise."""
+    """Make the language model likewise."""
     return empty_model(writer_class(config), config)
 
 

@@ -129,7 +129,7 @@ def check_numbers(name: str, model: nn.Module) -> None:
 
 
 def _nan_in(value: object, key: str = "") -> str | None:
-    """Return the key of the first number in a configuration that is none."""
+    """Find the key of the first number in a configuration that is NaN; None if there is none."""
     if isinstance(value, dict):
         return next((found for k, v in value.items() if (found := _nan_in(v, str(k))) is not None), None)
     if isinstance(value, list | tuple):
@@ -146,7 +146,7 @@ def _layer_counts(config: "PreTrainedConfig") -> list[int]:
 
 
 def _pooler(model: nn.Module) -> tuple[str, ...]:
-    """Return the pooler of the pretrained base if its class can be without one."""
+    """Name the pooler of the pretrained base, if its class can be without one."""
     base = getattr(model, "base_model", model)
     optional = "add_pooling_layer" in inspect.signature(type(base).__init__).parameters
     if not optional or base is model or getattr(base, "pooler", None) is None:
@@ -163,7 +163,7 @@ def _owner(key: str, modules: tuple[str, ...]) -> str:
 
 
 def _layers_without_place(model: nn.Module, surplus: list[str]) -> list[str]:
-    """Return the layers of the files that come after the last one of the model."""
+    """Name the layers of the files that come after the last one of the model."""
     last: dict[str, int] = {}
     for name in Sites(model, ()).blocks:
         stack, _, number = name.rpartition(".")

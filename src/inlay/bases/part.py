@@ -53,7 +53,7 @@ def _beside(module: nn.Module, prefix: str, part: str, kept: set[int]) -> Iterat
 
 
 def _no_part_of_it(model: nn.Module) -> set[int]:
-    """Return the heads, which are trained whole or belong to the language model."""
+    """Find the ids of the heads, which are trained whole or belong to the language model."""
     return {id(output_embeddings(model)), *(id(model.get_submodule(head)) for head in task_heads(model))}
 
 

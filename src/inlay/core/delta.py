@@ -190,5 +190,5 @@ def _not_narrower(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _input(args: Args, kwargs: Kwargs) -> Tensor:
-    """Return the host's first argument, which may be given by its name."""
+    """Find the host's first argument, which may be given by its name."""
     return args[0] if args else next(iter(kwargs.values()))

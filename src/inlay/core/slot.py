@@ -142,16 +142,15 @@ class Slot(Guest):
 
 
 def _before_order(running: list[Delta], host: Host) -> list[Delta]:
-    """Return parameters are replaced first and folded from the innermost on; inputs are edited from the
-    outermost on.
-    """
+    """Order the deltas before a call: parameters are replaced first, then folded from the innermost on; inputs are
+    edited from the outermost on."""
     standing = [delta for delta in reversed(running) if delta.stands_in(host)]
     standing.sort(key=lambda delta: not delta.replaces)
     return [*standing, *(delta for delta in running if not delta.stands_in(host))]
 
 
 def _edited_in_turn(running: list[Delta], host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
-    """Return the result after each delta in turn, which reads as the host's bias what those before have made of it."""
+    """Run the deltas after a call in turn; each reads as the host's bias what those before it have made of it."""
     try:
         for delta in _after_order(running, host):
             result = delta.after(host, args, kwargs, result)

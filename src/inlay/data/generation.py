@@ -179,7 +179,7 @@ def _are_texts(references: object) -> TypeGuard[list[str]]:
 
 
 def _value(row: Row, columns: dict[str, str], role: str) -> object:
-    """Return what the row has in a column that it may leave out or leave empty."""
+    """Look up a column that the row may leave out or leave empty; None then."""
     value = row.values.get(columns[role]) if role in columns else None
     return None if isinstance(value, str) and not value.strip() else value
 

@@ -59,7 +59,7 @@ def read_known_labels(
 
 
 def label_names(labels: Iterable[Label | None]) -> dict[Label, str]:
-    """Return each different label with its name, in the order of the ids: numerical or alphabetical."""
+    """Name each different label, in the order of the ids: numerical or alphabetical."""
     known = {label for label in labels if label is not None}
     integers = sorted(label for label in known if isinstance(label, int))
     texts = sorted(label for label in known if isinstance(label, str))
@@ -67,7 +67,7 @@ def label_names(labels: Iterable[Label | None]) -> dict[Label, str]:
 
 
 def _given(row: Row, column: str, problems: Problems) -> Given | None:
-    """Return what the row has; a real number only if it is a whole one."""
+    """Look up what the row has as its label; a real number only if it is a whole one."""
     value = row.values[column]
     if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
         problems.add("no label", row.place, f"{column} is empty; every row needs a label")
@@ -92,7 +92,7 @@ def _label(value: Given) -> Label:
 
 
 def _names(value: Given) -> tuple[str, ...]:
-    """Return what the label may have been called where it was learned, the likeliest first."""
+    """List what the label may have been called where it was learned, the likeliest first."""
     if isinstance(value, str):
         spelled = _INTEGER.fullmatch(value)
         return (value, str(int(spelled[1]))) if spelled else (value,)

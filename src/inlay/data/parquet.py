@@ -57,7 +57,7 @@ def parquet_rows(
 
 
 def _bytes(column: "pyarrow.Array") -> int:
-    """Return what a column's values take once each stands for itself."""
+    """Count the bytes of a column once each value stands for itself."""
     compute: Any = importlib.import_module("pyarrow.compute")  # whose functions no stub names
     from pyarrow import types
 

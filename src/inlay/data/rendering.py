@@ -73,7 +73,7 @@ def prompt_text(template: ChatTemplate, messages: Sequence[Message], form: Form,
 
 
 def opening(prompt: str) -> str:
-    """Return a prompt so written that its completion can follow."""
+    """Write a prompt so that its completion can follow."""
     return prompt if prompt[-1:].isspace() else prompt + "\n"
 
 
@@ -105,5 +105,5 @@ def _turn_by_turn(template: ChatTemplate, example: GenerationExample, problems: 
 
 
 def _start(before: str, after: str) -> int:
-    """Return where the answer starts in `after`."""
+    """Find where the answer starts in `after`."""
     return len(before) if after.startswith(before) else len(os.path.commonprefix((before, after)))

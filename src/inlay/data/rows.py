@@ -143,7 +143,7 @@ def _object_row(value: object, place: str, problems: Problems) -> Iterator[Row]:
 
 
 def fault_in(row: object) -> str | None:
-    """Return what of a row, or of a value in it, neither a tokenizer nor a file takes."""
+    """Say what of a row, or of a value in it, neither a tokenizer nor a file takes; None if there is nothing."""
     level: list[object] = [row]
     for _ in range(DEEPEST):
         parts: list[object] = []
@@ -161,9 +161,8 @@ def fault_in(row: object) -> str | None:
 
 
 def read_json_text(text: str) -> object:
-    """Return the value that the JSON text spells. Raises ValueError, or RecursionError where it is
-    nested too deeply.
-    """
+    """Parse JSON. Raises ValueError, also for a key that is there twice, or RecursionError where it is nested too
+    deeply."""
     return json.loads(text, object_pairs_hook=_object)
 
 

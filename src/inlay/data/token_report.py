@@ -89,7 +89,7 @@ def report_generation(tokenizer: Tokenizer, data: Examples[GenerationExample], l
 
 
 def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: int) -> TokenReport:
-    """Return the tokens of every split."""
+    """Count the tokens of every split."""
     splits = {}
     for split, rows in data.splits.items():
         pairs = [row.pair or "" for row in rows] if rows[0].pair is not None else None

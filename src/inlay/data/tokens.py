@@ -65,9 +65,7 @@ class GenerationTokens:
 
 
 def tokenize_generation(tokenizer: Tokenizer, rows: Sequence[GenerationExample], max_length: int) -> GenerationTokens:
-    """Return the tokens of the rows. Raises DataError if a row cannot be written or ended, or if no token would be
-    learned.
-    """
+    """Tokenize the rows. Raises DataError if a row cannot be written or ended, or if no token would be learned."""
     problems = Problems()
     tokens = tokens_of(tokenizer, rows, max_length, problems)
     problems.raise_errors()
@@ -257,7 +255,7 @@ class _Encoder:
         self.special = special_tokens(tokenizer)
 
     def first(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of texts that start a row."""
+        """Tokenize texts that start a row."""
         begin = self.tokenizer.bos_token_id
         wanted = begin is not None and self.tokenizer("a")["input_ids"][:1] == [begin]
         rows = []
@@ -287,9 +285,7 @@ class _Encoder:
         return ids if self.end is None or self.end in ids[-1:] else [*ids, self.end]
 
     def length_to_end(self, ids: list[int]) -> int:
-        """Return the tokens up to the special one that ends the answer and has nothing but white space behind it, or
-        0.
-        """
+        """Count the tokens up to the special one that ends the answer, with only white space behind it, or 0."""
         length = next((i + 1 for i in reversed(range(len(ids))) if ids[i] in self.special), 0)
         return 0 if self.tokenizer.decode(ids[length:]).strip() else length
 

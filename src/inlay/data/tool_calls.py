@@ -59,7 +59,7 @@ def read_tools(given: object, column: str, place: str, problems: Problems) -> tu
 
 
 def with_arguments(messages: Sequence[Message], as_text: bool) -> list[Message]:
-    """Return the turns with the arguments of all calls as JSON in a text, or as objects."""
+    """Write the arguments of all calls as JSON in a text, or as objects."""
     return [
         {**message, "tool_calls": [_with_arguments(call, as_text) for call in calls]}
         if (calls := message.get("tool_calls"))
@@ -69,7 +69,7 @@ def with_arguments(messages: Sequence[Message], as_text: bool) -> list[Message]:
 
 
 def objects_of_arguments(messages: Sequence[Message]) -> list[object]:
-    """Return the arguments of every call."""
+    """List the arguments of every call, as objects where a text spells one."""
     functions = (function_of(call) for message in messages for call in message.get("tool_calls") or ())
     return [_spelled(function["arguments"]) for function in functions if function.get("arguments") is not None]
 
@@ -88,7 +88,7 @@ def _are_objects(value: object) -> TypeGuard[list[dict[str, object]]]:
 
 
 def _spelled(value: object) -> object:
-    """Return what a text spells as JSON; the text if it spells nothing, and any other value as it is."""
+    """Read what a text spells as JSON; the text if it spells nothing, and any other value as it is."""
     if not isinstance(value, str):
         return value
     try:

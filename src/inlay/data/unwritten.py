@@ -42,7 +42,7 @@ class UnwrittenParts:
         return next((part for part, same in self._without(example) if same()), None)
 
     def _silent_turn(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Unwritten | None:
-        """Return a turn whose words are not written, found by words that occur nowhere else."""
+        """Find a turn whose words are not written, by words that occur nowhere else."""
         marked: list[Message] = [
             {**m, "content": f"zq{i}qz"} if m["content"].strip() else m for i, m in enumerate(messages)
         ]
@@ -78,9 +78,8 @@ class UnwrittenParts:
                     yield Unwritten(key, name), self._asking(example, i, _without(message, key))
 
     def _asking(self, example: GenerationExample, turn: int, other: Message) -> Callable[[], bool]:
-        """Return whether the text is the same with another turn in the place of one, up to an answer's end and as a
-        whole.
-        """
+        """Make the question whether the text is the same with another turn in the place of one, up to an answer's end
+        and as a whole."""
         messages = example.messages
 
         def same() -> bool:
@@ -107,7 +106,7 @@ class UnwrittenParts:
         return other is not None and other == self._write(whole or example.messages, example.tools)
 
     def _write(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str | None:
-        """Return None if the template refuses it: what is missing then makes all the difference."""
+        """Write the turns; None if the template refuses them: what is missing then makes all the difference."""
         try:
             return self.template.write(messages, tools)
         except refusals():
@@ -119,13 +118,13 @@ def _turn(i: int, message: Message) -> str:
 
 
 def _keys_of_tool(tool: Tool) -> Iterable[str]:
-    """Return the keys that say something of a tool: that it is a function does not, as each is."""
+    """List the keys that say something of a tool: that it is a function does not, as each is."""
     outer = [key for key in tool if key != "function" and (key, tool[key]) != ("type", "function")]
     return [*outer, *(function_of(tool) if "function" in tool else ())]
 
 
 def _keys_of_call(call: Call) -> Iterable[str]:
-    """Return the keys that say something of a call: its number and its place are told by the order."""
+    """List the keys that say something of a call: its number and its place are told by the order."""
     told = ("function", "id", "index")
     outer = [key for key in call if key not in told and (key, call[key]) != ("type", "function")]
     function = function_of(call) if "function" in call else {}
@@ -156,6 +155,6 @@ def _without_key(entry: dict[str, object], key: str) -> dict[str, object]:
 
 
 def _without_key_of(entry: dict[str, object], key: str) -> dict[str, object]:
-    """Return a call or a tool without a key, of its own or of its function."""
+    """Take a key out of a call or a tool, or out of its function."""
     entry = _without_key(entry, key)
     return entry | {"function": _without_key(function_of(entry), key)} if "function" in entry else entry

@@ -45,12 +45,12 @@ def write_json(path: Path, value: object) -> None:
 
 
 def as_json(value: object, indent: int | None = None) -> str:
-    """Return JSON text. JSON knows neither NaN nor infinities: they become null."""
+    """Write JSON text. JSON knows neither NaN nor infinities: they become null."""
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def digest_of(path: Path) -> str:
-    """Return the file's SHA-256, in 64 hexadecimal digits."""
+    """Compute the file's SHA-256, in 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -108,7 +108,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return when the file, or the names in the folder, are on the disk."""
+    """Wait until the file, or the names in the folder, are on the disk."""
     is_folder = path.is_dir()
     try:  # reading is enough, but in Windows, which has no descriptors of folders either
         descriptor = os.open(path, os.O_RDWR if os.name == "nt" and not is_folder else os.O_RDONLY)
@@ -209,7 +209,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _escaped(name: str) -> str:
-    """Return the name as a pattern that only it matches."""
+    """Write the name as a glob pattern that only it matches."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 

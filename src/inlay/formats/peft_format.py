@@ -66,11 +66,11 @@ class PeftFormat(Generic[MethodT]):
     """What stands before the names of a head's tensors."""
 
     def key(self, host: str, parameter: str) -> str:
-        """Return the tensor's name in adapter_model.safetensors."""
+        """Name the tensor in adapter_model.safetensors."""
         return f"{PREFIX}{host}.{self.names.get(parameter, parameter)}"
 
     def config(self, method: MethodT, sites: Sites, hosts: list[str]) -> dict[str, object]:
-        """Return the method's settings under their names in adapter_config.json."""
+        """Write the method's settings, under their names in adapter_config.json."""
         return dataclasses.asdict(method)
 
     def write(
@@ -104,15 +104,15 @@ class PeftFormat(Generic[MethodT]):
         return config, tensors
 
     def of_tensors(self, method: MethodT, tensors: dict[str, Tensor]) -> Method:
-        """Return the method whose tensors these are, if a file's settings alone do not tell."""
+        """Correct the method by its tensors, if a file's settings alone do not tell which one it is."""
         return method
 
     def read_tensors(self, method: MethodT, config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a file's tensors in the shapes that the deltas have."""
+        """Bring a file's tensors, by its keys, into the shapes that the deltas have."""
         return tensors
 
     def from_base(self, method: MethodT, adapter: Adapter) -> dict[str, Tensor]:
-        """Return what a file leaves out because it follows from the base's weights, by the adapter's own names."""
+        """Compute what a file leaves out because it follows from the base's weights, by the adapter's own names."""
         return {}
 
     def save(
@@ -155,7 +155,7 @@ class PeftFormat(Generic[MethodT]):
         write_json(folder / seal.PROVENANCE, seal.sealed(about, folder, written))
 
     def _common(self, adapter: Adapter) -> dict[str, object]:
-        """Return what every adapter's settings have."""
+        """Write the settings that every adapter's file has."""
         model = adapter.model
         # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
         has_heads = set(task_heads(model)) <= set(adapter.heads)

@@ -143,13 +143,13 @@ def _is_own(module: nn.Module, name: str, tensors: dict[str, Tensor]) -> bool:
 
 
 def _embeddings(sites: Sites) -> set[str]:
-    """Return the names of the token embeddings and of what makes logits."""
+    """Name the token embeddings and what makes logits."""
     both = [input_embeddings(sites.model), output_embeddings(sites.model)]
     return {name for name, module in sites.modules() if any(module is m for m in both)}
 
 
 def _module(key: str, modules: set[str]) -> str | None:
-    """Return the module, of those there are, that the tensor `key` is in: the longest name that leads to it."""
+    """Find the module that the tensor `key` is in, of those there are: the longest name that leads to it."""
     parts = key.removeprefix(PREFIX).split(".")
     ends = (".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
     name = next((end for end in ends if end in modules), None)
@@ -178,7 +178,7 @@ def _through(table: "list[WeightRenaming]", key: str) -> str:
 def _with_new_names(
     config: PeftConfig, new_names: dict[str, str], modules: set[str], tensors: dict[str, Tensor]
 ) -> PeftConfig:
-    """Return `config` with every adapted module by its whole name, and its rank and alpha by that name too."""
+    """Name every adapted module in full, and its rank and alpha by that name too."""
     of: dict[str, str] = {}  # the module's name of today -> the one in the file
     for old, new in new_names.items():
         name = _module(new, modules)

@@ -60,7 +60,7 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, object], dict[str, Tensor]]:
 
 
 def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, object]:
-    """Return a LoRA's, of scale 1 and without anything that a simple reader may not know."""
+    """Write a LoRA's settings, of scale 1 and without anything that a simple reader may not know."""
     return {
         "peft_type": "LORA",
         "r": rank,
@@ -80,7 +80,8 @@ def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, object]:
 
 
 def _factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the left and right factor of each host's change."""
+    """Find the left (O, R) and right (R, I) factor of each host's change. Raises AdapterStateError for any other
+    change."""
     _check_heads(adapter)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, _, delta in adapter.hosts():

@@ -59,7 +59,7 @@ def guarded(
 
 
 def reason(problem: BaseException) -> str:
-    """Return the first line of what went wrong, or its kind if it says nothing or only a name."""
+    """Say in a line what went wrong: its own first line, or its kind if it says nothing or only a name."""
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror.lower()
     if isinstance(problem, RecursionError):
@@ -93,7 +93,7 @@ def read_json(path: Path, what: str, *, error: type[InvalidRequest] = Checkpoint
 
 
 def read_object(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> dict[str, Any]:
-    """Return a JSON object."""
+    """Read a JSON object. Raises `error` for any other value."""
     value = read_json(path, what, error=error)
     if not isinstance(value, dict):
         raise error(f"{path}: {what} must be a JSON object, and this is {_kind(value)}; {_AGAIN}")
@@ -108,7 +108,7 @@ def read_json_lines(path: Path, what: str, *, error: type[InvalidRequest] = Chec
 
 
 def parse_json(text: str, subject: object, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:
-    """Return the JSON value of `text`, which is from `subject`."""
+    """Parse `text`, which is from `subject`. Raises `error` for what is no JSON, or holds half of a character."""
     with guarded(subject, what, error=error):
         if NO_TEXT.search(text):
             raise ValueError("it has half of a character")

@@ -74,7 +74,7 @@ class Sites:
         return dict(self._modules)
 
     def module(self, name: str) -> nn.Module:
-        """Return the module of that name, which may also be a second name of a shared one."""
+        """Look a module up by its name, which may also be a second name of a shared one."""
         found = self._by_name.get(name)
         return self.model.get_submodule(name) if found is None else found
 
@@ -114,7 +114,7 @@ class Sites:
         return _of_texts(getattr(own, "config", None) or getattr(self.model, "config", None))
 
     def config_of(self, name: str) -> "PreTrainedConfig | None":
-        """Return the configuration of the innermost model that the module is in."""
+        """Find the configuration of the innermost model that the module is in; None if there is none."""
         while name:
             name = name.rpartition(".")[0]
             config = getattr(self.module(name), "config", None)
@@ -252,7 +252,7 @@ class Sites:
         return [name for name, _ in self.modules() if name in names]
 
     def matrices(self, targets: tuple[str, ...], name: str) -> dict[str, experts.Stack]:
-        """Return which stacks of expert matrices, or a router's matrix, `targets` select of the module `name`."""
+        """Name the stacks of expert matrices, or the router's matrix, that `targets` select of the module `name`."""
         own = experts.matrices(self.module(name))
         chosen: set[str] = set()
         for target in targets if own else ():
@@ -261,7 +261,7 @@ class Sites:
         return {p: stack for p, stack in own.items() if p in chosen}
 
     def place(self, name: str) -> "Place":
-        """Return where the module `name` is: its block, its role and what it is called in there."""
+        """Tell where the module `name` is: its block, its role and what it is called in there."""
         block = next((b for b in self.blocks if name.startswith(b + ".")), None)
         if block is None:
             return Place(block=None, role="outside", within=name)
@@ -308,9 +308,7 @@ class Sites:
         return found
 
     def _matching(self, target: str) -> dict[str, str]:
-        """Return what `target` names, modules and single parameters of experts and routers, each with its module's
-        name.
-        """
+        """Find what `target` names: modules, and single parameters of experts and routers, each with its module."""
         if matched := {name: m for name, m in self._named.items() if ends_with(name, target)}:
             return matched
         expressions.check(target, "no module has the name")
@@ -323,7 +321,7 @@ class Sites:
         return parameters | {name: name for name in modules}
 
     def _refused_experts(self, target: str, names: list[str]) -> str | None:
-        """Return why not one of the modules `names`, which `target` selects, can be a host, if they are experts."""
+        """Say why none of the modules `names`, which `target` selects, can be a host, if they are experts."""
         for name in names:
             module = self.module(name)
             for parameter, dtype in experts.packed(module).items():
@@ -373,7 +371,7 @@ class Sites:
         return weights.size(self.blocks[block].get_submodule(name))
 
     def _names(self) -> set[str]:
-        """Return names of the modules; of one that several blocks share only the first."""
+        """Name the modules; one that several blocks share by its first name only."""
         return {name for name, _ in self.modules()}
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
@@ -385,7 +383,7 @@ class Sites:
 
 
 def language_model(model: nn.Module) -> str | None:
-    """Return the module that reads the texts, by its name, where a model has other towers beside it; else None."""
+    """Name the module that reads the texts, where a model has other towers beside it; else None."""
     config = getattr(model, "config", None)
     texts, embeddings = _of_texts(config), input_embeddings(model)
     if texts is config or embeddings is None:
@@ -400,7 +398,7 @@ def language_model(model: nn.Module) -> str | None:
 
 
 def _of_texts(config: "PreTrainedConfig | None") -> "PreTrainedConfig | None":
-    """Return the part of a model's configuration that is about what reads texts."""
+    """Find the part of a model's configuration that is about what reads texts; as it is, if several are."""
     try:
         return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
     except ValueError:  # several parts do

@@ -66,7 +66,7 @@ def is_packed(host: Host) -> bool:
 
 
 def device(host: Host) -> torch.device:
-    """Return where the host computes; a host may keep no parameters of its own."""
+    """Find the device on which the host computes; the CPU if nothing in it has a tensor."""
     for module in host.modules():
         for tensor in chain(module._parameters.values(), module._buffers.values()):
             if tensor is not None:
@@ -76,7 +76,7 @@ def device(host: Host) -> torch.device:
 
 
 def parameter_names(host: Host) -> set[str]:
-    """Return the names of the parameters that the host has itself."""
+    """List the parameters that the host has itself, without those that are None."""
     return {name for name, p in host._parameters.items() if p is not None}
 
 
@@ -91,9 +91,7 @@ def statistics(host: Host) -> tuple[str, ...]:
 
 
 def own(host: Host, name: str) -> Tensor | None:
-    """Return the host's parameter or buffer of this name itself, or None if there is none; for its
-    values see `value`.
-    """
+    """Find the host's parameter or buffer of this name, as it is kept; None if there is none. Its values: `value`."""
     found = host._parameters.get(name)
     return host._buffers.get(name) if found is None else found
 
@@ -106,13 +104,13 @@ def stored(host: Host) -> Tensor:
 
 
 def value(host: Host, name: str) -> Tensor | None:
-    """Return the values of the host's own parameter or buffer, or None if there is none of this name."""
+    """Read the host's own parameter or buffer, from where it is offloaded too; None if there is none of this name."""
     found = own(host, name)
     return None if found is None else _brought(host, name, found)
 
 
 def bias(host: Host) -> Tensor | None:
-    """Return the bias of a linear host, if it has one."""
+    """Read the bias of a linear host, (O); None if it has none."""
     return _current(host, "bias")
 
 
@@ -122,9 +120,7 @@ def is_offloaded(host: Host) -> bool:
 
 
 def read(host: Host, names: Collection[str] = ("weight",)) -> dict[str, Tensor]:
-    """Return the host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones (bias=None) are left
-    out.
-    """
+    """Read the host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones are left out."""
     params = {name: p for name in names if (p := _current(host, name)) is not None}
     if "weight" in names and is_linear(host):
         weight_OI = _dense(host)
@@ -147,7 +143,7 @@ def product(host: Host, x_NI: Tensor) -> Tensor:
 
 
 def blocks(weight_OI: Tensor) -> tuple[Tensor, ...]:
-    """Return the weight in blocks of rows small enough to be cast up."""
+    """Split the weight (O, I) into blocks of rows small enough to be cast up."""
     return weight_OI.split(max(1, _BLOCK // weight_OI.shape[1]))
 
 
@@ -247,7 +243,7 @@ def _is_plain(host: Host, weight: Tensor) -> bool:
 
 @torch.no_grad()
 def _dense(host: Host) -> Tensor | None:
-    """Return the weight as (O, I), if there is a way to it other than the host's forward."""
+    """Read the weight as (O, I), if there is a way to it other than the host's forward; else None."""
     own = _current(host, "weight")
     if own is None:
         return None
@@ -274,14 +270,14 @@ def _weight_by_forward(host: Host) -> Tensor:
 
 
 def _run(host: Host, x_NI: Tensor) -> Tensor:
-    """Return the forward of a packed linear, without its bias, whose dtype is also that of the computation."""
+    """Run a packed linear without its bias, whose dtype is also that of the computation: (N, I) to (N, O)."""
     bias_O = bias(host)
     h_NO = host.forward(x_NI.to(torch.get_default_dtype() if bias_O is None else bias_O.dtype))
     return h_NO if bias_O is None else h_NO - bias_O
 
 
 def _current(host: Host, name: str) -> Tensor | None:
-    """Return what the host's forward would read under this name now, if that is a tensor."""
+    """Read what the host's forward would read under this name now; None if that is no tensor."""
     shadows = host.__dict__.get(_SHADOWS)
     if shadows and name in shadows:
         return shadows[name]
@@ -290,7 +286,7 @@ def _current(host: Host, name: str) -> Tensor | None:
 
 
 def _brought(host: Host, name: str, tensor: Tensor) -> Tensor:
-    """Return the tensor itself, or its values if they are offloaded."""
+    """Bring an offloaded tensor to where the host computes; any other stays as it is."""
     if not tensor.is_meta or (hook := _offloading(host)) is None:
         return tensor
     return hook.weights_map[name].to(hook.execution_device, tensor.dtype)

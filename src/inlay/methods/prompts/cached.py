@@ -16,7 +16,7 @@ def is_first_call(kwargs: Kwargs) -> bool:
 
 
 def cached_positions(kwargs: Kwargs) -> int | None:
-    """Return None where nothing counts them."""
+    """Count the positions that earlier calls computed; None where nothing counts them."""
     for cache in _caches(kwargs):
         return cache.get_seq_length() if _counts(cache) else None
     return None

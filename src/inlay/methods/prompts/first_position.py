@@ -41,9 +41,8 @@ class _Result(tuple[Tensor, Tensor]):
 
 
 def read_by_head(sites: Sites) -> Read:
-    """Return nothing if the model is no classifier of texts, has no values, or its head reads what the transformer
-    pools.
-    """
+    """Find out by gradients what the head reads: nothing of a model that is no classifier of texts, has no values, or
+    whose head reads what the transformer pools."""
     model = sites.model
     if type(model).__name__ not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
         return Read(False, False)

@@ -50,7 +50,7 @@ def mask_reader(sites: Sites, reader: nn.Module) -> nn.Module:
 
 
 def embedding_of(transformer: nn.Module) -> nn.Embedding:
-    """Return the token embeddings of a module of `readers_of` or `mask_reader`."""
+    """Find the token embeddings, (V, D), of a module of `readers_of` or `mask_reader`."""
     found = _embeddings(transformer)
     assert found is not None
     return found
@@ -81,7 +81,7 @@ def _arguments(module: nn.Module) -> set[str]:
 
 
 def _embeddings(module: nn.Module) -> nn.Embedding | None:
-    """Return its token embeddings; None if it has something else there, or nothing."""
+    """Find its token embeddings; None if it has something else there, or nothing."""
     found = input_embeddings(module)
     return found if _looks_up(found) and getattr(found.weight, "ndim", 0) == 2 else None
 

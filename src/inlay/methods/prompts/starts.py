@@ -65,15 +65,14 @@ def from_labels(embedding: nn.Embedding, count: int, model: "PreTrainedModel") -
 
 
 def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return empty if all of them are unknown, as they are to the tokenizer that transformers makes where there is no
-    file.
-    """
+    """Tokenize a text; empty if all of it is unknown, as to the tokenizer that transformers makes where there is no
+    file."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return [] if all(i == tokenizer.unk_token_id for i in ids) else ids
 
 
 def _tokenizer(model: "PreTrainedModel", initialization: str) -> Tokenizer:
-    """Return the one beside the model's weights. Raises SettingsError if the model does not say where that is."""
+    """Read the tokenizer beside the model's weights. Raises SettingsError if the model does not say where that is."""
     from transformers import AutoTokenizer
 
     name = model.config.name_or_path

@@ -32,7 +32,7 @@ class Components(LowRank):
         self.settled = False  # no more components will be dropped
 
     def average(self, name: str, now: Tensor, beta: float) -> Tensor:
-        """Return the running average under this name, begun at zero, with `now` as its newest value."""
+        """Update the running average under this name, begun at zero, with `now` as its newest value."""
         if name not in self.averages:
             self.averages[name] = torch.zeros_like(now)
         return self.averages[name].lerp_(now, 1 - beta)

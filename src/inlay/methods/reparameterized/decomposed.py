@@ -134,7 +134,7 @@ def row_norms(weight_OI: Tensor) -> Tensor:
 
 @torch.no_grad()
 def row_squares(host: Host) -> Tensor:
-    """Return the squared length of each row of a linear host's weight."""
+    """Compute the squared length (O) of each row of a linear host's weight."""
     weight_OI = weights.read(host)["weight"]
     fine = _fine(weight_OI.device)
     return torch.cat([block_OI.to(fine).square().sum(1) for block_OI in weights.blocks(weight_OI)])
@@ -145,13 +145,13 @@ def _fine(device: torch.device) -> torch.dtype:
 
 
 def _tensors(module: nn.Module, without: Collection[str] = ()) -> Iterator[Tensor]:
-    """Return what a read of the module's own tensors gives now: others may stand in for them."""
+    """Yield what a read of the module's own tensors gives now: others may stand in for them."""
     own = chain(module._parameters.items(), module._buffers.items())
     return (module.__dict__.get(name, t) for name, t in own if t is not None and name not in without)
 
 
 def _mark(tensor: Tensor) -> object:
-    """Return a mark that differs after another tensor, value, place or dtype has come in."""
+    """Make a mark that differs after another tensor, value, place or dtype has come in."""
     if tensor.is_inference() or not tensor.is_leaf:
         return object()  # has no version, or is a view of what is trained: it may have changed
     where = tensor.device if is_traceable_wrapper_subclass(tensor) else tensor.data_ptr()

@@ -226,7 +226,7 @@ def _matches(name: str, targets: str | list[str] | None) -> bool:
 
 
 def _by_expert(p: _Parameter, a: Tensor, b: Tensor, config: PeftConfig) -> tuple[Tensor, Tensor]:
-    """Return a (E, R, I) and B (E, O, R) of flattened ones."""
+    """Bring flattened factors into A (E, R, I) and B (E, O, R). Raises CheckpointError if they do not fit."""
     stack = p.stack
     if stack.experts is None:
         return a, b

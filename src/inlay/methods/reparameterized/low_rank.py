@@ -135,7 +135,7 @@ class LowRankConvolution(WeightDelta):
 
 
 def low_rank(adapter: "Adapter") -> dict[str, LowRank]:
-    """Return the adapter's linear hosts, without the heads."""
+    """Find the adapter's low-rank deltas by host, without the heads."""
     return {host: delta for host, delta in adapter.deltas.items() if isinstance(delta, LowRank)}
 
 
@@ -169,7 +169,7 @@ class LowRankExperts(WeightDelta):
             self._modules[name] = Factors(stack, *strengths[name], start, weights.device(host))
 
     def of(self, name: str) -> "Factors":
-        """Return the factors of one of its parameters."""
+        """Look up the factors of one of its parameters."""
         factors = self._modules[name]
         assert isinstance(factors, Factors)
         return factors
@@ -200,7 +200,7 @@ class Factors(nn.Module):
         self.lora_B = nn.Parameter(b.view(*experts, stack.out_features, rank))
 
     def stacked(self) -> tuple[Tensor, Tensor]:
-        """Return a (E, R, I) and B (E, O, R)."""
+        """Put A together as (E, R, I) and B as (E, O, R)."""
         return (self.lora_A, self.lora_B) if self.lora_A.ndim == 3 else (self.lora_A[None], self.lora_B[None])
 
     def changed(self, weight: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Lycoris(OnLinear):
 
     @abstractmethod
     def delta(self, host: Host, rank: int) -> "Product":
-        """Return the factors at one host, at their start."""
+        """Make the factors at one host, at their start."""
 
 
 class Product(WeightDelta):

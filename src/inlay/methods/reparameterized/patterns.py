@@ -21,17 +21,17 @@ class Strengths:
     alpha_pattern: dict[str, float]
 
     def of(self, name: str) -> tuple[int, float]:
-        """Return rank and alpha of the module `name`."""
+        """Look up rank and alpha of the module `name`."""
         return first_fit(self.rank_pattern, name, self.rank), first_fit(self.alpha_pattern, name, self.alpha)
 
 
 def first_fit(patterns: Mapping[str, ValueT], name: str, default: ValueT) -> ValueT:
-    """Return the value of the first pattern that fits the module `name`."""
+    """Look up the value of the first pattern that fits the module `name`."""
     return next((value for pattern, value in patterns.items() if expressions.fits_end(pattern, name)), default)
 
 
 def whole(name: str) -> str:
-    """Return a pattern that fits the module `name` alone."""
+    """Write a pattern that fits the module `name` alone."""
     return f"^{re.escape(name)}"
 
 

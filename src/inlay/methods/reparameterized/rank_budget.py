@@ -64,7 +64,7 @@ class RankBudget(OnLinear):
 
     @abstractmethod
     def score(self, delta: Components) -> Tensor:
-        """Return how much each component matters after this step, smoothed over the steps so far."""
+        """Score how much each component matters, (R), after this step, smoothed over the steps so far."""
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets):
