@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api.comparison import Comparison, compare
-    from .api.run import Run, open, train
+    from .api.rank import RankAnalysis, RankSuggestion, suggest_rank
+    from .api.run import Run, open
+    from .api.training import resume, train
     from .attached.adapter import Adapter, adapters, attach
     from .core.active import activate, using
     from .core.delta import Delta, WeightDelta
@@ -45,7 +47,11 @@ _HOME = {
     "InlayError": "errors",
     "load": "methods.loading",
     "PeftFormat": "formats.peft_format",
-    "train": "api.run",
+    "train": "api.training",
+    "resume": "api.training",
+    "suggest_rank": "api.rank",
+    "RankAnalysis": "api.rank",
+    "RankSuggestion": "api.rank",
     "open": "api.run",
     "Run": "api.run",
     "compare": "api.comparison",

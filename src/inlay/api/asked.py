@@ -1,18 +1,19 @@
-"""Settings from keyword arguments, and the task that they describe, with its data read."""
+"""Settings from keyword arguments."""
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from ..bases.base import Base, find_base
 from ..core.method import Method
-from ..data.formats import open_data
 from ..data.settings import DataSettings
 from ..errors import SettingsError, did_you_mean
-from ..tasks import task_for
-from ..tasks.task import Task
-from ..training.settings import Recipe, RunSettings
+from ..methods import METHODS
+from ..training.settings import Recipe
 from .given_data import ROWS, GivenData
+
+_Implied = dict[str, Literal["nf4"]]  # settings of a run by name
+SHORT_FOR: dict[str, tuple[str, _Implied]] = {"qlora": ("lora", {"quantize": "nf4"})}
+"""Names of a method with a setting of the run."""
 
 _OF_DATA = {field.name for field in fields(DataSettings)} - {"path"}
 RecipeT = TypeVar("RecipeT", bound=Recipe)
@@ -39,9 +40,12 @@ def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:
     return replace(settings, out=str(folder), data=replace(settings.data, path=str(folder / ROWS)))
 
 
-def read_task(settings: RunSettings[Method], given: GivenData, base: Base | None) -> Task:
-    """Read the data from where they are now, for the settings that say where they will be, on the base that is given or
-    that the settings name."""
-    base = base or find_base(settings.model)
-    opened = replace(open_data(replace(settings.data, path=given.path)), settings=settings.data)
-    return task_for(opened).prepare(base, opened, settings)
+def named_method(asked: str | Method) -> tuple[Method, "_Implied"]:
+    """Take a method, or a name for one with its defaults; returns the settings of the run that the name stands for,
+    too. Raises SettingsError for what is neither."""
+    if isinstance(asked, str):
+        name, implied = SHORT_FOR.get(asked, (asked, {}))
+        return METHODS.find(name, also=SHORT_FOR)(), implied
+    if not isinstance(asked, Method):
+        raise SettingsError(f"the method is {asked!r}; give a name, or a method such as inlay.LoRA(rank=8)")
+    return asked, {}

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..core.method import Method
 from ..data.settings import DataSettings
@@ -16,16 +16,15 @@ from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..lab.compare.comparison import ComparisonResult, default_folder
 from ..lab.compare.comparison import compare as compare_all
-from ..lab.compare.export import shown
 from ..lab.compare.settings import CompareSettings, Contender
-from ..lab.compare.table import spread_text
+from ..lab.compare.tables import methods_table, shown
 from ..lab.compare.trial import run_settings
 from ..machine import refusals
-from ..methods import METHODS
 from ..models.tokenizer import Tokenizer
-from ..show.table import Column, Table
+from ..show.table import Table
 from ..training.journal import Watcher
-from .asked import read_task, settings_of, with_rows_in
+from ..training.prepared import read_task
+from .asked import named_method, settings_of, with_rows_in
 from .given_data import given_data
 from .given_model import given_model
 from .progress import watching
@@ -68,7 +67,7 @@ def compare(
             asked = with_rows_in(asked, path_of(default_folder(asked)))
         if rows.own or given.base is not None:
             with refusals():
-                task = read_task(run_settings(asked, _contender("lora")), rows, given.base)
+                task = read_task(run_settings(asked, _contender("lora")), given.base, path=rows.path)
         with watching(progress) as watcher:
             found = compare_all(asked, contenders, watcher, command, task=task, begin=rows.keep)
     return Comparison(found)
@@ -87,15 +86,7 @@ class Comparison:
     @property
     def table(self) -> Table:
         """One row a method: its scores and what it cost, with the deviation over seeds."""
-        quantities = shown(self.result.table)
-        columns = [Column(name="method"), *(Column(name=q.name, right=True) for q in quantities)]
-        rows = [
-            [row.label, *(spread_text(row.spreads.get(q.key), q.text) for q in quantities)]
-            if row.runs
-            else [row.label, f"failed: {row.failures[0][1] if row.failures else 'no run'}"]
-            for row in self.result.table.rows
-        ]
-        return Table(columns=columns, rows=rows)
+        return methods_table(self.result.table, shown(self.result.table))
 
     @property
     def advice(self) -> str | None:
@@ -123,11 +114,10 @@ class Comparison:
 
 def _contender(asked: str | Method) -> Contender:
     """Take a name, or a method with its settings, which stand in its label."""
+    method, implied = named_method(asked)
+    quantize: Literal["none", "nf4"] = implied.get("quantize", "none")
     if isinstance(asked, str):
-        name, quantize = ("lora", "nf4") if asked == "qlora" else (asked, "none")
-        return Contender(label=asked, method=METHODS.find(name, also=("qlora",))(), quantize=quantize)
-    if not isinstance(asked, Method):
-        raise SettingsError(f"methods has {asked!r}; give names, or methods such as inlay.LoRA(rank=8)")
+        return Contender(label=asked, method=method, quantize=quantize)
     fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(type(asked))}
     own = ",".join(f"{name}={value}" for name, value in fields.items() if value != getattr(type(asked)(), name))
-    return Contender(label=f"{asked.name}:{own}" if own else asked.name, method=asked, quantize="none")
+    return Contender(label=f"{asked.name}:{own}" if own else asked.name, method=method, quantize=quantize)

@@ -32,6 +32,10 @@ class GivenModel:
     name: str
     base: Base | None = None  # whose files are gone with this object
 
+    def found(self) -> Base:
+        """Return the base. Raises SettingsError if there is none by the name."""
+        return self.base or find_base(self.name)
+
 
 def given_model(model: "str | Path | PreTrainedModel", tokenizer: Tokenizer | None = None) -> GivenModel:
     """Take a folder, a name or a transformers model with its tokenizer. Raises SettingsError if it cannot be a base."""

@@ -41,6 +41,14 @@ class Adapter(Attachment):
         """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
         return coverage(self, getattr(self.method, "targets", ()))
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the model has this adapter and no other, and runs it beside its base."""
+        state = known_state(self.model)
+        if state is None or list(state.adapters.values()) != [self]:
+            return False
+        return state.routing.merged is None and state.routing.lasting.names == (self.name,)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call
         it.

@@ -65,18 +65,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _make_report(command: Eval) -> int:
-    from ..formats.files import held
-    from ..report import write_report
+    from ..api.run import Run
 
-    run = path_of(command.adapter)
     if others := sorted(name for name, value in vars(command).items() if value != vars(Eval(adapter="")).get(name)):
         given = [name for name in others if name not in ("adapter", "report", "json")]
         if given:
             raise SettingsError(f"--report makes a page of what the run has written; leave out {', '.join(given)}")
-    if not (run / "summary.json").is_file():
-        raise SettingsError(f"{run} has no summary.json, which a report is made from; name the folder of a run")
-    with held(run):
-        page = write_report(run)
+    page = Run(path_of(command.adapter)).report()
     if command.json:
         print_json({"report": str(page)})
     else:
@@ -89,5 +84,5 @@ def _evaluate(command: Eval) -> "AdapterScores":
     from .assumptions import say
 
     run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
-    say(run.found)
+    say(run)
     return run.evaluate(command.data, command.split, command.samples)

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..formats.event import Event
-from ..formats.paths import path_of
 from ..show.units import bytes_text, count_text, percent_text, seconds_text
 from .parse import parse
 from .screen import print_json
@@ -40,13 +39,10 @@ class Merge:
 
 def main(arguments: list[str]) -> int:
     command = parse(Merge, arguments, "merge")
-    from ..api.given_model import given_model
-    from ..api.run import Run
+    from ..api.run import open
 
-    say = print_json if command.json else _line
-    base = given_model(command.model) if command.model is not None else None
-    run = Run(path_of(command.adapter), base, command.device, fetch=command.allow_download)
-    run.merge(command.out, command.into, say)
+    run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
+    run.merge(command.out, command.into, print_json if command.json else _line)
     return 0
 
 

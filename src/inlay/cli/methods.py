@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
@@ -15,7 +16,7 @@ from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
 from ..show.units import bytes_text, percent_text
 from .parse import parse
 from .screen import print_json
-from .train import SHORT_FOR
+from .train import short_flags
 
 LEGEND = "double lines: trained · single lines: frozen · I inputs, O outputs of a layer"
 _WIDEST = 100  # columns; longer lines are hard to read
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
     if name in SHORT_FOR:
         method, implied = SHORT_FOR[name]
         if not command.json:
-            print(f"{name} is {method} with {' '.join(implied)}:\n")
+            print(f"{name} is {method} with {' '.join(short_flags(implied))}:\n")
         name = method
     if name and name not in FAMILIES:
         name = METHODS.find(name, also=FAMILIES).name

@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     run.check_options({name: value for name, value in options.items() if value != defaults[name]})
     task = run.found.task
     options = {name: options[name] for name in task.options}
-    say(run.found)
+    say(run)
     if command.input is not None:
         inputs = _inputs(command.input, task)
         for answer in run.answer(inputs, **options):

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
-from ..formats.paths import path_of
 from ..ranges import RANK, SEED, Range, check_settings
+from .console import watching
 from .parse import parse
-from .rank_screen import analysis_screen, suggestion_screen
 from .screen import print_json
 
 
@@ -95,66 +94,33 @@ def _check(command: Rank) -> None:
             flag, given = FLAGS.get(field.name, field.name), "MODEL DATA" if before else "RUN"
             form = "RUN alone, after training" if before else "MODEL DATA, before training"
             raise SettingsError(f"--{flag} is given with {given}; it belongs to inlay rank {form}")
-    if not before and (command.to is None) != (command.out is None):
-        raise SettingsError("--to RANK and --out FOLDER belong together: the rank to cut to, and where to write that")
-    if command.plain and command.to is None:
-        raise SettingsError("--plain says how a cut adapter is written; give --to RANK and --out FOLDER with it")
-    if not command.ranks:
-        raise SettingsError("--ranks is empty; it needs numbers from 1 on")
 
 
 def _analyse(command: Rank) -> int:
-    from ..api.given_model import given_model
-    from ..api.run import Run
-    from ..lab.rank.page import write_rank_report
+    from ..api.run import open
 
-    base = None if command.model is None else given_model(command.model)
-    run = Run(path_of(command.subject), base, command.device, fetch=command.allow_download)
-    result = run.rank(
-        (lambda _: None) if command.json else (lambda text: print(text, flush=True)),
-        other=None if command.other is None else path_of(command.other),
-        base=command.base,
-        ranks=command.ranks,
-        curve=command.curve,
-        data=command.data,
-        split=command.split,
-        to=command.to,
-        out=None if command.out is None else path_of(command.out),
-        plain=command.plain,
-    )
-    page = write_rank_report(result, run.folder)
+    run = open(command.subject, command.model, device=command.device, allow_download=command.allow_download)
+    asked = ("other", "base", "ranks", "curve", "data", "split", "to", "out", "plain")
+    say = (lambda _: None) if command.json else (lambda text: print(text, flush=True))
+    found = run.rank(say, **{name: getattr(command, name) for name in asked})
     if command.json:
-        print_json(result.as_dict())
+        print_json(found.result.as_dict())
     else:
-        print(analysis_screen(result))
-        print(f"report  {page}")
+        print(f"{found}\nreport  {found.page}")
     return 0
 
 
 def _suggest(command: Rank) -> int:
-    from ..data.settings import DataSettings
-    from ..formats.files import check_free, write_json
-    from ..lab.rank.suggestion import attempt, suggest
+    from ..api.rank import suggest_rank
     from ..methods.reparameterized.lora import LoRA
-    from ..training.settings import RunSettings
-    from .console import watching
 
-    folder = path_of(command.out or "rank-suggestion")
-    check_free(folder, "--out")
-    settings = RunSettings(
-        model=command.subject,
-        data=DataSettings(path=str(command.train_data)),
-        method=LoRA(rank=command.rank, targets=command.targets),
-        seed=command.seed,
-        device=command.device,
-    )
-    result = suggest(settings, command.origin, folder)
-    if command.attempt:
-        with watching(command.json) as watcher:
-            result = attempt(result, settings, command.epochs, folder, watcher)
-    write_json(folder / "suggestion.json", result.as_dict())
+    method = LoRA(rank=command.rank, targets=command.targets)
+    asked = {name: getattr(command, name) for name in ("origin", "attempt", "epochs", "seed", "device")}
+    with watching(command.json) as watcher:
+        out = command.out or "rank-suggestion"
+        found = suggest_rank(command.subject, command.train_data, method, out=out, progress=watcher, **asked)
     if command.json:
-        print_json(result.as_dict())
+        print_json(found.result.as_dict())
     else:
-        print(suggestion_screen(result))
+        print(found)
     return 0

@@ -24,6 +24,17 @@ class PlannedCost(TypedDict):
     memory_bytes: int | None
 
 
+class WentBack(TypedDict):
+    """A time that the training went back to an earlier step, as it had collapsed."""
+
+    step: int
+    """The step after which it did."""
+    to: int
+    share: float
+    """What was left of the learning rate."""
+    why: str
+
+
 class Summary(TypedDict):
     """A run's summary, complete whether it is finished, interrupted or failed."""
 
@@ -45,6 +56,7 @@ class Summary(TypedDict):
     tokens_per_second: float
     steps: int
     best_step: int
+    went_back: list[WentBack]
     metrics: Metrics
     coverage: Reach
     decided: dict[str, dict[str, int]]

@@ -1,6 +1,6 @@
 """What an adapter is evaluated on: the data of its run, or others with the same columns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypedDict
 
@@ -15,7 +15,7 @@ from ..hub import offline
 from ..tasks.batches import length_step
 from ..tasks.metric import Scores
 from ..tasks.task import Task
-from .opened import Found
+from .opened import Found, Opened
 
 SCORED = "valid"
 """The split that the rows of a file are put into, which is in no splits."""
@@ -65,6 +65,7 @@ def ready_to_score(found: Found, task: Task, split: str, device: torch.device) -
 
 def evaluate_adapter(
     found: Found,
+    opened: Callable[[], Opened],
     device: torch.device,
     path: str | None = None,
     split: str | None = None,
@@ -74,8 +75,8 @@ def evaluate_adapter(
 ) -> AdapterScores:
     """Score the base, unless the adapter changed it, and the tuned model on the run's own data, or those in `path`.
 
-    Texts are written for the first `samples` rows, or for all. Raises DataError or SettingsError before any weights are
-    loaded.
+    `opened` gives the adapter on its base. Texts are written for the first `samples` rows, or for all. Raises DataError
+    or SettingsError before any weights are loaded.
     """
     if samples is not None and not found.task.writes:
         raise SettingsError(f"--samples is for language models; this adapter {found.task.does}, to every row")
@@ -83,7 +84,7 @@ def evaluate_adapter(
     one_file = path is not None and path_of(path, any_bytes=True).is_file()
     chosen = _split(split, with_rows.data, one_file)
     task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
-    base, tuned = found.as_trained(device).evaluate(task, chosen)
+    base, tuned = opened().evaluate(task, chosen)
     return {
         "data": task.data.source,
         "split": None if one_file else chosen,

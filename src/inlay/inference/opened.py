@@ -64,6 +64,7 @@ class Found:
     """An adapter that fits its base, as far as their files tell; no weights are loaded yet."""
 
     folder: Path
+    asked: Path  # that the user named: this one, or the run's
     task: Task  # without rows, and without a tokenizer if the adapter was not made by a run
     saved: peft.Saved
     planned: Adapter  # on a model without values
@@ -87,9 +88,20 @@ class Found:
         return getattr(torch, self.provenance["dtype"])
 
     @property
+    def stored_dtype(self) -> torch.dtype | None:
+        """The base's in its files; None if its configuration does not say."""
+        said = getattr(self.base.config, "dtype", None)
+        return getattr(torch, said) if isinstance(said, str) else said
+
+    @property
     def packed(self) -> bool:
         """Whether the base was quantized in training."""
         return self.provenance.get("quantize") == "nf4"
+
+    def has_form_of(self, adapter: Adapter) -> bool:
+        """Tell whether the files have just the adapter's tensors, where some methods save another form of the same."""
+        here, there = ({(host, name): t.shape for host, name, t in a.tensors()} for a in (self.planned, adapter))
+        return here == there
 
     def check_reads(self) -> None:
         """Raise CheckpointError if there is no tokenizer to read texts with."""
@@ -145,7 +157,7 @@ def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool =
 
     A base that only the adapter's files name is looked for on this machine, and on a hub only with `fetch`.
     """
-    saved = peft.read(folder)
+    asked, saved = folder, peft.read(folder)
     folder, provenance = saved.folder, dict(saved.provenance)
     check_provenance(folder, provenance)
     if "data" in provenance:
@@ -179,7 +191,7 @@ def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool =
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
     rows = row_digests_of_files(Path(base.path), Sites(empty, ()), rows_of_its_own(planned.deltas))
     peft.check_rows(folder, empty, rows)
-    return Found(folder, task, saved, planned, notes)
+    return Found(folder, asked, task, saved, planned, notes)
 
 
 def _own_base(saved: peft.Saved, fetch: bool) -> Base:

@@ -70,7 +70,8 @@ def _large_plots(files: RunFiles, score: str, chance: float | None) -> list[Figu
     scores = [] if score == "loss" else _points(files.evaluations, score)
     plots = []
     if train or evaluated:
-        plots.append(figures.loss_plot(train, evaluated, best_step))
+        went_back = [event["step"] for event in files.summary.get("went_back") or ()]
+        plots.append(figures.loss_plot(train, evaluated, best_step, went_back))
     if scores:
         plots.append(figures.score_plot(METRICS[score].label, METRICS[score].unit, scores, best_step, chance))
     return plots

@@ -129,11 +129,12 @@ class Classify(Task):
         return {"labels": list(self.labels), "columns": self.data.columns}
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        """Evaluate a model; predictions are (rows, labels) log-probabilities."""
+        """Evaluate a model; predictions are (rows, labels) log-probabilities, their spread is that of the log-odds."""
         tokens = self.tokens[split]
         found_NL = log_probabilities(model, self.tokenizer, tokens.rows, self.length_step)
         outcome = LabelProbabilities(found_NL, torch.tensor(tokens.labels))
-        return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL)
+        spread = (found_NL - found_NL.mean(dim=1, keepdim=True)).std(dim=0, correction=0).mean().item()
+        return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL, spread)
 
     @property
     def _columns(self) -> Mapping[str, str] | None:

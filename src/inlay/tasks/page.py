@@ -1,10 +1,10 @@
 """What a run's page shows of its task, as plain data: figures with the base's beside them, a verdict, a section."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..formats.summary import Summary
+from ..formats.summary import Summary, WentBack
 from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
 
@@ -65,12 +65,20 @@ class Judged:
     test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
     split: str = "valid"
+    went_back: Sequence[WentBack] = ()
+    """The times that the training collapsed and went back."""
 
     @classmethod
     def from_summary(cls, summary: Summary) -> "Judged":
         found = summary.get("metrics") or {}
         scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
-        return cls(status=summary["status"], rows=found.get("rows", 0), split=found.get("split", "valid"), **scores)
+        return cls(
+            status=summary["status"],
+            rows=found.get("rows", 0),
+            split=found.get("split", "valid"),
+            went_back=summary.get("went_back") or (),
+            **scores,
+        )
 
     @property
     def without_scores(self) -> Verdict | None:
@@ -94,7 +102,8 @@ class Judged:
             where = "on the test split, which no choice was made on,"
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
-        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}; {checked}."]
+        collapses = [_went_back(each) for each in self.went_back]
+        return [*([unfinished] if self.status != "finished" else []), *collapses, *own, f"{chosen}; {checked}."]
 
     def verdict(self, score: str) -> Verdict:
         """Say which way a score went, for a task that has no more to say."""
@@ -133,3 +142,12 @@ def capitalized(text: str) -> str:
 def guessing(labels: int) -> str:
     """Write what guessing among so many labels scores."""
     return f"{percent_text(1 / labels)} for {labels} labels"
+
+
+def _went_back(event: WentBack) -> str:
+    to = f"step {event['to']}" if event["to"] else "the start"
+    share = "half" if event["share"] == 0.5 else "a quarter of"
+    return (
+        f"The training collapsed: after step {event['step']}, {event['why']}. It went back to {to} and on with {share} "
+        "the learning rate. A lower --learning-rate from the start may do better."
+    )

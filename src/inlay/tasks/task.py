@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _SAMPLES_IN_SIGHT = 8
+_SAME = 0.1  # of the base's spread: below that, rows are not told apart
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Evaluation:
     """What `main_score` is the mean of, so that two models can be compared: Shares or Means (stats.py)."""
     predictions: Any
     """What predictions.jsonl is written from, as far as there is something."""
+    spread: float | None = None
+    """How far the answers to different rows differ, on a scale of the task's own; None: that says nothing here."""
+
+    def same_answer(self, base: Self) -> bool:
+        """Tell whether every row gets the same answer, which is so even of an untrained head only by a collapse."""
+        return self.spread is not None and base.spread is not None and self.spread < _SAME * base.spread
 
 
 @dataclass(frozen=True)

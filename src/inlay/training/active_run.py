@@ -30,6 +30,7 @@ from ..tasks.task import Evaluation
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .ending import Ending, as_run_error
 from .estimate import estimate
+from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
 from .loop import Observer, StepEvent, Training, fit
@@ -67,6 +68,7 @@ class ActiveRun(Observer):
         self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
         self.before, self.resumable = before, resumable
         self.bases, self.start = bases or NoSharing(), start
+        self.of_base: Evaluation | None = None  # on valid
         self.of_best: Evaluation | None = None  # on valid, if this process made it
 
     @property
@@ -132,7 +134,7 @@ class ActiveRun(Observer):
         began = time.perf_counter()
         found = self._evaluated(model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
-        found = self._complete(model, "valid", found)
+        self.of_base = found = self._complete(model, "valid", found)
         self.state.base_scores = found.scores
         self._record_evaluation(0, found.scores, best=False)
         return found.predictions
@@ -201,15 +203,16 @@ class ActiveRun(Observer):
                 self.output.save_adapter(self.adapter)
         self.checkpoint = None
 
-    def evaluate(self, step: int) -> Scores:
+    def evaluate(self, step: int) -> Scored:
         found = self.run.task.evaluate(self.adapter.model, "valid")
+        assert self.of_base is not None
         best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and self.state.objective.is_better(
             found.scores, self.state.progress.best
         )
         if best:
             self.of_best = found
         self._record_evaluation(step, found.scores, best=best)
-        return found.scores
+        return Scored(found.scores, self.of_base.scores["loss"], found.same_answer(self.of_base))
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps
@@ -217,6 +220,10 @@ class ActiveRun(Observer):
             a_step = self.state.train_seconds / event.step
             self.journal.record("step", **event.facts(steps, self.run.device, a_step))
         self.keeper.between_steps()
+
+    def on_return(self, guard: Guard, learning_rate: float) -> None:
+        last = guard.returns[-1]
+        self.journal.record("back", step=last.step, to=last.to, why=last.why, learning_rate=learning_rate)
 
     def on_best(self) -> None:
         self.output.save_adapter(self.adapter)

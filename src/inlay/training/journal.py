@@ -157,6 +157,12 @@ def sentence(event: Event) -> str:
                 f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
+        case "back":
+            to = f"step {event['to']}, the best so far," if event["to"] else "the start"
+            return (
+                f"back    after step {event['step']} to {to} and on at learning rate {event['learning_rate']:.2g}: "
+                f"{event['why']}"
+            )
         case "forgetting":
             return f"kept    {forgetting_text(cast(Forgetting, event))}"
         case "note" | "failed" | "interrupted":

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -71,10 +71,14 @@ def prepare_run(
         return _prepared(settings, journal, folder, copy.copy(task or read_task(settings, fetch=fetch)))
 
 
-def read_task(settings: RunSettings[Method], *, fetch: bool = True) -> Task:
-    """Find the base, read the data and check one against the other. Of the method nothing is asked yet."""
-    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
-    return task_for(opened).prepare(base, opened, settings)
+def read_task(
+    settings: RunSettings[Method], base: Base | None = None, *, path: str | None = None, fetch: bool = True
+) -> Task:
+    """Read the data and check them against the base, which is found unless it is given. Of the method nothing is asked
+    yet. `path` is where the data are now, if the settings name where they will be."""
+    base = base or find_base(settings.model, fetch=fetch)
+    opened = open_data(settings.data if path is None else replace(settings.data, path=path))
+    return task_for(opened).prepare(base, replace(opened, settings=settings.data), settings)
 
 
 def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | None, task: Task) -> Prepared:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from ..bases.base import Base
 from ..core.method import Method
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..formats.summary import RunSummary
@@ -16,7 +17,7 @@ from ..tasks.task import Task
 from .active_run import ActiveRun
 from .checkpoint import check_is_run, read_checkpoint
 from .journal import Journal, Watcher
-from .prepared import Prepared, prepare_run
+from .prepared import Prepared, prepare_run, read_task
 from .run_state import versions
 from .settings import RunSettings, from_dict, non_default, to_dict
 from .shared_base import NoSharing
@@ -61,18 +62,24 @@ def train(
 
 @refusals()
 def resume(
-    folder: Path, watcher: Watcher = lambda _: None, *, fetch: bool = False, task: Task | None = None
+    folder: Path,
+    watcher: Watcher = lambda _: None,
+    *,
+    fetch: bool = False,
+    base: Base | None = None,
+    bases: NoSharing | None = None,
+    task: Task | None = None,
 ) -> RunSummary:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
 
     A base and data that its files name are taken from this machine, and from a hub only with `fetch`; or from `task`,
-    which has read both.
+    which has read both; or the data alone, with `base`. `bases` are as for `train`.
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
     check_is_run(folder)
     with held(folder):
-        return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, task=task)
+        return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, base=base, bases=bases, task=task)
 
 
 @contextmanager
@@ -97,6 +104,8 @@ def go_on_from_checkpoint(
     *,
     fetch: bool = False,
     named: RunSettings[Method] | None = None,
+    base: Base | None = None,
+    bases: NoSharing | None = None,
     task: Task | None = None,
 ) -> RunSummary:
     """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
@@ -104,6 +113,9 @@ def go_on_from_checkpoint(
     checkpoint = read_checkpoint(folder)
     settings = from_dict(checkpoint.identity.settings)
     fetch = fetch or (named is not None and _names(settings) == _names(named))
+    if base is not None:
+        with offline(not fetch):
+            task = read_task(settings, base, fetch=fetch)
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch, task=task)
     checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
@@ -115,7 +127,8 @@ def go_on_from_checkpoint(
         others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.identity.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
-        return ActiveRun(run, settings, journal, checkpoint.identity.command, checkpoint=checkpoint).finish()
+        command = checkpoint.identity.command
+        return ActiveRun(run, settings, journal, command, checkpoint=checkpoint, bases=bases).finish()
 
 
 def _names(settings: RunSettings[Method]) -> dict[str, object]:

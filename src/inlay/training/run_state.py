@@ -118,6 +118,10 @@ class RunState:
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
             "best_step": progress.best_step,
+            "went_back": [
+                {"step": each.step, "to": each.to, "share": each.share, "why": each.why}
+                for each in progress.guard.returns
+            ],
             "metrics": {
                 "split": "valid",
                 "rows": len(run.task.lengths("valid")),

@@ -41,6 +41,9 @@ class Recipe:
     """Evaluations in each epoch; the adapter of the best one is kept."""
     patience: Annotated[int, Range(0, 1_000_000)] = 8
     """Evaluations in a row without a better one after which training stops early; 0: never."""
+    guard: bool = True
+    """Go back to the best step, with half the learning rate, if the training collapses: the loss rises past where it
+    began, or every row gets the same answer; --no-guard trains on."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the frozen base and the activations; what is trained is in float32. auto: bfloat16 if the processor has it."""
     quantize: Literal["none", "nf4"] = "none"

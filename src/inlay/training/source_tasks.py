@@ -31,6 +31,7 @@ from ..tasks.classify import Classify, log_probabilities
 from ..tasks.metric import Scores, scores_of
 from ..tasks.outcomes import LabelProbabilities
 from .distillation import Lesson, TaughtLoss, lessons
+from .guard import Scored
 from .journal import Journal
 from .loop import Observer, StepEvent, Training, fit, make_plan
 from .prepared import Prepared, prepare_run
@@ -182,13 +183,13 @@ class _StudentObserver(Observer):
         self.student, self.journal = student, journal
         self.best: Scores | None = None
 
-    def evaluate(self, step: int) -> Scores:
+    def evaluate(self, step: int) -> Scored:
         scores = self.student.mean_scores()
         better = self.student.loss.is_better(scores, self.best)
         self.best = scores if better else self.best
         epoch = step / self.student.plan.steps_per_epoch
         self.journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores, best=better)
-        return scores
+        return Scored(scores)
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.student.plan.steps

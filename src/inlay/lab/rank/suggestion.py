@@ -13,7 +13,7 @@ in the data's answers falls behind (https://thinkingmachines.ai/blog/lora/).
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ from ...models.inputs import inputs_of
 from ...models.sites import Place, Sites
 from ...stats import Difference, paired_gain
 from ...tasks import TASKS
+from ...tasks.task import Task
 from ...training.journal import Journal, Watcher
 from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
@@ -85,19 +86,29 @@ class Suggestion:
     parameters: int
     uniform_parameters: int
     layers: list[Suggested]
-    settings_file: str
+    settings_file: str | None
     tried: TriedRanks | None = None
+    method: Method = field(compare=False)
+    """The method with these ranks."""
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each layer, by its name."""
+        return {layer.name: layer.rank for layer in self.layers}
 
     def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "method"}
 
 
-def suggest(settings: RunSettings[Method], origin: From, folder: Path) -> Suggestion:
-    """Write `suggested.yaml` into the folder: the run's settings, in which every layer has one rank, with the ranks.
+def suggest(
+    settings: RunSettings[Method], origin: From, folder: Path | None = None, task: Task | None = None
+) -> Suggestion:
+    """Suggest ranks for the run's method, in which every layer has one rank; with a folder, write the run's settings
+    with the ranks into its `suggested.yaml`. `task` has read the data, which are read if there is none.
 
     Raises InvalidRequest before weights are loaded for settings or data that cannot work; DataError for too few rows.
     """
-    run = prepare_run(replace(settings, out=str(folder / "none")), Journal(lambda _: None))
+    run = prepare_run(replace(settings, out=None), Journal(lambda _: None), task=task)
     uniform = run.settings.method
     assert isinstance(uniform, Ranked)
     hosts = _hosts(run, uniform.targets)
@@ -111,7 +122,9 @@ def suggest(settings: RunSettings[Method], origin: From, folder: Path) -> Sugges
     budget = uniform.rank * sum(costs.values())
     ranks = share_out(gains, costs, budget, at_least=1)
     chosen = replace(settings, method=uniform.with_ranks(ranks), out=None)
-    write_text(folder / SETTINGS_FILE, yaml.safe_dump(non_default(chosen), sort_keys=False, allow_unicode=True))
+    settings_file = None if folder is None else folder / SETTINGS_FILE
+    if settings_file is not None:
+        write_text(settings_file, yaml.safe_dump(non_default(chosen), sort_keys=False, allow_unicode=True))
     sites = Sites(base.model, base.heads, run.part.name)
     return Suggestion(
         origin=origin,
@@ -130,30 +143,30 @@ def suggest(settings: RunSettings[Method], origin: From, folder: Path) -> Sugges
             )
             for host, shape in hosts.items()
         ],
-        settings_file=str(folder / SETTINGS_FILE),
+        settings_file=None if settings_file is None else str(settings_file),
+        method=chosen.method,
     )
 
 
 def attempt(
-    suggestion: Suggestion, settings: RunSettings[Method], epochs: float, folder: Path, watcher: Watcher
+    suggestion: Suggestion, settings: RunSettings[Method], folder: Path, watcher: Watcher, task: Task | None = None
 ) -> Suggestion:
     """Train with the suggested ranks and with uniform ones, otherwise alike, and add both scores."""
-    ranks, asked = {layer.name: layer.rank for layer in suggestion.layers}, settings.method
-    assert isinstance(asked, Ranked)
-    methods = {"suggested": asked.with_ranks(ranks), "uniform": asked}
+    assert settings.epochs is not None
+    methods = {"suggested": suggestion.method, "uniform": settings.method}
     folders = {name: folder / name for name in methods}
-    metrics, task = {}, ""
+    metrics, name_of_task = {}, ""
     for name, method in methods.items():
         ranks_text = "the suggested ranks" if name == "suggested" else f"rank {suggestion.rank} everywhere"
         Journal(watcher).record("note", text=f"training with {ranks_text}, in {folders[name]}")
-        summary = train(replace(settings, method=method, epochs=epochs, out=str(folders[name])), watcher)
-        metrics[name], task = summary["metrics"], summary["task"]
+        summary = train(replace(settings, method=method, out=str(folders[name])), watcher, task=task)
+        metrics[name], name_of_task = summary["metrics"], summary["task"]
     suggested, uniform = ([read_parts(folders[name], "valid")] for name in methods)
     gain = paired_gain(suggested, uniform, 0.95)
     tried = TriedRanks(
-        epochs=epochs,
+        epochs=settings.epochs,
         rows=metrics["uniform"]["rows"],
-        score=TASKS[task].main_score,
+        score=TASKS[name_of_task].main_score,
         suggested=metrics["suggested"]["tuned"],
         uniform=metrics["uniform"]["tuned"],
         gain=gain if gain is not None and math.isfinite(gain.low) else None,
