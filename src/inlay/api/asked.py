@@ -11,8 +11,7 @@ from ..methods import METHODS
 from ..training.settings import Recipe
 from .given_data import ROWS, GivenData
 
-_Implied = dict[str, Literal["nf4"]]  # settings of a run by name
-SHORT_FOR: dict[str, tuple[str, _Implied]] = {"qlora": ("lora", {"quantize": "nf4"})}
+SHORT_FOR: dict[str, tuple[str, dict[str, Literal["nf4"]]]] = {"qlora": ("lora", {"quantize": "nf4"})}
 """Names of a method with a setting of the run."""
 
 _OF_DATA = {field.name for field in fields(DataSettings)} - {"path"}
@@ -40,7 +39,7 @@ def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:
     return replace(settings, out=str(folder), data=replace(settings.data, path=str(folder / ROWS)))
 
 
-def named_method(asked: str | Method) -> tuple[Method, "_Implied"]:
+def named_method(asked: str | Method) -> tuple[Method, dict[str, Literal["nf4"]]]:
     """Take a method, or a name for one with its defaults; returns the settings of the run that the name stands for,
     too. Raises SettingsError for what is neither."""
     if isinstance(asked, str):
