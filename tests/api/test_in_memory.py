@@ -41,7 +41,13 @@ def found(run: inlay.Run, out: Path) -> dict[str, Any]:
     merged = run.merge(out)
     files = {path.name: path.read_bytes() for path in out.iterdir()}
     facts = {key: merged[key] for key in ("class", "total_parameters", "dtype", "method", "hosts", "texts", "bytes")}
-    return {"scores": run.evaluate(), "rank": rank, "merged": facts, "files": files, "says": run.predict("the plot was")}
+    return {
+        "scores": run.evaluate(),
+        "rank": rank,
+        "merged": facts,
+        "files": files,
+        "says": run.predict("the plot was"),
+    }
 
 
 @pytest.mark.parametrize("kind", ["classifier", "writer"])

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from markupsafe import Markup
-
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError, did_you_mean
@@ -21,6 +19,7 @@ from ..lab.rank.suggestion import attempt as train_both
 from ..machine import refusals
 from ..methods.ranked import Ranked
 from ..models.tokenizer import Tokenizer
+from ..show.page import paragraphs
 from ..show.table import Table
 from ..training.journal import Watcher
 from ..training.prepared import read_task
@@ -49,7 +48,7 @@ class RankAnalysis:
 
     @property
     def roles(self) -> Table:
-        """One row for each role that a layer has in the model."""
+        """One column for each role that a layer has in the model, one row for each figure."""
         return role_table(self.result)
 
     @property
@@ -62,12 +61,16 @@ class RankAnalysis:
         """What follows, in sentences."""
         return [*advice(self.result), *self.result.notes]
 
+    def text(self, columns: int | None = None) -> str:
+        """Return it for a terminal of so many columns; without, no line is broken."""
+        return analysis_screen(self.result, columns)
+
     def __repr__(self) -> str:
-        return analysis_screen(self.result)
+        return self.text()
 
     def _repr_html_(self) -> str:
-        tables = [self.roles.html(), *([self.curve.html()] if self.curve else [])]
-        return "".join(tables) + _paragraphs([*self.advice, f"All of it: {self.page}"])
+        curve = self.curve.html() if self.curve else ""
+        return self.roles.html() + curve + paragraphs([*self.advice, f"Everything is in {self.page}."])
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,11 +99,15 @@ class RankSuggestion:
         """What the figures say, and what they cannot say."""
         return suggestion_notes(self.result)
 
+    def text(self, columns: int | None = None) -> str:
+        """Return it for a terminal of so many columns; without, no line is broken."""
+        return suggestion_screen(self.result, columns)
+
     def __repr__(self) -> str:
-        return suggestion_screen(self.result)
+        return self.text()
 
     def _repr_html_(self) -> str:
-        return self.table.html() + _paragraphs(self.notes)
+        return self.table.html() + paragraphs(self.notes)
 
 
 def suggest_rank(
@@ -163,7 +170,3 @@ def suggest_rank(
                     found = train_both(found, asked, folder, watcher, task)
             write_json(folder / "suggestion.json", found.as_dict())
     return RankSuggestion(found)
-
-
-def _paragraphs(sentences: Sequence[str]) -> Markup:
-    return Markup("").join(Markup("<p>{}</p>").format(sentence) for sentence in sentences)
