@@ -25,8 +25,8 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     if unknown := next((name for name in values if name not in known), None):
         method: Any = values.get("method")
         if dataclasses.is_dataclass(method) and unknown in (field.name for field in fields(method)):
-            kind = type(method).__name__
-            raise SettingsError(f"{unknown} is a setting of the method; give it there: {kind}({unknown}=…)")
+            there = f"{type(method).__name__}({unknown}=…)"
+            raise SettingsError(f"{unknown} is a setting of the method; give it there: {there}")
         raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known)}")
     of_data = {name: value for name, value in values.items() if name in _OF_DATA}
     if isinstance(data, GivenData):
