@@ -7,8 +7,11 @@ from typing import Any, Protocol
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-_STYLES = {"failed": "bold red", "interrupted": "bold yellow", "finished": "green"}
+from ..show.lines import fitted
+
+_STYLES = {"failed": "bold red", "interrupted": "bold yellow", "finished": "bold green"}
 _COLOURS = {"failed": "#b3261e", "interrupted": "#8a6100", "finished": "#1a7f37"}
+_INDENT = " " * 8  # below the word that a sentence begins with
 _PLAIN = (  # whatever style sheet a notebook is shown with
     "margin: 0; padding: 0; font-family: monospace; white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere"
 )
@@ -28,7 +31,7 @@ class Bar:
 class Display(Protocol):
     """Something that shows progress. Its bars have names; the same name again moves the bar."""
 
-    def say(self, text: str, state: str, is_prose: bool) -> None: ...
+    def say(self, text: str, state: str) -> None: ...
     def show(self, name: str, bar: Bar) -> None: ...
     def remove(self, name: str) -> None: ...
 
@@ -44,9 +47,10 @@ class TerminalDisplay:
     def columns() -> tuple[TextColumn | BarColumn, ...]:
         return TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[now]}")
 
-    def say(self, text: str, state: str, is_prose: bool) -> None:
-        """Print the sentence; only prose is broken between words, as the paths in others are to stay whole."""
-        self.progress.console.print(text, style=_STYLES.get(state), soft_wrap=not is_prose)
+    def say(self, text: str, state: str) -> None:
+        """Print the sentence, which breaks between words."""
+        console = self.progress.console
+        console.print(fitted(text, console.width, _INDENT), style=_STYLES.get(state), soft_wrap=True)
 
     def show(self, name: str, bar: Bar) -> None:
         if name not in self._tasks:
@@ -69,7 +73,7 @@ class NotebookDisplay:
         self.drawn_at = time.monotonic()
         self.handle: Any = display(self._bundle(), raw=True, display_id=True)
 
-    def say(self, text: str, state: str, is_prose: bool) -> None:
+    def say(self, text: str, state: str) -> None:
         self.lines.append((text, state))
         self._draw()
 

@@ -16,7 +16,6 @@ from ..training.journal import Event, Watcher
 from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
 
 _WHOLE = "all runs"
-_PROSE = ("reach", "note", "back")
 _SMOOTHING = 0.9  # of the loss that is shown
 
 
@@ -73,7 +72,7 @@ class ProgressWatcher:
                 self._move(trial, event)
         if text := sentence(event):
             state = event.get("state", event["event"])
-            self.display.say(shown_lines(text), state, is_prose=event["event"] in _PROSE)
+            self.display.say(shown_lines(text), state)
 
     def _move(self, trial: str, event: Event) -> None:
         begins = not self.losses.get(trial) or event["step"] == 1  # a run that goes on begins at a later step
@@ -81,7 +80,7 @@ class ProgressWatcher:
         self.losses[trial] = loss
         now = [f"loss {loss:.3f}", f"{seconds_text(event['seconds_left'])} left"]
         if not trial:
-            now[1:1] = [f"{event['tokens_per_second']:.0f} tokens/s", bytes_text(event["memory_bytes"])]
+            now[1:1] = [f"{event['tokens_per_second']:,.0f} tokens/s", bytes_text(event["memory_bytes"])]
         text = trial or f"step {event['step']}/{event['steps']}"
         self.display.show(trial, Bar(text, event["step"], event["steps"], "  ".join(now)))
         self._show_whole()

@@ -44,7 +44,7 @@ class RankAnalysis:
 
     @property
     def roles(self) -> Table:
-        """One row for each role that a layer has in the model."""
+        """One column for each role that a layer has in the model, one row for each figure."""
         return role_table(self.result)
 
     @property
@@ -57,8 +57,12 @@ class RankAnalysis:
         """What follows, in sentences."""
         return [*advice(self.result), *self.result.notes]
 
+    def text(self, columns: int | None = None) -> str:
+        """Return it for a terminal of so many columns; without, no line is broken."""
+        return analysis_screen(self.result, columns)
+
     def __repr__(self) -> str:
-        return analysis_screen(self.result)
+        return self.text()
 
     def _repr_html_(self) -> str:
         curve = self.curve.html() if self.curve else ""
@@ -91,8 +95,12 @@ class RankSuggestion:
         """What the figures say, and what they cannot say."""
         return suggestion_notes(self.result)
 
+    def text(self, columns: int | None = None) -> str:
+        """Return it for a terminal of so many columns; without, no line is broken."""
+        return suggestion_screen(self.result, columns)
+
     def __repr__(self) -> str:
-        return suggestion_screen(self.result)
+        return self.text()
 
     def _repr_html_(self) -> str:
         return self.table.html() + paragraphs(self.notes)

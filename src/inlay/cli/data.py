@@ -32,7 +32,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tokens:  # nested like the data, since a verb's own positionals come before nested ones
-    model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None
     """A model, to make tokens as it does."""
     max_length: Annotated[int | None, Range(8, 10_000_000), arg(name="max-length", prefix_name=False)] = None
     """Tokens after which a row is cut. Default: as in training, what the model can take, at most 512."""

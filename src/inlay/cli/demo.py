@@ -18,11 +18,11 @@ class Demo:
 
     task: Literal[tuple(DEMOS)] = next(iter(DEMOS))  # pyright: ignore[reportInvalidTypeForm]
     """classify: builtin:minilm learns the intents of builtin:tickets, support messages. generate: builtin:tiny-lm
-    learns to make the attributes of builtin:captions into sentences."""
+    learns to write sentences from the attributes of builtin:captions."""
     out: str | None = None
     """Folder for the run; must be new or empty. Default: runs/DATA-lora, with a number if that exists."""
     seed: Annotated[int, SEED] = 0
-    """Of the new head, the adapter's start, the order of the rows and dropout."""
+    """Random seed for the new head, the adapter's start, the order of the rows and dropout."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 

@@ -8,8 +8,10 @@ from tyro.conf import Positional, arg
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..ranges import Range, check_settings
+from ..show.table import Column, Table
+from ..show.units import counted
 from .parse import parse
-from .screen import print_json
+from .screen import print_json, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,21 +19,21 @@ class Eval:
     """Score a trained adapter beside its base: on the data that it was trained with, or on DATA."""
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
-    """A run's folder, or an adapter's."""
-    data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
-    """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's own."""
+    """The folder of a run or of an adapter."""
+    data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
+    """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's data."""
     split: Literal["train", "valid", "test"] | None = None
-    """Which part of the run's own data, or of a folder. Default: valid, or the only one that the folder has."""
+    """Which part of the run's data, or of a folder. Default: valid, or the only one there."""
     samples: Annotated[int | None, Range(0, 10_000_000)] = None
-    """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
+    """Rows to generate text for; BLEU and the like are computed on them. Default: all."""
     model: str | None = None
-    """The base model, if it is no longer where it was."""
+    """The base model, if it has moved."""
     allow_download: bool = False
-    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
+    """Download what only the adapter's files name and this machine lacks."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     report: bool = False
-    """Only make the report of a run again, from the files in its folder; nothing is computed."""
+    """Only write the run's report again, from the files in its folder; nothing is computed."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -49,16 +51,25 @@ def main(arguments: list[str]) -> int:
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
     print(f"{result['rows']} rows{of_split} from {result['data']}")
+    print(_scores(result).screen(width()))
+    if result["base"] is None:
+        print("base: none to compare with; full fine-tuning changed the base itself")
+    if command.samples is not None and command.samples < result["rows"]:
+        print(f"texts: written for the first {counted(command.samples, 'row')}; their scores are of these alone")
+    return 0
+
+
+def _scores(result: dict[str, Any]) -> Table:
     from ..tasks.metric import METRICS
 
-    names = [name for name in METRICS if name in result["tuned"]]
-    print(f"{'':<8}" + "".join(f"{METRICS[name].label:>14}" for name in names))
-    for name in ("base", "tuned"):
-        if (scores := result[name]) is None:
-            print(f"{name:<8}  trained over: full fine-tuning changed the base itself")
-        else:
-            print(f"{name:<8}" + "".join(f"{scores[key]:>14.4f}" for key in names))
-    return 0
+    columns = [Column(name=""), *(Column(name=name, right=True) for name in ("base", "tuned")), Column(name="")]
+    rows = [
+        [metric.label, *(scores and metric.text(scores[name]) for scores in (result["base"], tuned)), metric.meaning]
+        for tuned in (result["tuned"],)
+        for name, metric in METRICS.items()
+        if name in tuned
+    ]
+    return Table(columns=columns, rows=rows)
 
 
 def _make_report(command: Eval) -> int:

@@ -14,22 +14,22 @@ from .screen import print_json
 class Merge:
     """Fold a trained adapter into its base and write that as a plain checkpoint, which transformers loads by itself.
 
-    The checkpoint has the dtype of the base's files. It is loaded again and must give the logits of base + adapter.
-    What full fine-tuning has trained is written likewise.
-    Soft prompts and bottleneck adapters are no change of weights and cannot be merged.
+    The checkpoint has the dtype of the base's files. It is loaded again and must give the logits of base + adapter. A
+    fully fine-tuned model is written likewise. Soft prompts and bottleneck adapters change no weights and cannot be
+    merged.
     """
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
-    """A run's folder, or an adapter's."""
+    """The folder of a run or of an adapter."""
     out: Annotated[Positional[str], arg(metavar="OUT")]
     """Folder for the checkpoint; must be new or empty."""
     into: Literal["base", "dequantized"] = "base"
-    """Of an adapter that was trained on a base in 4 bits: merge it into the base as it was before, or into the weights
-    that the 4 bits stand for, with which it was trained."""
+    """For an adapter trained on a base in 4 bits: merge into the base as it was before, or into the weights that the 4
+    bits stand for, with which it was trained."""
     model: str | None = None
-    """The base model, if it is no longer where it was."""
+    """The base model, if it has moved."""
     allow_download: bool = False
-    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
+    """Download what only the adapter's files name and this machine lacks."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     json: bool = False

@@ -13,6 +13,7 @@ from ..core.method import Method
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
+from ..show.table import Column, Table
 from ..show.units import bytes_text, percent_text
 from .parse import parse
 from .screen import print_json
@@ -26,7 +27,7 @@ _WIDEST = 100  # columns; longer lines are hard to read
 class Methods:
     """The methods by family; with a NAME: a family or a method explained."""
 
-    name: Annotated[Positional[str | None], arg(metavar="NAME")] = None
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """A method, such as lora or package.module:Class, or a family: baseline, selective, additive, reparameterized or
     prompts."""
     json: bool = False
@@ -173,46 +174,51 @@ def _method(method: type[Method]) -> Iterator[str]:
         yield from _lines(LEGEND, indent="  ")
         yield ""
     said = {about: sentence for about, sentence in (("when", text.when), ("cost", text.cost)) if sentence}
-    yield from _columns((said | found_out(method)).items(), 16)
+    yield from _beside((said | found_out(method)).items())
     yield ""
     if chosen := settings(method):
         yield f"Settings: inlay train --method {METHODS.reference(method)} --method.NAME VALUE"
         rows = ((f"{s.name} = {value_text(s.default)}", s.text) for s in chosen)
-        yield from _columns(rows, 26, indent="  ")
+        yield from _beside(rows, indent="  ")
     else:
         yield "No settings."
 
 
 def _table(methods: Iterable[type[Method]]) -> Iterator[str]:
-    rows = ((f"{m.name:<18}{percent_text(on_llama_7b(m).share)}{'*' * bool(m.example)}", m.summary) for m in methods)
-    return _columns(rows, 28, indent="  ")
+    longest = max(map(len, METHODS))
+    rows = (
+        (m.name.ljust(longest), f"{percent_text(on_llama_7b(m).share)}{'*' * bool(m.example)}".ljust(9), m.summary)
+        for m in methods
+    )
+    return _beside(rows, indent="  ")
 
 
 def _shares(methods: Iterable[type[Method]]) -> str:
-    needed = "; * with settings that it needs" if any(method.example for method in methods) else ""
+    needed = "; * it needs settings there, see inlay methods NAME" if any(method.example for method in methods) else ""
     return f"The share is what a method trains of Llama 2 7B's parameters{needed}."
 
 
-def _columns(rows: Iterable[tuple[str, str]], width: int, indent: str = "") -> Iterator[str]:
-    """Yield two columns, the second wrapped; a first one that is too wide has a line of its own."""
-    for left, right in rows:
-        if len(left) >= width:
-            yield indent + left
-            left = ""
-        yield from _lines(right, indent + f"{left:<{width}}", indent + " " * width)
+def _beside(rows: Iterable[tuple[str, ...]], indent: str = "") -> Iterator[str]:
+    """Yield columns without headings, of which the last has wrapped texts."""
+    rows = list(rows)
+    table = Table(columns=[Column(name="") for _ in rows[0]], rows=rows)
+    yield textwrap.indent(table.screen(_width() - len(indent)), indent)
 
 
 def _block(block: Block) -> Iterator[str]:
     return iter([textwrap.indent(block.text, "  ")]) if block.is_verbatim else _lines(block.text)
 
 
-def _lines(text: str, indent: str = "", following: str | None = None) -> Iterator[str]:
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _WIDEST)
+
+
+def _lines(text: str, indent: str = "") -> Iterator[str]:
     yield from textwrap.wrap(
         text,
-        width,
+        _width(),
         initial_indent=indent,
-        subsequent_indent=indent if following is None else following,
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )

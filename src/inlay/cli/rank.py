@@ -9,61 +9,61 @@ from ..errors import SettingsError
 from ..ranges import RANK, SEED, Range, check_settings
 from .console import watching
 from .parse import parse
-from .screen import print_json
+from .screen import print_json, width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """The rank of what a run has learned, layer by layer, and what a smaller one would score: inlay rank RUN.
-    With MODEL DATA, before training: a rank for each layer.
+    """inlay rank RUN: the rank of what a run has learned, and the score at smaller ranks.
+    inlay rank MODEL DATA: a rank for each layer, before training.
 
-    RUN: every layer's singular values and ranks, overlap with the base's directions, intruders, the measured score of
-    the update cut to smaller ranks; written to rank.json and rank.html in RUN. MODEL DATA: what the model's activations
-    or first gradients say, written as settings that inlay train --config reads.
+    RUN writes rank.json and rank.html into the run's folder: every layer's singular values and ranks, its overlap with
+    the base's directions, intruders, and the measured score of the update cut to smaller ranks. MODEL DATA writes
+    settings for inlay train --config, from the model's first gradients or its activations.
     """
 
     subject: Annotated[Positional[str], arg(metavar="RUN_OR_MODEL")]
-    """A run's folder or an adapter's; or, with DATA, a model to be trained."""
-    train_data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
-    """Data to train on; for a suggestion."""
+    """The folder of a run or of an adapter; or, with DATA, a model to be trained."""
+    train_data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
+    """Data to train on, for a rank before training."""
 
     other: Annotated[str | None, arg(name="with")] = None
-    """RUN: another run on the same base, whose directions are compared."""
+    """RUN: another run on the same base, to compare directions with."""
     to: Annotated[int | None, RANK] = None
     """RUN: write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
     out: str | None = None
     """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion (default: rank-suggestion)."""
     plain: bool = False
-    """RUN: write the cut adapter with one rank and one alpha for all layers, as clients such as llama.cpp read it."""
+    """RUN: write the cut adapter with one rank and one alpha for all layers, as llama.cpp and vLLM need it."""
     ranks: Annotated[tuple[int, ...], RANK] = (16, 8, 4, 2, 1)
     """RUN: the ranks of the curve."""
     curve: bool = True
-    """RUN: evaluate the cut adapters; --no-curve leaves that out."""
+    """RUN: whether to evaluate the cut adapters; --no-curve skips it."""
     base: Literal["auto", "always", "never"] = "auto"
-    """RUN: compare with the base's directions, which takes a full decomposition of each weight. auto: if all take no
-    more than minutes."""
+    """RUN: whether to compare with the base's directions, which decomposes each weight. auto: if that takes minutes at
+    most."""
     data: str | None = None
-    """RUN: data with the same columns to evaluate on. Default: the run's own."""
+    """RUN: other data, with the same columns, to evaluate on. Default: the run's data."""
     split: Literal["train", "valid", "test"] = "valid"
-    """RUN: which part of it."""
+    """RUN: the split to evaluate on."""
     model: str | None = None
-    """RUN: the base model, if it is no longer where it was."""
+    """RUN: the base model, if it has moved."""
     allow_download: bool = False
-    """RUN: fetch from a hub what only the adapter's files name, and what is not on this machine."""
+    """RUN: download what only the adapter's files name and this machine lacks."""
 
     origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "gradients"
     """MODEL DATA: what the ranks follow: the first gradients, which did better where both were tried
     (docs/lesson.md), or the variance of each layer's inputs (EVA)."""
     rank: Annotated[int, RANK] = 16
-    """MODEL DATA: the rank of every layer that takes as many parameters."""
+    """MODEL DATA: the budget, as the rank that takes as many parameters in every layer."""
     targets: tuple[str, ...] = ("all-linear",)
     """MODEL DATA: which layers, as for method lora."""
     attempt: Annotated[bool, arg(name="try")] = False
-    """MODEL DATA: train with the suggestion and with one rank everywhere, and show both scores."""
+    """MODEL DATA: train with the suggested ranks and with one rank everywhere, and show both scores."""
     epochs: Annotated[float, Range(above=0, most=100_000)] = 1.0
-    """MODEL DATA: passes over the data in what --try trains."""
+    """MODEL DATA: passes over the data when --try trains."""
     seed: Annotated[int, SEED] = 0
-    """MODEL DATA: of the order of the rows, and of what --try trains."""
+    """MODEL DATA: random seed for the order of the rows, and for what --try trains."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
@@ -106,7 +106,7 @@ def _analyse(command: Rank) -> int:
     if command.json:
         print_json(found.result.as_dict())
     else:
-        print(f"{found}\nreport  {found.page}")
+        print(f"{found.text(width())}\nreport  {found.page}")
     return 0
 
 
@@ -122,5 +122,5 @@ def _suggest(command: Rank) -> int:
     if command.json:
         print_json(found.result.as_dict())
     else:
-        print(found)
+        print(found.text(width()))
     return 0

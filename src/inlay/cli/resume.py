@@ -23,7 +23,7 @@ class Resume:
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """The run's folder."""
     allow_download: bool = False
-    """Fetch from a hub the base or the data that the run's files name, if they are not on this machine."""
+    """Download the base or the data that the run's files name, if this machine lacks them."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 

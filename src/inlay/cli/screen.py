@@ -9,6 +9,7 @@ import codecs
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Any, TextIO
 
 from ..formats.files import as_json
@@ -89,6 +90,11 @@ def own_text() -> Iterator[None]:
         yield
     finally:
         sys.stdout = before
+
+
+def width(stream: TextIO | None = None) -> int | None:
+    """Return the columns of the terminal that shows standard output, or the stream; None where none breaks lines."""
+    return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def print_json(value: Any, indent: int | None = None) -> None:

@@ -65,9 +65,7 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
             raise
         raise SettingsError(f"{from_file.path}: {problem}") from problem
     beneath = [*short_flags(implied), *(from_file.arguments(kind) if from_file else [])]
-    command: Any = Train[kind]
-    command.__doc__ = _description(kind.name)
-    return parse(command, arguments, verb, beneath)
+    return parse(Train[kind], arguments, verb, beneath, _description(kind.name))
 
 
 def short_flags(implied: dict[str, Any]) -> list[str]:
@@ -87,7 +85,8 @@ def next_steps(run: "Run") -> str:
 def _description(method: str) -> str:
     return (
         f"Train one adapter on MODEL with DATA and write its run's folder.\n\n"
-        f"--method NAME chooses among {', '.join(METHODS)} (default: {DEFAULT_METHOD}), or is qlora, which is lora "
-        "with --quantize nf4, or package.module:Class, which is one of yours; the method options below are those of "
-        f"{method}. --config FILE reads settings, MODEL and DATA from a run.yaml; flags win over it."
+        f"Choose the method by --method NAME (default: {DEFAULT_METHOD}): {', '.join(METHODS)}; qlora, which is lora "
+        "with --quantize nf4; or package.module:Class, a method of your own. The method options below are those of "
+        f"{method}.\n\n"
+        "Give a run.yaml with settings, MODEL and DATA by --config FILE; flags win over it."
     )

@@ -8,11 +8,12 @@ from typing import Any, Literal
 from .table import Column, Table
 from .units import percent_text, points_text, signed
 
-Level = Literal["low", "watch", "high", "unknown"]
+Level = Literal["low", "watch", "high", "unclear", "unknown"]
 
 # Nats per token. In PEFT's benchmark (MetaMathQA, Llama-3.2-3B) full fine-tuning has 0.03, LoRA of rank 32 0.05 and
 # rsLoRA of rank 64, the best at the task, 0.11; above 0.15 lie runs that have damaged the model.
 WATCH, HIGH = 0.05, 0.15
+_CLEAR = 0.1  # of the probe's accuracy: a loss as large as this must be ruled out before none is reported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,13 @@ def forgetting_text(found: dict[str, Any]) -> str:
     on = f"{found['passages']} passages of {found['source']}"
     if found["measure"] == "loss":
         return (
-            f"loss on general text {found['base_loss']:.4f} -> {found['tuned_loss']:.4f}, {_signed(found['value'])} "
-            f"({interval_text(found)}) nats per token: {level(found)}; KL {found['kl']:.4f}; {on}"
+            f"{_signed(found['value'])} nats per token of general text (95 % {interval_text(found)}): {level(found)}; "
+            f"loss {found['base_loss']:.3f} -> {found['tuned_loss']:.3f}, KL {found['kl']:.3f}; {on}"
         )
-    probe = f"; kind of text told {_told(found)}" if found["probe_base"] is not None else ""
-    return f"sentence geometry: CKA {found['cka']:.4f} ({interval_text(found)}){probe}; {on}"
+    probe = f"; kind of text recognised {_recognised(found)}" if found["probe_base"] is not None else ""
+    return (
+        f"similarity to the base's embeddings {found['cka']:.3f} of 1 (CKA, 95 % {interval_text(found)}){probe}; {on}"
+    )
 
 
 def forgetting_section(found: dict[str, Any]) -> ForgettingSection:
@@ -42,12 +45,17 @@ def forgetting_section(found: dict[str, Any]) -> ForgettingSection:
 
 
 def level(found: dict[str, Any]) -> Level:
-    """Judge a loss by its size; a geometry, for whose CKA nobody has a scale, by whether the probe task has lost."""
+    """Judge a loss by its size; a geometry, for whose CKA nobody has a scale, by whether the probe task has lost.
+    `unclear` is what may as well be nothing as something to watch."""
     if found["measure"] == "loss":
+        low, high = found["interval"]
+        if low <= 0 and high >= WATCH:
+            return "unclear"
         return "low" if found["value"] < WATCH else "watch" if found["value"] < HIGH else "high"
     if found["probe_base"] is None:
         return "unknown"
-    return "watch" if found["probe_interval"][1] < 0 else "low"
+    low, high = found["probe_interval"]
+    return "watch" if high < 0 else "low" if low > -_CLEAR else "unclear"
 
 
 def interval_text(found: dict[str, Any]) -> str:
@@ -60,9 +68,8 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
     value, (low, high) = found["value"], found["interval"]
     spread = f"95 % interval {_between((low, high))}"
     if low <= 0 <= high:
-        sentence = (
-            f"No forgetting that could be measured: on general text the loss changed by {_signed(value)} ({spread})."
-        )
+        found_it = "Inconclusive" if level(found) == "unclear" else "No measurable forgetting"
+        sentence = f"{found_it}: the loss on general text changed by {_signed(value)} nats per token ({spread})."
     elif value < 0:
         sentence = f"The model forgot nothing: on general text its loss fell by {-value:.3f} nats per token ({spread})."
     else:
@@ -70,16 +77,16 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
         times = math.exp(value)
         higher = f"{percent_text(times - 1)} higher" if times < 2 else f"{times:.3g} times as high"
         sentence = (
-            f"The model forgot {how_much}: general text costs it {value:.3f} nats per token more than its base "
+            f"The model forgot {how_much}: its loss on general text is {value:.3f} nats per token above the base's "
             f"({spread}), so its perplexity there is {higher}."
         )
     notes = [
-        f"Below {WATCH} is low, above {HIGH} high, by what PEFT's benchmark measures in the same way on other text.",
-        "KL is how far the predictions of the next token have moved from the base's, for the better or the worse.",
+        f"Below {WATCH} is low, above {HIGH} high, as in PEFT's benchmark, which measures the same on other text.",
+        "KL: how far the predictions of the next token have moved from the base's, for better or worse.",
         _measured_on(found),
     ]
-    if level(found) != "low":
-        notes.append("A lower learning rate, fewer epochs, a smaller rank or a --retain-weight makes it forget less.")
+    if level(found) in ("watch", "high"):
+        notes.append("To forget less: a lower learning rate, fewer epochs, a smaller rank, or --retain-weight.")
     rows = [
         [
             "loss on general text, nats per token",
@@ -95,39 +102,40 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
 
 def _of_geometry(found: dict[str, Any]) -> ForgettingSection:
     spread = interval_text(found)
-    sentence = f"The sentence geometry of the base is kept to a CKA of {found['cka']:.3f} (95 % interval {spread})."
+    sentence = (
+        f"Embeddings of general text are {found['cka']:.3f} similar to the base's "
+        f"(CKA, where 1 is unchanged; 95 % interval {spread})."
+    )
     rows = [["CKA with the base", "", _plain(found["cka"]), "", spread]]
     notes = [
-        "CKA compares which texts lie near to each other: 1 is unchanged but for rotation and size, 0 is unrelated. "
+        "CKA compares which texts lie near each other: 1 is unchanged but for rotation and size, 0 is unrelated. "
         "There is no common scale for what lies between.",
         _measured_on(found),
     ]
     if found["probe_base"] is not None:
         change, interval = found["probe_tuned"] - found["probe_base"], found["probe_interval"]
-        fell = level(found) == "watch"
-        sentence += (
-            f" What kind of text a passage is can be told from it in {percent_text(found['probe_tuned'])} of them, "
-            f"before in {percent_text(found['probe_base'])}: "
-            + ("that has been lost." if fell else "no loss that could be measured.")
-        )
-        told, before = percent_text(found["probe_tuned"]), percent_text(found["probe_base"])
+        after, before = percent_text(found["probe_tuned"]), percent_text(found["probe_base"])
         between = _between(interval, points_text)
-        rows.append(
-            ["kind of text told by the nearest centroid", before, told, f"{points_text(change)} points", between]
-        )
-        if fell:
-            notes.append("A lower learning rate, fewer epochs or a --retain-weight makes it forget less.")
+        conclusion = {
+            "watch": "The model has lost some of this.",
+            "low": "No measurable loss.",
+            "unclear": f"Inconclusive: the change could be {between} points.",
+        }[level(found)]
+        sentence += f" The kind of text is recognised for {after} of the passages (base: {before}). {conclusion}"
+        rows.append(["kind of text, by the nearest centroid", before, after, f"{points_text(change)} points", between])
+        if level(found) == "watch":
+            notes.append("To forget less: a lower learning rate, fewer epochs, or --retain-weight.")
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
 def _measured_on(found: dict[str, Any]) -> str:
     return (
-        f"Measured on {found['passages']} passages of {found['source']}, {found['tokens']:,} tokens, before and after "
-        "training; the intervals are over passages."
+        f"Measured before and after training on {found['passages']} passages of {found['source']}, "
+        f"{found['tokens']:,} tokens. The intervals are over passages."
     )
 
 
-def _told(found: dict[str, Any]) -> str:
+def _recognised(found: dict[str, Any]) -> str:
     return f"{percent_text(found['probe_base'])} -> {percent_text(found['probe_tuned'])}"
 
 

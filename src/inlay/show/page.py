@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 from markupsafe import Markup
@@ -23,13 +24,30 @@ def templates(*packages: str) -> Any:
         lstrip_blocks=True,
     )
     found.globals.update(unknown=UNKNOWN, marks=MARKS)
-    found.filters.update(percent=percent_text, unbroken=unbroken, label=label)
+    found.filters.update(percent=percent_text, unbroken=unbroken, label=label, short_path=short_path)
     return found
 
 
 def unbroken(text: str) -> str:
     """Keep a per cent sign beside its number."""
     return text.replace(" %", "\u00a0%")
+
+
+def short_path(name: str) -> str:
+    """Shorten an absolute path to its last two parts, which say enough in a heading."""
+    parts = PurePath(name).parts
+    return "/".join(parts[-2:]) if PurePath(name).is_absolute() and len(parts) > 3 else name
+
+
+def excerpt(text: str, longest: int) -> Markup:
+    """Mark up the beginning of a text of the data, which may run from right to left."""
+    cut = text if len(text) <= longest else text[:longest].rpartition(" ")[0] + " …"
+    return Markup('<span dir="auto">{}</span>').format(cut)
+
+
+def bar(share: float) -> Markup:
+    """Mark up a share with a bar beneath it."""
+    return Markup('<span class="share" style="--share: {:.3f}">{:.2f}</span>').format(share, share)
 
 
 def label(text: str) -> Markup:

@@ -23,11 +23,18 @@ class Column:
     """Writes a value in a page, where that is more than its text."""
     right: bool = False
     """Whether it is aligned at the right, as numbers are."""
+    kind: str = ""
+    """The style sheet's class of its cells in a page."""
 
     def written(self, value: Any) -> str:
         if value is None:
             return UNKNOWN
         return value if isinstance(value, str) else self.text(value)
+
+    @property
+    def classes(self) -> str:
+        """The classes of its cells in a page."""
+        return " ".join(filter(None, (self.kind, "number" if self.right else "")))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -42,7 +49,8 @@ class Table:
         """Return the table as rich prints it; its numbers are never broken."""
         import rich.table
 
-        found = rich.table.Table(box=None, pad_edge=False, header_style="bold")
+        headed = any(column.name for column in self.columns)
+        found = rich.table.Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
         for column in self.columns:
             justify = "right" if column.right else "left"
             found.add_column(column.name, justify=justify, no_wrap=column.right, overflow="fold")

@@ -90,7 +90,7 @@ class Unit:
 
 def number(digits: int) -> Unit:
     """Return the unit of plain numbers with so many decimals."""
-    return Unit(f"{{:.{digits}f}}".format)
+    return Unit(lambda value: f"{value:.{digits}f}".replace("-", "−"))
 
 
 PERCENT = Unit(percent_text, ((0.01, "%"),), is_share=True)

@@ -112,7 +112,11 @@ class Causal(Task):
 
     def ready(self, model: Any) -> list[str]:
         self.packs = can_pack(model) and attend_by_document(model)
-        return ["several texts share a row, and none sees another: nothing is padded"] if self.packs else []
+        return (
+            ["packing: several texts share a row, without attention between them, and nothing is padded"]
+            if self.packs
+            else []
+        )
 
     def contents(self, split: str) -> Iterator[Any]:
         tokens = self.tokens[split]

@@ -96,7 +96,7 @@ def scores_from_json(values: Any, by: str) -> Scores:
 
 def score_text(scores: Mapping[str, Any]) -> str:
     """Write every score among these values, such as an event's, in one line."""
-    return "  ".join(f"{METRICS[name].label} {scores[name]:.4f}" for name in METRICS if name in scores)
+    return "  ".join(f"{METRICS[name].label} {METRICS[name].text(scores[name])}" for name in METRICS if name in scores)
 
 
 def _accuracy(outcome: LabelProbabilities) -> float:

@@ -4,8 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from markupsafe import Markup
+
+from ..show.page import excerpt
+from ..show.table import Column, Table
 from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
+
+_LONGEST = 600  # characters of a text that a page shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,21 @@ class Said:
     answer: str
     base_answer: str | None
     pair: str | None = None
+
+
+def samples_table(rows: Iterable[Said]) -> Table:
+    """Return what was asked beside what was expected, and what the two models wrote."""
+    columns = [Column(name=name, html=_excerpt, kind=name) for name in ("prompt", "expected", "base", "tuned")]
+    written = [(row.prompt, row.wanted, row.base_answer, row.answer) for row in rows]
+    return Table(columns=columns, rows=[[p, wanted, _given(base), _given(tuned)] for p, wanted, base, tuned in written])
+
+
+def _given(answer: str | None) -> str | None:
+    return "(nothing)" if answer == "" else answer
+
+
+def _excerpt(text: str) -> Markup:
+    return excerpt(text, _LONGEST)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from ..show.page import templates
 from .batches import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from .facts import Fact
 from .metric import Scores, better_than
-from .page import Judged, Said, TaskPage
+from .page import Judged, Said, TaskPage, samples_table
 
 _SAMPLES_IN_SIGHT = 8
 _SAME = 0.1  # of the base's spread: below that, rows are not told apart
@@ -323,8 +323,9 @@ class Task(ABC):
     def section(cls, split: str, predictions: Sequence[Mapping[str, Any]]) -> str:
         """Return HTML with the first predictions."""
         rows = [cls.said(row) for row in predictions]
-        known = {"split": split, "samples": rows[:_SAMPLES_IN_SIGHT], "more_samples": rows[_SAMPLES_IN_SIGHT:]}
-        return templates("tasks").get_template("samples.html.j2").render(**known, lacks=cls.nothing_predicted)
+        first, more = samples_table(rows[:_SAMPLES_IN_SIGHT]), samples_table(rows[_SAMPLES_IN_SIGHT:])
+        known = {"split": split, "samples": first, "more_samples": more, "lacks": cls.nothing_predicted}
+        return templates("tasks").get_template("samples.html.j2").render(known)
 
     # Forgetting.
 

@@ -128,7 +128,7 @@ def sentence(event: Event) -> str:
     """Return the event in one line for people."""
     match event["event"]:
         case "data":
-            rows = " · ".join(f"{split} {count}" for split, count in event["rows"].items())
+            rows = " · ".join(f"{split} {count:,}" for split, count in event["rows"].items())
             cut = f" · {event['cut']} texts cut at {event['max_length']} tokens" if event["cut"] else ""
             labels = f" · {len(event['labels'])} labels" if event["labels"] else ""
             return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
@@ -160,7 +160,7 @@ def sentence(event: Event) -> str:
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:.0f} tokens/s  "
+                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
         case "back":
@@ -170,15 +170,14 @@ def sentence(event: Event) -> str:
                 f"{event['why']}"
             )
         case "forgetting":
-            return f"kept    {forgetting_text(event)}"
+            return f"forgot  {forgetting_text(event)}"
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
-            score = event["score"]
+            score, metric = event["score"], METRICS[event["score"]]
             return (
-                f"done    {METRICS[score].label} {event['base'][score]:.4f} -> {event['tuned'][score]:.4f} "
-                f"on {event['split']} "
-                f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
+                f"done    {metric.label} {metric.text(event['base'][score])} -> {metric.text(event['tuned'][score])} "
+                f"on {event['split']} (step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
                 f"peak memory {bytes_text(event['peak_memory_bytes'])}"
             )
     raise ValueError(f"no sentence for the event {event['event']!r}")

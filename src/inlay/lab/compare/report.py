@@ -57,7 +57,8 @@ def _page(result: ComparisonResult) -> dict[str, Any]:
     return {
         "result": result,
         "table": table,
-        "methods": methods_table(table, there, html=_marked(result)),
+        "scores": methods_table(table, [q for q in there if q.is_score], html=_marked(result)),
+        "spent": methods_table(table, [q for q in there if not q.is_score], html=_marked(result), failures=False),
         "advice": result.advice,
         "failed": result.failed,
         "plots": plots,
