@@ -12,6 +12,7 @@ Names are imported when they are first used, so that `import inlay` and `inlay -
 
 # ruff: noqa: F401, F403  (what type checkers and editors see of the package)
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,9 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         return __dir__()
     if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, of a notebook: bars are shown without
+            return getattr(import_module(f".{_HOME[name]}", __name__), name)
     if name[:1].isupper() and hasattr(
         own := import_module(".methods.own", __name__), name
     ):  # modules have small letters

@@ -1,5 +1,6 @@
 """Settings from keyword arguments."""
 
+import dataclasses
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,10 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     """Build the settings; those of the data stand among the others. Raises SettingsError for one that is unknown."""
     known = {field.name for field in fields(kind)} - {"model", "data"} | _OF_DATA
     if unknown := next((name for name in values if name not in known), None):
+        method: Any = values.get("method")
+        if dataclasses.is_dataclass(method) and unknown in (field.name for field in fields(method)):
+            kind = type(method).__name__
+            raise SettingsError(f"{unknown} is a setting of the method; give it there: {kind}({unknown}=…)")
         raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known)}")
     of_data = {name: value for name, value in values.items() if name in _OF_DATA}
     if isinstance(data, GivenData):
@@ -46,5 +51,6 @@ def named_method(asked: str | Method) -> tuple[Method, dict[str, Any]]:
         name, implied = SHORT_FOR.get(asked, (asked, {}))
         return METHODS.find(name, also=SHORT_FOR)(), implied
     if not isinstance(asked, Method):
-        raise SettingsError(f"the method is {asked!r}; give a name, or a method such as inlay.LoRA(rank=8)")
+        what = f"the class {asked.__name__}" if isinstance(asked, type) else f"a {type(asked).__name__}"
+        raise SettingsError(f"the method is {what}; give a name, or a method such as inlay.LoRA(rank=8)")
     return asked, {}

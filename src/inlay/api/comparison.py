@@ -20,6 +20,7 @@ from ..lab.compare.settings import CompareSettings, Contender
 from ..lab.compare.tables import methods_table, shown
 from ..lab.compare.trial import run_settings
 from ..machine import refusals
+from ..show.page import paragraphs
 from ..show.table import Table
 from ..training.journal import Watcher
 from ..training.prepared import read_task
@@ -46,6 +47,8 @@ def compare(
     and progress are those of `inlay.train`; settings those of `inlay compare`. The same call again goes on where it was
     stopped. A model given as an object is trained in processes of their own, and stays as it is.
     """
+    if isinstance(methods, str):
+        raise SettingsError(f"methods is {methods!r}; give a list of them")
     contenders = [each if isinstance(each, Contender) else _contender(each) for each in methods]
     labels = tuple(contender.label for contender in contenders)
     given = given_model(model, tokenizer)
@@ -103,9 +106,8 @@ class Comparison:
         return "\n".join(filter(None, (f"Comparison in {self.folder}", str(self.table), self.advice)))
 
     def _repr_html_(self) -> str:
-        from markupsafe import escape
-
-        return f"{self.table.html()}<p>{escape(self.advice or '')}</p>"
+        said = filter(None, (self.advice, f"Everything is in {self.folder / 'report.html'}."))
+        return self.table.html() + paragraphs(said)
 
 
 def _contender(asked: str | Method) -> Contender:

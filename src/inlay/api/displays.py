@@ -12,6 +12,9 @@ from ..show.lines import fitted
 _STYLES = {"failed": "bold red", "interrupted": "bold yellow", "finished": "bold green"}
 _COLOURS = {"failed": "#b3261e", "interrupted": "#8a6100", "finished": "#1a7f37"}
 _INDENT = " " * 8  # below the word that a sentence begins with
+_PLAIN = (  # whatever style sheet a notebook is shown with
+    "margin: 0; padding: 0; font-family: monospace; white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere"
+)
 _SECONDS = 0.2  # between two looks of a notebook's bars
 
 
@@ -98,13 +101,11 @@ class NotebookDisplay:
 
 def _line(said: tuple[str, str]) -> str:
     text, state = said
-    colour = f"color: {_COLOURS[state]}; font-weight: bold; " if state in _COLOURS else ""
-    style = f"{colour}margin: 0; padding: 0; white-space: pre-wrap"
-    return f'<pre style="{style}">{html.escape(text)}</pre>'
+    colour = f"color: {_COLOURS[state]}; " if state in _COLOURS else ""
+    return f'<pre style="{colour}{_PLAIN}">{html.escape(text)}</pre>'
 
 
 def _bar(bar: Bar) -> str:
     now = html.escape(f"{bar.text}  {bar.now}".strip())
     value = "" if bar.of is None else f' value="{bar.done}" max="{bar.of}"'
-    style = "margin: 0.3em 0 0 0; padding: 0; white-space: pre-wrap"
-    return f'<pre style="{style}"><progress{value}></progress>  {now}</pre>'
+    return f'<pre style="{_PLAIN}"><progress{value}></progress>  {now}</pre>'

@@ -39,8 +39,9 @@ def given_model(model: Any, tokenizer: Any = None) -> GivenModel:
         if tokenizer is not None:
             raise SettingsError("tokenizer is given with the name of a model, which brings its own; leave it out")
         return GivenModel(str(model))
-    if not hasattr(model, "save_pretrained") or not hasattr(model, "config"):
-        raise SettingsError(f"model is a {type(model).__name__}; give a folder, a name or a transformers model")
+    if isinstance(model, type) or not hasattr(model, "save_pretrained") or not hasattr(model, "config"):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise SettingsError(f"model is {what}; give a folder, a name or a transformers model")
     if hasattr(model, "peft_config") or adapters(model):
         raise SettingsError("model has adapters attached; detach or merge them first, so that it is a base model")
     origin = _origin(model)

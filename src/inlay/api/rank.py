@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from markupsafe import Markup
-
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError, did_you_mean
@@ -20,6 +18,7 @@ from ..lab.rank.suggestion import From, Suggestion, suggest
 from ..lab.rank.suggestion import attempt as train_both
 from ..machine import refusals
 from ..methods.ranked import Ranked
+from ..show.page import paragraphs
 from ..show.table import Table
 from ..training.journal import Watcher
 from ..training.prepared import read_task
@@ -66,8 +65,8 @@ class RankAnalysis:
         return self.text()
 
     def _repr_html_(self) -> str:
-        tables = [self.roles.html(), *([self.curve.html()] if self.curve else [])]
-        return "".join(tables) + _paragraphs([*self.advice, f"All of it: {self.page}"])
+        curve = self.curve.html() if self.curve else ""
+        return self.roles.html() + curve + paragraphs([*self.advice, f"Everything is in {self.page}."])
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,7 +103,7 @@ class RankSuggestion:
         return self.text()
 
     def _repr_html_(self) -> str:
-        return self.table.html() + _paragraphs(self.notes)
+        return self.table.html() + paragraphs(self.notes)
 
 
 def suggest_rank(
@@ -167,7 +166,3 @@ def suggest_rank(
                     found = train_both(found, asked, folder, watcher, task)
             write_json(folder / "suggestion.json", found.as_dict())
     return RankSuggestion(found)
-
-
-def _paragraphs(sentences: Sequence[str]) -> Markup:
-    return Markup("").join(Markup("<p>{}</p>").format(sentence) for sentence in sentences)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import escape
 from torch import nn
 
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
-from ..errors import SettingsError, did_you_mean
+from ..errors import DataError, SettingsError, did_you_mean
 from ..formats.files import held
 from ..formats.paths import path_of
 from ..inference.evaluation import evaluate_adapter
@@ -26,12 +27,14 @@ from ..inference.opened import Found, Opened, find_adapter
 from ..lab.rank.analysis import RankSettings, analyse
 from ..lab.rank.page import write_rank_report
 from ..report import write_report
+from ..show.forgetting import ForgettingSection, forgetting_section
+from ..show.page import paragraphs
 from ..show.table import Column, Table
 from ..tasks.batches import length_step
 from ..tasks.metric import METRICS
 from ..tasks.task import Answer
 from ..training.journal import Watcher
-from .given_data import given_data
+from .given_data import ROWS, GivenData, given_data, is_table
 from .given_model import GivenModel, given_model
 from .rank import RankAnalysis
 
@@ -111,18 +114,41 @@ class Run:
         rows = [[label, *(of.get(name) for name in known)] for label, of in there.items()]
         return Table(columns=[Column(name="model"), *columns], rows=rows)
 
-    def predict(self, inputs: Any, **options: Any) -> Any:
-        """Answer one text, or a list of them, each with a dict such as `inlay predict --json` prints.
+    @property
+    def forgetting(self) -> ForgettingSection | None:
+        """What the model lost of general text: a `sentence`, and a `table`; None if that was not measured."""
+        found = self.summary.get("forgetting")
+        return forgetting_section(found) if found else None
 
-        `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`.
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """Answer one text with a dict such as `inlay predict --json` prints, or several with a list of them.
+
+        Several are a list of texts, of pairs, or of conversations; or rows as for training: dicts, a DataFrame, a
+        Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`.
         """
         one = isinstance(inputs, str)
-        answers = [answer.values for answer in self.answer([inputs] if one else list(inputs), **options)]
+        answers = [answer.values for answer in self.answer([inputs] if one else self._inputs(inputs), **options)]
         return answers[0] if one else answers
+
+    def _inputs(self, inputs: Any) -> list[Any]:
+        """Return what the task answers. Raises DataError for what it cannot be."""
+        if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
+            raise DataError(f"the inputs are a {type(inputs).__name__}; give a text, a list of texts, or rows")
+        if not is_table(inputs):
+            inputs = list(inputs)
+            if not (inputs and isinstance(inputs[0], Mapping)):
+                for number, each in enumerate(inputs, 1):
+                    if not isinstance(each, str | list | tuple):
+                        raise DataError(f"input {number} is a {type(each).__name__}; give texts, or rows")
+                return inputs
+        with given_data(inputs) as rows:
+            return self.found.task.inputs_in(rows.file)
 
     def answer(self, inputs: Sequence[Any], **options: Any) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""
         self.check_options(options)
+        if not inputs:
+            return []
         self.found.check_reads()
         self.found.task.check_inputs(inputs, **options)
         return self.opened.answer(inputs, **options)
@@ -138,9 +164,10 @@ class Run:
 
         A language model writes texts for the first `samples` rows, or for all.
         """
-        with _scored(data) as path:
+        with _scored(data) as rows:
             known: dict[str, Any] = {"split": split, "samples": samples, "fetch": self.fetch}
-            return evaluate_adapter(self.found, self._ready, self._device, path, **known)
+            found = evaluate_adapter(self.found, self._ready, self._device, rows and rows.file, **known)
+            return found | {"data": ROWS} if rows and rows.own else found
 
     def rank(self, say: Callable[[str], None] = lambda _: None, **settings: Any) -> RankAnalysis:
         """Analyse the rank of what was learned, layer by layer, and write rank.html and rank.json into the folder.
@@ -152,8 +179,10 @@ class Run:
         if unknown := next((name for name in settings if name not in names), None):
             raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
         paths = {name: path_of(str(settings[name])) for name in ("other", "out") if settings.get(name) is not None}
-        with _scored(settings.get("data")) as path:
-            known: dict[str, Any] = settings | paths | {"data": path}
+        if isinstance(ranks := settings.get("ranks"), list):
+            settings["ranks"] = tuple(ranks)
+        with _scored(settings.get("data")) as rows:
+            known: dict[str, Any] = settings | paths | {"data": rows and rows.file}
             asked = RankSettings(**known)
             base: dict[str, Any] = {"model": self._model, "fetch": self.fetch}
             found = analyse(self.found, lambda: self._ready(as_saved=True), self._device, asked, say, **base)
@@ -196,24 +225,25 @@ class Run:
         if not (self.folder / "summary.json").is_file():
             return f"Run({str(self.folder)!r})"
         said = self.summary
-        return f"Run({str(self.folder)!r}, {said['method']} on {said['model']}, {said['status']})\n{self.metrics}"
+        lines = [f"Run({str(self.folder)!r}, {said['method']} on {said['model']}, {said['status']})", str(self.metrics)]
+        return "\n".join([*lines, *self._lost()])
 
     def _repr_html_(self) -> str:
         if not (self.folder / "summary.json").is_file():
-            return f"<code>{self!r}</code>"
-        from markupsafe import escape
-
+            return f"<code>{escape(repr(self))}</code>"
         said = self.summary
-        about = escape(f"{said['method']} on {said['model']} · {said['status']} · {self.folder}")
-        return f"<p>{about}</p>{self.metrics.html()}"
+        about = f"{said['method']} on {said['model']} · {said['status']} · {self.folder}"
+        return paragraphs([about]) + self.metrics.html() + paragraphs(self._lost())
+
+    def _lost(self) -> list[str]:
+        return [self.forgetting.sentence] if self.forgetting else []
 
 
 @contextmanager
-def _scored(data: Any) -> Iterator[str | None]:
-    """Give a path at which the rows to be scored are; None for the run's own. Rows without splits are one file."""
+def _scored(data: Any) -> Iterator[GivenData | None]:
+    """Make rows to be scored readable; None for the run's own."""
     if data is None:
         yield None
         return
     with given_data(data) as rows:
-        one_file = rows.own and not isinstance(data, Mapping)
-        yield str(next(Path(rows.path).iterdir())) if one_file else rows.path
+        yield rows

@@ -164,6 +164,8 @@ def pick_device(asked: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
         asked = next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if asked not in there:
+        raise SettingsError(f"device is {asked!r}{did_you_mean(asked, ('auto', *there))}")
     if not there[asked]:
         raise SettingsError(f"device {asked} is not there; there is {', '.join(n for n, ok in there.items() if ok)}")
     return torch.device(asked)

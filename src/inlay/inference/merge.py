@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ..attached.adapter import Adapter
 from ..bases.base import find_base, quiet
 from ..core.active import using
-from ..errors import SettingsError, VerificationFailed
+from ..errors import SettingsError, VerificationFailed, did_you_mean
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml
 from ..methods.starts import STARTS
@@ -89,6 +89,8 @@ def merge(
 
 
 def _check_into(found: Found, into: Into) -> None:
+    if into not in get_args(Into):
+        raise SettingsError(f"--into is {into!r}{did_you_mean(into, get_args(Into))}")
     if into == "dequantized" and not found.packed:
         raise SettingsError(
             f"--into is dequantized, but {found.folder} was trained on a base that was not quantized; leave it out"

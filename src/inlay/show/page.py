@@ -1,5 +1,6 @@
 """What every page has: its frame and its style sheet, the templates' filters."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import PurePath
 from typing import Any
@@ -52,3 +53,8 @@ def bar(share: float) -> Markup:
 def label(text: str) -> Markup:
     """Mark up a label of the data: it may break after an underscore, where a browser would rather not."""
     return Markup("<bdi>{}</bdi>").format(Markup("_<wbr/>").join(text.split("_")))
+
+
+def paragraphs(sentences: Iterable[str]) -> Markup:
+    """Mark up sentences, each by itself."""
+    return Markup("").join(Markup("<p>{}</p>").format(sentence) for sentence in sentences)

@@ -62,7 +62,8 @@ class Table:
         """Return the lines for a terminal of that width, and without one as wide as they need to be."""
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=width or 10_000, color_system=None, markup=False, emoji=False)
+        plain: dict[str, Any] = {"color_system": None, "markup": False, "emoji": False, "force_jupyter": False}
+        console = Console(file=io.StringIO(), width=width or 10_000, **plain)
         with console.capture() as found:
             console.print(self)
         return "\n".join(line.rstrip() for line in found.get().rstrip("\n").split("\n"))

@@ -86,7 +86,7 @@ class RankSettings:
     """Another run on the same base, whose directions are compared."""
     base: Literal["auto", "always", "never"] = "auto"
     """Whether to decompose the base's weights too; auto: if that takes no more than minutes."""
-    ranks: Annotated[Sequence[int], RANK] = RANKS
+    ranks: Annotated[tuple[int, ...], RANK] = RANKS
     curve: bool = True
     data: str | None = None
     split: Literal["train", "valid", "test"] = "valid"
