@@ -236,7 +236,7 @@ class LoRA(OnLinear):
     rank_stabilized: bool = False
     """Multiply by alpha / sqrt(rank) instead (rsLoRA)."""
     rank_pattern: Annotated[dict[str, int], RANK] = field(default_factory=dict)
-    """Another rank for modules whose name ends with a pattern (a regular expression); the first that fits counts."""
+    """Another rank for modules whose name ends with a pattern (a regular expression); the first match wins."""
     alpha_pattern: Annotated[dict[str, float], FACTOR] = field(default_factory=dict)
     """Another alpha for modules, likewise."""
     initialization: Initialization = "kaiming"

@@ -63,7 +63,7 @@ class Lycoris(OnLinear):
     module_dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a layer's whole change is left out of a training step."""
     rank_pattern: Annotated[dict[str, int], RANK] = field(default_factory=dict)
-    """Another rank for modules whose name ends with a pattern (a regular expression); the first that fits counts."""
+    """Another rank for modules whose name ends with a pattern (a regular expression); the first match wins."""
     alpha_pattern: Annotated[dict[str, float], FACTOR] = field(default_factory=dict)
     """Another alpha for modules, likewise."""
 
