@@ -50,6 +50,7 @@ def test_an_interrupted_run_goes_on_to_the_result_it_would_have_had(
     one, other = (load_file(each.folder / "adapter" / "adapter_model.safetensors") for each in (run, whole))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+    assert run.trained is not None  # nothing is to be loaded for what comes now
     assert inlay.adapters(run.model) == {"default": run.adapter}
     assert run.predict("good 1") == whole.predict("good 1")
     with pytest.raises(inlay.InlayError, match="is finished"):

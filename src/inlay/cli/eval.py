@@ -1,7 +1,7 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -13,6 +13,10 @@ from ..show.table import Column, Table
 from ..show.units import counted
 from .parse import parse
 from .screen import print_json, width
+
+if TYPE_CHECKING:
+    from ..inference.evaluation import AdapterScores
+    from ..tasks.metric import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _scores(result: dict[str, Any]) -> Table:
+def _scores(result: "AdapterScores") -> Table:
     """Return the scores, with those of the baseline where it is not the base itself."""
     from ..tasks.metric import METRICS
 
@@ -83,7 +87,7 @@ def _scores(result: dict[str, Any]) -> Table:
     return Table(columns=columns, rows=rows)
 
 
-def _text(metric: Any, value: float | None) -> str | None:
+def _text(metric: "Metric", value: float | None) -> str | None:
     return None if value is None else metric.text(value)
 
 
@@ -102,7 +106,7 @@ def _make_report(command: Eval) -> int:
     return 0
 
 
-def _evaluate(command: Eval) -> dict[str, Any]:
+def _evaluate(command: Eval) -> "AdapterScores":
     from ..api.run import open
     from .assumptions import say
 

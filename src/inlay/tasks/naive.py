@@ -7,8 +7,9 @@ that answers at random is none. Screen, summary, report and plots of a run, `eva
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
+from ..formats.summary import Beaten, Summary
 from ..outside import shown
 from .metric import METRICS, Scores
 
@@ -66,13 +67,13 @@ class Judgement:
         one = f'; every row gets "{shown(self.same[split])}"' if split in self.same else ""
         return f"{metric.label} {tuned} on {split} is no better than {naive.told} ({floor}){one}"
 
-    def as_dict(self, advice: str) -> dict[str, Any]:
+    def as_dict(self, advice: str) -> Beaten:
         """Return what summary.json says; `advice` is what to try if the baseline is not beaten."""
         first = next(iter(self.naive.values()), None)
         scores = {split: dict(each.scores) for split, each in self.naive.items()}
         return {
-            "name": first and first.name,
-            "answer": first and first.answer,
+            "name": first.name if first else None,
+            "answer": first.answer if first else None,
             "valid": scores.get("valid"),
             "test": scores.get("test"),
             "beaten": self.beaten,
@@ -90,7 +91,16 @@ class Judgement:
         return sign * self.tuned[split][self.by] > sign * self.naive[split].scores[self.by]
 
 
-def warning_of(told: Mapping[str, Any]) -> str | None:
+def naive_in(summary: Summary, split: Literal["valid", "test"]) -> NaiveBaseline | None:
+    """Read the baseline of a split from a summary; None if that has none, as those of earlier versions."""
+    found = summary.get("baseline")
+    scores = found and found[split]
+    if not found or not scores or found["name"] is None:
+        return None
+    return NaiveBaseline(name=found["name"], answer=found["answer"], scores=scores)
+
+
+def warning_of(told: Mapping[str, object]) -> str | None:
     """Say what a summary, or the event of a run's end, has found of a model that is not above its baseline, and what to
     try; None if it is above, or if that is not known."""
     baseline = told.get("baseline")

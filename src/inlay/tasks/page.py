@@ -6,11 +6,14 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
+from ..formats.summary import Summary, WentBack
 from ..show.page import excerpt
 from ..show.table import Column, Table
 from ..show.units import text_or_unknown
 from .metric import METRICS
-from .naive import NaiveBaseline, warning_of
+from .naive import NaiveBaseline, naive_in, warning_of
+
+PredictionLine = Mapping[str, Any]  # of predictions.jsonl, which every task writes and reads in a form of its own
 
 _LONGEST = 600  # characters of a text that a page shows
 
@@ -79,31 +82,28 @@ class Judged:
     """The scores that a summary holds, and what they are of."""
 
     status: str
-    base: Mapping[str, Any] = field(default_factory=dict)
-    tuned: Mapping[str, Any] = field(default_factory=dict)
-    test: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
+    tuned: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
     split: str = "valid"
     naive: NaiveBaseline | None = None
     """What is scored there without reading the inputs."""
     warning: str | None = None
     """That the tuned model is no better than that."""
-    went_back: Sequence[Mapping[str, Any]] = ()
+    went_back: Sequence[WentBack] = ()
     """The times that the training collapsed and went back."""
 
     @classmethod
-    def from_summary(cls, summary: Mapping[str, Any], naive: NaiveBaseline | None = None) -> "Judged":
+    def from_summary(cls, summary: Summary, naive: NaiveBaseline | None = None) -> "Judged":
         """Read a summary; `naive` is for one that was written before summaries had a baseline."""
         found = summary.get("metrics") or {}
         scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
-        baseline, split = summary.get("baseline") or {}, found.get("split", "valid")
-        if of_split := baseline.get(split):
-            naive = NaiveBaseline(name=baseline["name"], answer=baseline["answer"], scores=of_split)
         return cls(
             status=summary["status"],
             rows=found.get("rows", 0),
-            split=split,
-            naive=naive,
+            split=found.get("split", "valid"),
+            naive=naive_in(summary, "valid") or naive,
             warning=warning_of(summary),
             went_back=summary.get("went_back") or (),
             **scores,
@@ -175,7 +175,7 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:] if first.islower() else text
 
 
-def _went_back(event: Mapping[str, Any]) -> str:
+def _went_back(event: WentBack) -> str:
     to = f"step {event['to']}" if event["to"] else "the start"
     share = "half" if event["share"] == 0.5 else "a quarter of"
     return (

@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
+from ..core.method import Method
 from ..core.state import commit
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats.files import write_text
+from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
@@ -51,7 +52,7 @@ class ActiveRun(Observer):
     def __init__(
         self,
         run: Prepared,
-        asked: RunSettings[Any],
+        asked: RunSettings[Method],
         journal: Journal,
         command: Sequence[str] = (),
         *,
@@ -82,7 +83,7 @@ class ActiveRun(Observer):
         assert self.state.adapter is not None
         return self.state.adapter
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> RunSummary:
         """Do all that is left to do, and write it; returns the summary."""
         reset_peak_memory(self.run.device)
         with self.keeper.interrupts:
@@ -109,9 +110,9 @@ class ActiveRun(Observer):
             with suppress(OSError):  # it is of no use any more, and does no harm
                 remove_checkpoint(self.run.folder)
         self.bases.take_back(self.adapter)
-        summary = summary | {"folder": str(self.run.folder)}
-        check_beaten(summary, self.state.asked)
-        return summary
+        finished: RunSummary = {**summary, "folder": str(self.run.folder)}
+        check_beaten(finished, self.state.asked)
+        return finished
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -131,13 +132,13 @@ class ActiveRun(Observer):
         )
         return model
 
-    def _evaluate_base(self, model: nn.Module) -> Any:
+    def _evaluate_base(self, model: nn.Module) -> object:
         began = time.perf_counter()
         found = self._evaluated(model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
         self.of_base = found = self._complete(model, "valid", found)
         self.state.base_scores = found.scores
-        by, more = self.run.task.main_score, {}
+        by, more = self.run.task.main_score, dict[str, str | float]()
         if (naive := self.run.task.naive("valid", found.scores)) is not None:
             self.state.naive["valid"] = naive
             if naive.scores[by] != found.scores[by]:  # else it is the base itself
@@ -237,7 +238,7 @@ class ActiveRun(Observer):
     def whole_step(self) -> AbstractContextManager[None]:
         return self.keeper.whole_step()
 
-    def _finish(self, of_base: Any) -> None:
+    def _finish(self, of_base: object) -> None:
         """Save, evaluate and measure the best adapter, which is in place."""
         run, steps = self.run, self.state.progress.step
         if steps < run.plan.steps:
@@ -257,8 +258,8 @@ class ActiveRun(Observer):
         self.journal.check_folder()
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
         if self.state.measurement is not None:
-            self.state.forgetting = self.state.measurement.of(model)
-            self.journal.record("forgetting", **self.state.forgetting)
+            self.state.forgetting = forgetting = self.state.measurement.of(model)
+            self.journal.record("forgetting", **forgetting)
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
@@ -283,6 +284,6 @@ class ActiveRun(Observer):
             )
             return found
 
-    def _record_evaluation(self, step: int, scores: Scores, best: bool, **more: Any) -> None:
+    def _record_evaluation(self, step: int, scores: Scores, best: bool, **more: str | float) -> None:
         epoch = step / self.run.plan.steps_per_epoch
         self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores, best=best, **more)

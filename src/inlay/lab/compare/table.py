@@ -2,21 +2,21 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from ...formats.summary import Summary
 from ...show.units import BYTES, COUNT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...tasks import TASKS
 from ...tasks.metric import METRICS, Metric
-from ...tasks.naive import MOST_FREQUENT, NaiveBaseline
+from ...tasks.naive import MOST_FREQUENT, NaiveBaseline, naive_in
+from ...training.journal import Event
 from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
 from .settings import Contender
 from .trial import Trial, first_event
-
-Summary = dict[str, Any]
 
 COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
 
@@ -136,13 +136,12 @@ def quantities_of(summaries: Sequence[Summary], split: str) -> tuple[Quantity, .
     return (*(_score_quantity(metric, where, split) for metric in (main, *others)), *_COSTS)
 
 
-def naive_of(summaries: Sequence[Summary], data: Mapping[str, Any], split: str) -> NaiveBaseline | None:
+def naive_of(summaries: Sequence[Summary], data: Event, split: Literal["valid", "test"]) -> NaiveBaseline | None:
     """Return the baseline that the runs share; of runs that wrote none, the most frequent label that their event `data`
     tells of."""
     for summary in summaries:
-        baseline = summary.get("baseline") or {}
-        if scores := baseline.get(split):
-            return NaiveBaseline(name=baseline["name"], answer=baseline["answer"], scores=scores)
+        if (found := naive_in(summary, split)) is not None:
+            return found
     share = data.get("majority", {}).get(split)
     return None if share is None else NaiveBaseline(name=MOST_FREQUENT, scores={"accuracy": share})
 
@@ -204,6 +203,7 @@ def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None
             return None
         metric = main_metric(summary)
         own = summary["metrics"]["test"] or summary["metrics"]["tuned"]
+        assert own is not None  # of a run that is finished
         scores = [*stage.scores_on_earlier(), own]
         if len(scores) != len(stage.earlier) + 1:
             return None
@@ -240,10 +240,13 @@ def _score_quantity(metric: Metric, where: str, split: str) -> Quantity:
 
 
 def _forgetting(summary: Summary) -> float | None:
-    return summary["forgetting"]["value"] if summary.get("forgetting") else None
+    return found["value"] if (found := summary.get("forgetting")) else None
 
 
-def _of(key: str) -> Callable[[Summary], float | None]:
+_Cost = Literal["trainable_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes", "tokens_per_second"]
+
+
+def _of(key: _Cost) -> Callable[[Summary], float | None]:
     return lambda summary: summary[key]
 
 
