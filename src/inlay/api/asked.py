@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..core.method import Method
 from ..data.settings import DataSettings
@@ -12,7 +12,7 @@ from ..methods import METHODS
 from ..training.settings import Recipe
 from .given_data import ROWS, GivenData
 
-SHORT_FOR: dict[str, tuple[str, dict[str, Any]]] = {"qlora": ("lora", {"quantize": "nf4"})}
+SHORT_FOR: dict[str, tuple[str, dict[str, Literal["nf4"]]]] = {"qlora": ("lora", {"quantize": "nf4"})}
 """Names of a method with a setting of the run."""
 
 _OF_DATA = {field.name for field in fields(DataSettings)} - {"path"}
@@ -25,8 +25,8 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     if unknown := next((name for name in values if name not in known), None):
         method: Any = values.get("method")
         if dataclasses.is_dataclass(method) and unknown in (field.name for field in fields(method)):
-            there = f"{type(method).__name__}({unknown}=…)"
-            raise SettingsError(f"{unknown} is a setting of the method; give it there: {there}")
+            own = type(method).__name__
+            raise SettingsError(f"{unknown} is a setting of the method; give it there: {own}({unknown}=…)")
         raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known)}")
     of_data = {name: value for name, value in values.items() if name in _OF_DATA}
     if isinstance(data, GivenData):
@@ -44,7 +44,7 @@ def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:
     return replace(settings, out=str(folder), data=replace(settings.data, path=str(folder / ROWS)))
 
 
-def named_method(asked: str | Method) -> tuple[Method, dict[str, Any]]:
+def named_method(asked: str | Method) -> tuple[Method, dict[str, Literal["nf4"]]]:
     """Take a method, or a name for one with its defaults; returns the settings of the run that the name stands for,
     too. Raises SettingsError for what is neither."""
     if isinstance(asked, str):

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from ..core.method import Method
 from ..data.settings import DataSettings
@@ -20,6 +20,7 @@ from ..lab.compare.settings import CompareSettings, Contender
 from ..lab.compare.tables import methods_table, shown
 from ..lab.compare.trial import run_settings
 from ..machine import refusals
+from ..models.tokenizer import Tokenizer
 from ..show.page import paragraphs
 from ..show.table import Table
 from ..training.journal import Watcher
@@ -30,16 +31,19 @@ from .given_model import given_model
 from .progress import watching
 from .run import Run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def compare(
-    model: Any,
-    data: Any,
+    model: "str | Path | PreTrainedModel",
+    data: object,
     methods: Sequence[str | Method | Contender] = (),
     *,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     command: Sequence[str] = (),
-    **settings: Any,
+    **settings: object,
 ) -> "Comparison":
     """Train every method with every seed, and say what the figures allow one to say.
 
@@ -113,10 +117,9 @@ class Comparison:
 def _contender(asked: str | Method) -> Contender:
     """Take a name, or a method with its settings, which stand in its label."""
     method, implied = named_method(asked)
-    quantize = implied.get("quantize", "none")
+    quantize: Literal["none", "nf4"] = implied.get("quantize", "none")
     if isinstance(asked, str):
         return Contender(label=asked, method=method, quantize=quantize)
-    plain: Any = asked
-    fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(plain)}
+    fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(type(asked))}
     own = ",".join(f"{name}={value}" for name, value in fields.items() if value != getattr(type(asked)(), name))
     return Contender(label=f"{asked.name}:{own}" if own else asked.name, method=method, quantize=quantize)

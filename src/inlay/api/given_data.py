@@ -1,7 +1,7 @@
 """Data that is given as a path, or as rows in Python: these become files, which everything else reads as always."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ class GivenData:
 
 
 @contextmanager
-def given_data(data: Any) -> Iterator[GivenData]:
+def given_data(data: object) -> Iterator[GivenData]:
     """Make `data` readable: a path or a name; a list of dicts, a datasets.Dataset or a pandas DataFrame, which is what
     is trained on; or a dict, such as a DatasetDict, of some of these by split."""
     if isinstance(data, str | Path):
@@ -66,12 +66,12 @@ def given_data(data: Any) -> Iterator[GivenData]:
             raise DataError(_IN_FILE.sub(_in_rows, str(problem))) from None
 
 
-def is_table(data: Any) -> bool:
+def is_table(data: object) -> bool:
     """Tell whether it is a DataFrame or a datasets.Dataset, of which a loop may see the columns and no rows."""
     return any(hasattr(data, name) for name in ("columns", "features", "to_dicts"))
 
 
-def _rows(rows: Any, name: Any) -> Any:
+def _rows(rows: Any, name: object) -> Iterable[object]:
     """Iterate over the rows of one split. What a table lacks is None; a class of a datasets.Dataset has its name."""
     if hasattr(rows, "to_dicts"):  # a DataFrame of polars
         return rows.to_dicts()
@@ -92,7 +92,7 @@ def _named(row: Mapping[str, Any], classes: Mapping[str, list[str]]) -> dict[str
     return {**row, **named}
 
 
-def _line(row: Any, place: str) -> str:
+def _line(row: object, place: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(
             f"{place} is {type(row).__name__}; a row is a dict of columns, such as {{'text': …, 'label': …}}"
@@ -103,7 +103,7 @@ def _line(row: Any, place: str) -> str:
         raise DataError(f"{place} has a value that is neither text, number, list nor dict: {problem}") from None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> object:
     """Make it what JSON has: numbers and arrays of NumPy and torch, and dates, are no text, number, list or dict."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}

@@ -10,7 +10,7 @@ import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..attached.adapter import adapters
 from ..bases.base import OBJECT, Base, find_base, quiet
@@ -19,6 +19,10 @@ from ..formats.base_files import fingerprint_of_files
 from ..models.fingerprint import fingerprint
 from ..models.heads import task_heads
 from ..models.sites import Sites
+from ..models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class GivenModel:
         return self.base or find_base(self.name)
 
 
-def given_model(model: Any, tokenizer: Any = None) -> GivenModel:
+def given_model(model: "str | Path | PreTrainedModel", tokenizer: Tokenizer | None = None) -> GivenModel:
     """Take a folder, a name or a transformers model with its tokenizer. Raises SettingsError if it cannot be a base."""
     if isinstance(model, str | Path):
         if tokenizer is not None:
@@ -59,7 +63,7 @@ def given_model(model: Any, tokenizer: Any = None) -> GivenModel:
     return given
 
 
-def _origin(model: Any) -> Base | None:
+def _origin(model: "PreTrainedModel") -> Base | None:
     """Find the files that the model was loaded from, if its weights are still theirs and it has no head of its own."""
     if not model.name_or_path or task_heads(model):
         return None
@@ -72,9 +76,9 @@ def _origin(model: Any) -> Base | None:
     return base if same else None
 
 
-def _own_tokenizer(model: Any) -> Any:
+def _own_tokenizer(model: "PreTrainedModel") -> Tokenizer:
     try:
-        return find_base(model.name_or_path, fetch=False).tokenizer()
+        return find_base(model.name_or_path or "", fetch=False).tokenizer()
     except SettingsError:
         raise SettingsError(
             f"model is a {type(model).__name__} without a tokenizer, and none is found for {model.name_or_path!r}; "

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ..core.method import Method
 from ..data.settings import DataSettings
@@ -18,6 +18,7 @@ from ..lab.rank.suggestion import From, Suggestion, suggest
 from ..lab.rank.suggestion import attempt as train_both
 from ..machine import refusals
 from ..methods.ranked import Ranked
+from ..models.tokenizer import Tokenizer
 from ..show.page import paragraphs
 from ..show.table import Table
 from ..training.journal import Watcher
@@ -27,6 +28,9 @@ from .asked import named_method, settings_of, with_rows_in
 from .given_data import given_data
 from .given_model import given_model
 from .progress import watching
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,16 +111,16 @@ class RankSuggestion:
 
 
 def suggest_rank(
-    model: Any,
-    data: Any,
+    model: "str | Path | PreTrainedModel",
+    data: object,
     method: str | Method = "lora",
     *,
     origin: From = "gradients",
     out: str | Path | None = None,
     attempt: bool = False,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
-    **settings: Any,
+    **settings: object,
 ) -> RankSuggestion:
     """Suggest a rank for each layer before anything is trained.
 

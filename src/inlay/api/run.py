@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from markupsafe import escape
@@ -19,13 +19,16 @@ from torch import nn
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
 from ..errors import DataError, SettingsError, did_you_mean
+from ..formats.event import Event
 from ..formats.files import held
 from ..formats.paths import path_of
-from ..inference.evaluation import evaluate_adapter
+from ..formats.summary import Summary
+from ..inference.evaluation import AdapterScores, evaluate_adapter
 from ..inference.merge import Into, merge
 from ..inference.opened import Found, Opened, find_adapter
 from ..lab.rank.analysis import RankSettings, analyse
 from ..lab.rank.page import write_rank_report
+from ..models.tokenizer import Tokenizer
 from ..report import write_report
 from ..show.forgetting import ForgettingSection, forgetting_section
 from ..show.page import paragraphs
@@ -38,9 +41,17 @@ from .given_data import ROWS, GivenData, given_data, is_table
 from .given_model import GivenModel, given_model
 from .rank import RankAnalysis
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def open(  # noqa: A001  # it is inlay.open
-    folder: str | Path, model: Any = None, *, tokenizer: Any = None, device: str = "auto", allow_download: bool = False
+    folder: str | Path,
+    model: "str | Path | PreTrainedModel | None" = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    device: str = "auto",
+    allow_download: bool = False,
 ) -> "Run":
     """Open a run's folder, or an adapter's, also one of Hugging Face PEFT; its weights are loaded when they are needed.
 
@@ -95,7 +106,7 @@ class Run:
         return self.adapter.model
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What summary.json says. Raises SettingsError for an adapter that was not made by a run."""
         path = self.folder / "summary.json"
         if not path.is_file():
@@ -129,7 +140,7 @@ class Run:
         answers = [answer.values for answer in self.answer([inputs] if one else self._inputs(inputs), **options)]
         return answers[0] if one else answers
 
-    def _inputs(self, inputs: Any) -> list[Any]:
+    def _inputs(self, inputs: Any) -> Sequence[object]:
         """Return what the task answers. Raises DataError for what it cannot be."""
         if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
             raise DataError(f"the inputs are a {type(inputs).__name__}; give a text, a list of texts, or rows")
@@ -143,7 +154,7 @@ class Run:
         with given_data(inputs) as rows:
             return self.found.task.inputs_in(rows.file)
 
-    def answer(self, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+    def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""
         self.check_options(options)
         if not inputs:
@@ -152,21 +163,23 @@ class Run:
         self.found.task.check_inputs(inputs, **options)
         return self.opened.answer(inputs, **options)
 
-    def check_options(self, options: dict[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, object]) -> None:
         """Raise SettingsError for an option of `predict` that is not for this adapter."""
         task = self.found.task
         if wrong := next((name for name in options if name not in task.options), None):
             raise SettingsError(f"--{wrong.replace('_', '-')} is not for this adapter, which {task.does}")
 
-    def evaluate(self, data: Any = None, split: str | None = None, samples: int | None = None) -> dict[str, Any]:
+    def evaluate(self, data: object = None, split: str | None = None, samples: int | None = None) -> AdapterScores:
         """Score the base and the tuned model on the run's own data, or on others with the same columns.
 
         A language model writes texts for the first `samples` rows, or for all.
         """
         with _scored(data) as rows:
-            known: dict[str, Any] = {"split": split, "samples": samples, "fetch": self.fetch}
-            found = evaluate_adapter(self.found, self._ready, self._device, rows and rows.file, **known)
-            return found | {"data": ROWS} if rows and rows.own else found
+            path = rows and rows.file
+            found = evaluate_adapter(
+                self.found, self._ready, self._device, path, split=split, samples=samples, fetch=self.fetch
+            )
+            return {**found, "data": ROWS} if rows and rows.own else found
 
     def rank(self, say: Callable[[str], None] = lambda _: None, **settings: Any) -> RankAnalysis:
         """Analyse the rank of what was learned, layer by layer, and write rank.html and rank.json into the folder.
@@ -183,11 +196,18 @@ class Run:
         with _scored(settings.get("data")) as rows:
             known: dict[str, Any] = settings | paths | {"data": rows and rows.file}
             asked = RankSettings(**known)
-            base: dict[str, Any] = {"model": self._model, "fetch": self.fetch}
-            found = analyse(self.found, lambda: self._ready(as_saved=True), self._device, asked, say, **base)
+            found = analyse(
+                self.found,
+                lambda: self._ready(as_saved=True),
+                self._device,
+                asked,
+                say,
+                model=self._model,
+                fetch=self.fetch,
+            )
         return RankAnalysis(found, write_rank_report(found, self.folder))
 
-    def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> dict[str, Any]:
+    def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> Event:
         """Write a plain checkpoint with the adapter folded in, loaded again and compared; returns what was found."""
         in_memory = self.trained is not None or "opened" in vars(self)
         opened = self.opened if in_memory and self._usable(as_saved=True) else None
@@ -239,7 +259,7 @@ class Run:
 
 
 @contextmanager
-def _scored(data: Any) -> Iterator[GivenData | None]:
+def _scored(data: object) -> Iterator[GivenData | None]:
     """Make rows to be scored readable; None for the run's own."""
     if data is None:
         yield None

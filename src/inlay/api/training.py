@@ -6,14 +6,16 @@ run = inlay.resume("runs/stopped")
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..formats.paths import path_of
+from ..formats.summary import RunSummary
 from ..machine import refusals
+from ..models.tokenizer import Tokenizer
 from ..training.going_on import go_on as begin_or_go_on
 from ..training.journal import Watcher
 from ..training.prepared import free_folder, read_task
@@ -27,17 +29,20 @@ from .given_model import GivenModel, given_model
 from .progress import watching
 from .run import Run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def train(
-    model: Any,
-    data: Any,
+    model: "str | Path | PreTrainedModel",
+    data: object,
     method: str | Method = "lora",
     *,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     go_on: bool = False,
     command: Sequence[str] = (),
-    **settings: Any,
+    **settings: object,
 ) -> Run:
     """Train one adapter, with LoRA by default, and write its run's folder.
 
@@ -80,9 +85,9 @@ def train(
 
 def resume(
     folder: str | Path,
-    model: Any = None,
+    model: "str | Path | PreTrainedModel | None" = None,
     *,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     allow_download: bool = False,
 ) -> Run:
@@ -100,8 +105,8 @@ def resume(
     given = None if model is None else given_model(model, tokenizer)
     keeps = _Keeping()
     with watching(progress) as watcher:
-        known: dict[str, Any] = {"fetch": allow_download, "bases": keeps, "base": given and given.found()}
-        summary = resume_one(path_of(str(folder)), watcher, **known)
+        base = given and given.found()
+        summary = resume_one(path_of(str(folder)), watcher, fetch=allow_download, bases=keeps, base=base)
     return _finished(summary, given, "auto", keeps)
 
 
@@ -114,6 +119,6 @@ class _Keeping(NoSharing):
         self.adapter = adapter
 
 
-def _finished(summary: dict[str, Any], given: GivenModel | None, device: str, keeps: _Keeping) -> Run:
+def _finished(summary: RunSummary, given: GivenModel | None, device: str, keeps: _Keeping) -> Run:
     own_files = given if given is not None and given.base is not None else None
     return Run(Path(summary["folder"]), own_files, device, trained=keeps.adapter)

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
@@ -18,6 +18,9 @@ from .config_file import arguments_of, parse_yaml
 from .console import watching
 from .parse import parse
 from .screen import print_json
+
+if TYPE_CHECKING:
+    from ..lab.compare.result import ComparisonResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,7 @@ def _parts(label: str) -> tuple[str, str]:
     return f"{asked}:{path}", settings
 
 
-def _method(kind: type[Method], label: str, settings: str) -> Any:
+def _method(kind: type[Method], label: str, settings: str) -> Method:
     known = {field.name: field for field in dataclasses.fields(kind)}
     arguments: dict[str, list[str]] = {}
     for setting in filter(None, settings.split(",")):
@@ -96,7 +99,7 @@ def _method(kind: type[Method], label: str, settings: str) -> Any:
     return parse(kind, [each for given in arguments.values() for each in given], f"methods {kind.name}")
 
 
-def _as_json(result: Any) -> dict[str, Any]:
+def _as_json(result: "ComparisonResult") -> dict[str, object]:
     from ..lab.compare.export import advice_object, table_rows
 
     return {"rows": table_rows(result.table), "advice": advice_object(result.advice)}

@@ -1,13 +1,17 @@
 """The table at the end of a comparison, in a terminal."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..show.table import Table
 from .safe_console import console
 
+if TYPE_CHECKING:
+    from ..lab.compare.result import ComparisonResult
+    from ..lab.compare.table import Quantity, Spread
 
-def print_result(result: Any) -> None:
+
+def print_result(result: "ComparisonResult") -> None:
     from ..lab.compare.tables import sequences_table
 
     out = console()
@@ -22,7 +26,7 @@ def print_result(result: Any) -> None:
     print(f"\nreport  {result.folder}/report.html (beside it report.md, report.csv)")
 
 
-def _table(result: Any) -> Table:
+def _table(result: "ComparisonResult") -> Table:
     """Return the score, what it cost and what was forgotten, with headings broken: a terminal has no room for all."""
     from ..lab.compare.table import COSTS
     from ..lab.compare.tables import methods_table, shown
@@ -33,7 +37,7 @@ def _table(result: Any) -> Table:
     return replace(found, columns=columns)
 
 
-def _text(quantity: Any, found: Any) -> str:
+def _text(quantity: "Quantity", found: "Spread") -> str:
     """Write a result with its deviation, and a cost without, for which a terminal has no room."""
     from ..lab.compare.table import COSTS
     from ..lab.compare.tables import with_deviation

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -61,12 +61,12 @@ def main(arguments: list[str]) -> int:
     return 2 if _broken(report) else 0
 
 
-def _json(tokens: "TokenReport | None") -> dict[str, Any]:
+def _json(tokens: "TokenReport | None") -> dict[str, object]:
     if tokens is None:
         return {"tokens": None}
     facts = dataclasses.asdict(tokens)
     splits = {name: (split.pop("lengths") or {}) | split for name, split in facts.pop("splits").items()}
-    return {"tokens": splits} | {name: facts[name] for name in ("limit", "written", "stop", "samples")}
+    return {"tokens": splits, **{name: facts[name] for name in ("limit", "written", "stop", "samples")}}
 
 
 def _broken(report: DataReport) -> bool:

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _verdict(found: dict[str, dict[str, Any]]) -> str:
+def _verdict(found: dict[str, dict[str, str]]) -> str:
     """Say whether this installation can train, and what it cannot do."""
     if missing := [name for name in _NEEDED if _version(name) is None]:
         return f"not ready: {', '.join(missing)} missing; install inlay again"
@@ -67,7 +67,7 @@ def _verdict(found: dict[str, dict[str, Any]]) -> str:
     return ready + (f"; without {'; '.join(lacking)}" if lacking else "")
 
 
-def examine() -> dict[str, dict[str, Any]]:
+def examine() -> dict[str, dict[str, str]]:
     import psutil
     import torch
 

@@ -1,7 +1,7 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -12,6 +12,9 @@ from ..show.table import Column, Table
 from ..show.units import counted
 from .parse import parse
 from .screen import print_json, width
+
+if TYPE_CHECKING:
+    from ..inference.evaluation import AdapterScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _scores(result: dict[str, Any]) -> Table:
+def _scores(result: "AdapterScores") -> Table:
     from ..tasks.metric import METRICS
 
     columns = [Column(name=""), *(Column(name=name, right=True) for name in ("base", "tuned")), Column(name="")]
@@ -87,7 +90,7 @@ def _make_report(command: Eval) -> int:
     return 0
 
 
-def _evaluate(command: Eval) -> dict[str, Any]:
+def _evaluate(command: Eval) -> "AdapterScores":
     from ..api.run import open
     from .assumptions import say
 

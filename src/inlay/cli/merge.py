@@ -1,10 +1,11 @@
 """inlay merge RUN_OR_ADAPTER OUT: a plain checkpoint with the adapter folded in, loaded again and compared."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ..formats.event import Event
 from ..show.units import bytes_text, count_text, percent_text, seconds_text
 from .parse import parse
 from .screen import print_json
@@ -45,11 +46,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _line(event: dict[str, Any]) -> None:
+def _line(event: Event) -> None:
     print(_sentence(event), flush=True)
 
 
-def _sentence(event: dict[str, Any]) -> str:
+def _sentence(event: Event) -> str:
     match event["event"]:
         case "note":
             return f"note    {event['text']}"
@@ -78,7 +79,7 @@ def _sentence(event: dict[str, Any]) -> str:
     raise ValueError(f"no sentence for the event {event['event']!r}")
 
 
-def _change(event: dict[str, Any]) -> str:
+def _change(event: Event) -> str:
     trained = f"a base in {event['trained_dtype']}"
     into = "one in the dtype of its files"
     if event["trained_quantize"] != "none":

@@ -4,7 +4,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def facts(method: type[Method]) -> dict[str, Any]:
+def facts(method: type[Method]) -> dict[str, object]:
     text, count = explained(method), on_llama_7b(method)
     return {
         "family": method.family,
@@ -77,7 +77,7 @@ def facts(method: type[Method]) -> dict[str, Any]:
     }
 
 
-def family_facts(family: str) -> dict[str, Any]:
+def family_facts(family: str) -> dict[str, object]:
     text = "\n\n".join(block.text for block in family_text(family))
     return {"explanation": text, "methods": {method.name: facts(method) for method in members(family)}}
 
@@ -115,7 +115,7 @@ def found_out(method: type[Method]) -> dict[str, str]:
     }
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """Return a setting's value as on the command line."""
     match value:
         case None:
@@ -131,7 +131,7 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _facts(name: str) -> dict[str, object]:
     if name in METHODS:
         return {name: facts(METHODS[name])}
     return {family: family_facts(family) for family in FAMILIES if name in ("", family)}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from shutil import get_terminal_size
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TypeVar, get_args, get_origin
 
 import tyro
 
@@ -38,12 +38,12 @@ class _Held(io.StringIO):
 
 
 def parse(
-    command: type[CommandT] | Any,
+    command: type[CommandT],
     arguments: Sequence[str],
     verb: str,
     beneath: Sequence[str] = (),
     description: str | None = None,
-) -> Any:
+) -> CommandT:
     """Return an instance of the dataclass `command`. Prints the help, which begins with the `description` or else the
     class's docstring, and exits with 0 if that is asked for.
 
@@ -101,7 +101,7 @@ def _broken(help: str) -> str:
     return "\n".join(line if line.startswith(_NO_PROSE) else fitted(line, width) for line in lines)
 
 
-def _give_help(*kinds: Any) -> None:
+def _give_help(*kinds: object) -> None:
     """Write each field's text into its metadata, where tyro looks first: in those that it finds by itself it keeps the
     line breaks of our source."""
     for kind in kinds:

@@ -5,10 +5,10 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _inputs(given: str, task: "Task") -> list[Any]:
+def _inputs(given: str, task: "Task") -> Sequence[object]:
     return [given] if file_of(given) is None else task.inputs_in(given)
 
 

@@ -76,7 +76,7 @@ def screens() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def own(stream: Any) -> Any:
+def own(stream: object) -> Any:
     """Return the way past a Screen; any other stream as it is."""
     return stream.own if isinstance(stream, Screen) else stream
 
@@ -97,7 +97,7 @@ def width(stream: TextIO | None = None) -> int | None:
     return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
-def print_json(value: Any, indent: int | None = None) -> None:
+def print_json(value: object, indent: int | None = None) -> None:
     """Print one JSON value on a line, or on several with an indent; flushed, as programs wait for it."""
     print(shown_json(as_json(value, indent), sys.stdout.encoding or "utf-8"), flush=True)
 

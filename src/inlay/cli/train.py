@@ -1,10 +1,12 @@
 """inlay train MODEL DATA --method NAME: one run."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..api.asked import SHORT_FOR
+from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def train_as_asked(settings: Any, arguments: list[str]) -> "Run":
+def train_as_asked(settings: Train[Method], arguments: list[str]) -> "Run":
     """Train with the settings that the arguments of `inlay train` describe."""
     with watching(settings.json) as watcher:
         from ..api.training import train
@@ -50,7 +52,7 @@ def train_as_asked(settings: Any, arguments: list[str]) -> "Run":
         return train(**asked, progress=watcher, go_on=settings.go_on, command=["inlay", "train", *arguments])
 
 
-def parse_settings(arguments: list[str], verb: str = "train") -> Any:
+def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
     """Return the run that the arguments describe, with the settings of a `--config` file beneath them."""
     config, arguments = take(arguments, "--config")
     method, arguments = take(arguments, "--method")
@@ -68,7 +70,7 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Any:
     return parse(Train[kind], arguments, verb, beneath, _description(kind.name))
 
 
-def short_flags(implied: dict[str, Any]) -> list[str]:
+def short_flags(implied: Mapping[str, object]) -> list[str]:
     """Return the flags of the settings that a short name stands for."""
     return [part for name, value in implied.items() for part in (f"--{name}", str(value))]
 

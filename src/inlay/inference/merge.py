@@ -8,7 +8,7 @@ it is from that is measured. What full fine-tuning has trained is a whole model,
 import copy
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,6 +23,7 @@ from ..attached.adapter import Adapter
 from ..bases.base import find_base, quiet
 from ..core.active import using
 from ..errors import SettingsError, VerificationFailed, did_you_mean
+from ..formats.event import Event, Watcher
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml
 from ..methods.starts import STARTS
@@ -32,7 +33,6 @@ from ..tasks.task import Task
 from .opened import Found, Opened
 
 Into = Literal["base", "dequantized"]
-Event = dict[str, Any]
 
 _TEXTS, _TOKENS = 8, 64  # what logits are compared on: of a vocabulary of 150,000 they take 300 MB
 _LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest logit
@@ -51,7 +51,7 @@ def merge(
     out: Path,
     device: torch.device,
     into: Into = "base",
-    watcher: Callable[[Event], None] = lambda _: None,
+    watcher: Watcher = lambda _: None,
     held: Opened | None = None,
 ) -> Event:
     """Write the merged model and its tokenizer into `out`; returns the last event, which has what the others have.
@@ -117,8 +117,8 @@ def _write(
     folder: Path,
     device: torch.device,
     into: Into,
-    rows: list[Any],
-    watcher: Callable[[Event], None],
+    rows: list[dict[str, Tensor]],
+    watcher: Watcher,
 ) -> tuple[Event, _Logits]:
     """Write the checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is gone,
     unless it is what is held.
@@ -258,7 +258,7 @@ def _check(expected: _Logits, merged: Tensor, dtype: str) -> dict[str, float]:
     }
 
 
-def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[str, Any]:
+def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> Event:
     """Return how far the merged model is from the one that was trained."""
     of_trained, of_merged = trained.log_softmax(-1), merged.log_softmax(-1)
     return {
@@ -271,7 +271,7 @@ def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[s
     }
 
 
-def _told(watcher: Callable[[Event], None], event: str, **facts: Any) -> Event:
+def _told(watcher: Watcher, event: str, **facts: object) -> Event:
     watcher({"event": event, **facts})
     return facts
 

@@ -21,6 +21,7 @@ from ..formats.base_files import fingerprint_of_files, row_digests_of_files
 from ..methods import loading
 from ..models.heads import task_heads
 from ..models.sites import Sites
+from ..models.tokenizer import Tokenizer
 from ..tasks import TASKS
 from ..tasks.batches import length_step
 from ..tasks.task import Answer, Evaluation, Task
@@ -43,7 +44,7 @@ class Opened:
     def provenance(self) -> Mapping[str, Any]:
         return self.task.about
 
-    def answer(self, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+    def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer each input as the adapter's task does, with the task's options."""
         return self.task.answer(self.model, inputs, **options)
 
@@ -74,7 +75,7 @@ class Found:
         return self.task.base
 
     @property
-    def tokenizer(self) -> Any | None:
+    def tokenizer(self) -> Tokenizer | None:
         return self.task.tokenizer
 
     @property
@@ -211,7 +212,7 @@ def _own_base(saved: peft.Saved, fetch: bool) -> Base:
         ) from None
 
 
-def _tokenizer(base: Base, folder: Path) -> Any | None:
+def _tokenizer(base: Base, folder: Path) -> Tokenizer | None:
     """Read the base's, or one that was saved beside the adapter; None if neither can be read."""
     for place in (base, Base(str(folder), str(folder), base.config, fetch=False)):
         try:

@@ -20,7 +20,6 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..core.method import Method
 
@@ -39,7 +38,7 @@ class Explained:
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     name: str
-    default: Any
+    default: object
     text: str
 
 

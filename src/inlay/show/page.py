@@ -3,16 +3,19 @@
 from collections.abc import Iterable
 from functools import cache
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from .plots import MARKS
 from .units import UNKNOWN, percent_text
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 @cache
-def templates(*packages: str) -> Any:
+def templates(*packages: str) -> "Environment":
     """Return the templates beside this file, as jinja2 has them, and those of Inlay's other packages."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 

@@ -4,12 +4,15 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from .page import templates
 from .units import UNKNOWN
+
+if TYPE_CHECKING:
+    import rich.table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class Column:
     kind: str = ""
     """The style sheet's class of its cells in a page."""
 
-    def written(self, value: Any) -> str:
+    def written(self, value: object) -> str:
         if value is None:
             return UNKNOWN
         return value if isinstance(value, str) else self.text(value)
@@ -43,9 +46,9 @@ class Table:
     sentence, such as why a run failed."""
 
     columns: Sequence[Column]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[object]]
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> "rich.table.Table":
         """Return the table as rich prints it; its numbers are never broken."""
         import rich.table
 

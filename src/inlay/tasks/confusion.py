@@ -1,9 +1,9 @@
 """What a classifier's predictions say: confusions, scores by label, and how sure the figures are."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from markupsafe import Markup
 
@@ -11,6 +11,7 @@ from ..show.page import bar, excerpt, label, templates, unbroken
 from ..show.table import Column, Table
 from ..show.units import percent_text
 from ..stats import Interval, paired_interval, unpaired_gain_interval
+from .page import PredictionLine
 
 _LABELS_IN_MATRIX = 20
 _SCORES_IN_SIGHT = 20
@@ -30,7 +31,7 @@ class Prediction:
     base_predicted: str | None
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
+    def from_row(cls, row: PredictionLine) -> Self:
         """Read a line of predictions.jsonl."""
         base = row.get("base_predicted")
         return cls(

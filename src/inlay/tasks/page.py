@@ -6,10 +6,13 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
+from ..formats.summary import Summary, WentBack
 from ..show.page import excerpt
 from ..show.table import Column, Table
 from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
+
+PredictionLine = Mapping[str, Any]  # of predictions.jsonl, which every task writes and reads in a form of its own
 
 _LONGEST = 600  # characters of a text that a page shows
 
@@ -78,16 +81,16 @@ class Judged:
     """The scores that a summary holds, and what they are of."""
 
     status: str
-    base: Mapping[str, Any] = field(default_factory=dict)
-    tuned: Mapping[str, Any] = field(default_factory=dict)
-    test: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
+    tuned: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
     split: str = "valid"
-    went_back: Sequence[Mapping[str, Any]] = ()
+    went_back: Sequence[WentBack] = ()
     """The times that the training collapsed and went back."""
 
     @classmethod
-    def from_summary(cls, summary: Mapping[str, Any]) -> "Judged":
+    def from_summary(cls, summary: Summary) -> "Judged":
         found = summary.get("metrics") or {}
         scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
         return cls(
@@ -162,7 +165,7 @@ def guessing(labels: int) -> str:
     return f"{percent_text(1 / labels)} for {labels} labels"
 
 
-def _went_back(event: Mapping[str, Any]) -> str:
+def _went_back(event: WentBack) -> str:
     to = f"step {event['to']}" if event["to"] else "the start"
     share = "half" if event["share"] == 0.5 else "a quarter of"
     return (

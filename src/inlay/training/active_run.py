@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
+from ..core.method import Method
 from ..core.state import commit
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats.files import write_text
+from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
@@ -51,7 +52,7 @@ class ActiveRun(Observer):
     def __init__(
         self,
         run: Prepared,
-        asked: RunSettings[Any],
+        asked: RunSettings[Method],
         journal: Journal,
         command: Sequence[str] = (),
         *,
@@ -82,7 +83,7 @@ class ActiveRun(Observer):
         assert self.state.adapter is not None
         return self.state.adapter
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> RunSummary:
         """Do all that is left to do, and write it; returns the summary."""
         reset_peak_memory(self.run.device)
         with self.keeper.interrupts:
@@ -109,7 +110,7 @@ class ActiveRun(Observer):
             with suppress(OSError):  # it is of no use any more, and does no harm
                 remove_checkpoint(self.run.folder)
         self.bases.take_back(self.adapter)
-        return summary | {"folder": str(self.run.folder)}
+        return {**summary, "folder": str(self.run.folder)}
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -129,7 +130,7 @@ class ActiveRun(Observer):
         )
         return model
 
-    def _evaluate_base(self, model: nn.Module) -> Any:
+    def _evaluate_base(self, model: nn.Module) -> object:
         began = time.perf_counter()
         found = self._evaluated(model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
@@ -230,7 +231,7 @@ class ActiveRun(Observer):
     def whole_step(self) -> AbstractContextManager[None]:
         return self.keeper.whole_step()
 
-    def _finish(self, of_base: Any) -> None:
+    def _finish(self, of_base: object) -> None:
         """Save, evaluate and measure the best adapter, which is in place."""
         run, steps = self.run, self.state.progress.step
         if steps < run.plan.steps:
@@ -247,8 +248,8 @@ class ActiveRun(Observer):
         self.journal.check_folder()
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
         if self.state.measurement is not None:
-            self.state.forgetting = self.state.measurement.of(model)
-            self.journal.record("forgetting", **self.state.forgetting)
+            self.state.forgetting = forgetting = self.state.measurement.of(model)
+            self.journal.record("forgetting", **forgetting)
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:

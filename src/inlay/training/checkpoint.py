@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from ..errors import CheckpointError
 from ..forgetting.passages import GeneralText
 from ..formats.files import copy_whole, write_whole
 from ..formats.read import read_object, read_text
+from ..formats.summary import Summary
 from ..tasks.task import Task
 from .checkpoint_file import read_checkpoint_file, readable, write_checkpoint_file
 from .checkpoint_fit import (
@@ -38,7 +39,7 @@ from .checkpoint_fit import (
     safe_of,
 )
 from .loop import Plan, Training, marks
-from .random_state import check_random_state, random_numbers, random_tensors, set_random_state
+from .random_state import RandomNumbers, check_random_state, random_numbers, random_tensors, set_random_state
 
 CHECKPOINT = Path("checkpoints", "last.safetensors")  # in the run's folder
 CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")
@@ -48,7 +49,7 @@ CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")
 class RunIdentity:
     """What must be unchanged for a checkpoint to be resumed, and what the run had taken until then."""
 
-    settings: dict[str, Any]  # with the device and the dtype that were decided
+    settings: dict[str, object]  # with the device and the dtype that were decided
     asked: str  # run.yaml
     data: str  # fingerprint of what is learned and scored
     base: str | None  # fingerprint of the base model
@@ -83,7 +84,7 @@ class Checkpoint:
     path: Path
     identity: RunIdentity
     progress: dict[str, Any]
-    random: dict[str, Any]
+    random: RandomNumbers
     strides: dict[str, list[int]]  # of tensors that are not contiguous: sums depend on the order in memory
     tensors: dict[str, Tensor]  # the file's own, until `restore` has copied them
     skipped: str | None = None  # why it is the one before the last
@@ -216,7 +217,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     is damaged. Raises CheckpointError if there is nothing to go on from.
     """
     check_is_run(folder)
-    said = read_summary(folder)
+    said = read_summary(folder) or {}
     if said.get("status") == "finished":
         raise CheckpointError(f"{folder} is finished; to train with other settings, begin anew: {anew(folder)}")
     if not has_checkpoint(folder):
@@ -240,10 +241,10 @@ def check_is_run(folder: Path) -> None:
         raise CheckpointError(f"{folder}: not the folder of a run, which has a run.yaml; {found}")
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Return what the run wrote of itself; empty if it never came to that."""
+def read_summary(folder: Path) -> Summary | None:
+    """Return what the run wrote of itself; None if it never came to that. Only that it is an object is checked."""
     path = folder / "summary.json"
-    return read_object(path, "a run's summary") if path.is_file() else {}
+    return cast(Summary, read_object(path, "a run's summary")) if path.is_file() else None
 
 
 def _read(path: Path, skipped: str | None) -> Checkpoint:

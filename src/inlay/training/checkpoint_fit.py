@@ -1,7 +1,7 @@
 """What a checkpoint must hold to fit a training: the names, dtypes and shapes that the training itself has."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
     check_amount("progress", "seconds", values["seconds"])
     if type(told["changed"]) is not bool:
         raise ValueError(f"progress has {told['changed']!r} for changed, which is true or false")
-    best: Any = None if values["best"] is None else scores_from_json(values["best"], main_score)
+    best = None if values["best"] is None else scores_from_json(values["best"], main_score)
     if (best is None) != (values["best_step"] == 0):
         raise ValueError(f"progress has {values['best_step']} for best_step, and {values['best']!r} for best")
     for name, value in best.items() if best is not None else ():
@@ -127,13 +127,13 @@ def safe_of(
     return Safe(step, read, parameters, by_first_part(parts.get("safe_memory", {}), by="/"))
 
 
-def check_amount(what: str, name: str, value: Any) -> None:
+def check_amount(what: str, name: str, value: object) -> None:
     """Raise ValueError unless the value can be one of seconds or bytes."""
-    if type(value) not in (int, float) or not 0 <= value < _MOST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
         raise ValueError(f"{what} has {value!r} for {name}")
 
 
-def check_strides(told: Any, tensors: Mapping[str, Tensor]) -> None:
+def check_strides(told: object, tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError unless each tensor that has strides can be laid out by them in the memory that it takes."""
     if not isinstance(told, dict):
         raise ValueError(f"strides are {told!r}")
@@ -163,7 +163,7 @@ def _check_memory(part: str, memory: Mapping[str, Mapping[str, Tensor]], adapter
             _check(f"{part}.{host}/{name}", tensor, dtype, shape)
 
 
-def _check_names(what: str, found: Any, wanted: Any) -> None:
+def _check_names(what: str, found: Collection[str], wanted: Collection[str]) -> None:
     if different := sorted(set(found) ^ set(wanted)):
         where = "the checkpoint" if different[0] in found else "the training"
         raise ValueError(f"{what}: only {where} has {different[0]}")

@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.files import held, remove_unfinished
+from ..formats.summary import RunSummary
 from ..machine import refusals
 from .active_run import ActiveRun
 from .asked import check_same_settings
@@ -34,12 +35,12 @@ _FOLDERS = ("adapter", "checkpoints", "sources")
 
 @refusals()
 def go_on(
-    settings: RunSettings[Any],
+    settings: RunSettings[Method],
     watcher: Watcher = lambda _: None,
     command: Sequence[str] = (),
     *,
     bases: NoSharing | None = None,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Finish the run that the settings describe, in the folder `out` that they name: begin it, go on from its
     checkpoint, begin anew if it has none, or leave it alone if it is finished. Returns its summary.
 
@@ -52,11 +53,12 @@ def go_on(
         return train(settings, watcher, command, bases=bases)
     with held(folder):
         check_same_settings(folder, settings)
-        if (summary := read_summary(folder)).get("status") == "finished":
+        summary = read_summary(folder)
+        if summary is not None and summary.get("status") == "finished":
             remove_checkpoint(folder)  # which a kill at the very end has left
             remove_unfinished(folder)
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
-            return summary | {"folder": str(folder)}
+            return {**summary, "folder": str(folder)}
         if has_checkpoint(folder):
             return go_on_from_checkpoint(folder, journal, named=settings, bases=bases)
         run = prepare_run(without_sources(settings), journal, folder)

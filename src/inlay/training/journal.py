@@ -1,26 +1,20 @@
-"""What happens in a run, as events: to the run's files, and to whoever watches.
-
-An event is one flat JSON object with the key `event`. The same objects are the lines of metrics.jsonl and what
-`--json` prints; log.txt has them as sentences.
-"""
+"""What happens in a run, as events: to the run's files, and to whoever watches. log.txt has them as sentences."""
 
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from ..formats.event import Event, Watcher
 from ..formats.files import as_json, make_folder, sync
 from ..outside import shown, shown_lines
-from ..show.forgetting import forgetting_text
-from ..show.reach import reach_text
+from ..show.forgetting import Forgetting, forgetting_text
+from ..show.reach import Reach, reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
 from ..tasks.metric import METRICS, score_text
-
-Event = dict[str, Any]
-Watcher = Callable[[Event], None]
 
 _EVENTS, _LOG = "metrics.jsonl", "log.txt"
 
@@ -72,9 +66,9 @@ class Journal:
         if self.folder is not None and not self.has_its_folder:
             raise FileNotFoundError(errno.ENOENT, "this folder was removed while the run was writing it", self.folder)
 
-    def record(self, event: str, **values: Any) -> None:
+    def record(self, event: str, **values: object) -> None:
         """Raise OSError, when the watcher has heard it, if it cannot be written; it is then written with the next."""
-        entry = {"event": event, "time": round(time.time(), 3), **values}
+        entry: Event = {"event": event, "time": round(time.time(), 3), **values}
         at = time.strftime("%H:%M:%S", time.localtime(entry["time"]))
         self._unwritten[_EVENTS].append(as_json(entry) + "\n")
         self._unwritten[_LOG].append(f"{at} {shown_lines(sentence(entry))}\n")
@@ -84,7 +78,7 @@ class Journal:
         finally:
             self.watcher(entry)
 
-    def tell(self, event: str, **values: Any) -> None:
+    def tell(self, event: str, **values: object) -> None:
         """Record the event if that is possible; if not, the watcher hears it all the same."""
         with suppress(OSError):
             self.record(event, **values)
@@ -145,7 +139,7 @@ def sentence(event: Event) -> str:
                 f"({percent_text(share)}) at learning rate {event['learning_rate']:g}"
             )
         case "reach":
-            return f"reach   {reach_text(event)}"
+            return f"reach   {reach_text(cast(Reach, event))}"
         case "plan":
             about = f"about {seconds_text(event['seconds'])} and {bytes_text(event['memory_bytes'])} of memory"
             return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}"
@@ -170,7 +164,7 @@ def sentence(event: Event) -> str:
                 f"{event['why']}"
             )
         case "forgetting":
-            return f"forgot  {forgetting_text(event)}"
+            return f"forgot  {forgetting_text(cast(Forgetting, event))}"
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
+from ..formats.event import Event
 from ..tasks.batches import Batch
 from ..tasks.metric import Scores
 from ..tasks.objective import Objective
@@ -53,7 +54,7 @@ class StepEvent:
     tokens: int  # trained on so far, without padding
     seconds: float  # of training so far, without evaluations
 
-    def facts(self, steps: int, device: torch.device, seconds_a_step: float) -> dict[str, Any]:
+    def facts(self, steps: int, device: torch.device, seconds_a_step: float) -> Event:
         """Return what a run tells of it: how fast it is, what it takes, and what is left of `steps`."""
         own = {name: value for name, value in asdict(self).items() if name != "tokens"}
         return own | {
@@ -80,7 +81,7 @@ class Observer(ABC):
     def on_return(self, guard: Guard, learning_rate: float) -> None:
         """Take note that the training went back, and goes on with this rate at its peak."""
 
-    def whole_step(self) -> AbstractContextManager[Any]:
+    def whole_step(self) -> AbstractContextManager[object]:
         """Return the context that a step runs in, which nothing should interrupt."""
         return nullcontext()
 
@@ -113,10 +114,9 @@ class Training:
     changed_before: bool = False  # an earlier process has changed a parameter
 
     @classmethod
-    def begin(cls, adapter: Adapter, plan: Plan, settings: RunSettings[Any], accelerator: Accelerator) -> Self:
-        groups = adapter.method.parameter_groups(adapter, plan.learning_rate)
-        for group in groups:
-            group["initial_lr"] = group["lr"]  # lr is that of the step
+    def begin(cls, adapter: Adapter, plan: Plan, settings: RunSettings[Method], accelerator: Accelerator) -> Self:
+        asked = adapter.method.parameter_groups(adapter, plan.learning_rate)
+        groups = [{**group, "initial_lr": group["lr"]} for group in asked]  # lr is that of the step
         fused = accelerator.device.type in ("cpu", "cuda")
         optimizer = accelerator.prepare(AdamW(groups, weight_decay=settings.weight_decay, fused=fused))
         return cls(adapter, optimizer, accelerator, marks(adapter))
@@ -187,9 +187,9 @@ def marks(adapter: Adapter) -> list[int]:
 def fit(
     training: Training,
     objective: Objective,
-    batches: DataLoader[Any],
+    batches: DataLoader[object],
     plan: Plan,
-    settings: RunSettings[Any],
+    settings: RunSettings[Method],
     observer: Observer,
 ) -> None:
     """Train the adapter on the objective, from wherever `training` is, until it has the best step's parameters.
@@ -283,7 +283,7 @@ def fit(
     training.put(done.best_state)
 
 
-def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
+def make_plan(rows: int, settings: RunSettings[Method]) -> Plan:
     """Return the number of steps, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
     epochs = settings.epochs or _default_epochs(settings.method, per_epoch)

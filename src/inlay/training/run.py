@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ..bases.base import Base
+from ..core.method import Method
 from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..formats.summary import RunSummary
 from ..hub import offline
 from ..machine import refusals
 from ..tasks.task import Task
@@ -25,7 +26,7 @@ from .source_tasks import learn_sources, source_tasks, without_sources
 
 @refusals()
 def train(
-    settings: RunSettings[Any],
+    settings: RunSettings[Method],
     watcher: Watcher = lambda _: None,
     command: Sequence[str] = (),
     *,
@@ -34,7 +35,7 @@ def train(
     start: Path | None = None,
     task: Task | None = None,
     begin: Callable[[Path], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Train one adapter and write its run's folder; returns the summary.
 
     `bases` lends the model, which is loaded if there is none; `task` has read the data, which are read if there is
@@ -53,8 +54,10 @@ def train(
         with begun(run, settings, journal):
             begin(run.folder)
             before = partial(learn_sources, tasks=sources, train=train)
-            how: dict[str, Any] = {"before": before, "resumable": resumable, "bases": bases, "start": start}
-            return ActiveRun(run, settings, journal, command, **how).finish()
+            active = ActiveRun(
+                run, settings, journal, command, before=before, resumable=resumable, bases=bases, start=start
+            )
+            return active.finish()
 
 
 @refusals()
@@ -66,7 +69,7 @@ def resume(
     base: Base | None = None,
     bases: NoSharing | None = None,
     task: Task | None = None,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
 
     A base and data that its files name are taken from this machine, and from a hub only with `fetch`; or from `task`,
@@ -80,7 +83,7 @@ def resume(
 
 
 @contextmanager
-def begun(run: Prepared, settings: RunSettings[Any], journal: Journal) -> Iterator[None]:
+def begun(run: Prepared, settings: RunSettings[Method], journal: Journal) -> Iterator[None]:
     """Begin a run in a folder that is locked and has none: it gets its run.yaml, and what is told goes there."""
     remove_unfinished(run.folder)
     path = run.folder / "run.yaml"
@@ -100,11 +103,11 @@ def go_on_from_checkpoint(
     journal: Journal,
     *,
     fetch: bool = False,
-    named: RunSettings[Any] | None = None,
+    named: RunSettings[Method] | None = None,
     base: Base | None = None,
     bases: NoSharing | None = None,
     task: Task | None = None,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
     checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
@@ -124,10 +127,10 @@ def go_on_from_checkpoint(
         others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.identity.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
-        how: dict[str, Any] = {"checkpoint": checkpoint, "bases": bases}
-        return ActiveRun(run, settings, journal, checkpoint.identity.command, **how).finish()
+        command = checkpoint.identity.command
+        return ActiveRun(run, settings, journal, command, checkpoint=checkpoint, bases=bases).finish()
 
 
-def _names(settings: RunSettings[Any]) -> dict[str, Any]:
+def _names(settings: RunSettings[Method]) -> dict[str, object]:
     """Return all but what a run decides, where it is not asked for, and where its folder was."""
     return {name: value for name, value in to_dict(settings).items() if name not in ("out", "device", "dtype")}

@@ -11,7 +11,7 @@ from ..errors import SettingsError
 from ..methods import METHODS
 from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
 
-MethodT = TypeVar("MethodT", bound=Method)
+MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,21 +91,26 @@ class RunSettings(Recipe, Generic[MethodT]):
     """Random seed for the new head, the adapter's start, the order of the rows and dropout."""
 
 
-def non_default(settings: RunSettings[Any]) -> dict[str, Any]:
+def non_default(settings: RunSettings[Method]) -> dict[str, object]:
     """Return the settings that differ from their defaults, nested as in run.yaml."""
     asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
-    method = {"name": METHODS.reference(type(settings.method)), **asked.pop("method", {})}
-    return {"model": asked.pop("model"), "data": asked.pop("data"), "method": method, **asked}
+    of_method = dict(_changed(settings.method, dataclasses.fields(settings.method)))
+    first = {
+        "model": asked["model"],
+        "data": asked["data"],
+        "method": {"name": METHODS.reference(type(settings.method)), **of_method},
+    }
+    return first | {name: value for name, value in asked.items() if name not in first}
 
 
-def to_dict(settings: RunSettings[Any]) -> dict[str, Any]:
+def to_dict(settings: RunSettings[Method]) -> dict[str, object]:
     """Return every setting, as JSON has it."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
     method = {"name": METHODS.reference(type(settings.method)), **dataclasses.asdict(settings.method)}
     return values | {"data": dataclasses.asdict(settings.data), "method": method}
 
 
-def from_dict(values: dict[str, Any]) -> RunSettings[Any]:
+def from_dict(values: dict[str, Any]) -> RunSettings[Method]:
     """Invert `to_dict`. Raises SettingsError if one of the settings is unknown."""
     try:
         method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
@@ -115,7 +120,7 @@ def from_dict(values: dict[str, Any]) -> RunSettings[Any]:
         raise SettingsError(f"another version of Inlay had other settings: {problem}") from None
 
 
-def _changed(settings: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Iterator[tuple[str, Any]]:
+def _changed(settings: object, fields: tuple[dataclasses.Field[object], ...]) -> Iterator[tuple[str, object]]:
     for field in fields:
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
@@ -124,5 +129,5 @@ def _changed(settings: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Itera
             yield field.name, list(value) if isinstance(value, tuple) else value
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _default(field: dataclasses.Field[object]) -> object:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

@@ -1,7 +1,6 @@
 """What happens in a comparison, as sentences: its runs begin and end, and a search finds learning rates."""
 
-from typing import Any
-
+from ...formats.summary import Metrics
 from ...show.units import seconds_text
 from ...tasks.metric import METRICS
 from ...training.journal import Event
@@ -31,6 +30,7 @@ def sentence(event: Event) -> str | None:
     return None
 
 
-def _score(metrics: dict[str, Any], score: str) -> str:
+def _score(metrics: Metrics, score: str) -> str:
     metric, tuned = METRICS[score], metrics["test"] or metrics["tuned"]
+    assert tuned is not None  # of a run that is finished
     return f"{metric.label} {metric.text(tuned[score])} on {'test' if metrics['test'] else metrics['split']}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -74,8 +74,8 @@ class Analysis:
     notes: list[str]
     seconds: dict[str, float]
 
-    def as_dict(self) -> dict[str, Any]:
-        return _plain(asdict(self))
+    def as_dict(self) -> dict[str, object]:
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +266,7 @@ def _since(began: float) -> tuple[float, float]:
     return round(now - began, 3), now
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Make it what JSON can have: None for what is not finite, such as the interval of a single batch."""
     match value:
         case dict():

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from ...formats.files import write_json, write_text
 from ...outside import printable
@@ -36,7 +35,7 @@ def render(result: Analysis) -> str:
     return printable(templates("lab/rank").get_template("rank.html.j2").render(_page(result)))
 
 
-def _page(result: Analysis) -> dict[str, Any]:
+def _page(result: Analysis) -> dict[str, object]:
     curve = result.curve
     metric = METRICS[curve.score] if curve else None
     return {
@@ -61,7 +60,7 @@ def curve_table(curve: CutCurve) -> Table:
     """Return the scores of the whole update, and of each cut."""
     columns = [Column(name="rank"), Column(name="parameters", text=count_text, right=True)]
     columns += [Column(name=METRICS[key].label, right=True) for key in curve.whole]
-    rows: list[list[Any]] = [["whole", "", *_exact(curve.whole), ""]]
+    rows: list[list[object]] = [["whole", "", *_exact(curve.whole), ""]]
     rows += [[point.rank, point.parameters, *_exact(point.scores), gain_text(curve, point)] for point in curve.points]
     return Table(columns=[*columns, Column(name=f"gain in {METRICS[curve.score].label}", right=True)], rows=rows)
 
@@ -72,7 +71,7 @@ def _exact(scores: Scores) -> list[str]:
 
 def layer_table(layers: Sequence[Layer]) -> Table:
     """Return all that is known of every layer."""
-    known: list[tuple[str, Callable[[Layer], Any]]] = [
+    known: list[tuple[str, Callable[[Layer], object]]] = [
         ("size", lambda layer: f"{layer.shape[0]} × {layer.shape[1]}"),
         ("numerical", lambda layer: layer.ranks.numerical),
         ("stable", lambda layer: f"{layer.ranks.stable:.2f}"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from ...show.lines import fitted
 from ...show.table import Column, Table
@@ -96,7 +95,7 @@ def _tried(result: Suggestion) -> list[str]:
 def role_table(result: Analysis) -> Table:
     """Return a column for each role of the layers, and a row for each figure: its median, and its range."""
     roles = by_role(result.layers)
-    figures: dict[str, Callable[[Sequence[Layer]], Any]] = {
+    figures: dict[str, Callable[[Sequence[Layer]], object]] = {
         "layers": len,
         "numerical rank": lambda layers: _span([layer.ranks.numerical for layer in layers], "{:.0f}".format),
         "stable rank": lambda layers: _span([layer.ranks.stable for layer in layers], "{:.1f}".format),
@@ -140,12 +139,12 @@ def _cut(cut: Cut, curve: CutCurve | None) -> list[str]:
     ]
 
 
-def _span(values: Sequence[float], text: Callable[[Any], str]) -> str:
+def _span(values: Sequence[float], text: Callable[[float], str]) -> str:
     if not values:
         return "–"
     median, least, most = middle(values)
     return text(median) if least == most else f"{text(median)} ({text(least)}–{text(most)})"
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> Table:
+def _table(head: list[str], rows: list[list[object]]) -> Table:
     return Table(columns=[Column(name=name, right=i > 0) for i, name in enumerate(head)], rows=rows)

@@ -15,12 +15,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
 from torch import Tensor, nn
 
+from ...core.method import Method
 from ...errors import DataError
 from ...formats.files import write_text
 from ...methods.ranked import Ranked
@@ -87,7 +88,7 @@ class Suggestion:
     layers: list[Suggested]
     settings_file: str | None
     tried: TriedRanks | None = None
-    method: Any = field(compare=False)
+    method: Method = field(compare=False)
     """The method with these ranks."""
 
     @property
@@ -95,12 +96,12 @@ class Suggestion:
         """The rank of each layer, by its name."""
         return {layer.name: layer.rank for layer in self.layers}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return {name: value for name, value in asdict(self).items() if name != "method"}
 
 
 def suggest(
-    settings: RunSettings[Any], origin: From, folder: Path | None = None, task: Task | None = None
+    settings: RunSettings[Method], origin: From, folder: Path | None = None, task: Task | None = None
 ) -> Suggestion:
     """Suggest ranks for the run's method, in which every layer has one rank; with a folder, write the run's settings
     with the ranks into its `suggested.yaml`. `task` has read the data, which are read if there is none.
@@ -108,8 +109,9 @@ def suggest(
     Raises InvalidRequest before weights are loaded for settings or data that cannot work; DataError for too few rows.
     """
     run = prepare_run(replace(settings, out=None), Journal(lambda _: None), task=task)
-    uniform: Ranked = run.settings.method
-    hosts = _hosts(run)
+    uniform = run.settings.method
+    assert isinstance(uniform, Ranked)
+    hosts = _hosts(run, uniform.targets)
     base = load_base(run)
     most = uniform.rank * _MOST
     gains = (_of_activations if origin == "activations" else _of_gradients)(run, base.model, list(hosts), most)
@@ -147,7 +149,7 @@ def suggest(
 
 
 def attempt(
-    suggestion: Suggestion, settings: RunSettings[Any], folder: Path, watcher: Watcher, task: Task | None = None
+    suggestion: Suggestion, settings: RunSettings[Method], folder: Path, watcher: Watcher, task: Task | None = None
 ) -> Suggestion:
     """Train with the suggested ranks and with uniform ones, otherwise alike, and add both scores."""
     assert settings.epochs is not None
@@ -173,10 +175,10 @@ def attempt(
     return replace(suggestion, tried=tried)
 
 
-def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
-    """Return the linear layers that the method adapts, with their sizes."""
+def _hosts(run: Prepared, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Find the linear layers that the targets name, with their sizes."""
     model = run.task.empty()
-    names = Sites(model, part=run.part.name).find(run.settings.method.targets)
+    names = Sites(model, part=run.part.name).find(targets)
     return {name: weights.size(model.get_submodule(name)) for name in names}
 
 
