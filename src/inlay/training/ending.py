@@ -1,18 +1,16 @@
 """How a run ends that is stopped, or that has learned nothing: what is kept of it and told."""
 
 import shlex
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError, TrainingFailed
+from ..formats.summary import RunSummary
 from ..machine import as_far_as_possible, file_problem, out_of_memory, said_of
 from ..tasks.naive import warning_of
 from .checkpoint import anew, read_summary, remove_checkpoint
 from .keeper import Keeper
 from .run_output import RunOutput
-from .settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,9 @@ class Ending:
         return f"; there is nothing to go on from: {first}begin anew with {anew(folder)}"
 
 
-def check_beaten(summary: Mapping[str, Any], settings: RunSettings[Any]) -> None:
-    """Raise TrainingFailed for a finished run that is not above its baseline, if its settings ask for that."""
-    if settings.fail_below_baseline and (warning := warning_of(summary)) is not None:
+def check_beaten(summary: RunSummary) -> None:
+    """Raise TrainingFailed for a finished run that is not above its baseline."""
+    if (warning := warning_of(summary)) is not None:
         raise TrainingFailed(f"{summary['folder']} is finished, but {warning}")
 
 
