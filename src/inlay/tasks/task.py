@@ -272,8 +272,10 @@ class Task(ABC):
         """Tell whether an adapter with these scores is kept rather than one with the others."""
         return better_than(scores, than, self.main_score)
 
-    begins_least: ClassVar[bool] = False
-    """Whether a part of the loss is nothing at the start."""
+    @property
+    def begins_least(self) -> bool:
+        """Whether a part of the loss is nothing at the start."""
+        return False
 
     def provenance(self) -> dict[str, object]:
         """Return what is needed to use the adapter later, beside the base: the `facts` and more."""
