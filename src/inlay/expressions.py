@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
 
 import regex
 
@@ -33,7 +32,7 @@ def limited(seconds: float = SECONDS) -> Iterator[None]:
         _ends.reset(token)
 
 
-def check(pattern: Any, subject: str, error: type[InvalidRequest] = TargetError) -> None:
+def check(pattern: object, subject: str, error: type[InvalidRequest] = TargetError) -> None:
     """Raise `error`, which names the subject, unless `pattern` is a regular expression."""
     if _left() <= 0:
         raise error(f"{subject} {_shown(pattern)}, and the expressions before it took {SECONDS:g} s; write fewer")
@@ -60,7 +59,7 @@ def layer_number(lists: str, name: str) -> int | None:
     return None if found is None else int(found[found.re.groups])
 
 
-def _tried(pattern: str, within: str | None, name: str) -> Any:
+def _tried(pattern: str, within: str | None, name: str) -> "regex.Match[str] | None":
     check(pattern, "a pattern is")
     try:
         expression = _compiled(pattern, within)
@@ -81,7 +80,7 @@ def _left() -> float:
 
 
 @lru_cache(maxsize=1000)
-def _compiled(pattern: str, within: str | None) -> Any:
+def _compiled(pattern: object, within: str | None) -> "regex.Pattern[str]":
     if not isinstance(pattern, str):
         raise TypeError("it is no text")
     if len(pattern) > _LONGEST:
@@ -91,6 +90,6 @@ def _compiled(pattern: str, within: str | None) -> Any:
     return regex.compile(_LITERAL_BRACE.sub(r"\{", whole))
 
 
-def _shown(pattern: Any) -> str:
+def _shown(pattern: object) -> str:
     text = repr(pattern)
     return text if len(text) <= 120 else f"{text[:120]}…"

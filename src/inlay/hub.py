@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 _SWITCH = "HF_HUB_OFFLINE"  # of both libraries, each of which has read the environment when it was imported
 
@@ -19,7 +18,7 @@ def offline(within: bool = True) -> Iterator[None]:
         return
     from huggingface_hub import constants
 
-    of_data: Any = sys.modules.get("datasets.config")
+    of_data = sys.modules.get("datasets.config")
     before, of_data_before = constants.HF_HUB_OFFLINE, getattr(of_data, _SWITCH, constants.HF_HUB_OFFLINE)
     for switched in filter(None, (constants, of_data)):
         setattr(switched, _SWITCH, True)

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO
 
 
 class ReaderGone(BaseException):
@@ -36,7 +36,7 @@ def outliving_readers(goes_on: bool = True) -> Iterator[None]:
 class _Outliving:
     """A text stream whose descriptor leads nowhere once it cannot be written any more."""
 
-    def __init__(self, stream: Any, descriptor: int, goes_on: bool):
+    def __init__(self, stream: TextIO, descriptor: int, goes_on: bool):
         self._stream, self._descriptor, self._goes_on = stream, descriptor, goes_on
 
     def write(self, text: str) -> int:
@@ -71,7 +71,7 @@ class _Outliving:
             print(f"inlay: standard output or error: {problem.strerror}; this goes on without it", file=sys.stderr)
 
 
-def _outliving(stream: Any, goes_on: bool) -> Any:
+def _outliving(stream: TextIO | None, goes_on: bool) -> Any:
     if stream is None:  # the process began with it closed
         return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:

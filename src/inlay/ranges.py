@@ -8,6 +8,7 @@ The limits above are no advice: they are where a value is surely a slip, or woul
 import dataclasses
 import math
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -55,7 +56,7 @@ ROWS = Range(1, 1_000_000_000_000)
 TOKENS = Range(1, 100_000)
 
 
-def check_settings(settings: Any, prefix: str = "") -> None:
+def check_settings(settings: object, prefix: str = "") -> None:
     """Raise SettingsError for the first field whose value is of another type than declared, or out of its range."""
     for name, kind in _declared(type(settings)):
         problem = _problem(getattr(settings, name), kind)
@@ -67,11 +68,14 @@ def check_settings(settings: Any, prefix: str = "") -> None:
 class Kind:
     """What a field takes: None or not, one value, a list or pairs of a name and a value, of which type and range."""
 
-    type: Any
-    choices: tuple[Any, ...]
+    type: object
+    choices: tuple[object, ...]
     range: Range | None
     several: Literal["", "list", "pairs"]
     optional: bool
+
+
+_SEVERAL: Mapping[object, Literal["list", "pairs"]] = {tuple: "list", dict: "pairs"}
 
 
 @cache
@@ -80,7 +84,7 @@ def _declared(settings: type) -> list[tuple[str, Kind]]:
     return [(name, kind) for name, kind in kinds if kind.type is not None]
 
 
-def kind_of(declared: Any) -> Kind:
+def kind_of(declared: object) -> Kind:
     """Return what a field of the declared type takes; of type None if it is no number, text, choice or yes and no."""
     found = next((extra for extra in getattr(declared, "__metadata__", ()) if isinstance(extra, Range)), None)
     if get_origin(declared) is Annotated:
@@ -89,7 +93,7 @@ def kind_of(declared: Any) -> Kind:
     if optional:
         others = [each for each in get_args(declared) if each is not type(None)]
         declared = others[0] if len(others) == 1 else None
-    several: Any = {tuple: "list", dict: "pairs"}.get(get_origin(declared), "")
+    several: Literal["", "list", "pairs"] = _SEVERAL.get(get_origin(declared), "")
     if several:
         declared = [each for each in get_args(declared) if each is not ...][-1]
     if get_origin(declared) is Literal:
@@ -97,7 +101,7 @@ def kind_of(declared: Any) -> Kind:
     return Kind(declared if declared in (int, float, bool, str) else None, (), found, several, optional)
 
 
-def _problem(value: Any, kind: Kind) -> str | None:
+def _problem(value: object, kind: Kind) -> str | None:
     """Return what is wrong with the value, as it goes on after the setting's name."""
     if value is None and kind.optional:
         return None
@@ -112,7 +116,7 @@ def _problem(value: Any, kind: Kind) -> str | None:
     return next((where + problem for where, problem in found if problem is not None), None)
 
 
-def _problem_of_one(value: Any, kind: Kind) -> str | None:
+def _problem_of_one(value: object, kind: Kind) -> str | None:
     if kind.type is Literal:
         if value in kind.choices:
             return None
@@ -132,7 +136,7 @@ def _problem_of_one(value: Any, kind: Kind) -> str | None:
     return f"is {_shown(number)}; it must be {kind.range.missed_by(number)}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "a number of very many digits" if isinstance(value, int) and abs(value) >= 10**30 else str(value)
 
 

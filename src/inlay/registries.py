@@ -24,6 +24,6 @@ def register(thing: T) -> T:
     return registry.register(thing)
 
 
-def registered() -> tuple[Any, ...]:
+def registered() -> tuple[object, ...]:
     """Return what this process has registered, for a process that it starts to register as well."""
     return tuple(thing for each in REGISTRIES for thing in each.registered)

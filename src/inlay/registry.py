@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from .errors import SettingsError, did_you_mean
 
@@ -93,7 +93,7 @@ class Registry(Mapping[str, T]):
         """The things that only this process knows, for another that is to know them, too."""
         return tuple(self._registered.values())
 
-    def takes(self, thing: Any) -> bool:
+    def takes(self, thing: object) -> TypeGuard[T]:
         """Tell whether `thing` is of the registry's kind."""
         return isinstance(thing, self._of) or (isinstance(thing, type) and issubclass(thing, self._of))
 
@@ -158,13 +158,13 @@ def _origin(offered: EntryPoint) -> str:
     return f"the installed package {offered.dist.name}" if offered.dist else "an installed package"
 
 
-def _place(thing: Any) -> str:
+def _place(thing: object) -> str:
     """Return where a thing is defined; for one that is no class or function, its name."""
     path = getattr(thing, "__qualname__", None)
     return f"{thing.__module__}:{path}" if path else _name(thing)
 
 
-def _name(thing: Any) -> str:
+def _name(thing: object) -> str:
     return str(getattr(thing, "name", ""))
 
 

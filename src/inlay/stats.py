@@ -152,12 +152,12 @@ class Shares:
         total, squares, rows = float(gains_N.sum()), float(gains_N.square().sum()), len(gains_N)
         return Difference(total / rows, *paired_interval(total, squares, rows, level))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str]:
         """Return what `from_dict` reads."""
         return {"right": "".join(str(int(right)) for right in self.right_N)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, str]) -> Self:
         """Read what `as_dict` returned."""
         import torch
 
@@ -195,12 +195,12 @@ class Means:
         half = student_t(batches - 1, level) * spread**0.5
         return Difference(gain, gain - half, gain + half)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, list[float]]:
         """Return what `from_dict` reads."""
         return {"losses": self.losses_N.tolist(), "tokens": self.tokens_N.tolist()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, list[float]]) -> Self:
         """Read what `as_dict` returned."""
         import torch
 

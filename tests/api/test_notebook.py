@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pytest
 import torch
 import transformers
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import inlay
 from inlay.api.given_data import given_data
@@ -61,6 +64,53 @@ def test_an_unchanged_model_is_recorded_by_its_name(tiny_bert: str, tmp_path: Pa
     assert main(["predict", str(run.folder), "good 1", "--json"]) == 0  # the command line works on it later
 
 
+def test_what_a_run_is_asked_may_be_texts_or_a_table(tiny_bert: str, tmp_path: Path) -> None:
+    run = inlay.train(tiny_bert, ROWS, out=tmp_path / "run", **QUICK)
+    expected = run.predict(["good 0", "bad 0"])
+    for inputs in (
+        ROWS[:2],
+        pandas.DataFrame(ROWS[:2]),
+        Dataset.from_list(ROWS[:2]),
+        (row["text"] for row in ROWS[:2]),
+    ):
+        assert run.predict(inputs) == expected
+    assert run.predict([]) == []
+    for inputs, said in (
+        (3, "the inputs are a int; give a text"),
+        ({"text": "good 0"}, "the inputs are a dict; give a text"),
+        (["good 0", None], "input 2 is a NoneType; give texts, or rows"),
+        ([{"label": "good"}], "train row 1: no column"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said):
+            run.predict(inputs)
+    assert run.evaluate(pandas.DataFrame(ROWS[:8]))["data"] == "rows"
+    for asked, said in (
+        (lambda: run.rank(rank=(2,)), "unknown setting rank; did you mean ranks"),
+        (lambda: run.rank(ranks=2), "--ranks is 2; it takes several values"),
+        (lambda: run.rank(to=2), "--to RANK and --out FOLDER belong together"),
+        (lambda: run.merge(tmp_path / "merged", into="bas"), "--into is 'bas'; did you mean base"),
+        (lambda: inlay.open(run.folder, device="gpu"), "device is 'gpu'"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said):
+            asked()
+
+
+def test_a_slip_is_told_as_what_it_is(tiny_bert: str) -> None:
+    for asked, said in (
+        ({"rank": 4}, r"rank is a setting of the method; give it there: LoRA\(rank=…\)"),
+        ({"method": inlay.LoRA}, "the method is the class LoRA; give a name, or a method"),
+        ({"method": {"rank": 4}}, "the method is a dict"),
+        ({"method": "lara"}, "unknown method 'lara'; did you mean lora"),
+        ({"epoch": 1}, "unknown setting epoch; did you mean epochs"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said):
+            inlay.train(tiny_bert, ROWS, **asked)
+    with pytest.raises(inlay.InlayError, match="model is the class BertModel"):
+        inlay.train(transformers.BertModel, ROWS)
+    with pytest.raises(inlay.InlayError, match="methods is 'lora'; give a list"):
+        inlay.compare(tiny_bert, ROWS, "lora")
+
+
 def test_settings_are_refused_with_the_words_of_the_command_line(
     tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,26 +125,51 @@ def test_settings_are_refused_with_the_words_of_the_command_line(
             with pytest.raises(inlay.InlayError) as refused:
                 inlay.train(tiny_bert, given, out=out, **QUICK | {name: value})
             assert str(refused.value) == by_command_line
-    with pytest.raises(inlay.InlayError, match="unknown setting epoch; did you mean epochs"):
-        inlay.train(tiny_bert, ROWS, epoch=1)
     with pytest.raises(inlay.InlayError, match="did you mean lora"):
         inlay.compare(tiny_bert, ROWS, ["lra", "full"])
-    with pytest.raises(inlay.InlayError, match="train.jsonl:2: no column"):
+    with pytest.raises(inlay.InlayError, match="^train row 2: no column"):
         inlay.train(tiny_bert, [ROWS[0], {"text": "no label"}], out=out)
     assert not out.exists()
 
 
-def test_rows_come_in_many_forms() -> None:
-    from datasets import Dataset, DatasetDict
+def lines(data: Any) -> list[dict[str, Any]]:
+    with given_data(data) as given:
+        return [json.loads(line) for line in (Path(given.path) / "train.jsonl").read_text().splitlines()]
 
-    frame = type("Frame", (), {"columns": ["text"], "to_dict": lambda self, orient: ROWS})()
-    dataset = Dataset.from_list(ROWS)
-    for data in (ROWS, tuple(ROWS), dataset, DatasetDict({"train": dataset}), {"train": frame}, frame):
-        with given_data(data) as given:
-            lines = (Path(given.path) / "train.jsonl").read_text().splitlines()
-            assert [json.loads(line) for line in lines] == ROWS
-    with pytest.raises(inlay.InlayError, match="train row 1 is str"), given_data(["a text"]):
-        pass
+
+def test_rows_come_in_many_forms() -> None:
+    frame, dataset = pandas.DataFrame(ROWS), Dataset.from_list(ROWS)
+    for data in (ROWS, tuple(ROWS), iter(ROWS), dataset, DatasetDict({"train": dataset}), {"train": frame}, frame):
+        assert lines(data) == ROWS
+    for data, said in (
+        (["a text"], "train row 1 is str"),
+        (frame.text, "train row 1 is str"),
+        ({"text": ["a text"], "label": ["good"]}, "data has the split 'text'.*of columns make rows"),
+        (None, "the rows of train are NoneType"),
+        ([{"text": b"bytes"}], "train row 1 has a value that is neither text, number, list nor dict"),
+    ):
+        with pytest.raises(inlay.InlayError, match=said), given_data(data):
+            pass
+
+
+def test_values_of_tables_become_plain_ones() -> None:
+    frame = pandas.DataFrame(
+        {
+            "text": pandas.array(["one", None], dtype="string"),
+            "label": pandas.Categorical(["good", "bad"]),
+            "count": [1, 2],
+            "vector": [numpy.ones(2), numpy.zeros(2)],
+            "when": [pandas.Timestamp("2024-05-01"), pandas.NaT],
+        }
+    )
+    assert lines(frame) == [
+        {"text": "one", "label": "good", "count": 1, "vector": [1.0, 1.0], "when": "2024-05-01T00:00:00"},
+        {"text": None, "label": "bad", "count": 2, "vector": [0.0, 0.0], "when": None},
+    ]
+    assert lines([{"label": numpy.int64(3), "ids": torch.tensor([1, 2])}]) == [{"label": 3, "ids": [1, 2]}]
+    classes = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    labelled = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=classes)
+    assert [row["label"] for row in lines(labelled)] == ["yes", "no", -1]
 
 
 def test_a_comparison_from_python(tiny_bert: str, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,12 @@ def test_dequantized_is_refused_where_nothing_was_quantized(
 def test_what_does_not_compute_the_same_is_not_kept(
     causal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge_module, "_plain", lambda _, adapter, __: adapter.detach() or adapter.model)
+    @contextmanager
+    def base_alone(found: Any, adapter: inlay.Adapter, device: Any, keep: bool) -> Iterator[Any]:
+        adapter.detach()
+        yield adapter.model
+
+    monkeypatch.setattr(merge_module, "_plain", base_alone)
     assert "should have the logits of base + adapter, but" in refused(causal, tmp_path / "out", capsys, code=5)
 
 

@@ -6,7 +6,9 @@ import transformers
 from rich.text import Text
 
 import inlay
-from inlay.cli import console, safe_console
+from inlay.api.displays import TerminalDisplay
+from inlay.api.progress import ProgressWatcher
+from inlay.cli import safe_console
 from inlay.show.reach import reach_of, reach_text
 
 from ..shapes import VOCABULARY
@@ -23,8 +25,8 @@ def test_what_is_in_reach_is_said_without_a_broken_word(monkeypatch: pytest.Monk
     to_screen = {"file": screen, "force_terminal": True, "width": 80}
     safe = safe_console._SafeConsole
     monkeypatch.setattr(safe_console, "_SafeConsole", lambda **kw: safe(**kw | to_screen))
-    with console._Bar() as bar:
-        bar({"event": "reach", **reach})
+    with safe_console.progress(*TerminalDisplay.columns()) as bars:
+        ProgressWatcher(TerminalDisplay(bars))({"event": "reach", **reach})
     shown = Text.from_ansi(screen.getvalue()).plain
     lines = [line.rstrip() for line in shown.splitlines() if line.strip()]
     assert len(lines) > 1
@@ -37,10 +39,11 @@ def test_what_is_in_reach_is_said_without_a_broken_word(monkeypatch: pytest.Monk
 def test_the_loss_of_a_run_that_goes_on_is_shown_from_its_first_step() -> None:
     """And not from zero, which it would take dozens of steps to leave."""
     step = {"event": "step", "steps": 600, "tokens_per_second": 1.0, "memory_bytes": 1, "seconds_left": 1.0}
-    with console._Bar() as bar:
-        bar({**step, "step": 37, "loss": 0.5})
-        assert bar.loss == 0.5
-        bar({**step, "step": 38, "loss": 1.5})
-        assert bar.loss == pytest.approx(0.6)
-        bar({**step, "step": 1, "loss": 4.0})  # a run may train others
-        assert bar.loss == 4.0
+    with safe_console.progress(*TerminalDisplay.columns()) as bars:
+        watcher = ProgressWatcher(TerminalDisplay(bars))
+        watcher({**step, "step": 37, "loss": 0.5})
+        assert watcher.losses == {"": 0.5}
+        watcher({**step, "step": 38, "loss": 1.5})
+        assert watcher.losses[""] == pytest.approx(0.6)
+        watcher({**step, "step": 1, "loss": 4.0})  # a run may train others
+        assert watcher.losses == {"": 4.0}

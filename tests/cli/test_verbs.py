@@ -63,7 +63,7 @@ def test_eval_agrees_with_the_summary(run: Path, capsys: pytest.CaptureFixture[s
     assert found["rows"] == metrics["rows"] == 30
     assert main(["eval", str(run / "adapter"), "--split", "test"]) == 0
     shown = capsys.readouterr().out
-    assert f"{metrics['test']['accuracy']:.4f}" in shown
+    assert f"{100 * metrics['test']['accuracy']:.1f} %" in shown
 
 
 def test_predict_agrees_with_the_saved_predictions(

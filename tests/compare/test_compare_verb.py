@@ -19,7 +19,7 @@ from .fakes import comparison_of
     [
         (["--methods", "lora", "prefx"], "unknown method 'prefx'; did you mean prefix?"),
         (["--methods", "lora", "lora"], "methods has lora twice"),
-        (["--methods", "lora"], "methods names lora alone"),
+        (["--methods", "lora"], "compare needs at least two methods; got only lora"),
         (["--methods", "lora", "lora:rnak=4"], "lora:rnak=4: unknown setting 'rnak'; did you mean rank?"),
         (["--methods", "full", "lora:rank"], "lora:rank: rank has no value; write rank=VALUE"),
         (["--seeds", "0"], "seeds is 0; it must be at least 1"),

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from inlay.cli.compare_screen import sentence
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
+from inlay.lab.compare.events import sentence
 from inlay.lab.compare.runner import Runner as RealRunner
 from inlay.lab.compare.search import Search
 from inlay.lab.compare.settings import CompareSettings

@@ -244,7 +244,7 @@ def test_named_columns_are_used(tmp_path):
 def test_without_a_valid_file_rows_of_train_are_held_out(tmp_path):
     data = load(folder(tmp_path, train=labelled(400), test=labelled(3)))
     assert {split: len(examples) for split, examples in data.splits.items()} == {"train": 380, "valid": 20, "test": 3}
-    assert data.valid_from == "5 % of train (seed-independent, by a hash of the text)"
+    assert data.valid_from == "5 % of train: 20 rows, the same whatever the seed"
     both = [example.place for split in ("train", "valid") for example in data.splits[split]]
     assert sorted(both) == sorted(f"train.jsonl:{i + 1}" for i in range(400))
     assert load(tmp_path, valid_fraction=0.25).valid_from.startswith("25 % of train")

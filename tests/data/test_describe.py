@@ -57,7 +57,7 @@ def test_rows_held_out_of_train_are_described_as_valid(tmp_path):
     found = report(write_jsonl(tmp_path / "a.jsonl", labelled(400)))
     assert (found.splits["train"].rows, found.splits["valid"].rows) == (380, 20)
     assert found.files == (FileReport(name="a.jsonl", split="train", rows=400),)
-    assert found.valid_from == "5 % of train (seed-independent, by a hash of the text)"
+    assert found.valid_from == "5 % of train: 20 rows, the same whatever the seed"
 
 
 def test_problems_of_rows_are_listed_and_do_not_raise(tmp_path):

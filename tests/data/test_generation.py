@@ -298,7 +298,7 @@ def test_rows_with_one_prompt_are_held_out_together(tmp_path):
     assert len(data.splits["valid"]) == 15
     held, kept = ({example.texts[0] for example in data.splits[split]} for split in ("valid", "train"))
     assert not held & kept
-    assert data.valid_from == "25 % of train (seed-independent, by a hash of the text)"
+    assert data.valid_from == "25 % of train: 15 rows, the same whatever the seed"
 
 
 def test_too_few_rows_to_hold_any_out_are_an_error(tmp_path):

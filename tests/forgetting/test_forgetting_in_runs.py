@@ -72,7 +72,7 @@ def test_a_writing_run_says_what_it_forgot_and_says_it_again(
     events = map(json.loads, (tmp_path / "a" / "metrics.jsonl").read_text().splitlines())
     (event,) = (e for e in events if e["event"] == "forgetting")
     assert event.items() >= found.items()
-    assert "kept    loss on general text" in (tmp_path / "a" / "log.txt").read_text()
+    assert "nats per token of general text (95 % " in (tmp_path / "a" / "log.txt").read_text()
     assert "<h2>Forgetting</h2>" in (tmp_path / "a" / "report.html").read_text()
 
 
@@ -89,7 +89,7 @@ def test_a_classifying_run_says_what_its_geometry_kept_and_says_it_again(
     assert 0 < found["value"] < 1.2
     assert found["cka"] == pytest.approx(1 - found["value"])
     assert found["probe_base"] > 0.5
-    assert "kept    sentence geometry: CKA" in (tmp_path / "a" / "log.txt").read_text()
+    assert "forgot  similarity to the base's embeddings" in (tmp_path / "a" / "log.txt").read_text()
 
 
 def test_builtin_passages_are_measured_if_no_others_are_named(

@@ -47,11 +47,12 @@ def of_geometry(cka: float, base: float | None, tuned: float | None, interval: l
 @pytest.mark.parametrize(
     ("value", "low", "high", "level", "said"),
     [
-        (0.02, 0.01, 0.03, "low", "forgot little: general text costs it 0.020 nats per token more than its base"),
+        (0.02, 0.01, 0.03, "low", "forgot little: its loss on general text is 0.020 nats per token above the base's"),
         (0.05, 0.04, 0.06, "watch", "forgot something"),
         (0.15, 0.10, 0.20, "high", "so its perplexity there is 16.2 % higher"),
         (3.448, 3.385, 3.511, "high", "so its perplexity there is 31.4 times as high"),
-        (0.01, -0.01, 0.03, "low", "No forgetting that could be measured"),
+        (0.01, -0.01, 0.03, "low", "No measurable forgetting"),
+        (0.01, -0.1, 0.12, "unclear", "Inconclusive: the loss on general text changed by +0.010"),
         (-0.2, -0.3, -0.1, "low", "forgot nothing: on general text its loss fell by 0.200"),
     ],
 )
@@ -59,27 +60,30 @@ def test_a_loss_is_put_into_words(value: float, low: float, high: float, level: 
     section = forgetting_section(of_loss(value, low, high))
     assert section.level == level
     assert said in section.sentence
-    assert any("--retain-weight" in note for note in section.notes) == (level != "low")
+    assert any("--retain-weight" in note for note in section.notes) == (level in ("watch", "high"))
 
 
 def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
     fell = forgetting_section(of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1]))
     held = forgetting_section(of_geometry(0.6, 0.9, 0.88, [-0.06, 0.02]))
+    unclear = forgetting_section(of_geometry(0.6, 0.583, 0.417, [-0.385, 0.077]))
     without = forgetting_section(of_geometry(0.6, None, None, None))
-    assert [s.level for s in (fell, held, without)] == ["watch", "low", "unknown"]
-    assert "in 70.0 % of them, before in 90.0 %: that has been lost" in fell.sentence
-    assert "no loss that could be measured" in held.sentence
-    assert "CKA of 0.600 (95 % interval 0.580 to 0.620)" in without.sentence
+    assert [s.level for s in (fell, held, unclear, without)] == ["watch", "low", "unclear", "unknown"]
+    assert "recognised for 70.0 % of the passages (base: 90.0 %). The model has lost some of this." in fell.sentence
+    assert "No measurable loss." in held.sentence
+    assert "Inconclusive: the change could be −38.5 to +7.7 points." in unclear.sentence
+    assert "0.600 similar to the base's (CKA, where 1 is unchanged; 95 % interval 0.580 to 0.620)" in without.sentence
     assert len(without.table.rows) == 1
 
 
 def test_the_log_has_it_in_one_line() -> None:
     assert forgetting_text(of_loss(0.02, 0.01, 0.03)) == (
-        "loss on general text 3.0000 -> 3.0200, +0.020 (+0.010 to +0.030) nats per token: low; KL 0.0310; "
+        "+0.020 nats per token of general text (95 % +0.010 to +0.030): low; loss 3.000 -> 3.020, KL 0.031; "
         "168 passages of builtin:passages"
     )
     assert forgetting_text(of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1])) == (
-        "sentence geometry: CKA 0.6000 (0.580 to 0.620); kind of text told 90.0 % -> 70.0 %; "
+        "similarity to the base's embeddings 0.600 of 1 (CKA, 95 % 0.580 to 0.620); kind of text recognised "
+        "90.0 % -> 70.0 %; "
         "168 passages of general.txt"
     )
 
@@ -90,7 +94,7 @@ def test_page_and_tiles_have_it_if_it_was_measured(found: dict[str, Any] | None,
     text = " ".join(ET.fromstring(page).itertext()).replace("\xa0", " ")  # noqa: S314
     assert ("Forgetting in figures" in page) == (found is not None)
     names = [tile.name for tile in tiles(summary(forgetting=found), [])]
-    assert ("Forgetting" in names or "Geometry kept" in names) == (found is not None)
+    assert ("Forgetting" in names or "Similarity to the base" in names) == (found is not None)
     if found is not None:
         assert forgetting_section(found).sentence in text
         assert "12,345 tokens" in text

@@ -35,7 +35,7 @@ def section(page: str, heading: str) -> ET.Element:
 
 
 def table(element: ET.Element, css_class: str) -> list[list[str]]:
-    found = next(t for t in element.iter("table") if t.get("class") == css_class)
+    found = next(t for t in element.iter("table") if css_class in t.get("class", "").split())
     return [["".join(cell.itertext()).replace("\xa0", " ") for cell in row] for row in found.iter("tr")]
 
 
@@ -355,7 +355,11 @@ def test_a_language_models_texts_stand_side_by_side(tmp_path):
     page = write_report(run).read_text()
     part = section(page, "Samples")
     shown = table(part, "samples")
-    assert shown[:3] == [["prompt", "wanted", "base", "tuned"], ["p0", "–", "–", "<b>&"], ["p1", "w", "(nothing)", "t"]]
+    assert shown[:3] == [
+        ["prompt", "expected", "base", "tuned"],
+        ["p0", "–", "–", "<b>&"],
+        ["p1", "w", "(nothing)", "t"],
+    ]
     assert len(shown) == 9
     assert "1 more" in words(part)
     assert "The loss fell from 3.000 to 1.500 nats per learned token" in words(section(page, "Verdict"))

@@ -13,8 +13,6 @@ from inlay.data import formats as formats_module
 from inlay.data.classification import load_classification
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
-from inlay.inference.evaluation import evaluate_adapter
-from inlay.inference.opened import find_adapter
 from inlay.stats import Shares
 from inlay.tasks import classify as classify_module
 from inlay.tasks.classify import Classify
@@ -84,7 +82,7 @@ def the_best_is_saved(summary: dict[str, Any], events: list[dict[str, Any]], out
     assert summary["best_step"] == best["step"]
     assert summary["metrics"]["tuned"] == {k: best[k] for k in ("loss", "accuracy", "macro_f1")}
     assert [e["step"] for e in evaluations if e["best"]][-1] == best["step"]
-    found = evaluate_adapter(find_adapter(out), torch.device("cpu"))["tuned"]
+    found = inlay.open(out, device="cpu").evaluate()["tuned"]
     assert found == pytest.approx(summary["metrics"]["tuned"], rel=1e-5)
 
 

@@ -10,8 +10,7 @@ from peft import LoraConfig, PeftModel, PromptTuningConfig, TaskType, get_peft_m
 
 import inlay
 from inlay.data.settings import DataSettings
-from inlay.inference.evaluation import evaluate_adapter
-from inlay.inference.opened import find_adapter, open_adapter
+from inlay.inference.opened import open_adapter
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -100,6 +99,6 @@ def test_a_fresh_start_agrees_with_the_summary(trained: tuple[Shape, str, Path, 
 
     _, _, run, _ = trained
     summary = json.loads((run / "summary.json").read_text())
-    found = evaluate_adapter(find_adapter(run), torch.device("cpu"))
+    found = inlay.open(run, device="cpu").evaluate()
     assert found["tuned"] == pytest.approx(summary["metrics"]["tuned"], rel=1e-5)
     assert found["base"] == pytest.approx(summary["metrics"]["base"], rel=1e-5)

@@ -1,17 +1,19 @@
-"""Settings from keyword arguments, and the task that they describe, with its data read."""
+"""Settings from keyword arguments."""
 
+import dataclasses
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from ..bases.base import Base, find_base
-from ..data.formats import open_data
+from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError, did_you_mean
-from ..tasks import task_for
-from ..tasks.task import Task
+from ..methods import METHODS
 from ..training.settings import Recipe
 from .given_data import ROWS, GivenData
+
+SHORT_FOR: dict[str, tuple[str, dict[str, Literal["nf4"]]]] = {"qlora": ("lora", {"quantize": "nf4"})}
+"""Names of a method with a setting of the run."""
 
 _OF_DATA = {field.name for field in fields(DataSettings)} - {"path"}
 RecipeT = TypeVar("RecipeT", bound=Recipe)
@@ -21,6 +23,10 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     """Build the settings; those of the data stand among the others. Raises SettingsError for one that is unknown."""
     known = {field.name for field in fields(kind)} - {"model", "data"} | _OF_DATA
     if unknown := next((name for name in values if name not in known), None):
+        method: Any = values.get("method")
+        if dataclasses.is_dataclass(method) and unknown in (field.name for field in fields(method)):
+            own = type(method).__name__
+            raise SettingsError(f"{unknown} is a setting of the method; give it there: {own}({unknown}=…)")
         raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known)}")
     of_data = {name: value for name, value in values.items() if name in _OF_DATA}
     if isinstance(data, GivenData):
@@ -38,9 +44,13 @@ def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:
     return replace(settings, out=str(folder), data=replace(settings.data, path=str(folder / ROWS)))
 
 
-def read_task(settings: Any, given: GivenData, base: Base | None) -> Task:
-    """Read the data from where they are now, for the settings that say where they will be, on the base that is given or
-    that the settings name."""
-    base = base or find_base(settings.model)
-    opened = replace(open_data(replace(settings.data, path=given.path)), settings=settings.data)
-    return task_for(opened).prepare(base, opened, settings)
+def named_method(asked: str | Method) -> tuple[Method, dict[str, Literal["nf4"]]]:
+    """Take a method, or a name for one with its defaults; returns the settings of the run that the name stands for,
+    too. Raises SettingsError for what is neither."""
+    if isinstance(asked, str):
+        name, implied = SHORT_FOR.get(asked, (asked, {}))
+        return METHODS.find(name, also=SHORT_FOR)(), implied
+    if not isinstance(asked, Method):
+        what = f"the class {asked.__name__}" if isinstance(asked, type) else f"a {type(asked).__name__}"
+        raise SettingsError(f"the method is {what}; give a name, or a method such as inlay.LoRA(rank=8)")
+    return asked, {}

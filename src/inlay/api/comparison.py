@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from ..core.method import Method
 from ..data.settings import DataSettings
@@ -16,30 +16,34 @@ from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..lab.compare.comparison import ComparisonResult, default_folder
 from ..lab.compare.comparison import compare as compare_all
-from ..lab.compare.export import shown
 from ..lab.compare.settings import CompareSettings, Contender
-from ..lab.compare.table import spread_text
+from ..lab.compare.tables import methods_table, shown
 from ..lab.compare.trial import run_settings
 from ..machine import refusals
-from ..methods import METHODS
-from ..show.table import Column, Table
+from ..models.tokenizer import Tokenizer
+from ..show.page import paragraphs
+from ..show.table import Table
 from ..training.journal import Watcher
-from .asked import read_task, settings_of, with_rows_in
+from ..training.prepared import read_task
+from .asked import named_method, settings_of, with_rows_in
 from .given_data import given_data
 from .given_model import given_model
 from .progress import watching
 from .run import Run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 def compare(
-    model: Any,
-    data: Any,
+    model: "str | Path | PreTrainedModel",
+    data: object,
     methods: Sequence[str | Method | Contender] = (),
     *,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     progress: bool | Watcher = True,
     command: Sequence[str] = (),
-    **settings: Any,
+    **settings: object,
 ) -> "Comparison":
     """Train every method with every seed, and say what the figures allow one to say.
 
@@ -47,6 +51,8 @@ def compare(
     and progress are those of `inlay.train`; settings those of `inlay compare`. The same call again goes on where it was
     stopped. A model given as an object is trained in processes of their own, and stays as it is.
     """
+    if isinstance(methods, str):
+        raise SettingsError(f"methods is {methods!r}; give a list of them")
     contenders = [each if isinstance(each, Contender) else _contender(each) for each in methods]
     labels = tuple(contender.label for contender in contenders)
     given = given_model(model, tokenizer)
@@ -64,7 +70,7 @@ def compare(
             asked = with_rows_in(asked, path_of(default_folder(asked)))
         if rows.own or given.base is not None:
             with refusals():
-                task = read_task(run_settings(asked, _contender("lora")), rows, given.base)
+                task = read_task(run_settings(asked, _contender("lora")), given.base, path=rows.path)
         with watching(progress) as watcher:
             found = compare_all(asked, contenders, watcher, command, task=task, begin=rows.keep)
     return Comparison(found)
@@ -83,15 +89,7 @@ class Comparison:
     @property
     def table(self) -> Table:
         """One row a method: its scores and what it cost, with the deviation over seeds."""
-        quantities = shown(self.result.table)
-        columns = [Column(name="method"), *(Column(name=q.name, right=True) for q in quantities)]
-        rows = [
-            [row.label, *(spread_text(row.spreads.get(q.key), q.text) for q in quantities)]
-            if row.runs
-            else [row.label, f"failed: {row.failures[0][1] if row.failures else 'no run'}"]
-            for row in self.result.table.rows
-        ]
-        return Table(columns=columns, rows=rows)
+        return methods_table(self.result.table, shown(self.result.table))
 
     @property
     def advice(self) -> str | None:
@@ -112,19 +110,16 @@ class Comparison:
         return "\n".join(filter(None, (f"Comparison in {self.folder}", str(self.table), self.advice)))
 
     def _repr_html_(self) -> str:
-        from markupsafe import escape
-
-        return f"{self.table.html()}<p>{escape(self.advice or '')}</p>"
+        said = filter(None, (self.advice, f"Everything is in {self.folder / 'report.html'}."))
+        return self.table.html() + paragraphs(said)
 
 
 def _contender(asked: str | Method) -> Contender:
     """Take a name, or a method with its settings, which stand in its label."""
+    method, implied = named_method(asked)
+    quantize: Literal["none", "nf4"] = implied.get("quantize", "none")
     if isinstance(asked, str):
-        name, quantize = ("lora", "nf4") if asked == "qlora" else (asked, "none")
-        return Contender(label=asked, method=METHODS.find(name, also=("qlora",))(), quantize=quantize)
-    if not isinstance(asked, Method):
-        raise SettingsError(f"methods has {asked!r}; give names, or methods such as inlay.LoRA(rank=8)")
-    plain: Any = asked
-    fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(plain)}
+        return Contender(label=asked, method=method, quantize=quantize)
+    fields = {field.name: getattr(asked, field.name) for field in dataclasses.fields(type(asked))}
     own = ",".join(f"{name}={value}" for name, value in fields.items() if value != getattr(type(asked)(), name))
-    return Contender(label=f"{asked.name}:{own}" if own else asked.name, method=asked, quantize="none")
+    return Contender(label=f"{asked.name}:{own}" if own else asked.name, method=method, quantize=quantize)

@@ -1,6 +1,7 @@
 """Data that is given as a path, or as rows in Python: these become files, which everything else reads as always."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..data.split_files import split_of
 from ..errors import DataError, SettingsError
 from ..formats.files import as_json
 
+_IN_FILE = re.compile(r"^(train|valid|test)\.jsonl(?::(\d+))?:", re.MULTILINE)  # before what an error says
 ROWS = "rows"  # in the folder of a run or a comparison: the files of rows that were given in Python
 
 
@@ -21,6 +23,12 @@ class GivenData:
 
     path: str
     own: bool
+    parted: bool = True  # into splits, if they are own
+
+    @property
+    def file(self) -> str:
+        """The one file of rows that are in no splits; else the same as `path`."""
+        return self.path if self.parted or not self.own else str(Path(self.path, "train.jsonl"))
 
     def keep(self, folder: Path) -> None:
         """Leave own rows in the folder of their run. Raises SettingsError if it holds other rows."""
@@ -35,7 +43,7 @@ class GivenData:
 
 
 @contextmanager
-def given_data(data: Any) -> Iterator[GivenData]:
+def given_data(data: object) -> Iterator[GivenData]:
     """Make `data` readable: a path or a name; a list of dicts, a datasets.Dataset or a pandas DataFrame, which is what
     is trained on; or a dict, such as a DatasetDict, of some of these by split."""
     if isinstance(data, str | Path):
@@ -46,32 +54,69 @@ def given_data(data: Any) -> Iterator[GivenData]:
         for name, rows in splits.items():
             split = split_of(str(name))
             if split is None:
-                raise DataError(f"data has the split {name!r}; known: train, valid, test and other names of these")
+                raise DataError(
+                    f"data has the split {name!r}; known: train, valid, test and other names of these. Leave others "
+                    "out; of columns make rows, such as with datasets.Dataset.from_dict"
+                )
             lines = [_line(row, f"{name} row {number}") for number, row in enumerate(_rows(rows, name), 1)]
             Path(folder, f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-        yield GivenData(folder, own=True)
+        try:
+            yield GivenData(folder, own=True, parted=isinstance(data, Mapping))
+        except DataError as problem:
+            raise DataError(_IN_FILE.sub(_in_rows, str(problem))) from None
 
 
-def _rows(rows: Any, name: Any) -> Any:
-    """Iterate over the rows of one split."""
-    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame: pandas itself is not needed here
-        return rows.to_dict(orient="records")
+def is_table(data: object) -> bool:
+    """Tell whether it is a DataFrame or a datasets.Dataset, of which a loop may see the columns and no rows."""
+    return any(hasattr(data, name) for name in ("columns", "features", "to_dicts"))
+
+
+def _rows(rows: Any, name: object) -> Iterable[object]:
+    """Iterate over the rows of one split. What a table lacks is None; a class of a datasets.Dataset has its name."""
+    if hasattr(rows, "to_dicts"):  # a DataFrame of polars
+        return rows.to_dicts()
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # one of pandas
+        return rows.astype(object).where(rows.notna(), None).to_dict(orient="records")
     if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
         raise DataError(
             f"the rows of {name} are {type(rows).__name__}; give a list of dicts, a datasets.Dataset or a DataFrame"
         )
-    return rows
+    features = getattr(rows, "features", None) or {}
+    classes = {column: names for column, kind in features.items() if (names := getattr(kind, "names", None))}
+    return (_named(row, classes) for row in rows) if classes else rows
 
 
-def _line(row: Any, place: str) -> str:
+def _named(row: Mapping[str, Any], classes: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the row with the names of its classes; what has none, such as -1 for unknown, stays."""
+    named = {name: names[number] for name, names in classes.items() if 0 <= (number := row[name]) < len(names)}
+    return {**row, **named}
+
+
+def _line(row: object, place: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(
             f"{place} is {type(row).__name__}; a row is a dict of columns, such as {{'text': …, 'label': …}}"
         )
     try:
-        return as_json(dict(row)) + "\n"
+        return as_json(_plain(row)) + "\n"
     except (TypeError, ValueError) as problem:
         raise DataError(f"{place} has a value that is neither text, number, list nor dict: {problem}") from None
+
+
+def _plain(value: Any) -> object:
+    """Make it what JSON has: numbers and arrays of NumPy and torch, and dates, are no text, number, list or dict."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _in_rows(place: re.Match[str]) -> str:
+    split, number = place.groups()
+    return f"{split} row {number}:" if number else f"{split}:"
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

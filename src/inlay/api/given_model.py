@@ -10,7 +10,7 @@ import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..attached.adapter import adapters
 from ..bases.base import OBJECT, Base, find_base, quiet
@@ -19,6 +19,10 @@ from ..formats.base_files import fingerprint_of_files
 from ..models.fingerprint import fingerprint
 from ..models.heads import task_heads
 from ..models.sites import Sites
+from ..models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,20 @@ class GivenModel:
     name: str
     base: Base | None = None  # whose files are gone with this object
 
+    def found(self) -> Base:
+        """Return the base. Raises SettingsError if there is none by the name."""
+        return self.base or find_base(self.name)
 
-def given_model(model: Any, tokenizer: Any = None) -> GivenModel:
+
+def given_model(model: "str | Path | PreTrainedModel", tokenizer: Tokenizer | None = None) -> GivenModel:
     """Take a folder, a name or a transformers model with its tokenizer. Raises SettingsError if it cannot be a base."""
     if isinstance(model, str | Path):
         if tokenizer is not None:
             raise SettingsError("tokenizer is given with the name of a model, which brings its own; leave it out")
         return GivenModel(str(model))
-    if not hasattr(model, "save_pretrained") or not hasattr(model, "config"):
-        raise SettingsError(f"model is a {type(model).__name__}; give a folder, a name or a transformers model")
+    if isinstance(model, type) or not hasattr(model, "save_pretrained") or not hasattr(model, "config"):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise SettingsError(f"model is {what}; give a folder, a name or a transformers model")
     if hasattr(model, "peft_config") or adapters(model):
         raise SettingsError("model has adapters attached; detach or merge them first, so that it is a base model")
     origin = _origin(model)
@@ -54,7 +63,7 @@ def given_model(model: Any, tokenizer: Any = None) -> GivenModel:
     return given
 
 
-def _origin(model: Any) -> Base | None:
+def _origin(model: "PreTrainedModel") -> Base | None:
     """Find the files that the model was loaded from, if its weights are still theirs and it has no head of its own."""
     if not model.name_or_path or task_heads(model):
         return None
@@ -67,9 +76,9 @@ def _origin(model: Any) -> Base | None:
     return base if same else None
 
 
-def _own_tokenizer(model: Any) -> Any:
+def _own_tokenizer(model: "PreTrainedModel") -> Tokenizer:
     try:
-        return find_base(model.name_or_path, fetch=False).tokenizer()
+        return find_base(model.name_or_path or "", fetch=False).tokenizer()
     except SettingsError:
         raise SettingsError(
             f"model is a {type(model).__name__} without a tokenizer, and none is found for {model.name_or_path!r}; "

@@ -1,53 +1,104 @@
-"""How a run or a comparison shows itself while it goes on: a bar in a terminal or a notebook."""
+"""How a run or a comparison shows itself while it goes on, in a terminal and in a notebook."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
 
-from ..show.units import seconds_text
-from ..training.journal import Event, Watcher, sentence
+from rich.console import Console
+from rich.progress import Progress
 
-_TOLD = ("data", "method", "plan", "evaluate", "forgetting", "note", "failed", "interrupted", "finished")
+from ..lab.compare import events
+from ..outside import shown_lines
+from ..show.units import bytes_text, seconds_text
+from ..training import journal
+from ..training.journal import Event, Watcher
+from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
+
+_WHOLE = "all runs"
+_SMOOTHING = 0.9  # of the loss that is shown
 
 
 @contextmanager
 def watching(progress: bool | Watcher) -> Iterator[Watcher]:
-    """Give a watcher: the one that is given, none with False, and else a bar if somebody can see it."""
-    from rich.console import Console
-
+    """Give a watcher: the one that is given, none with False, and else one that shows bars if somebody can see them."""
     console = Console(highlight=False, markup=False, emoji=False)
     if callable(progress):
         yield progress
-    elif progress and (console.is_terminal or console.is_jupyter):
-        yield from _bar(console)
+    elif progress and console.is_jupyter:
+        display = NotebookDisplay()
+        try:
+            yield ProgressWatcher(display)
+        finally:
+            display.close()
+    elif progress and console.is_terminal:
+        with Progress(*TerminalDisplay.columns(), console=console, transient=True) as bars:
+            yield ProgressWatcher(TerminalDisplay(bars))
     else:
         yield lambda _: None
 
 
-def _bar(console: Any) -> Iterator[Watcher]:
-    from rich.progress import BarColumn, Progress, TextColumn
+def sentence(event: Event) -> str | None:
+    """Return in words what happened in a run by itself or in a comparison.
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[now]}"))
-    with Progress(*columns, console=console, transient=True) as bars:
-        yield _watcher(bars)
+    None for a step, which moves a bar, and for what happened in a run of a comparison, which is in that run's log.
+    """
+    if event["event"] in events.KINDS:
+        return events.sentence(event)
+    return None if "trial" in event or event["event"] == "step" else journal.sentence(event)
 
 
-def _watcher(bars: Any) -> Callable[[Event], None]:
-    running: dict[str, Any] = {}  # bars by trial; a run by itself is the trial ""
+@dataclass
+class ProgressWatcher:
+    """Shows a run by itself with a bar, or a comparison with one for each run under way and one for the whole."""
 
-    def watch(event: Event) -> None:
+    display: Display
+    losses: dict[str, float] = field(default_factory=dict)  # smoothed, by trial; a run by itself is the trial ""
+    whole: Bar | None = None
+    left_at: tuple[float, float] = (0.0, 0.0)  # seconds that all runs had left, and when
+
+    def __call__(self, event: Event) -> None:
         trial = event.get("trial", "")
         match event["event"]:
-            case "step":
-                if trial not in running:
-                    running[trial] = bars.add_task(trial or "training", total=event["steps"], now="")
-                now = f"loss {event['loss']:.3f}  {seconds_text(event['seconds_left'])} left"
-                bars.update(running[trial], completed=event["step"], total=event["steps"], now=now)
-            case "trial" if event["state"] != "begins":
-                if trial in running:
-                    bars.remove_task(running.pop(trial))
-                bars.console.print(f"{event['number']}/{event['of']}  {trial} {event['state']}")
-            case kind if not trial and kind in _TOLD:
-                bars.console.print(sentence(event), soft_wrap=True)
+            case "compare":
+                self.whole = Bar(_WHOLE, of=event["runs"])
+                self.display.show(_WHOLE, self.whole)
+            case "trial" if event["state"] == "begins":
+                self.losses[trial] = 0.0
+                self.display.show(trial, Bar(trial))
+            case "trial":
+                self._finish(event)
+            case "step" if not trial or trial in self.losses:
+                self._move(trial, event)
+        if text := sentence(event):
+            state = event.get("state", event["event"])
+            self.display.say(shown_lines(text), state)
 
-    return watch
+    def _move(self, trial: str, event: Event) -> None:
+        begins = not self.losses.get(trial) or event["step"] == 1  # a run that goes on begins at a later step
+        loss = event["loss"] if begins else _SMOOTHING * self.losses[trial] + (1 - _SMOOTHING) * event["loss"]
+        self.losses[trial] = loss
+        now = [f"loss {loss:.3f}", f"{seconds_text(event['seconds_left'])} left"]
+        if not trial:
+            now[1:1] = [f"{event['tokens_per_second']:,.0f} tokens/s", bytes_text(event["memory_bytes"])]
+        text = trial or f"step {event['step']}/{event['steps']}"
+        self.display.show(trial, Bar(text, event["step"], event["steps"], "  ".join(now)))
+        self._show_whole()
+
+    def _finish(self, event: Event) -> None:
+        if self.losses.pop(event["trial"], None) is not None:
+            self.display.remove(event["trial"])
+        if event["seconds_left"] is not None:
+            self.left_at = (event["seconds_left"], time.monotonic())
+        if self.whole is not None:
+            self.whole.done = event["number"]
+        self._show_whole()
+
+    def _show_whole(self) -> None:
+        if self.whole is None:
+            return
+        seconds, since = self.left_at
+        left = seconds - (time.monotonic() - since)
+        if since and left > 0:
+            self.whole.now = f"about {seconds_text(left)} left"
+        self.display.show(_WHOLE, self.whole)

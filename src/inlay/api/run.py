@@ -1,99 +1,57 @@
-"""Runs from Python: train one, or open one that is there.
+"""A run from Python, just trained or opened: used, scored, analysed and merged.
 
-run = inlay.train("builtin:minilm", rows, method=inlay.LoRA(rank=16), epochs=1)
-run.predict(["a text"]); run.evaluate(); run.merge("merged"); run.summary
 run = inlay.open("runs/tickets-lora")
+run.predict(["a text"]); run.evaluate(); run.rank(); run.merge("merged"); run.summary
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+from markupsafe import escape
 from torch import nn
 
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
-from ..core.method import Method
-from ..data.settings import DataSettings
-from ..errors import SettingsError
+from ..errors import DataError, SettingsError, did_you_mean
+from ..formats.event import Event
+from ..formats.files import held
 from ..formats.paths import path_of
-from ..inference.evaluation import evaluate_adapter
+from ..formats.summary import Summary
+from ..inference.evaluation import AdapterScores, evaluate_adapter
 from ..inference.merge import Into, merge
 from ..inference.opened import Found, Opened, find_adapter
-from ..lab.rank.analysis import Analysis, RankSettings, analyse
-from ..machine import refusals
-from ..methods.reparameterized.lora import LoRA
+from ..lab.rank.analysis import RankSettings, analyse
+from ..lab.rank.page import write_rank_report
+from ..models.tokenizer import Tokenizer
+from ..report import write_report
+from ..show.forgetting import ForgettingSection, forgetting_section
+from ..show.page import paragraphs
 from ..show.table import Column, Table
 from ..tasks.batches import length_step
 from ..tasks.metric import METRICS
 from ..tasks.task import Answer
-from ..training.going_on import go_on as begin_or_go_on
 from ..training.journal import Watcher
-from ..training.prepared import free_folder
-from ..training.run import train as train_one
-from ..training.settings import RunSettings
-from ..training.shared_base import NoSharing
-from .asked import read_task, settings_of, with_rows_in
-from .given_data import given_data
+from .given_data import ROWS, GivenData, given_data, is_table
 from .given_model import GivenModel, given_model
-from .progress import watching
+from .rank import RankAnalysis
 
-
-def train(
-    model: Any,
-    data: Any,
-    method: Method | None = None,
-    *,
-    tokenizer: Any = None,
-    progress: bool | Watcher = True,
-    go_on: bool = False,
-    command: Sequence[str] = (),
-    **settings: Any,
-) -> "Run":
-    """Train one adapter, with LoRA by default, and write its run's folder.
-
-    Args:
-        model: A folder, a name, or a transformers model, which needs its `tokenizer` unless the files that it was
-            loaded from have one. The object stays as it is: the run has a model of its own.
-        data: A path or a name; a list of dicts, a datasets.Dataset or a pandas DataFrame; or a dict of these by split,
-            such as a DatasetDict. Rows from Python are kept in the run's folder, under `rows`.
-        progress: Whether to show a bar; or a function that takes each event.
-        go_on: Go on with the run in `out` if it was stopped, as `inlay train --go-on` does.
-        settings: Those of `inlay train`, such as `epochs=1`, and of the data, such as `label="topic"`.
-
-    Raises InlayError, with the words of the command line, for what cannot work: having written nothing for settings and
-    data, and what there is for a training that fails.
-    """
-    given = given_model(model, tokenizer)
-    with given_data(data if not isinstance(data, DataSettings) else data.path) as rows:
-        asked = settings_of(
-            RunSettings,
-            given.name,
-            data if isinstance(data, DataSettings) else rows,
-            {"method": method or LoRA(), **settings},
-        )
-        keeps = _Keeping()
-        with watching(progress) as watcher:
-            if go_on:
-                if rows.own or given.base is not None:
-                    raise SettingsError("go_on needs a model by its name and data in files, which are there later")
-                summary = begin_or_go_on(asked, watcher, command)
-            elif rows.own or given.base is not None:
-                if rows.own:
-                    asked = with_rows_in(asked, free_folder(asked))
-                with refusals():
-                    task = read_task(asked, rows, given.base)
-                summary = train_one(asked, watcher, command, bases=keeps, task=task, begin=rows.keep)
-            else:
-                summary = train_one(asked, watcher, command, bases=keeps)
-    return Run(Path(summary["folder"]), given if given.base is not None else None, asked.device, trained=keeps.adapter)
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def open(  # noqa: A001  # it is inlay.open
-    folder: str | Path, model: Any = None, *, tokenizer: Any = None, device: str = "auto", allow_download: bool = False
+    folder: str | Path,
+    model: "str | Path | PreTrainedModel | None" = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    device: str = "auto",
+    allow_download: bool = False,
 ) -> "Run":
     """Open a run's folder, or an adapter's, also one of Hugging Face PEFT; its weights are loaded when they are needed.
 
@@ -105,15 +63,6 @@ def open(  # noqa: A001  # it is inlay.open
     run = Run(path_of(str(folder)), given, device, fetch=allow_download)
     _ = run.found
     return run
-
-
-class _Keeping(NoSharing):
-    """Each run loads its own base, and its adapter is kept in memory."""
-
-    adapter: Adapter | None = None
-
-    def take_back(self, adapter: Adapter) -> None:
-        self.adapter = adapter
 
 
 @dataclass(repr=False)
@@ -135,13 +84,17 @@ class Run:
 
     @cached_property
     def opened(self) -> Opened:
-        """The adapter on its base, ready to answer."""
+        """The adapter on its base, ready to answer. It is loaded once, and not at all after a training."""
         found = self.found
         found.check_reads()
         if self.trained is None:
-            return found.as_trained(pick_device(self.device))
-        step = length_step(next(self.trained.model.parameters()).device, found.dtype)
-        return Opened(self.trained, replace(found.task, length_step=step))
+            return found.as_trained(self._device)
+        return Opened(self.trained, replace(found.task, length_step=length_step(self._device, found.dtype)))
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What had to be assumed of an adapter whose files do not say how it was trained."""
+        return self.found.notes
 
     @property
     def adapter(self) -> Adapter:
@@ -154,7 +107,7 @@ class Run:
         return self.adapter.model
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """What summary.json says. Raises SettingsError for an adapter that was not made by a run."""
         path = self.folder / "summary.json"
         if not path.is_file():
@@ -172,66 +125,145 @@ class Run:
         rows = [[label, *(of.get(name) for name in known)] for label, of in there.items()]
         return Table(columns=[Column(name="model"), *columns], rows=rows)
 
-    def predict(self, inputs: Any, **options: Any) -> Any:
-        """Answer one text, or a list of them, each with a dict such as `inlay predict --json` prints.
+    @property
+    def forgetting(self) -> ForgettingSection | None:
+        """What the model lost of general text: a `sentence`, and a `table`; None if that was not measured."""
+        found = self.summary.get("forgetting")
+        return forgetting_section(found) if found else None
 
-        `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`.
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """Answer one text with a dict such as `inlay predict --json` prints, or several with a list of them.
+
+        Several are a list of texts, of pairs, or of conversations; or rows as for training: dicts, a DataFrame, a
+        Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`.
         """
         one = isinstance(inputs, str)
-        answers = [answer.values for answer in self.answer([inputs] if one else list(inputs), **options)]
+        answers = [answer.values for answer in self.answer([inputs] if one else self._inputs(inputs), **options)]
         return answers[0] if one else answers
 
-    def answer(self, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+    def _inputs(self, inputs: Any) -> Sequence[object]:
+        """Return what the task answers. Raises DataError for what it cannot be."""
+        if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
+            raise DataError(f"the inputs are a {type(inputs).__name__}; give a text, a list of texts, or rows")
+        if not is_table(inputs):
+            inputs = list(inputs)
+            if not (inputs and isinstance(inputs[0], Mapping)):
+                for number, each in enumerate(inputs, 1):
+                    if not isinstance(each, str | list | tuple):
+                        raise DataError(f"input {number} is a {type(each).__name__}; give texts, or rows")
+                return inputs
+        with given_data(inputs) as rows:
+            return self.found.task.inputs_in(rows.file)
+
+    def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""
         self.check_options(options)
+        if not inputs:
+            return []
         self.found.check_reads()
         self.found.task.check_inputs(inputs, **options)
         return self.opened.answer(inputs, **options)
 
-    def check_options(self, options: dict[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, object]) -> None:
         """Raise SettingsError for an option of `predict` that is not for this adapter."""
         task = self.found.task
         if wrong := next((name for name in options if name not in task.options), None):
             raise SettingsError(f"--{wrong.replace('_', '-')} is not for this adapter, which {task.does}")
 
-    def evaluate(self, data: Any = None, split: str | None = None, samples: int | None = None) -> dict[str, Any]:
+    def evaluate(self, data: object = None, split: str | None = None, samples: int | None = None) -> AdapterScores:
         """Score the base and the tuned model on the run's own data, or on others with the same columns.
 
         A language model writes texts for the first `samples` rows, or for all.
         """
-        device = pick_device(self.device)
-        if data is None:
-            return evaluate_adapter(self.found, device, None, split, samples, fetch=self.fetch)
-        with given_data(data) as rows:
-            path = rows.path
-            if rows.own and not isinstance(data, dict):
-                path = str(next(Path(rows.path).iterdir()))
-            return evaluate_adapter(self.found, device, path, split, samples, fetch=self.fetch)
+        with _scored(data) as rows:
+            path = rows and rows.file
+            found = evaluate_adapter(
+                self.found, self._ready, self._device, path, split=split, samples=samples, fetch=self.fetch
+            )
+            return {**found, "data": ROWS} if rows and rows.own else found
 
-    def rank(self, say: Callable[[str], None] = lambda _: None, **settings: Any) -> Analysis:
-        """Analyse the rank of what was learned, layer by layer; settings are those of `inlay rank RUN`."""
-        known: dict[str, Any] = {"model": self._model, "fetch": self.fetch, "device": self.device}
-        return analyse(RankSettings(folder=self.folder, **known | settings), say)
+    def rank(self, say: Callable[[str], None] = lambda _: None, **settings: Any) -> RankAnalysis:
+        """Analyse the rank of what was learned, layer by layer, and write rank.html and rank.json into the folder.
 
-    def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> dict[str, Any]:
+        `settings` are those of `inlay rank RUN`: `ranks=(8, 4, 2)`, `data`, `split`, `base`, `curve`, `other`, and to
+        write a cut adapter `to` and `out`.
+        """
+        names = [field.name for field in fields(RankSettings)]
+        if unknown := next((name for name in settings if name not in names), None):
+            raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
+        paths = {name: path_of(str(settings[name])) for name in ("other", "out") if settings.get(name) is not None}
+        if isinstance(ranks := settings.get("ranks"), list):
+            settings["ranks"] = tuple(ranks)
+        with _scored(settings.get("data")) as rows:
+            known: dict[str, Any] = settings | paths | {"data": rows and rows.file}
+            asked = RankSettings(**known)
+            found = analyse(
+                self.found,
+                lambda: self._ready(as_saved=True),
+                self._device,
+                asked,
+                say,
+                model=self._model,
+                fetch=self.fetch,
+            )
+        return RankAnalysis(found, write_rank_report(found, self.folder))
+
+    def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> Event:
         """Write a plain checkpoint with the adapter folded in, loaded again and compared; returns what was found."""
-        return merge(self.folder, path_of(str(out)), self._model, self.device, into, watcher, fetch=self.fetch)
+        in_memory = self.trained is not None or "opened" in vars(self)
+        opened = self.opened if in_memory and self._usable(as_saved=True) else None
+        return merge(self.found, path_of(str(out)), self._device, into, watcher, opened)
+
+    def report(self) -> Path:
+        """Make the report of a run again from the files in its folder; nothing is computed. Returns report.html."""
+        if not (self.folder / "summary.json").is_file():
+            raise SettingsError(
+                f"{self.folder} has no summary.json, which a report is made from; name the folder of a run"
+            )
+        with held(self.folder):
+            return write_report(self.folder)
 
     @property
     def _model(self) -> str | Base | None:
         return self.base and (self.base.base or self.base.name)
 
+    @property
+    def _device(self) -> torch.device:
+        return pick_device(self.device) if self.trained is None else next(self.trained.model.parameters()).device
+
+    def _usable(self, as_saved: bool = False) -> bool:
+        """Tell whether what is opened is still the adapter by itself on its base; `as_saved`: and has the form that its
+        files have, where some methods train another form of the same."""
+        adapter = self.opened.adapter
+        return adapter.is_alone and (not as_saved or self.found.has_form_of(adapter))
+
+    def _ready(self, as_saved: bool = False) -> Opened:
+        """Return what is opened, or the same loaded anew if that is no longer usable."""
+        return self.opened if self._usable(as_saved) else self.found.as_trained(self._device)
+
     def __repr__(self) -> str:
         if not (self.folder / "summary.json").is_file():
             return f"Run({str(self.folder)!r})"
         said = self.summary
-        return f"Run({str(self.folder)!r}, {said['method']} on {said['model']}, {said['status']})\n{self.metrics}"
+        lines = [f"Run({str(self.folder)!r}, {said['method']} on {said['model']}, {said['status']})", str(self.metrics)]
+        return "\n".join([*lines, *self._lost()])
 
     def _repr_html_(self) -> str:
         if not (self.folder / "summary.json").is_file():
-            return f"<code>{self!r}</code>"
-        from markupsafe import escape
-
+            return f"<code>{escape(repr(self))}</code>"
         said = self.summary
-        about = escape(f"{said['method']} on {said['model']} · {said['status']} · {self.folder}")
-        return f"<p>{about}</p>{self.metrics.html()}"
+        about = f"{said['method']} on {said['model']} · {said['status']} · {self.folder}"
+        return paragraphs([about]) + self.metrics.html() + paragraphs(self._lost())
+
+    def _lost(self) -> list[str]:
+        return [self.forgetting.sentence] if self.forgetting else []
+
+
+@contextmanager
+def _scored(data: object) -> Iterator[GivenData | None]:
+    """Make rows to be scored readable; None for the run's own."""
+    if data is None:
+        yield None
+        return
+    with given_data(data) as rows:
+        yield rows

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,8 @@ from ..errors import AdapterStateError, CheckpointError, TargetError
 from ..models import sharded, weights
 from ..models.fingerprint import fingerprint, row_digests
 from ..models.sites import Sites
+from ..models.tokenizer import SavesFiles
+from ..models.trial import Batch
 from . import check, merging
 from .check import Checked
 from .coverage import Coverage, coverage
@@ -39,6 +40,14 @@ class Adapter(Attachment):
     def coverage(self) -> Coverage:
         """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
         return coverage(self, getattr(self.method, "targets", ()))
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the model has this adapter and no other, and runs it beside its base."""
+        state = known_state(self.model)
+        if state is None or list(state.adapters.values()) != [self]:
+            return False
+        return state.routing.merged is None and state.routing.lasting.names == (self.name,)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the adapter's tensors by name, whole; where processes share them out (FSDP2) all of these must call
@@ -83,8 +92,8 @@ class Adapter(Attachment):
         folder: str | Path,
         plain: bool = False,
         *,
-        provenance: dict[str, Any] | None = None,
-        tokenizer: Any | None = None,
+        provenance: Mapping[str, object] | None = None,
+        tokenizer: SavesFiles | None = None,
     ) -> None:
         """Write the adapter in Hugging Face PEFT's format, and provenance.json beside it.
 
@@ -97,10 +106,10 @@ class Adapter(Attachment):
         modules = [delta if delta.removable else host for _, host, delta in self.hosts()]
         with sharded.made_whole(modules) as is_writer:
             if is_writer:
-                written = {"plain": plain, "provenance": provenance, "tokenizer": tokenizer}
-                self.method.format.save(self, Path(folder), **written)
+                form = self.method.format
+                form.save(self, Path(folder), plain=plain, provenance=provenance, tokenizer=tokenizer)
 
-    def merge(self, batch: Any = None) -> bool:
+    def merge(self, batch: Batch | None = None) -> bool:
         """Write the adapter into the base's weights; `unmerge` restores those bit for bit.
 
         Computed in float32 or finer and rounded once to the weight's dtype. Afterwards the adapter is active, and
@@ -118,7 +127,7 @@ class Adapter(Attachment):
     def unmerge(self) -> None:
         merging.unmerge(self)
 
-    def merge_and_detach(self, batch: Any = None) -> nn.Module:
+    def merge_and_detach(self, batch: Batch | None = None) -> nn.Module:
         """Leave a plain model that computes what the adapted one does, with nothing of Inlay in it; returns the model.
 
         A trained head becomes the model's own. Raises, having changed nothing, what `merge` raises, and
@@ -135,7 +144,7 @@ class Adapter(Attachment):
         self.detach()
         return self.model
 
-    def check(self, batch: Any) -> Checked:
+    def check(self, batch: Batch) -> Checked:
         """Run one forward and one backward pass and say what of the adapter they reach.
 
         The batch is as for `merge`; with labels the model's own loss is taken. No gradient is left behind. Raises

@@ -1,7 +1,6 @@
 """Whether every part of an adapter is reached by the model's work on a batch."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from ..core.routing import Route
 from ..core.state import state_with
 from ..errors import AdapterStateError
 from ..models import trial
+from ..models.trial import Batch
 from ..models.watch import Watch
 
 
@@ -26,7 +26,7 @@ class Checked:
     """Trained parameters of the other hosts that got no gradient: what they compute is not used."""
 
 
-def check(adapter: Attachment, batch: Any) -> Checked:
+def check(adapter: Attachment, batch: Batch) -> Checked:
     """Do what Adapter.check says."""
     state = state_with(adapter)
     if state.routing.merged is not None:
@@ -55,7 +55,7 @@ def check(adapter: Attachment, batch: Any) -> Checked:
     return Checked(float(loss.detach()), idle, silent)
 
 
-def _loss(result: Any) -> Tensor:
+def _loss(result: object) -> Tensor:
     loss = getattr(result, "loss", None)
     if isinstance(loss, Tensor):
         return loss

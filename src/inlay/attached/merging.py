@@ -1,7 +1,6 @@
 """An adapter in the base's weights: merged and taken out again, or for good; believed only if it computes the same."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from ..core.state import SLOT, State, state_of, state_with
 from ..errors import AdapterStateError, VerificationFailed
 from ..models import trial, weights
 from ..models.modules import base_modules
+from ..models.trial import Batch
 from ..models.weights import Host
 
 # The largest difference to the adapted outputs that rounding explains, as a part of the largest of them.
@@ -21,7 +21,7 @@ _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torc
 
 
 @torch.no_grad()
-def merge(adapter: Attachment, batch: Any = None) -> bool:
+def merge(adapter: Attachment, batch: Batch | None = None) -> bool:
     """Do what Adapter.merge says."""
     state = state_with(adapter)
     routing = state.routing
@@ -41,7 +41,7 @@ def merge(adapter: Attachment, batch: Any = None) -> bool:
     routing.merged = adapter.name
     try:
         _check_finite(adapter)
-        if expected is not None:
+        if expected is not None and inputs is not None:
             _check_equal(adapter, expected, _outputs(adapter, inputs, must_run=True) or [])
     except BaseException:
         unmerge(adapter)
@@ -149,7 +149,7 @@ def _check_finite(adapter: Attachment) -> None:
                 )
 
 
-def _outputs(adapter: Attachment, batch: Any, must_run: bool) -> list[Tensor] | None:
+def _outputs(adapter: Attachment, batch: Batch, must_run: bool) -> list[Tensor] | None:
     """Return what the model computes with this adapter alone, in evaluation mode; None if it does not take such a
     batch.
     """

@@ -71,18 +71,19 @@ class Replacement(WeightDelta):
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if self.edits_output(host):
             return super().before(host, args, kwargs)
-        own = host._parameters
+        own = {name: p for name, p in host._parameters.items() if p is not None}
         weights.shadow(host, {name: p.to(own[name].dtype) for name, p in self.copies().items()})
         for name in self.statistics:  # not shadowed: a module may put another tensor in the place of its buffer
-            self._base[name] = host._buffers[name]
-            host._buffers[name] = getattr(self, name).to(self._base[name].dtype)
+            base = host._buffers[name]
+            assert base is not None
+            self._base[name], host._buffers[name] = base, getattr(self, name).to(base.dtype)
         return args, kwargs
 
     def release(self, host: Host) -> None:
         super().release(host)
         for name, base in self._base.items():
             moved, host._buffers[name] = host._buffers[name], base
-            if host.training and moved is not (own := getattr(self, name)):
+            if host.training and moved is not None and moved is not (own := getattr(self, name)):
                 own.copy_(moved.detach())
         self._base.clear()
 

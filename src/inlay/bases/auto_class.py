@@ -6,23 +6,25 @@ one by itself, and else the whole, whose other towers stay idle.
 
 import copy
 import inspect
-from typing import Any
+from collections.abc import Collection
 
 import torch
 import transformers
 from torch import nn
 from transformers.models.auto import modeling_auto
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 from ..errors import SettingsError
 from ..formats.read import guarded
 
+AutoClass = type[_BaseAutoModelClass]
 _READS_MORE = {  # beside texts
     "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
     "AutoModelForMultimodalLM": "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES",
 }
 
 
-def writer_class(config: Any) -> Any:
+def writer_class(config: transformers.PreTrainedConfig) -> AutoClass:
     """Raise SettingsError for a model that does not write a text word by word."""
     if (kind := no_writer(config)) is not None:
         raise SettingsError(f"the model is {kind}; it writes no texts")
@@ -31,8 +33,8 @@ def writer_class(config: Any) -> Any:
     return next(getattr(transformers, name) for name in _READS_MORE if config.model_type in _names(name))
 
 
-def no_writer(config: Any) -> str | None:
-    """Return what the model is, if it does not write a text word by word."""
+def no_writer(config: transformers.PreTrainedConfig) -> str | None:
+    """Say what the model is, if it does not write a text word by word; else None."""
     if config.is_encoder_decoder:
         return "an encoder-decoder"
     kind = config.model_type
@@ -42,7 +44,7 @@ def no_writer(config: Any) -> str | None:
     return None if any(kind in names for names in writes) else f"of the kind {kind}, which no language model is"
 
 
-def labeller_class(config: Any) -> Any:
+def labeller_class(config: transformers.PreTrainedConfig) -> AutoClass:
     """Raise SettingsError for a model of which transformers makes no classifier of texts."""
     known = modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     if config.model_type not in known:
@@ -54,8 +56,8 @@ def labeller_class(config: Any) -> Any:
     return transformers.AutoModelForSequenceClassification
 
 
-def empty_model(auto_class: Any, config: Any) -> nn.Module:
-    """Return a model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
+def empty_model(auto_class: AutoClass, config: transformers.PreTrainedConfig) -> nn.Module:
+    """Make a model without values. Raises SettingsError if it needs what is not installed, or more than texts."""
     of = f"a model of the kind {config.model_type}"
     with guarded(of, "a config.json", todo="copy the model again", error=SettingsError):
         try:
@@ -73,5 +75,5 @@ def empty_model(auto_class: Any, config: Any) -> nn.Module:
     return model
 
 
-def _names(auto_class: str) -> Any:
+def _names(auto_class: str) -> Collection[str]:
     return getattr(modeling_auto, _READS_MORE[auto_class], {})

@@ -5,9 +5,9 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import transformers
@@ -18,7 +18,8 @@ from ..errors import SettingsError, did_you_mean
 from ..formats.paths import path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
-from .auto_class import empty_model, labeller_class, writer_class
+from ..models.tokenizer import Tokenizer
+from .auto_class import AutoClass, empty_model, labeller_class, writer_class
 from .base_check import Findings, check_numbers, check_sizes, findings
 
 OBJECT = "object:"  # before the class of a base that was given as a Python object: no files have that name
@@ -31,10 +32,10 @@ class Base:
 
     name: str  # as asked
     path: str  # a folder, or an id on the hub
-    config: Any
+    config: transformers.PreTrainedConfig
     fetch: bool = True  # whether a hub may be asked; else only what is on this machine counts
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """Raise SettingsError if there is none that can be read."""
         todo = "put the tokenizer's files beside the model, as they were"
         with self.reading("a tokenizer", todo):
@@ -53,7 +54,7 @@ class Base:
                 yield
 
     @property
-    def source(self) -> dict[str, Any]:
+    def source(self) -> dict[str, bool]:
         """How transformers is to read the files."""
         return _source(self.fetch)
 
@@ -65,8 +66,8 @@ class Base:
         found = (getattr(texts, name, None) for name in ("max_position_embeddings", "max_seq_len"))
         return next((count for count in found if isinstance(count, int) and count > 0), 10**9)
 
-    def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> Any:
-        """Return the configuration of a classifier of these labels on this base."""
+    def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> transformers.PreTrainedConfig:
+        """Read the configuration of a classifier of these labels on this base."""
         with self.reading("a configuration"):
             config = transformers.AutoConfig.from_pretrained(
                 self.path,
@@ -80,7 +81,7 @@ class Base:
                     own.pad_token_id = pad_token_id
         return config
 
-    def check_weights(self, auto_class: Any, config: Any) -> tuple[str, ...]:
+    def check_weights(self, auto_class: AutoClass, config: transformers.PreTrainedConfig | None) -> tuple[str, ...]:
         """Compare the headers of the files with the model, whose weights are not loaded; returns what is to be said.
 
         Raises SettingsError as loading them does. Of a model on a hub nothing is known before it is loaded.
@@ -89,7 +90,9 @@ class Base:
             return ()
         return self.load(auto_class, config, device_map="meta")[1].notes
 
-    def load(self, auto_class: Any, config: Any | None, **how: Any) -> tuple[Any, Findings]:
+    def load(
+        self, auto_class: AutoClass, config: transformers.PreTrainedConfig | None, **how: object
+    ) -> tuple[transformers.PreTrainedModel, Findings]:
         """Return the model, by the configuration that is given or the files' own. Raises SettingsError unless they fit,
         and TrainingFailed if a number of them is not finite.
         """
@@ -112,7 +115,6 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
             "model with its weights, or give the object as model= in Python"
         )
     path = _path(name)
-    base = Base(name, path, None, fetch)
     try:
         with offline(not fetch or os.path.isdir(path)):
             config = transformers.AutoConfig.from_pretrained(path, **_source(fetch))
@@ -131,25 +133,27 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
             f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: "
             f"{reason(problem)}"
         ) from None
+    base = Base(name, path, config, fetch)
     if os.path.isdir(path):
         with base.reading("a configuration"):
             check_sizes(name, config, Path(path))
-    return replace(base, config=config)
+    return base
 
 
-def empty_classifier(config: Any) -> nn.Module:
-    """Return the classifier without values, for checks that must not wait for its weights. Raises SettingsError if
-    there is no such classifier.
-    """
+def empty_classifier(config: transformers.PreTrainedConfig) -> nn.Module:
+    """Make the classifier without values, for checks that must not wait for its weights. Raises SettingsError if there
+    is no such classifier."""
     return empty_model(labeller_class(config), config)
 
 
-def empty_language_model(config: Any) -> nn.Module:
-    """Return the language model likewise."""
+def empty_language_model(config: transformers.PreTrainedConfig) -> nn.Module:
+    """Make the language model likewise."""
     return empty_model(writer_class(config), config)
 
 
-def load_classifier(base: Base, config: Any, dtype: torch.dtype | Literal["auto"]) -> tuple[nn.Module, tuple[str, ...]]:
+def load_classifier(
+    base: Base, config: transformers.PreTrainedConfig, dtype: torch.dtype | Literal["auto"]
+) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the model with its weights, and its heads, which are trained: a head that the checkpoint does not have is
     new.
 
@@ -164,6 +168,8 @@ def pick_device(asked: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if asked == "auto":
         asked = next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if asked not in there:
+        raise SettingsError(f"device is {asked!r}{did_you_mean(asked, ('auto', *there))}")
     if not there[asked]:
         raise SettingsError(f"device {asked} is not there; there is {', '.join(n for n, ok in there.items() if ok)}")
     return torch.device(asked)
@@ -182,7 +188,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
-def _check_reads(tokenizer: Any) -> None:
+def _check_reads(tokenizer: Tokenizer) -> None:
     """Raise what reading a text with a damaged tokenizer raises, or ValueError for one without padding or length."""
     tokenizer("a text by itself")
     tokenizer("Ein Text, 12 naïve cafés; 文字, \U0001f642 and\tmore.\n", "A second one")
@@ -192,7 +198,7 @@ def _check_reads(tokenizer: Any) -> None:
         raise ValueError(f"its model_max_length is {tokenizer.model_max_length!r}; it must be a number above 0")
 
 
-def _source(fetch: bool) -> dict[str, Any]:
+def _source(fetch: bool) -> dict[str, bool]:
     return {"trust_remote_code": False, "local_files_only": not fetch}
 
 

@@ -6,9 +6,10 @@ new, which every adapter trains and saves; a BERT's pooler counts as one, since 
 
 import inspect
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
 from torch import nn
@@ -18,10 +19,23 @@ from ..formats.read import header
 from ..models.heads import task_heads
 from ..models.sites import Sites
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 _POSITIVE = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim")
 _COUNTS = ("max_position_embeddings", "type_vocab_size")
 _MANY = 200  # layers; no model has so many yet
 _LARGE = 20_000_000  # positions, and any other size; a table of so many numbers takes 160 MB
+
+
+class LoadingReport(TypedDict):
+    """What transformers reports on loading a model."""
+
+    missing_keys: Collection[str]
+    unexpected_keys: Collection[str]
+    mismatched_keys: Collection[tuple[str, Sequence[int], Sequence[int]]]
+    """Each with the shape in the files and the model's."""
+    error_msgs: NotRequired[Collection[str] | None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ class Findings:
     """What is new, and what of the files is not used."""
 
 
-def findings(name: str, model: nn.Module, info: dict[str, Any]) -> Findings:
+def findings(name: str, model: nn.Module, info: LoadingReport) -> Findings:
     """Read transformers' report on loading the model `name`, empty or not.
 
     Raises SettingsError if a weight of the pretrained base is missing or has another shape, or if the files have layers
@@ -75,7 +89,7 @@ def findings(name: str, model: nn.Module, info: dict[str, Any]) -> Findings:
     return Findings((*heads, *(p for p in pooler if p in new)), tuple(notes))
 
 
-def check_sizes(name: str, config: Any, folder: Path) -> None:
+def check_sizes(name: str, config: "PreTrainedConfig", folder: Path) -> None:
     """Raise SettingsError for a size below one, and for layers or sizes far beyond what the files in `folder` hold.
 
     Making a model of so many would take hours, and more memory than there is.
@@ -114,8 +128,8 @@ def check_numbers(name: str, model: nn.Module) -> None:
                 )
 
 
-def _nan_in(value: Any, key: str = "") -> str | None:
-    """Return the key of the first number in a configuration that is none."""
+def _nan_in(value: object, key: str = "") -> str | None:
+    """Find the key of the first number in a configuration that is NaN; None if there is none."""
     if isinstance(value, dict):
         return next((found for k, v in value.items() if (found := _nan_in(v, str(k))) is not None), None)
     if isinstance(value, list | tuple):
@@ -123,7 +137,7 @@ def _nan_in(value: Any, key: str = "") -> str | None:
     return key if isinstance(value, float) and value != value else None
 
 
-def _layer_counts(config: Any) -> list[int]:
+def _layer_counts(config: "PreTrainedConfig") -> list[int]:
     own = [value for key, value in vars(config).items() if "layers" in key or key in ("n_layer", "depth")]
     own += [getattr(config, "num_hidden_layers", 0)]
     parts = [value for value in vars(config).values() if hasattr(value, "to_dict")]
@@ -131,8 +145,8 @@ def _layer_counts(config: Any) -> list[int]:
     return counts + [count for part in parts for count in _layer_counts(part)]
 
 
-def _pooler(model: Any) -> tuple[str, ...]:
-    """Return the pooler of the pretrained base if its class can be without one."""
+def _pooler(model: nn.Module) -> tuple[str, ...]:
+    """Name the pooler of the pretrained base, if its class can be without one."""
     base = getattr(model, "base_model", model)
     optional = "add_pooling_layer" in inspect.signature(type(base).__init__).parameters
     if not optional or base is model or getattr(base, "pooler", None) is None:
@@ -148,8 +162,8 @@ def _owner(key: str, modules: tuple[str, ...]) -> str:
     return next(name for name in modules if _inside(key, (name,)))
 
 
-def _layers_without_place(model: Any, surplus: list[str]) -> list[str]:
-    """Return the layers of the files that come after the last one of the model."""
+def _layers_without_place(model: nn.Module, surplus: list[str]) -> list[str]:
+    """Name the layers of the files that come after the last one of the model."""
     last: dict[str, int] = {}
     for name in Sites(model, ()).blocks:
         stack, _, number = name.rpartition(".")

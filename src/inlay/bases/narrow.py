@@ -4,7 +4,6 @@ Some models ask one parameter for the dtype of all, and then mix the two. That i
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +28,7 @@ def check_narrow(empty: Callable[[], nn.Module], method: Method, part: str | Non
 
 
 @torch.no_grad()
-def _runs(model: Any) -> bool:
+def _runs(model: nn.Module) -> bool:
     ids_BT = torch.zeros(1, 8, dtype=torch.long, device="meta")
     inputs = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT)}
     try:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ..models.heads import output_embeddings, task_heads
 from ..models.sites import language_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,11 @@ class TextPart:
         return None
 
 
-def part_for_texts(model: nn.Module, checkpoint: Any) -> TextPart:
+def part_for_texts(model: nn.Module, checkpoint: "PreTrainedConfig") -> TextPart:
     """Choose the part that reads texts; `checkpoint` is the configuration in the base's files."""
     name = language_model(model)
     if name is None:
-        own: Any = getattr(model, "config", checkpoint)
+        own: PreTrainedConfig = getattr(model, "config", checkpoint)
         return TextPart(None, left=checkpoint.model_type if own.model_type != checkpoint.model_type else None)
     return TextPart(name, tuple(_beside(model, "", name, _no_part_of_it(model))))
 
@@ -49,8 +52,8 @@ def _beside(module: nn.Module, prefix: str, part: str, kept: set[int]) -> Iterat
             yield full
 
 
-def _no_part_of_it(model: Any) -> set[int]:
-    """Return the heads, which are trained whole or belong to the language model."""
+def _no_part_of_it(model: nn.Module) -> set[int]:
+    """Find the ids of the heads, which are trained whole or belong to the language model."""
     return {id(output_embeddings(model)), *(id(model.get_submodule(head)) for head in task_heads(model))}
 
 

@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def _packed(layer: Any, dtype: torch.dtype) -> nn.Module:
     return packed.train(layer.training)
 
 
-def _bitsandbytes() -> Any:
+def _bitsandbytes() -> ModuleType:
     # On some processors it says while it is imported that it has not found a kernel, which nothing here would run.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     return importlib.import_module("bitsandbytes")

@@ -5,16 +5,17 @@ that reads texts alone. Rows without a token, to which an embedding is padded, n
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import SettingsError
+from ..models.heads import input_embeddings
+from ..models.tokenizer import Tokenizer
 
 
-def check_vocabulary(tokenizer: Any, model: Any) -> None:
+def check_vocabulary(tokenizer: Tokenizer, model: nn.Module) -> None:
     """Raise SettingsError if the tokenizer has words, or its padding, that `model` (empty or not) cannot read."""
     rows = _rows(model)
     added = {id: token for id, token in tokenizer.added_tokens_decoder.items() if id >= rows and not token.special}
@@ -26,11 +27,11 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
     if added:
         raise SettingsError(_without_row(str(next(iter(added.values()))), min(added), rows))
     if tokenizer.pad_token_id >= rows:
-        raise SettingsError(_without_row(tokenizer.pad_token, tokenizer.pad_token_id, rows))
+        raise SettingsError(_without_row(str(tokenizer.pad_token), tokenizer.pad_token_id, rows))
     _check_types(tokenizer, getattr(getattr(model, "config", None), "type_vocab_size", None))
 
 
-def _check_types(tokenizer: Any, types: Any) -> None:
+def _check_types(tokenizer: Tokenizer, types: object) -> None:
     """Raise SettingsError if the tokenizer numbers the parts of a text, or of a pair, as the model (of BERT's kind,
     with rows for so many types) cannot read.
     """
@@ -45,14 +46,14 @@ def _check_types(tokenizer: Any, types: Any) -> None:
             )
 
 
-def check_ids(tokenizer: Any, model: Any, texts: Iterable[Sequence[int]]) -> None:
+def check_ids(tokenizer: Tokenizer, model: nn.Module, texts: Iterable[Sequence[int]]) -> None:
     """Raise SettingsError if one of the texts has a token that `model` cannot read."""
     highest, rows = max((max(ids, default=0) for ids in texts), default=0), _rows(model)
     if highest >= rows:
         raise SettingsError(_without_row(tokenizer.convert_ids_to_tokens(highest), highest, rows))
 
 
-def empty_body(config: Any) -> nn.Module | None:
+def empty_body(config: transformers.PreTrainedConfig) -> nn.Module | None:
     """Return the model without values, head and task, for the checks above; None if transformers cannot make it."""
     try:
         with torch.device("meta"):
@@ -61,8 +62,10 @@ def empty_body(config: Any) -> nn.Module | None:
         return None
 
 
-def _rows(model: Any) -> int:
-    return model.get_input_embeddings().weight.shape[0]
+def _rows(model: nn.Module) -> int:
+    weight = getattr(input_embeddings(model), "weight", None)
+    assert isinstance(weight, Tensor)
+    return weight.shape[0]
 
 
 def _without_row(token: str, number: int, rows: int) -> str:

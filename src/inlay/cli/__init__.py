@@ -9,7 +9,8 @@ from .. import __version__
 from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
 from ..machine import refusal
 from ..output import ReaderGone, outliving_readers
-from .screen import print_json, screens
+from ..show.lines import fitted
+from .screen import print_json, screens, width
 
 VERBS = {
     "demo": "train a real adapter on a real model, offline, and see what came of it",
@@ -86,5 +87,5 @@ def _report(problem: InlayError, arguments: list[str]) -> int:
     if "--json" in arguments:
         event = {"event": "error", "kind": type(problem).__name__, "exit_code": problem.exit_code, "text": str(problem)}
         print_json(event)
-    print(f"inlay: {problem}", file=sys.stderr)
+    print(fitted(f"inlay: {problem}", width(sys.stderr)), file=sys.stderr)
     return problem.exit_code

@@ -2,10 +2,10 @@
 
 import sys
 
-from ..inference.opened import Found
+from ..api.run import Run
 
 
-def say(found: Found) -> None:
+def say(run: Run) -> None:
     """Say it on standard error, as the results are for programs too."""
-    for note in found.notes:
+    for note in run.notes:
         print(f"note    {note}", file=sys.stderr)

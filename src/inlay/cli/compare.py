@@ -3,20 +3,24 @@
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..errors import SettingsError, did_you_mean
 from ..lab.compare.settings import CompareSettings, Contender
 from ..methods import METHODS
 from .arguments import DataArguments, Model
-from .compare_screen import print_result, watching_trials
+from .compare_screen import print_result
 from .config_file import arguments_of, parse_yaml
+from .console import watching
 from .parse import parse
 from .screen import print_json
-from .train import SHORT_FOR
+
+if TYPE_CHECKING:
+    from ..lab.compare.result import ComparisonResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ def main(arguments: list[str]) -> int:
     asked = parse(Compare, arguments, "compare")
     contenders = [contender(label) for label in asked.methods]
     try:
-        with watching_trials(asked.json) as watcher:
+        with watching(asked.json) as watcher:
             from ..api.comparison import compare
 
             settings = {field.name: getattr(asked, field.name) for field in dataclasses.fields(CompareSettings)}
@@ -62,11 +66,11 @@ def contender(label: str) -> Contender:
     Raises SettingsError for an unknown name, setting or value.
     """
     asked, settings = _parts(label)
-    name, implied = SHORT_FOR.get(asked, (asked, []))
+    name, implied = SHORT_FOR.get(asked, (asked, {}))
     return Contender(
         label=label,
         method=_method(METHODS.find(name, also=SHORT_FOR), label, settings),
-        quantize="nf4" if "nf4" in implied else "none",
+        quantize=implied.get("quantize", "none"),
     )
 
 
@@ -79,7 +83,7 @@ def _parts(label: str) -> tuple[str, str]:
     return f"{asked}:{path}", settings
 
 
-def _method(kind: type[Method], label: str, settings: str) -> Any:
+def _method(kind: type[Method], label: str, settings: str) -> Method:
     known = {field.name: field for field in dataclasses.fields(kind)}
     arguments: dict[str, list[str]] = {}
     for setting in filter(None, settings.split(",")):
@@ -95,7 +99,7 @@ def _method(kind: type[Method], label: str, settings: str) -> Any:
     return parse(kind, [each for given in arguments.values() for each in given], f"methods {kind.name}")
 
 
-def _as_json(result: Any) -> dict[str, Any]:
+def _as_json(result: "ComparisonResult") -> dict[str, object]:
     from ..lab.compare.export import advice_object, table_rows
 
     return {"rows": table_rows(result.table), "advice": advice_object(result.advice)}

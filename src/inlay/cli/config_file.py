@@ -8,7 +8,6 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -83,15 +82,15 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._where = where
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()
-        if getattr(event, "anchor", None) is not None:
-            self._refuse(event, f"anchor or alias {event.anchor!r}", "write the value itself")
-        if getattr(event, "tag", None) is not None:
-            self._refuse(event, f"tag {event.tag!r}", "leave it out; a setting has one type")
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        if (anchor := getattr(event, "anchor", None)) is not None:
+            self._refuse(event, f"anchor or alias {anchor!r}", "write the value itself")
+        if (tag := getattr(event, "tag", None)) is not None:
+            self._refuse(event, f"tag {tag!r}", "leave it out; a setting has one type")
         return super().compose_node(parent, index)
 
-    def _refuse(self, event: Any, what: str, do: str) -> None:
+    def _refuse(self, event: yaml.Event, what: str, do: str) -> None:
         raise SettingsError(f"{self._where}:{event.start_mark.line + 1}: settings have no {what}; {do}")
 
 
@@ -113,7 +112,7 @@ def _flatten(
             values[short] = value_node
 
 
-def arguments_of(where: str, name: str, node: yaml.Node, field: dataclasses.Field[Any]) -> list[str]:
+def arguments_of(where: str, name: str, node: yaml.Node, field: dataclasses.Field[object]) -> list[str]:
     """Return a setting as the command line has it. Raises SettingsError if the value has not the form of
     the setting.
     """
@@ -135,7 +134,7 @@ def arguments_of(where: str, name: str, node: yaml.Node, field: dataclasses.Fiel
     raise SettingsError(f"{where}: {name} is {_form(node)}; it takes {_wanted(kind)}")
 
 
-def _switch(where: str, name: str, node: yaml.ScalarNode, default: Any) -> list[str]:
+def _switch(where: str, name: str, node: yaml.ScalarNode, default: object) -> list[str]:
     """Return the flag that turns it on or off; none if it is so by default."""
     if node.tag != "tag:yaml.org,2002:bool":
         raise SettingsError(f"{where}: {name} is {node.value!r}; it must be true or false")

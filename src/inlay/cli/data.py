@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -32,7 +32,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tokens:  # nested like the data, since a verb's own positionals come before nested ones
-    model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None
     """A model, to make tokens as it does."""
     max_length: Annotated[int | None, Range(8, 10_000_000), arg(name="max-length", prefix_name=False)] = None
     """Tokens after which a row is cut. Default: as in training, what the model can take, at most 512."""
@@ -61,12 +61,12 @@ def main(arguments: list[str]) -> int:
     return 2 if _broken(report) else 0
 
 
-def _json(tokens: "TokenReport | None") -> dict[str, Any]:
+def _json(tokens: "TokenReport | None") -> dict[str, object]:
     if tokens is None:
         return {"tokens": None}
     facts = dataclasses.asdict(tokens)
     splits = {name: (split.pop("lengths") or {}) | split for name, split in facts.pop("splits").items()}
-    return {"tokens": splits} | {name: facts[name] for name in ("limit", "written", "stop", "samples")}
+    return {"tokens": splits, **{name: facts[name] for name in ("limit", "written", "stop", "samples")}}
 
 
 def _broken(report: DataReport) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 import rich.table
 from rich.console import Console
@@ -71,7 +70,7 @@ def _splits(report: DataReport) -> Table:
 
 
 def _labels(report: DataReport) -> Table:
-    rows: list[list[Any]] = [
+    rows: list[list[object]] = [
         [shown(label), *(split.labels.get(label, 0) for split in report.splits.values())]
         for label in report.labels[:_LABELS_SHOWN]
     ]
@@ -187,11 +186,11 @@ def _show_problems(report: DataReport, console: Console) -> None:
         console.print(Text("no problems found", style="green"))
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Return a table whose figures are at the right."""
     columns = [Column(name=name, text="{:,}".format, right=i > 0) for i, name in enumerate(names)]
     return Table(columns=columns, rows=list(rows))
 
 
-def _lengths(lengths: Lengths | None) -> list[Any]:
+def _lengths(lengths: Lengths | None) -> list[object]:
     return [lengths.min, lengths.median, lengths.p95, lengths.max] if lengths else [""] * 4

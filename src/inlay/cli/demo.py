@@ -1,14 +1,15 @@
 """inlay demo: a real adapter on a real pretrained model, offline, within a few minutes on two cores."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ..ranges import SEED, check_settings
 from ..tasks.demos import DEMOS, Demonstration
-from .console import watching
 from .parse import parse
-from .train import next_steps, parse_settings
+from .train import next_steps, parse_settings, train_as_asked
+
+if TYPE_CHECKING:
+    from ..api.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +18,11 @@ class Demo:
 
     task: Literal[tuple(DEMOS)] = next(iter(DEMOS))  # pyright: ignore[reportInvalidTypeForm]
     """classify: builtin:minilm learns the intents of builtin:tickets, support messages. generate: builtin:tiny-lm
-    learns to make the attributes of builtin:captions into sentences."""
+    learns to write sentences from the attributes of builtin:captions."""
     out: str | None = None
     """Folder for the run; must be new or empty. Default: runs/DATA-lora, with a number if that exists."""
     seed: Annotated[int, SEED] = 0
-    """Of the new head, the adapter's start, the order of the rows and dropout."""
+    """Random seed for the new head, the adapter's start, the order of the rows and dropout."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 
@@ -33,31 +34,26 @@ def main(arguments: list[str]) -> int:
     command = parse(Demo, arguments, "demo")
     run = [*DEMOS[command.task].run, "--seed", str(command.seed)]
     run += ["--out", command.out] if command.out else []
-    settings = parse_settings(run)
+    settings = parse_settings([*run, *(["--json"] if command.json else [])])
     if not command.json:
         print(f"$ inlay train {' '.join(run)}\n")
-    with watching(command.json) as watcher:
-        from ..training.run import train
-
-        summary = train(settings, watcher, command=["inlay", "train", *run])
+    trained = train_as_asked(settings, run)
     if not command.json:
         print()
-        _show_answers(DEMOS[command.task], Path(summary["folder"]))
-        print("\n" + next_steps(summary))
+        _show_answers(DEMOS[command.task], trained)
+        print("\n" + next_steps(trained))
     return 0
 
 
-def _show_answers(demo: Demonstration, folder: Path) -> None:
+def _show_answers(demo: Demonstration, run: "Run") -> None:
     """Show what the tuned model answers, and the base alone where that says something."""
     from ..core.active import using
-    from ..inference.opened import open_adapter
 
-    opened = open_adapter(folder)
-    tuned = [answer.values for answer in opened.answer(demo.inputs)]
+    tuned = run.predict(demo.inputs)
     base = [""] * len(tuned)
     if demo.with_base:
-        with using(opened.model):
-            base = [answer.line for answer in opened.answer(demo.inputs)]
+        with using(run.model):
+            base = [answer.line for answer in run.answer(demo.inputs)]
     for values, by_base in zip(tuned, base, strict=True):
         values = {name: " ".join(v.split()) if isinstance(v, str) else v for name, v in values.items()}
         print(demo.shown.format(**values, base=by_base))

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -27,7 +27,7 @@ class Doctor:
     """What this machine and installation have, and what is missing. With a model: its layers, and what each target
     reaches of it, told by its files without its weights."""
 
-    model: Annotated[Positional[str | None], arg(metavar="MODEL")] = None
+    model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None
     """A model: a folder, a Hugging Face model id, or a built-in."""
     method: str | None = None
     """MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""
@@ -54,22 +54,32 @@ def main(arguments: list[str]) -> int:
         print(section)
         for name, value in entries.items():
             print(f"  {name:<22} {value}")
+    print(_verdict(found))
     return 0
 
 
-def examine() -> dict[str, dict[str, Any]]:
+def _verdict(found: dict[str, dict[str, str]]) -> str:
+    """Say whether this installation can train, and what it cannot do."""
+    if missing := [name for name in _NEEDED if _version(name) is None]:
+        return f"not ready: {', '.join(missing)} missing; install inlay again"
+    lacking = [f"{name}: {extra}" for name, extra in _EXTRAS.items() if _version(name) is None]
+    ready = f"ready to train on {found['machine']['device']} in {found['machine']['computes in'].split()[0]}"
+    return ready + (f"; without {'; '.join(lacking)}" if lacking else "")
+
+
+def examine() -> dict[str, dict[str, str]]:
     import psutil
     import torch
 
     from ..bases.base import computes_in_bfloat16, pick_device
     from ..registries import REGISTRIES
-    from ..show.units import bytes_text
+    from ..show.units import bytes_text, counted
 
     device = pick_device("auto")
     memory = psutil.virtual_memory()
     machine = {
         "system": platform.platform(),
-        "processor cores": f"{psutil.cpu_count(logical=False)} ({torch.get_num_threads()} threads used)",
+        "processor cores": f"{psutil.cpu_count(logical=False)} ({counted(torch.get_num_threads(), 'thread')} used)",
         "memory": f"{bytes_text(memory.available)} free of {bytes_text(memory.total)}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "computes in": "bfloat16" if computes_in_bfloat16(device) else "float32 (bfloat16 would be slower here)",

@@ -2,7 +2,10 @@
 
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
+
+from torch import nn
 
 from ..attached.adapter import plan_attach
 from ..bases.auto_class import no_writer
@@ -15,7 +18,7 @@ from ..methods.reparameterized.lora import LoRA
 from ..models import weights
 from ..models.modules import within
 from ..models.sites import ROLES, Sites
-from ..show.reach import reach_of, reach_text
+from ..show.reach import Reach, reach_of, reach_text
 from ..show.units import count_text, counted
 from .screen import print_json
 
@@ -45,7 +48,7 @@ def show_model(name: str, method: str | None, as_json: bool) -> None:
         _print_reaches(found["methods"])
 
 
-def _print_reaches(reaches: dict[str, Any]) -> None:
+def _print_reaches(reaches: Mapping[str, "_Reached | None"]) -> None:
     for target, reach in reaches.items():
         text = "nothing" if reach is None else f"{counted(reach['hosts'], 'layer')}, {reach_text(reach)}"
         whole = f"{target:<12} {text}".replace(" %", "\u00a0%")  # no line begins with the sign
@@ -55,7 +58,7 @@ def _print_reaches(reaches: dict[str, Any]) -> None:
 
 def _facts(base: Base, asked: Method | None) -> dict[str, Any]:
     writes = no_writer(base.config) is None
-    model: Any = empty_language_model(base.config) if writes else empty_classifier(base.config)
+    model = empty_language_model(base.config) if writes else empty_classifier(base.config)
     part = part_for_texts(model, base.config)
     sites = Sites(model, part=part.name)
     linear = Counter(
@@ -79,11 +82,15 @@ def _facts(base: Base, asked: Method | None) -> dict[str, Any]:
     }
 
 
-def _reach(model: Any, method: Method, part: str | None) -> dict[str, Any] | None:
+class _Reached(Reach):
+    hosts: int
+
+
+def _reach(model: nn.Module, method: Method, part: str | None) -> _Reached | None:
     """Count what the method reaches; None if nothing."""
     try:
         planned = plan_attach(model, method, part=part)
     except InvalidRequest:
         return None
     hosts = [name for name, _, _ in planned.hosts() if not within(name, planned.heads)]
-    return {"hosts": len(hosts)} | reach_of(planned.coverage)
+    return {"hosts": len(hosts), **reach_of(planned.coverage)}

@@ -1,15 +1,20 @@
 """inlay eval RUN_OR_ADAPTER [DATA]: the tuned model's scores, beside its base's."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..ranges import Range, check_settings
+from ..show.table import Column, Table
+from ..show.units import counted
 from .parse import parse
-from .screen import print_json
+from .screen import print_json, width
+
+if TYPE_CHECKING:
+    from ..inference.evaluation import AdapterScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,21 +22,21 @@ class Eval:
     """Score a trained adapter beside its base: on the data that it was trained with, or on DATA."""
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
-    """A run's folder, or an adapter's."""
-    data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
-    """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's own."""
+    """The folder of a run or of an adapter."""
+    data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
+    """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's data."""
     split: Literal["train", "valid", "test"] | None = None
-    """Which part of the run's own data, or of a folder. Default: valid, or the only one that the folder has."""
+    """Which part of the run's data, or of a folder. Default: valid, or the only one there."""
     samples: Annotated[int | None, Range(0, 10_000_000)] = None
-    """Rows for which a language model writes texts, which BLEU and the like are of. Default: all."""
+    """Rows to generate text for; BLEU and the like are computed on them. Default: all."""
     model: str | None = None
-    """The base model, if it is no longer where it was."""
+    """The base model, if it has moved."""
     allow_download: bool = False
-    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
+    """Download what only the adapter's files name and this machine lacks."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     report: bool = False
-    """Only make the report of a run again, from the files in its folder; nothing is computed."""
+    """Only write the run's report again, from the files in its folder; nothing is computed."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -49,31 +54,35 @@ def main(arguments: list[str]) -> int:
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
     print(f"{result['rows']} rows{of_split} from {result['data']}")
-    from ..tasks.metric import METRICS
-
-    names = [name for name in METRICS if name in result["tuned"]]
-    print(f"{'':<8}" + "".join(f"{METRICS[name].label:>14}" for name in names))
-    for name in ("base", "tuned"):
-        if (scores := result[name]) is None:
-            print(f"{name:<8}  trained over: full fine-tuning changed the base itself")
-        else:
-            print(f"{name:<8}" + "".join(f"{scores[key]:>14.4f}" for key in names))
+    print(_scores(result).screen(width()))
+    if result["base"] is None:
+        print("base: none to compare with; full fine-tuning changed the base itself")
+    if command.samples is not None and command.samples < result["rows"]:
+        print(f"texts: written for the first {counted(command.samples, 'row')}; their scores are of these alone")
     return 0
 
 
-def _make_report(command: Eval) -> int:
-    from ..formats.files import held
-    from ..report import write_report
+def _scores(result: "AdapterScores") -> Table:
+    from ..tasks.metric import METRICS
 
-    run = path_of(command.adapter)
+    columns = [Column(name=""), *(Column(name=name, right=True) for name in ("base", "tuned")), Column(name="")]
+    rows = [
+        [metric.label, *(scores and metric.text(scores[name]) for scores in (result["base"], tuned)), metric.meaning]
+        for tuned in (result["tuned"],)
+        for name, metric in METRICS.items()
+        if name in tuned
+    ]
+    return Table(columns=columns, rows=rows)
+
+
+def _make_report(command: Eval) -> int:
+    from ..api.run import Run
+
     if others := sorted(name for name, value in vars(command).items() if value != vars(Eval(adapter="")).get(name)):
         given = [name for name in others if name not in ("adapter", "report", "json")]
         if given:
             raise SettingsError(f"--report makes a page of what the run has written; leave out {', '.join(given)}")
-    if not (run / "summary.json").is_file():
-        raise SettingsError(f"{run} has no summary.json, which a report is made from; name the folder of a run")
-    with held(run):
-        page = write_report(run)
+    page = Run(path_of(command.adapter)).report()
     if command.json:
         print_json({"report": str(page)})
     else:
@@ -81,10 +90,10 @@ def _make_report(command: Eval) -> int:
     return 0
 
 
-def _evaluate(command: Eval) -> dict[str, Any]:
+def _evaluate(command: Eval) -> "AdapterScores":
     from ..api.run import open
     from .assumptions import say
 
     run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
-    say(run.found)
+    say(run)
     return run.evaluate(command.data, command.split, command.samples)

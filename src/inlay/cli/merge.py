@@ -1,11 +1,11 @@
 """inlay merge RUN_OR_ADAPTER OUT: a plain checkpoint with the adapter folded in, loaded again and compared."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..formats.paths import path_of
+from ..formats.event import Event
 from ..show.units import bytes_text, count_text, percent_text, seconds_text
 from .parse import parse
 from .screen import print_json
@@ -15,22 +15,22 @@ from .screen import print_json
 class Merge:
     """Fold a trained adapter into its base and write that as a plain checkpoint, which transformers loads by itself.
 
-    The checkpoint has the dtype of the base's files. It is loaded again and must give the logits of base + adapter.
-    What full fine-tuning has trained is written likewise.
-    Soft prompts and bottleneck adapters are no change of weights and cannot be merged.
+    The checkpoint has the dtype of the base's files. It is loaded again and must give the logits of base + adapter. A
+    fully fine-tuned model is written likewise. Soft prompts and bottleneck adapters change no weights and cannot be
+    merged.
     """
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
-    """A run's folder, or an adapter's."""
+    """The folder of a run or of an adapter."""
     out: Annotated[Positional[str], arg(metavar="OUT")]
     """Folder for the checkpoint; must be new or empty."""
     into: Literal["base", "dequantized"] = "base"
-    """Of an adapter that was trained on a base in 4 bits: merge it into the base as it was before, or into the weights
-    that the 4 bits stand for, with which it was trained."""
+    """For an adapter trained on a base in 4 bits: merge into the base as it was before, or into the weights that the 4
+    bits stand for, with which it was trained."""
     model: str | None = None
-    """The base model, if it is no longer where it was."""
+    """The base model, if it has moved."""
     allow_download: bool = False
-    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
+    """Download what only the adapter's files name and this machine lacks."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     json: bool = False
@@ -39,21 +39,18 @@ class Merge:
 
 def main(arguments: list[str]) -> int:
     command = parse(Merge, arguments, "merge")
-    from ..api.given_model import given_model
-    from ..api.run import Run
+    from ..api.run import open
 
-    say = print_json if command.json else _line
-    base = given_model(command.model) if command.model is not None else None
-    run = Run(path_of(command.adapter), base, command.device, fetch=command.allow_download)
-    run.merge(command.out, command.into, say)
+    run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
+    run.merge(command.out, command.into, print_json if command.json else _line)
     return 0
 
 
-def _line(event: dict[str, Any]) -> None:
+def _line(event: Event) -> None:
     print(_sentence(event), flush=True)
 
 
-def _sentence(event: dict[str, Any]) -> str:
+def _sentence(event: Event) -> str:
     match event["event"]:
         case "note":
             return f"note    {event['text']}"
@@ -82,7 +79,7 @@ def _sentence(event: dict[str, Any]) -> str:
     raise ValueError(f"no sentence for the event {event['event']!r}")
 
 
-def _change(event: dict[str, Any]) -> str:
+def _change(event: Event) -> str:
     trained = f"a base in {event['trained_dtype']}"
     into = "one in the dtype of its files"
     if event["trained_quantize"] != "none":

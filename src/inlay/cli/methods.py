@@ -4,18 +4,20 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
+from ..show.table import Column, Table
 from ..show.units import bytes_text, percent_text
 from .parse import parse
 from .screen import print_json
-from .train import SHORT_FOR
+from .train import short_flags
 
 LEGEND = "double lines: trained · single lines: frozen · I inputs, O outputs of a layer"
 _WIDEST = 100  # columns; longer lines are hard to read
@@ -25,7 +27,7 @@ _WIDEST = 100  # columns; longer lines are hard to read
 class Methods:
     """The methods by family; with a NAME: a family or a method explained."""
 
-    name: Annotated[Positional[str | None], arg(metavar="NAME")] = None
+    name: Annotated[Positional[str | None], arg(metavar="[NAME]")] = None
     """A method, such as lora or package.module:Class, or a family: baseline, selective, additive, reparameterized or
     prompts."""
     json: bool = False
@@ -38,7 +40,7 @@ def main(arguments: list[str]) -> int:
     if name in SHORT_FOR:
         method, implied = SHORT_FOR[name]
         if not command.json:
-            print(f"{name} is {method} with {' '.join(implied)}:\n")
+            print(f"{name} is {method} with {' '.join(short_flags(implied))}:\n")
         name = method
     if name and name not in FAMILIES:
         name = METHODS.find(name, also=FAMILIES).name
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def facts(method: type[Method]) -> dict[str, Any]:
+def facts(method: type[Method]) -> dict[str, object]:
     text, count = explained(method), on_llama_7b(method)
     return {
         "family": method.family,
@@ -75,7 +77,7 @@ def facts(method: type[Method]) -> dict[str, Any]:
     }
 
 
-def family_facts(family: str) -> dict[str, Any]:
+def family_facts(family: str) -> dict[str, object]:
     text = "\n\n".join(block.text for block in family_text(family))
     return {"explanation": text, "methods": {method.name: facts(method) for method in members(family)}}
 
@@ -113,7 +115,7 @@ def found_out(method: type[Method]) -> dict[str, str]:
     }
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """Return a setting's value as on the command line."""
     match value:
         case None:
@@ -129,7 +131,7 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _facts(name: str) -> dict[str, object]:
     if name in METHODS:
         return {name: facts(METHODS[name])}
     return {family: family_facts(family) for family in FAMILIES if name in ("", family)}
@@ -172,46 +174,51 @@ def _method(method: type[Method]) -> Iterator[str]:
         yield from _lines(LEGEND, indent="  ")
         yield ""
     said = {about: sentence for about, sentence in (("when", text.when), ("cost", text.cost)) if sentence}
-    yield from _columns((said | found_out(method)).items(), 16)
+    yield from _beside((said | found_out(method)).items())
     yield ""
     if chosen := settings(method):
         yield f"Settings: inlay train --method {METHODS.reference(method)} --method.NAME VALUE"
         rows = ((f"{s.name} = {value_text(s.default)}", s.text) for s in chosen)
-        yield from _columns(rows, 26, indent="  ")
+        yield from _beside(rows, indent="  ")
     else:
         yield "No settings."
 
 
 def _table(methods: Iterable[type[Method]]) -> Iterator[str]:
-    rows = ((f"{m.name:<18}{percent_text(on_llama_7b(m).share)}{'*' * bool(m.example)}", m.summary) for m in methods)
-    return _columns(rows, 28, indent="  ")
+    longest = max(map(len, METHODS))
+    rows = (
+        (m.name.ljust(longest), f"{percent_text(on_llama_7b(m).share)}{'*' * bool(m.example)}".ljust(9), m.summary)
+        for m in methods
+    )
+    return _beside(rows, indent="  ")
 
 
 def _shares(methods: Iterable[type[Method]]) -> str:
-    needed = "; * with settings that it needs" if any(method.example for method in methods) else ""
+    needed = "; * it needs settings there, see inlay methods NAME" if any(method.example for method in methods) else ""
     return f"The share is what a method trains of Llama 2 7B's parameters{needed}."
 
 
-def _columns(rows: Iterable[tuple[str, str]], width: int, indent: str = "") -> Iterator[str]:
-    """Yield two columns, the second wrapped; a first one that is too wide has a line of its own."""
-    for left, right in rows:
-        if len(left) >= width:
-            yield indent + left
-            left = ""
-        yield from _lines(right, indent + f"{left:<{width}}", indent + " " * width)
+def _beside(rows: Iterable[tuple[str, ...]], indent: str = "") -> Iterator[str]:
+    """Yield columns without headings, of which the last has wrapped texts."""
+    rows = list(rows)
+    table = Table(columns=[Column(name="") for _ in rows[0]], rows=rows)
+    yield textwrap.indent(table.screen(_width() - len(indent)), indent)
 
 
 def _block(block: Block) -> Iterator[str]:
     return iter([textwrap.indent(block.text, "  ")]) if block.is_verbatim else _lines(block.text)
 
 
-def _lines(text: str, indent: str = "", following: str | None = None) -> Iterator[str]:
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _WIDEST)
+
+
+def _lines(text: str, indent: str = "") -> Iterator[str]:
     yield from textwrap.wrap(
         text,
-        width,
+        _width(),
         initial_indent=indent,
-        subsequent_indent=indent if following is None else following,
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )

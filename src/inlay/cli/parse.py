@@ -1,37 +1,71 @@
 """From arguments to a verb's dataclass, by tyro, with one way to fail: a SettingsError."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import re
+import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from shutil import get_terminal_size
+from types import MappingProxyType
+from typing import TypeVar, get_args, get_origin
 
 import tyro
 
 from ..errors import InlayError, SettingsError
+from ..methods.explained import field_texts
+from ..show.lines import fitted
 from .screen import own_text
 
 CommandT = TypeVar("CommandT")
+_NO_PROSE = ("╭", "│", "╰", " ", "\x1b")
 
 
-def parse(command: type[CommandT] | Any, arguments: Sequence[str], verb: str, beneath: Sequence[str] = ()) -> Any:
-    """Return an instance of the dataclass `command`. Prints the help and exits with 0 if that is asked for.
+class _Held(io.StringIO):
+    """Text for standard output, with the colours and the letters that it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._out = sys.stdout
+
+    @property
+    def encoding(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._out.encoding
+
+    def isatty(self) -> bool:
+        return self._out.isatty()
+
+
+def parse(
+    command: type[CommandT],
+    arguments: Sequence[str],
+    verb: str,
+    beneath: Sequence[str] = (),
+    description: str | None = None,
+) -> CommandT:
+    """Return an instance of the dataclass `command`. Prints the help, which begins with the `description` or else the
+    class's docstring, and exits with 0 if that is asked for.
 
     The arguments win over those `beneath`. Raises SettingsError for a flag that is among them twice.
     """
     _check_given_once(arguments)
-    output = io.StringIO()
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        _give_help(get_origin(command) or command, *get_args(command))
+    output, help = io.StringIO(), _Held()
     try:
-        with contextlib.redirect_stderr(output), own_text():  # the help is ours, and has colours
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(help):
             return tyro.cli(
                 command,
                 args=[*beneath, *arguments],
                 prog=f"inlay {verb}",
+                description=description,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
+            with own_text():  # the help is ours, and has colours
+                print(_broken(help.getvalue()), end="")
             raise
         own = _of_a_dataclass(stop)
         said = _sentence(output.getvalue(), verb) if own is None else f"{own}; see inlay {verb} --help"
@@ -58,6 +92,25 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     if len(found) > 1:
         raise _given_twice(flag, found)
     return (found[0] if found else None), rest
+
+
+def _broken(help: str) -> str:
+    """Break the lines of the description, which tyro leaves as long as they are; others have boxes or colours."""
+    width = get_terminal_size().columns
+    lines = help.split("\n")
+    return "\n".join(line if line.startswith(_NO_PROSE) else fitted(line, width) for line in lines)
+
+
+def _give_help(*kinds: object) -> None:
+    """Write each field's text into its metadata, where tyro looks first: in those that it finds by itself it keeps the
+    line breaks of our source."""
+    for kind in kinds:
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+            continue
+        texts = field_texts(kind)
+        for field in dataclasses.fields(kind):
+            field.metadata = MappingProxyType({**field.metadata, "help": texts.get(field.name)})
+            _give_help(field.type)
 
 
 def _check_given_once(arguments: Sequence[str]) -> None:

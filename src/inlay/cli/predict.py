@@ -5,10 +5,10 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -30,8 +30,8 @@ class Predict:
     """The label of a text and how probable it is, or the answer to a prompt; of each in a file; or of what you type."""
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
-    """A run's folder, or an adapter's."""
-    input: Annotated[Positional[str | None], arg(metavar="INPUT")] = None
+    """The folder of a run or of an adapter."""
+    input: Annotated[Positional[str | None], arg(metavar="[INPUT]")] = None
     """A text, or a file: .txt with a text a line, or rows as for training. Default: standard input, a text a line; in
     a terminal a conversation, if the model was trained on some."""
     pair: str | None = None
@@ -41,9 +41,9 @@ class Predict:
     temperature: Annotated[float, Range(0, 1_000)] = 0.0
     """How freely a language model chooses its words; 0: always the most probable."""
     model: str | None = None
-    """The base model, if it is no longer where it was."""
+    """The base model, if it has moved."""
     allow_download: bool = False
-    """Fetch from a hub what only the adapter's files name, and what is not on this machine."""
+    """Download what only the adapter's files name and this machine lacks."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
     json: bool = False
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     run.check_options({name: value for name, value in options.items() if value != defaults[name]})
     task = run.found.task
     options = {name: options[name] for name in task.options}
-    say(run.found)
+    say(run)
     if command.input is not None:
         inputs = _inputs(command.input, task)
         for answer in run.answer(inputs, **options):
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _inputs(given: str, task: "Task") -> list[Any]:
+def _inputs(given: str, task: "Task") -> Sequence[object]:
     return [given] if file_of(given) is None else task.inputs_in(given)
 
 

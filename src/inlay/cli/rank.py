@@ -1,70 +1,69 @@
 """inlay rank RUN: the rank of what was learned, and a cut adapter. inlay rank MODEL DATA: a rank before training."""
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
-from ..formats.paths import path_of
 from ..ranges import RANK, SEED, Range, check_settings
+from .console import watching
 from .parse import parse
-from .rank_screen import analysis_screen, suggestion_screen
-from .screen import print_json
+from .screen import print_json, width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """The rank of what a run has learned, layer by layer, and what a smaller one would score: inlay rank RUN.
-    With MODEL DATA, before training: a rank for each layer.
+    """inlay rank RUN: the rank of what a run has learned, and the score at smaller ranks.
+    inlay rank MODEL DATA: a rank for each layer, before training.
 
-    RUN: every layer's singular values and ranks, overlap with the base's directions, intruders, the measured score of
-    the update cut to smaller ranks; written to rank.json and rank.html in RUN. MODEL DATA: what the model's activations
-    or first gradients say, written as settings that inlay train --config reads.
+    RUN writes rank.json and rank.html into the run's folder: every layer's singular values and ranks, its overlap with
+    the base's directions, intruders, and the measured score of the update cut to smaller ranks. MODEL DATA writes
+    settings for inlay train --config, from the model's first gradients or its activations.
     """
 
     subject: Annotated[Positional[str], arg(metavar="RUN_OR_MODEL")]
-    """A run's folder or an adapter's; or, with DATA, a model to be trained."""
-    train_data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
-    """Data to train on; for a suggestion."""
+    """The folder of a run or of an adapter; or, with DATA, a model to be trained."""
+    train_data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
+    """Data to train on, for a rank before training."""
 
     other: Annotated[str | None, arg(name="with")] = None
-    """RUN: another run on the same base, whose directions are compared."""
+    """RUN: another run on the same base, to compare directions with."""
     to: Annotated[int | None, RANK] = None
     """RUN: write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
     out: str | None = None
     """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion (default: rank-suggestion)."""
     plain: bool = False
-    """RUN: write the cut adapter with one rank and one alpha for all layers, as clients such as llama.cpp read it."""
+    """RUN: write the cut adapter with one rank and one alpha for all layers, as llama.cpp and vLLM need it."""
     ranks: Annotated[tuple[int, ...], RANK] = (16, 8, 4, 2, 1)
     """RUN: the ranks of the curve."""
     curve: bool = True
-    """RUN: evaluate the cut adapters; --no-curve leaves that out."""
+    """RUN: whether to evaluate the cut adapters; --no-curve skips it."""
     base: Literal["auto", "always", "never"] = "auto"
-    """RUN: compare with the base's directions, which takes a full decomposition of each weight. auto: if all take no
-    more than minutes."""
+    """RUN: whether to compare with the base's directions, which decomposes each weight. auto: if that takes minutes at
+    most."""
     data: str | None = None
-    """RUN: data with the same columns to evaluate on. Default: the run's own."""
+    """RUN: other data, with the same columns, to evaluate on. Default: the run's data."""
     split: Literal["train", "valid", "test"] = "valid"
-    """RUN: which part of it."""
+    """RUN: the split to evaluate on."""
     model: str | None = None
-    """RUN: the base model, if it is no longer where it was."""
+    """RUN: the base model, if it has moved."""
     allow_download: bool = False
-    """RUN: fetch from a hub what only the adapter's files name, and what is not on this machine."""
+    """RUN: download what only the adapter's files name and this machine lacks."""
 
     origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "gradients"
     """MODEL DATA: what the ranks follow: the first gradients, which did better where both were tried
     (docs/lesson.md), or the variance of each layer's inputs (EVA)."""
     rank: Annotated[int, RANK] = 16
-    """MODEL DATA: the rank of every layer that takes as many parameters."""
+    """MODEL DATA: the budget, as the rank that takes as many parameters in every layer."""
     targets: tuple[str, ...] = ("all-linear",)
     """MODEL DATA: which layers, as for method lora."""
     attempt: Annotated[bool, arg(name="try")] = False
-    """MODEL DATA: train with the suggestion and with one rank everywhere, and show both scores."""
+    """MODEL DATA: train with the suggested ranks and with one rank everywhere, and show both scores."""
     epochs: Annotated[float, Range(above=0, most=100_000)] = 1.0
-    """MODEL DATA: passes over the data in what --try trains."""
+    """MODEL DATA: passes over the data when --try trains."""
     seed: Annotated[int, SEED] = 0
-    """MODEL DATA: of the order of the rows, and of what --try trains."""
+    """MODEL DATA: random seed for the order of the rows, and for what --try trains."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
@@ -95,66 +94,33 @@ def _check(command: Rank) -> None:
             flag, given = FLAGS.get(field.name, field.name), "MODEL DATA" if before else "RUN"
             form = "RUN alone, after training" if before else "MODEL DATA, before training"
             raise SettingsError(f"--{flag} is given with {given}; it belongs to inlay rank {form}")
-    if not before and (command.to is None) != (command.out is None):
-        raise SettingsError("--to RANK and --out FOLDER belong together: the rank to cut to, and where to write that")
-    if command.plain and command.to is None:
-        raise SettingsError("--plain says how a cut adapter is written; give --to RANK and --out FOLDER with it")
-    if not command.ranks:
-        raise SettingsError("--ranks is empty; it needs numbers from 1 on")
 
 
 def _analyse(command: Rank) -> int:
-    from ..api.given_model import given_model
-    from ..api.run import Run
-    from ..lab.rank.page import write_rank_report
+    from ..api.run import open
 
-    base = None if command.model is None else given_model(command.model)
-    run = Run(path_of(command.subject), base, command.device, fetch=command.allow_download)
-    result = run.rank(
-        (lambda _: None) if command.json else (lambda text: print(text, flush=True)),
-        other=None if command.other is None else path_of(command.other),
-        base=command.base,
-        ranks=command.ranks,
-        curve=command.curve,
-        data=command.data,
-        split=command.split,
-        to=command.to,
-        out=None if command.out is None else path_of(command.out),
-        plain=command.plain,
-    )
-    page = write_rank_report(result, run.folder)
+    run = open(command.subject, command.model, device=command.device, allow_download=command.allow_download)
+    asked = ("other", "base", "ranks", "curve", "data", "split", "to", "out", "plain")
+    say = (lambda _: None) if command.json else (lambda text: print(text, flush=True))
+    found = run.rank(say, **{name: getattr(command, name) for name in asked})
     if command.json:
-        print_json(result.as_dict())
+        print_json(found.result.as_dict())
     else:
-        print(analysis_screen(result))
-        print(f"report  {page}")
+        print(f"{found.text(width())}\nreport  {found.page}")
     return 0
 
 
 def _suggest(command: Rank) -> int:
-    from ..data.settings import DataSettings
-    from ..formats.files import check_free, write_json
-    from ..lab.rank.suggestion import attempt, suggest
+    from ..api.rank import suggest_rank
     from ..methods.reparameterized.lora import LoRA
-    from ..training.settings import RunSettings
-    from .console import watching
 
-    folder = path_of(command.out or "rank-suggestion")
-    check_free(folder, "--out")
-    settings: Any = RunSettings(
-        model=command.subject,
-        data=DataSettings(path=str(command.train_data)),
-        method=LoRA(rank=command.rank, targets=command.targets),
-        seed=command.seed,
-        device=command.device,
-    )
-    result = suggest(settings, command.origin, folder)
-    if command.attempt:
-        with watching(command.json) as watcher:
-            result = attempt(result, settings, command.epochs, folder, watcher)
-    write_json(folder / "suggestion.json", result.as_dict())
+    method = LoRA(rank=command.rank, targets=command.targets)
+    asked = {name: getattr(command, name) for name in ("origin", "attempt", "epochs", "seed", "device")}
+    with watching(command.json) as watcher:
+        out = command.out or "rank-suggestion"
+        found = suggest_rank(command.subject, command.train_data, method, out=out, progress=watcher, **asked)
     if command.json:
-        print_json(result.as_dict())
+        print_json(found.result.as_dict())
     else:
-        print(suggestion_screen(result))
+        print(found.text(width()))
     return 0

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from ..formats.paths import path_of
 from .console import watching
 from .parse import parse
 from .train import next_steps
@@ -24,7 +23,7 @@ class Resume:
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """The run's folder."""
     allow_download: bool = False
-    """Fetch from a hub the base or the data that the run's files name, if they are not on this machine."""
+    """Download the base or the data that the run's files name, if this machine lacks them."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 
@@ -32,9 +31,9 @@ class Resume:
 def main(arguments: list[str]) -> int:
     command = parse(Resume, arguments, "resume")
     with watching(command.json) as watcher:
-        from ..training.run import resume
+        from ..api.training import resume
 
-        summary = resume(path_of(command.run), watcher, fetch=command.allow_download)
+        run = resume(command.run, progress=watcher, allow_download=command.allow_download)
     if not command.json:
-        print(next_steps(summary))
+        print(next_steps(run))
     return 0

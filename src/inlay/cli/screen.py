@@ -9,6 +9,7 @@ import codecs
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Any, TextIO
 
 from ..formats.files import as_json
@@ -75,7 +76,7 @@ def screens() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def own(stream: Any) -> Any:
+def own(stream: object) -> Any:
     """Return the way past a Screen; any other stream as it is."""
     return stream.own if isinstance(stream, Screen) else stream
 
@@ -91,7 +92,12 @@ def own_text() -> Iterator[None]:
         sys.stdout = before
 
 
-def print_json(value: Any, indent: int | None = None) -> None:
+def width(stream: TextIO | None = None) -> int | None:
+    """Return the columns of the terminal that shows standard output, or the stream; None where none breaks lines."""
+    return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+
+
+def print_json(value: object, indent: int | None = None) -> None:
     """Print one JSON value on a line, or on several with an indent; flushed, as programs wait for it."""
     print(shown_json(as_json(value, indent), sys.stdout.encoding or "utf-8"), flush=True)
 

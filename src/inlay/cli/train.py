@@ -1,9 +1,12 @@
 """inlay train MODEL DATA --method NAME: one run."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+from ..api.asked import SHORT_FOR
+from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
@@ -13,8 +16,10 @@ from .config_file import read_config_file
 from .console import watching
 from .parse import parse, take
 
+if TYPE_CHECKING:
+    from ..api.run import Run
+
 DEFAULT_METHOD = "lora"
-SHORT_FOR = {"qlora": ("lora", ["--quantize", "nf4"])}  # names of a method with a setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,39 +37,46 @@ class Train(RunSettings[MethodT]):
 
 def main(arguments: list[str]) -> int:
     settings = parse_settings(arguments)
-    with watching(settings.json) as watcher:
-        from ..api.run import train
-
-        asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
-        command = ["inlay", "train", *arguments]
-        run = train(**asked, progress=watcher, go_on=settings.go_on, command=command)
+    run = train_as_asked(settings, arguments)
     if not settings.json:
-        print(next_steps(run.summary | {"folder": str(run.folder)}))
+        print(next_steps(run))
     return 0
 
 
-def parse_settings(arguments: list[str], verb: str = "train") -> Any:
+def train_as_asked(settings: Train[Method], arguments: list[str]) -> "Run":
+    """Train with the settings that the arguments of `inlay train` describe."""
+    with watching(settings.json) as watcher:
+        from ..api.training import train
+
+        asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
+        return train(**asked, progress=watcher, go_on=settings.go_on, command=["inlay", "train", *arguments])
+
+
+def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
     """Return the run that the arguments describe, with the settings of a `--config` file beneath them."""
     config, arguments = take(arguments, "--config")
     method, arguments = take(arguments, "--method")
     from_file = None if config is None else read_config_file(path_of(config))
     if method is None:
         method = (from_file.method if from_file else None) or DEFAULT_METHOD
-    method, implied = SHORT_FOR.get(method, (method, []))
+    method, implied = SHORT_FOR.get(method, (method, {}))
     try:
         kind = METHODS.find(method, also=SHORT_FOR)
     except SettingsError as problem:
         if from_file is None:
             raise
         raise SettingsError(f"{from_file.path}: {problem}") from problem
-    beneath = [*implied, *(from_file.arguments(kind) if from_file else [])]
-    command: Any = Train[kind]
-    command.__doc__ = _description(kind.name)
-    return parse(command, arguments, verb, beneath)
+    beneath = [*short_flags(implied), *(from_file.arguments(kind) if from_file else [])]
+    return parse(Train[kind], arguments, verb, beneath, _description(kind.name))
 
 
-def next_steps(summary: dict[str, Any]) -> str:
-    folder = summary["folder"]
+def short_flags(implied: Mapping[str, object]) -> list[str]:
+    """Return the flags of the settings that a short name stands for."""
+    return [part for name, value in implied.items() for part in (f"--{name}", str(value))]
+
+
+def next_steps(run: "Run") -> str:
+    folder = run.folder
     return (
         f"report  {folder}/report.html\n"
         f"adapter {folder}/adapter\n"
@@ -75,7 +87,8 @@ def next_steps(summary: dict[str, Any]) -> str:
 def _description(method: str) -> str:
     return (
         f"Train one adapter on MODEL with DATA and write its run's folder.\n\n"
-        f"--method NAME chooses among {', '.join(METHODS)} (default: {DEFAULT_METHOD}), or is qlora, which is lora "
-        "with --quantize nf4, or package.module:Class, which is one of yours; the method options below are those of "
-        f"{method}. --config FILE reads settings, MODEL and DATA from a run.yaml; flags win over it."
+        f"Choose the method by --method NAME (default: {DEFAULT_METHOD}): {', '.join(METHODS)}; qlora, which is lora "
+        "with --quantize nf4; or package.module:Class, a method of your own. The method options below are those of "
+        f"{method}.\n\n"
+        "Give a run.yaml with settings, MODEL and DATA by --config FILE; flags win over it."
     )

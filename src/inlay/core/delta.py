@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from ..errors import AdapterStateError
 from ..models import weights
+from ..models.results import Result, first, with_first
 from ..models.weights import Host
 
 Args = tuple[Any, ...]
@@ -57,7 +58,7 @@ class Delta(nn.Module):
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         return args, kwargs
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         return result
 
     def release(self, host: Host) -> None:
@@ -168,9 +169,9 @@ class WeightDelta(Delta):
         weights.shadow(host, {name: p.to(own[name].dtype) for name, p in self.fold(own).items()})
         return args, kwargs
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         if self.edits_output(host):
-            return self.edit_output(host, _input(args, kwargs), result)
+            return with_first(result, self.edit_output(host, _input(args, kwargs), first(result)))
         self.release(host)
         return result
 
@@ -189,5 +190,5 @@ def _not_narrower(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _input(args: Args, kwargs: Kwargs) -> Tensor:
-    """Return the host's first argument, which may be given by its name."""
+    """Find the host's first argument, which may be given by its name."""
     return args[0] if args else next(iter(kwargs.values()))

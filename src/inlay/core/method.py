@@ -5,21 +5,53 @@ help) and what the checkpoint's adapter_config.json is made from.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.sites import Sites
+from ..models.tokenizer import SavesFiles
 from ..ranges import check_settings
+from .attachment import Attachment
 from .delta import Delta
 
-if TYPE_CHECKING:
-    from ..attached.adapter import Adapter
-    from ..formats.peft_format import PeftFormat
-
 Family = Literal["baseline", "selective", "additive", "reparameterized", "prompts"]
+
+
+class ParameterGroup(TypedDict):
+    """One group of the optimizer's: parameters that learn at one rate."""
+
+    params: list[nn.Parameter]
+    lr: float
+
+
+class AdapterFormat(Protocol):
+    """The form of a method's files, as far as the mechanism knows of it."""
+
+    @property
+    def peft_type(self) -> str:
+        """Name the method as adapter_config.json has it."""
+        ...
+
+    @property
+    def read_by_peft(self) -> bool:
+        """Tell whether Hugging Face PEFT can load what is saved."""
+        ...
+
+    def save(
+        self,
+        adapter: Attachment,
+        folder: Path,
+        *,
+        plain: bool = False,
+        provenance: Mapping[str, object] | None = None,
+        tokenizer: SavesFiles | None = None,
+    ) -> None:
+        """Write the adapter's files into `folder`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +64,8 @@ class Method(ABC):
     summary: ClassVar[str]  # one line: what is trained
     learning_rate: ClassVar[float]  # peak, for AdamW at an effective batch of 16
     epochs: ClassVar[float] = 3  # more where that is too few to learn in
-    example: ClassVar[dict[str, Any]] = {}  # settings to show it with on a Llama, if those by default do not fit one
-    if TYPE_CHECKING:  # the format is above the mechanism: here it is only an attribute
-        format: ClassVar["PeftFormat[Any]"]  # how adapters are written
+    example: ClassVar[dict[str, object]] = {}  # settings to show it with on a Llama, if those by default do not fit one
+    format: ClassVar["AdapterFormat"]  # how adapters are written; formats/peft_format.py has it whole
 
     def __post_init__(self) -> None:
         check_settings(self, "method.")
@@ -48,28 +79,28 @@ class Method(ABC):
         """Count the positions that the method adds to every sequence."""
         return 0
 
-    def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
+    def initialize_from_data(self, adapter: Attachment, batches: Iterator[dict[str, Tensor]]) -> None:
         """Start from the data, once before training. Must leave no gradients behind.
 
         A batch is what the model takes, on its device, with the key `labels`. A delta whose tensors may get other
         shapes here says so by `Delta.resizable`.
         """
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: Attachment, learning_rate: float) -> list[ParameterGroup]:
         """Make the optimizer's groups; a method may give some of its parameters another learning rate."""
         return [{"params": list(adapter.parameters()), "lr": learning_rate}]
 
-    def penalty(self, adapter: "Adapter") -> Tensor | None:
+    def penalty(self, adapter: Attachment) -> Tensor | None:
         """Compute a term that every step adds to the loss."""
         return None
 
-    def after_step(self, adapter: "Adapter", step: int, total_steps: int) -> None:
+    def after_step(self, adapter: Attachment, step: int, total_steps: int) -> None:
         """Act after each of the optimizer's steps, counted from 1; the step's gradients are still there."""
 
     def may_be_best(self, step: int, total_steps: int) -> bool:
         """Tell whether a run may keep the adapter of this step; not while a method still drops parts of it."""
         return True
 
-    def findings(self, adapter: "Adapter") -> dict[str, Any]:
-        """Return what the method has found out in training, such as the rank of each host; for the report."""
+    def findings(self, adapter: Attachment) -> dict[str, dict[str, int]]:
+        """Return what the method has found out in training, a number of each host by its name, such as ranks."""
         return {}

@@ -18,7 +18,7 @@ from ..errors import AdapterStateError
 from ..models import weights
 from ..models.batch_axis import BatchAxis
 from ..models.modules import Guest
-from ..models.results import first, with_first
+from ..models.results import Result, first, with_first
 from ..models.weights import Host
 from .delta import Args, Delta, Kwargs
 from .routing import Routing
@@ -94,7 +94,7 @@ class Slot(Guest):
             args, kwargs = delta.before(host, args, kwargs)
         return args, kwargs
 
-    def _after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def _after(self, host: Host, args: Args, kwargs: Kwargs, result: Result | None) -> Result | None:
         if result is None:  # the host raised: an always-called hook runs all the same
             for name in self._modules:
                 self[name].release(host)
@@ -116,8 +116,8 @@ class Slot(Guest):
         return result
 
     def _edit_rows(
-        self, delta: Delta, rows: Tensor, row_count: int, host: Host, args: Args, kwargs: Kwargs, result: Any
-    ) -> Any:
+        self, delta: Delta, rows: Tensor, row_count: int, host: Host, args: Args, kwargs: Kwargs, result: Result
+    ) -> Result:
         h = first(result)
         axis = self._batch_axis.axis
         if axis is None or h.ndim <= axis:
@@ -142,16 +142,15 @@ class Slot(Guest):
 
 
 def _before_order(running: list[Delta], host: Host) -> list[Delta]:
-    """Return parameters are replaced first and folded from the innermost on; inputs are edited from the
-    outermost on.
-    """
+    """Order the deltas before a call: parameters are replaced first, then folded from the innermost on; inputs are
+    edited from the outermost on."""
     standing = [delta for delta in reversed(running) if delta.stands_in(host)]
     standing.sort(key=lambda delta: not delta.replaces)
     return [*standing, *(delta for delta in running if not delta.stands_in(host))]
 
 
-def _edited_in_turn(running: list[Delta], host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
-    """Return the result after each delta in turn, which reads as the host's bias what those before have made of it."""
+def _edited_in_turn(running: list[Delta], host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
+    """Run the deltas after a call in turn; each reads as the host's bias what those before it have made of it."""
     try:
         for delta in _after_order(running, host):
             result = delta.after(host, args, kwargs, result)

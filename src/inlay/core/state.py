@@ -105,7 +105,7 @@ def withdraw(adapter: Attachment) -> None:
 
 
 def _without(adapter: Attachment, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names without the adapter's; if no other is left, what was active when it joined."""
+    """Take the adapter out of the names; if no other is left, those that were active when it joined."""
     left = tuple(name for name in names if name != adapter.name)
     return left if left or adapter.name not in names else adapter.before
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
-from .conversation import Message
+from ..models.tokenizer import Tokenizer
 from .generation import Form
-from .tool_calls import function_of, objects_of_arguments, with_arguments
+from .message import Message, Tool, function_of
+from .tool_calls import objects_of_arguments, with_arguments
 
 PLAIN_TEMPLATE = (
     "{% if tools %}Tools: {{ tools | tojson }}\n{% endif %}"
@@ -21,7 +21,7 @@ PLAIN_TEMPLATE = (
 
 
 class ChatTemplate:
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.own = bool(tokenizer.chat_template)
         self._text_wanted: bool | None = None  # of the arguments of a call; None until a call tells
@@ -30,7 +30,7 @@ class ChatTemplate:
         """Tell whether what has this form is a conversation for this model."""
         return form == "chat" or (form == "completion" and self.own)
 
-    def write(self, messages: Sequence[Message], tools: Sequence[Any] = (), answering: bool = False) -> str:
+    def write(self, messages: Sequence[Message], tools: Sequence[Tool] = (), answering: bool = False) -> str:
         """Return the turns; with `answering`, and what an answer starts after. Raises one of `refusals()` if it
         cannot.
         """
@@ -43,7 +43,7 @@ class ChatTemplate:
 
         As it is not there when the conversation goes on, an answer would seem to end otherwise where it is the last.
         """
-        asked, answered = {"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}
+        asked, answered = Message(role="user", content="x"), Message(role="assistant", content="y")
         end = self.tokenizer.eos_token
         try:
             whole, longer = self._apply([asked, answered], ()), self._apply([asked, answered, asked], ())
@@ -54,14 +54,14 @@ class ChatTemplate:
         goes_on = longer.startswith(turns) and not longer.startswith(whole.rstrip())
         return whole[len(turns) :] if ended and goes_on else ""
 
-    def _apply(self, messages: Sequence[Message], tools: Sequence[Any], answering: bool = False) -> str:
+    def _apply(self, messages: Sequence[Message], tools: Sequence[Tool], answering: bool = False) -> str:
         if not any(message.get("tool_calls") for message in messages):
             return self._written(messages, tools, answering)
         if self._text_wanted is None:
             self._text_wanted = self._wants_text(messages, tools)
         return self._written(with_arguments(messages, as_text=bool(self._text_wanted)), tools, answering)
 
-    def _wants_text(self, messages: Sequence[Message], tools: Sequence[Any]) -> bool | None:
+    def _wants_text(self, messages: Sequence[Message], tools: Sequence[Tool]) -> bool | None:
         """Return whether the template takes a call's arguments as JSON in a text, not as objects; None if these do not
         tell.
 
@@ -86,7 +86,7 @@ class ChatTemplate:
         as_python = any(repr(argument) in of_objects for argument in arguments)
         return as_python and any(text in of_texts and repr(text) not in of_texts for text in texts)
 
-    def _written(self, messages: Sequence[Message], tools: Sequence[Any], answering: bool) -> str:
+    def _written(self, messages: Sequence[Message], tools: Sequence[Tool], answering: bool) -> str:
         return self.tokenizer.apply_chat_template(
             list(messages),
             tools=list(tools) or None,
@@ -97,12 +97,11 @@ class ChatTemplate:
 
 
 def _argument_texts(message: Message) -> list[str]:
-    return [
-        function_of(call)["arguments"] for call in message.get("tool_calls") or () if "arguments" in function_of(call)
-    ]
+    arguments = (function_of(call).get("arguments") for call in message.get("tool_calls") or ())
+    return [text for text in arguments if isinstance(text, str)]
 
 
-def special_tokens(tokenizer: Any) -> dict[int, str]:
+def special_tokens(tokenizer: Tokenizer) -> dict[int, str]:
     """Return the id and the text of each token that is no text, but for the one that stands for what is unknown."""
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = (special | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}

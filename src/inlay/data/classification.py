@@ -1,6 +1,7 @@
 """Texts with labels, checked and typed."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import DataError
@@ -57,7 +58,7 @@ def classification_in(opened: OpenedData, learned: Learned | None = None) -> Exa
             "other names here"
         )
     splits, labels = parse_labelled(source, layout, problems, learned)
-    found = examples_of(opened, splits, learned is not None and learned.whole, with_valid, label_of)
+    found = examples_of(opened, splits, learned is not None and learned.whole, partial(with_valid, label_of=label_of))
     used = {example.label for example in found.splits["train"]} if learned is None else set(range(len(labels)))
     if unused := [name for label, name in enumerate(labels) if label not in used]:
         message = f"no row of train that is used has the label {listed(unused)}, so it cannot be learned"

@@ -1,15 +1,13 @@
 """The turns of a conversation, as messages or as ShareGPT has them, checked and written as chat templates take them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard, cast
 
+from .message import Message
 from .problems import Problems, listed, shown
 from .rows import Row, read_json_text
 from .tool_calls import read_calls
 from .turn_weight import WEIGHT_KEYS, check_weight, read_weight
-
-Message = dict[str, Any]
-"""A turn: `role`, `content` and whatever else its row gives it, such as `tool_calls`."""
 
 ROLES = ("system", "user", "assistant", "tool")
 # What ShareGPT calls the roles; several names for one are in use.
@@ -38,11 +36,12 @@ def read_messages(row: Row, column: str, system: str | None, problems: Problems)
 
     `system` is the column of a system turn that stands outside the list.
     """
-    turns: Any = row.values[column]
+    turns = row.values[column]
     if not isinstance(turns, list) or not turns:
         problems.add("no turns", row.place, f"{column} is {shown(turns)}; it must be a list of objects, and not empty")
         return None
-    messages, read_only = [], set()
+    messages: list[Message] = []
+    read_only: set[int] = set()
     if system is not None and (first := row.values.get(system)):
         if not isinstance(first, str):
             problems.add(("no text", system), row.place, f"{system} is {shown(first)}, not a text")
@@ -96,7 +95,7 @@ def _up_to_the_last_answer(
     return Conversation(tuple(messages[: end + 1]), frozenset(i for i in read_only if i < end))
 
 
-def _message(turn: Any, here: str, place: str, problems: Problems) -> Message | None:
+def _message(turn: object, here: str, place: str, problems: Problems) -> Message | None:
     if not _spoken(turn, "role", ROLES, here, place, problems):
         return None
     message = _given(turn)
@@ -107,10 +106,10 @@ def _message(turn: Any, here: str, place: str, problems: Problems) -> Message | 
         message["tool_calls"] = calls
     said = turn.get("content")
     text = "" if said is None and "tool_calls" in message else _text(said, f"{here}.content", place, problems)
-    return None if text is None else message | {"content": text}
+    return None if text is None else _checked(message | {"content": text})
 
 
-def _given(turn: dict[str, Any]) -> Message:
+def _given(turn: dict[str, object]) -> dict[str, object]:
     """Return what the turn has but for its weight, without keys that are empty, which ask for nothing.
 
     Tables give every turn every key, and templates would take it for one that is there.
@@ -118,7 +117,12 @@ def _given(turn: dict[str, Any]) -> Message:
     return {key: value for key, value in turn.items() if key not in WEIGHT_KEYS and value not in (None, "", [], {})}
 
 
-def _text(content: Any, here: str, place: str, problems: Problems) -> str | None:
+def _checked(message: dict[str, object]) -> Message:
+    """Say that a turn's role, content and calls were found to be what they must be."""
+    return cast(Message, message)
+
+
+def _text(content: object, here: str, place: str, problems: Problems) -> str | None:
     """Return what a turn says, be it a text or, as models that see have it, a list of one part that is a text."""
     if isinstance(content, str):
         return content
@@ -138,7 +142,7 @@ def _text(content: Any, here: str, place: str, problems: Problems) -> str | None
     return None
 
 
-def _sharegpt(turn: Any, here: str, place: str, problems: Problems) -> Message | None:
+def _sharegpt(turn: object, here: str, place: str, problems: Problems) -> Message | None:
     if not _spoken(turn, "from", tuple(SHAREGPT_ROLES), here, place, problems):
         return None
     text = turn.get("value")
@@ -150,7 +154,7 @@ def _sharegpt(turn: Any, here: str, place: str, problems: Problems) -> Message |
         problems.add("two forms", place, f"{here} has from and value, and {taken} as well; keep one way to write turns")
         return None
     if turn["from"] != "function_call":
-        return others | {"role": SHAREGPT_ROLES[turn["from"]], "content": text}
+        return _checked(others | {"role": SHAREGPT_ROLES[str(turn["from"])], "content": text})
     try:
         call = read_json_text(text)
     except (ValueError, RecursionError):
@@ -161,10 +165,14 @@ def _sharegpt(turn: Any, here: str, place: str, problems: Problems) -> Message |
         return None
     tool_calls = [{"type": "function", "function": call} for call in calls]
     read = read_calls(tool_calls, f"{here}.value", place, problems)
-    return None if read is None else others | {"role": "assistant", "content": "", "tool_calls": read}
+    if read is None:
+        return None
+    return _checked(others | {"role": "assistant", "content": "", "tool_calls": read})
 
 
-def _spoken(turn: Any, speaker: str, speakers: tuple[str, ...], here: str, place: str, problems: Problems) -> bool:
+def _spoken(
+    turn: object, speaker: str, speakers: tuple[str, ...], here: str, place: str, problems: Problems
+) -> TypeGuard[dict[str, object]]:
     if not isinstance(turn, dict) or speaker not in turn:
         problems.add("no speaker", place, f'{here} has no "{speaker}"; each must be an object with one')
         return False

@@ -41,7 +41,7 @@ class Lengths:
 
     @classmethod
     def of(cls, values: Sequence[int]) -> "Lengths | None":
-        """Return None if there are no values."""
+        """Sum up the values; None if there are none."""
         if not values:
             return None
         values = sorted(values)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .formats import OpenedData, unused_columns
-from .holdout import with_valid
+from .holdout import HeldableT
 from .portion import portion
-from .problems import Problem
+from .problems import Problem, Problems
 
 ExampleT = TypeVar("ExampleT")
 
@@ -42,17 +42,22 @@ class Examples(Generic[ExampleT]):
         return {split: max(found.values()) / found.total() for split, found in counts.items()}
 
 
+HoldOut = Callable[
+    [dict[str, list[HeldableT]], dict[str, str], float, Problems], tuple[dict[str, list[HeldableT]], str | None]
+]
+
+
 def examples_of(
-    opened: OpenedData, splits: dict[str, list[Any]], whole: bool, hold_out: Callable[..., Any] = with_valid, *more: Any
-) -> Examples[Any]:
+    opened: OpenedData, splits: dict[str, list[HeldableT]], whole: bool, hold_out: HoldOut[HeldableT]
+) -> Examples[HeldableT]:
     """Hold out a valid split if there is none, and leave out what the settings leave out; with `whole` nothing is held
-    out. `more` goes on to `hold_out`. Raises DataError, with a line for each kind of problem, if rows had some.
+    out. Raises DataError, with a line for each kind of problem, if rows had some.
     """
     settings, source, problems = opened.settings, opened.source, opened.problems
     problems.raise_errors()
-    valid_from = source.names.get("valid", "")
+    valid_from: str | None = source.names.get("valid", "")
     if not whole:
-        splits, valid_from = hold_out(splits, source.names, settings.valid_fraction, problems, *more)
+        splits, valid_from = hold_out(splits, source.names, settings.valid_fraction, problems)
         if valid_from is None:
             raise problems.error()
     return Examples(

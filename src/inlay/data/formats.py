@@ -145,7 +145,7 @@ def _required(columns: dict[str, str], there: Collection[str]) -> list[str]:
 
 
 def _name_columns(shape: dict[str, str], named: dict[str, str]) -> dict[str, str] | None:
-    """Return the shape with the columns that the user named; None if it is another shape than the user's."""
+    """Put the columns that the user named into the shape; None if it is another shape than the user's."""
     if "text_pair" in shape and ("text" in named or "text_pair" in named) and not {"text", "text_pair"} <= set(named):
         return None
     columns = shape | named

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, TypeGuard
 
 from ..errors import DataError
-from .conversation import Message, read_messages
+from .conversation import read_messages
 from .examples import Examples, examples_of
 from .formats import ANSWER_ROLES, Layout, OpenedData, open_data, rows_in_layout
 from .holdout import FEWEST_ROWS, with_valid
+from .message import Message, Tool
 from .problems import Problems, listed, shown
 from .rows import Row, text_in
 from .settings import DataSettings
@@ -38,7 +39,7 @@ class GenerationExample:
     place: str
     references: tuple[str, ...] = ()
     """Every right answer, as far as there are any in words; the one that is learned is among them."""
-    tools: tuple[Any, ...] = ()
+    tools: tuple[Tool, ...] = ()
     """What the assistant may call, as the row describes it."""
     read_only: frozenset[int] = frozenset()
     """Turns of the assistant that are read and not learned, as the row has it."""
@@ -107,7 +108,7 @@ def _end(text: str, fraction: float) -> int | None:
 
 
 def _part(example: GenerationExample, text: str, place: str) -> GenerationExample:
-    return replace(example, messages=({"role": "assistant", "content": text},), place=place)
+    return replace(example, messages=(Message(role="assistant", content=text),), place=place)
 
 
 def _examples(rows: list[Row], layout: Layout, problems: Problems) -> Iterator[GenerationExample]:
@@ -151,7 +152,7 @@ def _example(row: Row, layout: Layout, problems: Problems) -> GenerationExample 
 
 def _turns(*texts: str) -> tuple[Message, ...]:
     roles = ("user", "assistant")[-len(texts) :]
-    return tuple({"role": role, "content": text} for role, text in zip(roles, texts, strict=True))
+    return tuple(Message(role=role, content=text) for role, text in zip(roles, texts, strict=True))
 
 
 def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, ...] | None:
@@ -159,10 +160,7 @@ def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str
     column = next((columns[role] for role in ANSWER_ROLES if role in columns), None)
     references = _value(row, columns, "references")
     if references is not None:
-        right = (
-            isinstance(references, list) and references and all(isinstance(r, str) and r.strip() for r in references)
-        )
-        if not right:
+        if not _are_texts(references):
             message = f"{columns['references']} is {shown(references)}; it must be a list of texts, none of them empty"
             problems.add("references", row.place, message)
             return None
@@ -175,8 +173,13 @@ def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str
     return None if answer is None else tuple(dict.fromkeys((answer, *(references or ()))))
 
 
-def _value(row: Row, columns: dict[str, str], role: str) -> Any:
-    """Return what the row has in a column that it may leave out or leave empty."""
+def _are_texts(references: object) -> TypeGuard[list[str]]:
+    texts = references if isinstance(references, list) else []
+    return bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def _value(row: Row, columns: dict[str, str], role: str) -> object:
+    """Look up a column that the row may leave out or leave empty; None then."""
     value = row.values.get(columns[role]) if role in columns else None
     return None if isinstance(value, str) and not value.strip() else value
 
@@ -184,7 +187,7 @@ def _value(row: Row, columns: dict[str, str], role: str) -> Any:
 def _with_plain_line_ends(row: Row, layout: Layout, problems: Problems) -> Row:
     """Return the row with \\n where its texts have \\r\\n: a model is not to learn what an editor does."""
     used = {column: row.values[column] for column in layout.columns.values() if column in row.values}
-    plain = _plain(used)
+    plain = {column: _plain(value) for column, value in used.items()}
     if plain == used:
         return row
     message = "texts with Windows line ends (\\r\\n) are read with plain ones (\\n)"
@@ -192,7 +195,7 @@ def _with_plain_line_ends(row: Row, layout: Layout, problems: Problems) -> Row:
     return replace(row, values=row.values | plain)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, str):
         return value.replace("\r\n", "\n") if "\r" in value else value
     if isinstance(value, list):

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from .problems import Problems, listed, shown
 from .rows import Row
 
 Label = int | str
+Given = bool | int | float | str
+"""A label as its row has it."""
 
 MOST_CLASSES = 20
 """Different numbers that are surely classes; of more it depends on how many rows there are."""
@@ -58,16 +59,16 @@ def read_known_labels(
 
 
 def label_names(labels: Iterable[Label | None]) -> dict[Label, str]:
-    """Return each different label with its name, in the order of the ids: numerical or alphabetical."""
+    """Name each different label, in the order of the ids: numerical or alphabetical."""
     known = {label for label in labels if label is not None}
     integers = sorted(label for label in known if isinstance(label, int))
     texts = sorted(label for label in known if isinstance(label, str))
     return {label: str(label) for label in (*integers, *texts)}
 
 
-def _given(row: Row, column: str, problems: Problems) -> bool | int | float | str | None:
-    """Return what the row has; a real number only if it is a whole one."""
-    value: Any = row.values[column]
+def _given(row: Row, column: str, problems: Problems) -> Given | None:
+    """Look up what the row has as its label; a real number only if it is a whole one."""
+    value = row.values[column]
     if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
         problems.add("no label", row.place, f"{column} is empty; every row needs a label")
         return None
@@ -80,25 +81,25 @@ def _given(row: Row, column: str, problems: Problems) -> bool | int | float | st
     return None
 
 
-def _is_nan(value: Any) -> bool:
+def _is_nan(value: object) -> bool:
     return isinstance(value, float) and value != value  # a null of pandas
 
 
-def _label(value: bool | int | float | str) -> Label:
+def _label(value: Given) -> Label:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else int(value)
 
 
-def _names(value: bool | int | float | str) -> tuple[str, ...]:
-    """Return what the label may have been called where it was learned, the likeliest first."""
+def _names(value: Given) -> tuple[str, ...]:
+    """List what the label may have been called where it was learned, the likeliest first."""
     if isinstance(value, str):
         spelled = _INTEGER.fullmatch(value)
         return (value, str(int(spelled[1]))) if spelled else (value,)
     return (str(_label(value)), str(int(value)))  # as a number: so booleans were learned by earlier versions
 
 
-def _spelled_out(labels: list[Any]) -> list[Any]:
+def _spelled_out(labels: list[Given | None]) -> list[Given | None]:
     matches = [_INTEGER.fullmatch(label) if isinstance(label, str) else None for label in labels]
     if any(label is not None and match is None for label, match in zip(labels, matches, strict=True)):
         return labels
@@ -106,7 +107,7 @@ def _spelled_out(labels: list[Any]) -> list[Any]:
 
 
 def _tell_of_numbers(
-    splits: dict[str, list[Row]], given: dict[str, list[Any]], column: str, problems: Problems
+    splits: dict[str, list[Row]], given: dict[str, list[Given | None]], column: str, problems: Problems
 ) -> None:
     """Say what numbers are read as; many different real ones are measurements, and a problem."""
     found = [(row, value) for split, rows in splits.items() for row, value in zip(rows, given[split], strict=True)]
@@ -115,8 +116,9 @@ def _tell_of_numbers(
         return
     values = [value for _, value in found]
     classes = len(set(values))
-    if all(isinstance(value, str) for value in values):
-        real = all(_NUMBER.fullmatch(value) for value in values) and any("." in value for value in values)
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) == len(values):
+        real = all(map(_NUMBER.fullmatch, texts)) and any("." in text for text in texts)
     else:
         real = any(isinstance(value, float) for value in values)
     place, first = found[0][0].place, next(v for v in values if not real or isinstance(v, float) or "." in str(v))

@@ -3,10 +3,13 @@
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .problems import Problems, Unreadable
 from .text_file import Bound
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _BATCH_ROWS = 1000
 _ROW_BYTES = 200  # of a row's own object
@@ -14,7 +17,7 @@ _ROW_BYTES = 200  # of a row's own object
 
 def parquet_rows(
     path: Path, problems: Problems, megabytes: int | None = None, name: str | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     """Yield each row's values by column; a problem ends the file.
 
     Raises nothing for a value that Python cannot have, such as a date in the year 300,000: it is an `Unreadable`, which
@@ -53,8 +56,8 @@ def parquet_rows(
         problems.add(kind, name, f"cannot be read as Parquet: {str(problem).strip() or type(problem).__name__}")
 
 
-def _bytes(column: Any) -> int:
-    """Return what a column's values take once each stands for itself."""
+def _bytes(column: "pyarrow.Array") -> int:
+    """Count the bytes of a column once each value stands for itself."""
     compute: Any = importlib.import_module("pyarrow.compute")  # whose functions no stub names
     from pyarrow import types
 
@@ -73,7 +76,7 @@ def _bytes(column: Any) -> int:
     return max(column.nbytes, 8 * len(column))
 
 
-def _values(column: Any) -> list[Any]:
+def _values(column: "pyarrow.Array") -> list[object]:
     try:
         # A list's numbers are put in place of their texts by Arrow, many times as fast as one by one.
         written_out = column.cast(_written_out(column.type))
@@ -85,14 +88,14 @@ def _values(column: Any) -> list[Any]:
         return [_value(scalar) for scalar in column]
 
 
-def _value(scalar: Any) -> Any:
+def _value(scalar: "pyarrow.Scalar") -> object:
     try:
         return scalar.as_py(maps_as_pydicts="strict")
     except Exception as problem:
         return Unreadable(f"a {scalar.type} that cannot be read ({problem})")
 
 
-def _written_out(kind: Any) -> Any:
+def _written_out(kind: "pyarrow.DataType") -> "pyarrow.DataType":
     """Return the type of the same values without lists of texts beside them."""
     import pyarrow
     from pyarrow import types

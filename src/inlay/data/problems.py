@@ -3,7 +3,7 @@
 import json
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from ..errors import DataError
 
@@ -41,11 +41,11 @@ class Problems:
             self._by_kind[kind] = replace(first, rows=first.rows + rows)
 
     def found(self) -> list[Problem]:
-        """Return errors first, otherwise in the order in which they were found."""
+        """List errors first, otherwise in the order in which they were found."""
         return sorted(self._by_kind.values(), key=lambda problem: problem.severity != "error")
 
     def error(self) -> DataError:
-        """Return the errors as one, with a line for each kind."""
+        """Make one error of them all, with a line for each kind."""
         return DataError("\n".join(str(problem) for problem in self.found() if problem.severity == "error"))
 
     def raise_errors(self) -> None:
@@ -61,10 +61,8 @@ class Unreadable:
     reason: str
 
 
-def shown(value: Any, limit: int = 40) -> str:
-    """Return a value as a message quotes it: as JSON, shortened, or named by its type if it is neither text nor a
-    number.
-    """
+def shown(value: object, limit: int = 40) -> str:
+    """Quote a value for a message: as JSON, shortened, or named by its type if it is neither text nor a number."""
     if isinstance(value, str):
         return json.dumps(value if len(value) <= limit else value[:limit] + "…", ensure_ascii=False)
     if value is None or isinstance(value, bool | int | float):
@@ -76,7 +74,7 @@ def shown(value: Any, limit: int = 40) -> str:
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str:
-    """Return names for a message, shortened, and not more than a reader would look through."""
+    """List names for a message, shortened, and not more than a reader would look through."""
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(name if len(name) <= 40 else name[:40] + "…" for name in names[:limit]) + more

@@ -15,12 +15,11 @@ tokenizer's end-of-sequence token ends each answer.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import DataError
 from .chat_template import ChatTemplate, refusals
-from .conversation import Message
 from .generation import Form, GenerationExample
+from .message import Message, Tool
 from .problems import Problems, shown
 from .unwritten import UnwrittenParts
 
@@ -57,7 +56,7 @@ def pieces_of(
     return rows
 
 
-def prompt_text(template: ChatTemplate, messages: Sequence[Message], form: Form, tools: Sequence[Any] = ()) -> str:
+def prompt_text(template: ChatTemplate, messages: Sequence[Message], form: Form, tools: Sequence[Tool] = ()) -> str:
     """Return what the model reads before an answer, as in training. Raises DataError if its template refuses the
     turns.
     """
@@ -67,14 +66,14 @@ def prompt_text(template: ChatTemplate, messages: Sequence[Message], form: Form,
         return "".join(opening(message["content"]) for message in messages)
     try:
         before = template.write(messages, tools, answering=True)
-        after = template.write([*messages, {"role": "assistant", "content": "x"}], tools)
+        after = template.write([*messages, Message(role="assistant", content="x")], tools)
     except refusals() as refusal:
         raise DataError(f"the chat template refuses the conversation: {refusal}; change what is asked") from None
     return before[: _start(before, after)]
 
 
 def opening(prompt: str) -> str:
-    """Return a prompt so written that its completion can follow."""
+    """Write a prompt so that its completion can follow."""
     return prompt if prompt[-1:].isspace() else prompt + "\n"
 
 
@@ -106,5 +105,5 @@ def _turn_by_turn(template: ChatTemplate, example: GenerationExample, problems: 
 
 
 def _start(before: str, after: str) -> int:
-    """Return where the answer starts in `after`."""
+    """Find where the answer starts in `after`."""
     return len(before) if after.startswith(before) else len(os.path.commonprefix((before, after)))

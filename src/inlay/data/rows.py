@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..outside import NO_TEXT
 from .parquet import parquet_rows
@@ -21,7 +20,7 @@ DEEPEST = 100
 
 @dataclass(frozen=True)
 class Row:
-    values: dict[str, Any]
+    values: dict[str, object]
     place: str
     """Where a message says it is, such as train.jsonl:17."""
     absent: tuple[str, ...] = ()
@@ -110,7 +109,7 @@ def _json_list(name: str, text: str, problems: Problems) -> Iterator[Row]:
         yield from _object_row(value, f"{name} row {number}", problems)
 
 
-def table_row(values: dict[str, Any], place: str, problems: Problems) -> Iterator[Row]:
+def table_row(values: dict[str, object], place: str, problems: Problems) -> Iterator[Row]:
     """Yield the row of a table (Parquet, the hub), whose objects all have the keys that any of them has.
 
     A key of an object that is null is taken for one that this object lacks. A null in a list, or in JSON that stands in
@@ -122,7 +121,7 @@ def table_row(values: dict[str, Any], place: str, problems: Problems) -> Iterato
         yield Row(kept, place, tuple(dict.fromkeys(lost)))
 
 
-def _without_absent(value: Any, column: str, lost: list[str], within: bool = False) -> Any:
+def _without_absent(value: object, column: str, lost: list[str], within: bool = False) -> object:
     """Return the value without keys that are null. The column is added to `lost` if an object `within` another had
     one.
     """
@@ -134,7 +133,7 @@ def _without_absent(value: Any, column: str, lost: list[str], within: bool = Fal
     return [_without_absent(part, column, lost, within) for part in value] if isinstance(value, list) else value
 
 
-def _object_row(value: Any, place: str, problems: Problems) -> Iterator[Row]:
+def _object_row(value: object, place: str, problems: Problems) -> Iterator[Row]:
     if not isinstance(value, dict):
         problems.add("no object", place, f"the row is {shown(value)}; it must be an object with the columns as keys")
     elif (fault := fault_in(value)) is not None:
@@ -143,11 +142,11 @@ def _object_row(value: Any, place: str, problems: Problems) -> Iterator[Row]:
         yield Row(value, place)
 
 
-def fault_in(row: Any) -> str | None:
-    """Return what of a row, or of a value in it, neither a tokenizer nor a file takes."""
-    level: list[Any] = [row]
+def fault_in(row: object) -> str | None:
+    """Say what of a row, or of a value in it, neither a tokenizer nor a file takes; None if there is nothing."""
+    level: list[object] = [row]
     for _ in range(DEEPEST):
-        parts: list[Any] = []
+        parts: list[object] = []
         for value in level:
             if isinstance(value, dict):
                 parts += (*value, *value.values())
@@ -161,14 +160,13 @@ def fault_in(row: Any) -> str | None:
     return f"the row has more than {DEEPEST} lists and objects within one another; write it flatter"
 
 
-def read_json_text(text: str) -> Any:
-    """Return the value that the JSON text spells. Raises ValueError, or RecursionError where it is
-    nested too deeply.
-    """
+def read_json_text(text: str) -> object:
+    """Parse JSON. Raises ValueError, also for a key that is there twice, or RecursionError where it is nested too
+    deeply."""
     return json.loads(text, object_pairs_hook=_object)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ..models.tokenizer import Tokenizer
 from .chat_template import ChatTemplate, special_tokens
 from .classification import Example
 from .describe import Lengths
@@ -63,7 +63,7 @@ class TokenReport:
     problems: tuple[Problem, ...]
 
 
-def report_generation(tokenizer: Any, data: Examples[GenerationExample], limit: int, samples: int) -> TokenReport:
+def report_generation(tokenizer: Tokenizer, data: Examples[GenerationExample], limit: int, samples: int) -> TokenReport:
     """Return the tokens of every split, and those of the first `samples` rows of train. Problems are
     told, not raised.
     """
@@ -88,8 +88,8 @@ def report_generation(tokenizer: Any, data: Examples[GenerationExample], limit: 
     )
 
 
-def report_classification(tokenizer: Any, data: Examples[Example], limit: int) -> TokenReport:
-    """Return the tokens of every split."""
+def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: int) -> TokenReport:
+    """Count the tokens of every split."""
     splits = {}
     for split, rows in data.splits.items():
         pairs = [row.pair or "" for row in rows] if rows[0].pair is not None else None
@@ -142,20 +142,20 @@ def _histogram(lengths: Sequence[int], limit: int) -> tuple[tuple[int, int, int]
     return tuple(bars)
 
 
-def _samples(tokenizer: Any, tokens: GenerationTokens, count: int) -> Iterator[Sample]:
+def _samples(tokenizer: Tokenizer, tokens: GenerationTokens, count: int) -> Iterator[Sample]:
     special = special_tokens(tokenizer)
     for row, example in zip(tokens.rows[:count], tokens.examples, strict=False):
         texts = _texts(tokenizer, row["input_ids"])
         shown = zip(row["input_ids"], texts, row["trained"], strict=True)
-        made = (Token(id=id, text=text, learned=trained, special=id in special) for id, text, trained in shown)
+        made = (Token(id=id, text=text, learned=bool(trained), special=id in special) for id, text, trained in shown)
         yield Sample(place=example.place, tokens=tuple(made))
 
 
-def _texts(tokenizer: Any, ids: Sequence[int]) -> Iterator[str]:
+def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:
     """Yield what each token adds to the text: that of a token alone would lack its space, or be half of a character."""
     start, before = 0, ""
     for i, id in enumerate(ids):
-        text = tokenizer.decode(ids[start : i + 1], clean_up_tokenization_spaces=False)
+        text = tokenizer.decode(list(ids[start : i + 1]), clean_up_tokenization_spaces=False)
         if text.endswith("\ufffd") and i - start < 8:
             yield ""
             continue

@@ -16,19 +16,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
+from ..models.tokenizer import Tokenizer
 from .chat_template import ChatTemplate, special_tokens
-from .conversation import Message
 from .generation import Form, GenerationExample
+from .message import Message, Tool
 from .problems import Problem, Problems, shown
 from .rendering import Piece, pieces_of, prompt_text
 from .unwritten import UnwrittenParts
 
-TokenRow = dict[str, list[Any]]
-
 _LONGEST_OPENING = 32  # tokens of a text from which it is generated, to be looked at
 _ANCHORS = ("\n", "a", ".")
+
+
+TokenRow = dict[str, list[int] | list[bool]]
+"""`input_ids`, and `trained`: whether the loss at each of them counts."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,6 @@ class GenerationTokens:
     """One split, tokenized. The lists `rows`, `prompts`, `references` and `examples` belong together."""
 
     rows: list[TokenRow]
-    """`input_ids`, and `trained`: whether the loss at each of them counts."""
     prompts: list[list[int]]
     """The ids from which the row's last answer is generated; of a text, those that it starts with."""
     references: list[tuple[str, ...]]
@@ -63,17 +64,17 @@ class GenerationTokens:
         return sum(sum(row["trained"]) for row in self.rows)
 
 
-def tokenize_generation(tokenizer: Any, rows: Sequence[GenerationExample], max_length: int) -> GenerationTokens:
-    """Return the tokens of the rows. Raises DataError if a row cannot be written or ended, or if no token would be
-    learned.
-    """
+def tokenize_generation(tokenizer: Tokenizer, rows: Sequence[GenerationExample], max_length: int) -> GenerationTokens:
+    """Tokenize the rows. Raises DataError if a row cannot be written or ended, or if no token would be learned."""
     problems = Problems()
     tokens = tokens_of(tokenizer, rows, max_length, problems)
     problems.raise_errors()
     return tokens
 
 
-def tokenize_prompt(tokenizer: Any, messages: Sequence[Message], form: Form, tools: Sequence[Any] = ()) -> list[int]:
+def tokenize_prompt(
+    tokenizer: Tokenizer, messages: Sequence[Message], form: Form, tools: Sequence[Tool] = ()
+) -> list[int]:
     """Return the ids from which an answer is generated, as rows of this form have them before theirs.
 
     Raises DataError if the chat template refuses the turns.
@@ -82,7 +83,7 @@ def tokenize_prompt(tokenizer: Any, messages: Sequence[Message], form: Form, too
 
 
 def tokens_of(
-    tokenizer: Any, examples: Sequence[GenerationExample], max_length: int, problems: Problems
+    tokenizer: Tokenizer, examples: Sequence[GenerationExample], max_length: int, problems: Problems
 ) -> GenerationTokens:
     """Do what `tokenize_generation` does, but add what is wrong to `problems`, and return the rows that
     have no fault.
@@ -237,7 +238,7 @@ def _windows(row: _Row, length: int) -> Iterator[_Row]:
         yield _Row(row.example, ids, [False] + [True] * (len(ids) - 1), [opening], row.turns, row.ends)
 
 
-def _endless(tokenizer: Any, text: str) -> str:
+def _endless(tokenizer: Tokenizer, text: str) -> str:
     return (
         f"the chat template ends an assistant's turn with {shown(text[-20:])}, in which the tokenizer has no special "
         "token at which the model could learn to stop; let the template write "
@@ -248,13 +249,13 @@ def _endless(tokenizer: Any, text: str) -> str:
 class _Encoder:
     """A tokenizer without what it adds of its own, but for the beginning-of-sequence token."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.end: int | None = tokenizer.eos_token_id
         self.special = special_tokens(tokenizer)
 
     def first(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of texts that start a row."""
+        """Tokenize texts that start a row."""
         begin = self.tokenizer.bos_token_id
         wanted = begin is not None and self.tokenizer("a")["input_ids"][:1] == [begin]
         rows = []
@@ -284,9 +285,7 @@ class _Encoder:
         return ids if self.end is None or self.end in ids[-1:] else [*ids, self.end]
 
     def length_to_end(self, ids: list[int]) -> int:
-        """Return the tokens up to the special one that ends the answer and has nothing but white space behind it, or
-        0.
-        """
+        """Count the tokens up to the special one that ends the answer, with only white space behind it, or 0."""
         length = next((i + 1 for i in reversed(range(len(ids))) if ids[i] in self.special), 0)
         return 0 if self.tokenizer.decode(ids[length:]).strip() else length
 

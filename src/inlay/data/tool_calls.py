@@ -2,28 +2,26 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeGuard
 
+from .message import Call, Message, Tool, function_of
 from .problems import Problems, shown
 from .rows import fault_in, read_json_text
 
-Call = dict[str, Any]
-Tool = dict[str, Any]
 
-
-def read_calls(given: Any, here: str, place: str, problems: Problems) -> list[Call] | None:
+def read_calls(given: object, here: str, place: str, problems: Problems) -> list[Call] | None:
     """Return the calls of a turn, each with a name and, if any, arguments: an object, or a text that spells one.
 
     None and a problem if they are none. `here` is what a message calls them.
     """
-    calls = _spelled(given)
-    if not isinstance(calls, list) or not calls or not all(isinstance(call, dict) for call in calls):
+    calls: object = _spelled(given)
+    if not _are_objects(calls) or not calls:
         problems.add("tool calls", place, f"{here} is {shown(given)}; it must be a list of objects, and not empty")
         return None
     for i, call in enumerate(calls):
         function = function_of(call)
         where = f"{here}[{i}]" + (".function" if "function" in call else "")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
+        if not isinstance(function.get("name"), str) or not function["name"]:
             problems.add("call's name", place, f'{where} has no "name"; it must say which tool is called')
             return None
         arguments = function.get("arguments")
@@ -34,18 +32,18 @@ def read_calls(given: Any, here: str, place: str, problems: Problems) -> list[Ca
     return calls if _is_json(calls, here, place, problems) else None
 
 
-def read_tools(given: Any, column: str, place: str, problems: Problems) -> tuple[Tool, ...] | None:
+def read_tools(given: object, column: str, place: str, problems: Problems) -> tuple[Tool, ...] | None:
     """Return the descriptions of tools, with their parameters as objects; None and a problem if they are none."""
     tools = _spelled(given)
     if not tools:
         return ()
     tools = [_spelled(tool) for tool in tools] if isinstance(tools, list) else tools
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+    if not _are_objects(tools):
         problems.add("tools", place, f"{column} is {shown(given)}; it must be a list of objects")
         return None
     read = []
     for i, tool in enumerate(tools):
-        function = function_of(tool)
+        function: object = tool.get("function", tool)
         if not isinstance(function, dict):
             problems.add("tool", place, f"{column}[{i}].function is {shown(function)}; it must be an object")
             return None
@@ -60,23 +58,18 @@ def read_tools(given: Any, column: str, place: str, problems: Problems) -> tuple
     return tuple(read) if _is_json(read, column, place, problems) else None
 
 
-def function_of(entry: dict[str, Any]) -> Any:
-    """Return what a call or a tool is of: the object under "function", or itself where there is none."""
-    return entry.get("function", entry)
-
-
-def with_arguments(messages: Sequence[dict[str, Any]], as_text: bool) -> list[dict[str, Any]]:
-    """Return the turns with the arguments of all calls as JSON in a text, or as objects."""
+def with_arguments(messages: Sequence[Message], as_text: bool) -> list[Message]:
+    """Write the arguments of all calls as JSON in a text, or as objects."""
     return [
-        message | {"tool_calls": [_with_arguments(call, as_text) for call in message["tool_calls"]]}
-        if message.get("tool_calls")
+        {**message, "tool_calls": [_with_arguments(call, as_text) for call in calls]}
+        if (calls := message.get("tool_calls"))
         else message
         for message in messages
     ]
 
 
-def objects_of_arguments(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the arguments of every call."""
+def objects_of_arguments(messages: Sequence[Message]) -> list[object]:
+    """List the arguments of every call, as objects where a text spells one."""
     functions = (function_of(call) for message in messages for call in message.get("tool_calls") or ())
     return [_spelled(function["arguments"]) for function in functions if function.get("arguments") is not None]
 
@@ -90,8 +83,12 @@ def _with_arguments(call: Call, as_text: bool) -> Call:
     return call | {"function": function} if "function" in call else function
 
 
-def _spelled(value: Any) -> Any:
-    """Return what a text spells as JSON; the text if it spells nothing, and any other value as it is."""
+def _are_objects(value: object) -> TypeGuard[list[dict[str, object]]]:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+def _spelled(value: object) -> object:
+    """Read what a text spells as JSON; the text if it spells nothing, and any other value as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -101,7 +98,7 @@ def _spelled(value: Any) -> Any:
     return value if fault_in(spelled) else spelled
 
 
-def _is_json(value: Any, here: str, place: str, problems: Problems) -> bool:
+def _is_json(value: object, here: str, place: str, problems: Problems) -> bool:
     """Tell whether the values are all such as JSON has; a problem if one is not, such as a date of a table."""
     try:
         json.dumps(value)

@@ -1,7 +1,6 @@
 """Whether a turn is learned or only read, where its row says so."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from .problems import Problems, shown
 
@@ -9,7 +8,7 @@ from .problems import Problems, shown
 WEIGHT_KEYS = ("weight", "train", "training", "loss", "loss_mask")
 
 
-def read_weight(turn: Mapping[str, Any], here: str, place: str, problems: Problems) -> tuple[bool, bool | None]:
+def read_weight(turn: Mapping[str, object], here: str, place: str, problems: Problems) -> tuple[bool, bool | None]:
     """Return whether what the turn says can be used, if not with a problem; and whether it is to be learned, None if it
     does not say. `here` is what a message calls the turn.
     """

@@ -1,13 +1,12 @@
 """What of a row its chat template leaves out of the text, which a user would take for learned."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from .chat_template import ChatTemplate, refusals
-from .conversation import Message
 from .generation import GenerationExample
-from .tool_calls import function_of
+from .message import Call, Message, Tool, function_of
 
 _CHECKED = ("role", "content", "tool_calls")
 
@@ -26,7 +25,7 @@ class UnwrittenParts:
 
     def __init__(self, template: ChatTemplate):
         self.template = template
-        self._shapes: dict[Any, Unwritten | None] = {}
+        self._shapes: dict[Hashable, Unwritten | None] = {}
         self._tool_keys: set[str] = set()  # that were seen to be written
 
     def first(self, example: GenerationExample) -> Unwritten | None:
@@ -42,9 +41,11 @@ class UnwrittenParts:
             return silent
         return next((part for part, same in self._without(example) if same()), None)
 
-    def _silent_turn(self, messages: Sequence[Message], tools: Sequence[Any]) -> Unwritten | None:
-        """Return a turn whose words are not written, found by words that occur nowhere else."""
-        marked = [m | {"content": f"zq{i}qz"} if m["content"].strip() else m for i, m in enumerate(messages)]
+    def _silent_turn(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Unwritten | None:
+        """Find a turn whose words are not written, by words that occur nowhere else."""
+        marked: list[Message] = [
+            {**m, "content": f"zq{i}qz"} if m["content"].strip() else m for i, m in enumerate(messages)
+        ]
         text = self._write(marked, tools)
         for i, message in enumerate(messages):
             if text is not None and message["content"].strip() and f"zq{i}qz" not in text:
@@ -63,10 +64,10 @@ class UnwrittenParts:
             if calls := message.get("tool_calls"):
                 yield (
                     Unwritten("tool_calls", "tool_calls"),
-                    self._asking(example, i, _without_key(message, "tool_calls")),
+                    self._asking(example, i, _without(message, "tool_calls")),
                 )
                 for key in dict.fromkeys(key for call in calls for key in _keys_of_call(call)):
-                    cut = message | {"tool_calls": [_without_key_of(call, key) for call in calls]}
+                    cut: Message = {**message, "tool_calls": [_without_key_of(call, key) for call in calls]}
                     yield (
                         Unwritten(f"call {key}", f"{key} of tool_calls ({_turn(i, message)})"),
                         self._asking(example, i, cut),
@@ -74,12 +75,11 @@ class UnwrittenParts:
             for key in message:
                 if key not in _CHECKED and not _told_by_order(messages, i, key):
                     name = f"{key} ({_turn(i, message)})"
-                    yield Unwritten(key, name), self._asking(example, i, _without_key(message, key))
+                    yield Unwritten(key, name), self._asking(example, i, _without(message, key))
 
     def _asking(self, example: GenerationExample, turn: int, other: Message) -> Callable[[], bool]:
-        """Return whether the text is the same with another turn in the place of one, up to an answer's end and as a
-        whole.
-        """
+        """Make the question whether the text is the same with another turn in the place of one, up to an answer's end
+        and as a whole."""
         messages = example.messages
 
         def same() -> bool:
@@ -99,14 +99,14 @@ class UnwrittenParts:
         self,
         example: GenerationExample,
         messages: Sequence[Message],
-        tools: Sequence[Any],
+        tools: Sequence[Tool],
         whole: Sequence[Message] | None = None,
     ) -> bool:
         other = self._write(messages, tools)
         return other is not None and other == self._write(whole or example.messages, example.tools)
 
-    def _write(self, messages: Sequence[Message], tools: Sequence[Any]) -> str | None:
-        """Return None if the template refuses it: what is missing then makes all the difference."""
+    def _write(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str | None:
+        """Write the turns; None if the template refuses them: what is missing then makes all the difference."""
         try:
             return self.template.write(messages, tools)
         except refusals():
@@ -117,14 +117,14 @@ def _turn(i: int, message: Message) -> str:
     return f"turn {i + 1}, {message['role']}"
 
 
-def _keys_of_tool(tool: dict[str, Any]) -> Iterable[str]:
-    """Return the keys that say something of a tool: that it is a function does not, as each is."""
+def _keys_of_tool(tool: Tool) -> Iterable[str]:
+    """List the keys that say something of a tool: that it is a function does not, as each is."""
     outer = [key for key in tool if key != "function" and (key, tool[key]) != ("type", "function")]
     return [*outer, *(function_of(tool) if "function" in tool else ())]
 
 
-def _keys_of_call(call: dict[str, Any]) -> Iterable[str]:
-    """Return the keys that say something of a call: its number and its place are told by the order."""
+def _keys_of_call(call: Call) -> Iterable[str]:
+    """List the keys that say something of a call: its number and its place are told by the order."""
     told = ("function", "id", "index")
     outer = [key for key in call if key not in told and (key, call[key]) != ("type", "function")]
     function = function_of(call) if "function" in call else {}
@@ -139,18 +139,22 @@ def _told_by_order(messages: Sequence[Message], turn: int, key: str) -> bool:
     asked = max((i for i in range(turn) if messages[i].get("tool_calls")), default=None)
     if asked is None or any(other["role"] != "tool" for other in messages[asked + 1 : turn]):
         return False
-    calls = messages[asked]["tool_calls"]
+    calls = messages[asked].get("tool_calls", [])
     if turn - asked > len(calls):
         return False
     call = calls[turn - asked - 1]
-    return message[key] == (call.get("id") if key == "tool_call_id" else function_of(call)["name"])
+    return message.get(key) == (call.get("id") if key == "tool_call_id" else function_of(call)["name"])
 
 
-def _without_key(entry: dict[str, Any], key: str) -> dict[str, Any]:
+def _without(message: Message, key: str) -> Message:
+    return cast(Message, _without_key(dict(message), key))
+
+
+def _without_key(entry: dict[str, object], key: str) -> dict[str, object]:
     return {name: value for name, value in entry.items() if name != key}
 
 
-def _without_key_of(entry: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return a call or a tool without a key, of its own or of its function."""
+def _without_key_of(entry: dict[str, object], key: str) -> dict[str, object]:
+    """Take a key out of a call or a tool, or out of its function."""
     entry = _without_key(entry, key)
-    return entry | {"function": _without_key(entry["function"], key)} if "function" in entry else entry
+    return entry | {"function": _without_key(function_of(entry), key)} if "function" in entry else entry

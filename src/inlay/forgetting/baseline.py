@@ -1,14 +1,16 @@
 """What a task has of its base model to measure what a run forgets, and to hold it back."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
+
+from ..show.forgetting import GeometryChange, LossChange
 
 
 class Baseline(Protocol):
     """A base's behaviour on general text, kept until the tuned model can be compared."""
 
-    def compare(self, model: nn.Module) -> dict[str, Any]:
+    def compare(self, model: nn.Module) -> LossChange | GeometryChange:
         """Measure what the model has forgotten, as summary.json says it."""
         ...
 

@@ -9,11 +9,13 @@ task has added has no part in it.
 Shape suffixes: N passages, D width, C domains.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..models.tokenizer import Tokenizer
+from ..show.forgetting import GeometryChange, ProbeScores
 from ..stats import Shares
 from ..tasks.batches import in_order_of_length, tokenize
 from ..tasks.sentence import sentence_states
@@ -27,14 +29,14 @@ _FEWEST = 24  # passages: two of each domain of builtin:passages, as the probe t
 class GeometryBaseline:
     """The places where a base model puts the first passages, as many as have `tokens` together."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, text: GeneralText, tokens: int):
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, text: GeneralText, tokens: int):
         self.tokenizer = tokenizer
         rows = tokenize(tokenizer, [(p.text, None) for p in text.measured], text.max_length)
         self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens, _FEWEST)]
         self.domains = [p.domain for p in text.measured[: len(self.rows)]]
         self.states_ND = states_of(model, tokenizer, self.rows)
 
-    def compare(self, model: nn.Module) -> dict[str, Any]:
+    def compare(self, model: nn.Module) -> GeometryChange:
         """Measure how far the tuned model is from the base, for summary.json."""
         tuned_ND = states_of(model, self.tokenizer, self.rows)
         cka, (low, high) = linear_cka(self.states_ND, tuned_ND)
@@ -48,10 +50,11 @@ class GeometryBaseline:
             **self._probe(tuned_ND),
         }
 
-    def _probe(self, tuned_ND: Tensor) -> dict[str, Any]:
-        if None in self.domains or len(set(self.domains)) < 2:
-            return dict.fromkeys(("probe_base", "probe_tuned", "probe_interval"))
-        base, tuned = (nearest_is_own(states, self.domains) for states in (self.states_ND, tuned_ND))
+    def _probe(self, tuned_ND: Tensor) -> ProbeScores:
+        domains = [domain for domain in self.domains if domain is not None]
+        if len(domains) < len(self.domains) or len(set(domains)) < 2:
+            return {"probe_base": None, "probe_tuned": None, "probe_interval": None}
+        base, tuned = (nearest_is_own(states, domains) for states in (self.states_ND, tuned_ND))
         gain = Shares(tuned).gain(Shares(base))
         return {
             "probe_base": base.float().mean().item(),
@@ -60,7 +63,7 @@ class GeometryBaseline:
         }
 
 
-def nearest_is_own(states_ND: Tensor, domains: list[Any]) -> Tensor:
+def nearest_is_own(states_ND: Tensor, domains: Sequence[str]) -> Tensor:
     """Return (N,): whether each passage lies nearer to the centroid of its domain's others than to others'.
 
     The mean of n passages is by v / n farther away, squared, than the centre that it stands for, v being the variance
@@ -81,7 +84,7 @@ def nearest_is_own(states_ND: Tensor, domains: list[Any]) -> Tensor:
 
 
 @torch.inference_mode()
-def states_of(model: nn.Module, tokenizer: Any, rows: list[dict[str, list[int]]]) -> Tensor:
+def states_of(model: nn.Module, tokenizer: Tokenizer, rows: list[dict[str, list[int]]]) -> Tensor:
     """Return (N, D) in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device

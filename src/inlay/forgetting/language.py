@@ -11,13 +11,14 @@ Shape suffixes: B passages of a batch, T tokens, V vocabulary, K positions kept 
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.tokens import TokenRow
+from ..models.tokenizer import Tokenizer
+from ..show.forgetting import LossChange
 from ..stats import ratio
 from ..tasks.chunked_loss import logits_of_rows
 from ..tasks.packing import padded
@@ -33,7 +34,7 @@ _FEWEST_POSITIONS = 2  # of a passage, however large the vocabulary is
 class LanguageBaseline:
     """A base's losses and predictions on the first passages, as many as have `tokens` together."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, text: GeneralText, tokens: int):
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, text: GeneralText, tokens: int):
         rows = general_rows(tokenizer, [p.text for p in text.measured], text.max_length)
         self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens, _FEWEST)]
         self.positions = 0  # of a passage, known with the size of the vocabulary
@@ -44,7 +45,7 @@ class LanguageBaseline:
             self.losses_N[i] = loss
             self.kept[i] = log_TV[self._spread(log_TV)].to("cpu", torch.float32)
 
-    def compare(self, model: nn.Module) -> dict[str, Any]:
+    def compare(self, model: nn.Module) -> LossChange:
         """Measure how far the tuned model is from the base, for summary.json."""
         losses_N, divergences_N = torch.zeros_like(self.losses_N), torch.zeros_like(self.losses_N)
         for i, loss, log_TV in self._passes(model):
@@ -90,7 +91,7 @@ class LanguageBaseline:
         return ((torch.arange(count, device=log_TV.device) + 0.5) * length / count).long()
 
 
-def general_rows(tokenizer: Any, texts: list[str], max_length: int) -> list[TokenRow]:
+def general_rows(tokenizer: Tokenizer, texts: list[str], max_length: int) -> list[TokenRow]:
     """Return texts as tokens that are all trained or measured, but for the first, which nothing predicts."""
     encoded = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     return [{"input_ids": ids, "trained": [True] * len(ids)} for ids in encoded]

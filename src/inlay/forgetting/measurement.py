@@ -1,10 +1,10 @@
 """The measurement of a run's forgetting: its task's baseline, timed, and what summary.json says of it."""
 
 import time
-from typing import Any
 
 from torch import nn
 
+from ..show.forgetting import Forgetting, Passages
 from ..tasks.task import Task
 from .passages import GeneralText
 
@@ -18,8 +18,9 @@ class Measurement:
         self.baseline = task.baseline(base, text, tokens)
         self.seconds = time.perf_counter() - began
 
-    def of(self, model: nn.Module) -> dict[str, Any]:
+    def of(self, model: nn.Module) -> Forgetting:
         began = time.perf_counter()
         found = self.baseline.compare(model)
         seconds = self.seconds + time.perf_counter() - began
-        return {**found, "source": self.source, "seconds": round(seconds, 3)}
+        about: Passages = {"source": self.source, "seconds": round(seconds, 3)}
+        return {**found, **about} if found["measure"] == "loss" else {**found, **about}

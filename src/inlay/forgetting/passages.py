@@ -62,7 +62,8 @@ def _builtin(max_length: int) -> GeneralText:
     rows = read_rows(BUILTIN_FOLDER / "passages" / "passages.jsonl", Problems())
     parts: dict[str, list[Passage]] = {"probe": [], "keep": []}
     for row in rows:
-        parts[row.values["split"]].append(Passage(row.values["text"], row.values["domain"]))
+        part, text, domain = (str(row.values[column]) for column in ("split", "text", "domain"))
+        parts[part].append(Passage(text, domain))
     measured, kept = map(tuple, (parts["probe"], parts["keep"]))
     return GeneralText(source=BUILTIN_PASSAGES, measured=measured, kept=kept, max_length=max_length)
 

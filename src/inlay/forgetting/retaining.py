@@ -7,11 +7,11 @@ sentence representations where the base had them, as learning without forgetting
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..models.tokenizer import Tokenizer
 from ..tasks.batches import Batch, pad, tokenize
 from ..tasks.chunked_loss import causal_loss, trained_tokens
 from ..tasks.metric import Scores
@@ -47,7 +47,7 @@ class Retaining:
 class Replay:
     """The cross-entropy of the passages' tokens."""
 
-    def __init__(self, tokenizer: Any, passages: Sequence[Passage], max_length: int):
+    def __init__(self, tokenizer: Tokenizer, passages: Sequence[Passage], max_length: int):
         self.tokenizer, self.passages, self.max_length = tokenizer, passages, max_length
 
     def loss(self, model: nn.Module) -> Tensor:
@@ -64,7 +64,7 @@ class Anchor:
     same for every model.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, passages: Sequence[Passage], max_length: int):
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, passages: Sequence[Passage], max_length: int):
         self.tokenizer = tokenizer
         self.rows = tokenize(tokenizer, [(p.text, None) for p in passages], max_length)
         self.base_ND = states_of(model, tokenizer, self.rows)

@@ -45,7 +45,7 @@ def row_digests_of_files(folder: Path, sites: Sites, own: Collection[str] = ()) 
 
 
 def _found(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Tensor | None) -> Tensor | None:
-    """Return the stored tensor for a parameter, which may be under a name with or without that of the base model."""
+    """Find the stored tensor of a parameter, which may be under a name with or without that of the base model."""
     prefix = getattr(sites.model, "base_model_prefix", "") + "."
     full = f"{name}.{part}" if name else part
     found = next((stored[n] for n in (full, full.removeprefix(prefix), prefix + full) if n in stored), None)

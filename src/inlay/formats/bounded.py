@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +27,12 @@ class Bounded(TorchFunctionMode):
         self.most, self.made = _AT_LEAST + _TIMES * self.stored, 0
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         if func in _OF_SIZE or func in _AFTER_SELF:
             self.made += _numbers(args[1:] if func in _AFTER_SELF else args, kwargs)
@@ -41,6 +44,7 @@ class Bounded(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+def _numbers(args: tuple[object, ...], kwargs: dict[str, object]) -> int:
     sizes = args[0] if args and isinstance(args[0], list | tuple) else kwargs.get("size", args)
+    sizes = sizes if isinstance(sizes, Iterable) else (sizes,)
     return math.prod(size for size in sizes if isinstance(size, int) and size > 0)

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ..errors import SettingsError
 
@@ -21,7 +20,7 @@ _UNFINISHED = ".unfinished"
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)  # of a folder, where the system knows none
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Give `write` a path in the same folder; what it wrote there becomes `path`, or nothing does."""
     make_folder(path.parent)
     unfinished = _unfinished(path)
@@ -40,18 +39,18 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda p: p.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write valid JSON, whatever the numbers are."""
     write_text(path, as_json(value, indent=2) + "\n")
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
-    """Return JSON text. JSON knows neither NaN nor infinities: they become null."""
+def as_json(value: object, indent: int | None = None) -> str:
+    """Write JSON text. JSON knows neither NaN nor infinities: they become null."""
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def digest_of(path: Path) -> str:
-    """Return the file's SHA-256, in 64 hexadecimal digits."""
+    """Compute the file's SHA-256, in 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -68,7 +67,7 @@ def copy_whole(path: Path, to: Path) -> None:
     write_whole(to, copy)
 
 
-def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
+def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Give `write` a new folder; with what it wrote there it takes the place of `folder`, whose files are then gone.
 
     Nobody sees some of the old files and some of the new. Where the file system cannot exchange two folders there is
@@ -109,7 +108,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return when the file, or the names in the folder, are on the disk."""
+    """Wait until the file, or the names in the folder, are on the disk."""
     is_folder = path.is_dir()
     try:  # reading is enough, but in Windows, which has no descriptors of folders either
         descriptor = os.open(path, os.O_RDWR if os.name == "nt" and not is_folder else os.O_RDONLY)
@@ -168,7 +167,7 @@ def check_free(folder: Path, asked: str) -> None:
         raise SettingsError(f"{asked} {folder} exists and is not empty; name another folder, so that nothing is lost")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     match value:
         case float():
             return value if math.isfinite(value) else None
@@ -210,7 +209,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _escaped(name: str) -> str:
-    """Return the name as a pattern that only it matches."""
+    """Write the name as a glob pattern that only it matches."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
@@ -248,7 +247,7 @@ def _sync_all(folder: Path) -> None:
 def _exchange(one: Path, other: Path) -> bool:
     """Give each the other's name in one step, which Linux can on most file systems; False: it was not possible."""
     try:
-        rename: Any = ctypes.CDLL(None, use_errno=True).renameat2
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):
         return False
     at_cwd, exchange = -100, 2

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from . import seal
-from .peft_config import CONFIG, read_config
+from .peft_config import CONFIG, PeftConfig, read_config
 from .peft_tensors import SOURCES as SOURCES
 from .peft_tensors import TENSORS as TENSORS
 from .peft_tensors import read_tensors
@@ -24,7 +24,7 @@ class Saved:
     """An adapter's files, read whole and known to be as they were written."""
 
     folder: Path
-    config: dict[str, Any]
+    config: PeftConfig
     tensors: dict[str, Tensor]
     provenance: dict[str, Any]
 

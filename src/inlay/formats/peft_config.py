@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .. import expressions
 from ..core.method import Method
@@ -34,18 +34,67 @@ _BECAUSE = {  # why a setting of PEFT's cannot be read
     "use_bdlora": "its matrices are made of blocks",
 }
 
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict
 
-def read_config(folder: Path) -> dict[str, Any]:
+    class PeftConfig(TypedDict, extra_items=object):
+        """What adapter_config.json holds, with the kinds of those settings that something here works with.
+
+        A key other than `peft_type` may be absent, so they are read by `get`, but where its absence is an error.
+        """
+
+        peft_type: str
+        peft_version: str | None
+        task_type: str | None
+        base_model_name_or_path: str | None
+        part: str | None
+        modules_to_save: list[str] | None
+        target_modules: str | list[str] | None
+        exclude_modules: str | list[str] | None
+        layers_to_transform: int | list[int] | None
+        layers_pattern: str | list[str] | None
+        target_parameters: list[str] | dict[str, tuple[int, float]] | None
+        feedforward_modules: str | list[str] | None
+        r: int
+        lora_alpha: float
+        rank_pattern: dict[str, int] | None
+        alpha_pattern: dict[str, float] | None
+        bias: str | None
+        trainable_token_indices: list[int] | dict[str, list[int]] | None
+        init_r: int
+        target_r: int
+        total_step: int
+        tinit: int
+        tfinal: int
+        num_virtual_tokens: int
+        num_transformer_submodules: int | None
+        first_position: Literal["text", "prompt"] | None
+        encoder_reparameterization_type: str
+        encoder_hidden_size: int
+        everywhere: bool
+        init_lora_weights: bool | str
+else:
+    PeftConfig = dict[str, object]
+
+ValueT = TypeVar("ValueT")
+
+
+def read_config(folder: Path) -> PeftConfig:
     config = read_json(folder / CONFIG, "the configuration of an adapter")
-    if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+    if not _has_type(config):
         raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
     _check_forms(config)
     return config
 
 
-def _check_forms(config: dict[str, Any]) -> None:
+def _has_type(config: object) -> TypeGuard[PeftConfig]:
+    return isinstance(config, dict) and isinstance(config.get("peft_type"), str)
+
+
+def _check_forms(config: PeftConfig) -> None:
     """Raise CheckpointError if a setting that is read before its method is known is of another kind than it can be."""
-    part, patterns = config.get("part"), list[Any]()
+    part = config.get("part")
+    patterns: list[tuple[str, object]] = []
     if not isinstance(part, str | None):
         raise CheckpointError(f"{CONFIG}: part is {part!r}; it must be the name of a module, or null")
     for key in ("lora_alpha", "alpha"):
@@ -67,7 +116,7 @@ def check_kinds(method: Method) -> None:
             raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {name} is {str(value)[:200]}")
 
 
-def _is_of(kind: Any, value: Any) -> bool:
+def _is_of(kind: object, value: object) -> bool:
     if kind is bool:
         return value is None or isinstance(value, bool)  # null says the same as false
     if kind in (int, float):
@@ -84,7 +133,7 @@ def _is_of(kind: Any, value: Any) -> bool:
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
-def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:
+def check_settings(config: PeftConfig, known: Iterable[str]) -> None:
     """Raise CheckpointError if a key that is neither common nor `known` has a value that may change the adapter."""
     for key, value in config.items():
         if key in COMMON_KEYS or key in known or says_nothing(key, value):
@@ -93,17 +142,17 @@ def check_settings(config: dict[str, Any], known: Iterable[str]) -> None:
         raise CheckpointError(f"{CONFIG}: {key} is {value!r}; {because}")
 
 
-def says_nothing(key: str, value: Any) -> bool:
+def says_nothing(key: str, value: object) -> bool:
     """Tell whether a setting with this value leaves the adapter as it would be without it."""
     return value in (None, False, "none", "", [], {}, _NEUTRAL.get(key))
 
 
-def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def for_modules(config: PeftConfig, names: list[str]) -> PeftConfig:
     """Choose target_modules that select among `names` what they select in PEFT, and leave out the patterns of ranks and
     alphas that fit none of them, which PEFT passes over."""
     targets = config.get("target_modules")
     if isinstance(targets, list):  # an entry may match nothing, or a head only: whether all is there, the tensors tell
-        config = config | {"target_modules": [t for t in targets if any(ends_with(n, t) for n in names)] or targets}
+        config = {**config, "target_modules": [t for t in targets if any(ends_with(n, t) for n in names)] or targets}
     layers, excluded = config.get("layers_to_transform"), config.get("exclude_modules")
     chosen = [n for n in names if matches(n, targets) and not matches(n, excluded)]
     if layers not in (None, []):
@@ -112,12 +161,18 @@ def for_modules(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
         lists = lists if isinstance(lists, str) else "|".join(lists)
         chosen = [n for n in chosen if expressions.layer_number(lists, n) in numbers]
     if layers not in (None, []) or excluded:
-        config = config | {"target_modules": chosen}
+        config = {**config, "target_modules": chosen}
     fitted = names if isinstance(targets, str) and targets in ROLES else chosen
-    for key in ("rank_pattern", "alpha_pattern"):
-        if isinstance(patterns := config.get(key), dict) and config["peft_type"] != "ADALORA":
-            config = config | {key: {p: v for p, v in patterns.items() if any(fits(p, n) for n in fitted)}}
+    if config["peft_type"] != "ADALORA":
+        if isinstance(ranks := config.get("rank_pattern"), dict):
+            config = {**config, "rank_pattern": _that_fit(ranks, fitted)}
+        if isinstance(alphas := config.get("alpha_pattern"), dict):
+            config = {**config, "alpha_pattern": _that_fit(alphas, fitted)}
     return config
+
+
+def _that_fit(patterns: dict[str, ValueT], names: list[str]) -> dict[str, ValueT]:
+    return {p: value for p, value in patterns.items() if any(fits(p, name) for name in names)}
 
 
 def matches(name: str, targets: str | list[str] | None) -> bool:
@@ -131,10 +186,12 @@ def fits(pattern: str, name: str) -> bool:
     return expressions.fits_end(pattern, name)
 
 
-def check_targets(config: dict[str, Any]) -> None:
-    """Raise CheckpointError if a method that has targets is told of none."""
-    if config.get("target_modules", ()) is None and not config.get("target_parameters"):
+def targets_of(config: PeftConfig) -> tuple[str, ...]:
+    """Return target_modules as the methods have them. Raises CheckpointError if the file leaves them open."""
+    targets = config["target_modules"]
+    if targets is None:
         raise CheckpointError(
             f"{CONFIG}: target_modules is null, which leaves the choice of layers to a table of PEFT's; write there "
             "the names of the adapted modules, which are part of the tensors' names"
         )
+    return (targets,) if isinstance(targets, str) else tuple(targets)

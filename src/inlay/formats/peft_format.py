@@ -6,10 +6,10 @@ what they are computed from has a file of its own, so that training can go on. m
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -17,13 +17,15 @@ from transformers.models.auto import modeling_auto
 
 from .. import __version__
 from ..attached.adapter import Adapter
+from ..core.attachment import Attachment
 from ..core.method import Method
 from ..errors import CheckpointError, did_you_mean
 from ..models.heads import task_heads
 from ..models.sites import Sites
+from ..models.tokenizer import SavesFiles
 from . import seal
 from .files import digest_of, write_json, write_whole
-from .peft_config import COMMON_KEYS, CONFIG
+from .peft_config import COMMON_KEYS, CONFIG, PeftConfig
 from .peft_names import PREFIX
 from .peft_plain import PLAIN, plain_form
 from .peft_tensors import SOURCES, TENSORS
@@ -65,28 +67,28 @@ class PeftFormat(Generic[MethodT]):
     """What stands before the names of a head's tensors."""
 
     def key(self, host: str, parameter: str) -> str:
-        """Return the tensor's name in adapter_model.safetensors."""
+        """Name the tensor in adapter_model.safetensors."""
         return f"{PREFIX}{host}.{self.names.get(parameter, parameter)}"
 
-    def config(self, method: MethodT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        """Return the method's settings under their names in adapter_config.json."""
+    def config(self, method: MethodT, sites: Sites, hosts: list[str]) -> dict[str, object]:
+        """Write the method's settings, under their names in adapter_config.json."""
         return dataclasses.asdict(method)
 
     def write(
         self, adapter: Adapter, method: MethodT, sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         """Return settings and tensors as they are written; `tensors` has the adapter's by `key`."""
         return self.config(method, sites, [host for host in adapter.deltas if not sites.in_head(host)]), tensors
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         """Tell whether the settings in a file are of this form."""
         return config["peft_type"] == self.peft_type
 
-    def in_own_words(self, config: dict[str, Any]) -> bool:
-        """Tell whether settings that this reads are in our own words, not in PEFT's."""
-        return self.known is None or config["peft_type"].startswith(OWN)
+    def in_own_words(self, peft_type: str) -> bool:
+        """Tell whether settings in a file of this type are in our own words, not in PEFT's."""
+        return self.known is None or peft_type.startswith(OWN)
 
-    def read(self, kind: type[MethodT], config: dict[str, Any]) -> MethodT:
+    def read(self, kind: type[MethodT], config: PeftConfig) -> MethodT:
         """Build the method, of the class `kind`, that `config` describes. Raises CheckpointError for a variant that the
         class cannot compute."""
         fields = {f.name for f in dataclasses.fields(kind)}
@@ -96,34 +98,35 @@ class PeftFormat(Generic[MethodT]):
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
     def in_own_form(
-        self, model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        self, model: nn.Module, config: PeftConfig, tensors: dict[str, Tensor], asked: PeftConfig
+    ) -> tuple[PeftConfig, dict[str, Tensor]]:
         """Rewrite what a file says in terms of the model; `asked` is the file's config, which may name modules
         otherwise."""
         return config, tensors
 
     def of_tensors(self, method: MethodT, tensors: dict[str, Tensor]) -> Method:
-        """Return the method whose tensors these are, if a file's settings alone do not tell."""
+        """Correct the method by its tensors, if a file's settings alone do not tell which one it is."""
         return method
 
-    def read_tensors(self, method: MethodT, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return a file's tensors in the shapes that the deltas have."""
+    def read_tensors(self, method: MethodT, config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring a file's tensors, by its keys, into the shapes that the deltas have."""
         return tensors
 
     def from_base(self, method: MethodT, adapter: Adapter) -> dict[str, Tensor]:
-        """Return what a file leaves out because it follows from the base's weights, by the adapter's own names."""
+        """Compute what a file leaves out because it follows from the base's weights, by the adapter's own names."""
         return {}
 
     def save(
         self,
-        adapter: Adapter,
+        adapter: Attachment,
         folder: Path,
         *,
         plain: bool = False,
-        provenance: dict[str, Any] | None = None,
-        tokenizer: Any | None = None,
+        provenance: Mapping[str, object] | None = None,
+        tokenizer: SavesFiles | None = None,
     ) -> None:
         """Write the adapter's files into `folder`, and the tokenizer's; `Adapter.save` says the rest."""
+        assert isinstance(adapter, Adapter)
         sites = Sites(adapter.model, adapter.heads, adapter.part)
         from_sources: dict[str, Tensor] = {}
         if plain:
@@ -135,7 +138,7 @@ class PeftFormat(Generic[MethodT]):
             settings, tensors = self.write(adapter, self._method(adapter), sites, tensors | shown)
         config = self._common(adapter) | settings
         if (
-            adapter.part is not None and not plain and self.in_own_words(config)
+            adapter.part is not None and not plain and self.in_own_words(str(config["peft_type"]))
         ):  # PEFT's types list the hosts themselves
             config["part"] = adapter.part
         tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
@@ -150,11 +153,11 @@ class PeftFormat(Generic[MethodT]):
         write_json(folder / CONFIG, config)
         if tokenizer is not None:
             written += [Path(path).name for path in tokenizer.save_pretrained(folder) if Path(path).parent == folder]
-        about = _about(adapter, plain) | (provenance or {})
+        about = _about(adapter, plain) | dict(provenance or {})
         write_json(folder / seal.PROVENANCE, seal.sealed(about, folder, written))
 
-    def _common(self, adapter: Adapter) -> dict[str, Any]:
-        """Return what every adapter's settings have."""
+    def _common(self, adapter: Adapter) -> dict[str, object]:
+        """Write the settings that every adapter's file has."""
         model = adapter.model
         # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
         has_heads = set(task_heads(model)) <= set(adapter.heads)
@@ -168,13 +171,19 @@ class PeftFormat(Generic[MethodT]):
         }
 
     def _method(self, adapter: Adapter) -> MethodT:
-        method: Any = adapter.method
-        return method
+        return cast(MethodT, adapter.method)  # an adapter is written by its own method's format
+
+
+def format_of(method: Method | type[Method]) -> PeftFormat[Any]:
+    """Return the form of the method's files, whole."""
+    form = method.format
+    assert isinstance(form, PeftFormat)
+    return form
 
 
 def placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
     """Map each key in a file to the adapter's own key and its tensor."""
-    form, sites = adapter.method.format, Sites(adapter.model, adapter.heads)
+    form, sites = format_of(adapter.method), Sites(adapter.model, adapter.heads)
     found = {}
     for host, name, tensor in adapter.tensors():
         own = f"{host}.{name}" if host else name
@@ -185,7 +194,7 @@ def placed(adapter: Adapter) -> dict[str, tuple[str, Tensor]]:
 
 def computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
     """Return the tensors that a file shows in place of those that compute them, and the keys of the latter."""
-    shown, sources, form = {}, set(), adapter.method.format
+    shown, sources, form = {}, set(), format_of(adapter.method)
     for host, module, delta in adapter.hosts():
         if results := delta.computed(module):
             shown |= {form.key(host, name): tensor.detach() for name, tensor in results.items()}
@@ -193,7 +202,7 @@ def computed(adapter: Adapter) -> tuple[dict[str, Tensor], set[str]]:
     return shown, sources
 
 
-def _about(adapter: Adapter, plain: bool) -> dict[str, Any]:
+def _about(adapter: Adapter, plain: bool) -> dict[str, object]:
     """Return what provenance.json says by itself. A method that is not Inlay's own says where it is defined."""
     kind = type(adapter.method)
     foreign = kind.__module__.partition(".")[0] != __name__.partition(".")[0] and not plain
@@ -206,7 +215,7 @@ def _about(adapter: Adapter, plain: bool) -> dict[str, Any]:
     }
 
 
-def _task_type(model: Any) -> str | None:
+def _task_type(model: nn.Module) -> str | None:
     kind = type(model).__name__
     if task := next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None):
         return task
@@ -215,5 +224,5 @@ def _task_type(model: Any) -> str | None:
     return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"  # it writes text
 
 
-def _flat(names: Any) -> set[str]:
+def _flat(names: Iterable[str | tuple[str, ...]]) -> set[str]:
     return {n for name in names for n in ((name,) if isinstance(name, str) else name)}

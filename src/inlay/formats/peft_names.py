@@ -2,23 +2,27 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..attached.adapter import Adapter
 from ..errors import CheckpointError
+from ..models import weights
 from ..models.heads import input_embeddings, output_embeddings
+from ..models.modules import has_config
 from ..models.sites import Sites, ends_with
-from .peft_config import CONFIG, fits, matches
+from .peft_config import CONFIG, PeftConfig, fits, matches
+
+if TYPE_CHECKING:
+    from transformers.core_model_loading import WeightRenaming
 
 PREFIX = "base_model.model."
+ValueT = TypeVar("ValueT")
 
 
-def renamed(
-    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def renamed(model: nn.Module, config: PeftConfig, tensors: dict[str, Tensor]) -> tuple[PeftConfig, dict[str, Tensor]]:
     """Give `config` and `tensors` the names that this release of transformers has for the modules of `model`.
 
     A checkpoint made with an earlier release may know them by others: language_model.model.layers is
@@ -42,7 +46,7 @@ def renamed(
 
 
 def saved_whole(
-    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], *, own_words: bool
+    model: nn.Module, config: PeftConfig, tensors: dict[str, Tensor], *, own_words: bool
 ) -> tuple[str, ...]:
     """Name the modules that the file has whole: modules_to_save, and embeddings that are not the base's own.
 
@@ -71,21 +75,21 @@ def without_doubles(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in tensors.items() if own[key] == key or own[key] not in tensors}
 
 
-def of_embeddings(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+def of_embeddings(model: nn.Module, config: PeftConfig, tensors: dict[str, Tensor]) -> PeftConfig:
     """Say in plain words what PEFT's `config` says of a model's embeddings in words that depend on the model.
 
     Raises CheckpointError if it trains single tokens of anything but the input embedding.
     """
     if not any(key.endswith(".bias") for key in tensors) and config.get("bias") in ("all", "lora_only"):
-        config = config | {"bias": "none"}  # there are none to train
+        config = {**config, "bias": "none"}  # there are none to train
     sites = Sites(model, ())
     targets = config.get("target_modules")
     if config.get("ensure_weight_tying") and targets:  # what is tied to an adapted embedding is adapted too
         tied = [n for n in _embeddings(sites) if f"{PREFIX}{n}.lora_A.weight" in tensors and not matches(n, targets)]
         if isinstance(targets, str):
-            config = config | {"target_modules": "|".join([f"(?:{targets})", *map(re.escape, tied)])}
+            config = {**config, "target_modules": "|".join([f"(?:{targets})", *map(re.escape, tied)])}
         else:
-            config = config | {"target_modules": [*targets, *tied]}
+            config = {**config, "target_modules": [*targets, *tied]}
     if isinstance(tokens := config.get("trainable_token_indices"), dict):
         own = next((n for n, m in sites.modules() if m is input_embeddings(model)), "")
         if len(tokens) != 1 or not ends_with(own, next(iter(tokens))):
@@ -93,7 +97,7 @@ def of_embeddings(model: nn.Module, config: dict[str, Any], tensors: dict[str, T
                 f"{CONFIG}: trainable_token_indices is {tokens!r}; only rows of the input embedding, {own or 'none'}, "
                 "can be read"
             )
-        config = config | {"trainable_token_indices": next(iter(tokens.values()))}
+        config = {**config, "trainable_token_indices": next(iter(tokens.values()))}
     return config
 
 
@@ -109,7 +113,7 @@ def without_copies(adapter: Adapter, tensors: dict[str, Tensor], placed: Iterabl
         if key in known or not key.endswith(".weight"):
             kept[key] = tensor
         elif name != adapted and adapted in adapter.deltas:
-            if not equal(adapter.model.get_submodule(adapted).weight, tensor):
+            if not equal(weights.stored(adapter.model.get_submodule(adapted)), tensor):
                 raise CheckpointError(
                     f"{key} differs from this model's {adapted}.weight: the adapter was trained on another base, or on "
                     "one with new tokens, whose rows were drawn at random: load that base with the rows it had"
@@ -119,7 +123,7 @@ def without_copies(adapter: Adapter, tensors: dict[str, Tensor], placed: Iterabl
     return kept
 
 
-def equal(own: Any, tensor: Tensor) -> bool:
+def equal(own: Tensor, tensor: Tensor) -> bool:
     """Tell whether a tensor of the base and one of a file are the same numbers, but for their dtype."""
     if own.is_meta or own.shape != tensor.shape:
         return own.shape == tensor.shape
@@ -128,8 +132,7 @@ def equal(own: Any, tensor: Tensor) -> bool:
 
 
 def _is_own(module: nn.Module, name: str, tensors: dict[str, Tensor]) -> bool:
-    own: Any = module.weight
-    stored = tensors[f"{PREFIX}{name}.weight"]
+    own, stored = weights.stored(module), tensors[f"{PREFIX}{name}.weight"]
     if own.shape != stored.shape:
         raise CheckpointError(
             f"{name}.weight in the file is {' x '.join(map(str, stored.shape))}, in this model "
@@ -140,13 +143,13 @@ def _is_own(module: nn.Module, name: str, tensors: dict[str, Tensor]) -> bool:
 
 
 def _embeddings(sites: Sites) -> set[str]:
-    """Return the names of the token embeddings and of what makes logits."""
+    """Name the token embeddings and what makes logits."""
     both = [input_embeddings(sites.model), output_embeddings(sites.model)]
     return {name for name, module in sites.modules() if any(module is m for m in both)}
 
 
 def _module(key: str, modules: set[str]) -> str | None:
-    """Return the module, of those there are, that the tensor `key` is in: the longest name that leads to it."""
+    """Find the module that the tensor `key` is in, of those there are: the longest name that leads to it."""
     parts = key.removeprefix(PREFIX).split(".")
     ends = (".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1))
     name = next((end for end in ends if end in modules), None)
@@ -154,28 +157,28 @@ def _module(key: str, modules: set[str]) -> str | None:
     return name if name is not None and len(parts) - name.count(".") - 1 <= 3 else None
 
 
-def _renamings(model: nn.Module) -> list[Any]:
+def _renamings(model: nn.Module) -> "list[WeightRenaming]":
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightRenaming
     except ImportError:  # a release of transformers that has no such table
         return []
-    if not hasattr(model, "config"):
+    if not has_config(model):
         return []
-    table: Any = get_model_conversion_mapping(model)  # pyright: ignore[reportArgumentType]
+    table = get_model_conversion_mapping(model)
     return [entry for entry in table or () if isinstance(entry, WeightRenaming)]
 
 
-def _through(table: list[Any], key: str) -> str:
+def _through(table: "list[WeightRenaming]", key: str) -> str:
     for entry in table:
         key = entry.rename_source_key(key)[0]
     return key
 
 
 def _with_new_names(
-    config: dict[str, Any], new_names: dict[str, str], modules: set[str], tensors: dict[str, Tensor]
-) -> dict[str, Any]:
-    """Return `config` with every adapted module by its whole name, and its rank and alpha by that name too."""
+    config: PeftConfig, new_names: dict[str, str], modules: set[str], tensors: dict[str, Tensor]
+) -> PeftConfig:
+    """Name every adapted module in full, and its rank and alpha by that name too."""
     of: dict[str, str] = {}  # the module's name of today -> the one in the file
     for old, new in new_names.items():
         name = _module(new, modules)
@@ -184,9 +187,16 @@ def _with_new_names(
     whole = [name for name in config.get("modules_to_save") or () if name]
     hosts = sorted({name for key in tensors if (name := _module(key, modules))} - {""})
     hosts = [name for name in hosts if not any(name.endswith(entry) for entry in whole)]
-    config = config | {"target_modules": hosts, "layers_to_transform": None, "exclude_modules": None}
-    for setting in ("rank_pattern", "alpha_pattern"):
-        patterns = config.get(setting) or {}
+
+    def by_host(patterns: dict[str, ValueT]) -> dict[str, ValueT]:
         chosen = {h: next((p for p in patterns if fits(p, of.get(h, h)) or fits(p, h)), None) for h in hosts}
-        config[setting] = {f"^{re.escape(h)}": patterns[p] for h, p in chosen.items() if p is not None}
-    return config
+        return {f"^{re.escape(h)}": patterns[p] for h, p in chosen.items() if p is not None}
+
+    return {
+        **config,
+        "target_modules": hosts,
+        "layers_to_transform": None,
+        "exclude_modules": None,
+        "rank_pattern": by_host(config.get("rank_pattern") or {}),
+        "alpha_pattern": by_host(config.get("alpha_pattern") or {}),
+    }

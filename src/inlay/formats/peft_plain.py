@@ -5,8 +5,6 @@ configuration (vLLM); neither asks for rsLoRA or patterns. Here every module has
 the strength is part of B, and alpha is the rank: alpha / rank is 1 whichever rank is meant.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +37,7 @@ def check_cut(adapter: Adapter) -> None:
             )
 
 
-def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def plain_form(adapter: Adapter) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Return settings and tensors of the plain LoRA that the adapter is. Raises AdapterStateError as `check` does."""
     factors = _factors(adapter)
     rank = max(len(right_RI) for _, right_RI in factors.values())
@@ -48,11 +46,11 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
         more = rank - len(right_RI)
         a_RI = F.pad(right_RI.detach().float(), (0, 0, 0, more))
         b_OR = F.pad(left_OR.detach().float(), (0, more))
-        host: Any = adapter.model.get_submodule(name)
+        host = adapter.model.get_submodule(name)
         if isinstance(host, nn.Embedding):
             parts = {"lora_embedding_A": b_OR.T, "lora_embedding_B": a_RI.T}
-        elif len(kernel := host.weight.shape[2:]):  # a convolution's
-            a_RIk = a_RI.view(rank, host.weight.shape[1], *kernel)
+        elif len(kernel := weights.stored(host).shape[2:]):  # a convolution's
+            a_RIk = a_RI.view(rank, weights.stored(host).shape[1], *kernel)
             parts = {"lora_A.weight": a_RIk, "lora_B.weight": b_OR.view(*b_OR.shape, *[1] * len(kernel))}
         else:
             parts = {"lora_A.weight": a_RI, "lora_B.weight": b_OR}
@@ -61,8 +59,8 @@ def plain_form(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return _settings(sites, list(factors), rank), tensors
 
 
-def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, Any]:
-    """Return a LoRA's, of scale 1 and without anything that a simple reader may not know."""
+def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, object]:
+    """Write a LoRA's settings, of scale 1 and without anything that a simple reader may not know."""
     return {
         "peft_type": "LORA",
         "r": rank,
@@ -82,7 +80,8 @@ def _settings(sites: Sites, hosts: list[str], rank: int) -> dict[str, Any]:
 
 
 def _factors(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the left and right factor of each host's change."""
+    """Find the left (O, R) and right (R, I) factor of each host's change. Raises AdapterStateError for any other
+    change."""
     _check_heads(adapter)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, _, delta in adapter.hosts():

@@ -40,9 +40,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _checked(path: Path, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors if all their numbers are some. Which of them must be real numbers is known when they have a
-    place.
-    """
+    """Raise CheckpointError for a number that is not finite. Which must be real is known once they have a place."""
     for key, tensor in found.items():
         if tensor.dtype not in _FLOATS:
             if tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized:

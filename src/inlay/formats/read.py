@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import yaml
@@ -40,7 +40,7 @@ class Stored:
 
 @contextmanager
 def guarded(
-    subject: Any, what: str, *, todo: str = _AGAIN, error: type[InvalidRequest] = CheckpointError
+    subject: object, what: str, *, todo: str = _AGAIN, error: type[InvalidRequest] = CheckpointError
 ) -> Iterator[None]:
     """Turn whatever reading `subject` as `what` raises into `error`, but for Inlay's own errors and a lack of memory.
 
@@ -59,7 +59,7 @@ def guarded(
 
 
 def reason(problem: BaseException) -> str:
-    """Return the first line of what went wrong, or its kind if it says nothing or only a name."""
+    """Say in a line what went wrong: its own first line, or its kind if it says nothing or only a name."""
     if isinstance(problem, OSError) and problem.strerror:
         return problem.strerror.lower()
     if isinstance(problem, RecursionError):
@@ -93,7 +93,7 @@ def read_json(path: Path, what: str, *, error: type[InvalidRequest] = Checkpoint
 
 
 def read_object(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> dict[str, Any]:
-    """Return a JSON object."""
+    """Read a JSON object. Raises `error` for any other value."""
     value = read_json(path, what, error=error)
     if not isinstance(value, dict):
         raise error(f"{path}: {what} must be a JSON object, and this is {_kind(value)}; {_AGAIN}")
@@ -107,8 +107,8 @@ def read_json_lines(path: Path, what: str, *, error: type[InvalidRequest] = Chec
             yield parse_json(line, f"{path}:{number}", what, error=error)
 
 
-def parse_json(text: str, subject: Any, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:
-    """Return the JSON value of `text`, which is from `subject`."""
+def parse_json(text: str, subject: object, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:
+    """Parse `text`, which is from `subject`. Raises `error` for what is no JSON, or holds half of a character."""
     with guarded(subject, what, error=error):
         if NO_TEXT.search(text):
             raise ValueError("it has half of a character")
@@ -148,21 +148,25 @@ def pickled_tensors(path: Path, what: str, *, todo: str) -> dict[str, Tensor]:
             raise FileNotFoundError("there is no such file")
         try:
             with warnings.catch_warnings(action="ignore"):  # of a protocol that torch does not write
-                found: Any = torch.load(path, map_location="cpu", weights_only=True)
+                found: object = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:  # torch's own text says how to read it all the same, which would run code
             raise ValueError("it holds something else than tensors, or is damaged") from None
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(t, Tensor) for k, t in found.items()):
+    if not _are_named_tensors(found):
         raise CheckpointError(f"{path}: {what} holds tensors by name, and this something else; {todo}")
     return found
 
 
 @contextmanager
-def _opened(path: Path, what: str) -> Iterator[Any]:
+def _opened(path: Path, what: str) -> Iterator[safe_open]:
     with guarded(path, f"{what} of {_size(path)}"):
         if not path.is_file():
             raise FileNotFoundError("there is no such file")
         with safe_open(path, framework="pt") as file:
             yield file
+
+
+def _are_named_tensors(found: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(found, dict) and all(isinstance(k, str) and isinstance(t, Tensor) for k, t in found.items())
 
 
 def _size(path: Path) -> str:
@@ -172,7 +176,7 @@ def _size(path: Path) -> str:
         return "unknown size"
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return {list: "a list", str: "a text", type(None): "null", bool: "true or false"}.get(type(value), "a number")
 
 

@@ -1,11 +1,14 @@
 """The files of a run's folder, read for the report: whatever a failed or killed run left behind is enough."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from .event import Event
+from .summary import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +16,9 @@ class RunFiles:
     """The files of a run, as far as they are there."""
 
     folder: Path
-    summary: dict[str, Any]
-    steps: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
+    summary: Summary
+    steps: list[Event]
+    evaluations: list[Event]
     """Those of the split that the summary's metrics are about."""
     predictions: list[dict[str, Any]]
     """The lines of predictions.jsonl, which the task reads."""
@@ -27,7 +30,7 @@ class RunFiles:
     """File name -> how many of its lines could not be read."""
 
 
-def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
+def read_run(run: Path, summary: Summary | None = None) -> RunFiles:
     """Read all that the report needs. Raises DataError if no `summary` is given and the folder has no readable
     summary.json, or if its files are not those of a run."""
     from ..formats.read import guarded  # which loads torch
@@ -36,7 +39,7 @@ def read_run(run: Path, summary: dict[str, Any] | None = None) -> RunFiles:
         return _read_run(run, summary)
 
 
-def _read_run(run: Path, summary: dict[str, Any] | None) -> RunFiles:
+def _read_run(run: Path, summary: Summary | None) -> RunFiles:
     summary = _summary(run / "summary.json") if summary is None else summary
     events, damaged_events = _json_lines(run / "metrics.jsonl")
     predictions, damaged_predictions = _json_lines(run / "predictions.jsonl")
@@ -54,7 +57,7 @@ def _read_run(run: Path, summary: dict[str, Any] | None) -> RunFiles:
     )
 
 
-def _summary(path: Path) -> dict[str, Any]:
+def _summary(path: Path) -> Summary:
     if not path.is_file():
         raise DataError(f"{path.parent}: asked for a report; found no summary.json; name the folder of a run")
     try:
@@ -78,7 +81,7 @@ def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, damaged
 
 
-def _by_step(events: Any) -> list[dict[str, Any]]:
+def _by_step(events: Iterable[Event]) -> list[Event]:
     """Put events in the order of the steps, each step once: a resumed run repeats those after its last checkpoint."""
     latest = {event["step"]: event for event in events}
     return [latest[step] for step in sorted(latest)]

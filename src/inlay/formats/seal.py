@@ -6,7 +6,7 @@ other programs, have none and are taken as they are; so are files of whose prove
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ _SEALED = "sealed"  # says that there are digests, so that damage to their own n
 KEYS = (_SEALED, DIGESTS)
 
 
-def sealed(about: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:
+def sealed(about: Mapping[str, object], folder: Path, names: Iterable[str]) -> dict[str, object]:
     """Return `about` with the digests of these files in `folder` and its own."""
     about = {key: value for key, value in about.items() if key not in KEYS} | {_SEALED: True}
     digests = {name: digest_of(folder / name) for name in sorted(names)}
-    return about | {DIGESTS: digests | {PROVENANCE: _own(about | {DIGESTS: digests})}}
+    return about | {DIGESTS: digests | {PROVENANCE: _own(about, digests)}}
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     digests = about.get(DIGESTS, {} if _SEALED not in about else None)
     if not isinstance(digests, dict) or not all(isinstance(d, str) for d in digests.values()):
         raise CheckpointError(f"{path}: {DIGESTS} are not the digests of files by name; copy it again")
-    if digests and digests.get(PROVENANCE) != _own(about):
+    if digests and digests.get(PROVENANCE) != _own(about, digests):
         raise CheckpointError(_changed(path))
     rows = about.get("base_rows") or {}
     texts = [about.get("base_fingerprint") or "", *(rows.values() if isinstance(rows, dict) else [None])]
@@ -57,9 +57,9 @@ def check(folder: Path, names: Iterable[str] | None = None) -> None:
                 raise CheckpointError(_changed(path))
 
 
-def _own(about: dict[str, Any]) -> str:
-    others = {name: digest for name, digest in about[DIGESTS].items() if name != PROVENANCE}
-    said = about | {DIGESTS: others}
+def _own(about: Mapping[str, object], digests: Mapping[str, str]) -> str:
+    others = {name: digest for name, digest in digests.items() if name != PROVENANCE}
+    said = {**about, DIGESTS: others}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

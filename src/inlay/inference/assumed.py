@@ -4,6 +4,7 @@ Such files hold the tensors and the method; what they are for is read from the b
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from ..bases.auto_class import no_writer
 from ..bases.base import Base
 from ..errors import CheckpointError
 from ..formats import peft
+from ..formats.peft_config import PeftConfig
+from ..models.tokenizer import Tokenizer
 from ..tasks import TASKS
 from ..tasks.task import Task
 
@@ -28,7 +31,7 @@ class Assumed:
 
 
 def assumed(
-    folder: Any, config: dict[str, Any], tensors: dict[str, Tensor], base: Base, tokenizer: Any | None
+    folder: Path, config: PeftConfig, tensors: dict[str, Tensor], base: Base, tokenizer: Tokenizer | None
 ) -> Assumed:
     """Raise CheckpointError if it cannot be known what the adapter is for, or what its labels are."""
     task = _task(folder, config, base)
@@ -52,7 +55,7 @@ def assumed(
     return Assumed(about | facts, (note,))
 
 
-def _task(folder: Any, config: dict[str, Any], base: Base) -> type[Task]:
+def _task(folder: Path, config: PeftConfig, base: Base) -> type[Task]:
     kind = config.get("task_type")
     of_type = {each: task for task in TASKS.values() for each in task.peft_types}
     if kind in of_type:

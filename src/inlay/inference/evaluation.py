@@ -1,8 +1,8 @@
 """What an adapter is evaluated on: the data of its run, or others with the same columns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -13,11 +13,24 @@ from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
 from ..hub import offline
 from ..tasks.batches import length_step
+from ..tasks.metric import Scores
 from ..tasks.task import Task
-from .opened import Found
+from .opened import Found, Opened
 
 SCORED = "valid"
 """The split that the rows of a file are put into, which is in no splits."""
+
+
+class AdapterScores(TypedDict):
+    """The scores of an adapter and of its base on one split."""
+
+    data: str
+    split: str | None
+    """None for a file, of which all rows count."""
+    rows: int
+    base: Scores | None
+    """None if the adapter changed the base itself."""
+    tuned: Scores
 
 
 def scored_rows(task: Task, path: str | None = None, *, fetch: bool = False) -> Task:
@@ -52,17 +65,18 @@ def ready_to_score(found: Found, task: Task, split: str, device: torch.device) -
 
 def evaluate_adapter(
     found: Found,
+    opened: Callable[[], Opened],
     device: torch.device,
     path: str | None = None,
     split: str | None = None,
     samples: int | None = None,
     *,
     fetch: bool = False,
-) -> dict[str, Any]:
+) -> AdapterScores:
     """Score the base, unless the adapter changed it, and the tuned model on the run's own data, or those in `path`.
 
-    Texts are written for the first `samples` rows, or for all. Raises DataError or SettingsError before any weights are
-    loaded.
+    `opened` gives the adapter on its base. Texts are written for the first `samples` rows, or for all. Raises DataError
+    or SettingsError before any weights are loaded.
     """
     if samples is not None and not found.task.writes:
         raise SettingsError(f"--samples is for language models; this adapter {found.task.does}, to every row")
@@ -70,7 +84,7 @@ def evaluate_adapter(
     one_file = path is not None and path_of(path, any_bytes=True).is_file()
     chosen = _split(split, with_rows.data, one_file)
     task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
-    base, tuned = found.as_trained(device).evaluate(task, chosen)
+    base, tuned = opened().evaluate(task, chosen)
     return {
         "data": task.data.source,
         "split": None if one_file else chosen,
@@ -80,7 +94,7 @@ def evaluate_adapter(
     }
 
 
-def _split(asked: str | None, data: Examples[Any], one_file: bool) -> str:
+def _split(asked: str | None, data: Examples[object], one_file: bool) -> str:
     """Choose the split to score. Raises SettingsError if there is no such one, or it is not clear which."""
     there = list(data.splits)
     if one_file:
@@ -96,7 +110,7 @@ def _split(asked: str | None, data: Examples[Any], one_file: bool) -> str:
 def _settings(provenance: Mapping[str, Any], path: str | None) -> DataSettings:
     if "data" not in provenance and path is None:
         raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
-    about: Any = provenance.get("data", {})
+    about = provenance.get("data", {})
     own = {field.name for field in fields(DataSettings)}
     if not isinstance(about, dict) or not set(about) <= own or not all(_plain(value) for value in about.values()):
         raise SettingsError(
@@ -110,5 +124,5 @@ def _settings(provenance: Mapping[str, Any], path: str | None) -> DataSettings:
     return DataSettings(**about | {"path": path, "train_rows": None, "eval_rows": None})
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)

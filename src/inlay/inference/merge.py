@@ -5,31 +5,34 @@ quantized in training is merged in the precision it was quantized from, so the r
 it is from that is measured. What full fine-tuning has trained is a whole model, and only has to be rounded.
 """
 
+import copy
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attached.adapter import Adapter
-from ..bases.base import Base, find_base, pick_device, quiet
+from ..bases.base import find_base, quiet
 from ..core.active import using
-from ..errors import SettingsError, VerificationFailed
+from ..errors import SettingsError, VerificationFailed, did_you_mean
+from ..formats.event import Event, Watcher
 from ..formats.files import check_free, folder_written_whole
 from ..formats.read import guarded, read_json_lines, read_yaml
 from ..methods.starts import STARTS
 from ..models import weights
+from ..models.modules import base_modules
 from ..tasks.task import Task
-from .opened import Found, Opened, find_adapter
+from .opened import Found, Opened
 
 Into = Literal["base", "dequantized"]
-Event = dict[str, Any]
 
 _TEXTS, _TOKENS = 8, 64  # what logits are compared on: of a vocabulary of 150,000 they take 300 MB
 _LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest logit
@@ -44,25 +47,23 @@ class _Logits:
 
 
 def merge(
-    folder: Path,
+    found: Found,
     out: Path,
-    model: str | Base | None = None,
-    device: str = "auto",
+    device: torch.device,
     into: Into = "base",
-    watcher: Callable[[Event], None] = lambda _: None,
-    *,
-    fetch: bool = False,
+    watcher: Watcher = lambda _: None,
+    held: Opened | None = None,
 ) -> Event:
     """Write the merged model and its tokenizer into `out`; returns the last event, which has what the others have.
 
-    Raises InvalidRequest before any weights are loaded: for an adapter that cannot be merged, one that does not fit its
-    base, or an `out` that is not empty. Raises VerificationFailed if what was written, loaded again, does not compute
-    what the adapter does. Whatever is raised, `out` is as it was.
+    `held` is the adapter on its base, as in training, if that is in memory already; afterwards it is as it was.
+
+    Raises InvalidRequest before any weights are loaded: for an adapter that cannot be merged, or an `out` that is not
+    empty. Raises VerificationFailed if what was written, loaded again, does not compute what the adapter does. Whatever
+    is raised, `out` is as it was.
     """
     began = time.perf_counter()
-    where = pick_device(device)
     check_free(out, "OUT")
-    found = find_adapter(folder, model, fetch=fetch)
     if found.planned.removable:
         found.planned.check_mergeable()
     _check_into(found, into)
@@ -71,13 +72,13 @@ def merge(
     rows, of = _rows(found)
 
     with folder_written_whole(out) as unfinished:
-        facts, expected = _write(found, unfinished, where, into, rows, watcher)
+        facts, expected = _write(found, held, unfinished, device, into, rows, watcher)
         _free()
-        merged = _logits(_loaded(unfinished, found.task).to(where), rows)
+        merged = _logits(_loaded(unfinished, found.task).to(device), rows)
         _free()
         facts |= _told(watcher, "checked", texts=len(rows), of=of, **_check(expected, merged, facts["dtype"]))
         if found.packed or facts["dtype"] != found.provenance["dtype"]:
-            trained = _logits(found.as_trained(where).model, rows)
+            trained = _logits((held or found.as_trained(device)).model, rows)
             _free()
             facts |= _told(watcher, "changed", **_change(found, into, trained, merged))
         size = sum(path.stat().st_size for path in unfinished.rglob("*") if path.is_file())
@@ -88,6 +89,8 @@ def merge(
 
 
 def _check_into(found: Found, into: Into) -> None:
+    if into not in get_args(Into):
+        raise SettingsError(f"--into is {into!r}{did_you_mean(into, get_args(Into))}")
     if into == "dequantized" and not found.packed:
         raise SettingsError(
             f"--into is dequantized, but {found.folder} was trained on a base that was not quantized; leave it out"
@@ -109,66 +112,84 @@ def _made_up_for_quantization(folder: Path) -> bool:
 
 
 def _write(
-    found: Found, folder: Path, device: torch.device, into: Into, rows: list[Any], watcher: Callable[[Event], None]
+    found: Found,
+    held: Opened | None,
+    folder: Path,
+    device: torch.device,
+    into: Into,
+    rows: list[dict[str, Tensor]],
+    watcher: Watcher,
 ) -> tuple[Event, _Logits]:
-    """Return the checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is
-    gone.
+    """Write the checkpoint; returns what is to be said of it and what it should compute. Afterwards the model is gone,
+    unless it is what is held.
     """
-    stored: Any = found.base_as_stored(device)
+    as_stored = held is not None and held.adapter.removable and not found.packed and found.dtype == found.stored_dtype
+    stored: Any = held.model if held is not None and as_stored else found.base_as_stored(device)
     facts = _told(
         watcher,
         "model",
         model=found.base.name,
         **{"class": type(stored).__name__},
         auto_class=found.task.auto_class.__name__,
-        total_parameters=sum(p.numel() for p in stored.parameters()),
+        total_parameters=_size(stored),
         dtype=str(stored.dtype).removeprefix("torch."),
         device=str(device),
     )
-    base = _logits(stored, rows)
-    opened = found.attached(stored)
+    with using(stored) if as_stored else nullcontext():
+        base = _logits(stored, rows)
+    opened = held if held is not None and as_stored else found.attached(stored)
     if into == "dequantized":
-        _dequantize(found, opened, device)
+        _dequantize((held or found.as_trained(device)).model, opened.model)
+        _free()
         with using(opened.model):
             base = _logits(opened.model, rows)
     expected = _Logits(_logits(opened.model, rows), base)
     facts |= _told(watcher, "merged", method=opened.adapter.method.name, hosts=len(opened.adapter.deltas))
-    network = _plain(found, opened.adapter, device)
-    if stop := found.provenance.get("stop"):
-        network.generation_config.eos_token_id = list(stop)  # where the adapter learned to stop
-    with quiet():
+    with _plain(found, opened.adapter, device, keep=opened is held) as network, quiet():
+        if stop := found.provenance.get("stop"):
+            network.generation_config.eos_token_id = list(stop)  # where the adapter learned to stop
         network.save_pretrained(folder)
         if found.tokenizer is not None:
             found.tokenizer.save_pretrained(folder)
     return facts, expected
 
 
+def _size(model: nn.Module) -> int:
+    """Count the parameters of the base, whether or not an adapter is attached."""
+    own = {id(p): p.numel() for _, module in base_modules(model) for p in module._parameters.values() if p is not None}
+    return sum(own.values())
+
+
 @torch.no_grad()
-def _dequantize(found: Found, opened: Opened, device: torch.device) -> None:
+def _dequantize(packed: nn.Module, plain: nn.Module) -> None:
     """Give the plain base the weights that the quantized one computes with."""
-    packed = found.as_trained(device).model
     for name, host in packed.named_modules():
         if weights.is_linear(host) and weights.is_packed(host):
-            weights.write(opened.model.get_submodule(name), weights.read(host))
-    del packed
-    _free()
+            weights.write(plain.get_submodule(name), weights.read(host))
 
 
-@torch.no_grad()
-def _plain(found: Found, adapter: Adapter, device: torch.device) -> Any:
-    """Return the model with the adapter in its weights, which taking a merged adapter out would restore."""
+@contextmanager
+def _plain(found: Found, adapter: Adapter, device: torch.device, keep: bool) -> Iterator[Any]:
+    """Give the model with the adapter in its weights, and with nothing of Inlay in what it saves.
+
+    With `keep` it is afterwards what it was, the adapter beside its base."""
     if not adapter.removable:
-        plain = found.base_as_stored(device)
+        plain: Any = found.base_as_stored(device)
         loaded = plain.load_state_dict(adapter.state_dict(), strict=False)  # tied weights have one name of two
         assert not loaded.unexpected_keys
-        return plain
-    adapter.merge()
-    own = [host._parameters[name] for _, host, delta in adapter.hosts() for name in getattr(delta, "folds", ())]
-    folded = [(p, p.detach().clone()) for p in own if p is not None]
-    adapter.detach()
-    for p, value in folded:
-        p.copy_(value)
-    return adapter.model
+        yield plain
+    elif not keep:
+        yield adapter.merge_and_detach()
+    else:
+        model: Any = adapter.model
+        generation = copy.deepcopy(getattr(model, "generation_config", None))
+        adapter.merge()
+        try:
+            yield model
+        finally:
+            adapter.unmerge()
+            if generation is not None:
+                model.generation_config = generation
 
 
 def _loaded(folder: Path, task: Task) -> nn.Module:
@@ -237,7 +258,7 @@ def _check(expected: _Logits, merged: Tensor, dtype: str) -> dict[str, float]:
     }
 
 
-def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[str, Any]:
+def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> Event:
     """Return how far the merged model is from the one that was trained."""
     of_trained, of_merged = trained.log_softmax(-1), merged.log_softmax(-1)
     return {
@@ -250,7 +271,7 @@ def _change(found: Found, into: Into, trained: Tensor, merged: Tensor) -> dict[s
     }
 
 
-def _told(watcher: Callable[[Event], None], event: str, **facts: Any) -> Event:
+def _told(watcher: Watcher, event: str, **facts: object) -> Event:
     watcher({"event": event, **facts})
     return facts
 

@@ -21,6 +21,7 @@ from ..formats.base_files import fingerprint_of_files, row_digests_of_files
 from ..methods import loading
 from ..models.heads import task_heads
 from ..models.sites import Sites
+from ..models.tokenizer import Tokenizer
 from ..tasks import TASKS
 from ..tasks.batches import length_step
 from ..tasks.task import Answer, Evaluation, Task
@@ -43,7 +44,7 @@ class Opened:
     def provenance(self) -> Mapping[str, Any]:
         return self.task.about
 
-    def answer(self, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+    def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer each input as the adapter's task does, with the task's options."""
         return self.task.answer(self.model, inputs, **options)
 
@@ -63,6 +64,7 @@ class Found:
     """An adapter that fits its base, as far as their files tell; no weights are loaded yet."""
 
     folder: Path
+    asked: Path  # that the user named: this one, or the run's
     task: Task  # without rows, and without a tokenizer if the adapter was not made by a run
     saved: peft.Saved
     planned: Adapter  # on a model without values
@@ -73,7 +75,7 @@ class Found:
         return self.task.base
 
     @property
-    def tokenizer(self) -> Any | None:
+    def tokenizer(self) -> Tokenizer | None:
         return self.task.tokenizer
 
     @property
@@ -86,9 +88,20 @@ class Found:
         return getattr(torch, self.provenance["dtype"])
 
     @property
+    def stored_dtype(self) -> torch.dtype | None:
+        """The base's in its files; None if its configuration does not say."""
+        said = getattr(self.base.config, "dtype", None)
+        return getattr(torch, said) if isinstance(said, str) else said
+
+    @property
     def packed(self) -> bool:
         """Whether the base was quantized in training."""
         return self.provenance.get("quantize") == "nf4"
+
+    def has_form_of(self, adapter: Adapter) -> bool:
+        """Tell whether the files have just the adapter's tensors, where some methods save another form of the same."""
+        here, there = ({(host, name): t.shape for host, name, t in a.tensors()} for a in (self.planned, adapter))
+        return here == there
 
     def check_reads(self) -> None:
         """Raise CheckpointError if there is no tokenizer to read texts with."""
@@ -144,7 +157,7 @@ def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool =
 
     A base that only the adapter's files name is looked for on this machine, and on a hub only with `fetch`.
     """
-    saved = peft.read(folder)
+    asked, saved = folder, peft.read(folder)
     folder, provenance = saved.folder, dict(saved.provenance)
     check_provenance(folder, provenance)
     if "data" in provenance:
@@ -178,7 +191,7 @@ def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool =
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
     rows = row_digests_of_files(Path(base.path), Sites(empty, ()), rows_of_its_own(planned.deltas))
     peft.check_rows(folder, empty, rows)
-    return Found(folder, task, saved, planned, notes)
+    return Found(folder, asked, task, saved, planned, notes)
 
 
 def _own_base(saved: peft.Saved, fetch: bool) -> Base:
@@ -199,7 +212,7 @@ def _own_base(saved: peft.Saved, fetch: bool) -> Base:
         ) from None
 
 
-def _tokenizer(base: Base, folder: Path) -> Any | None:
+def _tokenizer(base: Base, folder: Path) -> Tokenizer | None:
     """Read the base's, or one that was saved beside the adapter; None if neither can be read."""
     for place in (base, Base(str(folder), str(folder), base.config, fetch=False)):
         try:

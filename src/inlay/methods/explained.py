@@ -20,7 +20,6 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..core.method import Method
 
@@ -39,7 +38,7 @@ class Explained:
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     name: str
-    default: Any
+    default: object
     text: str
 
 
@@ -78,15 +77,20 @@ def blocks(docstring: str) -> Iterator[Block]:
 
 def settings(method: type[Method]) -> list[Setting]:
     """List the method's settings in their order, with the text that stands below each in the code."""
-    texts: dict[str, str] = {}
-    for cls in reversed(method.__mro__):
-        if dataclasses.is_dataclass(cls):
-            texts |= _field_texts(cls)
-    defaults = method()
+    texts, defaults = field_texts(method), method()
     return [
         Setting(name=field.name, default=getattr(defaults, field.name), text=texts.get(field.name, ""))
         for field in dataclasses.fields(method)
     ]
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """Return the text below each field of a dataclass and of those that it inherits from, each in one line."""
+    texts: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(cls):
+            texts |= _own_texts(cls)
+    return texts
 
 
 def _kind(block: Block) -> str:
@@ -95,7 +99,7 @@ def _kind(block: Block) -> str:
     return next((part for part in ("When", "Cost") if block.text.startswith(f"{part}: ")), "text")
 
 
-def _field_texts(cls: type) -> dict[str, str]:
+def _own_texts(cls: type) -> dict[str, str]:
     """Find the text below each field; there is none where the source cannot be had, as in a console."""
     try:
         source = inspect.getsource(cls)

@@ -14,7 +14,7 @@ move as in any training, and are saved as part of the model.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from ..errors import AdapterStateError, TargetError
 from ..formats.peft_format import PeftFormat
 from ..models import weights
 from ..models.bypass import bypassed
+from ..models.results import Result
 from ..models.sites import Sites
 from ..models.weights import Host
 
@@ -113,7 +114,7 @@ class InPlace(Delta):
             args = tuple(a.to(self.dtype) if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
         return args, kwargs
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         self.release(host)
         return result
 
@@ -126,5 +127,5 @@ class InPlace(Delta):
         yield from ((name, p) for name, p in host._parameters.items() if p is not None)
 
     def saved(self, host: Host) -> dict[str, Tensor]:
-        statistics: dict[str, Tensor] = {name: host._buffers[name] for name in weights.statistics(host)}
+        statistics = {name: b for name in weights.statistics(host) if (b := host._buffers[name]) is not None}
         return {**dict(self.trained(host)), **statistics}

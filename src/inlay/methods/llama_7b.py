@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ BYTES_TO_TRAIN = 16  # of a parameter: its value, its gradient and AdamW's two a
 
 @dataclass(frozen=True, kw_only=True)
 class OnLlama7B:
-    settings: dict[str, Any]  # those that are not the method's defaults
+    settings: dict[str, object]  # those that are not the method's defaults
     trained: int
     total: int
     can_merge: bool  # whether the change can be written into the base's weights

@@ -4,9 +4,7 @@ Reading is strict: every tensor has a place, every place a tensor, and a setting
 not known here is an error.
 """
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,8 +15,8 @@ from ..core.state import commit
 from ..errors import CheckpointError, SettingsError, TargetError
 from ..formats.bounded import Bounded
 from ..formats.peft import Saved, check_base, check_rows, read
-from ..formats.peft_config import CONFIG, check_kinds, check_settings, check_targets, for_modules
-from ..formats.peft_format import METHOD_CLASS, computed, placed
+from ..formats.peft_config import CONFIG, PeftConfig, check_kinds, check_settings, for_modules
+from ..formats.peft_format import METHOD_CLASS, computed, format_of, placed
 from ..formats.peft_names import PREFIX, of_embeddings, renamed, saved_whole, without_copies, without_doubles
 from ..formats.read import guarded
 from ..hub import offline
@@ -55,8 +53,8 @@ def start_from(adapter: Adapter, folder: Path) -> None:
     Raises CheckpointError, having changed nothing, if they do not fit.
     """
     saved, method = read(folder), adapter.method
-    config, tensors = method.format.in_own_form(adapter.model, saved.config, saved.tensors, saved.config)
-    tensors = method.format.read_tensors(method, config, tensors)
+    config, tensors = format_of(method).in_own_form(adapter.model, saved.config, saved.tensors, saved.config)
+    tensors = format_of(method).read_tensors(method, config, tensors)
     sites = Sites(adapter.model, adapter.heads)
     places = {key: own for key, (own, _) in placed(adapter).items() if not sites.in_head(own)}
     if missing := sorted(places.keys() - tensors.keys()):
@@ -81,7 +79,7 @@ def match(model: nn.Module, saved: Saved, name: str = "default") -> tuple[Adapte
 def _kind(saved: Saved) -> type[Method]:
     """Find the class of the method. A file from outside may name a class that this process does not know yet, which is
     imported unless it is in the adapter's own folder: an adapter brings no code."""
-    if kind := next((kind for kind in METHODS.values() if kind.format.reads(saved.config)), None):
+    if kind := next((kind for kind in METHODS.values() if format_of(kind).reads(saved.config)), None):
         return kind
     reference = saved.provenance.get(METHOD_CLASS)
     if isinstance(reference, str):
@@ -90,27 +88,27 @@ def _kind(saved: Saved) -> type[Method]:
             kind = METHODS.find(reference, outside=run)
         except SettingsError as problem:
             raise CheckpointError(f"{saved.folder} was made by a method that is not part of Inlay: {problem}") from None
-        if kind.format.reads(saved.config):
+        if format_of(kind).reads(saved.config):
             return kind
     known = ", ".join(sorted({kind.format.peft_type for kind in METHODS.values()}))
     raise CheckpointError(f"{CONFIG}: no method here reads peft_type {saved.config['peft_type']}; known: {known}")
 
 
 def _matched(
-    model: nn.Module, kind: type[Method], config: dict[str, Any], tensors: dict[str, Tensor], name: str
+    model: nn.Module, kind: type[Method], config: PeftConfig, tensors: dict[str, Tensor], name: str
 ) -> tuple[Adapter, dict[str, Tensor]]:
-    asked, form = config, kind.format
+    asked, form = config, format_of(kind)
     config, tensors = renamed(model, config, without_doubles(tensors))
     config, tensors = form.in_own_form(model, config, tensors, asked)
     config = of_embeddings(model, config, tensors)
-    heads = saved_whole(model, config, tensors, own_words=form.in_own_words(config))
+    heads = saved_whole(model, config, tensors, own_words=form.in_own_words(config["peft_type"]))
     if "" in task_heads(model) and any(f"{PREFIX}{name}" in tensors for name in model._parameters):
         heads = ("", *heads)  # parameters of the model itself, which no module's name stands for
     part = config.get("part")
     sites = Sites(model, heads, part)
     hosts = [name for name, _ in Sites(model, ()).modules() if name and not sites.in_head(name)]
     method = form.of_tensors(_method(kind, for_modules(config, hosts)), tensors)
-    form = method.format
+    form = format_of(method)
     try:
         adapter = plan_attach(model, method, name, heads=heads, part=part)
     except TargetError as problem:
@@ -132,11 +130,9 @@ def _matched(
     return adapter, state
 
 
-def _method(kind: type[Method], config: dict[str, Any]) -> Method:
+def _method(kind: type[Method], config: PeftConfig) -> Method:
     """Build the method that `config` describes. Raises CheckpointError if a setting cannot be read."""
-    form = kind.format
-    if config["peft_type"] == form.peft_type and any(f.name == "targets" for f in dataclasses.fields(kind)):
-        check_targets(config)
+    form = format_of(kind)
     try:
         method = form.read(kind, config)
     except KeyError as key:
@@ -144,7 +140,7 @@ def _method(kind: type[Method], config: dict[str, Any]) -> Method:
     except (SettingsError, TypeError) as problem:
         raise CheckpointError(f"{CONFIG}: a setting has a value that it cannot have: {problem}") from None
     check_kinds(method)
-    if form.known is not None and not form.in_own_words(config):  # of which `read` has seen every key
+    if form.known is not None and not form.in_own_words(config["peft_type"]):  # of which `read` has seen every key
         check_settings(config, form.known | _SELECTING)
     return method
 

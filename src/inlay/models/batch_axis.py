@@ -9,7 +9,6 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from . import trial
 
 _SAMPLE = 8  # features of each result that are compared
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+Call = tuple[tuple[object, ...], dict[str, object]]
 
 
 @dataclass
@@ -42,7 +41,7 @@ def known(model: nn.Module, axes: Axes, row_count: int, alone: Alone) -> Iterato
         yield
         return
 
-    def before_call(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before_call(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         hook.remove()
         _learn(model, axes, _of_call((args, kwargs), row_count), alone)
 
@@ -65,7 +64,7 @@ def _learn(model: nn.Module, axes: Axes, calls: tuple[Call, Call], alone: Alone)
     """Run the base twice and note the axis of each module. What cannot be run leaves nothing known."""
     seen: dict[nn.Module, list[Tensor]] = {}
 
-    def note(module: nn.Module, _: Any, result: Any) -> None:
+    def note(module: nn.Module, _: object, result: object) -> None:
         h = result[0] if isinstance(result, tuple) else result
         if isinstance(h, Tensor):
             seen.setdefault(module, []).append(h[..., :_SAMPLE].detach().float().clone())
@@ -106,7 +105,7 @@ def _axis(before: Tensor, after: Tensor) -> int | None:
     return fits[0] if len(fits) == 1 else None
 
 
-def _of_tokens(inputs: dict[str, Any]) -> tuple[Call, Call]:
+def _of_tokens(inputs: Mapping[str, object]) -> tuple[Call, Call]:
     """Make calls with the rows 0 and 2, and 1 and 2."""
     return tuple(((), tree_map_only(Tensor, lambda t, row=row: t[[row, 2]], inputs)) for row in (0, 1))  # pyright: ignore[reportReturnType]
 

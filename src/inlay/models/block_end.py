@@ -99,7 +99,7 @@ def _adds(node: ast.Call) -> bool:
     return "add" in name.split("_")
 
 
-def _child(module: nn.Module, path: list[str]) -> Any:
+def _child(module: nn.Module, path: list[str]) -> object:
     child: Any = module
     for name in path:
         child = child[int(name)] if name.lstrip("-").isdigit() else getattr(child, name, None)
@@ -176,7 +176,7 @@ def _holds(module: nn.Module, test: ast.expr) -> bool | None:
     path = _path(test)
     if not path or path[-1] == "training":
         return None
-    value: Any = module
+    value: object = module
     for name in path:
         if not hasattr(value, name):
             return None

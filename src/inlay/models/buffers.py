@@ -6,8 +6,6 @@ which are dropped. Buffers that a file leaves out are caches, which may change a
 module whole has statistics of its own, on which its host then runs.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
@@ -38,7 +36,7 @@ class KeptBuffers:
         for hook in self.hooks:
             hook.remove()
 
-    def _before(self, host: Host, args: Any) -> None:
+    def _before(self, host: Host, args: object) -> None:
         self.training = host.training and not _runs_on_others(host)
         if not self.training:
             return
@@ -46,10 +44,11 @@ class KeptBuffers:
             host.training = False
             return
         for name in weights.statistics(host):
-            self.own[name] = host._buffers[name]
-            host._buffers[name] = self.own[name].clone()
+            own = host._buffers[name]
+            assert own is not None
+            self.own[name], host._buffers[name] = own, own.clone()
 
-    def _after(self, host: Host, args: Any, result: Any) -> None:
+    def _after(self, host: Host, args: object, result: object) -> None:
         if self.training:
             self.training = False
             if self.stands_still:
@@ -73,10 +72,10 @@ class BufferWatch:
     def _buffers(self) -> list[tuple[str, Tensor]]:
         return [(f"{n}.{name}", m.get_buffer(name)) for n, m in self.owners.items() for name in weights.statistics(m)]
 
-    def _before(self, model: nn.Module, args: Any) -> None:
+    def _before(self, model: nn.Module, args: object) -> None:
         self.versions = [] if torch.compiler.is_compiling() else [_version(b) for _, b in self._buffers()]
 
-    def _after(self, model: nn.Module, args: Any, result: Any) -> None:
+    def _after(self, model: nn.Module, args: object, result: object) -> None:
         if not self.versions or torch.compiler.is_compiling():
             return
         for (name, buffer), version in zip(self._buffers(), self.versions, strict=True):

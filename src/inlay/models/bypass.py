@@ -48,7 +48,7 @@ _MAKING = ("__init__", "init", "_init", "reset", "_reset", "tie", "_tie", "set_"
 
 
 def bypassed(module: nn.Module) -> set[str]:
-    """Return names, relative to the module, of layers whose weight or bias its code reads without calling them."""
+    """Name the layers, relative to the module, whose weight or bias its code reads without calling them."""
     read: dict[str, set[str]] = {}
     for name, tensor, cases in _facts(type(module)).read:
         if all(_may_lead(case, module) for case in cases):
@@ -70,7 +70,7 @@ def _goes_past(layer: nn.Module | None, read: set[str]) -> bool:
 
 
 def bypassed_in(model: nn.Module) -> set[str]:
-    """Return full names of such layers, and of layers that share their weight with another one and are never called."""
+    """Name such layers in full, and layers that share their weight with another one and are never called."""
     found: set[str] = set()
     owners: dict[int, int] = {}
     for module in model.modules():
@@ -182,9 +182,8 @@ def _cases(node: ast.AST, parents: dict[ast.AST, ast.AST], path: str, method: as
 
 
 def _without_arguments(test: ast.expr, method: ast.FunctionDef) -> bool | None:
-    """Return what `x is None` and `x is not None` come to if x is a tensor that is None unless it is given; others are
-    caches, which decoding gives.
-    """
+    """Decide `x is None` and `x is not None` as if x were a tensor that is None unless it is given; others are caches,
+    which decoding gives."""
     match test:
         case ast.Compare(ast.Name(name), [ast.Is() | ast.IsNot() as compared], [ast.Constant(None)]):
             own = method.args
@@ -199,9 +198,7 @@ def _without_arguments(test: ast.expr, method: ast.FunctionDef) -> bool | None:
 
 
 def _truth(test: ast.expr, module: nn.Module) -> bool | None:
-    """Return what a test of the module's own settings comes to, such as `self.parts > 1 and self.exact`; None if
-    unknown.
-    """
+    """Decide a test of the module's own settings, such as `self.parts > 1 and self.exact`; None if it cannot be."""
     if isinstance(test, ast.BoolOp):
         decides = isinstance(test.op, ast.Or)
         outcomes = [_truth(value, module) for value in test.values]
@@ -220,7 +217,7 @@ def _truth(test: ast.expr, module: nn.Module) -> bool | None:
 
 
 def _setting(node: ast.expr, module: nn.Module) -> object:
-    """Return the value of a constant or of `self.name`; None of anything else, and of what training changes."""
+    """Look up a constant or `self.name`; None for anything else, and for what training changes."""
     if isinstance(node, ast.Constant):
         return node.value
     if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"):
@@ -256,7 +253,7 @@ def _is_look(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
 
 
 def _path(node: ast.AST, method: ast.FunctionDef) -> str | None:
-    """Return `a.b` of `self.a.b`; None of what does not begin with self."""
+    """Strip the self of `self.a.b`; None for what does not begin with it."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)

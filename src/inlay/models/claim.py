@@ -5,8 +5,6 @@ that it asks for also makes `save_pretrained` write PEFT's adapters alone, of wh
 writes what it writes without the attribute, all of the model.
 """
 
-from typing import Any
-
 from torch import nn
 
 _SAYS = "_hf_peft_config_loaded"
@@ -16,10 +14,10 @@ _SAVES = "save_pretrained"
 class _SaveWhole:
     """The model's own `save_pretrained`, which does not hear that there are adapters."""
 
-    def __init__(self, model: Any):
+    def __init__(self, model: nn.Module):
         self.model = model
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         setattr(self.model, _SAYS, False)
         try:
             return getattr(type(self.model), _SAVES)(self.model, *args, **kwargs)

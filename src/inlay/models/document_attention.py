@@ -15,14 +15,19 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from .results import first
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "inlay_documents"
 
@@ -51,7 +56,7 @@ class Documents:
         return replace(self, earlier=self.earlier + count, window=window)
 
 
-def attend_by_document(model: Any) -> bool:
+def attend_by_document(model: "PreTrainedModel") -> bool:
     """Tell whether the model can attend text by text, which it then does from now on, where it is.
 
     False, and nothing changed, if its attention is not transformers' sdpa, or sdpa with a mask is the best there is:
@@ -70,7 +75,7 @@ def find_documents(
     kv_length: int,
     mask_function: Callable[..., Tensor],
     attention_mask: Tensor | None = None,
-    device: Any = "cpu",
+    device: torch.device | str = "cpu",
     **kwargs: Any,
 ) -> Documents | Tensor | None:
     """Return the mask of NAME, made from what transformers makes one of: called as its `sdpa_mask` is."""
@@ -104,7 +109,7 @@ def find_documents(
 
 
 def attend(
-    module: Any,
+    module: nn.Module,
     query_BHTC: Tensor,
     key_BHKC: Tensor,
     value_BHKC: Tensor,
@@ -188,7 +193,9 @@ def _attend_at_once(
     """Return all texts of the batch in one call of PyTorch's attention for sequences of different lengths."""
     longest = max(document.length for row in mask.rows for document in row)
     q_NHC, k_NHC, v_NHC = (x.transpose(1, 2).flatten(0, 1) for x in (query_BHTC, key_BHTC, value_BHTC))
-    result = _kernel()(
+    kernel = _kernel()
+    assert kernel is not None
+    result = kernel(
         q_NHC,
         k_NHC,
         v_NHC,
@@ -200,7 +207,7 @@ def _attend_at_once(
         window_size=(-1, 0),
         enable_gqa=k_NHC.shape[1] != q_NHC.shape[1],
     )
-    return result.unflatten(0, (len(query_BHTC), -1))
+    return first(result).unflatten(0, (len(query_BHTC), -1))
 
 
 def _fits_kernel(query_BHTC: Tensor, mask: Documents, dropout: float) -> bool:
@@ -218,7 +225,7 @@ def _has_better_way(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 @cache
-def _kernel() -> Any:
+def _kernel() -> Callable[..., Tensor | tuple[Tensor, Tensor]] | None:
     """Return PyTorch's attention for sequences of different lengths; None if this version has none with these
     arguments.
     """

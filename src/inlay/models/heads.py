@@ -1,7 +1,5 @@
 """The heads of a model: what its class adds to a pretrained base for a task, and is new when training begins."""
 
-from typing import Any
-
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
@@ -16,7 +14,7 @@ _TASKS = (
 )
 
 
-def task_heads(model: Any) -> tuple[str, ...]:
+def task_heads(model: nn.Module) -> tuple[str, ...]:
     """Return the modules outside the pretrained base that own parameters, by name; "" for the model's own parameters.
 
     A language model's head is pretrained too; a classifier's is new, so every adapter trains and saves it.
@@ -44,17 +42,17 @@ def task_heads(model: Any) -> tuple[str, ...]:
     return (("",) if own else ()) + tuple(outside)
 
 
-def input_embeddings(model: Any) -> nn.Module | None:
+def input_embeddings(model: nn.Module) -> nn.Module | None:
     """Return what the model says turns its tokens into features; None if it says nothing, as models of images do."""
     return _told(model, "get_input_embeddings")
 
 
-def output_embeddings(model: Any) -> nn.Module | None:
+def output_embeddings(model: nn.Module) -> nn.Module | None:
     """Return what the model says makes logits of its last features; None if it says nothing."""
     return _told(model, "get_output_embeddings")
 
 
-def _told(model: Any, getter: str) -> nn.Module | None:
+def _told(model: nn.Module, getter: str) -> nn.Module | None:
     try:
         return getattr(model, getter)() if hasattr(model, getter) else None
     except (NotImplementedError, AttributeError):  # two towers of equal rank, such as CLIP's, or no tokens at all

@@ -10,7 +10,6 @@ Shape suffixes: N tokens, I host inputs, K directions kept.
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +56,9 @@ def inputs_of(model: nn.Module, hosts: list[str], keep: int, batches: Iterator[d
     """Find the leading directions of each host's inputs, from batches until they no longer change."""
     seen: dict[str, Inputs] = {}
     mask_N: Tensor | None = None
-    last: tuple[str, Any] = ("", None)
+    last: tuple[str, Tensor | None] = ("", None)
 
-    def look(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def look(name: str, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         nonlocal last
         x = args[0] if args else next(iter(kwargs.values()))
         if x is last[1]:

@@ -1,9 +1,13 @@
 """What kinds of modules a base model is made of."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Guest(nn.Module):
@@ -27,6 +31,11 @@ def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tu
     for name, child in module._modules.items():
         if child is not None:
             yield from _base_modules(child, f"{prefix}.{name}" if prefix else name, seen)
+
+
+def has_config(model: nn.Module) -> "TypeGuard[PreTrainedModel]":
+    """Tell whether the model is one of transformers, or made like those: it has a configuration."""
+    return hasattr(model, "config")
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -89,7 +89,7 @@ def parts(block: nn.Module) -> Parts:
 
 
 def expert_modules(module: nn.Module) -> dict[str, int]:
-    """Return the modules in it that hold experts, and how many: in parameters of their own, or in a list."""
+    """Find the modules in it that hold experts, and how many each: in parameters of its own, or in a list."""
     found: dict[str, int] = {}
     for name, m in base_modules(module):
         if own := experts_.expert_weights(m):
@@ -105,7 +105,7 @@ def expert_modules(module: nn.Module) -> dict[str, int]:
 
 
 def routers_of(module: nn.Module, experts: dict[str, int]) -> list[str]:
-    """Return the linear layers in it that give a number for each of the experts beside them."""
+    """Find the linear layers in it that give a number for each of the experts beside them."""
     found = []
     for name, m in base_modules(module):
         if weights.is_linear(m) and not within(name, experts):
@@ -124,7 +124,7 @@ def _near(name: str, experts: str) -> bool:
 
 
 def _count_alike(modules: nn.Module) -> int:
-    """Return how many modules of one kind the list has, if they have linear layers and no norms; else none."""
+    """Count the modules of a list that is all of one kind, with linear layers and without norms; else 0."""
     children = [child for child in modules.children() if _size(child)]
     plain = all(
         any(weights.is_linear(m) for _, m in base_modules(child)) and not any(normalizes(m) for m in child.modules())
@@ -207,7 +207,7 @@ def _feedforwards(
 
 
 def _roots(modules: dict[str, nn.Module], linears: list[str]) -> list[str]:
-    """Return the outermost modules whose linear layers lead from a width back to it."""
+    """Find the outermost modules whose linear layers lead from a width back to it."""
     found: list[str] = []
     for name, module in modules.items():
         if name and not within(name, found) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
@@ -236,7 +236,7 @@ def _dense(modules: dict[str, nn.Module], linears: list[str]) -> Feedforward:
 
 
 def _whole(modules: dict[str, nn.Module], experts: str) -> str:
-    """Return the outermost module around the experts, but for one that only puts a norm and a residual around it."""
+    """Find the outermost module around the experts, but for one that only puts a norm and a residual around it."""
     root = experts
     while (holder := root.rpartition(".")[0]) and not isinstance(modules[holder], nn.ModuleList):
         others = [m for _, m in _children(modules[holder]) if m is not modules[root] and _size(m)]

@@ -5,21 +5,26 @@ Whatever makes a tensor whole is work for all of these processes together: each 
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import Tensor, distributed, nn
 
 from ..errors import AdapterStateError
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-def is_sharded(tensor: Any) -> bool:
+
+def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     return hasattr(tensor, "full_tensor")
 
 
-def whole(tensor: Any) -> Tensor:
+def whole(tensor: Tensor) -> Tensor:
     """Return the tensor with all of its values. Raises AdapterStateError if DeepSpeed keeps them elsewhere (ZeRO-3)."""
     if is_sharded(tensor):
-        return tensor.detach().full_tensor()
+        own = tensor.detach()
+        assert is_sharded(own)
+        return own.full_tensor()
     if hasattr(tensor, "ds_id") and tensor.numel() == 0:
         raise AdapterStateError(
             "a tensor of the adapter is empty here, as DeepSpeed spreads it over processes; gather the adapter's "
@@ -28,7 +33,7 @@ def whole(tensor: Any) -> Tensor:
     return tensor
 
 
-def fill(own: Any, values: Tensor) -> None:
+def fill(own: Tensor, values: Tensor) -> None:
     """Copy whole or sharded values into a tensor, of which this process may have a part."""
     if is_sharded(own) and not is_sharded(values):
         from torch.distributed.tensor import distribute_tensor
@@ -44,7 +49,7 @@ def made_whole(modules: Iterable[nn.Module]) -> Iterator[bool]:
     Tells whether this is the process that writes files: each one, if it shares nothing with others. Raises
     AdapterStateError if values are not to be had.
     """
-    before: list[tuple[dict[str, Any], str, Tensor]] = []
+    before: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter]] = []
     try:
         for module in {id(m): m for top in modules for m in top.modules()}.values():
             module.state_dict()  # for which FSDP2 parts what a forward pass has left whole, and so not in the midst

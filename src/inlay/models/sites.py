@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -28,6 +28,9 @@ from .names import ends_with as ends_with
 from .names import shortest_suffixes as shortest_suffixes
 from .parts import Parts, expert_modules, parts
 from .source import gives_several, used_last
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 ALL_LINEAR = "all-linear"
 ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
@@ -47,7 +50,7 @@ class Sites:
     """One model's hosts. `heads` are the modules that are trained whole, and therefore no role's hosts. `part` is the
     module of the base to which everything but the heads is kept, such as the language model beside a vision tower."""
 
-    def __init__(self, model: Any, heads: tuple[str, ...] | None = None, part: str | None = None):
+    def __init__(self, model: nn.Module, heads: tuple[str, ...] | None = None, part: str | None = None):
         self.model = model
         self.heads = task_heads(model) if heads is None else heads
         self.part = part
@@ -71,7 +74,7 @@ class Sites:
         return dict(self._modules)
 
     def module(self, name: str) -> nn.Module:
-        """Return the module of that name, which may also be a second name of a shared one."""
+        """Look a module up by its name, which may also be a second name of a shared one."""
         found = self._by_name.get(name)
         return self.model.get_submodule(name) if found is None else found
 
@@ -105,13 +108,13 @@ class Sites:
         return self.part is None or name == self.part or name.startswith(self.part + ".")
 
     @property
-    def config(self) -> Any:
+    def config(self) -> "PreTrainedConfig | None":
         """The configuration of what reads the texts, or of the `part`."""
         own = self.model if self.part is None else self.module(self.part)
         return _of_texts(getattr(own, "config", None) or getattr(self.model, "config", None))
 
-    def config_of(self, name: str) -> Any:
-        """Return the configuration of the innermost model that the module is in."""
+    def config_of(self, name: str) -> "PreTrainedConfig | None":
+        """Find the configuration of the innermost model that the module is in; None if there is none."""
         while name:
             name = name.rpartition(".")[0]
             config = getattr(self.module(name), "config", None)
@@ -249,7 +252,7 @@ class Sites:
         return [name for name, _ in self.modules() if name in names]
 
     def matrices(self, targets: tuple[str, ...], name: str) -> dict[str, experts.Stack]:
-        """Return which stacks of expert matrices, or a router's matrix, `targets` select of the module `name`."""
+        """Name the stacks of expert matrices, or the router's matrix, that `targets` select of the module `name`."""
         own = experts.matrices(self.module(name))
         chosen: set[str] = set()
         for target in targets if own else ():
@@ -258,7 +261,7 @@ class Sites:
         return {p: stack for p, stack in own.items() if p in chosen}
 
     def place(self, name: str) -> "Place":
-        """Return where the module `name` is: its block, its role and what it is called in there."""
+        """Tell where the module `name` is: its block, its role and what it is called in there."""
         block = next((b for b in self.blocks if name.startswith(b + ".")), None)
         if block is None:
             return Place(block=None, role="outside", within=name)
@@ -305,9 +308,7 @@ class Sites:
         return found
 
     def _matching(self, target: str) -> dict[str, str]:
-        """Return what `target` names, modules and single parameters of experts and routers, each with its module's
-        name.
-        """
+        """Find what `target` names: modules, and single parameters of experts and routers, each with its module."""
         if matched := {name: m for name, m in self._named.items() if ends_with(name, target)}:
             return matched
         expressions.check(target, "no module has the name")
@@ -320,7 +321,7 @@ class Sites:
         return parameters | {name: name for name in modules}
 
     def _refused_experts(self, target: str, names: list[str]) -> str | None:
-        """Return why not one of the modules `names`, which `target` selects, can be a host, if they are experts."""
+        """Say why none of the modules `names`, which `target` selects, can be a host, if they are experts."""
         for name in names:
             module = self.module(name)
             for parameter, dtype in experts.packed(module).items():
@@ -370,7 +371,7 @@ class Sites:
         return weights.size(self.blocks[block].get_submodule(name))
 
     def _names(self) -> set[str]:
-        """Return names of the modules; of one that several blocks share only the first."""
+        """Name the modules; one that several blocks share by its first name only."""
         return {name for name, _ in self.modules()}
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
@@ -381,24 +382,24 @@ class Sites:
         return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
 
 
-def language_model(model: Any) -> str | None:
-    """Return the module that reads the texts, by its name, where a model has other towers beside it; else None."""
+def language_model(model: nn.Module) -> str | None:
+    """Name the module that reads the texts, where a model has other towers beside it; else None."""
     config = getattr(model, "config", None)
     texts, embeddings = _of_texts(config), input_embeddings(model)
     if texts is config or embeddings is None:
         return None
     for name, module in base_modules(model):
-        own: Any = getattr(module, "config", None)
-        if type(own) is type(texts) and any(m is embeddings for m in module.modules()):
+        own: PreTrainedConfig | None = getattr(module, "config", None)
+        if own is not None and type(own) is type(texts) and any(m is embeddings for m in module.modules()):
             # Of an encoder and a decoder that are models of their own, both read texts.
             half = getattr(config, "is_encoder_decoder", False) and not own.is_encoder_decoder
             return None if half else name or None
     return None
 
 
-def _of_texts(config: Any) -> Any:
-    """Return the part of a model's configuration that is about what reads texts."""
+def _of_texts(config: "PreTrainedConfig | None") -> "PreTrainedConfig | None":
+    """Find the part of a model's configuration that is about what reads texts; as it is, if several are."""
     try:
-        return config.get_text_config() if hasattr(config, "get_text_config") else config
+        return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
     except ValueError:  # several parts do
         return config

@@ -1,9 +1,9 @@
 """Running a model once to learn something of it, and leaving it as it was: small inputs, modes, random state."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from .heads import input_embeddings, output_embeddings
 
 _TOKENS = 8
+Batch = Mapping[str, object] | Sequence[object] | Tensor
+"""What a model is called with: arguments by name, in a sequence, or the only one."""
 _PLAIN = (Tensor, str, bytes, bool, int, float, type(None))
 
 
@@ -29,7 +31,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 module.training = mode
 
 
-def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
+def token_inputs(model: nn.Module, rows: int) -> dict[str, Tensor | bool] | None:
     """Draw random tokens as the arguments of a model that reads such; None if it does not say that it does.
 
     Tokens that the configuration gives a meaning are left out, but for the last, which ends the text.
@@ -52,7 +54,7 @@ def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
         return plain[torch.randint(len(plain), (rows, _TOKENS), generator=generator)].to(weight.device)
 
     ids_BT = draw()
-    inputs: dict[str, Any] = {"input_ids": ids_BT}
+    inputs: dict[str, Tensor | bool] = {"input_ids": ids_BT}
     if getattr(config, "is_encoder_decoder", False):
         if isinstance(end := getattr(config, "eos_token_id", None), int) and end < size:
             ids_BT[:, -1] = end  # some classifiers pool what is there
@@ -65,14 +67,18 @@ def token_inputs(model: Any, rows: int) -> dict[str, Any] | None:
     return inputs
 
 
-def call(model: nn.Module, batch: Any) -> Any:
-    """Return the model's result for a batch: a mapping of arguments, a sequence of them, or the only one."""
-    if hasattr(batch, "keys"):
+def call(model: nn.Module, batch: Batch) -> object:
+    """Return the model's result for a batch."""
+    if _has_names(batch):
         return model(**batch)
     return model(*batch) if isinstance(batch, list | tuple) else model(batch)
 
 
-def numbers(result: Any) -> list[Tensor]:
+def _has_names(batch: Batch) -> TypeGuard[Mapping[str, object]]:
+    return hasattr(batch, "keys")
+
+
+def numbers(result: object) -> list[Tensor]:
     """Return the floating-point tensors of a result, in order; what it keeps for later calls is left out."""
     if isinstance(result, Tensor):
         return [result] if result.is_floating_point() else []
@@ -83,12 +89,12 @@ def numbers(result: Any) -> list[Tensor]:
     return []
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: object) -> bool:
     """Tell whether a call cannot change the value."""
     return isinstance(value, _PLAIN) or (isinstance(value, list | tuple) and all(map(is_plain, value)))
 
 
-def _special_tokens(config: dict[str, Any]) -> Iterator[int]:
+def _special_tokens(config: dict[str, object]) -> Iterator[int]:
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _special_tokens(value)

@@ -10,7 +10,7 @@ layers in the source, before anything runs.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ class Watch:
         reached = {p for name in self.called for p in seen.get(name, (set(), set()))[1]}
         return [name for name, (base, own) in seen.items() if name not in self.called and base & used and own - reached]
 
-    def _enter(self, module: nn.Module, _: Any) -> None:
+    def _enter(self, module: nn.Module, _: object) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
         here = threading.get_ident()
@@ -81,7 +81,7 @@ class Watch:
             self._uses.__enter__()
         self._entered.append(module)
 
-    def _leave(self, module: nn.Module, _: Any, result: Any) -> None:
+    def _leave(self, module: nn.Module, _: object, result: object) -> None:
         if torch.compiler.is_compiling() or not self._entered or threading.get_ident() != self._thread:
             return
         if self._entered[-1] is not module:
@@ -139,7 +139,7 @@ class _Note:
     def __init__(self, called: set[str], name: str):
         self.called, self.name = called, name
 
-    def __call__(self, module: nn.Module, _: Any) -> None:
+    def __call__(self, module: nn.Module, _: object) -> None:
         self.called.add(self.name)
 
 
@@ -151,7 +151,13 @@ class _Uses(TorchFunctionMode):
         self.watched = watched
         self.used: set[int] = set()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         if torch.compiler.is_compiling() or not isinstance(result, Tensor | tuple | list):
             return result
@@ -165,7 +171,7 @@ def _weights(module: nn.Module) -> Iterator[int]:
     yield from (id(p) for p in module._parameters.values() if p is not None)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ brought to the device on which the host computes.
 """
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -25,7 +25,7 @@ from .source import gives_several
 _BLOCK = 2**22  # numbers, of a weight that is cast up in parts
 _SHADOWS = "_inlay_shadows"  # attribute of an offloaded host: what its parameters read as in the next call
 
-Host = Any  # an nn.Module; what attributes it has depends on its kind, which is what this file asks
+Host = nn.Module
 
 
 def is_linear(host: Host) -> bool:
@@ -55,7 +55,8 @@ def size(host: Host) -> tuple[int, int]:
     """Return (O, I) of a linear host, read from its geometry because quantized weights are packed."""
     if isinstance(host, Conv1D):
         return host.nf, host.nx
-    return host.out_features, host.in_features
+    linear: Any = host  # of any library
+    return linear.out_features, linear.in_features
 
 
 def is_packed(host: Host) -> bool:
@@ -65,7 +66,7 @@ def is_packed(host: Host) -> bool:
 
 
 def device(host: Host) -> torch.device:
-    """Return where the host computes; a host may keep no parameters of its own."""
+    """Find the device on which the host computes; the CPU if nothing in it has a tensor."""
     for module in host.modules():
         for tensor in chain(module._parameters.values(), module._buffers.values()):
             if tensor is not None:
@@ -75,7 +76,7 @@ def device(host: Host) -> torch.device:
 
 
 def parameter_names(host: Host) -> set[str]:
-    """Return the names of the parameters that the host has itself."""
+    """List the parameters that the host has itself, without those that are None."""
     return {name for name, p in host._parameters.items() if p is not None}
 
 
@@ -90,21 +91,26 @@ def statistics(host: Host) -> tuple[str, ...]:
 
 
 def own(host: Host, name: str) -> Tensor | None:
-    """Return the host's parameter or buffer of this name itself, or None if there is none; for its
-    values see `value`.
-    """
+    """Find the host's parameter or buffer of this name, as it is kept; None if there is none. Its values: `value`."""
     found = host._parameters.get(name)
     return host._buffers.get(name) if found is None else found
 
 
+def stored(host: Host) -> Tensor:
+    """Return the host's weight as its module has it, in whatever form that is."""
+    weight = host.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def value(host: Host, name: str) -> Tensor | None:
-    """Return the values of the host's own parameter or buffer, or None if there is none of this name."""
+    """Read the host's own parameter or buffer, from where it is offloaded too; None if there is none of this name."""
     found = own(host, name)
     return None if found is None else _brought(host, name, found)
 
 
 def bias(host: Host) -> Tensor | None:
-    """Return the bias of a linear host, if it has one."""
+    """Read the bias of a linear host, (O); None if it has none."""
     return _current(host, "bias")
 
 
@@ -114,9 +120,7 @@ def is_offloaded(host: Host) -> bool:
 
 
 def read(host: Host, names: Collection[str] = ("weight",)) -> dict[str, Tensor]:
-    """Return the host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones (bias=None) are left
-    out.
-    """
+    """Read the host's parameters, dense, the weight as (O, I) for linear hosts. Absent ones are left out."""
     params = {name: p for name in names if (p := _current(host, name)) is not None}
     if "weight" in names and is_linear(host):
         weight_OI = _dense(host)
@@ -139,7 +143,7 @@ def product(host: Host, x_NI: Tensor) -> Tensor:
 
 
 def blocks(weight_OI: Tensor) -> tuple[Tensor, ...]:
-    """Return the weight in blocks of rows small enough to be cast up."""
+    """Split the weight (O, I) into blocks of rows small enough to be cast up."""
     return weight_OI.split(max(1, _BLOCK // weight_OI.shape[1]))
 
 
@@ -154,17 +158,19 @@ def shadow(host: Host, params: dict[str, Tensor]) -> None:
         host.__dict__[_SHADOWS].update(params)
     else:  # accelerate's own forward, which reads host.weight before and after, must not see them
         host.__dict__[_SHADOWS] = dict(params)
-        host._old_forward = partial(_forward_on_shadows, host, host._old_forward)
+        offloaded: Any = host
+        offloaded._old_forward = partial(_forward_on_shadows, host, offloaded._old_forward)
 
 
 def unshadow(host: Host, names: Iterable[str]) -> None:
     for name in names:
         host.__dict__.pop(name, None)
     if host.__dict__.pop(_SHADOWS, None) is not None:
-        host._old_forward = host._old_forward.args[1]
+        offloaded: Any = host
+        offloaded._old_forward = offloaded._old_forward.args[1]
 
 
-def _forward_on_shadows(host: Host, forward: Any, *args: Any, **kwargs: Any) -> Any:
+def _forward_on_shadows(host: Host, forward: Callable[..., object], *args: object, **kwargs: object) -> object:
     shadows = host.__dict__[_SHADOWS]
     host.__dict__.update(shadows)
     try:
@@ -237,7 +243,7 @@ def _is_plain(host: Host, weight: Tensor) -> bool:
 
 @torch.no_grad()
 def _dense(host: Host) -> Tensor | None:
-    """Return the weight as (O, I), if there is a way to it other than the host's forward."""
+    """Read the weight as (O, I), if there is a way to it other than the host's forward; else None."""
     own = _current(host, "weight")
     if own is None:
         return None
@@ -264,14 +270,14 @@ def _weight_by_forward(host: Host) -> Tensor:
 
 
 def _run(host: Host, x_NI: Tensor) -> Tensor:
-    """Return the forward of a packed linear, without its bias, whose dtype is also that of the computation."""
+    """Run a packed linear without its bias, whose dtype is also that of the computation: (N, I) to (N, O)."""
     bias_O = bias(host)
     h_NO = host.forward(x_NI.to(torch.get_default_dtype() if bias_O is None else bias_O.dtype))
     return h_NO if bias_O is None else h_NO - bias_O
 
 
 def _current(host: Host, name: str) -> Tensor | None:
-    """Return what the host's forward would read under this name now, if that is a tensor."""
+    """Read what the host's forward would read under this name now; None if that is no tensor."""
     shadows = host.__dict__.get(_SHADOWS)
     if shadows and name in shadows:
         return shadows[name]
@@ -280,7 +286,7 @@ def _current(host: Host, name: str) -> Tensor | None:
 
 
 def _brought(host: Host, name: str, tensor: Tensor) -> Tensor:
-    """Return the tensor itself, or its values if they are offloaded."""
+    """Bring an offloaded tensor to where the host computes; any other stays as it is."""
     if not tensor.is_meta or (hook := _offloading(host)) is None:
         return tensor
     return hook.weights_map[name].to(hook.execution_device, tensor.dtype)

@@ -1,7 +1,7 @@
 """The plots of a run's page."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..show.plots import Chart, Figure, Points, Scale, between, steps
 from ..show.units import BYTES, RATE, Unit, number
@@ -9,14 +9,16 @@ from ..show.units import BYTES, RATE, Unit, number
 _SMALL = 160  # pixels of height
 
 
-def loss_plot(train: Points, evaluation: Points, best_step: int | None) -> Figure:
-    """Plot the training loss, as it was and smoothed, with the evaluation loss."""
+def loss_plot(train: Points, evaluation: Points, best_step: int | None, went_back: Sequence[int] = ()) -> Figure:
+    """Plot the training loss, as it was and smoothed, with the evaluation loss and the steps it `went_back` after."""
     smooth = smoothed(train)
     chart = _chart([*train, *evaluation], between(0, _most([*train, *evaluation]), number(3)))
     if train:
         chart.line("train faint", train, key="training")
         chart.line("train", smooth, key="smoothed")
     _add_evaluation(chart, evaluation, best_step)
+    for step in went_back:
+        chart.upright("reference", step, key="collapsed, went back" if step == went_back[0] else "")
     description = _described("smoothed training loss", smooth) + _described("evaluation loss", evaluation)
     return Figure(title="Loss", description=description, chart=chart)
 

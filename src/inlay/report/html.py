@@ -1,16 +1,18 @@
 """The report's page: what the run's files say, arranged for the template beside this file."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from markupsafe import Markup
 
 from ..errors import DataError
+from ..formats.event import Event
 from ..formats.files import write_text
 from ..formats.read import guarded
 from ..formats.run_files import RunFiles, read_run
+from ..formats.summary import Summary
 from ..outside import printable
 from ..show.forgetting import forgetting_section
 from ..show.page import templates
@@ -24,7 +26,7 @@ from .decisions import decisions
 from .tiles import tiles
 
 
-def write_report(run: Path, summary: dict[str, Any] | None = None) -> Path:
+def write_report(run: Path, summary: Summary | None = None) -> Path:
     """Write `report.html` into the run's folder, whole. Raises DataError if the folder has no readable summary.json, in
     whose place a run that is about to write it gives its `summary`."""
     path = run / "report.html"
@@ -37,7 +39,7 @@ def render(files: RunFiles) -> str:
     return printable(templates("report").get_template("report.html.j2").render(_page(files)))
 
 
-def _page(files: RunFiles) -> dict[str, Any]:
+def _page(files: RunFiles) -> dict[str, object]:
     summary = files.summary
     with guarded(files.folder, "files of a run", error=DataError):
         task = TASKS[summary["task"]]
@@ -51,7 +53,7 @@ def _page(files: RunFiles) -> dict[str, Any]:
         "task_section": Markup(own.section),  # noqa: S704
         "large_plots": _large_plots(files, task.main_score, own.chance),
         "optimizer_plots": _optimizer_plots(files.steps),
-        "resource_plots": _resource_plots(files.steps, summary.get("plan") or {}),
+        "resource_plots": _resource_plots(files.steps, (summary.get("plan") or {}).get("memory_bytes")),
         "last_step": files.steps[-1] if files.steps else None,
         "not_finite": [event["step"] for event in files.steps if not _is_finite(event.get("loss", 0.0))],
         "decisions": decisions(summary.get("decided") or {}),
@@ -68,24 +70,25 @@ def _large_plots(files: RunFiles, score: str, chance: float | None) -> list[Figu
     scores = [] if score == "loss" else _points(files.evaluations, score)
     plots = []
     if train or evaluated:
-        plots.append(figures.loss_plot(train, evaluated, best_step))
+        went_back = [event["step"] for event in files.summary.get("went_back") or ()]
+        plots.append(figures.loss_plot(train, evaluated, best_step, went_back))
     if scores:
         plots.append(figures.score_plot(METRICS[score].label, METRICS[score].unit, scores, best_step, chance))
     return plots
 
 
-def _optimizer_plots(steps: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def _optimizer_plots(steps: Sequence[Event]) -> list[Figure]:
     drawn = {"learning_rate": figures.learning_rate_plot, "gradient_norm": figures.gradient_norm_plot}
     return [draw(points) for key, draw in drawn.items() if (points := _points(steps, key))]
 
 
-def _resource_plots(steps: Sequence[Mapping[str, Any]], plan: Mapping[str, Any]) -> list[Figure]:
+def _resource_plots(steps: Sequence[Event], planned_bytes: int | None) -> list[Figure]:
     speed, memory = _points(steps, "tokens_per_second"), _points(steps, "memory_bytes")
     plots = [figures.speed_plot(speed)] if speed else []
-    return plots + ([figures.memory_plot(memory, plan.get("memory_bytes"))] if memory else [])
+    return plots + ([figures.memory_plot(memory, planned_bytes)] if memory else [])
 
 
-def _points(events: Sequence[Mapping[str, Any]], key: str) -> Points:
+def _points(events: Sequence[Event], key: str) -> Points:
     """Return the finite values by step: a run that failed may have logged others."""
     values = [(event["step"], event.get(key)) for event in events]
     return [(step, value) for step, value in values if _is_finite(value)]
@@ -96,7 +99,7 @@ def _is_finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def costs_table(summary: Mapping[str, Any]) -> Table:
+def costs_table(summary: Summary) -> Table:
     """Return what was planned beside what it was."""
     plan = summary.get("plan") or {}
     planned_seconds = plan.get("seconds") if summary["status"] == "finished" else None  # it is that of a whole run

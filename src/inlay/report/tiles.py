@@ -1,14 +1,13 @@
 """The figures at the top of a report, each beside the base model's."""
 
-from typing import Any
-
-from ..show.forgetting import interval_text, level
+from ..formats.summary import Summary
+from ..show.forgetting import Forgetting, interval_text, level
 from ..show.reach import reach_text
-from ..show.units import bytes_text, count_text, percent_text, seconds_text, text_or_unknown
+from ..show.units import bytes_text, count_text, percent_text, seconds_text, signed, text_or_unknown
 from ..tasks.page import Tile
 
 
-def tiles(summary: dict[str, Any], of_task: list[Tile]) -> list[Tile]:
+def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
     """Return the tiles of any run, after those of its task."""
     trained_details, time_details, memory_details = [], [], []
     trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
@@ -39,9 +38,11 @@ def tiles(summary: dict[str, Any], of_task: list[Tile]) -> list[Tile]:
     ]
 
 
-def _forgetting(found: dict[str, Any]) -> Tile:
+def _forgetting(found: Forgetting) -> Tile:
     if found["measure"] == "loss":
         details = [f"{level(found)}: nats per token of general text", f"95 % interval {interval_text(found)}"]
-        return Tile(name="Forgetting", value=text_or_unknown("{:+.3f}".format, found["value"]), details=details)
-    details = [f"of 1, CKA with the base; 95 % interval {interval_text(found)}"]
-    return Tile(name="Geometry kept", value=text_or_unknown("{:.3f}".format, found["cka"]), details=details)
+        value = text_or_unknown(lambda value: signed(value, 3), found["value"])
+        return Tile(name="Forgetting", value=value, details=details)
+    details = ["embeddings of general text, CKA; 1: unchanged", f"95 % interval {interval_text(found)}"]
+    value = text_or_unknown("{:.3f}".format, found["cka"])
+    return Tile(name="Similarity to the base", value=value, details=details)

@@ -3,16 +3,72 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple, TypedDict
 
 from .table import Column, Table
 from .units import percent_text, points_text, signed
 
-Level = Literal["low", "watch", "high", "unknown"]
+Level = Literal["low", "watch", "high", "unclear", "unknown"]
 
 # Nats per token. In PEFT's benchmark (MetaMathQA, Llama-3.2-3B) full fine-tuning has 0.03, LoRA of rank 32 0.05 and
 # rsLoRA of rank 64, the best at the task, 0.11; above 0.15 lie runs that have damaged the model.
 WATCH, HIGH = 0.05, 0.15
+_CLEAR = 0.1  # of the probe's accuracy: a loss as large as this must be ruled out before none is reported
+
+
+class Passages(TypedDict):
+    """The general text that forgetting was measured on, and the time that it took."""
+
+    source: str
+    seconds: float
+
+
+class LossChange(TypedDict):
+    """A language model's losses on general text, in nats per token, as summary.json has them under `forgetting`."""
+
+    measure: Literal["loss"]
+    value: float
+    """The tuned model's loss less the base's."""
+    interval: Sequence[float]
+    passages: int
+    tokens: int
+    base_loss: float
+    tuned_loss: float
+    kl: float
+    kl_interval: Sequence[float]
+    kl_positions: int
+
+
+class ProbeScores(TypedDict):
+    """The shares of passages whose kind is told from their representations; None where all are of one kind."""
+
+    probe_base: float | None
+    probe_tuned: float | None
+    probe_interval: Sequence[float] | None
+    """Of the change."""
+
+
+class GeometryChange(ProbeScores):
+    """A model's sentence representations of general text beside the base's, in the same place."""
+
+    measure: Literal["geometry"]
+    value: float
+    """1 - CKA."""
+    interval: Sequence[float]
+    passages: int
+    tokens: int
+    cka: float
+
+
+class LossForgetting(LossChange, Passages):
+    """A measurement of a language model, complete."""
+
+
+class GeometryForgetting(GeometryChange, Passages):
+    """A measurement of an encoder, complete."""
+
+
+Forgetting = LossForgetting | GeometryForgetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,45 +80,50 @@ class ForgettingSection:
     """What the figures are, and what can be done."""
 
 
-def forgetting_text(found: dict[str, Any]) -> str:
+def forgetting_text(found: Forgetting) -> str:
     """Write the figures in one line."""
     on = f"{found['passages']} passages of {found['source']}"
     if found["measure"] == "loss":
         return (
-            f"loss on general text {found['base_loss']:.4f} -> {found['tuned_loss']:.4f}, {_signed(found['value'])} "
-            f"({interval_text(found)}) nats per token: {level(found)}; KL {found['kl']:.4f}; {on}"
+            f"{_signed(found['value'])} nats per token of general text (95 % {interval_text(found)}): {level(found)}; "
+            f"loss {found['base_loss']:.3f} -> {found['tuned_loss']:.3f}, KL {found['kl']:.3f}; {on}"
         )
-    probe = f"; kind of text told {_told(found)}" if found["probe_base"] is not None else ""
-    return f"sentence geometry: CKA {found['cka']:.4f} ({interval_text(found)}){probe}; {on}"
+    probe = _probe(found)
+    told = f"; kind of text recognised {percent_text(probe.base)} -> {percent_text(probe.tuned)}" if probe else ""
+    return f"similarity to the base's embeddings {found['cka']:.3f} of 1 (CKA, 95 % {interval_text(found)}){told}; {on}"
 
 
-def forgetting_section(found: dict[str, Any]) -> ForgettingSection:
+def forgetting_section(found: Forgetting) -> ForgettingSection:
     """Return the part of a run's page."""
     return _of_loss(found) if found["measure"] == "loss" else _of_geometry(found)
 
 
-def level(found: dict[str, Any]) -> Level:
-    """Judge a loss by its size; a geometry, for whose CKA nobody has a scale, by whether the probe task has lost."""
+def level(found: Forgetting) -> Level:
+    """Judge a loss by its size; a geometry, for whose CKA nobody has a scale, by whether the probe task has lost.
+    `unclear` is what may as well be nothing as something to watch."""
     if found["measure"] == "loss":
+        low, high = found["interval"]
+        if low <= 0 and high >= WATCH:
+            return "unclear"
         return "low" if found["value"] < WATCH else "watch" if found["value"] < HIGH else "high"
-    if found["probe_base"] is None:
+    if (probe := _probe(found)) is None:
         return "unknown"
-    return "watch" if found["probe_interval"][1] < 0 else "low"
+    low, high = probe.interval
+    return "watch" if high < 0 else "low" if low > -_CLEAR else "unclear"
 
 
-def interval_text(found: dict[str, Any]) -> str:
+def interval_text(found: Forgetting) -> str:
     """Write the 95 % interval of the loss's change, or of the CKA."""
     low, high = found["interval"]
     return _between((low, high)) if found["measure"] == "loss" else _between((1 - high, 1 - low), _plain)
 
 
-def _of_loss(found: dict[str, Any]) -> ForgettingSection:
+def _of_loss(found: LossForgetting) -> ForgettingSection:
     value, (low, high) = found["value"], found["interval"]
     spread = f"95 % interval {_between((low, high))}"
     if low <= 0 <= high:
-        sentence = (
-            f"No forgetting that could be measured: on general text the loss changed by {_signed(value)} ({spread})."
-        )
+        found_it = "Inconclusive" if level(found) == "unclear" else "No measurable forgetting"
+        sentence = f"{found_it}: the loss on general text changed by {_signed(value)} nats per token ({spread})."
     elif value < 0:
         sentence = f"The model forgot nothing: on general text its loss fell by {-value:.3f} nats per token ({spread})."
     else:
@@ -70,16 +131,16 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
         times = math.exp(value)
         higher = f"{percent_text(times - 1)} higher" if times < 2 else f"{times:.3g} times as high"
         sentence = (
-            f"The model forgot {how_much}: general text costs it {value:.3f} nats per token more than its base "
+            f"The model forgot {how_much}: its loss on general text is {value:.3f} nats per token above the base's "
             f"({spread}), so its perplexity there is {higher}."
         )
     notes = [
-        f"Below {WATCH} is low, above {HIGH} high, by what PEFT's benchmark measures in the same way on other text.",
-        "KL is how far the predictions of the next token have moved from the base's, for the better or the worse.",
+        f"Below {WATCH} is low, above {HIGH} high, as in PEFT's benchmark, which measures the same on other text.",
+        "KL: how far the predictions of the next token have moved from the base's, for better or worse.",
         _measured_on(found),
     ]
-    if level(found) != "low":
-        notes.append("A lower learning rate, fewer epochs, a smaller rank or a --retain-weight makes it forget less.")
+    if level(found) in ("watch", "high"):
+        notes.append("To forget less: a lower learning rate, fewer epochs, a smaller rank, or --retain-weight.")
     rows = [
         [
             "loss on general text, nats per token",
@@ -93,42 +154,49 @@ def _of_loss(found: dict[str, Any]) -> ForgettingSection:
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
-def _of_geometry(found: dict[str, Any]) -> ForgettingSection:
+def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
     spread = interval_text(found)
-    sentence = f"The sentence geometry of the base is kept to a CKA of {found['cka']:.3f} (95 % interval {spread})."
+    sentence = (
+        f"Embeddings of general text are {found['cka']:.3f} similar to the base's "
+        f"(CKA, where 1 is unchanged; 95 % interval {spread})."
+    )
     rows = [["CKA with the base", "", _plain(found["cka"]), "", spread]]
     notes = [
-        "CKA compares which texts lie near to each other: 1 is unchanged but for rotation and size, 0 is unrelated. "
+        "CKA compares which texts lie near each other: 1 is unchanged but for rotation and size, 0 is unrelated. "
         "There is no common scale for what lies between.",
         _measured_on(found),
     ]
-    if found["probe_base"] is not None:
-        change, interval = found["probe_tuned"] - found["probe_base"], found["probe_interval"]
-        fell = level(found) == "watch"
-        sentence += (
-            f" What kind of text a passage is can be told from it in {percent_text(found['probe_tuned'])} of them, "
-            f"before in {percent_text(found['probe_base'])}: "
-            + ("that has been lost." if fell else "no loss that could be measured.")
-        )
-        told, before = percent_text(found["probe_tuned"]), percent_text(found["probe_base"])
-        between = _between(interval, points_text)
-        rows.append(
-            ["kind of text told by the nearest centroid", before, told, f"{points_text(change)} points", between]
-        )
-        if fell:
-            notes.append("A lower learning rate, fewer epochs or a --retain-weight makes it forget less.")
+    if (probe := _probe(found)) is not None:
+        after, before = percent_text(probe.tuned), percent_text(probe.base)
+        change, between = points_text(probe.tuned - probe.base), _between(probe.interval, points_text)
+        conclusion = {
+            "watch": "The model has lost some of this.",
+            "low": "No measurable loss.",
+            "unclear": f"Inconclusive: the change could be {between} points.",
+        }[level(found)]
+        sentence += f" The kind of text is recognised for {after} of the passages (base: {before}). {conclusion}"
+        rows.append(["kind of text, by the nearest centroid", before, after, f"{change} points", between])
+        if level(found) == "watch":
+            notes.append("To forget less: a lower learning rate, fewer epochs, or --retain-weight.")
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
-def _measured_on(found: dict[str, Any]) -> str:
+def _measured_on(found: Forgetting) -> str:
     return (
-        f"Measured on {found['passages']} passages of {found['source']}, {found['tokens']:,} tokens, before and after "
-        "training; the intervals are over passages."
+        f"Measured before and after training on {found['passages']} passages of {found['source']}, "
+        f"{found['tokens']:,} tokens. The intervals are over passages."
     )
 
 
-def _told(found: dict[str, Any]) -> str:
-    return f"{percent_text(found['probe_base'])} -> {percent_text(found['probe_tuned'])}"
+class _Probe(NamedTuple):
+    base: float
+    tuned: float
+    interval: Sequence[float]
+
+
+def _probe(found: GeometryForgetting) -> _Probe | None:
+    base, tuned, interval = found["probe_base"], found["probe_tuned"], found["probe_interval"]
+    return None if base is None or tuned is None or interval is None else _Probe(base, tuned, interval)
 
 
 def _table(rows: list[list[str]]) -> Table:

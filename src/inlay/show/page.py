@@ -1,16 +1,21 @@
 """What every page has: its frame and its style sheet, the templates' filters."""
 
+from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from .plots import MARKS
 from .units import UNKNOWN, percent_text
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 @cache
-def templates(*packages: str) -> Any:
+def templates(*packages: str) -> "Environment":
     """Return the templates beside this file, as jinja2 has them, and those of Inlay's other packages."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -22,7 +27,7 @@ def templates(*packages: str) -> Any:
         lstrip_blocks=True,
     )
     found.globals.update(unknown=UNKNOWN, marks=MARKS)
-    found.filters.update(percent=percent_text, unbroken=unbroken, label=label)
+    found.filters.update(percent=percent_text, unbroken=unbroken, label=label, short_path=short_path)
     return found
 
 
@@ -31,6 +36,28 @@ def unbroken(text: str) -> str:
     return text.replace(" %", "\u00a0%")
 
 
+def short_path(name: str) -> str:
+    """Shorten an absolute path to its last two parts, which say enough in a heading."""
+    parts = PurePath(name).parts
+    return "/".join(parts[-2:]) if PurePath(name).is_absolute() and len(parts) > 3 else name
+
+
+def excerpt(text: str, longest: int) -> Markup:
+    """Mark up the beginning of a text of the data, which may run from right to left."""
+    cut = text if len(text) <= longest else text[:longest].rpartition(" ")[0] + " …"
+    return Markup('<span dir="auto">{}</span>').format(cut)
+
+
+def bar(share: float) -> Markup:
+    """Mark up a share with a bar beneath it."""
+    return Markup('<span class="share" style="--share: {:.3f}">{:.2f}</span>').format(share, share)
+
+
 def label(text: str) -> Markup:
     """Mark up a label of the data: it may break after an underscore, where a browser would rather not."""
     return Markup("<bdi>{}</bdi>").format(Markup("_<wbr/>").join(text.split("_")))
+
+
+def paragraphs(sentences: Iterable[str]) -> Markup:
+    """Mark up sentences, each by itself."""
+    return Markup("").join(Markup("<p>{}</p>").format(sentence) for sentence in sentences)

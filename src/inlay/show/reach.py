@@ -2,16 +2,36 @@
 
 import re
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from .units import count_text, percent_text
+
+if TYPE_CHECKING:
+    from ..attached.coverage import Coverage
 
 _SHOWN = 6  # groups in the sentence; all are in the summary
 
 
-def reach_of(coverage: Any) -> dict[str, Any]:
+class LeftOutGroup(TypedDict):
+    """Parameters that are left out for one reason."""
+
+    reason: str
+    parameters: int
+    share: float
+    modules: list[str]
+
+
+class Reach(TypedDict):
+    """A method's reach, as summary.json has it under `coverage`."""
+
+    body_parameters: int
+    share: float
+    left_out: list[LeftOutGroup]
+
+
+def reach_of(coverage: "Coverage") -> Reach:
     """Return the reach of a `Coverage` in summary.json's form."""
-    groups = [
+    groups: list[LeftOutGroup] = [
         {
             "reason": group.reason,
             "parameters": group.parameters,
@@ -23,7 +43,7 @@ def reach_of(coverage: Any) -> dict[str, Any]:
     return {"body_parameters": coverage.parameters, "share": round(coverage.share, 6), "left_out": groups}
 
 
-def reach_text(reach: dict[str, Any]) -> str:
+def reach_text(reach: Reach) -> str:
     """Write in one sentence what is reached and what is left out."""
     reached = f"{percent_text(reach['share'])} of the body's {count_text(reach['body_parameters'])} parameters"
     by_cause: dict[str, list[str]] = {}

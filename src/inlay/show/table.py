@@ -4,12 +4,15 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from .page import templates
 from .units import UNKNOWN
+
+if TYPE_CHECKING:
+    import rich.table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +26,18 @@ class Column:
     """Writes a value in a page, where that is more than its text."""
     right: bool = False
     """Whether it is aligned at the right, as numbers are."""
+    kind: str = ""
+    """The style sheet's class of its cells in a page."""
 
-    def written(self, value: Any) -> str:
+    def written(self, value: object) -> str:
         if value is None:
             return UNKNOWN
         return value if isinstance(value, str) else self.text(value)
+
+    @property
+    def classes(self) -> str:
+        """The classes of its cells in a page."""
+        return " ".join(filter(None, (self.kind, "number" if self.right else "")))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -36,13 +46,14 @@ class Table:
     sentence, such as why a run failed."""
 
     columns: Sequence[Column]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[object]]
 
-    def __rich__(self) -> Any:
+    def __rich__(self) -> "rich.table.Table":
         """Return the table as rich prints it; its numbers are never broken."""
         import rich.table
 
-        found = rich.table.Table(box=None, pad_edge=False, header_style="bold")
+        headed = any(column.name for column in self.columns)
+        found = rich.table.Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
         for column in self.columns:
             justify = "right" if column.right else "left"
             found.add_column(column.name, justify=justify, no_wrap=column.right, overflow="fold")
@@ -54,7 +65,8 @@ class Table:
         """Return the lines for a terminal of that width, and without one as wide as they need to be."""
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=width or 10_000, color_system=None, markup=False, emoji=False)
+        plain: dict[str, Any] = {"color_system": None, "markup": False, "emoji": False, "force_jupyter": False}
+        console = Console(file=io.StringIO(), width=width or 10_000, **plain)
         with console.capture() as found:
             console.print(self)
         return "\n".join(line.rstrip() for line in found.get().rstrip("\n").split("\n"))

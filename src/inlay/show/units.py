@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
+
+NumberT = TypeVar("NumberT", bound=float)
 
 UNKNOWN = "–"
 
@@ -62,7 +64,7 @@ def excess_text(planned: float | None, actual: float | None) -> str:
     return UNKNOWN if not planned or actual is None else f"{signed(100 * (actual / planned - 1), 0)} %"
 
 
-def text_or_unknown(text: Callable[[Any], str], value: float | None) -> str:
+def text_or_unknown(text: Callable[[NumberT], str], value: NumberT | None) -> str:
     """Write the value by `text`; a dash for None, words for what is not finite."""
     if value is None:
         return UNKNOWN
@@ -90,7 +92,7 @@ class Unit:
 
 def number(digits: int) -> Unit:
     """Return the unit of plain numbers with so many decimals."""
-    return Unit(f"{{:.{digits}f}}".format)
+    return Unit(lambda value: f"{value:.{digits}f}".replace("-", "−"))
 
 
 PERCENT = Unit(percent_text, ((0.01, "%"),), is_share=True)

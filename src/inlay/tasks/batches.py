@@ -1,17 +1,17 @@
 """Texts to padded batches of token ids. Rows of like length share a batch, so that little is padded."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from ..data.classification import Example
+from ..models.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
 
@@ -32,21 +32,26 @@ class Tokens:
         return [len(row["input_ids"]) for row in self.rows]
 
 
-def tokenize(tokenizer: Any, texts: Sequence[tuple[str, str | None]], max_length: int) -> list[dict[str, list[int]]]:
+def tokenize(
+    tokenizer: Tokenizer, texts: Sequence[tuple[str, str | None]], max_length: int
+) -> list[dict[str, list[int]]]:
     firsts = [text for text, _ in texts]
     pairs = [pair for _, pair in texts] if texts and texts[0][1] is not None else None
     encoded = tokenizer(firsts, pairs, truncation=True, max_length=max_length)
     return [{key: values[i] for key, values in encoded.items()} for i in range(len(firsts))]
 
 
-def tokenize_split(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Tokens:
+def tokenize_split(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> Tokens:
     rows = tokenize(tokenizer, [(e.text, e.pair) for e in examples], max_length)
     cut = sum(len(row["input_ids"]) == max_length for row in rows)
     return Tokens(rows, [e.label for e in examples], cut)
 
 
 def in_order_of_length(
-    tokenizer: Any, rows: Sequence[dict[str, list[int]]], batch_size: int = 32, step: int = LENGTH_STEP
+    tokenizer: Tokenizer,
+    rows: Sequence[dict[str, list[int]]],
+    batch_size: int = 32,
+    step: int = LENGTH_STEP,
 ) -> Iterator[tuple[list[int], Batch]]:
     """Yield batches of all rows, the longest first so that memory runs out at once or never, with positions."""
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
@@ -68,7 +73,7 @@ def padded_length(longest: int, step: int) -> int:
     return -(-longest // step) * step
 
 
-def pad(tokenizer: Any, rows: Sequence[dict[str, Any]], step: int = LENGTH_STEP) -> Batch:
+def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, object]], step: int = LENGTH_STEP) -> Batch:
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
     return dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=step)) | labels

@@ -3,25 +3,30 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 import transformers
 from torch import Tensor, nn
 
-from ..bases.auto_class import no_writer, writer_class
+from ..bases.auto_class import AutoClass, no_writer, writer_class
 from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
 from ..data.classification import load_texts
 from ..data.conversation import Message
+from ..data.examples import Examples
 from ..data.formats import OpenedData
-from ..data.generation import FORMS, generation_in
+from ..data.generation import FORMS, GenerationExample, generation_in
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Replay
+from ..formats.peft_config import PeftConfig
+from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
+from ..models.tokenizer import Tokenizer
 from ..show.units import text_or_unknown
 from ..stats import Means
 from .batches import Batch, Order
@@ -31,7 +36,7 @@ from .generate import generate
 from .metric import METRICS, scores_of
 from .outcomes import TokenLosses, WrittenTexts
 from .packing import Shuffled, can_pack, packed, padded
-from .page import Judged, Said, TaskPage, Verdict
+from .page import Judged, PredictionLine, Said, TaskPage, Verdict
 from .task import Answer, Evaluation, Task, TaskSettings
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
@@ -57,7 +62,7 @@ class Causal(Task):
     packs: bool = False  # several texts in a row
 
     @classmethod
-    def refuses(cls, config: Any) -> str | None:
+    def refuses(cls, config: transformers.PreTrainedConfig) -> str | None:
         return no_writer(config)
 
     @classmethod
@@ -77,20 +82,25 @@ class Causal(Task):
         )
 
     @classmethod
-    def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
+    def of_adapter(cls, base: Base, tokenizer: Tokenizer | None, about: Mapping[str, Any]) -> Self:
         return cls(base=base, tokenizer=tokenizer, config=base.config, about=about, max_length=about["max_length"])
 
-    def examples(self, opened: OpenedData, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Examples[GenerationExample]:
         return generation_in(opened, whole)
 
     @classmethod
-    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+    def is_for(cls, adapter_config: PeftConfig, base: Base) -> bool:
         return is_language_adapter(adapter_config, base)
 
     @classmethod
     def assumed(
-        cls, folder: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, tokenizer: Any | None
-    ) -> tuple[dict[str, Any], list[str]]:
+        cls,
+        folder: Path,
+        config: PeftConfig,
+        tensors: Mapping[str, Tensor],
+        base: Base,
+        tokenizer: Tokenizer | None,
+    ) -> tuple[dict[str, object], list[str]]:
         chat = bool(getattr(tokenizer, "chat_template", None))
         stop = _stop(base, tokenizer)
         ends = " or ".join(map(str, tokenizer.convert_ids_to_tokens(stop))) if tokenizer is not None else ""
@@ -100,7 +110,7 @@ class Causal(Task):
         ]
 
     @property
-    def auto_class(self) -> Any:
+    def auto_class(self) -> AutoClass:
         return writer_class(self.config)
 
     def tokenize(self, max_length: int) -> None:
@@ -112,9 +122,13 @@ class Causal(Task):
 
     def ready(self, model: Any) -> list[str]:
         self.packs = can_pack(model) and attend_by_document(model)
-        return ["several texts share a row, and none sees another: nothing is padded"] if self.packs else []
+        return (
+            ["packing: several texts share a row, without attention between them, and nothing is padded"]
+            if self.packs
+            else []
+        )
 
-    def contents(self, split: str) -> Iterator[Any]:
+    def contents(self, split: str) -> Iterator[object]:
         tokens = self.tokens[split]
         return zip(tokens.rows, tokens.prompts, tokens.references, strict=True)
 
@@ -141,7 +155,7 @@ class Causal(Task):
     def weight(self, batch: Batch) -> int:
         return trained_tokens(batch)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         known = {"columns": self.data.columns, "format": self.data.format}
         return known | {"stop": list(self.stop), "room": self.room}
 
@@ -164,9 +178,9 @@ class Causal(Task):
         return replace(found, scores=found.scores | scores_of(outcome), predictions=texts)
 
     def _written(
-        self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, **sampling: Any
+        self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, temperature: float = 0.0
     ) -> list[str]:
-        ids = generate(model, prompts, stop, self.tokenizer.pad_token_id, room, **sampling)
+        ids = generate(model, prompts, stop, self.tokenizer.pad_token_id, room, temperature=temperature)
         return [self.tokenizer.decode(of_text, skip_special_tokens=True).strip() for of_text in ids]
 
     @property
@@ -226,14 +240,13 @@ class Causal(Task):
         if not all(prompts):
             raise DataError("a text is empty for this model: its tokenizer makes no token of it; write something else")
         check_ids(self.tokenizer, model, prompts)
-        sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {}
-        texts = self._written(model, prompts, self.stop, max_tokens or self.room, **sampling)
+        texts = self._written(model, prompts, self.stop, max_tokens or self.room, temperature)
         return [
             Answer({"prompt": talk[-1]["content"], "text": text}, text, " ".join(text.split()))
             for talk, text in zip(talks, texts, strict=True)
         ]
 
-    def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[dict[str, Any]]:
+    def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[PredictionLine]:
         """Yield the first rows' lines; `base` may be empty, if there is none any more."""
         tokens: GenerationTokens = self.tokens["valid"]
         for i, text in enumerate(tuned):
@@ -242,12 +255,12 @@ class Causal(Task):
             yield {"prompt": prompt, "references": references, "text": text, "base_text": base[i] if base else None}
 
     @classmethod
-    def said(cls, row: Mapping[str, Any]) -> Said:
+    def said(cls, row: PredictionLine) -> Said:
         wanted = row["references"][0] if row["references"] else None
         return Said(prompt=row["prompt"], wanted=wanted, answer=row["text"], base_answer=row["base_text"])
 
     @classmethod
-    def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
+    def page(cls, summary: Summary, predictions: Sequence[PredictionLine]) -> TaskPage:
         judged = Judged.from_summary(summary)
         return TaskPage(
             tiles=judged.tiles(cls.expected, {"loss": [f"nats per learned token of the {judged.split} split"]}),
@@ -262,7 +275,7 @@ class Causal(Task):
         return Replay(self.tokenizer, text.kept, text.max_length)
 
 
-def is_language_adapter(adapter_config: Mapping[str, Any], base: Base) -> bool:
+def is_language_adapter(adapter_config: PeftConfig, base: Base) -> bool:
     """Tell whether an adapter is for a language model: the base is one, and no module was added that is not its own."""
     if no_writer(base.config) is not None:
         return False
@@ -283,9 +296,9 @@ def _verdict(judged: Judged) -> Verdict:
     return Verdict(kind="better" if tuned < base else "worse", sentence=sentence, notes=judged.notes(score="loss"))
 
 
-def _stop(base: Base, tokenizer: Any | None) -> list[int]:
+def _stop(base: Base, tokenizer: Tokenizer | None) -> list[int]:
     """Find where the base's own generation ends."""
-    found: list[Any] = [getattr(tokenizer, "eos_token_id", None)]
+    found: list[int | list[int] | None] = [getattr(tokenizer, "eos_token_id", None)]
     try:
         settings: Any = transformers.GenerationConfig.from_pretrained(base.path, local_files_only=not base.fetch)
         found.append(settings.eos_token_id)

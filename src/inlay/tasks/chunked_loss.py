@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..models import weights
 from .batches import Batch
 
+Inputs = dict[str, Tensor | bool]  # a model's arguments by name
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
 
 _CHUNK_LOGITS = 2**26  # of a chunk
@@ -93,8 +94,8 @@ class _Finish:
         return slope
 
 
-def _inputs_and_targets(model: Any, batch: Batch) -> tuple[dict[str, Any], Tensor]:
-    inputs: dict[str, Any] = {key: value for key, value in batch.items() if key != "labels"} | {"use_cache": False}
+def _inputs_and_targets(model: Any, batch: Batch) -> tuple[Inputs, Tensor]:
+    inputs: Inputs = {key: value for key, value in batch.items() if key != "labels"} | {"use_cache": False}
     label_BT = batch["labels"]
     if model.config.is_encoder_decoder:
         return inputs | {"decoder_input_ids": model.prepare_decoder_input_ids_from_labels(labels=label_BT)}, label_BT
@@ -103,18 +104,18 @@ def _inputs_and_targets(model: Any, batch: Batch) -> tuple[dict[str, Any], Tenso
     return inputs, F.pad(label_BT[:, 1:], (0, 1), value=IGNORED)
 
 
-def _hidden_states(model: Any, inputs: dict[str, Any], target_BT: Tensor) -> tuple[Tensor, nn.Module, _Finish] | None:
+def _hidden_states(model: Any, inputs: Inputs, target_BT: Tensor) -> tuple[Tensor, nn.Module, _Finish] | None:
     """Return what the model gives its head, (B, T, D), the head, and what follows it; None if that is unknown."""
     head = model.get_output_embeddings()
     if head is None or not weights.is_linear(head):
         return None
     kept, ramps = [], []
 
-    def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def keep(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         kept.append(args[0])
         return (args[0][:, :0].detach(), *args[1:])
 
-    def replace(_: nn.Module, __: Any, z_B0V: Tensor) -> Tensor:
+    def replace(_: nn.Module, __: object, z_B0V: Tensor) -> Tensor:
         ramp_V = torch.linspace(-_RAMP, _RAMP, z_B0V.shape[-1], device=z_B0V.device, dtype=z_B0V.dtype)
         ramps.append(ramp_V)
         return ramp_V.expand(len(z_B0V), 1, -1)
@@ -132,7 +133,7 @@ def _hidden_states(model: Any, inputs: dict[str, Any], target_BT: Tensor) -> tup
 
 
 @torch.no_grad()
-def _finish(config: Any, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
+def _finish(config: object, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
     """Find the way, of those that the configuration allows for, from the ramp to the logits."""
     numbers = [getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier")]
     scales = {1.0} | {s for number in numbers if isinstance(number, int | float) for s in (number, 1 / number)}

@@ -6,19 +6,24 @@ Shape suffixes: N rows, L labels.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..bases.auto_class import labeller_class
+from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
-from ..data.classification import Learned, classification_in, load_texts
+from ..data.classification import Example, Learned, classification_in, load_texts
+from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..errors import CheckpointError, SettingsError
+from ..formats.peft_config import PeftConfig
+from ..formats.summary import Summary
 from ..models.sites import Sites
+from ..models.tokenizer import Tokenizer
 from ..outside import shown
 from ..show.units import percent_text, points_text
 from ..stats import Interval, Shares, wilson_interval
@@ -28,7 +33,7 @@ from .confusion import Prediction, classifier_section, gain_interval
 from .facts import LABELS
 from .metric import scores_of
 from .outcomes import LabelProbabilities
-from .page import Judged, Said, TaskPage, Verdict, guessing
+from .page import Judged, PredictionLine, Said, TaskPage, Verdict, guessing
 from .task import Answer, Evaluation, Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
@@ -53,30 +58,35 @@ class Classify(Task):
         return cls(base=base, data=data, tokenizer=tokenizer, config=config)
 
     @classmethod
-    def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
+    def of_adapter(cls, base: Base, tokenizer: Tokenizer | None, about: Mapping[str, Any]) -> Self:
         config = base.classifier_config(tuple(about["labels"]), getattr(tokenizer, "pad_token_id", None))
         return cls(base=base, tokenizer=tokenizer, config=config, about=about, max_length=about["max_length"])
 
-    def examples(self, opened: OpenedData, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Examples[Example]:
         names = tuple(map(str, self.about["labels"]))
         return classification_in(opened, Learned(names, list(names) == _unnamed(len(names)), whole))
 
     @classmethod
-    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+    def is_for(cls, adapter_config: PeftConfig, base: Base) -> bool:
         if _labels_already(base):
             return True
         return bool(adapter_config.get("modules_to_save")) and not is_language_adapter(adapter_config, base)
 
     @classmethod
     def assumed(
-        cls, folder: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, tokenizer: Any | None
-    ) -> tuple[dict[str, Any], list[str]]:
+        cls,
+        folder: Path,
+        config: PeftConfig,
+        tensors: Mapping[str, Tensor],
+        base: Base,
+        tokenizer: Tokenizer | None,
+    ) -> tuple[dict[str, object], list[str]]:
         labels, source = _labels(folder, base, tensors)
         said = f"the labels are {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}, {source}"
         return {"labels": list(labels)}, [said]
 
     @property
-    def auto_class(self) -> Any:
+    def auto_class(self) -> AutoClass:
         return labeller_class(self.config)
 
     @property
@@ -104,26 +114,27 @@ class Classify(Task):
                 "which the classifier of an encoder-decoder reads; let it add its eos_token"
             )
 
-    def row(self, split: str, number: int) -> dict[str, Any]:
+    def row(self, split: str, number: int) -> dict[str, list[int] | int]:
         tokens = self.tokens[split]
         return tokens.rows[number] | {"labels": tokens.labels[number]}
 
-    def contents(self, split: str) -> Iterator[Any]:
+    def contents(self, split: str) -> Iterator[object]:
         return zip(self.tokens[split].rows, self.tokens[split].labels, strict=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key != "labels"}
         return F.cross_entropy(model(**inputs).logits.float(), batch["labels"])
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         return {"labels": list(self.labels), "columns": self.data.columns}
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
-        """Evaluate a model; predictions are (rows, labels) log-probabilities."""
+        """Evaluate a model; predictions are (rows, labels) log-probabilities, their spread is that of the log-odds."""
         tokens = self.tokens[split]
         found_NL = log_probabilities(model, self.tokenizer, tokens.rows, self.length_step)
         outcome = LabelProbabilities(found_NL, torch.tensor(tokens.labels))
-        return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL)
+        spread = (found_NL - found_NL.mean(dim=1, keepdim=True)).std(dim=0, correction=0).mean().item()
+        return Evaluation(scores_of(outcome), Shares(outcome.predicted_N == outcome.labels_N), found_NL, spread)
 
     @property
     def _columns(self) -> Mapping[str, str] | None:
@@ -134,8 +145,8 @@ class Classify(Task):
         columns = self._columns or {"text": "text"}
         return load_texts(path, {role: column for role, column in columns.items() if role != "label"})
 
-    def check_inputs(self, inputs: Sequence[Any], **options: Any) -> None:
-        pair: str | None = options.get("pair")
+    def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
+        pair = options.get("pair")
         takes_pairs = pair is not None if self._columns is None else "text_pair" in self._columns
         if takes_pairs != (pair is not None) and len(inputs) == 1:
             raise SettingsError(
@@ -162,7 +173,7 @@ class Classify(Task):
         bars = [f"{p:>7.1%}  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
         return Answer(found, "\n".join(bars), f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}")
 
-    def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[dict[str, Any]]:
+    def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[PredictionLine]:
         for example, tuned_L, base_L in zip(self.data.splits["valid"], tuned.exp(), base, strict=True):
             predicted = int(tuned_L.argmax())
             yield {
@@ -176,7 +187,7 @@ class Classify(Task):
             }
 
     @classmethod
-    def said(cls, row: Mapping[str, Any]) -> Said:
+    def said(cls, row: PredictionLine) -> Said:
         found = Prediction.from_row(row)
         return Said(
             prompt=found.text,
@@ -187,7 +198,7 @@ class Classify(Task):
         )
 
     @classmethod
-    def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
+    def page(cls, summary: Summary, predictions: Sequence[PredictionLine]) -> TaskPage:
         judged, found = Judged.from_summary(summary), [Prediction.from_row(row) for row in predictions]
         known = [str(label) for label in summary.get("labels") or []]  # a run that failed early has not written them
         seen = {p.label for p in found} | {p.predicted for p in found}
@@ -202,7 +213,10 @@ class Classify(Task):
 
 @torch.inference_mode()
 def log_probabilities(
-    model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]], step: int = LENGTH_STEP
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    rows: Sequence[dict[str, list[int]]],
+    step: int = LENGTH_STEP,
 ) -> Tensor:
     """Return (rows, labels), in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
     model.eval()
@@ -265,9 +279,9 @@ def _labels_already(base: Base) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in base.config.architectures or ())
 
 
-def _labels(folder: Any, base: Base, tensors: Mapping[str, Tensor]) -> tuple[list[str], str]:
+def _labels(folder: Path, base: Base, tensors: Mapping[str, Tensor]) -> tuple[list[str], str]:
     """Find the labels of somebody else's adapter, and say where they are from."""
-    own: dict[int, str] = base.config.id2label
+    own = {int(i): str(name) for i, name in (base.config.id2label or {}).items()}
     named = [own[i] for i in sorted(own)]
     count = _outputs(empty_classifier(base.config), len(named), tensors)
     if count is None:

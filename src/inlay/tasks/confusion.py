@@ -1,17 +1,23 @@
 """What a classifier's predictions say: confusions, scores by label, and how sure the figures are."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
-from ..show.page import templates
+from markupsafe import Markup
+
+from ..show.page import bar, excerpt, label, templates, unbroken
+from ..show.table import Column, Table
+from ..show.units import percent_text
 from ..stats import Interval, paired_interval, unpaired_gain_interval
+from .page import PredictionLine
 
 _LABELS_IN_MATRIX = 20
 _SCORES_IN_SIGHT = 20
 _PAIRS = 10
 _MISTAKES = 15
+_LONGEST = 300  # characters of a text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +31,7 @@ class Prediction:
     base_predicted: str | None
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
+    def from_row(cls, row: PredictionLine) -> Self:
         """Read a line of predictions.jsonl."""
         base = row.get("base_predicted")
         return cls(
@@ -105,13 +111,46 @@ def classifier_section(split: str, labels: Sequence[str], predictions: Sequence[
         "labels": labels,
         "predictions": predictions,
         "confusion": confusion(labels, predictions, _LABELS_IN_MATRIX),
-        "scores": scores[:_SCORES_IN_SIGHT],
-        "more_scores": scores[_SCORES_IN_SIGHT:],
-        "mistakes": worst_mistakes(predictions, _MISTAKES),
+        "scores": _scores_table(scores[:_SCORES_IN_SIGHT]),
+        "more_scores": _scores_table(scores[_SCORES_IN_SIGHT:]),
+        "mistakes": _mistakes_table(worst_mistakes(predictions, _MISTAKES)),
         "mistake_count": sum(p.predicted != p.label for p in predictions),
-        "pairs": confused_pairs(predictions, _PAIRS),
+        "pairs": _pairs_table(confused_pairs(predictions, _PAIRS)),
     }
     return templates("tasks").get_template("classify.html.j2").render(known)
+
+
+def _scores_table(rows: Sequence[LabelScores]) -> Table:
+    columns = [Column(name="label", html=label), Column(name="rows", right=True)]
+    columns += [Column(name=name, html=bar, right=True) for name in ("precision", "recall", "F1", "base recall")]
+    return Table(columns=columns, rows=[[r.label, r.support, r.precision, r.recall, r.f1, r.base_recall] for r in rows])
+
+
+def _mistakes_table(mistakes: Sequence[Prediction]) -> Table:
+    columns = [
+        Column(name="text", html=_text, kind="text"),
+        Column(name="true label, its probability", html=_true_label),
+        Column(name="predicted", html=label),
+        Column(name="probability", text=percent_text, right=True),
+    ]
+    return Table(columns=columns, rows=[[p, p, p.predicted, p.probability] for p in mistakes])
+
+
+def _text(found: Prediction) -> Markup:
+    pair = "" if found.pair is None else Markup('<span class="pair">{}</span>').format(excerpt(found.pair, _LONGEST))
+    return excerpt(found.text, _LONGEST) + pair
+
+
+def _true_label(found: Prediction) -> Markup:
+    probability = unbroken(percent_text(found.label_probability))
+    return label(found.label) + Markup(' <span class="aside">{}</span>').format(probability)
+
+
+def _pairs_table(pairs: Sequence[ConfusedPair]) -> Table:
+    columns = [Column(name="label A", html=label), Column(name="label B", html=label)]
+    columns += [Column(name=name, right=True) for name in ("A predicted as B", "B predicted as A", "both")]
+    rows = [[pair.first, pair.second, pair.first_as_second, pair.second_as_first, pair.total] for pair in pairs]
+    return Table(columns=columns, rows=rows)
 
 
 def confusion(labels: Sequence[str], predictions: Sequence[Prediction], at_most: int) -> Confusion:

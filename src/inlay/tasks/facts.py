@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
 class Fact:
     """A key's requirement, as a check of its value and in words."""
 
-    fits: Callable[[Any], bool]
+    fits: Callable[[object], bool]
     kind: str
 
 
@@ -17,15 +16,15 @@ def one_of(*known: str) -> Fact:
     return Fact(lambda value: isinstance(value, str) and value in known, f"one of {', '.join(known)}")
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
-def _are_ids(value: Any) -> bool:
+def _are_ids(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(id, int) and 0 <= id < 2**31 for id in value)
 
 
-def _are_names(value: Any) -> bool:
+def _are_names(value: object) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
@@ -34,7 +33,7 @@ def _are_names(value: Any) -> bool:
     )
 
 
-def _are_texts_by_name(value: Any) -> bool:
+def _are_texts_by_name(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 

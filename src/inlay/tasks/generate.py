@@ -1,7 +1,6 @@
 """Texts from a causal language model: in batches, with a cache, stopping where the training data stops."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +17,15 @@ def generate(
     pad: int,
     max_new_tokens: int,
     rows: int = _ROWS,
-    **sampling: Any,
+    temperature: float = 0.0,
 ) -> list[list[int]]:
     """Return the ids that follow each prompt, up to and without the first of `stop`. Leaves the model evaluating.
 
-    Greedy, unless `sampling` (such as do_sample=True, temperature=0.7) says otherwise. The active adapters run.
+    Greedy at a temperature of 0; above, tokens are drawn from all of the vocabulary. The active adapters run.
     """
     model.eval()
     asked = GenerationConfig(
-        **({"do_sample": False} | sampling),
+        **({"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}),
         max_new_tokens=max_new_tokens,
         eos_token_id=list(stop) or None,
         pad_token_id=pad,

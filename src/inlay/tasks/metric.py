@@ -61,7 +61,7 @@ class Metric:
         return self.unit.text(value)
 
 
-def scores_of(outcome: Any) -> Scores:
+def scores_of(outcome: object) -> Scores:
     """Score an outcome by every metric that takes its kind."""
     found = {metric.name: metric.function(outcome) for metric in METRICS.values() if isinstance(outcome, metric.of)}
     return {name: value for name, value in found.items() if value is not None}
@@ -84,7 +84,7 @@ def better_than(scores: Scores, other: Scores | None, by: str) -> bool:
     return (sign * scores[by], -scores["loss"]) > (sign * other[by], -other["loss"])
 
 
-def scores_from_json(values: Any, by: str) -> Scores:
+def scores_from_json(values: object, by: str) -> Scores:
     """Return the scores that a file holds, where a number beyond any other is null. Raises ValueError if they are no
     scores of a task whose main one is `by`."""
     if not isinstance(values, dict) or not {"loss", by} <= values.keys():
@@ -96,7 +96,7 @@ def scores_from_json(values: Any, by: str) -> Scores:
 
 def score_text(scores: Mapping[str, Any]) -> str:
     """Write every score among these values, such as an event's, in one line."""
-    return "  ".join(f"{METRICS[name].label} {scores[name]:.4f}" for name in METRICS if name in scores)
+    return "  ".join(f"{METRICS[name].label} {METRICS[name].text(scores[name])}" for name in METRICS if name in scores)
 
 
 def _accuracy(outcome: LabelProbabilities) -> float:

@@ -75,7 +75,7 @@ def can_pack(model: Any) -> bool:
     positions = torch.cat([torch.arange(5), torch.arange(7)]).to(weight.device).expand(2, -1)
     embedded: list[Tensor] = []
 
-    def keep(_: nn.Module, __: Any, x: Tensor) -> Tensor:
+    def keep(_: nn.Module, __: object, x: Tensor) -> Tensor:
         torch.set_grad_enabled(True)  # not sooner: the first whole pass with gradients is training's (models/watch.py)
         embedded.append(x.detach().requires_grad_())
         return embedded[-1]

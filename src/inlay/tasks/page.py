@@ -1,11 +1,20 @@
 """What a run's page shows of its task, as plain data: figures with the base's beside them, a verdict, a section."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from markupsafe import Markup
+
+from ..formats.summary import Summary, WentBack
+from ..show.page import excerpt
+from ..show.table import Column, Table
 from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
+
+PredictionLine = Mapping[str, Any]  # of predictions.jsonl, which every task writes and reads in a form of its own
+
+_LONGEST = 600  # characters of a text that a page shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +61,45 @@ class Said:
     pair: str | None = None
 
 
+def samples_table(rows: Iterable[Said]) -> Table:
+    """Return what was asked beside what was expected, and what the two models wrote."""
+    columns = [Column(name=name, html=_excerpt, kind=name) for name in ("prompt", "expected", "base", "tuned")]
+    written = [(row.prompt, row.wanted, row.base_answer, row.answer) for row in rows]
+    return Table(columns=columns, rows=[[p, wanted, _given(base), _given(tuned)] for p, wanted, base, tuned in written])
+
+
+def _given(answer: str | None) -> str | None:
+    return "(nothing)" if answer == "" else answer
+
+
+def _excerpt(text: str) -> Markup:
+    return excerpt(text, _LONGEST)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """The scores that a summary holds, and what they are of."""
 
     status: str
-    base: Mapping[str, Any] = field(default_factory=dict)
-    tuned: Mapping[str, Any] = field(default_factory=dict)
-    test: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
+    tuned: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
     split: str = "valid"
+    went_back: Sequence[WentBack] = ()
+    """The times that the training collapsed and went back."""
 
     @classmethod
-    def from_summary(cls, summary: Mapping[str, Any]) -> "Judged":
+    def from_summary(cls, summary: Summary) -> "Judged":
         found = summary.get("metrics") or {}
         scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
-        return cls(status=summary["status"], rows=found.get("rows", 0), split=found.get("split", "valid"), **scores)
+        return cls(
+            status=summary["status"],
+            rows=found.get("rows", 0),
+            split=found.get("split", "valid"),
+            went_back=summary.get("went_back") or (),
+            **scores,
+        )
 
     @property
     def without_scores(self) -> Verdict | None:
@@ -91,7 +123,8 @@ class Judged:
             where = "on the test split, which no choice was made on,"
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
-        return [*([unfinished] if self.status != "finished" else []), *own, f"{chosen}; {checked}."]
+        collapses = [_went_back(each) for each in self.went_back]
+        return [*([unfinished] if self.status != "finished" else []), *collapses, *own, f"{chosen}; {checked}."]
 
     def verdict(self, score: str) -> Verdict:
         """Say which way a score went, for a task that has no more to say."""
@@ -130,3 +163,12 @@ def capitalized(text: str) -> str:
 def guessing(labels: int) -> str:
     """Write what guessing among so many labels scores."""
     return f"{percent_text(1 / labels)} for {labels} labels"
+
+
+def _went_back(event: WentBack) -> str:
+    to = f"step {event['to']}" if event["to"] else "the start"
+    share = "half" if event["share"] == 0.5 else "a quarter of"
+    return (
+        f"The training collapsed: after step {event['step']}, {event['why']}. It went back to {to} and on with {share} "
+        "the learning rate. A lower --learning-rate from the start may do better."
+    )

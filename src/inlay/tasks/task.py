@@ -8,28 +8,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..bases.auto_class import empty_model
+from ..bases.auto_class import AutoClass, empty_model
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
+from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..forgetting.baseline import Baseline, Held
 from ..forgetting.geometry import GeometryBaseline
 from ..forgetting.passages import GeneralText
 from ..forgetting.retaining import Anchor
 from ..formats.files import as_json, write_text
+from ..formats.peft_config import PeftConfig
+from ..formats.summary import Summary
+from ..models.tokenizer import Tokenizer
 from ..show.page import templates
 from .batches import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from .facts import Fact
 from .metric import Scores, better_than
-from .page import Judged, Said, TaskPage
+from .page import Judged, PredictionLine, Said, TaskPage, samples_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _SAMPLES_IN_SIGHT = 8
+_SAME = 0.1  # of the base's spread: below that, rows are not told apart
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,15 @@ class Evaluation:
 
     scores: Scores
     parts: Any
-    """What `main_score` is the mean of, so that two models can be compared (stats.py)."""
+    """What `main_score` is the mean of, so that two models can be compared: Shares or Means (stats.py)."""
     predictions: Any
     """What predictions.jsonl is written from, as far as there is something."""
+    spread: float | None = None
+    """How far the answers to different rows differ, on a scale of the task's own; None: that says nothing here."""
+
+    def same_answer(self, base: Self) -> bool:
+        """Tell whether every row gets the same answer, which is so even of an untrained head only by a collapse."""
+        return self.spread is not None and base.spread is not None and self.spread < _SAME * base.spread
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,8 @@ class Task(ABC):
     """What a page lacks if there are no predictions."""
 
     base: Base
-    tokenizer: Any
-    config: Any  # of the model
+    tokenizer: Any  # a Tokenizer; None for an adapter of somebody else for which none is found
+    config: "PreTrainedConfig"  # of the model
     data: Any = None  # an Examples
     about: Mapping[str, Any] = field(default_factory=dict)  # provenance.json, if an adapter is opened
     tokens: dict[str, Any] = field(default_factory=dict)  # of each split, with `rows`, `lengths` and `cut`
@@ -115,7 +129,7 @@ class Task(ABC):
         return opened.layout.format in cls.formats
 
     @classmethod
-    def refuses(cls, config: Any) -> str | None:
+    def refuses(cls, config: "PreTrainedConfig") -> str | None:
         """Say what a model is that cannot learn the task; None if it may."""
         return None
 
@@ -126,23 +140,28 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def of_adapter(cls, base: Base, tokenizer: Any, about: Mapping[str, Any]) -> Self:
+    def of_adapter(cls, base: Base, tokenizer: Tokenizer | None, about: Mapping[str, Any]) -> Self:
         """Make the task of an adapter that was trained, from what provenance.json says; it has no rows."""
 
     @abstractmethod
-    def examples(self, opened: OpenedData, whole: bool) -> Any:
+    def examples(self, opened: OpenedData, whole: bool) -> Examples[Any]:
         """Read the rows that an adapter is scored on; of the run's own the valid split is held out, of a `whole` data
         set nothing. Raises DataError."""
 
     @classmethod
-    def is_for(cls, adapter_config: Mapping[str, Any], base: Base) -> bool:
+    def is_for(cls, adapter_config: PeftConfig, base: Base) -> bool:
         """Tell whether an adapter of somebody else, whose files name no task, is for this one."""
         return False
 
     @classmethod
     def assumed(
-        cls, folder: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, tokenizer: Any | None
-    ) -> tuple[dict[str, Any], list[str]]:
+        cls,
+        folder: Path,
+        config: PeftConfig,
+        tensors: Mapping[str, Tensor],
+        base: Base,
+        tokenizer: Tokenizer | None,
+    ) -> tuple[dict[str, object], list[str]]:
         """Return the `facts` of an adapter of somebody else, and in words what is assumed. Raises CheckpointError."""
         return {}, []
 
@@ -150,7 +169,7 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def auto_class(self) -> Any:
+    def auto_class(self) -> AutoClass:
         """The class of transformers that makes the model. Raises SettingsError if there is none."""
 
     def empty(self) -> nn.Module:
@@ -207,7 +226,7 @@ class Task(ABC):
         """Return what a batch is collated from."""
         return self.tokens[split].rows[number]
 
-    def contents(self, split: str) -> Iterator[Any]:
+    def contents(self, split: str) -> Iterator[object]:
         """Yield what each row is learned and scored by; its `repr` tells it from any other."""
         return (self.row(split, i) for i in range(len(self.lengths(split))))
 
@@ -221,7 +240,7 @@ class Task(ABC):
         """Choose which training rows share a batch, in each epoch."""
         return LengthGroups(self.lengths("train"), batch_size, seed)
 
-    def batches(self, batch_size: int, seed: int) -> DataLoader[Any]:
+    def batches(self, batch_size: int, seed: int) -> DataLoader[int]:
         """Load batches of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each.
 
         A batch with `position_ids` is packed; its rows are micro-batches."""
@@ -252,7 +271,7 @@ class Task(ABC):
         """Tell whether an adapter with these scores is kept rather than one with the others."""
         return better_than(scores, than, self.main_score)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """Return what is needed to use the adapter later, beside the base: the `facts` and more."""
         return {"columns": self.data.columns}
 
@@ -271,7 +290,7 @@ class Task(ABC):
 
     # Answers.
 
-    def inputs_in(self, path: str) -> list[Any]:
+    def inputs_in(self, path: str) -> Sequence[object]:
         """Read the inputs of a file, for `answer`. Raises DataError."""
         raise NotImplementedError(f"{self.name} answers no files")
 
@@ -280,30 +299,30 @@ class Task(ABC):
         """Whether an input is a conversation, so that what was said before belongs to the next."""
         return False
 
-    def check_inputs(self, inputs: Sequence[Any], **options: Any) -> None:
+    def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         """Raise SettingsError for inputs that the adapter was not trained on; no weights are loaded yet."""
 
     @abstractmethod
-    def answer(self, model: nn.Module, inputs: Sequence[Any], **options: Any) -> list[Answer]:
+    def answer(self, model: nn.Module, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer each input, a text or what the task makes of one. Raises SettingsError for a token that the model
         cannot read."""
 
     # What its files and pages say.
 
     @abstractmethod
-    def prediction_rows(self, tuned: Any, base: Any) -> Iterable[dict[str, Any]]:
+    def prediction_rows(self, tuned: Any, base: Any) -> Iterable[PredictionLine]:
         """Yield the lines of predictions.jsonl: what two models, each given by its `predictions`, say of valid."""
 
-    def write_predictions(self, path: Path, tuned: Any, base: Any) -> None:
+    def write_predictions(self, path: Path, tuned: object, base: object) -> None:
         write_text(path, "".join(as_json(row) + "\n" for row in self.prediction_rows(tuned, base)))
 
     @classmethod
     @abstractmethod
-    def said(cls, row: Mapping[str, Any]) -> Said:
+    def said(cls, row: PredictionLine) -> Said:
         """Return a line of predictions.jsonl as any task's can be shown. Raises KeyError if it is another task's."""
 
     @classmethod
-    def page(cls, summary: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> TaskPage:
+    def page(cls, summary: Summary, predictions: Sequence[PredictionLine]) -> TaskPage:
         """Return what a run's page shows, from its summary and the lines of predictions.jsonl."""
         judged = Judged.from_summary(summary)
         return TaskPage(
@@ -313,11 +332,12 @@ class Task(ABC):
         )
 
     @classmethod
-    def section(cls, split: str, predictions: Sequence[Mapping[str, Any]]) -> str:
+    def section(cls, split: str, predictions: Sequence[PredictionLine]) -> str:
         """Return HTML with the first predictions."""
         rows = [cls.said(row) for row in predictions]
-        known = {"split": split, "samples": rows[:_SAMPLES_IN_SIGHT], "more_samples": rows[_SAMPLES_IN_SIGHT:]}
-        return templates("tasks").get_template("samples.html.j2").render(**known, lacks=cls.nothing_predicted)
+        first, more = samples_table(rows[:_SAMPLES_IN_SIGHT]), samples_table(rows[_SAMPLES_IN_SIGHT:])
+        known = {"split": split, "samples": first, "more_samples": more, "lacks": cls.nothing_predicted}
+        return templates("tasks").get_template("samples.html.j2").render(known)
 
     # Forgetting.
 

@@ -5,7 +5,6 @@ check_method(MyMethod)
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from ..core.method import Method
 from ..errors import TargetError
@@ -19,7 +18,7 @@ from .shapes import SHAPES, Shape
 __all__ = ["CHECKS", "SHAPES", "Shape", "check_method"]
 
 
-def check_method(kind: type[Method], **asked: Any) -> None:
+def check_method(kind: type[Method], **asked: object) -> None:
     """Hold a method, with the settings asked for, to the contract on small models of four architectures.
 
     The method is registered. Architectures of which it raises TargetError are left out. Raises AssertionError with the
@@ -57,7 +56,7 @@ def _fits(method: Method, shape: Shape) -> bool:
         return False
 
 
-def _run(what: str, kind: type[Method], check: Callable[..., None], *arguments: Any) -> None:
+def _run(what: str, kind: type[Method], check: Callable[..., None], *arguments: object) -> None:
     try:
         check(*arguments)
     except Exception as problem:

@@ -18,6 +18,7 @@ from ..core.delta import WeightDelta
 from ..core.method import Method
 from ..errors import AdapterStateError
 from ..formats.peft_config import read_config
+from ..formats.peft_format import format_of
 from ..methods import METHODS
 from ..methods.loading import load
 from ..methods.reparameterized.lora import LoRA
@@ -41,12 +42,19 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
+def _gradient(p: Tensor) -> Tensor:
+    assert p.grad is not None
+    return p.grad
+
+
 def is_weight_method(adapter: Adapter) -> bool:
     """Tell whether the adapter changes weights and nothing else."""
     return all(isinstance(delta, WeightDelta) for delta in adapter.deltas.values())
 
 
-def attached(method: Method, shape: Shape, model: nn.Module, adapter_name: str = "default", scale: float = 0.1) -> Any:
+def attached(
+    method: Method, shape: Shape, model: nn.Module, adapter_name: str = "default", scale: float = 0.1
+) -> Adapter:
     """Attach the method and move it away from its start."""
     adapter = attach(model, method, adapter_name)
     disturb(adapter, scale)
@@ -134,11 +142,12 @@ def output_and_gradients_equal_those_of_the_folded_weights_in_float64(method: Me
         p.data = p.data.double()
     y = logits(model, shape)
     y.square().mean().backward()
-    gradients = {n: p.grad for n, p in adapter.named_parameters()}
+    gradients = {n: _gradient(p) for n, p in adapter.named_parameters()}
     model.zero_grad()
 
     folded = {}
     for host_name, host, delta in adapter.hosts():
+        assert isinstance(delta, WeightDelta)
         for part, p in delta.fold(weights.read(host, delta.folds)).items():
             if part in host._parameters and host._parameters[part] is not None:
                 folded[f"{host_name}.{part}"] = p.T if part == "weight" and weights.is_flipped(host) else p
@@ -149,7 +158,7 @@ def output_and_gradients_equal_those_of_the_folded_weights_in_float64(method: Me
     plain.square().mean().backward()
     close(y, plain, 1e-10)
     for n, p in adapter.named_parameters():
-        close(gradients[n], p.grad, 1e-10)
+        close(gradients[n], _gradient(p), 1e-10)
 
 
 def updates_survive_a_bfloat16_base(method: Method, shape: Shape) -> None:
@@ -160,7 +169,7 @@ def updates_survive_a_bfloat16_base(method: Method, shape: Shape) -> None:
     start = {n: p.clone() for n, p in adapter.named_parameters()}
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-5, weight_decay=0)
     logits(model, shape).float().square().mean().backward()
-    gradients = {n: p.grad.clone() for n, p in adapter.named_parameters()}
+    gradients = {n: _gradient(p).clone() for n, p in adapter.named_parameters()}
     for _ in range(3):
         optimizer.step()
         optimizer.zero_grad()
@@ -286,7 +295,7 @@ def an_exception_inside_the_model_leaves_nothing_behind(method: Method, shape: S
             close(logits(model, shape), base, 0)
 
 
-def _fail(*_: Any) -> None:
+def _fail(*_: object) -> None:
     raise RuntimeError("on purpose")
 
 
@@ -317,7 +326,7 @@ def _saved_and_loaded(method: Method, shape: Shape, build: Callable[[], nn.Modul
     if type(loaded.method) is type(adapter.method):  # else it is saved as the simpler method that it has become
         assert list(loaded.state_dict()) == list(adapter.state_dict())
     config = read_config(folder)
-    assert sum(cls.format.reads(config) for cls in METHODS.values()) == 1
+    assert sum(format_of(cls).reads(config) for cls in METHODS.values()) == 1
     loaded.save(folder / "again")
     assert (folder / "again" / "adapter_config.json").read_bytes() == (folder / "adapter_config.json").read_bytes()
 
@@ -361,7 +370,7 @@ def two_adapters_at_once_both_count(method: Method, shape: Shape) -> None:
 def generation_is_the_same_with_padding_and_without_a_cache(method: Method, shape: Shape) -> None:
     if not shape.generates:
         return  # does not generate
-    model = shape.model()
+    model: Any = shape.model()
     attached(method, shape, model)
     ids_BT = shape.inputs()["input_ids"][:1]
     settings: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}

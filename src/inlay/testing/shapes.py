@@ -16,6 +16,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
     T5Config,
     T5ForConditionalGeneration,
     T5ForSequenceClassification,
@@ -24,7 +26,7 @@ from transformers import (
 from ..attached.adapter import Adapter
 
 
-def _config(kind: Any, **settings: Any) -> Any:
+def _config(kind: Callable[..., PreTrainedConfig], **settings: object) -> PreTrainedConfig:
     """Make a configuration, whose class does not declare all that it takes."""
     return kind(**settings)
 
@@ -90,9 +92,9 @@ class Shape:
     """An architecture: its generating model (BERT: its classifier) and its classifier."""
 
     name: str
-    config: Any
-    model_class: Callable[[Any], nn.Module]
-    classifier_class: Callable[[Any], nn.Module]
+    config: PreTrainedConfig
+    model_class: type[PreTrainedModel]
+    classifier_class: type[PreTrainedModel]
 
     @property
     def generates(self) -> bool:
@@ -107,10 +109,10 @@ class Shape:
             config.num_decoder_layers = 1
         return replace(self, config=config)
 
-    def model(self, dtype: torch.dtype = torch.float32) -> Any:
+    def model(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         return _make(self.model_class, self.config, dtype)
 
-    def classifier(self, dtype: torch.dtype = torch.float32) -> Any:
+    def classifier(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         return _make(self.classifier_class, self.config, dtype)
 
     def inputs(self) -> dict[str, Tensor]:
@@ -123,9 +125,9 @@ class Shape:
         return inputs
 
 
-def _make(cls: Callable[[Any], nn.Module], config: Any, dtype: torch.dtype) -> nn.Module:
+def _make(cls: type[PreTrainedModel], config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     torch.manual_seed(0)
-    model = cls(config).eval()
+    model: Any = cls(config).eval()
     with torch.no_grad():  # biases and norms start at 0 and 1, which would hide mistakes
         for p in model.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
@@ -143,7 +145,7 @@ SHAPES = {
 }
 
 
-def logits(model: nn.Module, shape: Shape, **changes: Any) -> Tensor:
+def logits(model: nn.Module, shape: Shape, **changes: object) -> Tensor:
     """Return the logits of every text position (or of every row, for a classifier)."""
     inputs = shape.inputs() | changes
     if isinstance(model, T5ForSequenceClassification):

@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
+from ..core.method import Method
 from ..core.state import commit
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats.files import write_text
+from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
@@ -29,6 +30,7 @@ from ..tasks.task import Evaluation
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .ending import Ending, as_run_error
 from .estimate import estimate
+from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
 from .loop import Observer, StepEvent, Training, fit
@@ -50,7 +52,7 @@ class ActiveRun(Observer):
     def __init__(
         self,
         run: Prepared,
-        asked: RunSettings[Any],
+        asked: RunSettings[Method],
         journal: Journal,
         command: Sequence[str] = (),
         *,
@@ -66,6 +68,7 @@ class ActiveRun(Observer):
         self.checkpoint = checkpoint  # to go on from; until that is done, the folder stays as it was
         self.before, self.resumable = before, resumable
         self.bases, self.start = bases or NoSharing(), start
+        self.of_base: Evaluation | None = None  # on valid
         self.of_best: Evaluation | None = None  # on valid, if this process made it
 
     @property
@@ -80,7 +83,7 @@ class ActiveRun(Observer):
         assert self.state.adapter is not None
         return self.state.adapter
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> RunSummary:
         """Do all that is left to do, and write it; returns the summary."""
         reset_peak_memory(self.run.device)
         with self.keeper.interrupts:
@@ -107,7 +110,7 @@ class ActiveRun(Observer):
             with suppress(OSError):  # it is of no use any more, and does no harm
                 remove_checkpoint(self.run.folder)
         self.bases.take_back(self.adapter)
-        return summary | {"folder": str(self.run.folder)}
+        return {**summary, "folder": str(self.run.folder)}
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -127,11 +130,11 @@ class ActiveRun(Observer):
         )
         return model
 
-    def _evaluate_base(self, model: nn.Module) -> Any:
+    def _evaluate_base(self, model: nn.Module) -> object:
         began = time.perf_counter()
         found = self._evaluated(model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
-        found = self._complete(model, "valid", found)
+        self.of_base = found = self._complete(model, "valid", found)
         self.state.base_scores = found.scores
         self._record_evaluation(0, found.scores, best=False)
         return found.predictions
@@ -200,15 +203,16 @@ class ActiveRun(Observer):
                 self.output.save_adapter(self.adapter)
         self.checkpoint = None
 
-    def evaluate(self, step: int) -> Scores:
+    def evaluate(self, step: int) -> Scored:
         found = self.run.task.evaluate(self.adapter.model, "valid")
+        assert self.of_base is not None
         best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and self.state.objective.is_better(
             found.scores, self.state.progress.best
         )
         if best:
             self.of_best = found
         self._record_evaluation(step, found.scores, best=best)
-        return found.scores
+        return Scored(found.scores, self.of_base.scores["loss"], found.same_answer(self.of_base))
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps
@@ -217,13 +221,17 @@ class ActiveRun(Observer):
             self.journal.record("step", **event.facts(steps, self.run.device, a_step))
         self.keeper.between_steps()
 
+    def on_return(self, guard: Guard, learning_rate: float) -> None:
+        last = guard.returns[-1]
+        self.journal.record("back", step=last.step, to=last.to, why=last.why, learning_rate=learning_rate)
+
     def on_best(self) -> None:
         self.output.save_adapter(self.adapter)
 
     def whole_step(self) -> AbstractContextManager[None]:
         return self.keeper.whole_step()
 
-    def _finish(self, of_base: Any) -> None:
+    def _finish(self, of_base: object) -> None:
         """Save, evaluate and measure the best adapter, which is in place."""
         run, steps = self.run, self.state.progress.step
         if steps < run.plan.steps:
@@ -240,8 +248,8 @@ class ActiveRun(Observer):
         self.journal.check_folder()
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
         if self.state.measurement is not None:
-            self.state.forgetting = self.state.measurement.of(model)
-            self.journal.record("forgetting", **self.state.forgetting)
+            self.state.forgetting = forgetting = self.state.measurement.of(model)
+            self.journal.record("forgetting", **forgetting)
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:

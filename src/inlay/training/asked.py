@@ -1,14 +1,14 @@
 """What a run was asked for, as its folder tells it in run.yaml."""
 
 from pathlib import Path
-from typing import Any
 
+from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.read import read_yaml
 from .settings import RunSettings, non_default
 
 
-def check_same_settings(folder: Path, settings: RunSettings[Any]) -> None:
+def check_same_settings(folder: Path, settings: RunSettings[Method]) -> None:
     """Raise SettingsError if the folder holds a run with other settings, which would pass for this one."""
     path = folder / "run.yaml"
     if not path.is_file():

@@ -5,15 +5,18 @@ last is kept as well, in case the last is damaged.
 
     adapter.*    the adapter's tensors          memory.*     what its method remembers between steps
     best.*       those of the best step         optimizer.*  AdamW's averages, by the number of the parameter
+    safe.*       those of the step that it goes back to from a collapse, if that is not the best
+    safe_memory.*   what the method remembered then
     random.*     torch's random states          progress, random, about, strides   in the header
 """
 
 import hashlib
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,11 +26,20 @@ from ..errors import CheckpointError
 from ..forgetting.passages import GeneralText
 from ..formats.files import copy_whole, write_whole
 from ..formats.read import read_object, read_text
+from ..formats.summary import Summary
 from ..tasks.task import Task
 from .checkpoint_file import read_checkpoint_file, readable, write_checkpoint_file
-from .checkpoint_fit import by_first_part, check_amount, check_fits, check_strides, own_tensors, progress_of
+from .checkpoint_fit import (
+    by_first_part,
+    check_amount,
+    check_fits,
+    check_strides,
+    own_tensors,
+    progress_of,
+    safe_of,
+)
 from .loop import Plan, Training, marks
-from .random_state import check_random_state, random_numbers, random_tensors, set_random_state
+from .random_state import RandomNumbers, check_random_state, random_numbers, random_tensors, set_random_state
 
 CHECKPOINT = Path("checkpoints", "last.safetensors")  # in the run's folder
 CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")
@@ -37,7 +49,7 @@ CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")
 class RunIdentity:
     """What must be unchanged for a checkpoint to be resumed, and what the run had taken until then."""
 
-    settings: dict[str, Any]  # with the device and the dtype that were decided
+    settings: dict[str, object]  # with the device and the dtype that were decided
     asked: str  # run.yaml
     data: str  # fingerprint of what is learned and scored
     base: str | None  # fingerprint of the base model
@@ -72,7 +84,7 @@ class Checkpoint:
     path: Path
     identity: RunIdentity
     progress: dict[str, Any]
-    random: dict[str, Any]
+    random: RandomNumbers
     strides: dict[str, list[int]]  # of tensors that are not contiguous: sums depend on the order in memory
     tensors: dict[str, Tensor]  # the file's own, until `restore` has copied them
     skipped: str | None = None  # why it is the one before the last
@@ -93,6 +105,7 @@ class Checkpoint:
                 raise ValueError(
                     f"its best step is {progress.best_step}, and it has {len(parts.get('best', {}))} tensors of it"
                 )
+            safe = safe_of(self.progress, parts, progress, main_score)
             check_random_state(parts["random"], self.random, device)
         for name, tensor in own_tensors(adapter).items():
             tensor.data = parts["adapter"][name].to(device)  # not copied: a start from the data may choose the shape
@@ -103,7 +116,7 @@ class Checkpoint:
         training.optimizer.load_state_dict({"state": averages, "param_groups": groups})
 
         training.changed_before = self.progress["changed"]
-        training.progress = replace(progress, best_state=parts.get("best", {}))
+        training.progress = replace(progress, best_state=parts.get("best", {}), safe=safe)
         training.start = marks(adapter)
         set_random_state(parts["random"], self.random, device)
 
@@ -159,22 +172,24 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
 
     Raises CheckpointError if nothing could go on from that of now; the run's checkpoints then stay as they are.
     """
-    adapter, progress = training.adapter, training.progress
+    adapter, progress, safe = training.adapter, training.progress, training.progress.safe
     averages: dict[int, dict[str, Tensor]] = training.optimizer.state_dict()["state"]
     parts = {
         "adapter": own_tensors(adapter),
-        "memory": {
-            f"{host}/{name}": t for host, _, delta in adapter.hosts() for name, t in delta.training_state().items()
-        },
+        "memory": _by_host({host: delta.training_state() for host, _, delta in adapter.hosts()}),
         "best": progress.best_state,
+        "safe": safe.parameters if safe and safe.parameters is not progress.best_state else {},
+        "safe_memory": _by_host(safe.memory) if safe else {},
         "optimizer": {f"{number}.{name}": t for number, values in averages.items() for name, t in values.items()},
         "random": random_tensors(training.accelerator.device),
     }
     tensors = {f"{part}.{key}": t.detach() for part, named in parts.items() for key, t in named.items()}
-    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name != "best_state"}
+    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("best_state", "guard", "safe")}
     best = progress.best
     header = {
-        "progress": own | {"best": best, "changed": training.changed},
+        "progress": own
+        | {"best": best, "changed": training.changed, "guard": asdict(progress.guard)}
+        | {"safe": safe and {"step": safe.step, "scores": safe.scores}},
         "random": random_numbers(),
         "about": asdict(identity),
         "strides": {key: t.stride() for key, t in tensors.items() if not t.is_contiguous()},
@@ -189,6 +204,10 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
     write_whole(last, write)
 
 
+def _by_host(memory: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{host}/{name}": tensor for host, state in memory.items() for name, tensor in state.items()}
+
+
 def has_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CHECKPOINT, CHECKPOINT_BEFORE))
 
@@ -198,7 +217,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     is damaged. Raises CheckpointError if there is nothing to go on from.
     """
     check_is_run(folder)
-    said = read_summary(folder)
+    said = read_summary(folder) or {}
     if said.get("status") == "finished":
         raise CheckpointError(f"{folder} is finished; to train with other settings, begin anew: {anew(folder)}")
     if not has_checkpoint(folder):
@@ -222,10 +241,10 @@ def check_is_run(folder: Path) -> None:
         raise CheckpointError(f"{folder}: not the folder of a run, which has a run.yaml; {found}")
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Return what the run wrote of itself; empty if it never came to that."""
+def read_summary(folder: Path) -> Summary | None:
+    """Return what the run wrote of itself; None if it never came to that. Only that it is an object is checked."""
     path = folder / "summary.json"
-    return read_object(path, "a run's summary") if path.is_file() else {}
+    return cast(Summary, read_object(path, "a run's summary")) if path.is_file() else None
 
 
 def _read(path: Path, skipped: str | None) -> Checkpoint:

@@ -34,7 +34,7 @@ class CheckpointFile:
     tensors: dict[str, Tensor]  # the file's own bytes: what keeps them must copy them
 
 
-def write_checkpoint_file(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_checkpoint_file(path: Path, header: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
     """Raise CheckpointError if a number is not finite: nothing could go on from that."""
     assert header.keys() == _HEADER
     texts = {name: json.dumps(value) for name, value in header.items()}
@@ -75,8 +75,7 @@ def _digest(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(json.dumps([name, str(tensor.dtype), tensor.shape]).encode())
-        bytes_of: Any = tensor.cpu().reshape(-1).view(torch.uint8).numpy()
-        digest.update(bytes_of)
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """What a checkpoint must hold to fit a training: the names, dtypes and shapes that the training itself has."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..attached.adapter import Adapter
 from ..tasks.metric import scores_from_json
+from .guard import MOST_RETURNS, Guard, Return, Safe
 from .loop import Progress, Training
 
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
@@ -44,11 +45,12 @@ def check_fits(parts: Parts, training: Training) -> None:
 
     shapes = {id(tensor): saved[name].shape for name, tensor in own.items()}
     parameters = dict(adapter.named_parameters())
-    best = parts.get("best", {})
-    _check_names("best", best, parameters if best else {})
-    for name, tensor in best.items():
-        p = parameters[name]
-        _check(f"best.{name}", tensor, p.dtype, shapes[id(p)] if id(p) in shapes else p.shape)
+    for part in ("best", "safe"):
+        found = parts.get(part, {})
+        _check_names(part, found, parameters if found else {})
+        for name, tensor in found.items():
+            p = parameters[name]
+            _check(f"{part}.{name}", tensor, p.dtype, shapes[id(p)] if id(p) in shapes else p.shape)
 
     averaged = [p for group in training.optimizer.param_groups for p in group["params"]]
     averages = by_first_part(parts["optimizer"], by=".")
@@ -61,14 +63,16 @@ def check_fits(parts: Parts, training: Training) -> None:
             dtype, shape = (torch.float32, torch.Size()) if name == "step" else (p.dtype, shape)
             _check(f"optimizer.{number}.{name}", tensor, dtype, shape)
 
-    _check_memory(by_first_part(parts.get("memory", {}), by="/"), adapter)
+    _check_memory("memory", by_first_part(parts.get("memory", {}), by="/"), adapter)
+    if safe_memory := by_first_part(parts.get("safe_memory", {}), by="/"):
+        _check_memory("safe_memory", safe_memory, adapter)
     for name, tensor in parts["random"].items():
         _check(f"random.{name}", tensor, torch.uint8, tensor.shape)
 
 
 def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
     """Read how far the training was, without the tensors of its best step."""
-    values: dict[str, Any] = {name: value for name, value in told.items() if name != "changed"}
+    values: dict[str, Any] = {name: told[name] for name in told if name not in ("changed", "safe")}
     for name in _COUNTS:
         if type(values[name]) is not int or not 0 <= values[name] < _MOST:
             raise ValueError(f"progress has {values[name]!r} for {name}, which is a count")
@@ -78,23 +82,58 @@ def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
     check_amount("progress", "seconds", values["seconds"])
     if type(told["changed"]) is not bool:
         raise ValueError(f"progress has {told['changed']!r} for changed, which is true or false")
-    best: Any = None if values["best"] is None else scores_from_json(values["best"], main_score)
+    best = None if values["best"] is None else scores_from_json(values["best"], main_score)
     if (best is None) != (values["best_step"] == 0):
         raise ValueError(f"progress has {values['best_step']} for best_step, and {values['best']!r} for best")
     for name, value in best.items() if best is not None else ():
         if not (math.isfinite(value) or (name == "perplexity" and value > 0)):
             raise ValueError(f"progress has {value!r} for the best {name}, which is a number")
     values["best"] = best
+    if "guard" in told:  # a version before had none
+        values["guard"] = _guard_of(told["guard"])
     return Progress(**values)
 
 
-def check_amount(what: str, name: str, value: Any) -> None:
+def _guard_of(told: Mapping[str, Any]) -> Guard:
+    losses = [told["first_loss"]] * (told["first_loss"] is not None) + list(told["losses"])
+    if not all(type(loss) is float and math.isfinite(loss) for loss in losses):
+        raise ValueError(f"guard has {losses!r} for losses, which are numbers")
+    returns = tuple(Return(**each) for each in told["returns"])
+    for each in returns:
+        if type(each.step) is not int or type(each.to) is not int or not 0 <= each.to < each.step < _MOST:
+            raise ValueError(f"guard has a return from step {each.step!r} to {each.to!r}")
+        if type(each.share) is not float or not 0 < each.share < 1:
+            raise ValueError(f"guard has {each.share!r} for what is left of the learning rate")
+        if type(each.why) is not str:
+            raise ValueError(f"guard has {each.why!r} for why the training went back, which is a text")
+    if len(returns) > MOST_RETURNS:
+        raise ValueError(f"guard has {len(returns)} returns; a training goes back {MOST_RETURNS} times at most")
+    return Guard(told["first_loss"], tuple(told["losses"]), returns)
+
+
+def safe_of(
+    told: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]], progress: Progress, main_score: str
+) -> Safe | None:
+    """Read what the training can go back to: the best step, or another whose tensors the checkpoint has as well."""
+    if told.get("safe") is None:
+        return None
+    step, scores = told["safe"]["step"], told["safe"]["scores"]
+    if type(step) is not int or not 0 <= step <= progress.step:
+        raise ValueError(f"guard has {step!r} for its safe step, and the checkpoint is of step {progress.step}")
+    parameters = parts.get("safe") or parts.get("best")
+    if not parameters:
+        raise ValueError(f"the safe step is {step}, and there are no tensors of it")
+    read = None if scores is None else scores_from_json(scores, main_score)
+    return Safe(step, read, parameters, by_first_part(parts.get("safe_memory", {}), by="/"))
+
+
+def check_amount(what: str, name: str, value: object) -> None:
     """Raise ValueError unless the value can be one of seconds or bytes."""
-    if type(value) not in (int, float) or not 0 <= value < _MOST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
         raise ValueError(f"{what} has {value!r} for {name}")
 
 
-def check_strides(told: Any, tensors: Mapping[str, Tensor]) -> None:
+def check_strides(told: object, tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError unless each tensor that has strides can be laid out by them in the memory that it takes."""
     if not isinstance(told, dict):
         raise ValueError(f"strides are {told!r}")
@@ -111,20 +150,20 @@ def check_strides(told: Any, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(f"strides of {key} are {strides!r}, which spread it over {reach} places")
 
 
-def _check_memory(memory: Mapping[str, Mapping[str, Tensor]], adapter: Adapter) -> None:
+def _check_memory(part: str, memory: Mapping[str, Mapping[str, Tensor]], adapter: Adapter) -> None:
     """Check what a method remembers: what it has at the start must be there, and averages may have come."""
     hosts = {host: delta.training_state() for host, _, delta in adapter.hosts()}
-    _check_names("memory", memory, {host for host, own in hosts.items() if own} | (memory.keys() & hosts.keys()))
+    _check_names(part, memory, {host for host, own in hosts.items() if own} | (memory.keys() & hosts.keys()))
     for host, saved in memory.items():
         own = hosts[host]
-        _check_names(f"memory.{host}", saved.keys() & own.keys(), own)
+        _check_names(f"{part}.{host}", saved.keys() & own.keys(), own)
         for name, tensor in saved.items():
             of = own.get(name)
             dtype, shape = (torch.float32, tensor.shape) if of is None else (of.dtype, of.shape)
-            _check(f"memory.{host}/{name}", tensor, dtype, shape)
+            _check(f"{part}.{host}/{name}", tensor, dtype, shape)
 
 
-def _check_names(what: str, found: Any, wanted: Any) -> None:
+def _check_names(what: str, found: Collection[str], wanted: Collection[str]) -> None:
     if different := sorted(set(found) ^ set(wanted)):
         where = "the checkpoint" if different[0] in found else "the training"
         raise ValueError(f"{what}: only {where} has {different[0]}")

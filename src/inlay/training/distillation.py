@@ -10,13 +10,13 @@ Shape suffixes: B rows, D width, L labels of all tasks together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..methods.prompts.task_prompt import TaskPrompt
+from ..models.tokenizer import Tokenizer
 from ..tasks.batches import Batch, in_order_of_length
 from ..tasks.classify import Classify
 from ..tasks.metric import Scores, better_than
@@ -33,8 +33,12 @@ class Lesson:
 
 @torch.inference_mode()
 def lessons(
-    model: nn.Module, tokenizer: Any, rows: Sequence[dict[str, list[int]]], own: slice, labels: int
-) -> list[Any]:
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    rows: Sequence[dict[str, list[int]]],
+    own: slice,
+    labels: int,
+) -> list[Lesson]:
     """Return what the teacher says of each row; its labels are `own` of the `labels` of all tasks together."""
     model.eval()
     device = next(model.parameters()).device

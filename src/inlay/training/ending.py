@@ -56,7 +56,8 @@ class Ending:
         """Let a run not pass for finished whose last file has its name, but maybe not on the disk."""
         folder = self.output.run.folder
         with suppress(OSError, CheckpointError):
-            if read_summary(folder).get("status") == "finished":
+            summary = read_summary(folder)
+            if summary is not None and summary.get("status") == "finished":
                 (folder / "summary.json").unlink()
 
     def _what_is_kept(self) -> str:

@@ -10,11 +10,11 @@ long than too short.
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ..attached.adapter import Adapter
+from ..core.method import Method
 from ..tasks.batches import Batch
 from ..tasks.objective import Objective
 from ..tasks.task import Task
@@ -36,7 +36,7 @@ class Estimate:
 def estimate(
     adapter: Adapter,
     plan: Plan,
-    settings: RunSettings[Any],
+    settings: RunSettings[Method],
     task: Task,
     objective: Objective,
     evaluation_seconds: float,
@@ -44,8 +44,7 @@ def estimate(
     """Estimate time and memory; the adapter, its gradients and the random state stay as they were."""
     size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
-    order: Any = task.batches(size, settings.seed).batch_sampler
-    batches = {tuple(rows): task.size(rows) for rows in order}
+    batches = {tuple(rows): task.size(rows) for rows in task.order(size, settings.seed)}
     average = statistics.mean(batches.values())
     typical = min(batches, key=lambda rows: abs(batches[rows] - average))
     largest = max(batches, key=batches.__getitem__)

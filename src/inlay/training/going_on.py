@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.files import held, remove_unfinished
+from ..formats.summary import RunSummary
 from ..machine import refusals
 from .active_run import ActiveRun
 from .asked import check_same_settings
@@ -17,6 +18,7 @@ from .prepared import prepare_run
 from .run import begun, go_on_from_checkpoint, train
 from .score_parts import SCORE_PARTS
 from .settings import RunSettings
+from .shared_base import NoSharing
 from .source_tasks import learn_sources, source_tasks, without_sources
 
 _FILES = (  # that a run writes, but for run.yaml, which goes last
@@ -32,7 +34,13 @@ _FOLDERS = ("adapter", "checkpoints", "sources")
 
 
 @refusals()
-def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command: Sequence[str] = ()) -> dict[str, Any]:
+def go_on(
+    settings: RunSettings[Method],
+    watcher: Watcher = lambda _: None,
+    command: Sequence[str] = (),
+    *,
+    bases: NoSharing | None = None,
+) -> RunSummary:
     """Finish the run that the settings describe, in the folder `out` that they name: begin it, go on from its
     checkpoint, begin anew if it has none, or leave it alone if it is finished. Returns its summary.
 
@@ -42,23 +50,24 @@ def go_on(settings: RunSettings[Any], watcher: Watcher = lambda _: None, command
         raise SettingsError("--go-on needs --out: the folder in which the run goes on, or begins")
     folder, journal = Path(settings.out), Journal(watcher)
     if not (folder / "run.yaml").is_file():
-        return train(settings, watcher, command)
+        return train(settings, watcher, command, bases=bases)
     with held(folder):
         check_same_settings(folder, settings)
-        if (summary := read_summary(folder)).get("status") == "finished":
+        summary = read_summary(folder)
+        if summary is not None and summary.get("status") == "finished":
             remove_checkpoint(folder)  # which a kill at the very end has left
             remove_unfinished(folder)
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
-            return summary | {"folder": str(folder)}
+            return {**summary, "folder": str(folder)}
         if has_checkpoint(folder):
-            return go_on_from_checkpoint(folder, journal, named=settings)
+            return go_on_from_checkpoint(folder, journal, named=settings, bases=bases)
         run = prepare_run(without_sources(settings), journal, folder)
         journal.record("note", text=f"{folder} was stopped before it had a checkpoint: it begins anew")
         _clear(folder)
         sources = source_tasks(settings, folder)
         with begun(run, settings, journal):
             before = partial(learn_sources, tasks=sources, train=train)
-            return ActiveRun(run, settings, journal, command, before=before).finish()
+            return ActiveRun(run, settings, journal, command, before=before, bases=bases).finish()
 
 
 def _clear(folder: Path) -> None:

@@ -4,8 +4,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from types import FrameType
+from typing import ClassVar, Self
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
 _HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has neither this nor SIGQUIT
 _DEFAULT = {
     signal.SIGINT: signal.default_int_handler,
@@ -29,7 +31,7 @@ class Interrupts:
     def __init__(self, on_wait: Callable[[], None] = lambda: None):
         self.on_wait = on_wait
         self.holding = self.deferring = self.waiting = False
-        self.replaced: dict[signal.Signals, Any] = {}
+        self.replaced: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -1,26 +1,20 @@
-"""What happens in a run, as events: to the run's files, and to whoever watches.
-
-An event is one flat JSON object with the key `event`. The same objects are the lines of metrics.jsonl and what
-`--json` prints; log.txt has them as sentences.
-"""
+"""What happens in a run, as events: to the run's files, and to whoever watches. log.txt has them as sentences."""
 
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from ..formats.event import Event, Watcher
 from ..formats.files import as_json, make_folder, sync
 from ..outside import shown, shown_lines
-from ..show.forgetting import forgetting_text
-from ..show.reach import reach_text
+from ..show.forgetting import Forgetting, forgetting_text
+from ..show.reach import Reach, reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
 from ..tasks.metric import METRICS, score_text
-
-Event = dict[str, Any]
-Watcher = Callable[[Event], None]
 
 _EVENTS, _LOG = "metrics.jsonl", "log.txt"
 
@@ -72,9 +66,9 @@ class Journal:
         if self.folder is not None and not self.has_its_folder:
             raise FileNotFoundError(errno.ENOENT, "this folder was removed while the run was writing it", self.folder)
 
-    def record(self, event: str, **values: Any) -> None:
+    def record(self, event: str, **values: object) -> None:
         """Raise OSError, when the watcher has heard it, if it cannot be written; it is then written with the next."""
-        entry = {"event": event, "time": round(time.time(), 3), **values}
+        entry: Event = {"event": event, "time": round(time.time(), 3), **values}
         at = time.strftime("%H:%M:%S", time.localtime(entry["time"]))
         self._unwritten[_EVENTS].append(as_json(entry) + "\n")
         self._unwritten[_LOG].append(f"{at} {shown_lines(sentence(entry))}\n")
@@ -84,7 +78,7 @@ class Journal:
         finally:
             self.watcher(entry)
 
-    def tell(self, event: str, **values: Any) -> None:
+    def tell(self, event: str, **values: object) -> None:
         """Record the event if that is possible; if not, the watcher hears it all the same."""
         with suppress(OSError):
             self.record(event, **values)
@@ -128,7 +122,7 @@ def sentence(event: Event) -> str:
     """Return the event in one line for people."""
     match event["event"]:
         case "data":
-            rows = " · ".join(f"{split} {count}" for split, count in event["rows"].items())
+            rows = " · ".join(f"{split} {count:,}" for split, count in event["rows"].items())
             cut = f" · {event['cut']} texts cut at {event['max_length']} tokens" if event["cut"] else ""
             labels = f" · {len(event['labels'])} labels" if event["labels"] else ""
             return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
@@ -145,7 +139,7 @@ def sentence(event: Event) -> str:
                 f"({percent_text(share)}) at learning rate {event['learning_rate']:g}"
             )
         case "reach":
-            return f"reach   {reach_text(event)}"
+            return f"reach   {reach_text(cast(Reach, event))}"
         case "plan":
             about = f"about {seconds_text(event['seconds'])} and {bytes_text(event['memory_bytes'])} of memory"
             return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}"
@@ -160,19 +154,24 @@ def sentence(event: Event) -> str:
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:.0f} tokens/s  "
+                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
+        case "back":
+            to = f"step {event['to']}, the best so far," if event["to"] else "the start"
+            return (
+                f"back    after step {event['step']} to {to} and on at learning rate {event['learning_rate']:.2g}: "
+                f"{event['why']}"
+            )
         case "forgetting":
-            return f"kept    {forgetting_text(event)}"
+            return f"forgot  {forgetting_text(cast(Forgetting, event))}"
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
-            score = event["score"]
+            score, metric = event["score"], METRICS[event["score"]]
             return (
-                f"done    {METRICS[score].label} {event['base'][score]:.4f} -> {event['tuned'][score]:.4f} "
-                f"on {event['split']} "
-                f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
+                f"done    {metric.label} {metric.text(event['base'][score])} -> {metric.text(event['tuned'][score])} "
+                f"on {event['split']} (step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
                 f"peak memory {bytes_text(event['peak_memory_bytes'])}"
             )
     raise ValueError(f"no sentence for the event {event['event']!r}")

@@ -18,13 +18,16 @@ from torch.utils.data import DataLoader
 from ..attached.adapter import Adapter
 from ..core.method import Method
 from ..errors import TrainingFailed
+from ..formats.event import Event
 from ..tasks.batches import Batch
 from ..tasks.metric import Scores
 from ..tasks.objective import Objective
+from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
+_UNTOUCHED = Guard()
 _PART = 2**20  # numbers of a parameter that are read at once
 
 
@@ -51,7 +54,7 @@ class StepEvent:
     tokens: int  # trained on so far, without padding
     seconds: float  # of training so far, without evaluations
 
-    def facts(self, steps: int, device: torch.device, seconds_a_step: float) -> dict[str, Any]:
+    def facts(self, steps: int, device: torch.device, seconds_a_step: float) -> Event:
         """Return what a run tells of it: how fast it is, what it takes, and what is left of `steps`."""
         own = {name: value for name, value in asdict(self).items() if name != "tokens"}
         return own | {
@@ -66,7 +69,7 @@ class Observer(ABC):
     """Whoever scores a training and follows it; the loop itself knows of nothing but steps."""
 
     @abstractmethod
-    def evaluate(self, step: int) -> Scores:
+    def evaluate(self, step: int) -> Scored:
         """Score the adapter as it is after this step."""
 
     def on_step(self, event: StepEvent) -> None:
@@ -75,7 +78,10 @@ class Observer(ABC):
     def on_best(self) -> None:
         """Take note that the adapter, as it is, has the best scores so far."""
 
-    def whole_step(self) -> AbstractContextManager[Any]:
+    def on_return(self, guard: Guard, learning_rate: float) -> None:
+        """Take note that the training went back, and goes on with this rate at its peak."""
+
+    def whole_step(self) -> AbstractContextManager[object]:
         """Return the context that a step runs in, which nothing should interrupt."""
         return nullcontext()
 
@@ -92,6 +98,8 @@ class Progress:
     without_better: int = 0  # evaluations since then
     tokens: int = 0  # trained on, without padding
     seconds: float = 0.0  # of training, without evaluations
+    guard: Guard = field(default_factory=Guard)
+    safe: Safe | None = None  # what it goes back to if it collapses
 
 
 @dataclass
@@ -106,10 +114,9 @@ class Training:
     changed_before: bool = False  # an earlier process has changed a parameter
 
     @classmethod
-    def begin(cls, adapter: Adapter, plan: Plan, settings: RunSettings[Any], accelerator: Accelerator) -> Self:
-        groups = adapter.method.parameter_groups(adapter, plan.learning_rate)
-        for group in groups:
-            group["initial_lr"] = group["lr"]  # lr is that of the step
+    def begin(cls, adapter: Adapter, plan: Plan, settings: RunSettings[Method], accelerator: Accelerator) -> Self:
+        asked = adapter.method.parameter_groups(adapter, plan.learning_rate)
+        groups = [{**group, "initial_lr": group["lr"]} for group in asked]  # lr is that of the step
         fused = accelerator.device.type in ("cpu", "cuda")
         optimizer = accelerator.prepare(AdamW(groups, weight_decay=settings.weight_decay, fused=fused))
         return cls(adapter, optimizer, accelerator, marks(adapter))
@@ -118,6 +125,43 @@ class Training:
     def put(self, state: Mapping[str, Tensor]) -> None:
         for name, p in self.adapter.named_parameters():
             p.copy_(state[name])
+
+    def copied(self) -> dict[str, Tensor]:
+        """Copy the parameters to the CPU."""
+        return {name: p.detach().to("cpu", copy=True) for name, p in self.adapter.named_parameters()}
+
+    def safe(self, step: int, scores: Scores | None, parameters: Mapping[str, Tensor]) -> Safe:
+        """Return the training as it is, with these parameters, as what it can go back to."""
+        memory = {
+            host: {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
+            for host, _, delta in self.adapter.hosts()
+            if (state := delta.training_state())
+        }
+        return Safe(step, scores, parameters, memory)
+
+    def may_go_back(self, step: int, plan: Plan) -> bool:
+        """Tell whether the training can go back from this step: not for ever, not from the last, and not to before the
+        method has settled something for good."""
+        safe, settles = self.progress.safe, self.adapter.method.may_be_best
+        if safe is None or not self.progress.guard.may_return or not 1 < step < plan.steps:
+            return False
+        return settles(safe.step, plan.steps) or not settles(step, plan.steps)
+
+    @torch.no_grad()
+    def go_back(self, why: str, *, by_chance: bool) -> None:
+        """Put the parameters, and what the method remembers, where they were at the safe step; AdamW begins anew."""
+        done, device = self.progress, self.accelerator.device
+        assert done.safe is not None
+        self.put(done.safe.parameters)
+        for host, _, delta in self.adapter.hosts():
+            if (memory := done.safe.memory.get(host)) is not None:
+                delta.load_training_state({name: tensor.to(device, copy=True) for name, tensor in memory.items()})
+        for averages in self.optimizer.state.values():
+            for tensor in averages.values():
+                tensor.zero_()
+        self.optimizer.zero_grad()
+        guard = done.guard.gone_back(done.step, done.safe.step, why, by_chance=by_chance)
+        self.progress = replace(done, guard=guard, without_better=0)
 
     @contextmanager
     def at(self, state: Mapping[str, Tensor]) -> Iterator[None]:
@@ -143,9 +187,9 @@ def marks(adapter: Adapter) -> list[int]:
 def fit(
     training: Training,
     objective: Objective,
-    batches: DataLoader[Any],
+    batches: DataLoader[object],
     plan: Plan,
-    settings: RunSettings[Any],
+    settings: RunSettings[Method],
     observer: Observer,
 ) -> None:
     """Train the adapter on the objective, from wherever `training` is, until it has the best step's parameters.
@@ -158,32 +202,46 @@ def fit(
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
     advice = f"try --learning-rate {plan.learning_rate / 5:.1g} or --dtype float32"
     steps = _steps(accelerator.prepare(batches), batches.batch_sampler, plan, training.progress.step)
+    if settings.guard and training.progress.step == 0:
+        training.progress = replace(training.progress, safe=training.safe(0, None, training.copied()))
 
     while True:
         done = training.progress
         if done.evaluated < done.step and done.step in plan.evaluate_after:
-            _check_finite(adapter, done.step, advice)
-            scores = observer.evaluate(done.step)
+            if (broken := _not_finite(adapter, done.step)) is not None:
+                training.progress = done = replace(done, evaluated=done.step)
+                if not _went_back(training, broken, plan, observer, by_chance=True):
+                    raise TrainingFailed(f"{broken}; {advice}")
+                continue
+            scored = observer.evaluate(done.step)
+            scores, collapse = scored.scores, done.guard.collapsed(scored)
             if not math.isfinite(scores["loss"]):
                 raise TrainingFailed(f"after step {done.step} the loss on valid is {scores['loss']}; {advice}")
-            if not method.may_be_best(done.step, plan.steps):
-                done = replace(done, evaluated=done.step)
-            elif objective.is_better(scores, done.best):
+            may_be_best = method.may_be_best(done.step, plan.steps)
+            better = may_be_best and objective.is_better(scores, done.best)
+            before = done.safe.scores if done.safe else None
+            safer = settings.guard and not collapse and scored.has_learned and objective.is_better(scores, before)
+            state = training.copied() if better or safer else {}
+            if better:
                 observer.on_best()
-                state = {name: p.detach().to("cpu", copy=True) for name, p in adapter.named_parameters()}
-                best = {"best": scores, "best_step": done.step, "best_state": state}
-                done = replace(done, evaluated=done.step, without_better=0, **best)
-            else:
-                done = replace(done, evaluated=done.step, without_better=done.without_better + 1)
-            training.progress = done
+                done = replace(done, without_better=0, best=scores, best_step=done.step, best_state=state)
+            elif may_be_best:
+                done = replace(done, without_better=done.without_better + 1)
+            if safer:
+                done = replace(done, safe=training.safe(done.step, scores, state))
+            training.progress = done = replace(done, evaluated=done.step)
+            if collapse and _went_back(training, collapse, plan, observer):
+                continue
         if done.step == plan.steps or done.without_better == settings.patience > 0:
             break
+        if (explosion := done.guard.exploded()) is not None and _went_back(training, explosion, plan, observer):
+            continue
 
         with observer.whole_step():
             step, batch = done.step + 1, next(steps)
             began = time.perf_counter()
             model.train()
-            share = _learning_rate_share(done.step, plan.steps, settings.warmup)
+            share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
             loss, tokens = 0.0, done.tokens
@@ -199,16 +257,22 @@ def fit(
             norm = accelerator.clip_grad_norm_(parameters, settings.clip)
             gradient_norm = float(norm) if norm is not None else 0.0
             learning_rate = float(optimizer.param_groups[0]["lr"])
-            if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-                raise TrainingFailed(
-                    f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
-                    f"; {advice}"
-                )
-            optimizer.step()
-            method.after_step(adapter, step, plan.steps)
-            optimizer.zero_grad()
             seconds = done.seconds + time.perf_counter() - began
-            training.progress = replace(done, step=step, tokens=tokens, seconds=seconds)
+            after = replace(done, step=step, tokens=tokens, seconds=seconds)
+            if math.isfinite(loss) and math.isfinite(gradient_norm):
+                optimizer.step()
+                method.after_step(adapter, step, plan.steps)
+                optimizer.zero_grad()
+                training.progress = replace(after, guard=done.guard.after(loss))
+        if training.progress is done:
+            problem = (
+                f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
+            )
+            if not training.may_go_back(step, plan):
+                raise TrainingFailed(f"{problem}; {advice}")
+            training.progress = after
+            _went_back(training, problem, plan, observer, by_chance=True)
+            continue
         observer.on_step(
             StepEvent(step, step / plan.steps_per_epoch, loss, learning_rate, gradient_norm, tokens, seconds)
         )
@@ -219,7 +283,7 @@ def fit(
     training.put(done.best_state)
 
 
-def make_plan(rows: int, settings: RunSettings[Any]) -> Plan:
+def make_plan(rows: int, settings: RunSettings[Method]) -> Plan:
     """Return the number of steps, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
     epochs = settings.epochs or _default_epochs(settings.method, per_epoch)
@@ -257,21 +321,33 @@ def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tup
         yield part, objective.weight(part) / objective.weight(batch)
 
 
-def _learning_rate_share(step: int, steps: int, warmup: float) -> float:
+def _went_back(training: Training, why: str, plan: Plan, observer: Observer, *, by_chance: bool = False) -> bool:
+    """Go back, if the training may, and say so."""
+    if not training.may_go_back(training.progress.step, plan):
+        return False
+    with observer.whole_step():
+        training.go_back(why, by_chance=by_chance)
+    guard = training.progress.guard
+    observer.on_return(guard, plan.learning_rate * guard.share)
+    return True
+
+
+def _learning_rate_share(step: int, steps: int, warmup: float, guard: Guard = _UNTOUCHED) -> float:
     rising = max(1, round(warmup * steps))
+    risen = (step + 1 - guard.since) / rising
     if step < rising:
-        return (step + 1) / rising
+        return guard.share * risen
     progress = (step - rising) / max(1, steps - rising)
-    return FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * progress)) / 2
+    return guard.share * min(1.0, risen) * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 @torch.no_grad()
-def _check_finite(adapter: Adapter, step: int, advice: str) -> None:
-    """Check what the update has left; the loss of a step is looked at before it."""
-    if broken := [name for name, p in adapter.named_parameters() if not bool(torch.isfinite(p).all())]:
-        raise TrainingFailed(
-            f"step {step} left {len(broken)} of the adapter's parameters not finite, such as {broken[0]}; {advice}"
-        )
+def _not_finite(adapter: Adapter, step: int) -> str | None:
+    """Say what the update has left, if it is not finite; the loss of a step is looked at before it."""
+    broken = [name for name, p in adapter.named_parameters() if not bool(torch.isfinite(p).all())]
+    if not broken:
+        return None
+    return f"step {step} left {len(broken)} of the adapter's parameters not finite, such as {broken[0]}"
 
 
 def _check_gradients(adapter: Adapter) -> None:

@@ -2,9 +2,8 @@
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
+from ..core.method import Method
 from ..data.formats import open_data
 from ..errors import SettingsError
 from ..forgetting.passages import LONGEST, GeneralText, general_text
@@ -21,7 +21,8 @@ from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
-from ..show.reach import reach_of
+from ..models.tokenizer import Tokenizer
+from ..show.reach import Reach, reach_of
 from ..tasks import task_for
 from ..tasks.batches import LENGTH_STEP, length_step
 from ..tasks.task import Task
@@ -35,14 +36,14 @@ from .settings import Recipe, RunSettings
 class Prepared:
     """A run that is known to make sense: settings and data are checked, and nothing is loaded or written yet."""
 
-    settings: RunSettings[Any]
+    settings: RunSettings[Method]
     task: Task
     plan: Plan
     device: torch.device
     dtype: torch.dtype
     max_length: int
     part: TextPart
-    reach: dict[str, Any]  # of the method, as summary.json has it
+    reach: Reach  # of the method, as summary.json has it
     folder: Path
     text: GeneralText | None  # general, if forgetting is measured or held back
 
@@ -53,7 +54,7 @@ class Prepared:
 
 
 def prepare_run(
-    settings: RunSettings[Any],
+    settings: RunSettings[Method],
     journal: Journal,
     folder: Path | None = None,
     *,
@@ -70,13 +71,17 @@ def prepare_run(
         return _prepared(settings, journal, folder, copy.copy(task or read_task(settings, fetch=fetch)))
 
 
-def read_task(settings: RunSettings[Any], *, fetch: bool = True) -> Task:
-    """Find the base, read the data and check one against the other. Of the method nothing is asked yet."""
-    base, opened = find_base(settings.model, fetch=fetch), open_data(settings.data)
-    return task_for(opened).prepare(base, opened, settings)
+def read_task(
+    settings: RunSettings[Method], base: Base | None = None, *, path: str | None = None, fetch: bool = True
+) -> Task:
+    """Read the data and check them against the base, which is found unless it is given. Of the method nothing is asked
+    yet. `path` is where the data are now, if the settings name where they will be."""
+    base = base or find_base(settings.model, fetch=fetch)
+    opened = open_data(settings.data if path is None else replace(settings.data, path=path))
+    return task_for(opened).prepare(base, replace(opened, settings=settings.data), settings)
 
 
-def _prepared(settings: RunSettings[Any], journal: Journal, folder: Path | None, task: Task) -> Prepared:
+def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | None, task: Task) -> Prepared:
     folder = folder or free_folder(settings)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
@@ -129,7 +134,7 @@ def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:
     return getattr(torch, automatic if settings.dtype == "auto" else settings.dtype)
 
 
-def free_folder(settings: RunSettings[Any]) -> Path:
+def free_folder(settings: RunSettings[Method]) -> Path:
     """Choose the folder of a new run. Raises SettingsError if the one that is asked for holds something."""
     if settings.out is not None:
         folder = path_of(settings.out)
@@ -141,12 +146,12 @@ def free_folder(settings: RunSettings[Any]) -> Path:
     return next(folder for folder in numbered if not folder.exists())
 
 
-def _general_text(settings: RunSettings[Any], room: int) -> GeneralText | None:
+def _general_text(settings: RunSettings[Method], room: int) -> GeneralText | None:
     needed = settings.forgetting or settings.retain_weight
     return general_text(settings.retain, min(room, LONGEST)) if needed else None
 
 
-def _room(settings: RunSettings[Any], base: Base, tokenizer: Any) -> int:
+def _room(settings: RunSettings[Method], base: Base, tokenizer: Tokenizer) -> int:
     """Return positions for the text: what the model has, less what the method takes."""
     room = min(base.positions, tokenizer.model_max_length) - settings.method.virtual_tokens
     room -= room % LENGTH_STEP

@@ -2,11 +2,20 @@
 
 import math
 import random
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+class RandomNumbers(TypedDict):
+    """The random states of Python and NumPy, as JSON has them."""
+
+    python: tuple[int, Sequence[int], float | None]
+    """Version, internal state, and what is kept of a pair."""
+    numpy: dict[str, Any]
 
 
 def random_tensors(device: torch.device) -> dict[str, Tensor]:
@@ -19,13 +28,13 @@ def random_tensors(device: torch.device) -> dict[str, Tensor]:
     return states
 
 
-def random_numbers() -> dict[str, Any]:
+def random_numbers() -> RandomNumbers:
     """Return the random states of Python and NumPy, as JSON has them."""
-    state: Any = np.random.get_state(legacy=False)
+    state = np.random.get_state(legacy=False)
     return {"python": random.getstate(), "numpy": state | {"state": {**state["state"], "key": _key(state).tolist()}}}
 
 
-def check_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], device: torch.device) -> None:
+def check_random_state(tensors: dict[str, Tensor], numbers: RandomNumbers, device: torch.device) -> None:
     """Raise some error, having changed nothing, if `set_random_state` could not go on from these, or not rightly."""
     torch.Generator().set_state(tensors["cpu"])
     if device.type in ("cuda", "mps"):
@@ -41,7 +50,7 @@ def check_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], devi
         raise ValueError("what is kept of a pair of random numbers is no number")
 
 
-def set_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], device: torch.device) -> None:
+def set_random_state(tensors: dict[str, Tensor], numbers: RandomNumbers, device: torch.device) -> None:
     """Go on from what `random_tensors` and `random_numbers` gave, on a device of the same kind."""
     torch.set_rng_state(tensors["cpu"])
     if device.type == "cuda":
@@ -52,18 +61,18 @@ def set_random_state(tensors: dict[str, Tensor], numbers: dict[str, Any], device
     np.random.set_state(_numpy_state(numbers))
 
 
-def _python_state(numbers: dict[str, Any]) -> Any:
+def _python_state(numbers: RandomNumbers) -> tuple[int, tuple[int, ...], float | None]:
     version, internal, gauss = numbers["python"]
     return version, tuple(internal), gauss
 
 
-def _numpy_state(numbers: dict[str, Any]) -> Any:
+def _numpy_state(numbers: RandomNumbers) -> dict[str, Any]:
     state = numbers["numpy"]
     return state | {"state": {**state["state"], "key": np.array(_key(state), dtype=np.uint32)}}
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _key(state: dict[str, Any]) -> Any:

@@ -1,8 +1,7 @@
 """resolved.yaml: every setting as decided, with the reason of each automatic value beside it."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import yaml
 
@@ -51,11 +50,11 @@ def resolved_yaml(run: Prepared) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _block(name: str, values: dict[str, Any]) -> Iterator[str]:
+def _block(name: str, values: Mapping[str, object]) -> Iterator[str]:
     yield f"{name}:"
     yield from (f"  {key}: {_inline(value)}" for key, value in values.items())
 
 
-def _inline(value: Any) -> str:
+def _inline(value: object) -> str:
     text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -4,18 +4,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from ..bases.base import Base
+from ..core.method import Method
 from ..formats.files import check_free, held, remove_unfinished, write_text
+from ..formats.summary import RunSummary
 from ..hub import offline
 from ..machine import refusals
 from ..tasks.task import Task
 from .active_run import ActiveRun
 from .checkpoint import check_is_run, read_checkpoint
 from .journal import Journal, Watcher
-from .prepared import Prepared, prepare_run
+from .prepared import Prepared, prepare_run, read_task
 from .run_state import versions
 from .settings import RunSettings, from_dict, non_default, to_dict
 from .shared_base import NoSharing
@@ -24,7 +26,7 @@ from .source_tasks import learn_sources, source_tasks, without_sources
 
 @refusals()
 def train(
-    settings: RunSettings[Any],
+    settings: RunSettings[Method],
     watcher: Watcher = lambda _: None,
     command: Sequence[str] = (),
     *,
@@ -33,7 +35,7 @@ def train(
     start: Path | None = None,
     task: Task | None = None,
     begin: Callable[[Path], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Train one adapter and write its run's folder; returns the summary.
 
     `bases` lends the model, which is loaded if there is none; `task` has read the data, which are read if there is
@@ -52,28 +54,36 @@ def train(
         with begun(run, settings, journal):
             begin(run.folder)
             before = partial(learn_sources, tasks=sources, train=train)
-            how: dict[str, Any] = {"before": before, "resumable": resumable, "bases": bases, "start": start}
-            return ActiveRun(run, settings, journal, command, **how).finish()
+            active = ActiveRun(
+                run, settings, journal, command, before=before, resumable=resumable, bases=bases, start=start
+            )
+            return active.finish()
 
 
 @refusals()
 def resume(
-    folder: Path, watcher: Watcher = lambda _: None, *, fetch: bool = False, task: Task | None = None
-) -> dict[str, Any]:
+    folder: Path,
+    watcher: Watcher = lambda _: None,
+    *,
+    fetch: bool = False,
+    base: Base | None = None,
+    bases: NoSharing | None = None,
+    task: Task | None = None,
+) -> RunSummary:
     """Finish the interrupted run in `folder` as if nothing had happened; returns its summary.
 
     A base and data that its files name are taken from this machine, and from a hub only with `fetch`; or from `task`,
-    which has read both.
+    which has read both; or the data alone, with `base`. `bases` are as for `train`.
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
     check_is_run(folder)
     with held(folder):
-        return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, task=task)
+        return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, base=base, bases=bases, task=task)
 
 
 @contextmanager
-def begun(run: Prepared, settings: RunSettings[Any], journal: Journal) -> Iterator[None]:
+def begun(run: Prepared, settings: RunSettings[Method], journal: Journal) -> Iterator[None]:
     """Begin a run in a folder that is locked and has none: it gets its run.yaml, and what is told goes there."""
     remove_unfinished(run.folder)
     path = run.folder / "run.yaml"
@@ -93,14 +103,19 @@ def go_on_from_checkpoint(
     journal: Journal,
     *,
     fetch: bool = False,
-    named: RunSettings[Any] | None = None,
+    named: RunSettings[Method] | None = None,
+    base: Base | None = None,
+    bases: NoSharing | None = None,
     task: Task | None = None,
-) -> dict[str, Any]:
+) -> RunSummary:
     """Finish the run from the checkpoint in a folder that is held. A hub is asked with `fetch`, or if what the
     checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
     settings = from_dict(checkpoint.identity.settings)
     fetch = fetch or (named is not None and _names(settings) == _names(named))
+    if base is not None:
+        with offline(not fetch):
+            task = read_task(settings, base, fetch=fetch)
     run = prepare_run(without_sources(settings), journal, folder, fetch=fetch, task=task)
     checkpoint.check(folder, run.task, run.text, run.plan)
     with journal.opened(folder), offline(not fetch):  # a method may read the base's tokenizer
@@ -112,9 +127,10 @@ def go_on_from_checkpoint(
         others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.identity.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
-        return ActiveRun(run, settings, journal, checkpoint.identity.command, checkpoint=checkpoint).finish()
+        command = checkpoint.identity.command
+        return ActiveRun(run, settings, journal, command, checkpoint=checkpoint, bases=bases).finish()
 
 
-def _names(settings: RunSettings[Any]) -> dict[str, Any]:
+def _names(settings: RunSettings[Method]) -> dict[str, object]:
     """Return all but what a run decides, where it is not asked for, and where its folder was."""
     return {name: value for name, value in to_dict(settings).items() if name not in ("out", "device", "dtype")}

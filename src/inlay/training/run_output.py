@@ -3,12 +3,12 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ..attached.adapter import Adapter
 from ..formats import peft
 from ..formats.files import replace_folder, write_json, write_text
 from ..formats.places import PLACES, places
+from ..formats.summary import Summary
 from ..machine import file_problem, said_of
 from ..report import write_report
 from .journal import Journal
@@ -54,7 +54,7 @@ class RunOutput:
         whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}
         replace_folder(self.path("adapter"), lambda folder: adapter.save(folder, **whole))
 
-    def write_summary(self, status: str, reason: str | None) -> dict[str, Any]:
+    def write_summary(self, status: str, reason: str | None) -> Summary:
         """Write the report and, last, the summary: with it the run is over."""
         summary = self.state.summary(status, reason)
         path = self.path("summary.json")
@@ -64,7 +64,7 @@ class RunOutput:
             self.journal.tell("note", text=_without_report(self.run.folder, problem))
         write_json(path, summary)
         if status == "finished":
-            metrics = {name: summary["metrics"][name] for name in ("split", "base", "tuned", "test")}
+            metrics = {name: value for name, value in summary["metrics"].items() if name != "rows"}
             cost = {name: summary[name] for name in ("best_step", "train_seconds", "peak_memory_bytes")}
             self.journal.tell(
                 "finished", folder=str(self.run.folder), score=self.run.task.main_score, **metrics, **cost

@@ -4,17 +4,19 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import torch
 import transformers
 
 from .. import __version__
 from ..attached.adapter import Adapter
+from ..core.method import Method
 from ..forgetting.measurement import Measurement
 from ..formats import peft
+from ..formats.summary import PlannedCost, Summary
+from ..show.forgetting import Forgetting
 from ..tasks.metric import Scores
 from ..tasks.objective import Objective
 from .checkpoint import RunIdentity, data_fingerprint
@@ -28,7 +30,7 @@ from .settings import RunSettings, to_dict
 class RunState:
     """A run as it stands. Time and memory include what `earlier` tells of the processes before an interruption."""
 
-    def __init__(self, run: Prepared, asked: RunSettings[Any], command: Sequence[str], earlier: RunIdentity | None):
+    def __init__(self, run: Prepared, asked: RunSettings[Method], command: Sequence[str], earlier: RunIdentity | None):
         self.run, self.asked, self.command, self.earlier = run, asked, command, earlier
         self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
         self.fit_began: float | None = None
@@ -42,7 +44,7 @@ class RunState:
         self.test: Scores | None = None
         self.objective: Objective = run.task
         self.measurement: Measurement | None = None
-        self.forgetting: dict[str, Any] | None = None
+        self.forgetting: Forgetting | None = None
 
     @property
     def progress(self) -> Progress:
@@ -90,11 +92,15 @@ class RunState:
     def _data(self) -> str:
         return data_fingerprint(self.run.task, self.run.text)
 
-    def summary(self, status: str, reason: str | None) -> dict[str, Any]:
+    def summary(self, status: str, reason: str | None) -> Summary:
         """Return what summary.json says."""
         run, progress = self.run, self.progress
         tensors = run.folder / "adapter" / peft.TENSORS
-        plan = {"memory_bytes": None, "seconds": None} if self.estimate is None else asdict(self.estimate)
+        planned = self.estimate
+        plan: PlannedCost = {
+            "seconds": None if planned is None else planned.seconds,
+            "memory_bytes": None if planned is None else planned.memory_bytes,
+        }
         return {
             "status": status,
             "reason": reason,
@@ -112,6 +118,10 @@ class RunState:
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
             "best_step": progress.best_step,
+            "went_back": [
+                {"step": each.step, "to": each.to, "share": each.share, "why": each.why}
+                for each in progress.guard.returns
+            ],
             "metrics": {
                 "split": "valid",
                 "rows": len(run.task.lengths("valid")),

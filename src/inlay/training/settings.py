@@ -11,7 +11,7 @@ from ..errors import SettingsError
 from ..methods import METHODS
 from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
 
-MethodT = TypeVar("MethodT", bound=Method)
+MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,30 +38,33 @@ class Recipe:
     clip: Annotated[float, Range(above=0, most=FLOAT)] = 1.0
     """Largest norm of a step's gradient; a longer one is scaled down to it."""
     evaluations_per_epoch: Annotated[int, Range(1, 100_000)] = 4
-    """Evaluations in each epoch; the adapter of the best one is kept."""
+    """Evaluations in each epoch; the adapter with the best score is kept."""
     patience: Annotated[int, Range(0, 1_000_000)] = 8
-    """Evaluations in a row without a better one after which training stops early; 0: never."""
+    """Stop early after so many evaluations without a better score; 0: never."""
+    guard: bool = True
+    """Whether to go back to the best step, with half the learning rate, if the training collapses: the loss rises past
+    where it began, or every row gets the same answer; --no-guard trains on."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen base and the activations; what is trained is in float32. auto: bfloat16 if the processor has it."""
+    """Type of the frozen base and the activations; float32 for what is trained. auto: bfloat16 where it is fast."""
     quantize: Literal["none", "nf4"] = "none"
-    """Keep the frozen base's linear layers in 4 bits (nf4, by bitsandbytes, with double quantization): a quarter of the
-    memory of bfloat16. With method lora this is QLoRA."""
+    """Keep the frozen base's linear layers in 4 bits (nf4 of bitsandbytes, with double quantization), in a quarter of
+    bfloat16's memory. With method lora this is QLoRA."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute. auto: an accelerator if there is one."""
     samples: Annotated[int, Range(0, 10_000_000)] = 50
-    """Rows of a split for which texts are written, by the base and by the tuned model, for scores and report."""
+    """Rows of a split to generate text for, by the base and the tuned model; BLEU and the like are computed on them."""
     forgetting: bool = True
-    """Measure what the model loses on general text, before and after training, which takes about a twentieth of the
-    time; --no-forgetting leaves that out."""
+    """Whether to measure what the model forgets of general text, in about a twentieth of the run's time;
+    --no-forgetting skips it."""
     retain: str | None = None
-    """File of general text that the model should not forget: with a column `text`, or plain paragraphs (.txt). About
-    two thirds are measured, the rest is for retain_weight. Default: builtin:passages, 240 texts of twelve kinds."""
+    """File of general text that the model should not forget: with a column `text`, or plain paragraphs (.txt). Two
+    thirds measure forgetting, the rest is for retain_weight. Default: builtin:passages, 240 texts of twelve kinds."""
     retain_weight: Annotated[float, WEIGHT] = 0.0
-    """Adds this times a loss on general text to the task's, which makes the model forget less: of a language model the
-    cross-entropy, of a classifier how far its sentence representations have moved. 0: off."""
+    """Weight of a second loss, on general text, which makes the model forget less: the cross-entropy of a language
+    model, the distance that a classifier's sentence representations have moved. 0: off."""
     checkpoint_minutes: Annotated[float, Range(0, 525_600)] = 10.0
-    """Minutes between two checkpoints, of which the last two are kept: `inlay resume` goes on from the last if the
-    process is killed, or from the one before if the last is damaged. 0: only when the run is interrupted."""
+    """Minutes between checkpoints; the last two are kept. `inlay resume` continues a killed run from the last, or from
+    the one before if that is damaged. 0: only when the run is interrupted."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -82,27 +85,32 @@ class RunSettings(Recipe, Generic[MethodT]):
     learning_rate: Annotated[float | None, Range(above=0, most=FLOAT)] = None
     """Peak learning rate of AdamW. Default: the method's own."""
     plain: bool = False
-    """Write the adapter as a LoRA of one rank and one alpha, which clients such as llama.cpp and vLLM read rightly. Not
-    for methods that are no low-rank change, nor for classifiers, whose head is no part of one."""
+    """Write the adapter as a LoRA with one rank and one alpha, as llama.cpp and vLLM need it. Only for methods that
+    are a low-rank change, and not for classifiers, whose head has no place in one."""
     seed: Annotated[int, SEED] = 0
-    """Of the new head, the adapter's start, the order of the rows and dropout."""
+    """Random seed for the new head, the adapter's start, the order of the rows and dropout."""
 
 
-def non_default(settings: RunSettings[Any]) -> dict[str, Any]:
+def non_default(settings: RunSettings[Method]) -> dict[str, object]:
     """Return the settings that differ from their defaults, nested as in run.yaml."""
     asked = dict(_changed(settings, dataclasses.fields(RunSettings)))
-    method = {"name": METHODS.reference(type(settings.method)), **asked.pop("method", {})}
-    return {"model": asked.pop("model"), "data": asked.pop("data"), "method": method, **asked}
+    of_method = dict(_changed(settings.method, dataclasses.fields(settings.method)))
+    first = {
+        "model": asked["model"],
+        "data": asked["data"],
+        "method": {"name": METHODS.reference(type(settings.method)), **of_method},
+    }
+    return first | {name: value for name, value in asked.items() if name not in first}
 
 
-def to_dict(settings: RunSettings[Any]) -> dict[str, Any]:
+def to_dict(settings: RunSettings[Method]) -> dict[str, object]:
     """Return every setting, as JSON has it."""
     values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
     method = {"name": METHODS.reference(type(settings.method)), **dataclasses.asdict(settings.method)}
     return values | {"data": dataclasses.asdict(settings.data), "method": method}
 
 
-def from_dict(values: dict[str, Any]) -> RunSettings[Any]:
+def from_dict(values: dict[str, Any]) -> RunSettings[Method]:
     """Invert `to_dict`. Raises SettingsError if one of the settings is unknown."""
     try:
         method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
@@ -112,7 +120,7 @@ def from_dict(values: dict[str, Any]) -> RunSettings[Any]:
         raise SettingsError(f"another version of Inlay had other settings: {problem}") from None
 
 
-def _changed(settings: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Iterator[tuple[str, Any]]:
+def _changed(settings: object, fields: tuple[dataclasses.Field[object], ...]) -> Iterator[tuple[str, object]]:
     for field in fields:
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
@@ -121,5 +129,5 @@ def _changed(settings: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Itera
             yield field.name, list(value) if isinstance(value, tuple) else value
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _default(field: dataclasses.Field[object]) -> object:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

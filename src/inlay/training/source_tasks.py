@@ -6,19 +6,18 @@ large data set does not drown a small one. The classifier's head has the labels 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import attach
 from ..bases.base import load_classifier
 from ..bases.loading import load_onto
+from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import DataError
 from ..formats.files import write_json
@@ -26,11 +25,13 @@ from ..inference.opened import open_adapter
 from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
-from ..tasks.batches import Order, pad
+from ..models.tokenizer import Tokenizer
+from ..tasks.batches import Batch, Order, pad
 from ..tasks.classify import Classify, log_probabilities
 from ..tasks.metric import Scores, scores_of
 from ..tasks.outcomes import LabelProbabilities
 from .distillation import Lesson, TaughtLoss, lessons
+from .guard import Scored
 from .journal import Journal
 from .loop import Observer, StepEvent, Training, fit, make_plan
 from .prepared import Prepared, prepare_run
@@ -51,18 +52,19 @@ class SourceTask:
         return self.run.task
 
 
-def without_sources(settings: RunSettings[Any]) -> RunSettings[Any]:
+def without_sources(settings: RunSettings[Method]) -> RunSettings[Method]:
     """Return the settings of the target's run alone."""
     if not isinstance(settings.method, MultitaskPrompt):
         return settings
     return dataclasses.replace(settings, method=dataclasses.replace(settings.method, sources=()))
 
 
-def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
+def source_tasks(settings: RunSettings[Method], folder: Path) -> list[SourceTask]:
     """Check the sources that the settings name; nothing is loaded or written. Most methods have none."""
     tasks: list[SourceTask] = []
-    sources = settings.method.sources if isinstance(settings.method, MultitaskPrompt) else ()
-    for source in sources:
+    if not isinstance(settings.method, MultitaskPrompt):
+        return tasks
+    for source in settings.method.sources:
         name = Path(source.removeprefix("builtin:")).name
         if any(name == task.name for task in tasks):
             raise DataError(f"method.sources has two data sets called {name}; rename the folder of one")
@@ -86,7 +88,7 @@ def source_tasks(settings: RunSettings[Any], folder: Path) -> list[SourceTask]:
 
 
 def learn_sources(
-    run: Prepared, journal: Journal, *, tasks: Sequence[SourceTask], train: Callable[..., Any]
+    run: Prepared, journal: Journal, *, tasks: Sequence[SourceTask], train: Callable[..., object]
 ) -> Prepared:
     """Give the target's run a start in what its sources share, which is left in the folder `sources`.
 
@@ -111,7 +113,8 @@ class _Student:
     """One prompt that learns all sources together."""
 
     def __init__(self, run: Prepared, tasks: Sequence[SourceTask], folder: Path):
-        settings = run.settings
+        settings, asked = run.settings, run.settings.method
+        assert isinstance(asked, MultitaskPrompt)
         self.run, self.tasks, self.folder, self.tokenizer = run, tasks, folder, run.task.tokenizer
         self.tokens = {split: [task.classify.tokens[split] for task in tasks] for split in ("train", "valid")}
         self.sizes = [len(tokens.rows) for tokens in self.tokens["train"]]
@@ -121,13 +124,13 @@ class _Student:
         loaded = load_onto(
             run.device, lambda: load_classifier(run.task.base, config, run.dtype), settings.seed, run.packed_for
         )
-        method = MultitaskPrompt(tokens=settings.method.tokens, rank=settings.method.rank, tasks=len(tasks))
+        method = MultitaskPrompt(tokens=asked.tokens, rank=asked.rank, tasks=len(tasks))
         self.adapter = attach(loaded.model, method, heads=loaded.heads, part=self.run.part.name)
         (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))
         own_KL = torch.zeros(len(tasks), len(labels), dtype=torch.bool)
         for own_L, task in zip(own_KL, tasks, strict=True):
             own_L[task.labels] = True
-        self.loss = TaughtLoss(self.prompt, own_KL, settings.method.distillation)
+        self.loss = TaughtLoss(self.prompt, own_KL, asked.distillation)
         self.batches = _batches(self.tokenizer, rows, self.sizes, settings)
         self.plan = make_plan(sum(self.sizes), dataclasses.replace(settings, epochs=None, learning_rate=None))
 
@@ -143,13 +146,13 @@ class _Student:
         for name, scores in found.items():
             journal.record("note", text=f"{name} with the shared prompt: accuracy {scores['accuracy']:.4f} on valid")
 
-    def _lessons(self, task: SourceTask, labels: int) -> list[dict[str, Any]]:
+    def _lessons(self, task: SourceTask, labels: int) -> list["_TaughtRow"]:
         """Return the task's training rows with what its teacher says of them."""
         teacher = open_adapter(task.run.folder, device=self.run.device.type)
         tokens, number = task.classify.tokens["train"], self.tasks.index(task)
         taught = lessons(teacher.model, self.tokenizer, tokens.rows, task.labels, labels)
         return [
-            row | {"labels": task.labels.start + label, "tasks": number, "lesson": lesson}
+            _TaughtRow(row | {"labels": task.labels.start + label}, number, lesson)
             for row, label, lesson in zip(tokens.rows, tokens.labels, taught, strict=True)
         ]
 
@@ -180,13 +183,13 @@ class _StudentObserver(Observer):
         self.student, self.journal = student, journal
         self.best: Scores | None = None
 
-    def evaluate(self, step: int) -> Scores:
+    def evaluate(self, step: int) -> Scored:
         scores = self.student.mean_scores()
         better = self.student.loss.is_better(scores, self.best)
         self.best = scores if better else self.best
         epoch = step / self.student.plan.steps_per_epoch
         self.journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores, best=better)
-        return scores
+        return Scored(scores)
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.student.plan.steps
@@ -225,16 +228,26 @@ def _deck(start: int, size: int, generator: torch.Generator) -> Iterator[int]:
         yield from (start + i for i in torch.randperm(size, generator=generator).tolist())
 
 
+@dataclass(frozen=True)
+class _TaughtRow:
+    """A row of one of the tasks, with its teacher's view of it."""
+
+    tokens: Mapping[str, list[int] | int]  # with its label, among those of all tasks
+    task: int
+    lesson: Lesson
+
+
 def _batches(
-    tokenizer: Any, rows: list[list[dict[str, Any]]], sizes: list[int], settings: RunSettings[Any]
-) -> DataLoader[Any]:
-    def collate(chosen: list[dict[str, Any]]) -> dict[str, Tensor]:
-        taught: list[Lesson] = [row["lesson"] for row in chosen]
-        plain = [{key: value for key, value in row.items() if key not in ("lesson", "tasks")} for row in chosen]
-        return pad(tokenizer, plain) | {
-            "tasks": torch.tensor([row["tasks"] for row in chosen]),
-            "probabilities": torch.stack([lesson.probabilities_L for lesson in taught]),
-            "states": torch.stack([lesson.state_D for lesson in taught]),
+    tokenizer: Tokenizer,
+    rows: list[list[_TaughtRow]],
+    sizes: list[int],
+    settings: RunSettings[Method],
+) -> DataLoader[_TaughtRow]:
+    def collate(chosen: list[_TaughtRow]) -> Batch:
+        return pad(tokenizer, [row.tokens for row in chosen]) | {
+            "tasks": torch.tensor([row.task for row in chosen]),
+            "probabilities": torch.stack([row.lesson.probabilities_L for row in chosen]),
+            "states": torch.stack([row.lesson.state_D for row in chosen]),
         }
 
     order = TaskBatches(sizes, settings.batch_size, settings.seed)

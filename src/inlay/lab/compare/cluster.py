@@ -14,10 +14,12 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ...errors import SettingsError
+from ...formats.event import Event
 from .settings import CompareSettings
 from .trial import Trial
 from .worker import Outcome, failure
@@ -59,7 +61,7 @@ class Cluster:
         jobs, share = divided(machines, comparison.jobs, on_accelerators=comparison.device != "cpu")
         return cls(jobs, command, share, ray)
 
-    def on_event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         pass
 
     def start(self) -> "TaskWorker":
@@ -111,7 +113,7 @@ class TaskWorker:
     def exit_reason(self) -> str:
         return self.reason
 
-    def _speak(self, there: Any) -> None:
+    def _speak(self, there: Connection) -> None:
         from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
         from ray.util.queue import Empty, Queue  # pyright: ignore[reportMissingImports]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+from ...formats.event import Event
 from ...training.memory import available_memory_bytes
 from . import worker
 
@@ -44,7 +45,7 @@ class Executor(Protocol):
     jobs: int
     """Trials that it takes at a time; events may change that."""
 
-    def on_event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         """Take note of an event of a trial that it runs."""
         ...
 
@@ -65,7 +66,7 @@ class LocalExecutor:
     runs of one thread get more done than one run of several."""
     _parameters: int = 0
 
-    def on_event(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: Event) -> None:
         if event["event"] == "model":
             self._parameters = event["total_parameters"]
         elif event["event"] == "plan" and self.most is not None:

@@ -1,14 +1,12 @@
 """A comparison for other programs and for documents: JSON objects, Markdown."""
 
-from typing import Any
-
 from .advice import Advice
 from .result import ComparisonResult
 from .table import MethodTable
 from .tables import methods_table, sequences_table, shown
 
 
-def table_rows(table: MethodTable) -> list[dict[str, Any]]:
+def table_rows(table: MethodTable) -> list[dict[str, object]]:
     """Return an object for each contender; figures are in their base units: shares, bytes, seconds."""
     return [
         {
@@ -27,7 +25,7 @@ def table_rows(table: MethodTable) -> list[dict[str, Any]]:
     ]
 
 
-def advice_object(advice: Advice | None) -> dict[str, Any] | None:
+def advice_object(advice: Advice | None) -> dict[str, object] | None:
     """Return the advice with what it is drawn from."""
     if advice is None:
         return None

@@ -1,9 +1,9 @@
 """A comparison's page: what came of it, arranged for the template beside this file; Markdown and CSV beside it."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -49,7 +49,7 @@ def render(result: ComparisonResult) -> str:
     return printable(templates("lab/compare").get_template("compare.html.j2").render(_page(result)))
 
 
-def _page(result: ComparisonResult) -> dict[str, Any]:
+def _page(result: ComparisonResult) -> dict[str, object]:
     table, there = result.table, shown(result.table)
     plots = pareto_plots(table.finished, there)
     tasks = [result.comparison.data.path, *result.comparison.then]
@@ -57,7 +57,8 @@ def _page(result: ComparisonResult) -> dict[str, Any]:
     return {
         "result": result,
         "table": table,
-        "methods": methods_table(table, there, html=_marked(result)),
+        "scores": methods_table(table, [q for q in there if q.is_score], html=_marked(result)),
+        "spent": methods_table(table, [q for q in there if not q.is_score], html=_marked(result), failures=False),
         "advice": result.advice,
         "failed": result.failed,
         "plots": plots,
@@ -102,7 +103,7 @@ def _plot(rows: tuple[MethodRow, ...], x: Quantity, y: Quantity) -> ParetoPlot:
     return ParetoPlot(x=x, y=y, figure=figure)
 
 
-def _marked(result: ComparisonResult) -> Any:
+def _marked(result: ComparisonResult) -> Callable[[str], Markup]:
     """Return what marks up a method's name: its family's mark before it, a sign after those as good as the best."""
     family = {row.label: row.family for row in result.table.rows}
     equals = result.advice.equals if result.advice else ()
@@ -121,7 +122,7 @@ def _mark(family: str) -> Markup:
 
 def _forgetting_means(rows: tuple[MethodRow, ...]) -> str:
     """Say what the number is, by the task."""
-    measures = {r.summary["forgetting"]["measure"] for row in rows for r in row.runs if r.summary.get("forgetting")}
+    measures = {found["measure"] for row in rows for run in row.runs if (found := run.summary.get("forgetting"))}
     means = {
         "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base",
         "geometry": "1 − CKA between the base's and the tuned model's sentence representations",

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
-from typing import Any
 
+from ...formats.event import Event
 from ...training.interrupts import Interrupts
 from ...training.journal import Watcher
 from .executor import Executor, Worker
@@ -177,6 +177,6 @@ def _hear_out(worker: Worker, end: float) -> None:
     worker.wait(max(0.0, end - time.monotonic()))
 
 
-def _about(trial: Trial) -> dict[str, Any]:
+def _about(trial: Trial) -> Event:
     about = {"trial": trial.name, "label": trial.label, "seed": trial.seed}
     return about | ({"tried_rate": trial.settings.learning_rate} if trial.searches else {})

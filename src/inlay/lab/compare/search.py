@@ -81,6 +81,7 @@ class Search:
         if reason is not None or summary is None:
             return TriedRate(label=trial.label, learning_rate=rate, score=None, reason=reason)
         metric, valid = main_metric(summary), summary["metrics"]["tuned"]
+        assert valid is not None  # of a run that is finished
         return TriedRate(label=trial.label, learning_rate=rate, score=metric.sign * valid[metric.name])
 
     def _best(self, contender: Contender) -> float:

@@ -19,7 +19,6 @@ takes their place; that zero is measured all the same.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ...bases.base import pick_device
 from ...errors import SettingsError
@@ -99,7 +98,7 @@ def _score(run: Path, model: str, body: Path | None) -> dict[str, float]:
     return task.evaluate(opened.model, split).scores
 
 
-def _is_asked_for(data: Any, run: Path) -> bool:
+def _is_asked_for(data: object, run: Path) -> bool:
     """Tell whether the comparison names these data, as the run's settings, which it has checked, do."""
     asked = read_yaml(run / "run.yaml", "a run's settings", error=SettingsError)
     return isinstance(data, dict) and isinstance(asked, dict) and data.get("path") == asked["data"]["path"]

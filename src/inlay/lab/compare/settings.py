@@ -16,34 +16,32 @@ DEFAULT_METHODS = (("bitfit", "norm"), ("pfeiffer",), ("lora",), ("prefix", "pro
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(Recipe):
     out: str | None = None
-    """Folder for the comparison; one that holds runs with these settings is gone on with. Default:
+    """Folder for the comparison; if it has runs with these settings, they are continued. Default:
     runs/compare-DATA."""
     epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
-    """Passes over the training data, the same for each method. Default: the fewest that one of them has by default, 3
-    for most; more, at most 10, for fewer than 100 steps."""
+    """Passes over the training data, the same for each method. Default: the smallest of the methods' defaults, often 3;
+    more, at most 10, for fewer than 100 steps."""
     methods: tuple[str, ...] = ()
-    """The methods, by name; `lora:rank=4,alpha=8` is one with settings of its own, and qlora is lora on a base in NF4.
-    Default: bitfit (norm where there are no biases), pfeiffer, lora, prefix and full."""
+    """The methods, by name. `lora:rank=4,alpha=8` gives one its settings; qlora is lora on a base in NF4. Default:
+    bitfit (norm where there are no biases), pfeiffer, lora, prefix and full."""
     seeds: Annotated[int, Range(1, 1_000)] = 1
     """Runs of each method, with the seeds 0, 1, …; the report says what is within their noise."""
     search: Annotated[int, Range(0, 1_000)] = 0
     """Learning rates to try for each method, from a tenth to ten times its own, with seed 0 on valid; 0: its own."""
     then: tuple[str, ...] = ()
-    """Data sets that are learned after DATA, one after another, to see what becomes of the earlier ones."""
+    """Data sets to learn after DATA, one after another, to see what the model forgets of the earlier ones."""
     jobs: Annotated[int | None, Range(1, 1_000)] = None
-    """Runs at a time, each in a process of its own with a share of the cores. Default: on the CPU one for each core, as
-    far as there is memory, on an accelerator 1; on a cluster one for each accelerator, or where there are none one for
-    each machine."""
+    """Runs at a time, each in its own process with a share of the cores. Default: on the CPU one a core, as far as
+    memory allows; on an accelerator 1; on a cluster one an accelerator, or one a machine without any."""
     cluster: str | None = None
-    """Hand the runs to the Ray cluster at this address, whose machines share this directory: auto is the one that this
-    machine belongs to."""
+    """Address of a Ray cluster to run on, whose machines share this directory; auto: the one of this machine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.search == 1:
             raise SettingsError("search is 1, which would try one learning rate; 2 or more make a choice, 0 none")
         if len(self.methods) == 1:
-            raise SettingsError(f"methods names {self.methods[0]} alone; a comparison takes two or more")
+            raise SettingsError(f"compare needs at least two methods; got only {self.methods[0]}")
         for name in ("methods", "then"):
             given = getattr(self, name)
             if twice := next((value for value in given if given.count(value) > 1), None):

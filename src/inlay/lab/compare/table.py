@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from ...formats.summary import Summary
 from ...show.units import BYTES, COUNT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...tasks import TASKS
 from ...tasks.metric import METRICS, Metric
@@ -13,8 +14,6 @@ from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
 from .settings import Contender
 from .trial import Trial, first_event
-
-Summary = dict[str, Any]
 
 COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
 
@@ -189,6 +188,7 @@ def matrix_of(sequence: TaskSequence, failures: dict[str, str]) -> Matrix | None
             return None
         metric = main_metric(summary)
         own = summary["metrics"]["test"] or summary["metrics"]["tuned"]
+        assert own is not None  # of a run that is finished
         scores = [*stage.scores_on_earlier(), own]
         if len(scores) != len(stage.earlier) + 1:
             return None
@@ -224,10 +224,13 @@ def _score_quantity(metric: Metric, where: str, split: str) -> Quantity:
 
 
 def _forgetting(summary: Summary) -> float | None:
-    return summary["forgetting"]["value"] if summary.get("forgetting") else None
+    return found["value"] if (found := summary.get("forgetting")) else None
 
 
-def _of(key: str) -> Callable[[Summary], float | None]:
+_Cost = Literal["trainable_parameters", "adapter_bytes", "train_seconds", "peak_memory_bytes", "tokens_per_second"]
+
+
+def _of(key: _Cost) -> Callable[[Summary], float | None]:
     return lambda summary: summary[key]
 
 

@@ -1,7 +1,6 @@
 """A comparison's tables: for its page, its Markdown and its CSV, and the screen."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -35,7 +34,7 @@ def methods_table(
 ) -> Table:
     """Return a row for each contender with what was measured of it, and one for each run that failed."""
     columns = [Column(name="method", html=html), *(_column(quantity, text) for quantity in quantities)]
-    rows: list[list[Any]] = []
+    rows: list[Sequence[object]] = []
     for row in measured.rows:
         if row.runs:
             rows.append([row.label, *(row.spreads.get(q.key) for q in quantities)])
@@ -46,7 +45,7 @@ def methods_table(
 def runs_table(measured: MethodTable) -> Table:
     """Return a row for each run, failed ones too, with what was measured of it in base units."""
     names = ["method", "family", "seed", "status", "reason", *(q.key for q in measured.quantities)]
-    rows: list[list[Any]] = []
+    rows: list[Sequence[object]] = []
     for row in measured.rows:
         rows += [
             [row.label, row.family, run.seed, "finished", None, *(q.read(run.summary) for q in measured.quantities)]

@@ -4,15 +4,20 @@ import dataclasses
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...core.method import Method
 from ...data.settings import DataSettings
+from ...formats.event import Event
 from ...formats.files import held
-from ...formats.read import guarded, read_json, read_object
+from ...formats.read import guarded, read_json
+from ...formats.summary import Summary
 from ...registries import registered
 from ...training.asked import check_same_settings
+from ...training.checkpoint import read_summary
 from ...training.settings import Recipe, RunSettings
 from .settings import CompareSettings, Contender
 
@@ -34,12 +39,12 @@ class Trial:
     """A run whose folder tells whether it is finished."""
 
     label: str  # of its contender
-    settings: RunSettings[Any]
+    settings: RunSettings[Method]
     start: Path | None = None
     """The run whose adapter it trains on."""
     earlier: tuple[Path, ...] = ()
     """Runs that learned the tasks before this one, in their order: what is left of these is measured afterwards."""
-    registered: tuple[Any, ...] = field(default_factory=registered, repr=False, compare=False)
+    registered: tuple[object, ...] = field(default_factory=registered, repr=False, compare=False)
     """Methods, tasks and metrics that the process that runs it has to know."""
     task_file: Path | None = None
     """Its task with the data as tokens, if the comparison has made one."""
@@ -64,18 +69,17 @@ class Trial:
         """Runs that must be finished before this one begins."""
         return self.earlier
 
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """Return what the run wrote of itself; None if it never came to that. Raises CheckpointError if
         it is damaged.
         """
-        path = self.folder / "summary.json"
-        if not path.is_file():
-            return None
-        summary = read_object(path, "a run's summary")
-        if summary.get("status") == "finished":
-            with guarded(path, "a run's summary"):
+        summary = read_summary(self.folder)
+        if summary is not None and summary.get("status") == "finished":
+            with guarded(self.folder / "summary.json", "a run's summary"):
                 metrics = summary["metrics"]
                 _check_numbers({name: summary[name] for name in _NUMBERS})
+                if metrics["tuned"] is None:
+                    raise ValueError("it has no scores")
                 _check_numbers(metrics["tuned"])
                 _check_numbers(metrics["test"] or {})
         return summary
@@ -109,7 +113,7 @@ class Trial:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def first_event(run: Path, name: str) -> dict[str, Any]:
+def first_event(run: Path, name: str) -> Event:
     """Return the first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged
     line before it; the half of one at the end is what a killed run leaves.
     """
@@ -121,15 +125,15 @@ def first_event(run: Path, name: str) -> dict[str, Any]:
         return next((event for event in events if event["event"] == name), {})
 
 
-def _check_numbers(values: dict[str, Any]) -> None:
+def _check_numbers(values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"its {name} is no number")
 
 
 def run_settings(
-    comparison: CompareSettings, contender: Contender, budget: Budget | None = None, **changes: Any
-) -> RunSettings[Any]:
+    comparison: CompareSettings, contender: Contender, budget: Budget | None = None, **changes: object
+) -> RunSettings[Method]:
     """Return the settings of one run: the comparison's, with the contender's method, the budget and the changes."""
     common: dict[str, Any] = {f.name: getattr(comparison, f.name) for f in dataclasses.fields(Recipe)}
     if contender.quantize != "none":

@@ -39,7 +39,7 @@ def _of_curve(result: Analysis) -> Iterator[str]:
         return
     kept, largest = smallest_that_keeps(curve), curve.points[0]
     metric = METRICS[curve.score]
-    whole = _text(metric, curve.whole)
+    whole = exact_text(metric, curve.whole)
     where = f"on the {curve.rows} rows of {curve.split}"
     if not math.isfinite(largest.gain.low):
         yield f"Which ranks keep the score cannot be told {where}: too few for an interval. Take more, with --data."
@@ -48,13 +48,13 @@ def _of_curve(result: Analysis) -> Iterator[str]:
     if kept is None:
         yield (
             f"Even at rank {largest.rank} the cut adapter is clearly worse {where}: {metric.label} "
-            f"{_text(metric, largest.scores)} against {whole}, "
+            f"{exact_text(metric, largest.scores)} against {whole}, "
             f"{gain_text(curve, largest)}{meaning}. The update needs more directions than that."
         )
         return
     yield (
-        f"Rank {kept.rank} keeps the score within its uncertainty {where}: {curve.score} "
-        f"{_text(metric, kept.scores)} against {whole} whole, "
+        f"Rank {kept.rank} keeps the score within its uncertainty {where}: {metric.label} "
+        f"{exact_text(metric, kept.scores)} against {whole} whole, "
         f"{gain_text(curve, kept)}{meaning}; {count_text(kept.parameters)} parameters against the run's "
         f"{count_text(result.trainable)}."
     )
@@ -65,7 +65,7 @@ def _of_curve(result: Analysis) -> Iterator[str]:
         )
 
 
-def _text(metric: Metric, scores: Scores) -> str:
+def exact_text(metric: Metric, scores: Scores) -> str:
     """Write the score so exactly that differences show."""
     return metric.text(scores[metric.name]) if metric.unit.is_share else f"{scores[metric.name]:.4f}"
 

@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
 
-from ...bases.base import Base, pick_device
+from ...bases.base import Base
 from ...errors import SettingsError
 from ...formats import peft_plain
 from ...formats.files import check_free
 from ...inference.evaluation import ready_to_score, scored_rows
-from ...inference.opened import Found, find_adapter
+from ...inference.opened import Found, Opened, find_adapter
 from ...models.sites import Place, Sites
+from ...ranges import RANK, check_settings
 from .curve import CutCurve, Measure
 from .directions import LEADING, AgainstBase, Overlap, against_base, cosine, overlap
 from .export import Cut, write_cut
@@ -31,7 +32,6 @@ _VALUES = 256  # singular values of a layer that the result has
 _AFFORDABLE = 1e11  # O I min(O, I), over the layers, up to which the base is decomposed unasked: minutes on two cores
 
 Say = Callable[[str], None]
-WithBase = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,45 +74,64 @@ class Analysis:
     notes: list[str]
     seconds: dict[str, float]
 
-    def as_dict(self) -> dict[str, Any]:
-        return _plain(asdict(self))
+    def as_dict(self) -> dict[str, object]:
+        return {name: _plain(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankSettings:
     """What to analyse, and how much of it."""
 
-    folder: Path
-    model: str | Base | None = None
-    fetch: bool = False  # from a hub what only the adapter's files name
     other: Path | None = None
-    base: WithBase = "auto"
-    ranks: Sequence[int] = RANKS
+    """Another run on the same base, whose directions are compared."""
+    base: Literal["auto", "always", "never"] = "auto"
+    """Whether to decompose the base's weights too; auto: if that takes no more than minutes."""
+    ranks: Annotated[tuple[int, ...], RANK] = RANKS
     curve: bool = True
     data: str | None = None
-    split: str = "valid"
-    to: int | None = None
+    split: Literal["train", "valid", "test"] = "valid"
+    to: Annotated[int | None, RANK] = None
     out: Path | None = None
     plain: bool = False
-    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_settings(self, "--")
+        if (self.to is None) != (self.out is None):
+            raise SettingsError(
+                "--to RANK and --out FOLDER belong together: the rank to cut to, and where to write that"
+            )
+        if self.plain and self.to is None:
+            raise SettingsError("--plain says how a cut adapter is written; give --to RANK and --out FOLDER with it")
+        if not self.ranks:
+            raise SettingsError("--ranks is empty; it needs numbers from 1 on")
 
 
-def analyse(asked: RankSettings, say: Say = lambda _: None) -> Analysis:
-    """Raise InvalidRequest before any weights are loaded, as far as the files tell: for an adapter that changes no
-    weight matrix, another run of another base, an `out` that is not empty, or data that is not there.
+def analyse(
+    found: Found,
+    opened: Callable[[], Opened],
+    device: torch.device,
+    asked: RankSettings,
+    say: Say = lambda _: None,
+    *,
+    model: str | Base | None = None,
+    fetch: bool = False,
+) -> Analysis:
+    """Analyse an adapter, which `opened` gives on its base. `model` is the base if it was named; without `fetch` no hub
+    is asked for what only the adapter's files name.
+
+    Raises InvalidRequest before any weights are loaded, as far as the files tell: for an adapter that changes no weight
+    matrix, another run of another base, an `out` that is not empty, or data that is not there.
     """
     began = time.perf_counter()
-    device = pick_device(asked.device)
-    found = find_adapter(asked.folder, asked.model, fetch=asked.fetch)
     updates_of(found.planned, found.planned.model)
     if asked.plain:
         peft_plain.check_cut(found.planned)
-    other = None if asked.other is None else _of_same_base(found, asked.other, asked)
+    other = None if asked.other is None else _of_same_base(found, find_adapter(asked.other, model, fetch=fetch))
     if asked.out is not None:
         check_free(asked.out, "--out")
     without_data = asked.data is None and "data" not in found.provenance and asked.to is None
     wanted = (asked.curve and not without_data) or asked.to is not None
-    task = scored_rows(found.task, asked.data, fetch=asked.fetch) if wanted else None
+    task = scored_rows(found.task, asked.data, fetch=fetch) if wanted else None
     if task is not None and asked.split not in task.data.splits:
         raise SettingsError(f"{task.data.source} has no {asked.split} split; it has {', '.join(task.data.splits)}")
     if task is not None:
@@ -120,7 +139,7 @@ def analyse(asked: RankSettings, say: Say = lambda _: None) -> Analysis:
 
     seconds: dict[str, float] = {}
     theirs = {} if other is None else _spectra_of(other, device)
-    tuned = found.as_trained(device).adapter
+    tuned = opened().adapter
     base_model = tuned.model if tuned.removable else found.base_as_trained(device)
     updates = updates_of(tuned, base_model)
     seconds["loading"], began = _since(began)
@@ -142,10 +161,10 @@ def analyse(asked: RankSettings, say: Say = lambda _: None) -> Analysis:
         measure = Measure(tuned, base_model, spectra, task, asked.split)
         curve = measure.curve(asked.ranks) if asked.curve else None
         if asked.to is not None and asked.out is not None:
-            cut = write_cut(found, measure, asked.to, asked.out, device, asked.model, asked.plain)
+            cut = write_cut(found, measure, asked.to, asked.out, device, model, asked.plain)
         seconds["curve"], began = _since(began)
     return Analysis(
-        folder=str(asked.folder),
+        folder=str(found.asked),
         method=tuned.method.name,
         model=found.base.name,
         trainable=sum(p.numel() for p in tuned.parameters()),
@@ -196,19 +215,20 @@ def _layer(update: Update, own: Spectrum, sites: Sites, with_base: bool, theirs:
     )
 
 
-def _of_same_base(found: Found, folder: Path, asked: RankSettings) -> Found:
-    other = find_adapter(folder, asked.model, fetch=asked.fetch)
+def _of_same_base(found: Found, other: Found) -> Found:
     mine, its = (each.provenance.get("base_fingerprint") for each in (found, other))
     if mine != its or (mine is None and found.base.path != other.base.path):
         raise SettingsError(
-            f"--with {folder} was trained on another base than {found.folder}, so their directions cannot be compared; "
-            "name a run on the same base"
+            f"--with {other.asked} was trained on another base than {found.folder}, so their directions cannot be "
+            "compared; name a run on the same base"
         )
     shared = updates_of(found.planned, found.planned.model).layers.keys() & (
         updates_of(other.planned, other.planned.model).layers.keys()
     )
     if not shared:
-        raise SettingsError(f"--with {folder} changes none of the layers that {found.folder} changes; name another run")
+        raise SettingsError(
+            f"--with {other.asked} changes none of the layers that {found.folder} changes; name another run"
+        )
     return other
 
 
@@ -246,7 +266,7 @@ def _since(began: float) -> tuple[float, float]:
     return round(now - began, 3), now
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Make it what JSON can have: None for what is not finite, such as the interval of a single batch."""
     match value:
         case dict():

@@ -4,13 +4,12 @@ A direction that one half of the batches finds counts for what it is worth on th
 of the one half's gradient, that is s u' G v with the other half's G. Noise, whose directions differ from half to half,
 comes to about nothing; both ways around are averaged.
 
-The weights need no gradient for it: an output's gradient times the layer's input is the weight's. Any base will do,
+The weights need no gradient for it: an output's gradient times the layer's input is the weight's. Every base will do,
 quantized ones too. Both halves are kept in float32, so it takes twice the model's memory in that.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ def gradients_of(
     sums: list[dict[str, Tensor]] = [{}, {}]
     half = 0
 
-    def look(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], h: Tensor) -> Tensor:
+    def look(name: str, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], h: Tensor) -> Tensor:
         if not h.requires_grad:
             h = h.detach().requires_grad_()  # the base is frozen: gradients begin at the first of the hosts
         x_NI = (args[0] if args else next(iter(kwargs.values()))).detach().flatten(0, -2)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from ...formats.files import write_json, write_text
 from ...outside import printable
@@ -13,9 +12,9 @@ from ...show.page import templates
 from ...show.plots import Chart, Figure, Scale, between, scale, steps
 from ...show.table import Column, Table
 from ...show.units import count_text, number, percent_text, seconds_text
-from ...tasks.metric import METRICS
+from ...tasks.metric import METRICS, Scores
 from ...tasks.page import capitalized
-from .advice import advice, gain_text
+from .advice import advice, exact_text, gain_text
 from .analysis import Analysis, Layer, by_role
 from .curve import CutCurve
 
@@ -36,7 +35,7 @@ def render(result: Analysis) -> str:
     return printable(templates("lab/rank").get_template("rank.html.j2").render(_page(result)))
 
 
-def _page(result: Analysis) -> dict[str, Any]:
+def _page(result: Analysis) -> dict[str, object]:
     curve = result.curve
     metric = METRICS[curve.score] if curve else None
     return {
@@ -45,6 +44,9 @@ def _page(result: Analysis) -> dict[str, Any]:
         "plots": [spectrum_plot(result.layers), *([curve_plot(curve)] if curve and curve.points else [])],
         "maps": heat_maps(result.layers),
         "curve": curve,
+        "metric": metric,
+        "exact": exact_text,
+        "score": lambda cut: exact_text(METRICS[curve.score], cut.scores) if curve else "",
         "lower": f" (a lower {metric.label})" if metric and not metric.higher_is_better else "",
         "curve_table": curve_table(curve) if curve else None,
         "layer_table": layer_table(result.layers),
@@ -57,32 +59,36 @@ def _page(result: Analysis) -> dict[str, Any]:
 def curve_table(curve: CutCurve) -> Table:
     """Return the scores of the whole update, and of each cut."""
     columns = [Column(name="rank"), Column(name="parameters", text=count_text, right=True)]
-    columns += [Column(name=METRICS[key].label, text="{:.4f}".format, right=True) for key in curve.whole]
-    rows: list[list[Any]] = [["whole", "", *curve.whole.values(), ""]]
-    rows += [[point.rank, point.parameters, *point.scores.values(), gain_text(curve, point)] for point in curve.points]
+    columns += [Column(name=METRICS[key].label, right=True) for key in curve.whole]
+    rows: list[list[object]] = [["whole", "", *_exact(curve.whole), ""]]
+    rows += [[point.rank, point.parameters, *_exact(point.scores), gain_text(curve, point)] for point in curve.points]
     return Table(columns=[*columns, Column(name=f"gain in {METRICS[curve.score].label}", right=True)], rows=rows)
+
+
+def _exact(scores: Scores) -> list[str]:
+    return [exact_text(METRICS[key], scores) for key in scores]
 
 
 def layer_table(layers: Sequence[Layer]) -> Table:
     """Return all that is known of every layer."""
-    known: list[tuple[str, Callable[[Layer], Any]]] = [
+    known: list[tuple[str, Callable[[Layer], object]]] = [
         ("size", lambda layer: f"{layer.shape[0]} × {layer.shape[1]}"),
         ("numerical", lambda layer: layer.ranks.numerical),
         ("stable", lambda layer: f"{layer.ranks.stable:.2f}"),
         ("effective", lambda layer: f"{layer.ranks.effective:.2f}"),
         ("90 / 95 / 99 %", lambda layer: " / ".join(map(str, layer.ranks.energy.values()))),
-        ("of W", lambda layer: percent_text(layer.relative)),
+        ("size, of W", lambda layer: percent_text(layer.relative)),
     ]
     if any(layer.base for layer in layers):
         known += [
-            ("overlap in", lambda layer: f"{layer.base.overlap.right:.3f}" if layer.base else ""),
-            ("out", lambda layer: f"{layer.base.overlap.left:.3f}" if layer.base else ""),
+            ("overlap, input", lambda layer: f"{layer.base.overlap.right:.3f}" if layer.base else ""),
+            ("output", lambda layer: f"{layer.base.overlap.left:.3f}" if layer.base else ""),
             ("by chance", lambda layer: f"{layer.base.overlap.random_right:.3f}" if layer.base else ""),
             ("intruders", lambda layer: layer.base.intruders if layer.base else ""),
         ]
     if any(layer.other for layer in layers):
         known += [
-            ("other run, in", lambda layer: f"{layer.other.overlap.right:.3f}" if layer.other else ""),
+            ("other run, input", lambda layer: f"{layer.other.overlap.right:.3f}" if layer.other else ""),
             ("cosine", lambda layer: f"{layer.other.cosine:.3f}" if layer.other else ""),
         ]
     columns = [Column(name="layer"), *(Column(name=name, right=True) for name, _ in known)]
@@ -161,7 +167,9 @@ def curve_plot(curve: CutCurve) -> Figure:
     scores = [point.scores[curve.score] for point in points]
     bounds = [sorted((whole + metric.sign * p.gain.low, whole + metric.sign * p.gain.high)) for p in points]
     bounds = [(min(score, low), max(score, high)) for score, (low, high) in zip(scores, bounds, strict=True)]
-    bounds = [pair for pair in bounds if all(map(math.isfinite, pair))]  # of too few rows there are none
+    most = 1.0 if metric.unit.is_share else math.inf
+    bounds = [(max(0.0, low), min(most, high)) for low, high in bounds]  # what a score can be
+    bounds = [pair for pair in bounds if all(map(math.isfinite, pair))]  # too few rows have none
     ranks = Scale(low=-0.4, high=len(points) - 0.6, ticks=tuple((i, str(point.rank)) for i, point in enumerate(points)))
     reached = [whole, *scores, *(bound for pair in bounds for bound in pair)]
     chart = Chart(ranks, scale(reached, metric.unit), "rank of every layer")

@@ -13,14 +13,15 @@ in the data's answers falls behind (https://thinkingmachines.ai/blog/lora/).
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import yaml
 from torch import Tensor, nn
 
+from ...core.method import Method
 from ...errors import DataError
 from ...formats.files import write_text
 from ...methods.ranked import Ranked
@@ -29,6 +30,7 @@ from ...models.inputs import inputs_of
 from ...models.sites import Place, Sites
 from ...stats import Difference, paired_gain
 from ...tasks import TASKS
+from ...tasks.task import Task
 from ...training.journal import Journal, Watcher
 from ...training.prepared import Prepared, prepare_run
 from ...training.run import train
@@ -84,21 +86,32 @@ class Suggestion:
     parameters: int
     uniform_parameters: int
     layers: list[Suggested]
-    settings_file: str
+    settings_file: str | None
     tried: TriedRanks | None = None
+    method: Method = field(compare=False)
+    """The method with these ranks."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The rank of each layer, by its name."""
+        return {layer.name: layer.rank for layer in self.layers}
+
+    def as_dict(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if name != "method"}
 
 
-def suggest(settings: RunSettings[Any], origin: From, folder: Path) -> Suggestion:
-    """Write `suggested.yaml` into the folder: the run's settings, in which every layer has one rank, with the ranks.
+def suggest(
+    settings: RunSettings[Method], origin: From, folder: Path | None = None, task: Task | None = None
+) -> Suggestion:
+    """Suggest ranks for the run's method, in which every layer has one rank; with a folder, write the run's settings
+    with the ranks into its `suggested.yaml`. `task` has read the data, which are read if there is none.
 
     Raises InvalidRequest before weights are loaded for settings or data that cannot work; DataError for too few rows.
     """
-    run = prepare_run(replace(settings, out=str(folder / "none")), Journal(lambda _: None))
-    uniform: Ranked = run.settings.method
-    hosts = _hosts(run)
+    run = prepare_run(replace(settings, out=None), Journal(lambda _: None), task=task)
+    uniform = run.settings.method
+    assert isinstance(uniform, Ranked)
+    hosts = _hosts(run, uniform.targets)
     base = load_base(run)
     most = uniform.rank * _MOST
     gains = (_of_activations if origin == "activations" else _of_gradients)(run, base.model, list(hosts), most)
@@ -109,7 +122,9 @@ def suggest(settings: RunSettings[Any], origin: From, folder: Path) -> Suggestio
     budget = uniform.rank * sum(costs.values())
     ranks = share_out(gains, costs, budget, at_least=1)
     chosen = replace(settings, method=uniform.with_ranks(ranks), out=None)
-    write_text(folder / SETTINGS_FILE, yaml.safe_dump(non_default(chosen), sort_keys=False, allow_unicode=True))
+    settings_file = None if folder is None else folder / SETTINGS_FILE
+    if settings_file is not None:
+        write_text(settings_file, yaml.safe_dump(non_default(chosen), sort_keys=False, allow_unicode=True))
     sites = Sites(base.model, base.heads, run.part.name)
     return Suggestion(
         origin=origin,
@@ -128,29 +143,30 @@ def suggest(settings: RunSettings[Any], origin: From, folder: Path) -> Suggestio
             )
             for host, shape in hosts.items()
         ],
-        settings_file=str(folder / SETTINGS_FILE),
+        settings_file=None if settings_file is None else str(settings_file),
+        method=chosen.method,
     )
 
 
 def attempt(
-    suggestion: Suggestion, settings: RunSettings[Any], epochs: float, folder: Path, watcher: Watcher
+    suggestion: Suggestion, settings: RunSettings[Method], folder: Path, watcher: Watcher, task: Task | None = None
 ) -> Suggestion:
     """Train with the suggested ranks and with uniform ones, otherwise alike, and add both scores."""
-    ranks = {layer.name: layer.rank for layer in suggestion.layers}
-    methods = {"suggested": settings.method.with_ranks(ranks), "uniform": settings.method}
+    assert settings.epochs is not None
+    methods = {"suggested": suggestion.method, "uniform": settings.method}
     folders = {name: folder / name for name in methods}
-    metrics, task = {}, ""
+    metrics, name_of_task = {}, ""
     for name, method in methods.items():
         ranks_text = "the suggested ranks" if name == "suggested" else f"rank {suggestion.rank} everywhere"
         Journal(watcher).record("note", text=f"training with {ranks_text}, in {folders[name]}")
-        summary = train(replace(settings, method=method, epochs=epochs, out=str(folders[name])), watcher)
-        metrics[name], task = summary["metrics"], summary["task"]
+        summary = train(replace(settings, method=method, out=str(folders[name])), watcher, task=task)
+        metrics[name], name_of_task = summary["metrics"], summary["task"]
     suggested, uniform = ([read_parts(folders[name], "valid")] for name in methods)
     gain = paired_gain(suggested, uniform, 0.95)
     tried = TriedRanks(
-        epochs=epochs,
+        epochs=settings.epochs,
         rows=metrics["uniform"]["rows"],
-        score=TASKS[task].main_score,
+        score=TASKS[name_of_task].main_score,
         suggested=metrics["suggested"]["tuned"],
         uniform=metrics["uniform"]["tuned"],
         gain=gain if gain is not None and math.isfinite(gain.low) else None,
@@ -159,10 +175,10 @@ def attempt(
     return replace(suggestion, tried=tried)
 
 
-def _hosts(run: Prepared) -> dict[str, tuple[int, int]]:
-    """Return the linear layers that the method adapts, with their sizes."""
+def _hosts(run: Prepared, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Find the linear layers that the targets name, with their sizes."""
     model = run.task.empty()
-    names = Sites(model, part=run.part.name).find(run.settings.method.targets)
+    names = Sites(model, part=run.part.name).find(targets)
     return {name: weights.size(model.get_submodule(name)) for name in names}
 
 

@@ -47,7 +47,7 @@ class Update:
     def shape(self) -> tuple[int, int]:
         if weights.is_linear(self.host):
             return weights.size(self.host)
-        rows, *columns = self.host.weight.shape
+        rows, *columns = weights.stored(self.host).shape
         return rows, math.prod(columns)
 
     def base_norm(self) -> float:
@@ -152,7 +152,7 @@ def _factors(delta: Delta) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _is_matrix(host: Host) -> bool:
-    return weights.is_linear(host) or host.weight.ndim >= 2
+    return weights.is_linear(host) or weights.stored(host).ndim >= 2
 
 
 def _matrix(weight: Tensor) -> Tensor:

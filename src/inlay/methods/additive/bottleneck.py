@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.delta import Args, Delta, Kwargs
-from ...models.results import first, with_first
+from ...models.results import Result, first, with_first
 from ...models.weights import Host
 
 
@@ -21,7 +20,7 @@ class Bottleneck(Delta):
         width: int,
         size: int,
         device: torch.device,
-        start: Callable[[Tensor], Any],
+        start: Callable[[Tensor], object],
         activation: Callable[[Tensor], Tensor] = torch.relu,
     ):
         super().__init__()
@@ -41,12 +40,12 @@ class Bottleneck(Delta):
 
 
 class AfterHost(Bottleneck):
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         h_BTD = first(result)
         return with_first(result, h_BTD + self.change(h_BTD))
 
 
-def normal(std: float) -> Callable[[Tensor], Any]:
+def normal(std: float) -> Callable[[Tensor], object]:
     return lambda weight: nn.init.normal_(weight, std=std)
 
 

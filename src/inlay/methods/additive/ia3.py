@@ -7,7 +7,6 @@ values, the queries are not scaled.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +16,7 @@ from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import CheckpointError, SettingsError, TargetError
+from ...formats.peft_config import PeftConfig, targets_of
 from ...formats.peft_format import PeftFormat
 from ...models import sites as sites_
 from ...models import weights
@@ -28,7 +28,7 @@ from .scaling import ScaleInput, ScaleOutput
 class IA3Format(PeftFormat["IA3"]):
     def write(
         self, adapter: Adapter, method: "IA3", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         tensors, inputs, outputs = dict(tensors), [], []
         for name, _, delta in adapter.hosts():
             if isinstance(delta, ScaleOutput):  # PEFT has a number for each output, so the queries' is one
@@ -40,14 +40,14 @@ class IA3Format(PeftFormat["IA3"]):
         flipped = any(weights.is_flipped(host) for _, host, _ in adapter.hosts())
         return _peft_targets(sites, outputs, inputs) | {"fan_in_fan_out": flipped}, tensors
 
-    def read(self, kind: "type[IA3]", config: dict[str, Any]) -> "IA3":
-        targets, feedforward = config["target_modules"], config["feedforward_modules"]
+    def read(self, kind: "type[IA3]", config: PeftConfig) -> "IA3":
+        targets, feedforward = targets_of(config), config["feedforward_modules"]
         if feedforward is None:
             raise CheckpointError("adapter_config.json: feedforward_modules is null; list the modules, or none: []")
         if not isinstance(feedforward, str):  # PEFT takes these for ends of names, without a dot before them
             feedforward = "|".join(f".*{re.escape(end)}" for end in feedforward)
         return kind(
-            targets=(targets,) if isinstance(targets, str) else tuple(targets),
+            targets=targets,
             feedforward=(f"(?:{feedforward})",) if feedforward else (),
         )
 
@@ -128,7 +128,7 @@ def _fits(target: str, name: str) -> bool:
     return sites_.ends_with(name, target) or expressions.fits(target, name)
 
 
-def _peft_targets(sites: Sites, outputs: list[str], inputs: list[str]) -> dict[str, Any]:
+def _peft_targets(sites: Sites, outputs: list[str], inputs: list[str]) -> dict[str, object]:
     ends = [sites_.shortest_suffixes(sites.model, names) for names in (outputs, inputs)]
     if any(isinstance(e, str) for e in ends) or any(name.endswith(tuple(ends[1])) for name in outputs):
         whole = ["|".join(re.escape(name) for name in names) for names in (outputs + inputs, inputs)]

@@ -6,7 +6,6 @@ alternate from head to head, and all are scaled, as Hugging Face PEFT does.
 """
 
 import re
-from typing import Any
 
 from ...models import weights
 from ...models.sites import Sites
@@ -61,7 +60,7 @@ def _fused(sites: Sites, block: str, linears: list[str]) -> dict[str, int]:
     return {f"{block}.{fused[0]}": heads * own if in_order else 0}
 
 
-def _sizes(config: Any, width: int, heads: int | None, own: int | None) -> set[tuple[int, int]]:
+def _sizes(config: object, width: int, heads: int | None, own: int | None) -> set[tuple[int, int]]:
     found = {(3 * width, width)}
     if heads and own:
         kv = _number(config, "num_key_value_heads") or heads
@@ -69,7 +68,7 @@ def _sizes(config: Any, width: int, heads: int | None, own: int | None) -> set[t
     return found
 
 
-def _number(config: Any, name: str) -> int | None:
+def _number(config: object, name: str) -> int | None:
     value = getattr(config, name, None)
     return value if isinstance(value, int) else None
 

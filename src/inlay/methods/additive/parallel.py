@@ -14,7 +14,7 @@ from ...core.method import Method
 from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights
-from ...models.results import first, with_first
+from ...models.results import Result, first, with_first
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import FACTOR, RATIO
@@ -76,7 +76,7 @@ class Beside(Bottleneck):
         super().__init__(*bottleneck)
         self.scale = scale
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         h = first(result)
         x_BTD = args[0] if args else next(iter(kwargs.values()))
         return with_first(result, h + self.scale * self.change(x_BTD).view_as(h))
@@ -87,7 +87,7 @@ class BesideInput(Bottleneck):
 
     x_BTD: Tensor | None = None
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         self.x_BTD = args[0]
         return result
 
@@ -100,12 +100,12 @@ class BesideOutput(Delta):
         self.reader = (reader,)  # in a tuple, so that it is no child of two modules
         self.scale = scale
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         (reader,) = self.reader
         assert reader.x_BTD is not None
         change_BTD = reader.change(reader.x_BTD)
         reader.x_BTD = None
-        return result + self.scale * change_BTD
+        return with_first(result, first(result) + self.scale * change_BTD)
 
     def edits_rows(self, host: Host) -> bool:
         return True

@@ -6,12 +6,13 @@ is u, which the adapter reads; its output joins the sum, before the block's own 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from ...core.delta import Args, Delta, Kwargs
 from ...core.method import Method
 from ...formats.peft_format import PeftFormat
 from ...models import weights
+from ...models.results import Result, first
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import RATIO
@@ -56,5 +57,5 @@ class Pfeiffer(Method):
 
 
 class AfterNorm(Bottleneck):
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
-        return host.forward(args[0] + self.change(result))
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
+        return host.forward(args[0] + self.change(first(result)))

@@ -11,7 +11,7 @@ Shape suffixes: B batch, H key heads, P prefix, Q queries, T text, C channels of
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,12 @@ from ...core.delta import Args, Delta, Kwargs
 from ...errors import TargetError
 from ...models import document_attention
 from ...models.document_attention import Documents
+from ...models.results import Result
 from ...models.weights import Host
 from .cache_argument import Earlier, widened, with_earlier
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"  # under this name every model of transformers knows the interface
 
@@ -32,7 +36,7 @@ class StandIn:
 
     _attn_implementation = "inlay_earlier_keys"
 
-    def __init__(self, own: Any, earlier: Earlier):
+    def __init__(self, own: "PreTrainedConfig | StandIn", earlier: Earlier):
         self.own, self.earlier = own, earlier
 
     def __getattr__(self, name: str) -> Any:
@@ -50,12 +54,12 @@ class EarlierKeys(Delta):
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if not uses_interface(host):
             return (), with_earlier(host, args, kwargs, self.earlier, self.count)
-        host.config = StandIn(host.config, self.earlier)
+        _put_before(host, self.earlier)
         if has_relative_positions(host):
-            host.compute_bias = partial(_bias_of_shifted_text, host.compute_bias, self.count)
+            _shift_text(host, self.count)
         return args, kwargs
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Any) -> Any:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         self.release(host)
         return result
 
@@ -64,14 +68,14 @@ class EarlierKeys(Delta):
         host.__dict__.pop("compute_bias", None)
 
 
-def recorded(hosts: Sequence[Any], run: Callable[[], Any]) -> dict[Any, tuple[Tensor, Tensor]]:
+def recorded(hosts: Sequence[Host], run: Callable[[], object]) -> dict[nn.Module, tuple[Tensor, Tensor]]:
     """Return the keys and values, (B, H, T, C), of each host that `run` calls, in the order of the calls."""
-    found: dict[Any, tuple[Tensor, Tensor]] = {}
+    found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
     hooks = []
     for host in hosts:
         record = partial(_record, found, host)
         if uses_interface(host):
-            host.config = StandIn(host.config, record)
+            _put_before(host, record)
         else:
             hooks.append(host.register_forward_pre_hook(partial(_recording, record), with_kwargs=True))
     try:
@@ -89,7 +93,7 @@ def uses_interface(module: nn.Module) -> bool:
     return _INTERFACE in forward.__code__.co_names and hasattr(module, "config")
 
 
-def has_relative_positions(module: Any) -> bool:
+def has_relative_positions(module: nn.Module) -> bool:
     """Tell whether this is the attention of a T5 that computes the positions' part of the scores, for later layers
     too.
     """
@@ -142,16 +146,26 @@ def attend(
     return function(module, query_BHQC, key, value, mask, **kwargs)
 
 
-def _restore(host: Host) -> None:
-    while isinstance(getattr(host, "config", None), StandIn):
-        host.config = host.config.own
+def _put_before(attention: Any, earlier: Earlier) -> None:
+    attention.config = StandIn(attention.config, earlier)
 
 
-def _recording(record: Earlier, host: Any, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+def _shift_text(attention: Any, count: int) -> None:
+    attention.compute_bias = partial(_bias_of_shifted_text, attention.compute_bias, count)
+
+
+def _restore(attention: Any) -> None:
+    while isinstance(getattr(attention, "config", None), StandIn):
+        attention.config = attention.config.own
+
+
+def _recording(record: Earlier, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
     return (), with_earlier(host, args, kwargs, record, 0)
 
 
-def _record(found: dict[Any, tuple[Tensor, Tensor]], host: nn.Module, key_BHTC: Tensor, value_BHTC: Tensor) -> None:
+def _record(
+    found: dict[nn.Module, tuple[Tensor, Tensor]], host: nn.Module, key_BHTC: Tensor, value_BHTC: Tensor
+) -> None:
     found[host] = key_BHTC, value_BHTC
 
 

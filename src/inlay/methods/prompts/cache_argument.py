@@ -9,7 +9,7 @@ Shape suffixes: B batch, H key heads, P prefix, Q queries, T text, C channels of
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from ...core.delta import Args, Kwargs
 from ...errors import TargetError
 from ...models.document_attention import earlier_in_window
+from ...models.weights import Host
 from .placement import Placement
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
 
 # Of the text's keys and values, (B, H, T, C): those that come before them, (H, P, C), if any.
 Earlier = Callable[[Tensor, Tensor], tuple[Tensor, Tensor] | None]
@@ -28,7 +32,7 @@ _CACHES = ("layer_past", "past_key_values", "past_key_value")
 class EarlierInCache:
     """The cache `own`, or none, whose answers have what `earlier` says in its `place` before the text."""
 
-    def __init__(self, own: Any, earlier: Earlier, place: Placement):
+    def __init__(self, own: "Cache | None", earlier: Earlier, place: Placement):
         self.own, self.earlier, self.place = own, earlier, place
 
     def update(self, key_BHTC: Tensor, value_BHTC: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -43,7 +47,7 @@ class EarlierInCache:
         )
         return key, value
 
-    def get_seq_length(self, *args: Any) -> int:
+    def get_seq_length(self, *args: int) -> int:
         return self.place.count + (0 if self.own is None else self.own.get_seq_length(*args))
 
 
@@ -53,7 +57,7 @@ def takes_cache(module: nn.Module) -> bool:
     return "update" in code.co_names and _cache_argument(module) is not None
 
 
-def with_earlier(host: Any, args: Args, kwargs: Kwargs, earlier: Earlier, count: int) -> Kwargs:
+def with_earlier(host: Host, args: Args, kwargs: Kwargs, earlier: Earlier, count: int) -> Kwargs:
     """Return the call's arguments with `earlier` in the place of the cache, and `count` columns more where there is one
     for each key.
 
@@ -100,7 +104,7 @@ def widened(mask: Tensor, count: int, window: int | None = None) -> Tensor:
     return torch.cat([visible, mask], dim=-1)
 
 
-def _with_earlier_bias(host: Any, alibi_NT: Tensor, count: int) -> Tensor:
+def _with_earlier_bias(host: Host, alibi_NT: Tensor, count: int) -> Tensor:
     """Return Bloom's bias (rows · heads, 1, T), which counts from a row's first token, with what P keys before that
     get.
     """

@@ -19,11 +19,12 @@ class Entrance:
     """An instance's own `forward`. An object and not a function, so that a copy of the model has a copy of it."""
 
     def __init__(self, host: Host):
-        self.host, self.prompts = host, []
+        self.host: Any = host
+        self.prompts: list[Delta] = []
         self.own = host.__dict__.get("forward")  # what another library put there; else the class's own is called
         self.__signature__ = inspect.signature(host.forward)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if _OURS in kwargs:
             del kwargs[_OURS]
         elif any(self.host.adapters.runs(prompt) for prompt in self.prompts):

@@ -7,7 +7,7 @@ Shape suffixes: T positions, D width.
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from ...attached.adapter import adapters
 from ...core.active import using
 from ...errors import TargetError
+from ...models.modules import has_config
 from ...models.sites import Sites
-from .readers import mask_reader, readers_of
+from .readers import embedding_of, mask_reader, readers_of
 
 _COUNT = 3
 
@@ -40,29 +41,30 @@ class _Result(tuple[Tensor, Tensor]):
 
 
 def read_by_head(sites: Sites) -> Read:
-    """Return nothing if the model is no classifier of texts, has no values, or its head reads what the transformer
-    pools.
-    """
-    if type(sites.model).__name__ not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
+    """Find out by gradients what the head reads: nothing of a model that is no classifier of texts, has no values, or
+    whose head reads what the transformer pools."""
+    model = sites.model
+    if type(model).__name__ not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
         return Read(False, False)
     reader, decoder = readers_of(sites)
-    transformer: Any = mask_reader(sites, reader)
-    embeddings = transformer.get_input_embeddings().weight
+    assert has_config(model)
+    transformer = mask_reader(sites, reader)
+    embeddings = embedding_of(transformer).weight
     if decoder is not None or embeddings.is_meta:
         return Read(False, False)
     generator = torch.Generator().manual_seed(0)  # of its own: saving an adapter draws nothing from a run's
-    h_1TD = torch.randn(1, _COUNT, sites.model.config.hidden_size, generator=generator)
+    h_1TD = torch.randn(1, _COUNT, model.config.hidden_size, generator=generator)
     h_1TD = h_1TD.to(embeddings.device, embeddings.dtype).requires_grad_()
     pooled_1D = torch.zeros_like(h_1TD[:, 0])
-    padding = getattr(sites.model.config, "pad_token_id", None)
+    padding = getattr(model.config, "pad_token_id", None)
     ids_1T = torch.full((1, _COUNT), next(i for i in range(2) if i != padding), device=embeddings.device)
-    training = [m for m in sites.model.modules() if m.training]
+    training = [m for m in model.modules() if m.training]
     own = transformer.__dict__.get("forward")
     transformer.__dict__["forward"] = lambda *_, **__: _Result((h_1TD, pooled_1D))
     try:
-        sites.model.eval()
-        with using(sites.model) if adapters(sites.model) else nullcontext(), torch.enable_grad():
-            y = sites.model(input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T)).logits.float().square().sum()
+        model.eval()
+        with using(model) if adapters(model) else nullcontext(), torch.enable_grad():
+            y = model(input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T)).logits.float().square().sum()
         gradient = torch.autograd.grad(y, h_1TD, allow_unused=True)[0] if y.requires_grad else None
     finally:
         if own is None:

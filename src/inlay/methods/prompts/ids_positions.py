@@ -7,13 +7,12 @@ Shape suffixes: B batch, T text, N positions with the prompt's.
 """
 
 from contextvars import ContextVar
-from typing import Any
 
 from torch import Tensor, nn
 
 from ...core.delta import Args, Delta, Kwargs
 from ...models.weights import Host
-from .per_token import reads_padding, takes_positions
+from .per_token import padding_of, reads_padding, takes_positions
 from .placement import Placement
 
 _REAL: ContextVar[Tensor | None] = ContextVar("inlay_real_tokens", default=None)  # (B, N), 0 for padding
@@ -28,7 +27,7 @@ class PositionsOfIds(Delta):
         if real_BN is None or given is not None:
             return args, kwargs
         kwargs = {key: value for key, value in kwargs.items() if key not in ("input_ids", "inputs_embeds")}
-        return (real_BN + host.padding_idx, None, *args[2:]), kwargs
+        return (real_BN + padding_of(host), None, *args[2:]), kwargs
 
 
 def counters(transformer: nn.Module) -> list[nn.Module]:
@@ -36,9 +35,9 @@ def counters(transformer: nn.Module) -> list[nn.Module]:
     return [] if takes_positions(transformer) else [m for m in transformer.modules() if reads_padding(m)]
 
 
-def remember(readers: list[Any], ids_BT: Tensor | None, place: Placement) -> None:
+def remember(readers: list[nn.Module], ids_BT: Tensor | None, place: Placement) -> None:
     """Note before the call which positions are the prompt's or a token's."""
-    real = _REAL.get() if ids_BT is None else (ids_BT != readers[0].padding_idx).long()
+    real = _REAL.get() if ids_BT is None else (ids_BT != padding_of(readers[0])).long()
     if real is not None:
         _REAL.set(place.join(real.new_ones(1, place.count), real))
 

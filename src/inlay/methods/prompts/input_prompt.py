@@ -8,9 +8,12 @@ PEFT's by the key `auto_mapping`, which those have.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from torch import nn
 
 from ...core.delta import Delta
+from ...formats.peft_config import PeftConfig
 from ...formats.peft_format import OWN
 from ...models.sites import Sites
 from . import virtual_tokens
@@ -24,24 +27,24 @@ PromptT = TypeVar("PromptT", bound="InputPrompt")
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat(TokensFormat[PromptT]):
-    def config(self, method: PromptT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: PromptT, sites: Sites, hosts: list[str]) -> dict[str, object]:
         config = super().config(method, sites, hosts)
         if method.first_position == "text" and read_by_head(sites).first:
             return config | {"peft_type": OWN + self.peft_type, "first_position": "text"}
         return config if method.first_position == "text" else config | {"auto_mapping": None}
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         return config["peft_type"].removeprefix(OWN) == self.peft_type
 
-    def read(self, kind: type[PromptT], config: dict[str, Any]) -> PromptT:
+    def read(self, kind: type[PromptT], config: PeftConfig) -> PromptT:
         first = self._first_position(config)
         return kind(tokens=config["num_virtual_tokens"], first_position=first, **self.settings(config))
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         """Return the settings that only one of the methods has. Raises CheckpointError for some that cannot be."""
         return {}
 
-    def _first_position(self, config: dict[str, Any]) -> FirstPosition:
+    def _first_position(self, config: PeftConfig) -> FirstPosition:
         theirs = config.get("task_type") in ("SEQ_CLS", None) and "auto_mapping" in config
         return config.get("first_position") or ("prompt" if theirs else "text")
 
@@ -52,7 +55,7 @@ class InputPrompt(VirtualTokens):
     """What a classifier whose head reads the first position is given there: the text's first token, or the prompt's
     first vector, as in Hugging Face PEFT."""
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> SoftPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> SoftPrompt:
         """Return the prompt as it starts, of vectors that `embedding` could give."""
         raise NotImplementedError
 

@@ -9,22 +9,25 @@ of the V_k.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
+from torch import nn
+
+from ...core.attachment import Attachment
 from ...core.delta import Delta
+from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError
+from ...formats.peft_config import PeftConfig
+from ...formats.peft_format import format_of
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .starts import from_vocabulary
 from .task_prompt import PARTS, TaskPrompt, shared_start
 
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
-
 
 class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
-    def config(self, method: "MultitaskPrompt", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "MultitaskPrompt", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "num_tasks": method.tasks,
             "num_ranks": method.rank,
@@ -32,7 +35,7 @@ class MultitaskFormat(PromptFormat["MultitaskPrompt"]):
             "prompt_tuning_init_task": method.task,  # PEFT takes the task from each call, and reads this for a start
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         submodules = config.get("num_transformer_submodules") or 1 + (config.get("task_type") == "SEQ_2_SEQ_LM")
         if submodules != 1:
             raise CheckpointError(
@@ -114,13 +117,13 @@ class MultitaskPrompt(InputPrompt):
             raise SettingsError("method.sources is for a run, which learns them; attach with method.source instead")
         return super().place(sites)
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> TaskPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> TaskPrompt:
         new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
         if self.source:
-            new.start_from(shared_start(Path(self.source), sites, self.format))
+            new.start_from(shared_start(Path(self.source), sites, format_of(self)))
         return new
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: Attachment, learning_rate: float) -> list[ParameterGroup]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
         prompts = [delta for delta in adapter.deltas.values() if isinstance(delta, TaskPrompt)]

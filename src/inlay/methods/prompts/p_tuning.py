@@ -5,13 +5,14 @@ its parts. The network has no use but to compute P, so other programs read P alo
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...core.method import Method
 from ...errors import CheckpointError
+from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
@@ -21,7 +22,7 @@ from .prompt import PromptTuning
 
 
 class PTuningFormat(PromptFormat["PTuning"]):
-    def config(self, method: "PTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "PTuning", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "encoder_reparameterization_type": method.encoder.upper(),
             "encoder_hidden_size": method.hidden_size,
@@ -29,7 +30,7 @@ class PTuningFormat(PromptFormat["PTuning"]):
             "encoder_dropout": method.dropout,
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         encoders = {"MLP": "mlp", "LSTM": "lstm"}
         kind = config.get("encoder_reparameterization_type", "MLP")
         if kind not in encoders:
@@ -89,7 +90,7 @@ class PTuning(InputPrompt):
     dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a value between the LSTM's layers is dropped in training."""
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> EncodedPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> EncodedPrompt:
         width, device = embedding.weight.shape[1], weights.device(embedding)
         hidden = self.hidden_size or width
         input_PD = torch.randn(self.tokens, width, device=device)

@@ -42,11 +42,19 @@ def positions_of_ids(host: Host, ids_BT: Tensor | None) -> Tensor | None:
     """
     if ids_BT is None or not takes_positions(host):
         return None
-    reader: Any = next((m for m in host.modules() if reads_padding(m)), None)
+    reader = next((m for m in host.modules() if reads_padding(m)), None)
     if reader is None:
         return None
-    real_BT = (ids_BT != reader.padding_idx).long()
-    return real_BT.cumsum(1) * real_BT + reader.padding_idx
+    padding = padding_of(reader)
+    real_BT = (ids_BT != padding).long()
+    return real_BT.cumsum(1) * real_BT + padding
+
+
+def padding_of(reader: nn.Module) -> int:
+    """Return the id that a module of `reads_padding` takes for padding, which is also its first position."""
+    padding = reader.padding_idx
+    assert isinstance(padding, int)
+    return padding
 
 
 def takes_positions(module: nn.Module) -> bool:
@@ -66,7 +74,7 @@ def _per_layer_reader(host: Host) -> Any:
     return reader if getattr(reader, "hidden_size_per_layer_input", 0) else None
 
 
-def _without_images(host: Host, ids_BT: Tensor) -> Tensor:
+def _without_images(host: Any, ids_BT: Tensor) -> Tensor:
     """Return the ids with padding where an image, a video or a sound will be, as the models themselves look them up."""
     config = host.config
     for name in ("image_token_id", "video_token_id", "audio_token_id"):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...core.delta import Args, Delta, Kwargs
 from ...errors import SettingsError
 from ...models import weights
+from ...models.results import Result
 from ...models.weights import Host
 
 _LENGTH = "past_key_values_length"
@@ -28,7 +29,7 @@ class ShiftedTable(Delta):
         weights.shadow(host, {"weight": weights.read(host)["weight"][self.count :]})
         return args, kwargs
 
-    def after(self, host: Host, args: Args, kwargs: Kwargs, result: object) -> object:
+    def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         self.release(host)
         return result
 

@@ -8,16 +8,18 @@ decoder starts as if its text came after theirs.
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method
 from ...errors import CheckpointError, TargetError
+from ...formats.peft_config import PeftConfig
+from ...models.modules import has_config
 from ...models.sites import Sites
 from ...ranges import COUNT
 from .attention import has_relative_positions, uses_interface
@@ -34,10 +36,10 @@ _OWN_TYPE = "INLAY_PREFIX"  # where PEFT has no such function: everywhere in an 
 class PrefixFormat(TokensFormat["PrefixTuning"]):
     def write(
         self, adapter: Adapter, method: "PrefixTuning", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         layers = [delta for delta in adapter.deltas.values() if isinstance(delta, PrefixAtLayer)]
         sequence_to_sequence = type(sites.model).__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
-        config: dict[str, Any] = {
+        config: dict[str, object] = {
             "num_virtual_tokens": method.tokens,
             "num_transformer_submodules": 1,
             "token_dim": layers[0].width,
@@ -50,15 +52,16 @@ class PrefixFormat(TokensFormat["PrefixTuning"]):
             table = _dealt_back(tensors["prompt_embeddings"], len(layers))
             config |= {"num_transformer_submodules": 2, "num_layers": table.shape[1] // (2 * layers[0].width)}
             return config, tensors | {"prompt_embeddings": table}
+        assert has_config(sites.model)
         in_each = len(layers) == getattr(sites.model.config.get_text_config(), "num_hidden_layers", None)
         if readers_of(sites)[1] is not None or not in_each:
             config |= {"peft_type": _OWN_TYPE, "everywhere": method.everywhere}
         return config, tensors
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         return config["peft_type"] in (self.peft_type, _OWN_TYPE)
 
-    def read(self, kind: "type[PrefixTuning]", config: dict[str, Any]) -> "PrefixTuning":
+    def read(self, kind: "type[PrefixTuning]", config: PeftConfig) -> "PrefixTuning":
         return kind(
             tokens=config["num_virtual_tokens"],
             projection=bool(config.get("prefix_projection")),
@@ -72,9 +75,7 @@ class PrefixFormat(TokensFormat["PrefixTuning"]):
             return method
         return replace(method, projection=False, hidden_size=PrefixTuning.hidden_size)
 
-    def read_tensors(
-        self, method: "PrefixTuning", config: dict[str, Any], tensors: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def read_tensors(self, method: "PrefixTuning", config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         table = tensors.get("prompt_embeddings")
         seq2seq = config.get("task_type") == "SEQ_2_SEQ_LM"
         if table is None or config["peft_type"] == _OWN_TYPE:
@@ -185,11 +186,11 @@ def _dealt_back(table_PN: Tensor, layers: int) -> Tensor:
     return dealt.flatten(1)
 
 
-def _has_no_table(host: Any) -> bool:
+def _has_no_table(host: nn.Module) -> bool:
     """Tell whether the attention adds a bias for the distance, and needs no positions."""
     arguments = inspect.signature(host.forward).parameters
     return has_relative_positions(host) or "alibi" in arguments or "position_bias" in arguments
 
 
-def _attends(block: Any) -> bool:
+def _attends(block: nn.Module) -> bool:
     return any("attention" in type(m).__name__.lower() for m in block.modules())

@@ -1,10 +1,9 @@
 """What a prefix starts from: the keys and values that the base computes of random tokens."""
 
 from contextlib import nullcontext
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...attached.adapter import adapters
 from ...core.active import using
@@ -12,11 +11,11 @@ from ...errors import TargetError
 from ...models import weights
 from ...models.sites import Sites
 from .attention import recorded
-from .readers import readers_of
+from .readers import embedding_of, readers_of
 
 
 @torch.no_grad()
-def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[Tensor, Tensor]]:
+def prefix_start(sites: Sites, hosts: list[nn.Module], count: int) -> dict[nn.Module, tuple[Tensor, Tensor]]:
     """Return keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
     reader, decoder = readers_of(sites)
 
@@ -39,6 +38,6 @@ def prefix_start(sites: Sites, hosts: list[Any], count: int) -> dict[Any, tuple[
     return found
 
 
-def _random_embeddings(transformer: Any, count: int) -> Tensor:
-    embedding = transformer.get_input_embeddings()
+def _random_embeddings(transformer: nn.Module, count: int) -> Tensor:
+    embedding = embedding_of(transformer)
     return embedding(torch.randint(len(embedding.weight), (1, count), device=weights.device(embedding)))

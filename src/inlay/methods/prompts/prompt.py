@@ -1,19 +1,23 @@
 """Prompt tuning.   https://arxiv.org/abs/2104.08691"""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import SettingsError
+from ...models.modules import has_config
 from ...models.sites import Sites
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .soft_prompt import LearnedPrompt
 from .starts import from_labels, from_noise, from_text, from_vocabulary
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class PromptTuningFormat(PromptFormat["PromptTuning"]):
-    def config(self, method: "PromptTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "PromptTuning", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {"prompt_tuning_init": "RANDOM"}
 
 
@@ -59,10 +63,11 @@ class PromptTuning(InputPrompt):
         if self.text and self.initialization != "text":
             raise SettingsError(f"method.text is {self.text!r}; to start from it, set method.initialization to text")
 
-    def prompt(self, sites: Sites, embedding: Any, keep: bool) -> LearnedPrompt:
+    def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> LearnedPrompt:
+        assert has_config(sites.model)  # else nothing in it reads text
         return LearnedPrompt(self._start(embedding, sites.model), keep)
 
-    def _start(self, embedding: Any, model: Any) -> Tensor:
+    def _start(self, embedding: nn.Embedding, model: "PreTrainedModel") -> Tensor:
         if self.initialization == "text":
             return from_text(embedding, self.tokens, model, self.text)
         if self.initialization == "labels":

@@ -4,26 +4,31 @@ Structure decides: it has token embeddings, takes embeddings in their place, and
 """
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from torch import nn
 
 from ...errors import TargetError
 from ...models.heads import input_embeddings
+from ...models.modules import has_config
 from ...models.sites import Sites
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def readers_of(sites: Sites) -> tuple[Any, Any]:
+
+def readers_of(sites: Sites) -> tuple[nn.Module, nn.Module | None]:
     """Return the transformer that reads the text, and the decoder that reads its result, if there is one.
 
     Raises TargetError if the model reads no text, or takes no embeddings in its place.
     """
     model = sites.model
     embeddings = _embeddings(model)
-    if not hasattr(model, "config") or embeddings is None:
+    if not has_config(model) or embeddings is None:
         raise TargetError(f"{type(model).__name__} has no token embeddings that a prompt could join")
     if getattr(model.config, "is_encoder_decoder", False):
-        reader, decoder = model.get_encoder(), model.get_decoder()
+        decoder: Any = model.get_decoder()
+        reader = model.get_encoder()
         while any(m is reader for m in decoder.modules()) and decoder.get_decoder() is not decoder:
             decoder = decoder.get_decoder()
     else:
@@ -36,7 +41,7 @@ def readers_of(sites: Sites) -> tuple[Any, Any]:
     return reader, decoder
 
 
-def mask_reader(sites: Sites, reader: Any) -> Any:
+def mask_reader(sites: Sites, reader: nn.Module) -> nn.Module:
     """Return the module that sees which of the reader's tokens are padding: the reader, or the one around it that makes
     its masks, as some models of images and text have it.
     """
@@ -44,8 +49,15 @@ def mask_reader(sites: Sites, reader: Any) -> Any:
     return outer if outer is not reader and _makes_masks(outer) and _embeddings(outer) is not None else reader
 
 
-def _without_head(model: Any, embeddings: nn.Module) -> Any:
-    reader = model.get_decoder()  # an encoder too; not base_model, whose forward some models go past
+def embedding_of(transformer: nn.Module) -> nn.Embedding:
+    """Find the token embeddings, (V, D), of a module of `readers_of` or `mask_reader`."""
+    found = _embeddings(transformer)
+    assert found is not None
+    return found
+
+
+def _without_head(model: "PreTrainedModel", embeddings: nn.Module) -> nn.Module:
+    reader: Any = model.get_decoder()  # an encoder too; not base_model, whose forward some models go past
     head = model.get_output_embeddings()
     while head is not None and head is not embeddings and any(m is head for m in reader.modules()):
         inner = [m for m in reader.children() if m is not head and any(e is embeddings for e in m.modules())]
@@ -68,11 +80,11 @@ def _arguments(module: nn.Module) -> set[str]:
     return set(inspect.signature(module.forward).parameters)
 
 
-def _embeddings(module: Any) -> nn.Module | None:
-    """Return its token embeddings; None if it has something else there, or nothing."""
+def _embeddings(module: nn.Module) -> nn.Embedding | None:
+    """Find its token embeddings; None if it has something else there, or nothing."""
     found = input_embeddings(module)
-    return found if getattr(getattr(found, "weight", None), "ndim", 0) == 2 and _looks_up(found) else None
+    return found if _looks_up(found) and getattr(found.weight, "ndim", 0) == 2 else None
 
 
-def _looks_up(module: Any) -> bool:
+def _looks_up(module: nn.Module | None) -> TypeGuard[nn.Embedding]:
     return isinstance(module, nn.Embedding) or hasattr(module, "num_embeddings")

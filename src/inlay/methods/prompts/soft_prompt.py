@@ -23,7 +23,7 @@ from .cached import cached_positions, is_first_call
 from .first_position import FirstPosition, hands_on_its_first
 from .per_token import per_token_arguments, positions_of_ids
 from .placement import Placement
-from .readers import mask_reader, readers_of
+from .readers import embedding_of, mask_reader, readers_of
 
 
 class SoftPrompt(Delta):
@@ -85,7 +85,7 @@ class SoftPrompt(Delta):
         if self.counters:
             ids_positions.forget()
 
-    def _joined(self, host: Host, kwargs: Kwargs, place: Placement) -> Kwargs:
+    def _joined(self, host: Any, kwargs: Kwargs, place: Placement) -> Kwargs:
         """Return the arguments of a call that reads the prompt: what there is of each token has the prompt's part in
         it.
         """
@@ -131,7 +131,7 @@ class PromptInCrossAttention(Delta):
 
 
 def at_transformer(
-    sites: Sites, make: Callable[[Any, bool], SoftPrompt], first: FirstPosition
+    sites: Sites, make: Callable[[nn.Embedding, bool], SoftPrompt], first: FirstPosition
 ) -> Iterator[tuple[str, Delta]]:
     """Yield the prompt that `make` gives for (token embeddings, keep) in its place, and what a decoder must know of
     it.
@@ -139,7 +139,7 @@ def at_transformer(
     reader, decoder = readers_of(sites)
     transformer = reader if decoder is not None else mask_reader(sites, reader)
     names = {id(module): name for name, module in sites.modules()}
-    prompt = make(transformer.get_input_embeddings(), decoder is not None)
+    prompt = make(embedding_of(transformer), decoder is not None)
     prompt.hands_on_its_first = hands_on_its_first(sites, first)
     yield names[id(transformer)], prompt
     for counter in ids_positions.counters(transformer):

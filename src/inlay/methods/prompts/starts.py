@@ -3,20 +3,24 @@
 Tokens are looked up by calling the embedding, not in its weight: some embeddings scale what they look up.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import SettingsError
 from ...formats.read import guarded
 from ...models import weights
+from ...models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _SAMPLES = 1000  # tokens whose embeddings tell the spread of all
 
 
 @torch.no_grad()
-def from_vocabulary(embedding: Any, count: int) -> Tensor:
+def from_vocabulary(embedding: nn.Embedding, count: int) -> Tensor:
     """Take those of distinct tokens. Raises SettingsError if there are fewer than `count`."""
     vocabulary = len(embedding.weight)
     if count > vocabulary:
@@ -25,13 +29,13 @@ def from_vocabulary(embedding: Any, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def from_noise(embedding: Any, count: int) -> Tensor:
+def from_noise(embedding: nn.Embedding, count: int) -> Tensor:
     drawn_VD = from_vocabulary(embedding, min(len(embedding.weight), _SAMPLES)).float()
     return torch.randn(count, drawn_VD.shape[1], device=drawn_VD.device) * drawn_VD.std()
 
 
 @torch.no_grad()
-def from_text(embedding: Any, count: int, model: Any, text: str) -> Tensor:
+def from_text(embedding: nn.Embedding, count: int, model: "PreTrainedModel", text: str) -> Tensor:
     """Take those of the text's tokens, from its beginning again where it is shorter. Raises SettingsError if there
     are none."""
     if not (ids := _tokens(_tokenizer(model, "text"), text)):
@@ -41,12 +45,12 @@ def from_text(embedding: Any, count: int, model: Any, text: str) -> Tensor:
 
 
 @torch.no_grad()
-def from_labels(embedding: Any, count: int, model: Any) -> Tensor:
+def from_labels(embedding: nn.Embedding, count: int, model: "PreTrainedModel") -> Tensor:
     """Return the mean of the tokens of each label's name, then tokens drawn from the vocabulary.
 
     Raises SettingsError if the model's labels have no names, or are more than `count`.
     """
-    names = [name for _, name in sorted(model.config.id2label.items())]
+    names = [name for _, name in sorted((model.config.id2label or {}).items())]
     if names == [f"LABEL_{i}" for i in range(len(names))]:
         raise SettingsError("method.initialization is labels, but the model's labels have no names (config.id2label)")
     if len(names) > count:
@@ -60,16 +64,15 @@ def from_labels(embedding: Any, count: int, model: Any) -> Tensor:
     return torch.cat([torch.stack(rows), from_vocabulary(embedding, count - len(rows)).float()])
 
 
-def _tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return empty if all of them are unknown, as they are to the tokenizer that transformers makes where there is no
-    file.
-    """
+def _tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Tokenize a text; empty if all of it is unknown, as to the tokenizer that transformers makes where there is no
+    file."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return [] if all(i == tokenizer.unk_token_id for i in ids) else ids
 
 
-def _tokenizer(model: Any, initialization: str) -> Any:
-    """Return the one beside the model's weights. Raises SettingsError if the model does not say where that is."""
+def _tokenizer(model: "PreTrainedModel", initialization: str) -> Tokenizer:
+    """Read the tokenizer beside the model's weights. Raises SettingsError if the model does not say where that is."""
     from transformers import AutoTokenizer
 
     name = model.config.name_or_path

@@ -6,18 +6,16 @@ means of J U over its column and its row. The budget of triplets falls as a cubi
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from ...core.attachment import Attachment
 from ...ranges import FACTOR, SHARE, WEIGHT
 from .adalora_peft import KNOWN, AdaLoRAFormat
 from .components import Components, components
 from .rank_budget import RankBudget, fast_first
-
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,7 @@ class AdaLoRA(RankBudget):
         average = delta.average(name, now, self.beta1)
         return average * delta.average(f"{name} uncertainty", (now - average).abs(), self.beta2)
 
-    def penalty(self, adapter: "Adapter") -> Tensor | None:
+    def penalty(self, adapter: Attachment) -> Tensor | None:
         if not self.orthogonality:
             return None
         distances = [

@@ -1,12 +1,13 @@
 """AdaLoRA as Hugging Face PEFT writes it: dropped components are not among the tensors; rank_pattern lists them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ...attached.adapter import Adapter
 from ...errors import CheckpointError
+from ...formats.peft_config import PeftConfig
 from ...formats.peft_names import PREFIX
 from ...models import sites as sites_
 from ...models import weights
@@ -29,7 +30,7 @@ _RANK_DIM = {"lora_A": 0, "lora_B": 1, "coefficient": 0}
 
 
 class AdaLoRAFormat(LinearFormat["AdaLoRA"]):
-    def config(self, method: "AdaLoRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "AdaLoRA", sites: Sites, hosts: list[str]) -> dict[str, object]:
         first = min(round(_STEPS * method.initial_phase), _STEPS - 1)
         return {
             "init_r": method.initial_rank,
@@ -51,7 +52,7 @@ class AdaLoRAFormat(LinearFormat["AdaLoRA"]):
 
     def write(
         self, adapter: Adapter, method: "AdaLoRA", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         """Leave what is not kept out of the tensors, and list it in rank_pattern."""
         config, tensors = super().write(adapter, method, sites, dict(tensors))
         pattern: dict[str, list[bool]] = {}
@@ -65,7 +66,7 @@ class AdaLoRAFormat(LinearFormat["AdaLoRA"]):
         some_are_gone = not all(all(kept) for kept in pattern.values())
         return config | {"rank_pattern": pattern if some_are_gone else None}, tensors
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         if (init := config.get("init_lora_weights", True)) not in (True, False):
             raise CheckpointError(f"adapter_config.json: init_lora_weights is {init!r}, which AdaLoRA does not have")
         if (steps := config["total_step"]) < 1:
@@ -83,7 +84,7 @@ class AdaLoRAFormat(LinearFormat["AdaLoRA"]):
             "orthogonality": config.get("orth_reg_weight", 0.5),
         }
 
-    def read_tensors(self, method: "AdaLoRA", config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def read_tensors(self, method: "AdaLoRA", config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Put the components that rank_pattern says are gone there as zeros, so that training can go on."""
         tensors, pattern = dict(tensors), dict(config.get("rank_pattern") or {})
         for host in [key[len(PREFIX) : -len(".lora_E")] for key in tensors if key.endswith(".lora_E")]:

@@ -1,17 +1,14 @@
 """A change that is a sum of single-rank components, W + s Σ e_i b_i a_i', some of which are dropped while it trains."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from ...core.attachment import Attachment
 from ...models import weights
 from ...models.weights import Host
 from .low_rank import LowRank
-
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
 
 
 class Components(LowRank):
@@ -32,7 +29,7 @@ class Components(LowRank):
         self.settled = False  # no more components will be dropped
 
     def average(self, name: str, now: Tensor, beta: float) -> Tensor:
-        """Return the running average under this name, begun at zero, with `now` as its newest value."""
+        """Update the running average under this name, begun at zero, with `now` as its newest value."""
         if name not in self.averages:
             self.averages[name] = torch.zeros_like(now)
         return self.averages[name].lerp_(now, 1 - beta)
@@ -51,7 +48,7 @@ class Components(LowRank):
         return self.strength() * self.lora_A, self.lora_B
 
 
-def components(adapter: "Adapter") -> Iterator[tuple[str, Components]]:
+def components(adapter: Attachment) -> Iterator[tuple[str, Components]]:
     """Yield the adapter's hosts of this kind: all but the heads."""
     for host, delta in adapter.deltas.items():
         if isinstance(delta, Components):

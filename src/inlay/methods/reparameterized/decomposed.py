@@ -18,7 +18,6 @@ is formed after all. The norms are kept until the base, A or B changes.
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +93,8 @@ class Decomposed(LowRank):
                 sums_O[rows] = (weight_OI + b_OR[rows] @ a_RI).square().sum(1)
         return sums_O.clamp(min=0).sqrt()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": {}}  # a copy has tensors of its own to watch
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": {}}  # a copy has tensors of its own to watch
 
     def _keep(self, name: str, tensors: list[Tensor], compute: Callable[[], Tensor]) -> Tensor:
         """Return what `compute` gave when the tensors were last other ones, had other values or got a gradient.
@@ -124,7 +123,7 @@ class BiasedDecomposed(Biased, Decomposed):
 @dataclass
 class _Kept:
     tensors: list[Tensor]  # held, so that no other tensor can get the identity of one of them
-    marks: list[Any]
+    marks: list[object]
     hooks: list[RemovableHandle]
     value: Tensor
 
@@ -135,7 +134,7 @@ def row_norms(weight_OI: Tensor) -> Tensor:
 
 @torch.no_grad()
 def row_squares(host: Host) -> Tensor:
-    """Return the squared length of each row of a linear host's weight."""
+    """Compute the squared length (O) of each row of a linear host's weight."""
     weight_OI = weights.read(host)["weight"]
     fine = _fine(weight_OI.device)
     return torch.cat([block_OI.to(fine).square().sum(1) for block_OI in weights.blocks(weight_OI)])
@@ -146,13 +145,13 @@ def _fine(device: torch.device) -> torch.dtype:
 
 
 def _tensors(module: nn.Module, without: Collection[str] = ()) -> Iterator[Tensor]:
-    """Return what a read of the module's own tensors gives now: others may stand in for them."""
+    """Yield what a read of the module's own tensors gives now: others may stand in for them."""
     own = chain(module._parameters.items(), module._buffers.items())
     return (module.__dict__.get(name, t) for name, t in own if t is not None and name not in without)
 
 
-def _mark(tensor: Tensor) -> Any:
-    """Return a mark that differs after another tensor, value, place or dtype has come in."""
+def _mark(tensor: Tensor) -> object:
+    """Make a mark that differs after another tensor, value, place or dtype has come in."""
     if tensor.is_inference() or not tensor.is_leaf:
         return object()  # has no version, or is a view of what is trained: it may have changed
     where = tensor.device if is_traceable_wrapper_subclass(tensor) else tensor.data_ptr()

@@ -5,19 +5,17 @@ Another method of this name drops ranks while it trains: dynamic_rank.py.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ...core.attachment import Attachment
 from ...core.delta import Delta
+from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.weights import Host
 from .decomposed import BiasedDecomposed, Decomposed
 from .lora import KNOWN, NAMES, LoRA, LoRAFormat
-
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
 
 
 class DoRAFormat(LoRAFormat["DoRA"]):
@@ -26,7 +24,7 @@ class DoRAFormat(LoRAFormat["DoRA"]):
         # them by the name that they have there only, and PEFT by either.
         return super().key(host, parameter) + (".weight" if parameter == "lora_magnitude_vector" else "")
 
-    def read_tensors(self, method: "DoRA", config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def read_tensors(self, method: "DoRA", config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {f"{key}.weight" if key.endswith(".lora_magnitude_vector") else key: t for key, t in tensors.items()}
 
 
@@ -66,7 +64,7 @@ class DoRA(LoRA):
         return Decomposed(host, rank, scale, self.dropout, self.start)
 
     @torch.no_grad()
-    def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
+    def initialize_from_data(self, adapter: Attachment, batches: Iterator[dict[str, Tensor]]) -> None:
         super().initialize_from_data(adapter, batches)
         if self.start.moves_base:  # and so the lengths
             for _, host, delta in adapter.hosts():

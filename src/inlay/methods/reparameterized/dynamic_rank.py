@@ -11,13 +11,15 @@ dropped when the budget says none, and equal shares do not make it drop more.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ...attached.adapter import Adapter
-from ...formats.peft_format import PeftFormat
+from ...core.attachment import Attachment
+from ...formats.peft_config import PeftConfig
+from ...formats.peft_format import PeftFormat, format_of
 from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
 from .components import Components, components
@@ -30,7 +32,7 @@ class DynamicRankFormat(PeftFormat["DynamicRank"]):
 
     def write(
         self, adapter: Adapter, method: "DynamicRank", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         """Give it scale 1: the scale and the coefficients are in its first factor, and what is gone is left out."""
         tensors = dict(tensors)
         ranks: dict[str, int] = {}
@@ -43,9 +45,9 @@ class DynamicRankFormat(PeftFormat["DynamicRank"]):
                 tensors[self.key(host, "lora_A")] = a_RI.detach()[kept]
                 tensors[self.key(host, "lora_B")] = b_OR.detach()[:, kept]
         lora = LoRA.of_ranks(ranks, dropout=method.dropout)
-        return lora.format.config(lora, sites, list(ranks)), tensors
+        return format_of(lora).config(lora, sites, list(ranks)), tensors
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         return False
 
 
@@ -100,7 +102,7 @@ class DynamicRank(RankBudget):
         whole = (c_R @ gram_RR @ c_R).clamp(min=0).sqrt()  # rounding may leave a sum that cancels out below zero
         return delta.average("share", own_R / (whole + 1e-8), self.beta)
 
-    def penalty(self, adapter: Adapter) -> Tensor | None:
+    def penalty(self, adapter: Attachment) -> Tensor | None:
         deltas = [delta for _, delta in components(adapter)]
         if not self.dispersion or deltas[0].settled:
             return None

@@ -12,21 +12,26 @@ blocks. What an expert or projection lacks is zero.
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ... import expressions
+from ...core.attachment import Attachment
 from ...errors import CheckpointError
+from ...formats.peft_config import PeftConfig
+from ...formats.peft_format import format_of
 from ...models import experts, weights
 from ...models.experts import Stack
-from ...models.sites import ALL_LINEAR, Sites, ends_with
+from ...models.modules import has_config
+from ...models.sites import ALL_LINEAR, Sites, ends_with, shortest_suffixes
 from .low_rank import CONVOLUTION, LowRankExperts
-from .patterns import first_fit, whole
+from .patterns import Strengths, whole
 
 if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
+    from transformers.core_model_loading import WeightConverter, WeightRenaming
+
     from .lora import LoRA
 
 PREFIX = "base_model.model."
@@ -70,8 +75,12 @@ def _parameters(host: str, module: nn.Module, chosen: list[str]) -> list[_Parame
 
 
 def in_peft_form(
-    method: "LoRA", adapter: "Adapter", config: dict[str, Any], tensors: dict[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    method: "LoRA",
+    adapter: Attachment,
+    config: dict[str, object],
+    own: Strengths,
+    tensors: dict[str, Tensor],
+) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Return `config` and `tensors` as PEFT writes them, if the adapter is on experts; else as they are."""
     deltas = {host: d for host, d in adapter.deltas.items() if isinstance(d, LowRankExperts)}
     if not deltas:
@@ -83,31 +92,32 @@ def in_peft_form(
             tensors[p.key("lora_A")], tensors[p.key("lora_B")] = _flattened(p, a, b)
             strengths[p.full] = method.strength(host, p.name)
     factors = ("lora_A", "lora_embedding_A")
-    hosts = [h for h in adapter.deltas if h not in deltas and any(method.format.key(h, f) in tensors for f in factors)]
+    hosts = [
+        h for h in adapter.deltas if h not in deltas and any(format_of(method).key(h, f) in tensors for f in factors)
+    ]
     for host in hosts:
         if _is_taken_for_experts(adapter.model.get_submodule(host), host):
             strengths[f"{host}.weight"] = method.strength(host)
     layers = [host for host in hosts if f"{host}.weight" not in strengths]
-    return _with_parameters(method, adapter.model, config, layers, strengths), tensors
+    return config | _parameter_settings(method, adapter.model, own, layers, strengths), tensors
 
 
-def _with_parameters(
-    method: "LoRA", model: nn.Module, config: dict[str, Any], layers: list[str], strengths: dict[str, tuple[int, float]]
-) -> dict[str, Any]:
-    from ...models.sites import shortest_suffixes
-
+def _parameter_settings(
+    method: "LoRA", model: nn.Module, own: Strengths, layers: list[str], strengths: dict[str, tuple[int, float]]
+) -> dict[str, object]:
     ranks, alphas = {}, {}
     for full, (rank, scale) in strengths.items():
         alpha = scale * (rank**0.5 if method.rank_stabilized else rank)
-        if first_fit(config["rank_pattern"], full, config["r"]) != rank:
+        own_rank, own_alpha = own.of(full)
+        if own_rank != rank:
             ranks[whole(full)] = rank
-        if abs(first_fit(config["alpha_pattern"], full, config["lora_alpha"]) - alpha) > 1e-9 * abs(alpha):
+        if abs(own_alpha - alpha) > 1e-9 * abs(alpha):
             alphas[whole(full)] = alpha
-    return config | {
+    return {
         "target_modules": shortest_suffixes(model, layers) if layers else [],
         "target_parameters": list(strengths),
-        "rank_pattern": ranks | config["rank_pattern"],
-        "alpha_pattern": alphas | config["alpha_pattern"],
+        "rank_pattern": ranks | own.rank_pattern,
+        "alpha_pattern": alphas | own.alpha_pattern,
         "peft_version": READS,
     }
 
@@ -125,8 +135,8 @@ def _flattened(p: _Parameter, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def in_own_form(
-    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    model: nn.Module, config: PeftConfig, tensors: dict[str, Tensor], asked: PeftConfig
+) -> tuple[PeftConfig, dict[str, Tensor]]:
     """Put experts' factors in a LoRA that PEFT wrote under their parameters' names, by expert.
 
     `asked` is the config as the file has it, if that has other names for modules. `target_modules` then selects no
@@ -148,16 +158,16 @@ def in_own_form(
         if host not in owners:
             chosen[host] = _strength(config, f"{host}.weight")
     layers = _layers(modules, owners, config, tensors, bool(chosen))
-    config = config | {"target_modules": layers if layers or chosen else config.get("target_modules")}
+    config = {**config, "target_modules": layers if layers or chosen else config.get("target_modules")}
     if any(name not in modules for name in chosen):  # of parameters, whose inputs cannot be dropped; it is for training
         config["lora_dropout"] = 0.0
-    return config | {"target_parameters": chosen or None}, tensors
+    return {**config, "target_parameters": chosen or None}, tensors
 
 
 def _targeted(
     modules: dict[str, nn.Module],
     owners: dict[str, dict[str, Stack]],
-    config: dict[str, Any],
+    config: PeftConfig,
     tensors: dict[str, Tensor],
 ) -> dict[str, list[str]]:
     """Return the parameters that target_parameters selects, by module, in the order of the module; and the router's of
@@ -187,7 +197,7 @@ def _targeted(
 def _layers(
     modules: dict[str, nn.Module],
     owners: dict[str, dict[str, Stack]],
-    config: dict[str, Any],
+    config: PeftConfig,
     tensors: dict[str, Tensor],
     whole_names: bool,
 ) -> list[str] | str:
@@ -218,8 +228,8 @@ def _matches(name: str, targets: str | list[str] | None) -> bool:
     return any(ends_with(name, target) for target in targets or ())
 
 
-def _by_expert(p: _Parameter, a: Tensor, b: Tensor, config: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Return a (E, R, I) and B (E, O, R) of flattened ones."""
+def _by_expert(p: _Parameter, a: Tensor, b: Tensor, config: PeftConfig) -> tuple[Tensor, Tensor]:
+    """Bring flattened factors into A (E, R, I) and B (E, O, R). Raises CheckpointError if they do not fit."""
     stack = p.stack
     if stack.experts is None:
         return a, b
@@ -252,13 +262,13 @@ def _release(version: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version or "0")[:3])
 
 
-def _strength(config: dict[str, Any], name: str) -> tuple[int, float]:
+def _strength(config: PeftConfig, name: str) -> tuple[int, float]:
     """Rank and alpha that a file's settings give the module or parameter `name`."""
-    rank = first_fit(config.get("rank_pattern") or {}, name, config["r"])
-    return rank, first_fit(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    return Strengths(config["r"], config["lora_alpha"], ranks, alphas).of(name)
 
 
-def _stacked(model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, tuple[int, float]]:
+def _stacked(model: nn.Module, config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, tuple[int, float]]:
     """Put the factors of single experts, `experts.3.w1`, together under the parameter that holds them today; rank and
     alpha of each."""
     found: dict[str, dict[tuple[int, int], dict[str, str]]] = {}  # parameter -> (part, expert) -> factor -> key
@@ -284,7 +294,7 @@ def _joined(
     parameter: str,
     parts: int,
     pieces: dict[tuple[int, int], dict[str, str]],
-    config: dict[str, Any],
+    config: PeftConfig,
     tensors: dict[str, Tensor],
 ) -> tuple[int, float]:
     host, _, name = parameter.rpartition(".")
@@ -329,16 +339,18 @@ def _has_module(model: nn.Module, name: str) -> bool:
 class _Table:
     """What transformers knows of the names that a model's weights had before its experts shared parameters."""
 
-    def __init__(self, model: Any):
+    renamings: "list[WeightRenaming]"
+    joins: "list[WeightConverter]"
+
+    def __init__(self, model: nn.Module):
         self.model = model
-        self.renamings: list[Any] = []
-        self.joins: list[Any] = []
+        self.renamings, self.joins = [], []
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import Concatenate, MergeModulelist, WeightConverter, WeightRenaming
         except ImportError:  # a release in which experts are modules
             return
-        for entry in get_model_conversion_mapping(model) if hasattr(model, "config") else ():
+        for entry in get_model_conversion_mapping(model) if has_config(model) else ():
             if isinstance(entry, WeightRenaming):
                 self.renamings.append(entry)
             elif isinstance(entry, WeightConverter):

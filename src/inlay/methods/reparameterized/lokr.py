@@ -5,13 +5,14 @@ is multiplied first. W1 starts as zero.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import SettingsError
+from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...models.weights import Host
@@ -20,14 +21,14 @@ from .lycoris import KNOWN, Lycoris, LycorisFormat, Product, uniform, zeros
 
 
 class LoKrFormat(LycorisFormat["LoKr"]):
-    def config(self, method: "LoKr", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "LoKr", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "decompose_both": method.decompose_both,
             "decompose_factor": method.factor,
             "rank_dropout_scale": True,
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         own = {"decompose_both": config.get("decompose_both", False), "factor": config.get("decompose_factor", -1)}
         return super().settings(config) | own
 

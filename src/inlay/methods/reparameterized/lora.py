@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from ...attached.adapter import Adapter
 from ...attached.replacement import Replacement
+from ...core.attachment import Attachment
 from ...core.delta import Delta
+from ...core.method import ParameterGroup
 from ...errors import CheckpointError, SettingsError, TargetError
+from ...formats.peft_config import PeftConfig
 from ...models import experts, weights
 from ...models import sites as sites_
 from ...models.sites import Sites
@@ -38,7 +41,7 @@ from .low_rank import (
     with_bias,
 )
 from .on_linear import LinearFormat, OnLinear
-from .patterns import check_patterns, first_fit, whole
+from .patterns import Strengths, check_patterns, first_fit, whole
 
 KNOWN = frozenset(
     {
@@ -74,21 +77,18 @@ class LoRAFormat(LinearFormat[LoRAT]):
         # PEFT keeps linear and convolution factors in modules, whose tensors are named weight, and an embedding's bare.
         return super().key(host, parameter) + (".weight" if parameter in ("lora_A", "lora_B") else "")
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         return super().reads(config) and bool(config.get("use_dora")) == self.decomposed
 
-    def config(self, method: LoRAT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
-        """Return a plain LoRA's; with a start that was taken away, of twice the rank and as strong (see
-        `LowRank.matrices`)."""
-        wider = 2 if method.start.is_taken_away else 1
-        stronger = math.sqrt(wider) if method.rank_stabilized else wider
+    def config(self, method: LoRAT, sites: Sites, hosts: list[str]) -> dict[str, object]:
+        strengths = self._strengths(method)
         return {
-            "r": wider * method.rank,
-            "lora_alpha": stronger * method.alpha,
+            "r": strengths.rank,
+            "lora_alpha": strengths.alpha,
             "lora_dropout": method.dropout,
             "use_rslora": method.rank_stabilized,
-            "rank_pattern": {pattern: wider * rank for pattern, rank in method.rank_pattern.items()},
-            "alpha_pattern": {pattern: stronger * alpha for pattern, alpha in method.alpha_pattern.items()},
+            "rank_pattern": strengths.rank_pattern,
+            "alpha_pattern": strengths.alpha_pattern,
             "target_modules": sites_.shortest_suffixes(sites.model, hosts),
             "fan_in_fan_out": any(weights.is_flipped(sites.module(host)) for host in hosts),
             "bias": _BIAS[method.bias],
@@ -98,12 +98,25 @@ class LoRAFormat(LinearFormat[LoRAT]):
             "trainable_token_indices": list(method.tokens) or None,
         }
 
+    def _strengths(self, method: LoRAT) -> Strengths:
+        """Return a plain LoRA's; with a start that was taken away, of twice the rank and as strong (see
+        `LowRank.matrices`)."""
+        wider = 2 if method.start.is_taken_away else 1
+        stronger = math.sqrt(wider) if method.rank_stabilized else wider
+        return Strengths(
+            wider * method.rank,
+            stronger * method.alpha,
+            {pattern: wider * rank for pattern, rank in method.rank_pattern.items()},
+            {pattern: stronger * alpha for pattern, alpha in method.alpha_pattern.items()},
+        )
+
     def write(
         self, adapter: Adapter, method: LoRAT, sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         """Make a start that was taken away part of the factors, and list ranks that the data chose by module."""
         hosts = [host for host, _, delta in adapter.hosts() if not isinstance(delta, Replacement | TokenRows)]
-        config, tensors, deltas = self.config(method, sites, hosts), dict(tensors), low_rank(adapter)
+        config, strengths = self.config(method, sites, hosts), self._strengths(method)
+        tensors, deltas = dict(tensors), low_rank(adapter)
         for host, delta in deltas.items():
             if delta.start_A is not None:
                 for name in ("start_A", "start_B"):
@@ -112,18 +125,20 @@ class LoRAFormat(LinearFormat[LoRAT]):
                     tensors[self.key(host, name)] = factor.detach()
         if method.start.shares_ranks:
             ranks = {host: len(delta.lora_A) for host, delta in deltas.items()}
-            strengths = {h: d.scale * ranks[h] ** (0.5 if method.rank_stabilized else 1) for h, d in deltas.items()}
-            config = config | {
-                "rank_pattern": {whole(h): rank for h, rank in ranks.items() if rank != method.rank},
-                "alpha_pattern": {whole(h): alpha for h, alpha in strengths.items() if alpha != method.alpha},
-            }
-        return experts_peft.in_peft_form(method, adapter, config, tensors)
+            alphas = {h: d.scale * ranks[h] ** (0.5 if method.rank_stabilized else 1) for h, d in deltas.items()}
+            strengths = replace(
+                strengths,
+                rank_pattern={whole(h): rank for h, rank in ranks.items() if rank != method.rank},
+                alpha_pattern={whole(h): alpha for h, alpha in alphas.items() if alpha != method.alpha},
+            )
+            config |= {"rank_pattern": strengths.rank_pattern, "alpha_pattern": strengths.alpha_pattern}
+        return experts_peft.in_peft_form(method, adapter, config, strengths, tensors)
 
-    def targets(self, config: dict[str, Any]) -> tuple[str, ...]:
+    def targets(self, config: PeftConfig) -> tuple[str, ...]:
         parameters = tuple(config.get("target_parameters") or ())
         return (super().targets(config) if config["target_modules"] or not parameters else ()) + parameters
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         """Return LoRA's settings but for its targets. Raises CheckpointError for a base that was changed for good."""
         init = config.get("init_lora_weights", True)
         if init not in (True, False, *_STARTS):
@@ -139,7 +154,8 @@ class LoRAFormat(LinearFormat[LoRAT]):
                 f"adapter_config.json: trainable_token_indices is {tokens!r}; only rows of the input embedding can be "
                 "read"
             )
-        strengths = config.get("target_parameters") or {}  # as experts_peft has put it
+        strengths = config.get("target_parameters")
+        strengths = strengths if isinstance(strengths, dict) else {}  # as experts_peft has put it
         ranks = {whole(name): rank for name, (rank, _) in strengths.items()}
         alphas = {whole(name): alpha for name, (_, alpha) in strengths.items()}
         return {
@@ -149,15 +165,15 @@ class LoRAFormat(LinearFormat[LoRAT]):
             "rank_stabilized": config.get("use_rslora", False),
             "rank_pattern": ranks | (config.get("rank_pattern") or {}),
             "alpha_pattern": alphas | (config.get("alpha_pattern") or {}),
-            "initialization": _STARTS.get(init, "kaiming"),
+            "initialization": _STARTS.get(str(init), "kaiming"),
             "bias": known[bias],
             "change_bias": bool(config.get("lora_bias")),
             "tokens": tuple(tokens),
         }
 
     def in_own_form(
-        self, model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], asked: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        self, model: nn.Module, config: PeftConfig, tensors: dict[str, Tensor], asked: PeftConfig
+    ) -> tuple[PeftConfig, dict[str, Tensor]]:
         if config["peft_type"] != self.peft_type:  # of a file that another method has written
             return config, tensors
         return experts_peft.in_own_form(model, config, tensors, asked)
@@ -220,7 +236,7 @@ class LoRA(OnLinear):
     rank_stabilized: bool = False
     """Multiply by alpha / sqrt(rank) instead (rsLoRA)."""
     rank_pattern: Annotated[dict[str, int], RANK] = field(default_factory=dict)
-    """Another rank for modules whose name ends with a pattern (a regular expression); the first that fits counts."""
+    """Another rank for modules whose name ends with a pattern (a regular expression); the first match wins."""
     alpha_pattern: Annotated[dict[str, float], FACTOR] = field(default_factory=dict)
     """Another alpha for modules, likewise."""
     initialization: Initialization = "kaiming"
@@ -313,7 +329,7 @@ class LoRA(OnLinear):
 
     def can_host(self, module: Host) -> bool:
         if type(module) in CONVOLUTION:
-            return module.groups == 1  # the change B A mixes all channels, which a grouped weight has no place for
+            return bool(module.groups == 1)  # B A mixes all channels, which a grouped weight has no place for
         return weights.is_linear(module) or isinstance(module, nn.Embedding) or bool(experts.matrices(module))
 
     def delta(self, host: Host, rank: int, scale: float) -> Delta:
@@ -323,15 +339,15 @@ class LoRA(OnLinear):
             return LowRankConvolution(host, rank, scale, self.dropout)
         return LowRank(host, rank, scale, self.dropout, self.start)
 
-    def initialize_from_data(self, adapter: "Adapter", batches: Iterator[dict[str, Tensor]]) -> None:
+    def initialize_from_data(self, adapter: Attachment, batches: Iterator[dict[str, Tensor]]) -> None:
         self.start.from_data(adapter.model, low_rank(adapter), batches, self.eva_rank_ratio)
 
-    def findings(self, adapter: "Adapter") -> dict[str, Any]:
+    def findings(self, adapter: Attachment) -> dict[str, dict[str, int]]:
         if not self.start.shares_ranks:
             return {}
         return {"ranks": {host: len(delta.lora_A) for host, delta in low_rank(adapter).items()}}
 
-    def parameter_groups(self, adapter: "Adapter", learning_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, adapter: Attachment, learning_rate: float) -> list[ParameterGroup]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
         second = {

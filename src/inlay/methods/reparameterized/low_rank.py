@@ -6,14 +6,15 @@ mixture, `Biased` adds biases, `TokenRows` are rows of the token embedding.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...attached.replacement import Replacement
+from ...core.attachment import Attachment
 from ...core.delta import Delta, WeightDelta
 from ...errors import TargetError
 from ...models import weights
@@ -24,9 +25,7 @@ from ...models.weights import Host
 from ..starts.kaiming import KAIMING
 from ..starts.start import Start
 
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
-CONVOLUTION: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+CONVOLUTION: dict[type, Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 
 
 class LowRank(WeightDelta):
@@ -77,7 +76,7 @@ def plus_product(h_BTO: Tensor, z_BTR: Tensor, b_OR: Tensor, scale: float = 1.0)
 
 
 class LowRankEmbedding(WeightDelta):
-    def __init__(self, host: Host, rank: int, scale: float, dropout: float):
+    def __init__(self, host: nn.Embedding, rank: int, scale: float, dropout: float):
         super().__init__()
         device = weights.device(host)
         self.scale = scale  # a token's row is looked up, not multiplied: there is no input to drop
@@ -105,7 +104,7 @@ class LowRankEmbedding(WeightDelta):
 class LowRankConvolution(WeightDelta):
     def __init__(self, host: Host, rank: int, scale: float, dropout: float):
         super().__init__()
-        out_channels, *kernel = host.weight.shape  # (O, I, *kernel)
+        out_channels, *kernel = weights.stored(host).shape  # (O, I, *kernel)
         device = weights.device(host)
         self.scale, self.dropout = scale, dropout
         self.lora_A = nn.Parameter(torch.empty(rank, *kernel, device=device))
@@ -128,13 +127,14 @@ class LowRankConvolution(WeightDelta):
         return True
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
-        x = F.dropout(x_BTI, self.dropout, self.training)
-        z = host._conv_forward(x, self.lora_A.to(x.dtype), None)  # with the host's stride, padding and dilation
+        x, convolution = F.dropout(x_BTI, self.dropout, self.training), host
+        assert isinstance(convolution, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        z = convolution._conv_forward(x, self.lora_A.to(x.dtype), None)  # with the host's stride, padding and dilation
         return h_BTO + self.scale * CONVOLUTION[type(host)](z, self.lora_B.to(z.dtype))
 
 
-def low_rank(adapter: "Adapter") -> dict[str, LowRank]:
-    """Return the adapter's linear hosts, without the heads."""
+def low_rank(adapter: Attachment) -> dict[str, LowRank]:
+    """Find the adapter's low-rank deltas by host, without the heads."""
     return {host: delta for host, delta in adapter.deltas.items() if isinstance(delta, LowRank)}
 
 
@@ -168,7 +168,7 @@ class LowRankExperts(WeightDelta):
             self._modules[name] = Factors(stack, *strengths[name], start, weights.device(host))
 
     def of(self, name: str) -> "Factors":
-        """Return the factors of one of its parameters."""
+        """Look up the factors of one of its parameters."""
         factors = self._modules[name]
         assert isinstance(factors, Factors)
         return factors
@@ -199,7 +199,7 @@ class Factors(nn.Module):
         self.lora_B = nn.Parameter(b.view(*experts, stack.out_features, rank))
 
     def stacked(self) -> tuple[Tensor, Tensor]:
-        """Return a (E, R, I) and B (E, O, R)."""
+        """Put A together as (E, R, I) and B as (E, O, R)."""
         return (self.lora_A, self.lora_B) if self.lora_A.ndim == 3 else (self.lora_A[None], self.lora_B[None])
 
     def changed(self, weight: Tensor) -> Tensor:
@@ -237,7 +237,8 @@ class Biased(WeightDelta):
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
         # The difference first, which is in float32: rounding the two biases would lose a small change.
-        change_O = 0 if self.host_bias is None else self.host_bias - host.bias
+        own_O = weights.bias(host)
+        change_O = 0 if self.host_bias is None or own_O is None else self.host_bias - own_O
         if self.lora_B_bias is not None:
             change_O = change_O + self.scale * self.lora_B_bias
         assert isinstance(change_O, Tensor)
@@ -265,7 +266,8 @@ def with_bias(delta: Any, kinds: Mapping[type, type], name: str, host: Host, of_
 
     `kinds` has its class with biases by its class. Raises TargetError for a host that can have none.
     """
-    of_host = of_host and getattr(host, "bias", None) is not None
+    bias_O = getattr(host, "bias", None) if of_host else None
+    of_host = bias_O is not None
     if not of_host and not of_change:
         return delta
     if (kind := kinds.get(type(delta))) is None:
@@ -274,8 +276,8 @@ def with_bias(delta: Any, kinds: Mapping[type, type], name: str, host: Host, of_
         )
     delta.__class__ = kind  # what it has stays; only what it computes grows
     delta.folds = ("weight", "bias")
-    size = host.weight.shape[0] if isinstance(delta, LowRankConvolution) else weights.size(host)[0]
-    own = host.bias.detach().to(torch.float32, copy=True) if of_host else None
+    size = weights.stored(host).shape[0] if isinstance(delta, LowRankConvolution) else weights.size(host)[0]
+    own = None if bias_O is None else bias_O.detach().to(torch.float32, copy=True)
     delta.register_parameter("host_bias", None if own is None else nn.Parameter(own))
     zeros_O = torch.zeros(size, device=weights.device(host)) if of_change else None
     delta.register_parameter("lora_B_bias", None if zeros_O is None else nn.Parameter(zeros_O))
@@ -315,10 +317,11 @@ class TokenRows(WeightDelta):
     def edits_output(self, host: Host) -> bool:
         return weights.is_linear(host) or type(host) is nn.Embedding  # a subclass may scale what it looks up
 
-    def edit_output(self, host: Any, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+    def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
         rows_ND = self.rows.to(h_BTO.dtype)
         if weights.is_linear(host):
-            bias_N = None if host.bias is None else host.bias[self.tokens]
+            bias_O = weights.bias(host)
+            bias_N = None if bias_O is None else bias_O[self.tokens]
             return h_BTO.index_copy(-1, self.tokens, F.linear(x_BTI, rows_ND, bias_N))
         found_BTN = x_BTI[..., None] == self.tokens
         return torch.where(found_BTN.any(-1, keepdim=True), rows_ND[found_BTN.int().argmax(-1)], h_BTO)

@@ -7,13 +7,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.delta import Delta, WeightDelta
+from ...formats.peft_config import PeftConfig
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import FACTOR, RANK, SHARE
@@ -30,7 +31,7 @@ LycorisT = TypeVar("LycorisT", bound="Lycoris")
 
 
 class LycorisFormat(LinearFormat[LycorisT]):
-    def config(self, method: LycorisT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: LycorisT, sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "r": method.rank,
             "alpha": method.alpha,
@@ -40,7 +41,7 @@ class LycorisFormat(LinearFormat[LycorisT]):
             "alpha_pattern": method.alpha_pattern,
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         return {
             "rank": config["r"],
             "alpha": config["alpha"],
@@ -62,7 +63,7 @@ class Lycoris(OnLinear):
     module_dropout: Annotated[float, SHARE] = 0.0
     """Probability with which a layer's whole change is left out of a training step."""
     rank_pattern: Annotated[dict[str, int], RANK] = field(default_factory=dict)
-    """Another rank for modules whose name ends with a pattern (a regular expression); the first that fits counts."""
+    """Another rank for modules whose name ends with a pattern (a regular expression); the first match wins."""
     alpha_pattern: Annotated[dict[str, float], FACTOR] = field(default_factory=dict)
     """Another alpha for modules, likewise."""
 
@@ -78,7 +79,7 @@ class Lycoris(OnLinear):
 
     @abstractmethod
     def delta(self, host: Host, rank: int) -> "Product":
-        """Return the factors at one host, at their start."""
+        """Make the factors at one host, at their start."""
 
 
 class Product(WeightDelta):

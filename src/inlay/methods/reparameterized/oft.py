@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from ...core.delta import Delta
 from ...errors import CheckpointError, TargetError
+from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
@@ -14,7 +15,7 @@ from .rotation import Rotation
 
 
 class OFTFormat(LinearFormat["OFT"]):
-    def config(self, method: "OFT", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "OFT", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "r": method.blocks or 0,
             "oft_block_size": 0 if method.blocks else method.block_size,
@@ -26,7 +27,7 @@ class OFTFormat(LinearFormat["OFT"]):
             "bias": "none",
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         neumann, version = config.get("use_cayley_neumann", True), str(config.get("peft_version") or "0")
         if neumann and tuple(int(n) for n in version.partition("@")[0].split(".")[:2]) < (0, 18):
             raise CheckpointError(

@@ -1,9 +1,10 @@
 """What the methods that change the linear layers chosen by `targets` have in common."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...core.method import Method
+from ...formats.peft_config import PeftConfig, targets_of
 from ...formats.peft_format import PeftFormat
 from ...models import sites as sites_
 from ...models.sites import Sites
@@ -14,17 +15,16 @@ OnLinearT = TypeVar("OnLinearT", bound="OnLinear")
 class LinearFormat(PeftFormat[OnLinearT]):
     """The form of a method that PEFT has and that changes linear layers."""
 
-    def config(self, method: OnLinearT, sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: OnLinearT, sites: Sites, hosts: list[str]) -> dict[str, object]:
         return {"target_modules": sites_.shortest_suffixes(sites.model, hosts), "init_weights": True}
 
-    def read(self, kind: type[OnLinearT], config: dict[str, Any]) -> OnLinearT:
+    def read(self, kind: type[OnLinearT], config: PeftConfig) -> OnLinearT:
         return kind(targets=self.targets(config), **self.settings(config))
 
-    def targets(self, config: dict[str, Any]) -> tuple[str, ...]:
-        targets = config["target_modules"]
-        return (targets,) if isinstance(targets, str) else tuple(targets)
+    def targets(self, config: PeftConfig) -> tuple[str, ...]:
+        return targets_of(config)
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         """Return the method's settings but for its targets. Raises CheckpointError for some that cannot be."""
         raise NotImplementedError
 

@@ -8,20 +8,18 @@ which ones are gone. From then on they have no part in the function, so an optim
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from ...core.attachment import Attachment
 from ...core.delta import Delta
 from ...errors import SettingsError
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, SHARE
 from .components import Components, components
 from .on_linear import OnLinear
-
-if TYPE_CHECKING:
-    from ...attached.adapter import Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +62,7 @@ class RankBudget(OnLinear):
 
     @abstractmethod
     def score(self, delta: Components) -> Tensor:
-        """Return how much each component matters after this step, smoothed over the steps so far."""
+        """Score how much each component matters, (R), after this step, smoothed over the steps so far."""
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets):
@@ -78,7 +76,7 @@ class RankBudget(OnLinear):
         return int(self.initial_phase * total_steps), total_steps - int(self.final_phase * total_steps)
 
     @torch.no_grad()
-    def after_step(self, adapter: "Adapter", step: int, total_steps: int) -> None:
+    def after_step(self, adapter: Attachment, step: int, total_steps: int) -> None:
         start, end = self.phases(total_steps)
         if step > end:
             return
@@ -92,7 +90,7 @@ class RankBudget(OnLinear):
     def may_be_best(self, step: int, total_steps: int) -> bool:
         return step >= self.phases(total_steps)[1]
 
-    def findings(self, adapter: "Adapter") -> dict[str, Any]:
+    def findings(self, adapter: Attachment) -> dict[str, dict[str, int]]:
         return {"ranks": {host: int(delta.kept.sum()) for host, delta in components(adapter)}}
 
 

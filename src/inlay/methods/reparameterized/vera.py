@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 
 from ...core.delta import Delta
 from ...errors import SettingsError
+from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import FACTOR, RANK, SHARE, Range
@@ -21,7 +22,7 @@ class VeRAFormat(LinearFormat["VeRA"]):
             return f"base_model.{parameter.removeprefix('shared.')}"
         return super().key(host, parameter)
 
-    def config(self, method: "VeRA", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "VeRA", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return super().config(method, sites, hosts) | {
             "r": method.rank,
             "d_initial": method.d_initial,
@@ -32,7 +33,7 @@ class VeRAFormat(LinearFormat["VeRA"]):
             "bias": "none",
         }
 
-    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, config: PeftConfig) -> dict[str, object]:
         return {
             "rank": config["r"],
             "d_initial": config.get("d_initial", 0.1),

@@ -8,8 +8,7 @@ Shape suffixes: N tokens, O outputs, I inputs.
 """
 
 import inspect
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +27,8 @@ def information(model: nn.Module, hosts: list[str], rows: Iterator[dict[str, Ten
     scores = {name: torch.zeros(weights.size(m), device=weights.device(m)) for name, m in modules.items()}
     calls: list[tuple[str, Tensor, Tensor]] = []
 
-    def remember(name: str) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], result: Tensor) -> None:
+    def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
             calls.append((name, args[0].detach(), result))
 
         return hook

@@ -68,7 +68,7 @@ class LastLayers(Method):
 
 
 def _last_stack(sites: Sites) -> list[str]:
-    """Return the names of the blocks that run one after the other up to the head."""
+    """Name the blocks that run one after the other up to the head."""
     stacks = {name: list(blocks) for name, blocks in sites.stacks.items()}
     if not stacks:
         raise TargetError(f"{type(sites.model).__name__} has no transformer blocks that could be recognised")

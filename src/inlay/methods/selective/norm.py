@@ -6,11 +6,11 @@ would ever change. Checkpoints hold the new weights themselves, as in Hugging Fa
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ...attached.replacement import Replacement
 from ...core.delta import Delta
 from ...core.method import Method
+from ...formats.peft_config import PeftConfig, targets_of
 from ...formats.peft_format import PeftFormat
 from ...formats.peft_names import PREFIX
 from ...models import sites as sites_
@@ -22,12 +22,11 @@ class NormFormat(PeftFormat["NormTuning"]):
     def key(self, host: str, parameter: str) -> str:
         return f"{PREFIX}{host}.ln_tuning_layers.{parameter}"
 
-    def config(self, method: "NormTuning", sites: Sites, hosts: list[str]) -> dict[str, Any]:
+    def config(self, method: "NormTuning", sites: Sites, hosts: list[str]) -> dict[str, object]:
         return {"target_modules": sites_.shortest_suffixes(sites.model, hosts)}
 
-    def read(self, kind: "type[NormTuning]", config: dict[str, Any]) -> "NormTuning":
-        targets = config["target_modules"]
-        return kind(targets=(targets,) if isinstance(targets, str) else tuple(targets))
+    def read(self, kind: "type[NormTuning]", config: PeftConfig) -> "NormTuning":
+        return kind(targets=targets_of(config))
 
 
 @dataclass(frozen=True, kw_only=True)

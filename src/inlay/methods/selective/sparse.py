@@ -8,14 +8,16 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from ...attached.adapter import Adapter
+from ...core.attachment import Attachment
 from ...core.delta import Delta
 from ...errors import DataError, TargetError
+from ...formats.peft_config import PeftConfig, targets_of
 from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.sites import ROLES, Sites
@@ -30,23 +32,19 @@ _THEIRS = "SHIRA"
 class SparseFormat(PeftFormat["SparseMask"]):
     def write(
         self, adapter: Adapter, method: "SparseMask", sites: Sites, tensors: dict[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    ) -> tuple[dict[str, object], dict[str, Tensor]]:
         counts = {name: len(delta.values) for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}
-        return dataclasses.asdict(method) | {"counts": counts}, tensors
+        return {**dataclasses.asdict(method), "counts": counts}, tensors
 
-    def reads(self, config: dict[str, Any]) -> bool:
+    def reads(self, config: PeftConfig) -> bool:
         return config["peft_type"] in (self.peft_type, _THEIRS)
 
-    def read(self, kind: "type[SparseMask]", config: dict[str, Any]) -> "SparseMask":
+    def read(self, kind: "type[SparseMask]", config: PeftConfig) -> "SparseMask":
         if config["peft_type"] != _THEIRS:
             return super().read(kind, config)
-        targets = config["target_modules"]
-        targets = (targets,) if isinstance(targets, str) else tuple(targets)
-        return kind(rank=config["r"], selection="random", targets=targets)
+        return kind(rank=config["r"], selection="random", targets=targets_of(config))
 
-    def read_tensors(
-        self, method: "SparseMask", config: dict[str, Any], tensors: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def read_tensors(self, method: "SparseMask", config: PeftConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         # PEFT writes indices as floats on Windows.
         return {key: t.int() if key.endswith(".shira_indices") else t for key, t in tensors.items()}
 
@@ -115,7 +113,7 @@ class SparseMask(OnLinear):
                 delta.resizable = self.selection == "fisher"
                 yield name, delta
 
-    def initialize_from_data(self, adapter: Adapter, batches: Iterator[dict[str, Tensor]]) -> None:
+    def initialize_from_data(self, adapter: Attachment, batches: Iterator[dict[str, Tensor]]) -> None:
         if self.selection == "random":
             return
         deltas = {name: delta for name, _, delta in adapter.hosts() if isinstance(delta, Sparse)}

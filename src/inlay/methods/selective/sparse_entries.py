@@ -54,7 +54,7 @@ class Sparse(WeightDelta):
 
 
 def random_entries(count: int, total: int) -> Tensor:
-    """Return distinct numbers below `total`, all equally likely; a permutation of a whole weight would take seconds."""
+    """Draw distinct numbers below `total`, all equally likely; a permutation of a whole weight would take seconds."""
     if 2 * count > total:
         return torch.randperm(total, device="cpu")[:count]
     drawn = torch.empty(0, dtype=torch.long, device="cpu")

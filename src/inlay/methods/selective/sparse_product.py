@@ -24,7 +24,7 @@ def _(x_NI: Tensor, values_K: Tensor, indices: Tensor, outputs: int) -> Tensor:
     return x_NI.new_empty(len(x_NI), outputs)
 
 
-def _remember(ctx: Any, inputs: Any, output: Tensor) -> None:
+def _remember(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int], output: Tensor) -> None:
     *tensors, ctx.outputs = inputs
     ctx.save_for_backward(*tensors)
 

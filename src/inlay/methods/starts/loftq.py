@@ -9,7 +9,6 @@ The base in memory no longer has W: it is read from the files that the base came
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +104,7 @@ class _Originals:
         )
 
 
-def _folder(config: Any) -> Path:
+def _folder(config: object) -> Path:
     """Return the folder with the files of the base, if need be that of the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -1,0 +1,77 @@
+"""summary.json in a run's folder: what the run has come to, for reports, comparisons and other programs."""
+
+from typing import TypedDict
+
+from ..show.forgetting import Forgetting
+from ..show.reach import Reach
+
+
+class Metrics(TypedDict):
+    """Scores of one split by the names of metrics, and those of the tuned model on test."""
+
+    split: str
+    """What base and tuned are scored on."""
+    rows: int
+    base: dict[str, float] | None
+    tuned: dict[str, float] | None
+    test: dict[str, float] | None
+
+
+class PlannedCost(TypedDict):
+    """An estimate made before the first step; nothing in it of a run that never came so far."""
+
+    seconds: float | None
+    memory_bytes: int | None
+
+
+class WentBack(TypedDict):
+    """A time that the training went back to an earlier step, as it had collapsed."""
+
+    step: int
+    """The step after which it did."""
+    to: int
+    share: float
+    """What was left of the learning rate."""
+    why: str
+
+
+class Summary(TypedDict):
+    """A run's summary, complete whether it is finished, interrupted or failed."""
+
+    status: str
+    """`finished`, `interrupted` or `failed`."""
+    reason: str | None
+    task: str
+    method: str
+    model: str
+    data: str
+    labels: list[str]
+    trainable_parameters: int
+    total_parameters: int
+    adapter_bytes: int
+    train_seconds: float
+    """From the first step to the last evaluation."""
+    wall_seconds: float
+    peak_memory_bytes: int
+    tokens_per_second: float
+    steps: int
+    best_step: int
+    went_back: list[WentBack]
+    metrics: Metrics
+    coverage: Reach
+    decided: dict[str, dict[str, int]]
+    """The method's findings, such as the rank of each host."""
+    forgetting: Forgetting | None
+    plan: PlannedCost
+    versions: dict[str, str]
+    device: str
+    dtype: str
+    quantize: str
+    seed: int
+    command: str
+
+
+class RunSummary(Summary):
+    """A summary with the run's folder, as training returns it."""
+
+    folder: str

@@ -1,0 +1,36 @@
+"""What happens in a comparison, as sentences: its runs begin and end, and a search finds learning rates."""
+
+from ...formats.summary import Metrics
+from ...show.units import seconds_text
+from ...tasks.metric import METRICS
+from ...training.journal import Event
+
+KINDS = ("compare", "rates", "trial")
+"""The events of a comparison itself; the others are those of its runs, with the name of the trial."""
+
+
+def sentence(event: Event) -> str | None:
+    """Return the event in words; None if there is nothing to say, as of a run that begins."""
+    match event["event"]:
+        case "compare":
+            notes = "".join(f"\nnote     {note}" for note in event["notes"])
+            search = f", of which {event['searching']} look for learning rates" if event["searching"] else ""
+            return f"compare  {event['runs']} runs in {event['folder']}{search}{notes}"
+        case "rates":
+            found = ", ".join(f"{label} {rate:.3g}" for label, rate in event["learning_rates"].items())
+            return f"rates    {found}: the best on valid of those tried"
+        case "trial" if event["state"] != "begins":
+            count = f"{event['number']}/{event['of']}"
+            trial = event["trial"] + (f" ({event['tried_rate']:.3g})" if "tried_rate" in event else "")
+            if event["state"] == "failed":
+                return f"{count:>7}  {trial} failed: {event['reason']}"
+            took = f" in {seconds_text(event['seconds'])}" if event["seconds"] else ", as before"
+            left = f", {seconds_text(event['seconds_left'])} left" if event["seconds_left"] else ""
+            return f"{count:>7}  {trial} {_score(event['metrics'], event['score'])}{took}{left}"
+    return None
+
+
+def _score(metrics: Metrics, score: str) -> str:
+    metric, tuned = METRICS[score], metrics["test"] or metrics["tuned"]
+    assert tuned is not None  # of a run that is finished
+    return f"{metric.label} {metric.text(tuned[score])} on {'test' if metrics['test'] else metrics['split']}"

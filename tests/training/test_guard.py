@@ -1,0 +1,135 @@
+"""A training that collapses goes back to its best step with a lower rate, exactly so after an interruption too."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import inlay
+from inlay.errors import TrainingFailed
+from inlay.tasks.classify import Classify
+from inlay.training import loop
+from inlay.training.guard import MOST_RETURNS, Guard, Scored
+from inlay.training.run import train
+from inlay.training.settings import RunSettings
+
+from .resume.runs import check, short
+
+TOO_HIGH = 30 * 0.003
+
+
+def after(*losses: float) -> Guard:
+    guard = Guard()
+    for loss in losses:
+        guard = guard.after(loss)
+    return guard
+
+
+def test_a_loss_far_above_the_first_one_is_an_explosion() -> None:
+    assert after(0.7, *[1.5] * 10).exploded() is None
+    assert after(0.7, *[1.6] * 10).exploded() == "the loss was 0.70 at the first step and 1.60 over the last 10"
+    assert after(0.7, *[9.0] * 8).exploded() is None  # too few to tell
+    assert after(5.0, *[7.9] * 10).exploded() is None
+
+
+def test_an_evaluation_shows_a_collapse_by_one_answer_or_by_a_loss_that_has_risen_everywhere() -> None:
+    trained, risen = after(5.0, *[2.0] * 10), after(5.0, *[5.6] * 10)
+    assert trained.collapsed(Scored({"loss": 5.7}, 5.0)) is None  # overfitted: only valid has risen
+    assert risen.collapsed(Scored({"loss": 5.1}, 5.0)) is None
+    assert risen.collapsed(Scored({"loss": 5.7}, 5.0)) == "the loss on valid is 5.70, and was 5.00 before the training"
+    assert trained.collapsed(Scored({"loss": 0.4}, 0.7, True)) == "every row of valid gets the same answer"
+
+
+def test_half_the_rate_is_left_or_a_quarter_if_nothing_was_learned() -> None:
+    guard = Guard().gone_back(9, 0, "", by_chance=False).gone_back(30, 20, "", by_chance=False)
+    assert (guard.share, guard.since, guard.losses) == (1 / 8, 30, ())
+    rates = [loop._learning_rate_share(step, 100, 0.05, guard) for step in range(30, 40)]
+    assert rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)  # it rises anew, and then falls as before
+    assert rates[9] == pytest.approx(loop._learning_rate_share(39, 100, 0.05) / 8)
+
+
+@pytest.fixture
+def asked(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> RunSettings[Any]:
+    return short(
+        tiny_bert, reviews_folder, tmp_path / "run", epochs=12, patience=0, forgetting=False, learning_rate=0.003
+    )
+
+
+def told_back(run: Path) -> list[dict[str, Any]]:
+    events = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [event for event in events if event["event"] == "back"]
+
+
+@pytest.mark.parametrize("name", ["lora", "full", "dora"])
+def test_a_rate_that_is_far_too_high_is_lowered_until_it_learns(name: str, asked: RunSettings[Any]) -> None:
+    good = train(asked)
+    far = replace(asked, method=inlay.METHODS[name](), learning_rate=TOO_HIGH, out=f"{asked.out}-far")
+    guarded = train(far)
+    left = train(replace(far, guard=False, out=f"{asked.out}-left"))
+    accuracy = [summary["metrics"]["tuned"]["accuracy"] for summary in (good, guarded, left)]
+    assert guarded["went_back"]
+    assert not left["went_back"]
+    assert accuracy[1] >= accuracy[0] - 0.02
+    assert accuracy[2] < accuracy[1] - 0.1
+    back = told_back(Path(far.out or ""))
+    assert [event["step"] for event in back] == [each["step"] for each in guarded["went_back"]]
+    assert back[0]["learning_rate"] == TOO_HIGH / 4
+    page = Path(far.out or "", "report.html").read_text()
+    assert "The training collapsed" in page
+    assert "collapsed, went back" in page
+    assert "The training collapsed" not in Path(asked.out or "", "report.html").read_text()
+
+
+@pytest.mark.parametrize("at", [{"event": "back"}, {"event": "step", "step": 20}, {"event": "evaluate", "step": 16}])
+@pytest.mark.parametrize("name", ["lora", "adalora"])
+def test_a_training_that_went_back_goes_on_exactly(
+    name: str, at: dict[str, Any], asked: RunSettings[Any], tmp_path: Path
+) -> None:
+    far = replace(asked, method=inlay.METHODS[name](dropout=0.2), learning_rate=TOO_HIGH, epochs=5)
+    check(far, tmp_path, **at)
+    assert json.loads((tmp_path / "whole" / "summary.json").read_text())["went_back"]
+
+
+def test_a_loss_that_is_not_finite_is_gone_back_from(asked: RunSettings[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, calls = Classify.loss, []
+
+    def once(task: Classify, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        if not torch.is_grad_enabled():
+            return loss(task, model, batch)
+        calls.append(1)
+        return loss(task, model, batch) * (math.nan if len(calls) == 20 else 1.0)
+
+    monkeypatch.setattr(Classify, "loss", once)
+    summary = train(asked)
+    assert [(each["step"], "loss is nan" in each["why"]) for each in summary["went_back"]] == [(18, True)]
+    assert summary["metrics"]["tuned"]["accuracy"] > 0.9
+
+
+def test_a_training_does_not_go_back_for_ever(asked: RunSettings[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, calls = Classify.loss, []
+
+    def always(task: Classify, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        calls.append(1)
+        return loss(task, model, batch) * (math.nan if len(calls) > 6 else 1.0)
+
+    monkeypatch.setattr(Classify, "loss", always)
+    with pytest.raises(TrainingFailed, match="loss is nan"):
+        train(asked)
+    assert len(told_back(Path(asked.out or ""))) == MOST_RETURNS
+
+
+def test_what_a_method_has_settled_is_not_undone(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    """AdaLoRA drops components for good; a step before that is nothing to go back to."""
+    budget = inlay.AdaLoRA(target_rank=2, initial_rank=4, interval=1, initial_phase=0.1, final_phase=0.5)
+    asked = short(tiny_bert, reviews_folder, tmp_path / "run", method=budget, epochs=8, learning_rate=10.0, patience=0)
+    summary = train(asked)
+    settled = budget.phases(summary["steps"])[1]
+    assert summary["went_back"]
+    assert all(each["step"] < settled or each["to"] >= settled for each in summary["went_back"])
+    assert set(summary["decided"]["ranks"].values()) <= {0, 1, 2, 3, 4}
+    assert sum(summary["decided"]["ranks"].values()) == 2 * len(summary["decided"]["ranks"])
