@@ -19,6 +19,7 @@ from inlay.training import keeper as keeper_module
 from inlay.training.checkpoint import CHECKPOINT, read_checkpoint
 from inlay.training.interrupts import Interrupts
 from inlay.training.run import resume, train
+from inlay.training.run_output import RunOutput
 
 from .runs import StopAt, assert_same, interrupted, short, steps, told
 
@@ -121,6 +122,22 @@ def test_signals_wait_for_a_checkpoint_that_is_written(
         )
     assert written[:2] == ["begun", "whole"]  # and no second one makes up for the first
     assert read_checkpoint(run).progress["step"] == (1 if minutes else 5)
+    assert told(run)["status"] == "interrupted"
+
+
+def test_a_signal_waits_for_the_summary_of_a_run_that_was_stopped(
+    dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunOutput.write_summary
+
+    def impatient(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*arguments)
+
+    monkeypatch.setattr(RunOutput, "write_summary", impatient)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(short(dropping_bert, few_reviews, run), StopAt(event="step", step=2))
     assert told(run)["status"] == "interrupted"
 
 
