@@ -1,5 +1,6 @@
 """torch.func on models with adapters gives what ordinary gradients give."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 # Attention takes its softmax in float32, whose rounding the tolerance allows for.
 def adapted(name: str, shape: Shape) -> tuple[Any, dict[str, Tensor]]:
-    model = shape.model().double()
+    model = copy.deepcopy(shape.model()).double()  # with a configuration of its own
     model.config._attn_implementation = "eager"  # torch's fused attention has no forward mode and no rule for vmap
     disturb(inlay.attach(model, method(name, shape)))
     model.double()

@@ -85,11 +85,10 @@ class Run:
     @cached_property
     def opened(self) -> Opened:
         """The adapter on its base, ready to answer. It is loaded once, and not at all after a training."""
-        found = self.found
-        found.check_reads()
         if self.trained is None:
-            return found.as_trained(self._device)
-        return Opened(self.trained, replace(found.task, length_step=length_step(self._device, found.dtype)))
+            return self.found.as_trained(self._device)
+        step = length_step(self._device, self.found.dtype)
+        return Opened(self.trained, replace(self.found.task, length_step=step))
 
     @property
     def notes(self) -> Sequence[str]:

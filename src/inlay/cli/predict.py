@@ -74,6 +74,7 @@ def main(arguments: list[str]) -> int:
         for answer in run.answer(inputs, **options):
             _print(command, answer, alone=len(inputs) == 1)
         return 0
+    run.found.check_reads()
     _ = run.opened  # what is wrong with it is said before anything is typed
     said: list[dict[str, str]] = []
     together = task.converses and sys.stdin.isatty()

@@ -1,6 +1,6 @@
 """What a task has of its base model to measure what a run forgets, and to hold it back."""
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -17,6 +17,9 @@ class Baseline(Protocol):
 
 class Held(Protocol):
     """A loss that holds a model to its base in training."""
+
+    begins_least: ClassVar[bool]
+    """Whether it is a distance from the base, and so nothing at the start."""
 
     def loss(self, model: nn.Module) -> Tensor:
         """Return the loss on some passages of general text, others each time."""

@@ -43,9 +43,15 @@ class Retaining:
     def is_better(self, scores: Scores, than: Scores | None) -> bool:
         return self.task.is_better(scores, than)
 
+    @property
+    def begins_least(self) -> bool:
+        return self.held.begins_least or self.task.begins_least
+
 
 class Replay:
     """The cross-entropy of the passages' tokens."""
+
+    begins_least = False
 
     def __init__(self, tokenizer: Tokenizer, passages: Sequence[Passage], max_length: int):
         self.tokenizer, self.passages, self.max_length = tokenizer, passages, max_length
@@ -63,6 +69,8 @@ class Anchor:
     Its unit is the mean squared distance of the base's own representations from their mean, so that a weight means the
     same for every model.
     """
+
+    begins_least = True
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, passages: Sequence[Passage], max_length: int):
         self.tokenizer = tokenizer

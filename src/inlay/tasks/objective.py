@@ -22,3 +22,8 @@ class Objective(Protocol):
     def is_better(self, scores: Scores, than: Scores | None) -> bool:
         """Tell whether a step with these scores is kept rather than the best so far, if there is one."""
         ...
+
+    @property
+    def begins_least(self) -> bool:
+        """Whether a part of the loss is nothing at the start, so that the first loss is no measure of later ones."""
+        ...

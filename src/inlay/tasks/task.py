@@ -271,6 +271,9 @@ class Task(ABC):
         """Tell whether an adapter with these scores is kept rather than one with the others."""
         return better_than(scores, than, self.main_score)
 
+    begins_least: ClassVar[bool] = False
+    """Whether a part of the loss is nothing at the start."""
+
     def provenance(self) -> dict[str, object]:
         """Return what is needed to use the adapter later, beside the base: the `facts` and more."""
         return {"columns": self.data.columns}

@@ -59,6 +59,7 @@ class TaughtLoss:
     prompt: TaskPrompt
     own_KL: Tensor  # which labels are each task's
     share: float  # of the teachers, where that of the labels is 1
+    begins_least = False
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "tasks", "probabilities", "states")}

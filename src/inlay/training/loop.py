@@ -263,7 +263,9 @@ def fit(
                 optimizer.step()
                 method.after_step(adapter, step, plan.steps)
                 optimizer.zero_grad()
-                training.progress = replace(after, guard=done.guard.after(loss))
+                training.progress = replace(
+                    after, guard=done.guard if objective.begins_least else done.guard.after(loss)
+                )
         if training.progress is done:
             problem = (
                 f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
