@@ -55,6 +55,7 @@ def test_the_same_command_begins_goes_on_and_is_done(
     before = as_it_is(tmp_path / "run")
     (tmp_path / "run" / "checkpoints").mkdir()  # what a kill at the very end leaves
     (tmp_path / "run" / "checkpoints" / "last.safetensors").write_bytes(b"")
+    (tmp_path / "run" / ".report.html.1.unfinished").write_bytes(b"")
     events.clear()
     summary = go_on(settings, events.append)
     assert summary["status"] == "finished"

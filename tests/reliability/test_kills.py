@@ -49,7 +49,7 @@ def test_a_death_instead_of_a_rename_changes_nothing(
     tmp_path: Path,
 ) -> None:
     check_every_death(
-        asked_of(dropping_bert, few_reviews, tmp_path, epochs=1), tmp_path, slice(2, None, 6), twice=False
+        asked_of(dropping_bert, few_reviews, tmp_path, epochs=1), tmp_path, slice(2, None, 5), twice=False
     )
 
 

@@ -12,6 +12,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from inlay.cli import demo, main
+from inlay.cli import main
 from inlay.cli import methods as methods_verb
 from inlay.cli.safe_console import console
 from inlay.cli.screen import Screen, print_json, screens
 from inlay.data.classification import load_texts
 from inlay.errors import DataError
 from inlay.outside import printable, shown, shown_lines
+from inlay.tasks.demos import DEMOS
 from inlay.training import keeper as keeper_module
 from inlay.training import run_output
 
@@ -255,14 +257,14 @@ def test_a_demonstration_to_its_end_sends_no_control_of_others(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows and texts are our own, here a few of them; its folder, and what it is asked, are not."""
-    model, data, *_ = demo._RUNS[task]
+    model, data, *_ = DEMOS[task].run
     short = ("--data.train-rows", "32", "--data.eval-rows", "8", "--epochs", "1", "--no-forgetting")
-    monkeypatch.setitem(demo._RUNS, task, (model, data, *short))
-    monkeypatch.setattr(demo, "_TEXTS", (EVIL,))
-    monkeypatch.setattr(demo, "_PROMPTS", (f"animal: fox {EVIL}",))
+    hostile = replace(DEMOS[task], run=(model, data, *short), inputs=(f"animal: fox {EVIL}",))
+    monkeypatch.setitem(DEMOS, task, hostile)
     code, sent = recorded("demo", "--task", task, "--out", str(tmp_path / f"demo{NAME}"))
     assert (code, unsafe(sent)) == (0, set()), sent
     assert f"demo{shown(NAME)}" in sent
+    assert "animal: fox \\x1b[2J" in sent  # what was asked, beside the answer
 
 
 @pytest.mark.parametrize(

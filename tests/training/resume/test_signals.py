@@ -19,6 +19,7 @@ from inlay.training import keeper as keeper_module
 from inlay.training.checkpoint import CHECKPOINT, read_checkpoint
 from inlay.training.interrupts import Interrupts
 from inlay.training.run import resume, train
+from inlay.training.run_output import RunOutput
 
 from .runs import StopAt, assert_same, interrupted, short, steps, told
 
@@ -103,12 +104,14 @@ def test_signals_wait_for_a_checkpoint_that_is_written(
     minutes: float, dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Be it the one from time to time, or the one that an earlier signal has asked for."""
-    write = keeper_module.write_checkpoint
+    write, written = keeper_module.write_checkpoint, []
 
     def impatient(*arguments: Any) -> None:
+        written.append("begun")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
         write(*arguments)
+        written.append("whole")
 
     monkeypatch.setattr(keeper_module, "write_checkpoint", impatient)
     run = tmp_path / "run"
@@ -117,7 +120,24 @@ def test_signals_wait_for_a_checkpoint_that_is_written(
             short(dropping_bert, few_reviews, run, checkpoint_minutes=minutes),
             StopAt(event=None if minutes else "step", step=5),
         )
+    assert written[:2] == ["begun", "whole"]  # and no second one makes up for the first
     assert read_checkpoint(run).progress["step"] == (1 if minutes else 5)
+    assert told(run)["status"] == "interrupted"
+
+
+def test_a_signal_waits_for_the_summary_of_a_run_that_was_stopped(
+    dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RunOutput.write_summary
+
+    def impatient(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return write(*arguments)
+
+    monkeypatch.setattr(RunOutput, "write_summary", impatient)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(short(dropping_bert, few_reviews, run), StopAt(event="step", step=2))
     assert told(run)["status"] == "interrupted"
 
 
