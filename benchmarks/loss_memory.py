@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import inlay
-from inlay.tasks.chunked_loss import IGNORED, causal_loss
+from inlay.batches.chunked_loss import IGNORED, causal_loss
 from inlay.training.memory import memory_bytes, peak_memory_bytes
 
 VOCABULARY = 32_000

@@ -15,9 +15,9 @@ import torch
 
 import inlay
 from inlay.attached.adapter import Adapter, plan_attach
+from inlay.batches.batch import Batch
 from inlay.core.state import commit
 from inlay.data.settings import DataSettings
-from inlay.tasks.batches import Batch
 from inlay.training.journal import Journal
 from inlay.training.prepared import Prepared, prepare_run
 from inlay.training.settings import RunSettings

@@ -23,10 +23,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import inlay
+from inlay.batches.batch import LengthGroups
+from inlay.batches.chunked_loss import causal_loss, trained_tokens
+from inlay.batches.packing import Shuffled, can_pack, packed, padded
 from inlay.data.tokens import TokenRow
-from inlay.tasks.batches import LengthGroups
-from inlay.tasks.chunked_loss import causal_loss, trained_tokens
-from inlay.tasks.packing import Shuffled, can_pack, packed, padded
 
 VOCABULARY, LONGEST = 32_000, 512
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import inlay
+from inlay.batches.packing import packed
 from inlay.cli import main
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
 from inlay.inference.opened import open_adapter
 from inlay.stats import Means
 from inlay.tasks.generate import generate
-from inlay.tasks.packing import packed
 from inlay.training.run import train
 from inlay.training.score_parts import read_parts
 from inlay.training.settings import RunSettings

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inlay.bases.auto_class import labeller_class
+from inlay.batches.batch import Batch, tokenize, tokenize_split
 from inlay.data.classification import Example
 from inlay.data.examples import examples_of
 from inlay.show.units import PERCENT
 from inlay.stats import Shares
-from inlay.tasks.batches import Batch, tokenize, tokenize_split
 from inlay.tasks.metric import Metric, scores_of
 from inlay.tasks.page import Said
 from inlay.tasks.task import Answer, Evaluation, Task, TaskSettings

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import inlay
+from inlay.batches.batch import LengthGroups, in_order_of_length
 from inlay.data.formats import open_data
 from inlay.data.settings import DataSettings
-from inlay.tasks.batches import LengthGroups, in_order_of_length
 from inlay.tasks.metric import better_than, scores_of
 from inlay.tasks.outcomes import LabelProbabilities
 from inlay.training import loop
@@ -108,7 +108,7 @@ def test_batches_are_padded_no_further_than_their_dtype_needs(
     dtype: torch.dtype, step: int, tiny_bert: str, tmp_path: Path
 ) -> None:
     from inlay.bases.base import find_base
-    from inlay.tasks.batches import length_step
+    from inlay.batches.batch import length_step
     from inlay.tasks.causal import Causal
     from inlay.tasks.classify import Classify
 

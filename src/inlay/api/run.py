@@ -18,6 +18,7 @@ from torch import nn
 
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
+from ..batches.batch import length_step
 from ..errors import DataError, SettingsError, did_you_mean
 from ..formats.event import Event
 from ..formats.files import held
@@ -33,7 +34,6 @@ from ..report import write_report
 from ..show.forgetting import ForgettingSection, forgetting_section
 from ..show.page import paragraphs
 from ..show.table import Column, Table
-from ..tasks.batches import length_step
 from ..tasks.metric import METRICS
 from ..tasks.task import Answer
 from ..training.journal import Watcher

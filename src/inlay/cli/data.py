@@ -76,10 +76,10 @@ def _broken(report: DataReport) -> bool:
 def _tokens(command: Data, format: str) -> "TokenReport":
     from ..bases.base import find_base
     from ..bases.vocabulary import check_vocabulary, empty_body
+    from ..batches.batch import LENGTH_STEP
     from ..data.classification import load_classification
     from ..data.generation import load_generation
     from ..data.token_report import report_classification, report_generation
-    from ..tasks.batches import LENGTH_STEP
 
     assert command.tokens.model is not None
     base = find_base(command.tokens.model)

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..batches.batch import in_order_of_length, tokenize
+from ..batches.sentence import sentence_states
 from ..models.tokenizer import Tokenizer
 from ..show.forgetting import GeometryChange, ProbeScores
 from ..stats import Shares
-from ..tasks.batches import in_order_of_length, tokenize
-from ..tasks.sentence import sentence_states
 from .cka import linear_cka
 from .passages import GeneralText
 from .sample import first_within

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..batches.chunked_loss import logits_of_rows
+from ..batches.packing import padded
 from ..data.tokens import TokenRow
 from ..models.tokenizer import Tokenizer
 from ..show.forgetting import LossChange
 from ..stats import ratio
-from ..tasks.chunked_loss import logits_of_rows
-from ..tasks.packing import padded
 from .passages import GeneralText
 from .sample import first_within
 

@@ -1,18 +1,25 @@
 """The measurement of a run's forgetting: its task's baseline, timed, and what summary.json says of it."""
 
 import time
+from typing import Protocol
 
 from torch import nn
 
 from ..show.forgetting import Forgetting, Passages
-from ..tasks.task import Task
+from .baseline import Baseline
 from .passages import GeneralText
+
+
+class HasBaseline(Protocol):
+    """A task, as far as it is measured."""
+
+    def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> Baseline: ...
 
 
 class Measurement:
     """Begins with the base; `of` ends it with the tuned model."""
 
-    def __init__(self, task: Task, base: nn.Module, text: GeneralText, tokens: int):
+    def __init__(self, task: HasBaseline, base: nn.Module, text: GeneralText, tokens: int):
         began = time.perf_counter()
         self.source = text.source
         self.baseline = task.baseline(base, text, tokens)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..batches.batch import Batch, pad, tokenize
+from ..batches.chunked_loss import causal_loss, trained_tokens
+from ..batches.objective import Objective, Scores
+from ..batches.packing import padded
+from ..batches.sentence import sentence_states
 from ..models.tokenizer import Tokenizer
-from ..tasks.batches import Batch, pad, tokenize
-from ..tasks.chunked_loss import causal_loss, trained_tokens
-from ..tasks.metric import Scores
-from ..tasks.objective import Objective
-from ..tasks.packing import padded
-from ..tasks.sentence import sentence_states
 from .baseline import Held
 from .geometry import states_of
 from .language import general_rows

@@ -6,13 +6,13 @@ from typing import Any, TypedDict
 
 import torch
 
+from ..batches.batch import length_step
 from ..data.examples import Examples
 from ..data.formats import open_data
 from ..data.settings import DataSettings
 from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
 from ..hub import offline
-from ..tasks.batches import length_step
 from ..tasks.metric import Scores
 from ..tasks.naive import Judgement
 from ..tasks.task import Task

@@ -13,6 +13,7 @@ from ..attached.adapter import Adapter, rows_of_its_own
 from ..bases.base import OBJECT, Base, find_base, pick_device
 from ..bases.loading import load_onto
 from ..bases.vocabulary import check_vocabulary
+from ..batches.batch import length_step
 from ..core.active import using
 from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
@@ -23,7 +24,6 @@ from ..models.heads import task_heads
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..tasks import TASKS
-from ..tasks.batches import length_step
 from ..tasks.task import Answer, Evaluation, Task
 from .assumed import assumed
 from .provenance import check_provenance

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from ..bases.auto_class import AutoClass, no_writer, writer_class
 from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
+from ..batches.batch import Batch, Order
+from ..batches.chunked_loss import causal_loss, trained_tokens
+from ..batches.packing import Shuffled, can_pack, packed, padded
 from ..data.classification import load_texts
 from ..data.conversation import Message
 from ..data.examples import Examples
@@ -29,14 +32,11 @@ from ..models.document_attention import attend_by_document
 from ..models.tokenizer import Tokenizer
 from ..show.units import text_or_unknown
 from ..stats import Means
-from .batches import Batch, Order
-from .chunked_loss import causal_loss, trained_tokens
 from .facts import COUNT, TOKENS, one_of
 from .generate import generate
 from .metric import METRICS, Scores, scores_of
 from .naive import NaiveBaseline
 from .outcomes import TokenLosses, WrittenTexts
-from .packing import Shuffled, can_pack, packed, padded
 from .page import Judged, PredictionLine, Said, TaskPage, Verdict
 from .task import Answer, Evaluation, Task, TaskSettings
 

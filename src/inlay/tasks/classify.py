@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
+from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
 from ..data.classification import Example, Learned, classification_in, load_texts
 from ..data.examples import Examples
 from ..data.formats import OpenedData
@@ -27,7 +28,6 @@ from ..models.tokenizer import Tokenizer
 from ..outside import shown
 from ..show.units import percent_text, points_text
 from ..stats import Interval, Shares, wilson_interval
-from .batches import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
 from .causal import is_language_adapter
 from .confusion import Prediction, classifier_section, gain_interval, naive_of
 from .facts import LABELS

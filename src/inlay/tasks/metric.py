@@ -18,12 +18,11 @@ from typing import Any
 
 import torch
 
+from ..batches.objective import Scores
 from ..data.slots import slot_accuracy
 from ..registry import Registry
 from ..show.units import PERCENT, Unit, number
 from .outcomes import LabelProbabilities, TokenLosses, WrittenTexts
-
-Scores = dict[str, float]  # by the names of metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..bases.auto_class import AutoClass, empty_model
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
+from ..batches.batch import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..forgetting.baseline import Baseline, Held
@@ -28,7 +29,6 @@ from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.tokenizer import Tokenizer
 from ..show.page import templates
-from .batches import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from .facts import Fact
 from .metric import Scores, better_than
 from .naive import NaiveBaseline

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
+from ..batches.batch import Batch
 from ..core.method import Method
 from ..core.state import commit
 from ..errors import TrainingFailed
@@ -24,7 +25,6 @@ from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
-from ..tasks.batches import Batch
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..batches.batch import Batch, in_order_of_length
+from ..batches.sentence import mean_state
 from ..methods.prompts.task_prompt import TaskPrompt
 from ..models.tokenizer import Tokenizer
-from ..tasks.batches import Batch, in_order_of_length
 from ..tasks.classify import Classify
 from ..tasks.metric import Scores, better_than
-from ..tasks.sentence import mean_state
 
 
 @dataclass(frozen=True)

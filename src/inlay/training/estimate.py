@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from ..attached.adapter import Adapter
+from ..batches.batch import Batch
+from ..batches.objective import Objective
 from ..core.method import Method
-from ..tasks.batches import Batch
-from ..tasks.objective import Objective
 from ..tasks.task import Task
 from .loop import Plan
 from .memory import peak_memory_bytes

@@ -16,12 +16,12 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
+from ..batches.batch import Batch
+from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..formats.event import Event
-from ..tasks.batches import Batch
 from ..tasks.metric import Scores
-from ..tasks.objective import Objective
 from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
 from .settings import RunSettings

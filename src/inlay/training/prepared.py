@@ -13,6 +13,7 @@ from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
 from ..bases.vocabulary import check_ids, check_vocabulary
+from ..batches.batch import LENGTH_STEP, length_step
 from ..core.method import Method
 from ..data.formats import open_data
 from ..errors import SettingsError
@@ -24,7 +25,6 @@ from ..hub import offline
 from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
-from ..tasks.batches import LENGTH_STEP, length_step
 from ..tasks.task import Task
 from .journal import Journal
 from .loop import Plan, make_plan

@@ -12,6 +12,7 @@ import transformers
 
 from .. import __version__
 from ..attached.adapter import Adapter
+from ..batches.objective import Objective
 from ..core.method import Method
 from ..forgetting.measurement import Measurement
 from ..formats import peft
@@ -19,7 +20,6 @@ from ..formats.summary import PlannedCost, Summary
 from ..show.forgetting import Forgetting
 from ..tasks.metric import Scores
 from ..tasks.naive import Judgement, NaiveBaseline
-from ..tasks.objective import Objective
 from .checkpoint import RunIdentity, data_fingerprint
 from .estimate import Estimate
 from .loop import Progress, Training

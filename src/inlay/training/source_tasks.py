@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from ..attached.adapter import attach
 from ..bases.base import load_classifier
 from ..bases.loading import load_onto
+from ..batches.batch import Batch, Order, pad
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import DataError
@@ -26,7 +27,6 @@ from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
 from ..models.tokenizer import Tokenizer
-from ..tasks.batches import Batch, Order, pad
 from ..tasks.classify import Classify, log_probabilities
 from ..tasks.metric import Scores, scores_of
 from ..tasks.outcomes import LabelProbabilities

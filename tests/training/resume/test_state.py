@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import inlay
+from inlay.batches.batch import LengthGroups
+from inlay.batches.packing import Shuffled
 from inlay.data.settings import DataSettings
 from inlay.formats.files import as_json
 from inlay.methods import METHODS
-from inlay.tasks.batches import LengthGroups
 from inlay.tasks.metric import scores_from_json
-from inlay.tasks.packing import Shuffled
 from inlay.training.random_state import random_numbers, random_tensors, set_random_state
 from inlay.training.settings import from_dict, to_dict
 

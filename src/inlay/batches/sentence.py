@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .batches import Batch
+from .batch import Batch
 
 
 def sentence_states(model: nn.Module, batch: Batch) -> Tensor:

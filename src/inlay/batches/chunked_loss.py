@@ -21,7 +21,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from ..models import weights
-from .batches import Batch
+from .batch import Batch
 
 Inputs = dict[str, Tensor | bool]  # a model's arguments by name
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers

@@ -4,8 +4,9 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from .batches import Batch
-from .metric import Scores
+from .batch import Batch
+
+Scores = dict[str, float]  # by the names of metrics
 
 
 class Objective(Protocol):

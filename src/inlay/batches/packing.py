@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.tokens import TokenRow
-from .batches import LENGTH_STEP, Batch, Order, padded_length
+from .batch import LENGTH_STEP, Batch, Order, padded_length
 from .chunked_loss import IGNORED
 
 _PACKED_STEP = 4 * LENGTH_STEP  # or more: a row of many texts has far more lengths to choose from

@@ -1,0 +1,1 @@
+"""Batches and their losses: what rows become on their way through a model, whatever the task."""
