@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 ALONE = """
 import importlib, pkgutil, sys, torch, transformers
 import inlay
@@ -15,6 +17,7 @@ for module in pkgutil.walk_packages(inlay.__path__, "inlay."):
 """
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

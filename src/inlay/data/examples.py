@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .formats import OpenedData, unused_columns
-from .holdout import HeldableT
+from .holdout import HeldableT, with_valid
 from .portion import portion
 from .problems import Problem, Problems
 
@@ -50,7 +50,7 @@ HoldOut = Callable[
 
 
 def examples_of(
-    opened: OpenedData, splits: dict[str, list[HeldableT]], whole: bool, hold_out: HoldOut[HeldableT]
+    opened: OpenedData, splits: dict[str, list[HeldableT]], whole: bool, hold_out: HoldOut[HeldableT] = with_valid
 ) -> Examples[HeldableT]:
     """Hold out a valid split if there is none, and leave out what the settings leave out; with `whole` nothing is held
     out. Raises DataError, with a line for each kind of problem, if rows had some.
