@@ -54,6 +54,12 @@ def test_a_base_that_is_better_than_the_most_frequent_label_is_the_baseline():
     assert judged(0.1, 0.9, most=None).sentence.startswith("Accuracy is 80.0 points above the base model")
 
 
+def test_a_random_head_that_is_a_little_better_by_chance_is_no_baseline():
+    result = judged(0.529, 0.861, most=0.509, rows=872)
+    assert '35.2 points above the most frequent label, "status" (50.9 %)' in result.sentence
+    assert "its accuracy of 52.9 % is no baseline" in result.notes[0]
+
+
 def test_a_random_head_is_said_to_be_no_baseline():
     assert "answers at random: its accuracy of 12.0 % is no baseline" in judged(0.12, 0.9).notes[0]
 

@@ -246,17 +246,18 @@ def log_probabilities(
 
 def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
     """Judge whether the accuracy exceeds its baseline by more than its uncertainty, and say what else limits that
-    claim. The baseline is the most frequent label, or the base model where that is better."""
+    claim. The baseline is the most frequent label, or the base model where that is clearly better: an untrained head can
+    be a little above by chance."""
     if (none := judged.without_scores) is not None:
         return none
     base, tuned, naive = judged.base["accuracy"], judged.tuned["accuracy"], judged.naive
     floor, name, answer = base, "the base model", None
-    if naive is not None and naive.scores["accuracy"] >= base:
+    if naive is not None and not _is_clearly_better(base, naive, judged.rows):
         floor, name, answer = naive.scores["accuracy"], naive.told, naive.answer
     interval = gain_interval(floor, tuned, judged.rows, predictions, answer)
     kind = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "unclear"
     where = f"{name} ({percent_text(floor)}) on the {judged.rows} rows of the {judged.split} split"
-    notes = judged.notes(_base_note(base, naive), score="accuracy")
+    notes = judged.notes(_base_note(base, naive, judged.rows), score="accuracy")
     return Verdict(kind=kind, sentence=_sentence(kind, tuned - floor, interval, where), notes=notes)
 
 
@@ -271,8 +272,12 @@ def _sentence(kind: str, gain: float, interval: Interval, where: str) -> str:
     return f"Accuracy is {100 * abs(gain):.1f} points {side} {where}, which exceeds its uncertainty ({spread})."
 
 
-def _base_note(base: float, naive: NaiveBaseline | None) -> str:
-    if naive is None or base > naive.scores["accuracy"]:
+def _is_clearly_better(base: float, naive: NaiveBaseline, rows: int) -> bool:
+    return wilson_interval(base, rows)[0] > naive.scores["accuracy"]
+
+
+def _base_note(base: float, naive: NaiveBaseline | None, rows: int) -> str:
+    if naive is None or _is_clearly_better(base, naive, rows):
         return (
             "The base model carries a new classification head, so any gain is that of the head and the adapter "
             f"together; before training its accuracy is {percent_text(base)}."
