@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import inlay
-from inlay.batches.chunked_loss import IGNORED, causal_loss, logits_of_rows, trained_tokens
 from inlay.batches import chunked_loss
+from inlay.batches.chunked_loss import IGNORED, causal_loss, logits_of_rows, trained_tokens
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
 
