@@ -15,7 +15,7 @@ from inlay.errors import TrainingFailed
 from inlay.tasks.classify import Classify
 from inlay.training import loop
 from inlay.training.guard import MOST_RETURNS, Guard, Scored
-from inlay.training.run import train
+from inlay.training.run import resume, train
 from inlay.training.settings import RunSettings
 
 from .resume.runs import check, short
@@ -133,3 +133,39 @@ def test_what_a_method_has_settled_is_not_undone(tiny_bert: str, reviews_folder:
     assert all(each["step"] < settled or each["to"] >= settled for each in summary["went_back"])
     assert set(summary["decided"]["ranks"].values()) <= {0, 1, 2, 3, 4}
     assert sum(summary["decided"]["ranks"].values()) == 2 * len(summary["decided"]["ranks"])
+
+
+def test_a_step_is_not_gone_back_to_that_the_training_exploded_at(
+    asked: RunSettings[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However good its score is: a checkpoint after that could not be read."""
+    monkeypatch.setattr(Classify, "is_better", lambda *_: True)
+    monkeypatch.setattr(Guard, "exploded", lambda guard: "the loss rose" if len(guard.losses) == 10 else None)
+    summary = train(asked)
+    assert all(each["to"] < each["step"] for each in summary["went_back"])
+    assert summary["went_back"]
+    events = map(json.loads, (Path(asked.out or "") / "metrics.jsonl").read_text().splitlines())
+    evaluated = {event["step"]: event["best"] for event in events if event["event"] == "evaluate"}
+    returned = {each["step"] for each in summary["went_back"]}
+    assert not any(best for step, best in evaluated.items() if step in returned)
+
+
+def test_a_signal_before_it_goes_back_does_not_lose_that(
+    asked: RunSettings[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = replace(asked, learning_rate=TOO_HIGH, epochs=5)
+    whole = train(replace(far, out=str(tmp_path / "whole")))
+    went_back, calls = loop._went_back, []
+
+    def interrupted(*arguments: Any, **options: Any) -> bool:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return went_back(*arguments, **options)
+
+    monkeypatch.setattr(loop, "_went_back", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(far, out=str(tmp_path / "run")))
+    resumed = resume(tmp_path / "run")
+    assert resumed["went_back"] == whole["went_back"]
+    assert resumed["metrics"] == whole["metrics"]

@@ -246,8 +246,8 @@ def log_probabilities(
 
 def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
     """Judge whether the accuracy exceeds its baseline by more than its uncertainty, and say what else limits that
-    claim. The baseline is the most frequent label, or the base model where that is clearly better: an untrained head can
-    be a little above by chance."""
+    claim. The baseline is the most frequent label, or the base model where that is clearly better: an untrained head
+    can be a little above by chance."""
     if (none := judged.without_scores) is not None:
         return none
     base, tuned, naive = judged.base["accuracy"], judged.tuned["accuracy"], judged.naive

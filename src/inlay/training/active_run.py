@@ -70,6 +70,7 @@ class ActiveRun(Observer):
         self.bases, self.start = bases or NoSharing(), start
         self.of_base: Evaluation | None = None  # on valid
         self.of_best: Evaluation | None = None  # on valid, if this process made it
+        self.evaluated: Evaluation | None = None  # last, on valid
 
     @property
     def run(self) -> Prepared:
@@ -214,12 +215,7 @@ class ActiveRun(Observer):
     def evaluate(self, step: int) -> Scored:
         found = self.run.task.evaluate(self.adapter.model, "valid")
         assert self.of_base is not None
-        best = self.run.settings.method.may_be_best(step, self.run.plan.steps) and self.state.objective.is_better(
-            found.scores, self.state.progress.best
-        )
-        if best:
-            self.of_best = found
-        self._record_evaluation(step, found.scores, best=best)
+        self.evaluated = found
         return Scored(found.scores, self.of_base.scores["loss"], found.same_answer(self.of_base))
 
     def on_step(self, event: StepEvent) -> None:
@@ -233,7 +229,11 @@ class ActiveRun(Observer):
         last = guard.returns[-1]
         self.journal.record("back", step=last.step, to=last.to, why=last.why, learning_rate=learning_rate)
 
+    def on_evaluation(self, step: int, scores: Scores, *, best: bool) -> None:
+        self._record_evaluation(step, scores, best=best)
+
     def on_best(self) -> None:
+        self.of_best = self.evaluated
         self.output.save_adapter(self.adapter)
 
     def whole_step(self) -> AbstractContextManager[None]:

@@ -105,6 +105,8 @@ class Guard:
         """Say why an evaluation shows that nothing is left of what was learned; None if it does not."""
         if scored.same_answer:
             return "every row of valid gets the same answer"
+        if explosion := self.exploded():
+            return explosion
         mean, loss = self._mean, scored.scores["loss"]
         if mean is None or self.first_loss is None:
             return None

@@ -158,7 +158,7 @@ def sentence(event: Event) -> str:
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
         case "back":
-            to = f"step {event['to']}, the best so far," if event["to"] else "the start"
+            to = f"step {event['to']}" if event["to"] else "the start"
             return (
                 f"back    after step {event['step']} to {to} and on at learning rate {event['learning_rate']:.2g}: "
                 f"{event['why']}"

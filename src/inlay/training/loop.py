@@ -72,6 +72,9 @@ class Observer(ABC):
     def evaluate(self, step: int) -> Scored:
         """Score the adapter as it is after this step."""
 
+    def on_evaluation(self, step: int, scores: Scores, *, best: bool) -> None:
+        """Take note of scores, and whether they are the best so far."""
+
     def on_step(self, event: StepEvent) -> None:
         """Take note of a step that is done."""
 
@@ -139,13 +142,13 @@ class Training:
         }
         return Safe(step, scores, parameters, memory)
 
-    def may_go_back(self, step: int, plan: Plan) -> bool:
-        """Tell whether the training can go back from this step: not for ever, not from the last, and not to before the
+    def may_go_back(self, done: Progress, plan: Plan) -> bool:
+        """Tell whether the training can go back from there: not for ever, not from the last step, and not to before the
         method has settled something for good."""
-        safe, settles = self.progress.safe, self.adapter.method.may_be_best
-        if safe is None or not self.progress.guard.may_return or not 1 < step < plan.steps:
+        safe, settles = done.safe, self.adapter.method.may_be_best
+        if safe is None or not done.guard.may_return or not max(1, safe.step) < done.step < plan.steps:
             return False
-        return settles(safe.step, plan.steps) or not settles(step, plan.steps)
+        return settles(safe.step, plan.steps) or not settles(done.step, plan.steps)
 
     @torch.no_grad()
     def go_back(self, why: str, *, by_chance: bool) -> None:
@@ -200,7 +203,6 @@ def fit(
     """
     adapter, optimizer, accelerator = training.adapter, training.optimizer, training.accelerator
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
-    advice = f"try --learning-rate {plan.learning_rate / 5:.1g} or --dtype float32"
     steps = _steps(accelerator.prepare(batches), batches.batch_sampler, plan, training.progress.step)
     if settings.guard and training.progress.step == 0:
         training.progress = replace(training.progress, safe=training.safe(0, None, training.copied()))
@@ -209,16 +211,20 @@ def fit(
         done = training.progress
         if done.evaluated < done.step and done.step in plan.evaluate_after:
             if (broken := _not_finite(adapter, done.step)) is not None:
-                training.progress = done = replace(done, evaluated=done.step)
-                if not _went_back(training, broken, plan, observer, by_chance=True):
-                    raise TrainingFailed(f"{broken}; {advice}")
+                done = replace(done, evaluated=done.step)
+                if not _went_back(training, done, broken, plan, observer, by_chance=True):
+                    raise TrainingFailed(f"{broken}; {_advice(plan, done)}")
                 continue
             scored = observer.evaluate(done.step)
-            scores, collapse = scored.scores, done.guard.collapsed(scored)
+            scores, collapse = scored.scores, done.guard.collapsed(scored) if settings.guard else None
             if not math.isfinite(scores["loss"]):
-                raise TrainingFailed(f"after step {done.step} the loss on valid is {scores['loss']}; {advice}")
+                lost = f"after step {done.step} the loss on valid is {scores['loss']}"
+                raise TrainingFailed(f"{lost}; {_advice(plan, done)}")
             may_be_best = method.may_be_best(done.step, plan.steps)
             better = may_be_best and objective.is_better(scores, done.best)
+            if collapse and (done.best is not None or training.may_go_back(done, plan)):
+                better = False  # by a score that hides it, such as some rows that are right by luck
+            observer.on_evaluation(done.step, scores, best=better)
             before = done.safe.scores if done.safe else None
             safer = settings.guard and not collapse and scored.has_learned and objective.is_better(scores, before)
             state = training.copied() if better or safer else {}
@@ -229,12 +235,13 @@ def fit(
                 done = replace(done, without_better=done.without_better + 1)
             if safer:
                 done = replace(done, safe=training.safe(done.step, scores, state))
-            training.progress = done = replace(done, evaluated=done.step)
-            if collapse and _went_back(training, collapse, plan, observer):
+            done = replace(done, evaluated=done.step)
+            if collapse and _went_back(training, done, collapse, plan, observer):
                 continue
+            training.progress = done
         if done.step == plan.steps or done.without_better == settings.patience > 0:
             break
-        if (explosion := done.guard.exploded()) is not None and _went_back(training, explosion, plan, observer):
+        if (explosion := done.guard.exploded()) is not None and _went_back(training, done, explosion, plan, observer):
             continue
 
         with observer.whole_step():
@@ -270,10 +277,8 @@ def fit(
             problem = (
                 f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
             )
-            if not training.may_go_back(step, plan):
-                raise TrainingFailed(f"{problem}; {advice}")
-            training.progress = after
-            _went_back(training, problem, plan, observer, by_chance=True)
+            if not _went_back(training, after, problem, plan, observer, by_chance=True):
+                raise TrainingFailed(f"{problem}; {_advice(plan, done)}")
             continue
         observer.on_step(
             StepEvent(step, step / plan.steps_per_epoch, loss, learning_rate, gradient_norm, tokens, seconds)
@@ -323,15 +328,23 @@ def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tup
         yield part, objective.weight(part) / objective.weight(batch)
 
 
-def _went_back(training: Training, why: str, plan: Plan, observer: Observer, *, by_chance: bool = False) -> bool:
-    """Go back, if the training may, and say so."""
-    if not training.may_go_back(training.progress.step, plan):
+def _went_back(
+    training: Training, done: Progress, why: str, plan: Plan, observer: Observer, *, by_chance: bool = False
+) -> bool:
+    """Go back from there, if the training may, and say so. Nothing can come between `done` and that."""
+    if not training.may_go_back(done, plan):
         return False
     with observer.whole_step():
+        training.progress = done
         training.go_back(why, by_chance=by_chance)
     guard = training.progress.guard
     observer.on_return(guard, plan.learning_rate * guard.share)
     return True
+
+
+def _advice(plan: Plan, done: Progress) -> str:
+    """Say what to try in place of the rate that has failed, which may be lower than the planned one."""
+    return f"try --learning-rate {plan.learning_rate * done.guard.share / 5:.1g} or --dtype float32"
 
 
 def _learning_rate_share(step: int, steps: int, warmup: float, guard: Guard = _UNTOUCHED) -> float:

@@ -68,7 +68,9 @@ class RunState:
     def _advice(self) -> str:
         """What to try if the model has learned nothing."""
         rate, progress = self.run.plan.learning_rate, self.progress
-        if progress.best_step == progress.step:
+        if (share := progress.guard.share) < 1:
+            change = f"Higher learning rates collapsed: try --learning-rate {share * rate:.1g} from the start"
+        elif progress.best_step == progress.step:
             change = (
                 f"It was still getting better: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"
             )

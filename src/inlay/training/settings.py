@@ -42,8 +42,9 @@ class Recipe:
     patience: Annotated[int, Range(0, 1_000_000)] = 8
     """Stop early after so many evaluations without a better score; 0: never."""
     guard: bool = True
-    """Whether to go back to the best step, with half the learning rate, if the training collapses: the loss rises past
-    where it began, or every row gets the same answer; --no-guard trains on."""
+    """Whether to go back to the best step with half the learning rate, or to the start with a quarter, if the training
+    collapses: the loss rises past where it began, or every row gets the same answer; --no-guard trains on. With
+    --retain-weight the loss of a classifier is not looked at, as the retained part of it begins at zero."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the frozen base and the activations; float32 for what is trained. auto: bfloat16 where it is fast."""
     quantize: Literal["none", "nf4"] = "none"
