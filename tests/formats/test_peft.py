@@ -16,7 +16,7 @@ from inlay.formats import peft as format_
 from inlay.formats.peft_format import placed
 
 from ..core.test_architectures import ARCHITECTURES
-from ..shapes import SHAPES, Shape, disturb
+from ..shapes import SHAPES, Shape, disturb, method
 from .matrix import variants_and_builds
 
 peft = pytest.importorskip("peft")
@@ -341,3 +341,11 @@ def test_what_is_saved_names_its_shape_and_version(shape: Shape, tmp_path: Path)
     assert config["peft_version"]
     assert {t.dtype for t in load_file(tmp_path / format_.TENSORS).values()} == {torch.float32}
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([format_.CONFIG, format_.TENSORS, format_.PROVENANCE])
+
+
+@pytest.mark.parametrize("name", ["adalora", "vera"])
+@pytest.mark.parametrize("base", ["gpt2", "llama"])
+def test_weights_that_lie_the_other_way_round_are_told(name: str, base: str, tmp_path: Path) -> None:
+    """PEFT sees that by itself when it loads, so that its outputs would not show it."""
+    inlay.attach(SHAPES[base].model(), method(name, SHAPES[base])).save(tmp_path)
+    assert json.loads((tmp_path / format_.CONFIG).read_text())["fan_in_fan_out"] is (base == "gpt2")
