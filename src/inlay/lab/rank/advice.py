@@ -13,13 +13,17 @@ def advice(result: Analysis) -> list[str]:
     return [*_of_curve(result), *_of_base(result), *_of_other(result), *_of_ranks(result)]
 
 
+_MARGIN = 0.02  # two points, or two percent of a loss: on few rows more than that can be lost without being clear
+
+
 def smallest_that_keeps(curve: CutCurve) -> Point | None:
-    """Return the smallest rank at which, as at every larger one measured, the score is not clearly worse than the
-    whole's.
+    """Return the smallest rank at which, as at every larger one measured, the score is neither clearly worse than the
+    whole's nor more than two points, or two percent of a loss, below it.
     """
-    found = None
+    most, found = METRICS[curve.score].limits[1], None
+    margin = _MARGIN * (most if math.isfinite(most) else abs(curve.whole[curve.score]))
     for point in curve.points:  # from the largest rank down
-        if point.gain.high < 0:
+        if point.gain.high < 0 or point.gain.value < -margin:
             break
         found = point
     return found
@@ -47,13 +51,13 @@ def _of_curve(result: Analysis) -> Iterator[str]:
     meaning = "" if metric.higher_is_better else f", where above zero is a lower {metric.label}"
     if kept is None:
         yield (
-            f"Even at rank {largest.rank} the cut adapter is clearly worse {where}: {metric.label} "
+            f"Even at rank {largest.rank} the cut adapter is worse {where}: {metric.label} "
             f"{exact_text(metric, largest.scores)} against {whole}, "
             f"{gain_text(curve, largest)}{meaning}. The update needs more directions than that."
         )
         return
     yield (
-        f"Rank {kept.rank} keeps the score within its uncertainty {where}: {metric.label} "
+        f"Rank {kept.rank} keeps the score {where}: {metric.label} "
         f"{exact_text(metric, kept.scores)} against {whole} whole, "
         f"{gain_text(curve, kept)}{meaning}; {count_text(kept.parameters)} parameters against the run's "
         f"{count_text(result.trainable)}."
