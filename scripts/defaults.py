@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calibrate_learning_rates import MIDDLE
+
 from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
@@ -32,29 +34,10 @@ from inlay.show.table import Column, Table
 HELD = ("subj", "mpqa", "mrpc", "emotion")
 CHOOSING = ("sst2", "cr", "trec", "ag_news", "cola", "rte", "boolq", "banking77")
 GRID = (-2, -1, 0, 1, 2)  # half decades from the rate below
-CENTRE = {  # from docs/learning_rates.md, as exponents of ten; it stays when a default changes
-    "full": -4.0,
-    "bitfit": -2.5,
-    "norm": -2.5,
-    "last-layers": -3.5,
-    "sparse": -3.0,
+CENTRE = MIDDLE | {  # as exponents of ten; they stay when a default changes
     "pattern": -4.0,
-    "houlsby": -3.0,
-    "pfeiffer": -3.0,
-    "parallel": -3.0,
-    "ia3": -2.0,
-    "lora": -3.0,
-    "dora": -3.0,
-    "adalora": -2.5,
-    "dynamic-rank": -2.5,
-    "loha": -2.5,
-    "lokr": -2.5,
-    "vera": -2.0,
-    "oft": -3.0,
     "prompt": -1.0,
-    "p-tuning": -3.0,
     "multitask-prompt": -1.0,
-    "prefix": -2.0,
 }
 NEEDED: dict[str, dict[str, dict[str, Any]]] = {  # settings without which a method has nothing to train
     "builtin:minilm": {"pattern": {"include": (r".*\.attention\..*",)}},
@@ -152,8 +135,9 @@ def main() -> None:
         for trial in trials(asked.only)
         if trial.method in asked.methods and (asked.data is None or trial.data in asked.data)
     ]
+    done = outcomes()
     for number, trial in enumerate(wanted[part::parts], 1):
-        if not is_done(trial):
+        if not is_done(trial, done):
             outcome = run(trial, asked.folder, asked.out)
             add(outcome)
             print(f"{number}/{len(wanted[part::parts])}  {outcome}", flush=True)
@@ -244,14 +228,11 @@ def outcomes() -> list[Outcome]:
         ]
 
 
-def is_done(trial: Trial) -> bool:
-    """Tell whether the trial has a line: a default's that of the rate that is the default now."""
-    return any(
-        (each.suite, each.data, each.method, each.seed) == (trial.suite, trial.data, trial.method, trial.seed)
-        and each.default == (trial.rate is None)
-        and (trial.rate is None or each.rate == trial.rate)
-        for each in outcomes()
-    )
+def is_done(trial: Trial, done: list[Outcome]) -> bool:
+    """Tell whether the trial has a line: a default's is that of the rate that is the default now."""
+    rate = METHODS[trial.method].learning_rate if trial.rate is None else trial.rate
+    wanted = (trial.suite, trial.data, trial.method, trial.seed, trial.rate is None, rate)
+    return any((e.suite, e.data, e.method, e.seed, e.default, e.rate) == wanted for e in done)
 
 
 def add(outcome: Outcome) -> None:

@@ -66,7 +66,7 @@ class Summary(TypedDict):
     total_parameters: int
     adapter_bytes: int
     train_seconds: float
-    """From the first step to the last evaluation."""
+    """Seconds from the first step to the last evaluation."""
     wall_seconds: float
     peak_memory_bytes: int
     tokens_per_second: float

@@ -42,7 +42,7 @@ class AdapterScores(TypedDict):
     tuned: Scores
     baseline: NaiveScores | None
     warning: str | None
-    """That the tuned model is no better than that."""
+    """A sentence where the tuned model is no better than that."""
 
 
 def scored_rows(task: Task, path: str | None = None, *, fetch: bool = False) -> Task:

@@ -45,7 +45,7 @@ class ProbeScores(TypedDict):
     probe_base: float | None
     probe_tuned: float | None
     probe_interval: Sequence[float] | None
-    """Of the change."""
+    """The 95 % interval of the change."""
 
 
 class GeometryChange(ProbeScores):

@@ -90,7 +90,7 @@ class Judged:
     naive: NaiveBaseline | None = None
     """What is scored there without reading the inputs."""
     warning: str | None = None
-    """That the tuned model is no better than that."""
+    """A sentence where the tuned model is no better than that."""
     went_back: Sequence[WentBack] = ()
     """The times that the training collapsed and went back."""
 

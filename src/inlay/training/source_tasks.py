@@ -182,15 +182,13 @@ class _StudentObserver(Observer):
 
     def __init__(self, student: _Student, journal: Journal):
         self.student, self.journal = student, journal
-        self.best: Scores | None = None
 
     def evaluate(self, step: int) -> Scored:
-        scores = self.student.mean_scores()
-        better = self.student.loss.is_better(scores, self.best)
-        self.best = scores if better else self.best
+        return Scored(self.student.mean_scores())
+
+    def on_evaluation(self, step: int, scores: Scores, *, best: bool) -> None:
         epoch = step / self.student.plan.steps_per_epoch
-        self.journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores, best=better)
-        return Scored(scores)
+        self.journal.record("evaluate", step=step, epoch=epoch, split="sources", **scores, best=best)
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.student.plan.steps

@@ -137,9 +137,9 @@ class Choice:
     first: str
     """The best mean of those to choose from; the best of all unless that is left out."""
     among: tuple[str, ...]
-    """Those as good as `first` as far as it matters, of which it is the cheapest, itself included."""
+    """The methods as good as `first` as far as it matters, with the one advised, the cheapest of them."""
     unsteady: tuple[str, ...]
-    """Those left out since seeds change them more than the others."""
+    """The methods left out since seeds change them more than the others."""
     is_told: bool
     """Whether it is known to be as good as the best, or as far as it matters."""
     at_most: float
