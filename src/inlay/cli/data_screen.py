@@ -19,6 +19,7 @@ _BAR = 32
 _EDGE = 30  # tokens shown at each end of what is learned together, or read together
 _RUNS_SHOWN = 12
 
+_SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _READ, _LEARNED = ("default", "dim"), ("black on color(114)", "black on color(157)")  # neighbours are told apart
 _READ_SPECIAL, _LEARNED_SPECIAL = "bold magenta", "bold black on color(221)"
 _VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
@@ -178,11 +179,11 @@ def _visible(token: Token) -> str:
 def _show_problems(report: DataReport, console: Console) -> None:
     console.print()
     for problem in report.problems[:_PROBLEMS_SHOWN]:
-        style = "bold red" if problem.severity == "error" else "yellow"
-        console.print(Text.assemble((f"{problem.severity}: ", style), str(problem)), soft_wrap=not console.is_terminal)
+        line = Text.assemble((f"{problem.severity}: ", _SEVERITIES[problem.severity]), str(problem))
+        console.print(line, soft_wrap=not console.is_terminal)
     if len(report.problems) > _PROBLEMS_SHOWN:
         console.print(f"... and {len(report.problems) - _PROBLEMS_SHOWN} more; --json lists them all")
-    if not report.problems:
+    if all(problem.severity == "note" for problem in report.problems):
         console.print(Text("no problems found", style="green"))
 
 
