@@ -97,7 +97,7 @@ def _show_tokens(tokens: TokenReport, console: Console) -> None:
     for line in _bars(tokens.splits["train"], tokens.limit):
         console.print(line, soft_wrap=True)
     if tokens.samples:
-        _show_samples(tokens.samples, console)
+        _show_samples(tokens.samples, console, learns)
 
 
 def _fate(split: SplitTokens) -> str:
@@ -120,7 +120,7 @@ def _bars(split: SplitTokens, limit: int) -> Iterator[Text]:
         yield Text.assemble(f"{label:>14}  ", (bar or "▏" * bool(count), style), f" {count:,}")
 
 
-def _show_samples(samples: Sequence[Sample], console: Console) -> None:
+def _show_samples(samples: Sequence[Sample], console: Console, learns: bool) -> None:
     colours = console.is_terminal and console.color_system is not None and not console.no_color
     legend = (
         Text.assemble(
@@ -130,12 +130,15 @@ def _show_samples(samples: Sequence[Sample], console: Console) -> None:
         if colours
         else Text("which tokens carry the loss: ⟦learned⟧, the others are read; · parts tokens")
     )  # fmt: skip
+    if not learns:
+        parted = "" if colours else "; · parts tokens"
+        legend = Text(f"the tokens that are read for the label{parted}", style="bold" if colours else "")
     console.print()
     console.print(legend)
     for sample in samples:
         learned = sum(token.learned for token in sample.tokens)
         console.print()
-        title = f"{sample.place}: {len(sample.tokens)} tokens, {learned} learned"
+        title = f"{sample.place}: {len(sample.tokens)} tokens{f', {learned} learned' if learns else ''}"
         console.print(Text(title, style="underline" if colours else ""), soft_wrap=True)
         console.print(_coloured(sample) if colours else _marked(sample), soft_wrap=not console.is_terminal)
 

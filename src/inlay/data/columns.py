@@ -100,7 +100,7 @@ def _are_real(values: Sequence[object]) -> bool:
         return False
     texts = [value for value in values if isinstance(value, str)]
     return any(isinstance(value, float) for value in values) or (
-        bool(texts) and all(_REAL.fullmatch(text) or text.isdecimal() for text in texts) and any(
-            _REAL.fullmatch(text) for text in texts
-        )
+        bool(texts)
+        and all(_REAL.fullmatch(text) or text.isdecimal() for text in texts)
+        and any(_REAL.fullmatch(text) for text in texts)
     )

@@ -132,15 +132,20 @@ def _is_whole_choice(layout: Layout, rows: list[Row], named: dict[str, str], pro
     whole = flags({**named, "label": (labels or numbers)[0]})
     if labels and named:
         message = (
-            f"data.text alone leaves open what is learned of {listed(used)}: its labels, with {whole}, or to write the "
-            f"text itself, with {flags(named)} --data.format text"
+            f"with data.text alone it is open what is to be learned: labels ({whole}), or to write the texts "
+            f"({flags(named)} --data.format text)"
         )
         problems.add("half a choice", rows[0].place, message)
         return False
-    message = f"no column is called a label, so the texts are read as what a model is to write; ignored: "
-    message += f"{listed([*labels, *numbers])}. "
-    message += f"If one of these is the label: {whole}" if labels else "Real numbers are not learned; classes would be"
-    problems.add("texts alone", rows[0].place, f"{message}; if not: --data.format text", severity="warning")
+    message = (
+        f"no column is called a label, so a model is to write the texts, and {listed([*labels, *numbers])} "
+        f"{'is' if len(labels + numbers) == 1 else 'are'} ignored; "
+    )
+    if labels:
+        message += f"for labels name their column, such as {whole}; if the texts are meant, --data.format text says so"
+    else:
+        message += "real numbers are no labels: group them into classes, in a column that --data.label names"
+    problems.add("texts alone", rows[0].place, message, severity="warning")
     return True
 
 
@@ -186,6 +191,15 @@ def unused_columns(splits: dict[str, list[Row]], layout: Layout) -> tuple[str, .
         used = {find_column(column, columns) for column in layout.columns.values()}
         unused |= dict.fromkeys(column for column in columns if column not in used)
     return tuple(unused)
+
+
+def in_place_of_labels(opened: OpenedData) -> str:
+    """Say what rows without labels have, and how to name the column of the labels if they have some after all."""
+    if opened.layout.format != "text":
+        return "texts to write, not labels"
+    unused = unused_columns(opened.source.splits, opened.layout)
+    others = f"; its other columns are {listed(unused)}" if unused else ""
+    return f"no column that is called a label, which --data.label names{others}"
 
 
 def _required(columns: dict[str, str], there: Collection[str]) -> list[str]:

@@ -41,9 +41,7 @@ def has_separators(name: str) -> bool:
     return (row_extension(name) or "").startswith((".csv", ".tsv"))
 
 
-def read_rows(
-    path: Path, problems: Problems, megabytes: int | None = None, separator: str | None = None
-) -> list[Row]:
+def read_rows(path: Path, problems: Problems, megabytes: int | None = None, separator: str | None = None) -> list[Row]:
     """Return the file's rows that can be read; what stands in the way of the others, or of all, is added to `problems`.
 
     `megabytes` is what a packed file may unpack to, and `separator` what stands between fields, where there are some.
@@ -63,9 +61,7 @@ def read_files(
     return rows
 
 
-def _read(
-    path: Path, name: str, problems: Problems, megabytes: int | None, separator: str | None
-) -> Iterator[Row]:
+def _read(path: Path, name: str, problems: Problems, megabytes: int | None, separator: str | None) -> Iterator[Row]:
     extension = row_extension(path.name)
     if extension == ".parquet":
         for number, value in enumerate(parquet_rows(path, problems, megabytes, name), 1):
@@ -196,9 +192,7 @@ def _json_complaint(problem: Exception) -> str:
     return f"cannot be read: {problem}"
 
 
-def _delimited(
-    name: str, text: str, problems: Problems, *, usual: str, separator: str | None = None
-) -> Iterator[Row]:
+def _delimited(name: str, text: str, problems: Problems, *, usual: str, separator: str | None = None) -> Iterator[Row]:
     split = split_text(name, text, usual, separator, problems)
     if split is None:
         return

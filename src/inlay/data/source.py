@@ -72,7 +72,9 @@ def open_source(
 def check_separator(asked: str, separator: str | None, files: Iterable[str]) -> None:
     """Raise DataError for a separator that none of the files has a place for."""
     if separator is not None and not any(map(has_separators, files)):
-        raise DataError(f"{asked}: data.separator is {separator!r}, but only .csv and .tsv files have one; leave it out")
+        raise DataError(
+            f"{asked}: data.separator is {separator!r}, but only .csv and .tsv files have one; leave it out"
+        )
 
 
 def nearest_file(path: Path, others: Iterable[str] = ()) -> str:

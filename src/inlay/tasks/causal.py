@@ -19,7 +19,7 @@ from ..batches.packing import Shuffled, can_pack, packed, padded
 from ..data.classification import load_texts
 from ..data.conversation import Message
 from ..data.examples import Examples
-from ..data.formats import OpenedData
+from ..data.formats import OpenedData, in_place_of_labels
 from ..data.generation import FORMS, GenerationExample, generation_in
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
@@ -70,8 +70,8 @@ class Causal(Task):
     def prepare(cls, base: Base, opened: OpenedData, settings: TaskSettings) -> Self:
         if (kind := cls.refuses(base.config)) is not None:
             raise SettingsError(
-                f"model {base.name!r} is {kind}, and {opened.settings.path} has texts to write, not labels; those are "
-                "learned by causal language models, such as Llama"
+                f"model {base.name!r} is {kind}, and {opened.settings.path} has {in_place_of_labels(opened)}; texts "
+                "are learned by causal language models, such as Llama"
             )
         return cls(
             base=base,

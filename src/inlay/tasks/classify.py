@@ -4,6 +4,7 @@ Shape suffixes: N rows, L labels.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, to
 from ..data.classification import Example, Learned, classification_in, load_texts
 from ..data.examples import Examples
 from ..data.formats import OpenedData
+from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
@@ -114,6 +116,11 @@ class Classify(Task):
                 f"the tokenizer of model {self.base.name!r} does not end {without} of the texts with the token {end}, "
                 "which the classifier of an encoder-decoder reads; let it add its eos_token"
             )
+
+    def notes(self) -> list[str]:
+        names = self.data.labels
+        counts = {split: Counter(names[row.label] for row in rows) for split, rows in self.data.splits.items()}
+        return [*super().notes(), *(sentence for _, sentence in small_splits(counts))]
 
     def row(self, split: str, number: int) -> dict[str, list[int] | int]:
         tokens = self.tokens[split]
