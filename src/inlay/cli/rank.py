@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ..data.settings import Reading
 from ..errors import SettingsError
 from ..ranges import RANK, SEED, Range, check_settings
 from .console import watching
@@ -43,7 +44,8 @@ class Rank:
     """RUN: whether to compare with the base's directions, which decomposes each weight. auto: if that takes minutes at
     most."""
     data: str | None = None
-    """RUN: other data, with the same columns, to evaluate on. Default: the run's data."""
+    """RUN: other data to evaluate on. Default: the run's data."""
+    reading: Annotated[Reading, arg(name="data")] = Reading()
     split: Literal["train", "valid", "test"] = "valid"
     """RUN: the split to evaluate on."""
     model: str | None = None
@@ -74,7 +76,7 @@ class Rank:
         check_settings(self, "--")
 
 
-BOTH = {"subject", "train_data", "out", "device", "json"}
+BOTH = {"subject", "train_data", "reading", "out", "device", "json"}
 BEFORE = {"origin", "rank", "targets", "attempt", "epochs", "seed"}
 FLAGS = {"other": "with", "origin": "from", "attempt": "try"}  # settings whose flag is a word of Python
 
@@ -102,7 +104,7 @@ def _analyse(command: Rank) -> int:
     run = open(command.subject, command.model, device=command.device, allow_download=command.allow_download)
     asked = ("other", "base", "ranks", "curve", "data", "split", "to", "out", "plain")
     say = (lambda _: None) if command.json else (lambda text: print(text, flush=True))
-    found = run.rank(say, **{name: getattr(command, name) for name in asked})
+    found = run.rank(say, **{name: getattr(command, name) for name in asked}, reading=command.reading)
     if command.json:
         print_json(found.result.as_dict())
     else:
@@ -118,6 +120,7 @@ def _suggest(command: Rank) -> int:
     asked = {name: getattr(command, name) for name in ("origin", "attempt", "epochs", "seed", "device")}
     with watching(command.json) as watcher:
         out = command.out or "rank-suggestion"
+        asked |= command.reading.asked()
         found = suggest_rank(command.subject, command.train_data, method, out=out, progress=watcher, **asked)
     if command.json:
         print_json(found.result.as_dict())

@@ -147,8 +147,7 @@ class _Item:
 
     @classmethod
     def of(cls, example: Example, labels: tuple[str, ...]) -> "_Item":
-        texts = (example.text,) if example.pair is None else (example.text, example.pair)
-        return cls(texts, labels[example.label], example.place)
+        return cls(example.texts, labels[example.label], example.place)
 
     @classmethod
     def generated(cls, example: GenerationExample) -> "_Item":

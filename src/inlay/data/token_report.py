@@ -88,7 +88,7 @@ def report_generation(tokenizer: Tokenizer, data: Examples[GenerationExample], l
     )
 
 
-def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: int, samples: int) -> TokenReport:
+def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: int, samples: int = 0) -> TokenReport:
     """Count the tokens of every split, and return those of the first `samples` rows of train, which are all read."""
     splits = {}
     for split, rows in data.splits.items():

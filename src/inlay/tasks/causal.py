@@ -21,6 +21,7 @@ from ..data.conversation import Message
 from ..data.examples import Examples
 from ..data.formats import OpenedData, in_place_of_labels
 from ..data.generation import FORMS, GenerationExample, generation_in
+from ..data.settings import Reading
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
@@ -228,10 +229,13 @@ class Causal(Task):
     def _format(self) -> str:
         return self.about["format"] if self.about else self.data.format
 
-    def inputs_in(self, path: str) -> list[str]:
+    def inputs_in(self, path: str, reading: Reading | None = None) -> list[str]:
         columns = self.about.get("columns", {}) if self.about else self.data.columns
         column = next((columns[role] for role in _PROMPTS if role in columns), "prompt")
-        return [prompt for prompt, _ in load_texts(path, {"text": column})]
+        named = self.input_columns(reading, {}, ("prompt", "text"))
+        if len(named) > 1:
+            raise SettingsError("data.prompt and data.text both name the column of the prompts; give one of them")
+        return [prompt for prompt, _ in load_texts(path, {"text": next(iter(named.values()), column)}, reading)]
 
     @property
     def converses(self) -> bool:

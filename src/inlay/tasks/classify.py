@@ -21,6 +21,7 @@ from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, to
 from ..data.classification import Example, Learned, classification_in, load_texts
 from ..data.examples import Examples
 from ..data.formats import OpenedData
+from ..data.settings import Reading
 from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
@@ -163,9 +164,10 @@ class Classify(Task):
         """The column of each role in training; None for somebody else's adapter."""
         return self.about.get("columns") if self.about else self.data.columns
 
-    def inputs_in(self, path: str) -> list[tuple[str, str | None]]:
-        columns = self._columns or {"text": "text"}
-        return load_texts(path, {role: column for role, column in columns.items() if role != "label"})
+    def inputs_in(self, path: str, reading: Reading | None = None) -> list[tuple[str, str | None]]:
+        known = {role: column for role, column in (self._columns or {"text": "text"}).items() if role != "label"}
+        roles = ("text", "text_pair") if self._columns is None else tuple(known)
+        return load_texts(path, self.input_columns(reading, known, roles), reading)
 
     def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         pair = options.get("pair")
