@@ -39,9 +39,11 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     return kind(model=model, data=data, **others)
 
 
-def reading_of(values: dict[str, Any]) -> Reading:
+def reading_of(values: dict[str, object]) -> Reading:
     """Take what says how rows are read, such as `text="Message"`, out of the values."""
-    return Reading(**{field.name: values.pop(field.name) for field in fields(Reading) if field.name in values})
+    return replace(
+        Reading(), **{field.name: values.pop(field.name) for field in fields(Reading) if field.name in values}
+    )
 
 
 def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:

@@ -24,6 +24,8 @@ from ..errors import DataError, SettingsError, did_you_mean
 from ..formats.event import Event
 from ..formats.files import held
 from ..formats.paths import path_of
+from ..formats.read import read_object
+from ..formats.seal import PROVENANCE
 from ..formats.summary import Summary
 from ..inference.evaluation import AdapterScores, evaluate_adapter
 from ..inference.merge import Into, merge
@@ -35,6 +37,7 @@ from ..report import write_report
 from ..show.forgetting import ForgettingSection, forgetting_section
 from ..show.page import paragraphs
 from ..show.table import Column, Table
+from ..tasks import TASKS
 from ..tasks.metric import METRICS
 from ..tasks.task import Answer
 from ..training.journal import Watcher
@@ -116,6 +119,12 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8"))
 
     @property
+    def example(self) -> str:
+        """An input as `inlay predict` takes it, with what else it needs."""
+        about = read_object(self.folder / "adapter" / PROVENANCE, "what a run says of its adapter")
+        return TASKS[about["task"]].example(about.get("columns", ()), about.get("format", ""))
+
+    @property
     def metrics(self) -> Table:
         """The scores of the base and the tuned model, on valid and, if there is one, on test."""
         scores = self.summary["metrics"]
@@ -175,7 +184,7 @@ class Run:
             raise SettingsError(f"--{wrong.replace('_', '-')} is not for this adapter, which {task.does}")
 
     def evaluate(
-        self, data: object = None, split: str | None = None, samples: int | None = None, **columns: Any
+        self, data: object = None, split: str | None = None, samples: int | None = None, **columns: object
     ) -> AdapterScores:
         """Score the base and the tuned model on the run's own data, or on others: with the same columns, or with those
         that are named, such as `text="Message", label="Category"`.

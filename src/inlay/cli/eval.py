@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         print_json(result)
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
-    print(f"{result['rows']} rows{of_split} from {result['data']}")
+    print(f"{counted(result['rows'], 'row')}{of_split} from {result['data']}")
     print(_scores(result).screen(width()))
     baseline = result["baseline"]
     if baseline is not None and baseline["answer"] is not None:

@@ -128,6 +128,8 @@ def file_of(text: str) -> Path | None:
     if stat.S_ISREG(mode):
         return path
     if mode:
+        if (path / "adapter").is_dir() or (path / "adapter_config.json").is_file():
+            raise DataError(f"{text}: this is a run or an adapter, which comes first; the text or the file follows it")
         found = "a folder" if stat.S_ISDIR(mode) else "neither a file nor a folder"
         raise DataError(f"{text}: this is {found}; name a file, or to use it as a text, add a space to it")
     as_text(text, "the text")

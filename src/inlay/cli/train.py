@@ -81,7 +81,7 @@ def next_steps(run: "Run") -> str:
     lines = [
         f"report  {folder}/report.html",
         f"adapter {folder}/adapter",
-        f'next    inlay predict {folder} "a text"   ·   inlay eval {folder}',
+        f"next    inlay predict {folder} {run.example}   ·   inlay eval {folder}",
         *([f"warning {warning}"] if warning else []),
     ]
     return "\n".join(lines)

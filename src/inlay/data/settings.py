@@ -1,7 +1,7 @@
 """Which data, and how to read it."""
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from ..errors import SettingsError
 from ..ranges import ROWS, Range, check_settings
@@ -65,7 +65,7 @@ class Reading:
         }
         return {role: column for role, column in given.items() if column is not None}
 
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> dict[str, object]:
         """Return the settings that are not left as they are by default."""
         values = {field.name: getattr(self, field.name) for field in fields(Reading)}
         return {name: value for name, value in values.items() if value != getattr(Reading, name)}

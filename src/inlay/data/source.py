@@ -17,6 +17,7 @@ __all__ = ["Row", "Source", "open_source"]
 
 BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(str(resources.files("inlay"))) / "builtin"
+_ORDER = "MODEL comes before DATA, but for inlay data, where it follows"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -77,6 +78,16 @@ def check_separator(asked: str, separator: str | None, files: Iterable[str]) -> 
         )
 
 
+def holds_rows(asked: str) -> bool:
+    """Tell whether what is named so on this machine is data, by the names of its files."""
+    if asked.startswith(BUILTIN):
+        return asked.removeprefix(BUILTIN) in _builtin_names()
+    path = Path(asked)
+    if path.is_dir():
+        return any(part.split for part in parts_of(path))
+    return path.is_file() and row_extension(path.name) is not None
+
+
 def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
     """Say `; did you mean data/train.csv?` for the nearest name in the folder of `path` or in `others`, if one is
     near.
@@ -116,6 +127,8 @@ def _assign(
             raise DataError(f"{asked}: {names[split]} and {name} are both the {split} split; keep one of them")
         names[split] = name
     if "train" not in names and (train or not names):
+        if "config.json" in splits:
+            raise DataError(f"{asked}: a model, not data; {_ORDER}")
         there = listed(splits) or "nothing"
         wanted = f"train {noun}" if train else f"train, valid or test {noun}"
         raise DataError(f"{asked}: no {wanted}; it holds {there}; name one train, and valid and test if you have them")
@@ -126,7 +139,9 @@ def _assign(
 def _builtin(asked: str) -> Path:
     name, known = asked.removeprefix(BUILTIN), _builtin_names()
     if name not in known:
-        raise DataError(f"{asked}: no such built-in data{did_you_mean(name, known)}")
+        near = did_you_mean(name, known)
+        model = "" if "did you mean" in near else f"; if it is a model: {_ORDER}"
+        raise DataError(f"{asked}: no such built-in data{near}{model}")
     return BUILTIN_FOLDER / name
 
 

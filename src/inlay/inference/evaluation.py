@@ -124,19 +124,19 @@ def evaluate_adapter(
     }
 
 
-def _trained_on(task: Task, rows: Sequence[Any], split: str, path: str | None) -> Iterator[str]:
+def _trained_on(task: Task, rows: Sequence[object], split: str, path: str | None) -> Iterator[str]:
     """Say how many of the rows the adapter was trained on, as far as its own data are on this machine."""
     if path is None:
         known = len(rows) if split == "train" else 0
     else:
-        texts = {row.texts for row in _own_rows(task) if hasattr(row, "texts")}
-        known = sum(getattr(row, "texts", None) in texts for row in rows)
+        own = {texts for row in _own_rows(task) if (texts := getattr(row, "texts", None))}
+        known = sum(getattr(row, "texts", None) in own for row in rows)
     if known:
         of = "these rows" if known == len(rows) else f"{known:,} of these {counted(len(rows), 'row')}"
         yield f"the adapter was trained on {of}, so the scores say how well it knows them; judge it by new rows"
 
 
-def _own_rows(task: Task) -> Sequence[Any]:
+def _own_rows(task: Task) -> Sequence[object]:
     try:
         settings = _settings(task.about, None, Reading())
         with offline():
@@ -175,7 +175,7 @@ def _settings(provenance: Mapping[str, Any], path: str | None, reading: Reading)
             raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
         return DataSettings(**about)
     others = {"path": path, "train_rows": None, "eval_rows": None, "separator": None}
-    return DataSettings(**about | others | reading.asked())
+    return replace(DataSettings(**about | others), **reading.asked())
 
 
 def _plain(value: object) -> bool:

@@ -1,7 +1,7 @@
 """Generation: what a causal language model should write, learned from conversations, completions or whole texts."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -228,6 +228,10 @@ class Causal(Task):
     @property
     def _format(self) -> str:
         return self.about["format"] if self.about else self.data.format
+
+    @classmethod
+    def example(cls, columns: Collection[str], format: str) -> str:
+        return {"chat": '"a question"', "completion": '"a prompt"', "text": '"how a text begins"'}[FORMS[format]]
 
     def inputs_in(self, path: str, reading: Reading | None = None) -> list[str]:
         columns = self.about.get("columns", {}) if self.about else self.data.columns

@@ -5,7 +5,7 @@ Shape suffixes: N rows, L labels.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -163,6 +163,10 @@ class Classify(Task):
     def _columns(self) -> Mapping[str, str] | None:
         """The column of each role in training; None for somebody else's adapter."""
         return self.about.get("columns") if self.about else self.data.columns
+
+    @classmethod
+    def example(cls, columns: Collection[str], format: str) -> str:
+        return '"a text" --pair "another"' if "text_pair" in columns else '"a text"'
 
     def inputs_in(self, path: str, reading: Reading | None = None) -> list[tuple[str, str | None]]:
         known = {role: column for role, column in (self._columns or {"text": "text"}).items() if role != "label"}

@@ -320,6 +320,11 @@ class Task(ABC):
             raise SettingsError(f"data.format is {reading.format!r}, but inputs have the columns of the training alone")
         return {**known, **named}
 
+    @classmethod
+    def example(cls, columns: Collection[str], format: str) -> str:
+        """Return an input as a shell has it, for an adapter whose rows have columns of these roles and this format."""
+        return '"a text"'
+
     def inputs_in(self, path: str, reading: Reading | None = None) -> Sequence[object]:
         """Read the inputs of a file, for `answer`; what `reading` leaves open is as in training. Raises DataError, or
         SettingsError for a column that is no input."""
