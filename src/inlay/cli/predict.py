@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
         said = [*said, {"role": "user", "content": text}] if together else []
         (answer,) = run.answer([said or text], **options)
         said.append({"role": "assistant", "content": answer.values["text"]})
-        _print(command, answer, alone=True)
+        _print(command, answer, alone=sys.stdin.isatty())
     return 0
 
 

@@ -173,7 +173,8 @@ def _settings(provenance: Mapping[str, Any], path: str | None, reading: Reading)
     if path is None:
         if not isinstance(about.get("path"), str):
             raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
-        return DataSettings(**about)
+        found = {} if about.get("format") != "auto" else {"format": provenance.get("format", "auto")}
+        return DataSettings(**about | found)  # as the run found it, and not found out anew
     others = {"path": path, "train_rows": None, "eval_rows": None, "separator": None}
     return replace(DataSettings(**about | others), **reading.asked())
 
