@@ -43,8 +43,7 @@ def test_good_data_is_described(tmp_path):
     assert [(problem.severity, str(problem)) for problem in found.problems] == [
         (
             "note",
-            'dev.csv: valid is small: its 2 rows tell an accuracy to ±41 points, its row of "a" the recall of that '
-            "label to ±45 (95 %)",
+            'dev.csv: valid is small: 2 rows tell an accuracy to ±41 points, 1 row of "a" its recall to ±45 (95 %)',
         )
     ]
 
@@ -295,3 +294,18 @@ def test_an_empty_completion_is_listed(tmp_path):
         "a.jsonl:2: completion is empty; give the row a text or remove it",
         "a.jsonl:3: prompt is 1, not a text",
     ]
+
+
+def test_splits_that_are_too_small_to_judge_are_noted(tmp_path):
+    rare = [{"text": f"rare {i}", "label": "rare"} for i in range(8)]
+    write_jsonl(tmp_path / "train.jsonl", [*labelled(40), {"text": "rare", "label": "rare"}])
+    write_jsonl(tmp_path / "valid.jsonl", [*labelled(52), *rare])
+    write_jsonl(tmp_path / "test.jsonl", [*labelled(120), *rare])
+    assert complaints(report(tmp_path), "note") == [
+        'valid.jsonl: valid is small: 60 rows tell an accuracy to ±12 points, 8 rows of "rare" its recall to ±28 '
+        "(95 %)",
+        'test.jsonl: test has 8 rows of "rare", enough to tell its recall to ±28 points (95 %)',
+    ]
+    write_jsonl(tmp_path / "valid.jsonl", labelled(120))
+    write_jsonl(tmp_path / "test.jsonl", labelled(100))
+    assert complaints(report(tmp_path), "note") == []

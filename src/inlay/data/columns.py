@@ -46,7 +46,7 @@ def no_column(column: str, columns: Collection[str]) -> str:
 def likely_labels(rows: Sequence[Row], others: Collection[str]) -> list[str]:
     """Return the columns whose values repeat as those of labels do, the likeliest first; none of the `others`."""
     found = [column for column, values in _values(rows).items() if column not in others and _repeat(values)]
-    return sorted(found, key=lambda column: not _NAMES_OF_LABELS.search(column.casefold()))
+    return sorted(found, key=lambda column: not _is_name_of_labels(column))
 
 
 def real_numbers(rows: Sequence[Row], others: Collection[str]) -> list[str]:
@@ -66,6 +66,8 @@ def likely_roles(rows: Sequence[Row], named: Mapping[str, str]) -> dict[str, str
     """
     values = _values(rows)
     labels = [named["label"]] if "label" in named else likely_labels(rows, named.values())
+    if real_numbers(rows, named.values()):  # which may be what is to be learned: a name must speak for another column
+        labels = [column for column in labels if column in named.values() or _is_name_of_labels(column)]
     lengths = {column: sum(map(len, map(str, own))) / len(own) for column, own in values.items() if own}
     of_words = [column for column, own in values.items() if any(" " in str(value).strip() for value in own)]
     texts = sorted((c for c in of_words if c not in named.values()), key=lambda c: -lengths[c])
@@ -77,6 +79,10 @@ def likely_roles(rows: Sequence[Row], named: Mapping[str, str]) -> dict[str, str
         first, second = (column for column in values if column in texts)
         return {"prompt": first, "completion": second}
     return {}
+
+
+def _is_name_of_labels(column: str) -> bool:
+    return _NAMES_OF_LABELS.search(column.casefold()) is not None
 
 
 def _values(rows: Sequence[Row]) -> dict[str, list[object]]:

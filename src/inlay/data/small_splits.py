@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from ..show.units import counted
 from ..stats import wilson_interval
 from .problems import shown
 
@@ -18,14 +19,12 @@ def small_splits(splits: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str,
         if split == "train" or rarest is None or len(labels) < 2:
             continue
         few = labels[rarest]
-        if rows >= _FEW and few >= _FEW_OF_LABEL:
-            continue
-        own = "its row" if few == 1 else f"its {few} rows"
-        yield (
-            split,
-            f"{split} is small: its {rows} rows tell an accuracy to ±{_points(rows)} points, {own} of {shown(rarest)} "
-            f"the recall of that label to ±{_points(few)} (95 %)",
-        )
+        of_label = f"{counted(few, 'row')} of {shown(rarest)}"
+        if rows < _FEW:
+            whole = f"{split} is small: {counted(rows, 'row')} tell an accuracy to ±{_points(rows)} points"
+            yield split, f"{whole}, {of_label} its recall to ±{_points(few)} (95 %)"
+        elif few < _FEW_OF_LABEL:
+            yield split, f"{split} has {of_label}, enough to tell its recall to ±{_points(few)} points (95 %)"
 
 
 def _points(rows: int) -> int:
