@@ -1,6 +1,7 @@
 """What happens in a run, as events: to the run's files, and to whoever watches. log.txt has them as sentences."""
 
 import errno
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import cast
 
 from ..formats.event import Event, Watcher
 from ..formats.files import as_json, make_folder, sync
+from ..formats.read import guarded
 from ..outside import shown, shown_lines
 from ..show.forgetting import Forgetting, forgetting_text
 from ..show.reach import Reach, reach_text
@@ -89,6 +91,18 @@ class Journal:
         for name, lines in self._unwritten.items():
             _append(self.folder / name, "".join(lines))
             lines.clear()
+
+
+def first_event(run: Path, name: str) -> Event:
+    """Return the first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged
+    line before it; the half of one at the end is what a killed run leaves.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    with guarded(path, "a run's events"), path.open(encoding="utf-8", newline="\n") as file:
+        events = (json.loads(line) for line in file if line.endswith("\n"))
+        return next((event for event in events if event["event"] == name), {})
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -124,7 +124,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     journal.record("reach", **reach)
     for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
-    plan = make_plan(len(task.lengths("train")), settings)
+    plan = make_plan(len(task.lengths("train")), settings, task)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
 
 

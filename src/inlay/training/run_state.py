@@ -99,7 +99,11 @@ class RunState:
         """Return what a checkpoint of now says of the run, whose folder has this run.yaml."""
         run, adapter = self.run, self.adapter
         assert adapter is not None
-        decided = {"device": run.device.type, "dtype": str(run.dtype).removeprefix("torch.")}
+        decided = {
+            "device": run.device.type,
+            "dtype": str(run.dtype).removeprefix("torch."),
+            "learning_rate": run.plan.learning_rate,
+        }
         return RunIdentity(
             settings=to_dict(replace(self.asked, **decided)),
             asked=run_yaml,

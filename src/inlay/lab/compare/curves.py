@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from ...formats.run_files import read_run
 from ...show.plots import Points
 from ...stats import normal_z
+from ...training.journal import first_event
 from .table import Finished, MethodRow, Quantity, naive_of
-from .trial import first_event
 
 _LEARNED = 0.25  # of what the best run had learned; less than that at the end is a collapse
 

@@ -13,6 +13,7 @@ from ...show.page import label, templates
 from ...show.plots import MARKS, Figure
 from ...show.units import UNKNOWN
 from ...tasks.page import capitalized
+from ...training.journal import first_event
 from .curves import points_of
 from .export import as_markdown
 from .plots import ScoreCurve, curve_plot, pareto_plot
@@ -20,7 +21,7 @@ from .result import ComparisonResult
 from .samples import disagreements, texts_side_by_side
 from .table import COSTS, MethodRow, Quantity, naive_of
 from .tables import costs_table, methods_table, runs_table, sequences_table, shown, tried_table
-from .trial import first_event, name_of_data
+from .trial import name_of_data
 
 _SAMPLES = 8
 _DEFAULT_AXES = (*COSTS, "forgetting")
