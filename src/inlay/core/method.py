@@ -62,7 +62,7 @@ class Method(ABC):
     family: ClassVar[Family]
     paper: ClassVar[str]
     summary: ClassVar[str]  # one line: what is trained
-    learning_rate: ClassVar[float]  # peak, for AdamW: of 250 steps with a model 384 wide (training/peak_rate.py)
+    learning_rate: ClassVar[float]  # peak, for AdamW: of 250 steps with a model 384 wide (methods/peak_rate.py)
     writing_rate: ClassVar[float | None] = None  # the same for a task that writes texts; None: learning_rate
     width_power: ClassVar[float] = 1.0  # of the model's width, by which both fall
     epochs: ClassVar[float] = 3  # more where that is too few to learn in

@@ -21,11 +21,11 @@ from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..formats.event import Event
+from ..methods.peak_rate import peak_rate
 from ..tasks.metric import Scores
 from ..tasks.task import Task
 from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
-from .peak_rate import peak_rate
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine

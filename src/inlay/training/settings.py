@@ -84,7 +84,7 @@ class Recipe:
 class RunSettings(Recipe, Generic[MethodT]):
     method: MethodT
     learning_rate: Annotated[float | None, Range(above=0, most=FLOAT)] = None
-    """Peak learning rate of AdamW. Default: the method's own."""
+    """Peak learning rate of AdamW. Default: the method's, by the task, the model's width and the number of steps."""
     plain: bool = False
     """Write the adapter as a LoRA with one rank and one alpha, as llama.cpp and vLLM need it. Only for methods that
     are a low-rank change, and not for classifiers, whose head has no place in one."""
