@@ -32,6 +32,20 @@ def _warnings(rows: Sequence[MethodRow], score: Quantity) -> Iterator[str]:
                 f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge; --search looks for a lower "
                 "one."
             )
+        else:
+            yield from _returns(row)
+
+
+def _returns(row: MethodRow) -> Iterator[str]:
+    back = [(run.seed, run.summary.get("went_back") or []) for run in row.runs]
+    gone = [(seed, events[0]) for seed, events in back if events]
+    if gone:
+        seed, first = gone[0]
+        yield (
+            f"{row.label} had to go back in {len(gone)} of {len(row.runs)} runs, as the training collapsed: with seed "
+            f"{seed} after step {first['step']}, for the first time. Its learning rate is too high for these data; "
+            "--search looks for a lower one."
+        )
 
 
 def collapse(run: Finished, score: Quantity) -> tuple[float, float] | None:
