@@ -206,6 +206,7 @@ class ActiveRun(Observer):
         assert self.state.fit_began is not None
         self.state.fit_began -= checkpoint.identity.train_seconds
         progress = training.progress
+        self.journal.withdraw(progress.has_told)
         self.journal.record("resume", step=progress.step, steps=self.run.plan.steps, seconds=self.state.train_seconds)
         if progress.best_step:
             with training.at(progress.best_state):
@@ -216,7 +217,9 @@ class ActiveRun(Observer):
         found = self.run.task.evaluate(self.adapter.model, "valid")
         assert self.of_base is not None
         self.evaluated = found
-        return Scored(found.scores, self.of_base.scores["loss"], found.same_answer(self.of_base))
+        naive = self.state.naive.get("valid")
+        naive_loss = naive.scores.get("loss", math.inf) if naive else math.inf
+        return Scored(found.scores, self.of_base.scores["loss"], found.same_answer(self.of_base), naive_loss)
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps

@@ -7,6 +7,7 @@ last is kept as well, in case the last is damaged.
     best.*       those of the best step         optimizer.*  AdamW's averages, by the number of the parameter
     safe.*       those of the step that it goes back to from a collapse, if that is not the best
     safe_memory.*   what the method remembered then
+    start.*, start_memory.*   of the start, if the safe step is another and the start can still be gone back to
     random.*     torch's random states          progress, random, about, strides   in the header
 """
 
@@ -105,7 +106,7 @@ class Checkpoint:
                 raise ValueError(
                     f"its best step is {progress.best_step}, and it has {len(parts.get('best', {}))} tensors of it"
                 )
-            safe = safe_of(self.progress, parts, progress, main_score)
+            safe, start = safe_of(self.progress, parts, progress, main_score)
             check_random_state(parts["random"], self.random, device)
         for name, tensor in own_tensors(adapter).items():
             tensor.data = parts["adapter"][name].to(device)  # not copied: a start from the data may choose the shape
@@ -116,7 +117,7 @@ class Checkpoint:
         training.optimizer.load_state_dict({"state": averages, "param_groups": groups})
 
         training.changed_before = self.progress["changed"]
-        training.progress = replace(progress, best_state=parts.get("best", {}), safe=safe)
+        training.progress = replace(progress, best_state=parts.get("best", {}), safe=safe, start=start)
         training.start = marks(adapter)
         set_random_state(parts["random"], self.random, device)
 
@@ -173,6 +174,7 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
     Raises CheckpointError if nothing could go on from that of now; the run's checkpoints then stay as they are.
     """
     adapter, progress, safe = training.adapter, training.progress, training.progress.safe
+    start = None if progress.start is safe else progress.start
     averages: dict[int, dict[str, Tensor]] = training.optimizer.state_dict()["state"]
     parts = {
         "adapter": own_tensors(adapter),
@@ -180,11 +182,14 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
         "best": progress.best_state,
         "safe": safe.parameters if safe and safe.parameters is not progress.best_state else {},
         "safe_memory": _by_host(safe.memory) if safe else {},
+        "start": start.parameters if start else {},
+        "start_memory": _by_host(start.memory) if start else {},
         "optimizer": {f"{number}.{name}": t for number, values in averages.items() for name, t in values.items()},
         "random": random_tensors(training.accelerator.device),
     }
     tensors = {f"{part}.{key}": t.detach() for part, named in parts.items() for key, t in named.items()}
-    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("best_state", "guard", "safe")}
+    apart = ("best_state", "guard", "safe", "start")
+    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in apart}
     best = progress.best
     header = {
         "progress": own

@@ -45,7 +45,7 @@ def check_fits(parts: Parts, training: Training) -> None:
 
     shapes = {id(tensor): saved[name].shape for name, tensor in own.items()}
     parameters = dict(adapter.named_parameters())
-    for part in ("best", "safe"):
+    for part in ("best", "safe", "start"):
         found = parts.get(part, {})
         _check_names(part, found, parameters if found else {})
         for name, tensor in found.items():
@@ -64,8 +64,9 @@ def check_fits(parts: Parts, training: Training) -> None:
             _check(f"optimizer.{number}.{name}", tensor, dtype, shape)
 
     _check_memory("memory", by_first_part(parts.get("memory", {}), by="/"), adapter)
-    if safe_memory := by_first_part(parts.get("safe_memory", {}), by="/"):
-        _check_memory("safe_memory", safe_memory, adapter)
+    for part in ("safe_memory", "start_memory"):
+        if memory := by_first_part(parts.get(part, {}), by="/"):
+            _check_memory(part, memory, adapter)
     for name, tensor in parts["random"].items():
         _check(f"random.{name}", tensor, torch.uint8, tensor.shape)
 
@@ -113,10 +114,11 @@ def _guard_of(told: Mapping[str, Any]) -> Guard:
 
 def safe_of(
     told: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]], progress: Progress, main_score: str
-) -> Safe | None:
-    """Read what the training can go back to: the best step, or another whose tensors the checkpoint has as well."""
+) -> tuple[Safe | None, Safe | None]:
+    """Read what the training can go back to: the best step, or another whose tensors the checkpoint has as well; and
+    the start, if it still can, which versions before did not keep."""
     if told.get("safe") is None:
-        return None
+        return None, None
     step, scores = told["safe"]["step"], told["safe"]["scores"]
     if type(step) is not int or not 0 <= step <= progress.step:
         raise ValueError(f"guard has {step!r} for its safe step, and the checkpoint is of step {progress.step}")
@@ -124,7 +126,11 @@ def safe_of(
     if not parameters:
         raise ValueError(f"the safe step is {step}, and there are no tensors of it")
     read = None if scores is None else scores_from_json(scores, main_score)
-    return Safe(step, read, parameters, by_first_part(parts.get("safe_memory", {}), by="/"))
+    safe = Safe(step, read, parameters, by_first_part(parts.get("safe_memory", {}), by="/"))
+    if step == 0:
+        return safe, safe
+    memory = by_first_part(parts.get("start_memory", {}), by="/")
+    return safe, Safe(0, None, parts["start"], memory) if parts.get("start") else None
 
 
 def check_amount(what: str, name: str, value: object) -> None:

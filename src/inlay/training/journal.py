@@ -1,15 +1,16 @@
 """What happens in a run, as events: to the run's files, and to whoever watches. log.txt has them as sentences."""
 
 import errno
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
 from ..formats.event import Event, Watcher
-from ..formats.files import as_json, make_folder, sync
+from ..formats.files import as_json, make_folder, sync, write_whole
 from ..outside import shown, shown_lines
 from ..show.forgetting import Forgetting, forgetting_text
 from ..show.reach import Reach, reach_text
@@ -55,6 +56,16 @@ class Journal:
         self.folder, self._identity = folder, _identity(folder)
         for name in (_EVENTS, _LOG):
             _remove_half_line(folder / name)
+
+    def withdraw(self, keep: Callable[[Event], bool]) -> None:
+        """Remove the events that are not to be kept, as they will be told again; log.txt has them all."""
+        assert self.folder is not None
+        path = self.folder / _EVENTS
+        if path.is_file():
+            lines = path.read_bytes().split(b"\n")
+            left = [line for line in lines if (event := _event(line)) is None or keep(event)]
+            if len(left) < len(lines):
+                write_whole(path, lambda new: new.write_bytes(b"\n".join(left)))
 
     @property
     def has_its_folder(self) -> bool:
@@ -116,6 +127,15 @@ def _remove_half_line(path: Path) -> None:
     """Remove the line without its end that a killed run may have left."""
     if path.is_file() and not (found := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, found.rfind(b"\n") + 1)
+
+
+def _event(line: bytes) -> Event | None:
+    """Read a line; None for one that no run has written."""
+    try:
+        found = json.loads(line)
+        return found if type(found["step"]) is int and isinstance(found["event"], str) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def sentence(event: Event) -> str:
