@@ -10,7 +10,8 @@ from torch import Tensor
 from ..attached.adapter import Adapter
 from ..tasks.metric import scores_from_json
 from .guard import MOST_RETURNS, Guard, Return, Safe
-from .loop import Progress, Training
+from .loop import Training
+from .progress import Progress
 
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
 _MOST = 2**53  # of anything that is counted
@@ -45,7 +46,7 @@ def check_fits(parts: Parts, training: Training) -> None:
 
     shapes = {id(tensor): saved[name].shape for name, tensor in own.items()}
     parameters = dict(adapter.named_parameters())
-    for part in ("best", "safe", "start"):
+    for part in ("best", "safe", "start", "inside"):
         found = parts.get(part, {})
         _check_names(part, found, parameters if found else {})
         for name, tensor in found.items():
@@ -73,7 +74,7 @@ def check_fits(parts: Parts, training: Training) -> None:
 
 def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
     """Read how far the training was, without the tensors of its best step."""
-    values: dict[str, Any] = {name: told[name] for name in told if name not in ("changed", "safe")}
+    values: dict[str, Any] = {name: told[name] for name in told if name not in ("changed", "safe", "inside")}
     for name in _COUNTS:
         if type(values[name]) is not int or not 0 <= values[name] < _MOST:
             raise ValueError(f"progress has {values[name]!r} for {name}, which is a count")
@@ -112,25 +113,28 @@ def _guard_of(told: Mapping[str, Any]) -> Guard:
     return Guard(told["first_loss"], tuple(told["losses"]), returns)
 
 
-def safe_of(
-    told: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]], progress: Progress, main_score: str
-) -> tuple[Safe | None, Safe | None]:
-    """Read what the training can go back to: the best step, or another whose tensors the checkpoint has as well; and
-    the start, if it still can, which versions before did not keep."""
-    if told.get("safe") is None:
-        return None, None
-    step, scores = told["safe"]["step"], told["safe"]["scores"]
+def kept_of(told: Mapping[str, Any], parts: Parts, progress: Progress, main_score: str) -> dict[str, Safe | None]:
+    """Read the steps that a training can go back to or keep, by their names in Progress. Versions before had no start,
+    and no step inside a budget."""
+    safe, inside = (_kept(told, name, parts, progress, main_score) for name in ("safe", "inside"))
+    start = safe if safe is not None and safe.step == 0 else None
+    if parts.get("start"):
+        start = Safe(0, None, parts["start"], by_first_part(parts.get("start_memory", {}), by="/"))
+    return {"safe": safe, "start": start, "inside": inside}
+
+
+def _kept(told: Mapping[str, Any], name: str, parts: Parts, progress: Progress, main_score: str) -> Safe | None:
+    """Read a step that is kept: the best one, or another whose tensors the checkpoint has as well."""
+    if told.get(name) is None:
+        return None
+    step, scores = told[name]["step"], told[name]["scores"]
     if type(step) is not int or not 0 <= step <= progress.step:
-        raise ValueError(f"guard has {step!r} for its safe step, and the checkpoint is of step {progress.step}")
-    parameters = parts.get("safe") or parts.get("best")
+        raise ValueError(f"progress has {step!r} for its {name} step, and the checkpoint is of step {progress.step}")
+    parameters = parts.get(name) or parts.get("best")
     if not parameters:
-        raise ValueError(f"the safe step is {step}, and there are no tensors of it")
+        raise ValueError(f"the {name} step is {step}, and there are no tensors of it")
     read = None if scores is None else scores_from_json(scores, main_score)
-    safe = Safe(step, read, parameters, by_first_part(parts.get("safe_memory", {}), by="/"))
-    if step == 0:
-        return safe, safe
-    memory = by_first_part(parts.get("start_memory", {}), by="/")
-    return safe, Safe(0, None, parts["start"], memory) if parts.get("start") else None
+    return Safe(step, read, parameters, by_first_part(parts.get(f"{name}_memory", {}), by="/"))
 
 
 def check_amount(what: str, name: str, value: object) -> None:

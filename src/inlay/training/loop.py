@@ -24,6 +24,7 @@ from ..formats.event import Event
 from ..tasks.metric import Scores
 from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
+from .progress import Progress
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
@@ -68,6 +69,9 @@ class StepEvent:
 class Observer(ABC):
     """Whoever scores a training and follows it; the loop itself knows of nothing but steps."""
 
+    has_budget = False
+    """Whether a step that forgets too much is not kept, however good it is."""
+
     @abstractmethod
     def evaluate(self, step: int) -> Scored:
         """Score the adapter as it is after this step."""
@@ -78,8 +82,12 @@ class Observer(ABC):
     def on_step(self, event: StepEvent) -> None:
         """Take note of a step that is done."""
 
+    def stays_inside(self, step: int) -> bool:
+        """Tell whether the adapter, as it is after this step, forgets no more than it may."""
+        return True
+
     def on_best(self) -> None:
-        """Take note that the adapter, as it is, has the best scores so far."""
+        """Take note that the adapter, as it is, is the best that may be kept so far."""
 
     def on_return(self, guard: Guard, learning_rate: float) -> None:
         """Take note that the training went back, and goes on with this rate at its peak."""
@@ -87,35 +95,6 @@ class Observer(ABC):
     def whole_step(self) -> AbstractContextManager[object]:
         """Return the context that a step runs in, which nothing should interrupt."""
         return nullcontext()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is. It is replaced whole after each step and each evaluation."""
-
-    step: int = 0
-    evaluated: int = 0  # the step after which the last evaluation was
-    best: Scores | None = None
-    best_step: int = 0
-    best_state: Mapping[str, Tensor] = field(default_factory=dict)  # the parameters after that step, on the CPU
-    without_better: int = 0  # evaluations since then
-    tokens: int = 0  # trained on, without padding
-    seconds: float = 0.0  # of training, without evaluations
-    guard: Guard = field(default_factory=Guard)
-    safe: Safe | None = None  # what it goes back to if it collapses
-    start: Safe | None = None  # what it goes back to instead if that does not last, for as long as that can be
-
-    def has_told(self, event: Event) -> bool:
-        """Tell whether an event of the run came before this; from here on it is told anew."""
-        match event["event"]:
-            case "step":
-                return event["step"] <= self.step
-            case "evaluate":
-                return event["step"] <= self.evaluated
-            case "back":
-                return any(each.step == event["step"] for each in self.guard.returns)
-            case _:
-                return True
 
 
 @dataclass
@@ -222,9 +201,9 @@ def fit(
     adapter, optimizer, accelerator = training.adapter, training.optimizer, training.accelerator
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
     steps = _steps(accelerator.prepare(batches), batches.batch_sampler, plan, training.progress.step)
-    if settings.guard and training.progress.step == 0:
+    if (settings.guard or observer.has_budget) and training.progress.step == 0:
         start = training.safe(0, None, training.copied())
-        training.progress = replace(training.progress, safe=start, start=start)
+        training.progress = replace(training.progress, safe=start if settings.guard else None, start=start)
 
     while True:
         done = training.progress
@@ -246,14 +225,20 @@ def fit(
             observer.on_evaluation(done.step, scores, best=better)
             before = done.safe.scores if done.safe else None
             safer = settings.guard and not collapse and scored.has_learned and objective.is_better(scores, before)
-            state = training.copied() if better or safer else {}
-            if better:
+            may_keep = observer.has_budget and may_be_best and not collapse
+            inside = may_keep and objective.is_better(scores, done.inside.scores if done.inside else None)
+            inside = inside and observer.stays_inside(done.step)
+            state = training.copied() if better or safer or inside else {}
+            if inside or (better and not observer.has_budget):
                 observer.on_best()
+            if inside:
+                done = replace(done, inside=Safe(done.step, scores, state))
+            if better:
                 done = replace(done, without_better=0, best=scores, best_step=done.step, best_state=state)
             elif may_be_best:
                 done = replace(done, without_better=done.without_better + 1)
             if safer:
-                start = done.start if 2 * done.step <= plan.steps else None
+                start = done.start if 2 * done.step <= plan.steps or observer.has_budget else None
                 done = replace(done, safe=training.safe(done.step, scores, state), start=start)
             done = replace(done, evaluated=done.step)
             if collapse and _went_back(training, done, collapse, plan, observer):
