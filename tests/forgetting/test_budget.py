@@ -13,7 +13,7 @@ from inlay.cli import main
 from inlay.errors import DataError, SettingsError, TrainingFailed
 from inlay.forgetting.passages import general_text
 from inlay.training import budget as budget_module
-from inlay.training.budget import SCALES, Budget
+from inlay.training.budget import SCALES, ForgettingBudget
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -147,9 +147,9 @@ def test_only_the_step_of_a_soft_prompt_is_chosen(asked: RunSettings[Any]) -> No
 def test_a_run_of_which_nothing_stays_inside_has_failed(
     asked: RunSettings[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Budget, "allows", lambda *_: False)
+    monkeypatch.setattr(ForgettingBudget, "allows", lambda *_: False)
     settings = replace(asked, forget_at_most=1e-9)
-    with pytest.raises(TrainingFailed, match=r"nothing stays inside --forget-at-most 1e-09 \(nats per token\): step"):
+    with pytest.raises(TrainingFailed, match=r"nothing stays inside --forget-at-most 1e-09 nats per token: step"):
         train(settings)
     summary = json.loads(Path(asked.out or "", "summary.json").read_text())
     assert (summary["status"], summary["budget"]) == ("failed", None)
@@ -173,7 +173,7 @@ def test_at_equal_scores_the_one_that_forgot_less_is_kept(monkeypatch: pytest.Mo
     monkeypatch.setattr(budget_module, "_candidates", lambda _: [(9, 1.0, 0.5), (9, 0.5, 0.2), (6, 1.0, 0.3)])
     scores = {0.5: 0.99, 0.2: 0.9, 0.3: 0.9}
     deciding: Any = Deciding()
-    found = Budget(0.4, deciding).choose(training, lambda: {"accuracy": scores[training.value]}, "accuracy")
+    found = ForgettingBudget(0.4, deciding).choose(training, lambda: {"accuracy": scores[training.value]}, "accuracy")
     assert (found["step"], found["scale"], training.value) == (9, 0.5, 0.2)
     assert [each["score"] for each in found["tried"]] == [None, 0.9, 0.9]
 

@@ -1,22 +1,34 @@
 """A budget of forgetting in words: what of a training stayed inside, and what the passages say that chose nothing."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import Sequence
+from typing import Literal, TypedDict
 
 from ..outside import shown
 from .table import Column, Table
 
-UNITS = {"loss": "nats per token", "geometry": "1 - CKA"}
+UNITS = {"loss": "nats per token", "geometry": "of 1 - CKA"}
 
 
-class Tried(TypedDict):
-    """A step at a scale, and what the deciding passages say that it forgot."""
+class Measured(TypedDict):
+    """A step, and what the deciding passages say that it forgot."""
 
     step: int
-    scale: float
-    """The share of the way from the adapter's start to that step."""
     value: float
     interval: Sequence[float]
+
+
+class Spent(Measured):
+    """A step as it was measured in training."""
+
+    most: float
+    inside: bool
+
+
+class Tried(Measured):
+    """A step at a scale, as it was measured after the training."""
+
+    scale: float
+    """The share of the way from the adapter's start to that step."""
     score: float | None
     """The score on valid that decides; None if it is outside the budget."""
 
@@ -33,17 +45,17 @@ class Chosen(Tried):
     """What the model forgot of the passages that chose nothing; their figures are under `forgetting`."""
 
 
-def spent_text(told: Mapping[str, Any]) -> str:
+def spent_text(told: Spent) -> str:
     """Say what a step forgot of the deciding passages."""
     return f"forgets {_value(told)} of general text, {'inside' if told['inside'] else 'outside'} {told['most']:g}"
 
 
-def chosen_text(found: Mapping[str, Any]) -> str:
+def chosen_text(found: Chosen) -> str:
     """Say in a line what was kept, and whether the budget is kept on passages that chose nothing."""
     kept = f"step {found['step']} at scale {found['scale']:g} forgets {_value(found)} of {found['passages']} passages"
     checked = found["checked"]
     if checked is None:
-        return f"{kept} ({UNITS[found['measure']]})"
+        return f"{kept} {UNITS[found["measure"]]}"
     held = "kept" if checked <= found["most"] else "NOT kept"
     return f"at most {found['most']:g} {UNITS[found['measure']]}, {held}: {kept}, and {checked:.3f} of others"
 
@@ -76,5 +88,5 @@ def budget_table(found: Chosen, score: str) -> Table:
     )
 
 
-def _value(found: Mapping[str, Any]) -> str:
+def _value(found: Measured) -> str:
     return f"{found['value']:.3f} (95 % up to {found['interval'][1]:.3f})"

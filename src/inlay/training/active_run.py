@@ -28,7 +28,7 @@ from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
-from .budget import EVERY_TOKEN, Budget
+from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import estimate
@@ -73,7 +73,7 @@ class ActiveRun(Observer):
         self.of_base: Evaluation | None = None  # on valid
         self.of_best: Evaluation | None = None  # on valid, if this process made it
         self.evaluated: Evaluation | None = None  # last, on valid
-        self.budget: Budget | None = None
+        self.budget: ForgettingBudget | None = None
 
     @property
     def run(self) -> Prepared:
@@ -162,7 +162,7 @@ class ActiveRun(Observer):
             if settings.forget_at_most is not None:
                 tokens = EVERY_TOKEN
                 text, deciding = text.halves()
-                self.budget = Budget(settings.forget_at_most, task.baseline(model, deciding, tokens))
+                self.budget = ForgettingBudget(settings.forget_at_most, task.baseline(model, deciding, tokens))
             self.state.measurement = Measurement(task, model, text, tokens)
         if settings.retain_weight:
             assert text is not None
@@ -224,7 +224,7 @@ class ActiveRun(Observer):
         checkpoint.keep(self.run.folder)
         assert self.state.fit_began is not None
         self.state.fit_began -= checkpoint.identity.train_seconds
-        progress = training.progress
+        self.state.training, progress = training, training.progress
         self.journal.withdraw(progress.has_told)
         self.journal.record("resume", step=progress.step, steps=self.run.plan.steps, seconds=self.state.train_seconds)
         if (kept := self.state.kept) is not None:

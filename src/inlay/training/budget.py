@@ -40,7 +40,7 @@ def check_bound(most: float, measure: Literal["loss", "geometry"]) -> None:
         )
 
 
-class Budget:
+class ForgettingBudget:
     """Most that a model may forget, and the passages that decide whether it does."""
 
     def __init__(self, most: float, deciding: Baseline):
@@ -83,7 +83,7 @@ class Budget:
 def _too_much(most: float, unit: str, tried: Sequence[Tried]) -> str:
     least = min(tried, key=lambda each: each["interval"][1])
     return (
-        f"nothing stays inside --forget-at-most {most:g} ({unit}): step {least['step']} at scale {least['scale']:g} "
+        f"nothing stays inside --forget-at-most {most:g} {unit}: step {least['step']} at scale {least['scale']:g} "
         f"forgets least, {least['value']:.3f} (95 % up to {least['interval'][1]:.3f}); allow more, or try a lower "
         "--learning-rate, fewer --epochs or a --retain-weight"
     )

@@ -19,6 +19,7 @@ _SPREAD = 64  # places of memory for each number of a tensor that is a part of a
 _AVERAGES = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's, of each parameter
 
 Parts = Mapping[str, Mapping[str, Tensor]]
+Told = Mapping[str, Any]  # of the header, unchecked
 
 
 def own_tensors(adapter: Adapter) -> dict[str, Tensor]:
@@ -72,7 +73,7 @@ def check_fits(parts: Parts, training: Training) -> None:
         _check(f"random.{name}", tensor, torch.uint8, tensor.shape)
 
 
-def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
+def progress_of(told: Told, main_score: str) -> Progress:
     """Read how far the training was, without the tensors of its best step."""
     values: dict[str, Any] = {name: told[name] for name in told if name not in ("changed", "safe", "inside")}
     for name in _COUNTS:
@@ -96,7 +97,7 @@ def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
     return Progress(**values)
 
 
-def _guard_of(told: Mapping[str, Any]) -> Guard:
+def _guard_of(told: Told) -> Guard:
     losses = [told["first_loss"]] * (told["first_loss"] is not None) + list(told["losses"])
     if not all(type(loss) is float and math.isfinite(loss) for loss in losses):
         raise ValueError(f"guard has {losses!r} for losses, which are numbers")
@@ -113,7 +114,7 @@ def _guard_of(told: Mapping[str, Any]) -> Guard:
     return Guard(told["first_loss"], tuple(told["losses"]), returns)
 
 
-def kept_of(told: Mapping[str, Any], parts: Parts, progress: Progress, main_score: str) -> dict[str, Safe | None]:
+def kept_of(told: Told, parts: Parts, progress: Progress, main_score: str) -> dict[str, Safe | None]:
     """Read the steps that a training can go back to or keep, by their names in Progress. Versions before had no start,
     and no step inside a budget."""
     safe, inside = (_kept(told, name, parts, progress, main_score) for name in ("safe", "inside"))
@@ -123,7 +124,7 @@ def kept_of(told: Mapping[str, Any], parts: Parts, progress: Progress, main_scor
     return {"safe": safe, "start": start, "inside": inside}
 
 
-def _kept(told: Mapping[str, Any], name: str, parts: Parts, progress: Progress, main_score: str) -> Safe | None:
+def _kept(told: Told, name: str, parts: Parts, progress: Progress, main_score: str) -> Safe | None:
     """Read a step that is kept: the best one, or another whose tensors the checkpoint has as well."""
     if told.get(name) is None:
         return None

@@ -12,7 +12,7 @@ from typing import cast
 from ..formats.event import Event, Watcher
 from ..formats.files import as_json, make_folder, sync, write_whole
 from ..outside import shown, shown_lines
-from ..show.budget import chosen_text, spent_text
+from ..show.budget import Chosen, Spent, chosen_text, spent_text
 from ..show.forgetting import Forgetting, forgetting_text
 from ..show.reach import Reach, reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
@@ -187,9 +187,9 @@ def sentence(event: Event) -> str:
         case "forgetting":
             return f"forgot  {forgetting_text(cast(Forgetting, event))}"
         case "spent":
-            return f"step {event['step']} {spent_text(event)}"
+            return f"step {event['step']} {spent_text(cast(Spent, event))}"
         case "budget":
-            return f"budget  {chosen_text(event)}"
+            return f"budget  {chosen_text(cast(Chosen, event))}"
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
