@@ -55,7 +55,7 @@ def chosen_text(found: Chosen) -> str:
     kept = f"step {found['step']} at scale {found['scale']:g} forgets {_value(found)} of {found['passages']} passages"
     checked = found["checked"]
     if checked is None:
-        return f"{kept} {UNITS[found["measure"]]}"
+        return f"{kept}, {UNITS[found['measure']]}"
     held = "kept" if checked <= found["most"] else "NOT kept"
     return f"at most {found['most']:g} {UNITS[found['measure']]}, {held}: {kept}, and {checked:.3f} of others"
 
