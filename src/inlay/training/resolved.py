@@ -30,6 +30,7 @@ def resolved_yaml(run: Prepared) -> str:
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
         "device": (run.device.type, "what is there"),
         "retain": (BUILTIN_PASSAGES, "comes with Inlay"),
+        "forget_at_most": (None, "no bound"),
     }
     lines = [f"model: {_inline(asked.pop('model'))}", *_block("data", data), *_block("method", method)]
     for name, value in asked.items():

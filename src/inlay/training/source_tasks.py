@@ -78,6 +78,7 @@ def source_tasks(settings: RunSettings[Method], folder: Path) -> list[SourceTask
             forgetting=False,  # what is measured and held is the target's run
             retain=None,
             retain_weight=0.0,
+            forget_at_most=None,
             fail_below_baseline=False,
         )
         run = prepare_run(teacher, Journal(lambda _: None))
