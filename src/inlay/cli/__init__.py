@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from .. import __version__
+from .. import __version__, elsewhere
 from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
 from ..machine import refusal
 from ..output import ReaderGone, outliving_readers
@@ -67,7 +67,7 @@ def _run(arguments: list[str]) -> int:
         case [verb, *rest] if verb in VERBS:
             return importlib.import_module(f".{verb}", __name__).main(rest)
         case [verb, *_]:
-            raise SettingsError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}")
+            raise SettingsError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS, elsewhere.VERBS)}")
     raise AssertionError
 
 

@@ -30,7 +30,7 @@ class Doctor:
     model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None
     """A model: a folder, a Hugging Face model id, or a built-in."""
     method: str | None = None
-    """MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""
+    """With MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""
     json: bool = False
     """Print one JSON object instead of text."""
 

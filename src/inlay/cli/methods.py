@@ -15,6 +15,7 @@ from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
 from ..show.table import Column, Table
 from ..show.units import bytes_text, percent_text
+from .flags import value_text
 from .parse import parse
 from .screen import print_json
 from .train import short_flags
@@ -113,22 +114,6 @@ def found_out(method: type[Method]) -> dict[str, str]:
         "saved": saved,
         "paper": method.paper,
     }
-
-
-def value_text(value: object) -> str:
-    """Return a setting's value as on the command line."""
-    match value:
-        case None:
-            return "automatic"
-        case bool():
-            return str(value).lower()
-        case tuple():
-            return " ".join(map(str, value)) or "none"
-        case dict() | "":
-            return str(value) if value else "none"
-        case float():
-            return f"{value:g}"
-    return str(value)
 
 
 def _facts(name: str) -> dict[str, object]:

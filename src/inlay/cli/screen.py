@@ -1,8 +1,7 @@
 """What reaches the terminal: outside text without controls, in letters that the terminal's encoding has.
 
 `main` puts a Screen in place of standard output and standard error, so that no verb, library or traceback can write
-past it. What is our own, such as colours and a bar that moves, goes by `own_text`, or by the console of
-safe_console.py.
+past it. What is our own, such as colours and a bar that moves, goes by the console of safe_console.py.
 """
 
 import codecs
@@ -79,17 +78,6 @@ def screens() -> Iterator[None]:
 def own(stream: object) -> Any:
     """Return the way past a Screen; any other stream as it is."""
     return stream.own if isinstance(stream, Screen) else stream
-
-
-@contextmanager
-def own_text() -> Iterator[None]:
-    """Let standard output take controls in the block, in which only text of our own may be written."""
-    before = sys.stdout
-    sys.stdout = own(before)
-    try:
-        yield
-    finally:
-        sys.stdout = before
 
 
 def width(stream: TextIO | None = None) -> int | None:

@@ -10,17 +10,37 @@ from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
+from ..ranges import kind_of
 from ..tasks.naive import warning_of
 from ..training.settings import MethodT, RunSettings
 from .arguments import DataArguments, Model
 from .config_file import read_config_file
 from .console import watching
+from .flags import Flag
 from .parse import parse, take
 
 if TYPE_CHECKING:
     from ..api.run import Run
 
 DEFAULT_METHOD = "lora"
+_DESCRIPTION = "Train one adapter on MODEL with DATA and write its run's folder."
+_FIRST = [  # which decide what other flags there are
+    Flag(
+        setting="method",
+        kind=kind_of(str),
+        default=DEFAULT_METHOD,
+        text=f"The method: {', '.join(METHODS)}; qlora, which is lora with --quantize nf4; or package.module:Class, a "
+        "method of your own. Its options are below.",
+        metavar="NAME",
+    ),
+    Flag(
+        setting="config",
+        kind=kind_of(str | None),
+        default=None,
+        text="A run.yaml with settings, and MODEL and DATA if they are not given here; flags win over it.",
+        metavar="FILE",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +48,6 @@ class Train(RunSettings[MethodT]):
     model: Model
     data: DataArguments
     method: MethodT
-    """`inlay methods NAME` explains the method."""
     go_on: bool = False
     """Go on with the run in --out if it was stopped, begin it if there is none, leave it alone if it is finished: one
     command to repeat until it is done. The settings must be those that the run began with."""
@@ -68,7 +87,13 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
             raise
         raise SettingsError(f"{from_file.path}: {problem}") from problem
     beneath = [*short_flags(implied), *(from_file.arguments(kind) if from_file else [])]
-    return parse(Train[kind], arguments, verb, beneath, _description(kind.name))
+    titles = {
+        **{flag.setting: "What to train" for flag in _FIRST},
+        **{field.name: "The run" for field in dataclasses.fields(Train)},
+        "method.": f"The method {kind.name}, which `inlay methods {kind.name}` explains",
+        "data.": "The data",
+    }
+    return parse(Train[kind], arguments, verb, beneath, description=_DESCRIPTION, first=_FIRST, titles=titles)
 
 
 def short_flags(implied: Mapping[str, object]) -> list[str]:
@@ -85,13 +110,3 @@ def next_steps(run: "Run") -> str:
         *([f"warning {warning}"] if warning else []),
     ]
     return "\n".join(lines)
-
-
-def _description(method: str) -> str:
-    return (
-        f"Train one adapter on MODEL with DATA and write its run's folder.\n\n"
-        f"Choose the method by --method NAME (default: {DEFAULT_METHOD}): {', '.join(METHODS)}; qlora, which is lora "
-        "with --quantize nf4; or package.module:Class, a method of your own. The method options below are those of "
-        f"{method}.\n\n"
-        "Give a run.yaml with settings, MODEL and DATA by --config FILE; flags win over it."
-    )
