@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from ..formats.files import as_json
 from ..outside import shown_json, shown_lines
+from ..show.lines import fitted
 
 # Of our own signs, for encodings that have no other than ASCII.
 _LIKE = {
@@ -83,6 +84,11 @@ def own(stream: object) -> Any:
 def width(stream: TextIO | None = None) -> int | None:
     """Return the columns of the terminal that shows standard output, or the stream; None where none breaks lines."""
     return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+
+
+def show(text: str, indent: int = 8) -> None:
+    """Print text in lines that the terminal shows whole; where one goes on, it is indented."""
+    print(fitted(text, width(), " " * indent), flush=True)
 
 
 def print_json(value: object, indent: int | None = None) -> None:

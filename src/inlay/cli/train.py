@@ -1,6 +1,7 @@
 """inlay train MODEL DATA --method NAME: one run."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,12 +13,14 @@ from ..formats.paths import path_of
 from ..methods import METHODS
 from ..ranges import kind_of
 from ..tasks.naive import warning_of
+from ..training.journal import Event
 from ..training.settings import MethodT, RunSettings
 from .arguments import DataArguments, Model
 from .config_file import read_config_file
 from .console import watching
 from .flags import Flag
 from .parse import parse, take
+from .screen import show
 
 if TYPE_CHECKING:
     from ..api.run import Run
@@ -59,17 +62,28 @@ def main(arguments: list[str]) -> int:
     settings = parse_settings(arguments)
     run = train_as_asked(settings, arguments)
     if not settings.json:
-        print(next_steps(run))
+        show(next_steps(run))
     return 0
 
 
 def train_as_asked(settings: Train[Method], arguments: list[str]) -> "Run":
     """Train with the settings that the arguments of `inlay train` describe."""
-    with watching(settings.json) as watcher:
-        from ..api.training import train
+    events = set[str]()
 
-        asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
-        return train(**asked, progress=watcher, go_on=settings.go_on, command=["inlay", "train", *arguments])
+    def watch(event: Event) -> None:
+        events.add(event["event"])
+        watcher(event)
+
+    try:
+        with watching(settings.json) as watcher:
+            from ..api.training import train
+
+            asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
+            return train(**asked, progress=watch, go_on=settings.go_on, command=["inlay", "train", *arguments])
+    except KeyboardInterrupt:
+        if "interrupted" not in events:  # which tells of what is kept in the folder
+            print("stopped before the run began: no folder was written", file=sys.stderr)
+        raise
 
 
 def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
@@ -106,7 +120,8 @@ def next_steps(run: "Run") -> str:
     lines = [
         f"report  {folder}/report.html",
         f"adapter {folder}/adapter",
-        f'next    inlay predict {folder} "a text"   ·   inlay eval {folder}',
+        f'next    inlay predict {folder} "a text"',
+        f"        inlay eval {folder}",
         *([f"warning {warning}"] if warning else []),
     ]
     return "\n".join(lines)

@@ -164,7 +164,7 @@ def sentence(event: Event) -> str:
                 f"{event['why']}"
             )
         case "forgetting":
-            return f"forgot  {forgetting_text(cast(Forgetting, event))}"
+            return forgetting_text(cast(Forgetting, event))
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
