@@ -257,6 +257,9 @@ def check(name: str, make: Callable[[], object], mask: str | None = None) -> Non
     for columns, text in found.items():
         broken = [word for word in text.split() if word not in words]
         assert broken == [], f"{name} at {columns} columns breaks words"
+        assert not re.search(r"^ *%", text, re.MULTILINE), (
+            f"{name} at {columns} columns has a sign apart from its number"
+        )
         wide = [line for line in text.split("\n") if len(line) > columns and " " in line.strip()]
         assert wide == [], f"{name} has lines of more than {columns} columns"
     text = "".join(f"{'=' * columns}\n{text}\n" for columns, text in found.items())

@@ -14,7 +14,7 @@ from ..ranges import Kind, kind_of
 _POSITIONAL = get_args(Positional[str])[1]
 # What stands for a text in the help, by the last part of its setting's name.
 _TEXTS = {
-    "out": "FOLDER", "retain": "FILE", "model": "MODEL", "with": "RUN", "data": "DATA", "pair": "TEXT",
+    "out": "FOLDER", "retain": "FILE", "model": "MODEL", "method": "NAME", "with": "RUN", "data": "DATA",
     "text": "COLUMN", "text-pair": "COLUMN", "label": "COLUMN", "prompt": "COLUMN", "completion": "COLUMN",
 }  # fmt: skip
 

@@ -37,6 +37,6 @@ def wide_note(method: Method, hosts: Iterable[nn.Module]) -> str | None:
     if not smaller:
         return None
     return (
-        f"rank {method.rank:,} is more than {counted(len(smaller), 'layer')} can use: a change of them has rank "
-        f"{max(smaller):,} at most, and what is beyond it takes memory and time for nothing; give a smaller rank"
+        f"rank {method.rank:,} is more than {counted(len(smaller), 'layer')} can use, whose changes have rank "
+        f"{max(smaller):,} at most; what is beyond that takes memory and time for nothing, so give a smaller rank"
     )
