@@ -14,7 +14,8 @@ def _spread(table: Mapping[str, str]) -> dict[str, str]:
 
 SETTINGS = _spread({
     "model": "base base_model model_name model_name_or_path model_path model_id pretrained_model_name_or_path m",
-    "data.path | data": "dataset datasets dataset_name dataset_path dataset_id data_path data_file data_files data_dir "
+    "data.path | data": "dataset datasets dataset_name dataset_path dataset_id data_path data_file data_files "
+    "data_dir "
     "train_file train_data train_dataset training_file training_data train_path input_file d",
     "adapter | run | subject": "adapter_path adapter_name_or_path adapter_model peft_model lora_model lora_path "
     "model_dir run_dir checkpoint checkpoint_dir checkpoint_path adapter_file",
@@ -28,7 +29,8 @@ SETTINGS = _spread({
     "epochs": "epoch num_epochs num_train_epochs n_epochs nepochs max_epochs train_epochs e ep",
     "batch_size": "b bs bsz batch batchsize train_batch_size global_batch_size effective_batch_size",
     "batch_size | micro_batch_size": "per_device_train_batch_size per_device_batch_size",
-    "micro_batch_size": "gradient_accumulation_steps gradient_accumulation grad_accum grad_accum_steps accumulation "
+    "micro_batch_size": "gradient_accumulation_steps gradient_accumulation grad_accum grad_accum_steps "
+    "accumulation accumulation_steps "
     "accumulate_grad_batches mbs microbatch minibatch_size",
     "max_length | max_tokens": "max_len max_seq_length max_seq_len max_sequence_length seq_len seq_length "
     "sequence_length sequence_len cutoff_len model_max_length context_length ctx_len maxlen",
@@ -38,7 +40,7 @@ SETTINGS = _spread({
     "weight_decay": "wd decay l2",
     "clip": "max_grad_norm grad_clip clip_grad clip_grad_norm clip_norm gradient_clipping gradient_clip_val max_norm",
     "evaluations_per_epoch": "evals_per_epoch eval_steps eval_strategy evaluation_strategy eval_interval "
-    "evaluation_steps eval_every val_check_interval",
+    "evaluation_steps eval_every eval_freq val_check_interval",
     "patience": "early_stopping early_stopping_patience early_stop",
     "checkpoint_minutes": "save_steps save_interval save_strategy save_every saves_per_epoch checkpoint_every",
     "go_on": "resume resume_from_checkpoint auto_resume auto_resume_from_checkpoints continue continue_training",
@@ -52,7 +54,8 @@ SETTINGS = _spread({
     "device": "device_map accelerator",
     "device cuda": "gpu cuda use_gpu use_cuda",
     "device cpu": "cpu use_cpu no_cuda no_gpu",
-    "targets": "target target_modules target_layers lora_target lora_targets lora_target_modules modules lora_modules",
+    "targets": "target target_modules target_layers lora_target lora_targets lora_target_modules modules "
+    "lora_modules",
     "rank | target_rank": "r lora_r lora_rank rank peft_r adapter_rank network_dim",
     "initial_rank": "init_r",
     "alpha": "lora_alpha network_alpha",
@@ -75,7 +78,7 @@ SETTINGS = _spread({
     "data.text_pair | pair": "text2 text_b sentence2 second_text text_pair_column",
     "data.valid_fraction": "val_size val_set_size valid_size val_split validation_split test_size eval_fraction "
     "val_fraction validation_fraction validation_split_percentage valid_split dev_size",
-    "data.train_rows": "max_samples max_train_samples train_samples train_size limit subset num_samples max_rows",
+    "data.train_rows": "max_samples max_train_samples train_samples train_size limit max_rows",
     "data.eval_rows": "max_eval_samples eval_samples max_valid_samples max_val_samples",
     "data.format": "dataset_type dataset_format data_format row_format",
     "data.separator": "sep delimiter delim csv_separator",
@@ -89,18 +92,20 @@ SETTINGS = _spread({
     "json": "jsonl as_json json_output output_json",
     "": "max_steps steps train_steps max_iters load_in_8bit 8bit fp16 float16 use_fp16 gradient_checkpointing "
     "lr_scheduler_type lr_scheduler scheduler optim optimizer packing logging_steps report_to deepspeed valid_file "
-    "validation_file eval_file test_file eval_dataset val_data modules_to_save fan_in_fan_out lora_bias "
+    "validation_file valid valid_data validation val dev test test_data test_set eval_file test_file "
+    "eval_dataset val_data val_file subset n_samples num_samples modules_to_save fan_in_fan_out lora_bias "
     "eval_batch_size per_device_eval_batch_size num_virtual_tokens top_p top_k num_beams template chat_template "
     "neftune_noise_alpha label_smoothing max_memory save_total_limit group_by_length low_cpu_mem_usage",
 })  # fmt: skip
 
 METHODS = _spread({
-    "full": "full-finetuning full-fine-tuning full-finetune finetune finetuning fine-tuning fft ft full-ft full-sft",
+    "full": "full-finetuning full-fine-tuning full-finetune finetune finetuning fine-tuning fft ft full-ft "
+    "full-sft full-tuning",
     "bitfit": "bias biases bias-only bias-tuning",
     "norm": "layernorm layer-norm ln ln-tuning ln_tuning norms norm-tuning rmsnorm layernorm-tuning",
-    "last-layers": "freeze last-layer last head last-k top-layers lastlayers freezing partial linear-probe",
+    "last-layers": "freeze last-layer last last-k top-layers lastlayers freezing",
     "pattern": "patterns selective regex",
-    "sparse": "sparse-finetuning sift shira fish-mask",
+    "sparse": "sparse-finetuning sift fish-mask",
     "houlsby | pfeiffer | parallel": "adapter adapters bottleneck bottleneck-adapter bottleneck-adapters",
     "houlsby": "double_seq_bn houlsby-adapter adapter-h",
     "pfeiffer": "seq_bn pfeiffer-adapter adapter-p adapterp",
@@ -123,7 +128,8 @@ METHODS = _spread({
     "multitask-prompt": "mpt multitask-prompt-tuning multitask multi-task-prompt",
     "": "boft hra delora dylora vblora vb-lora lora-fa lorafa xlora x-lora longlora randlora gralora moslora melora "
     "loraxs lora-xs delta-lora qa-lora qalora poly road fourierft waveft c3a miss bone cpt hira compacter mora "
-    "llama-adapter adaption-prompt adaptionprompt trainable-tokens hydralora galore lora-ga loraga",
+    "llama-adapter adaption-prompt adaptionprompt trainable-tokens hydralora galore lora-ga loraga reft loreft "
+    "head linear-probe linear-probing shira",
 })  # fmt: skip
 
 VERBS = _spread({

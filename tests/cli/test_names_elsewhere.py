@@ -80,6 +80,19 @@ FLAGS = """
     --data.lable                    --data.label
     --data.train_row                --data.train-rows
     --init_lora_weights             --method.initialization
+    --leanring_rate                 --learning-rate
+    --epcohs                        --epochs
+    --micro_batch                   --micro-batch-size
+    --clip-grad-norm                --clip
+    --initialisation                --method.initialization
+    --dropuot                       --method.dropout
+    --lora_alfa                     --method.alpha
+    --text_col                      --data.text
+    --methods                       --method
+    --test
+    --validation
+    --subset
+    --n_samples
     --max_steps
     --load_in_8bit
     --gradient_checkpointing
@@ -128,6 +141,11 @@ METHODS = """
     pfeifer             pfeiffer
     multitask_prompt    multitask-prompt
     dynamic_rank        dynamic-rank
+    last-layer          last-layers
+    soft_prompts        prompt
+    biffit              bitfit
+    reft
+    linear-probing
     boft
     dylora
     delora

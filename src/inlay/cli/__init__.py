@@ -58,9 +58,11 @@ def _guarded(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     match arguments:
-        case [] | ["-h" | "--help", *_]:
+        case [] | ["-h" | "--help", *_] | ["help"]:
             show(_overview(), indent=12)
             return 0
+        case ["help", verb, *_] if verb in VERBS:
+            return _run([verb, "--help"])
         case ["--version", *_]:
             print(f"inlay {__version__}")
             return 0

@@ -44,7 +44,7 @@ _FIRST = [  # which decide what other flags there are
         metavar="FILE",
     ),
 ]
-_OF_FIRST = [flag.setting for flag in _FIRST]
+_MOST_USED = ["method", "config", "out", "epochs", "batch_size", "learning_rate", "seed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,8 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
         raise SettingsError(f"{from_file.path}: {problem}") from problem
     beneath = [*short_flags(implied), *(from_file.arguments(kind) if from_file else [])]
     titles = {
-        **dict.fromkeys(_OF_FIRST, "What to train"),
-        **{field.name: "The run" for field in dataclasses.fields(Train) if field.name not in _OF_FIRST},
+        **dict.fromkeys(_MOST_USED, "Most used"),
+        **{field.name: "The run" for field in dataclasses.fields(Train) if field.name not in _MOST_USED},
         "method.": f"The method {kind.name}, which `inlay methods {kind.name}` explains",
         "data.": "The data",
     }
