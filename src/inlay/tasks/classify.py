@@ -185,7 +185,7 @@ class Classify(Task):
         ranked = [(self.labels[i], probability_L[i].item()) for i in order]
         label, probability = ranked[0]
         found = {"text": text, "pair": pair, "label": label, "probability": probability, "probabilities": dict(ranked)}
-        bars = [f"{p:>7.1%}  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
+        bars = [f"{100 * p:>6.1f} %  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
         return Answer(found, "\n".join(bars), f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}")
 
     def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[PredictionLine]:
