@@ -24,7 +24,7 @@ from ..tasks.metric import METRICS
 from ..tasks.naive import NaiveBaseline
 from . import figures
 from .decisions import decisions
-from .tiles import tiles
+from .tiles import spans, tiles
 
 
 def write_report(run: Path, summary: Summary | None = None) -> Path:
@@ -48,7 +48,8 @@ def _page(files: RunFiles) -> dict[str, object]:
     facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
     return {name: summary.get(name) for name in facts} | {
         "versions": summary.get("versions") or {},
-        "tiles": tiles(summary, own.tiles),
+        "tiles": (shown := tiles(summary, own.tiles)),
+        "spans": spans(len(shown)),
         "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
         "verdict": own.verdict,
         "task_section": Markup(own.section),  # noqa: S704
