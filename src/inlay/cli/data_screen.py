@@ -85,7 +85,7 @@ def _show_tokens(tokens: TokenReport, console: Console) -> None:
     names = ["tokens", "rows", "min", "median", "p95", "max", f"over {tokens.limit}", *["learned"] * learns]
     rows = []
     for name, split in tokens.splits.items():
-        share = [f"{split.learned / split.tokens:.0%}" if split.tokens else ""] * learns
+        share = [f"{100 * split.learned / split.tokens:.0f} %" if split.tokens else ""] * learns
         rows.append([name, split.rows, *_lengths(split.lengths), split.over_limit, *share])
     console.print()
     console.print(_table(names, rows))

@@ -13,7 +13,7 @@ from ..show.table import Column, Table
 from ..show.units import counted
 from .arguments import OtherData
 from .parse import parse
-from .screen import print_json, width
+from .screen import print_json, show, width
 
 if TYPE_CHECKING:
     from ..inference.evaluation import AdapterScores
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         print_json(result)
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
-    print(f"{counted(result['rows'], 'row')}{of_split} from {result['data']}")
+    show(f"{counted(result['rows'], 'row')}{of_split} from {result['data']}", 2)
     print(_scores(result).screen(width()))
     baseline = result["baseline"]
     if baseline is not None and baseline["answer"] is not None:
@@ -65,11 +65,11 @@ def main(arguments: list[str]) -> int:
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if command.samples is not None and command.samples < result["rows"]:
-        print(f"texts: written for the first {counted(command.samples, 'row')}; their scores are of these alone")
+        show(f"texts: written for the first {counted(command.samples, 'row')}; their scores are of these alone")
     for note in result["notes"]:
-        print(f"note: {note}")
+        show(f"note: {note}", 2)
     if result["warning"]:
-        print(f"warning: {result['warning']}")
+        show(f"warning: {result['warning']}", 2)
     return 0
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
@@ -25,6 +26,7 @@ from ..data.settings import Reading
 from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
+from ..formats.seal import read_provenance
 from ..formats.summary import Summary
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
@@ -85,6 +87,8 @@ class Classify(Task):
         base: Base,
         tokenizer: Tokenizer | None,
     ) -> tuple[dict[str, object], list[str]]:
+        if names := names_in(read_provenance(folder)):
+            return {"labels": list(names)}, []
         labels, source = _labels(folder, base, tensors)
         said = f"the labels are {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}, {source}"
         return {"labels": list(labels)}, [said]
@@ -198,7 +202,7 @@ class Classify(Task):
         ranked = [(self.labels[i], probability_L[i].item()) for i in order]
         label, probability = ranked[0]
         found = {"text": text, "pair": pair, "label": label, "probability": probability, "probabilities": dict(ranked)}
-        bars = [f"{p:>7.1%}  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
+        bars = [f"{100 * p:>6.1f} %  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
         return Answer(found, "\n".join(bars), f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}")
 
     def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[PredictionLine]:

@@ -22,6 +22,7 @@ from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
+from ..methods.ranked import wide_note
 from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
@@ -125,7 +126,8 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
         cut=task.cut,
     )
     journal.record("reach", **reach)
-    for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()), *found)):
+    wide = wide_note(settings.method, (host for _, host, _ in planned.hosts()))
+    for note in filter(None, (part.reason, wide, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings, task)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
