@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,11 +208,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str, reviews_
 
 def compared(folder: Path) -> None:
     names = {"bitfit": 0.945, "pfeiffer": 0.957, "lora": 0.970, "prefix": 0.953, "full": 0.967}
-    of_seeds = {name: accuracies(mean, 0.004, seed=i) for i, (name, mean) in enumerate(names.items())}
+    of_seeds: dict[str, Sequence[float]] = {
+        name: accuracies(mean, 0.004, seed=i) for i, (name, mean) in enumerate(names.items())
+    }
     failures = {"prefix-2": "step 37: loss is not finite, and was 2.31 at the first step"}
     print_result(comparison_of(folder / "a", of_seeds, failures=failures, then=("data/sst2",)))
     print("\n")
-    of_losses = {"lora": (0.70, 0.71), "full": (0.60, 0.68), "prefix": (1.4, 1.5)}
+    of_losses: dict[str, Sequence[float]] = {"lora": (0.70, 0.71), "full": (0.60, 0.68), "prefix": (1.4, 1.5)}
     print_result(comparison_of(folder / "b", of_losses, write=write_language_model))
 
 
