@@ -67,6 +67,11 @@ def generation_rows(folder: Path) -> str:
     return write_rows(folder / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 30)
 
 
+def scores(folder: Path) -> str:
+    rows = [{"text": row["text"], "score": i / 7} for i, row in enumerate(reviews(30))]
+    return write_rows(folder / "rows.jsonl", rows)
+
+
 def absent(folder: Path) -> str:
     write_rows(folder / "rows.jsonl", reviews(30))
     return str(folder / "row.jsonl")
@@ -82,6 +87,7 @@ def absent(folder: Path) -> str:
         (one_class, ["positive", "two are needed"]),
         (unknown_label, ["valid.jsonl:6", "neutral"]),
         (generation_rows, ["is an encoder", "texts to write, not labels"]),
+        (scores, ["no column that is called a label, which --data.label names", "its other columns are score"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -96,6 +102,33 @@ def test_bad_data(
     message = refused(["train", tiny_bert, data, "--out", str(tmp_path / "run")], capsys, tmp_path)
     for part in messages:
         assert part in message
+
+
+def test_a_model_and_data_that_changed_places_are_told(
+    tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", reviews(30))
+    order = "MODEL comes before DATA, but for inlay data, where it follows"
+    for given in (data, "builtin:tickets", write_reviews(tmp_path / "folder")):
+        message = refused(["train", given, tiny_bert], capsys, tmp_path)
+        assert message == f"model {given!r} is data; {order}"
+    assert refused(["train", tiny_bert, tiny_bert], capsys, tmp_path) == f"{tiny_bert}: a model, not data; {order}"
+    assert order in refused(["data", "builtin:minilm", data], capsys, tmp_path)
+    for verb in ("eval", "predict", "merge"):
+        message = refused([verb, data, str(tmp_path / "run")], capsys, tmp_path)
+        assert "is a file; first comes RUN_OR_ADAPTER" in message
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    message = refused(["predict", "so fine", str(tmp_path / "run")], capsys, tmp_path)
+    assert "this is a run or an adapter, which comes first" in message
+
+
+def test_samples_without_a_place_are_refused(
+    reviews_folder: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(["train", tiny_bert, reviews_folder, "--samples", "5"], capsys, tmp_path)
+    assert f"an adapter on {reviews_folder} gives labels, to every row, so leave it out" in message
+    message = refused(["data", reviews_folder, "--samples", "5"], capsys, tmp_path)
+    assert "there is no MODEL whose tokens are shown" in message
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,10 @@ def test_predict_reads_what_is_piped_to_it(
     monkeypatch.setattr(sys, "stdin", io.StringIO("the film was good\n\nthe plot was awful\n"))
     assert main(["predict", str(run), "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the film was good\n\nthe plot was awful\n"))
+    assert main(["predict", str(run)]) == 0
+    lines = [line.split("\t")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["the film was good", "the plot was awful"]
 
 
 def test_json_events_are_one_object_a_line(
@@ -202,7 +206,7 @@ def test_text_pairs_train_and_predict(tiny_bert: str, tmp_path: Path, capsys: py
     data = write_rows(tmp_path / "pairs.jsonl", rows)
     run = str(tmp_path / "r")
     assert main(["train", tiny_bert, data, "--epochs", "1", "--out", run]) == 0
-    capsys.readouterr()
+    assert f'next    inlay predict {run} "a text" --pair "another"   ·' in capsys.readouterr().out
     assert main(["predict", run, rows[0]["sentence1"], "--pair", rows[0]["sentence2"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["label"] in ("0", "1")
     assert main(["predict", run, "one text only"]) == 2

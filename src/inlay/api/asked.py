@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..core.method import Method
-from ..data.settings import DataSettings
+from ..data.settings import DataSettings, Reading
 from ..elsewhere import SETTINGS
 from ..errors import SettingsError, did_you_mean
 from ..methods import METHODS
@@ -38,6 +38,13 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     if isinstance(others.get("out"), Path):
         others["out"] = str(others["out"])
     return kind(model=model, data=data, **others)
+
+
+def reading_of(values: dict[str, object]) -> Reading:
+    """Take what says how rows are read, such as `text="Message"`, out of the values."""
+    return replace(
+        Reading(), **{field.name: values.pop(field.name) for field in fields(Reading) if field.name in values}
+    )
 
 
 def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ..data.settings import Reading
 from ..errors import SettingsError
 from ..ranges import RANK, SEED, Range, check_settings
 from .console import watching
@@ -32,7 +33,7 @@ class Rank:
     to: Annotated[int | None, RANK] = None
     """Write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
     out: str | None = None
-    """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion Default: rank-suggestion."""
+    """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion, by default rank-suggestion."""
     plain: bool = False
     """Write the cut adapter with one rank and one alpha for all layers, as llama.cpp and vLLM need it."""
     ranks: Annotated[tuple[int, ...], RANK] = (16, 8, 4, 2, 1)
@@ -42,7 +43,8 @@ class Rank:
     base: Literal["auto", "always", "never"] = "auto"
     """Compare with the base's directions, which decomposes each weight. auto: if that takes minutes at most."""
     data: str | None = None
-    """Other data, with the same columns, to evaluate on. Default: the run's data."""
+    """Other data to evaluate on. Default: the run's data."""
+    reading: Annotated[Reading, arg(name="data")] = Reading()
     split: Literal["train", "valid", "test"] = "valid"
     """The split to evaluate on."""
     model: str | None = None
@@ -73,7 +75,7 @@ class Rank:
         check_settings(self, "--")
 
 
-BOTH = {"subject", "train_data", "out", "device", "json"}
+BOTH = {"subject", "train_data", "reading", "out", "device", "json"}
 BEFORE = {"origin", "rank", "targets", "attempt", "epochs", "seed"}
 FLAGS = {"other": "with", "origin": "from", "attempt": "try"}  # settings whose flag is a word of Python
 _TITLES = {
@@ -105,7 +107,7 @@ def _analyse(command: Rank) -> int:
     run = open(command.subject, command.model, device=command.device, allow_download=command.allow_download)
     asked = ("other", "base", "ranks", "curve", "data", "split", "to", "out", "plain")
     say = (lambda _: None) if command.json else (lambda text: print(text, flush=True))
-    found = run.rank(say, **{name: getattr(command, name) for name in asked})
+    found = run.rank(say, **{name: getattr(command, name) for name in asked}, reading=command.reading)
     if command.json:
         print_json(found.result.as_dict())
     else:
@@ -121,6 +123,7 @@ def _suggest(command: Rank) -> int:
     asked = {name: getattr(command, name) for name in ("origin", "attempt", "epochs", "seed", "device")}
     with watching(command.json) as watcher:
         out = command.out or "rank-suggestion"
+        asked |= command.reading.asked()
         found = suggest_rank(command.subject, command.train_data, method, out=out, progress=watcher, **asked)
     if command.json:
         print_json(found.result.as_dict())

@@ -121,7 +121,7 @@ def next_steps(run: "Run") -> str:
     lines = [
         f"report  {folder}/report.html",
         f"adapter {folder}/adapter",
-        f'next    inlay predict {folder} "a text"',
+        f"next    inlay predict {folder} {run.example}",
         f"        inlay eval {folder}",
         *([f"warning {warning}"] if warning else []),
     ]

@@ -4,7 +4,8 @@ Shape suffixes: N rows, L labels.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,8 @@ from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, to
 from ..data.classification import Example, Learned, classification_in, load_texts
 from ..data.examples import Examples
 from ..data.formats import OpenedData
+from ..data.settings import Reading
+from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
@@ -115,6 +118,11 @@ class Classify(Task):
                 "which the classifier of an encoder-decoder reads; let it add its eos_token"
             )
 
+    def notes(self) -> list[str]:
+        names = self.data.labels
+        counts = {split: Counter(names[row.label] for row in rows) for split, rows in self.data.splits.items()}
+        return [*super().notes(), *(sentence for _, sentence in small_splits(counts))]
+
     def row(self, split: str, number: int) -> dict[str, list[int] | int]:
         tokens = self.tokens[split]
         return tokens.rows[number] | {"labels": tokens.labels[number]}
@@ -156,9 +164,14 @@ class Classify(Task):
         """The column of each role in training; None for somebody else's adapter."""
         return self.about.get("columns") if self.about else self.data.columns
 
-    def inputs_in(self, path: str) -> list[tuple[str, str | None]]:
-        columns = self._columns or {"text": "text"}
-        return load_texts(path, {role: column for role, column in columns.items() if role != "label"})
+    @classmethod
+    def example(cls, columns: Collection[str], format: str) -> str:
+        return '"a text" --pair "another"' if "text_pair" in columns else '"a text"'
+
+    def inputs_in(self, path: str, reading: Reading | None = None) -> list[tuple[str, str | None]]:
+        known = {role: column for role, column in (self._columns or {"text": "text"}).items() if role != "label"}
+        roles = ("text", "text_pair") if self._columns is None else tuple(known)
+        return load_texts(path, self.input_columns(reading, known, roles), reading)
 
     def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         pair = options.get("pair")

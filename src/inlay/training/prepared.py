@@ -2,7 +2,7 @@
 
 import copy
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
 from ..tasks.task import Task
+from .budget import check_bound
 from .journal import Journal
 from .loop import Plan, make_plan
 from .processes import check_one_process
@@ -83,7 +84,9 @@ def read_task(
 
 
 def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | None, task: Task) -> Prepared:
-    folder = folder or free_folder(settings)
+    if folder is None:
+        _check_takes_effect(settings, task)
+        folder = free_folder(settings)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     base, empty = task.base, task.empty()
@@ -99,7 +102,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
-    text = _general_text(settings, room)
+    text = _general_text(settings, room, task)
     if task.max_length != max_length:
         task.tokenize(max_length)
         task.check_tokens(empty)
@@ -126,8 +129,18 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     wide = wide_note(settings.method, (host for _, host, _ in planned.hosts()))
     for note in filter(None, (part.reason, wide, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
-    plan = make_plan(len(task.lengths("train")), settings)
+    plan = make_plan(len(task.lengths("train")), settings, task)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
+
+
+def _check_takes_effect(settings: RunSettings[Method], task: Task) -> None:
+    """Raise SettingsError for a setting of texts that are written where the task writes none."""
+    default = next(field.default for field in fields(Recipe) if field.name == "samples")
+    if not task.writes and settings.samples not in (0, default):
+        raise SettingsError(
+            f"samples is {settings.samples}, the rows for which a language model writes texts; an adapter on "
+            f"{task.data.source} {task.does}, to every row, so leave it out"
+        )
 
 
 def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:
@@ -148,9 +161,14 @@ def free_folder(settings: RunSettings[Method]) -> Path:
     return next(folder for folder in numbered if not folder.exists())
 
 
-def _general_text(settings: RunSettings[Method], room: int) -> GeneralText | None:
-    needed = settings.forgetting or settings.retain_weight
-    return general_text(settings.retain, min(room, LONGEST)) if needed else None
+def _general_text(settings: RunSettings[Method], room: int, task: Task) -> GeneralText | None:
+    if not (settings.forgetting or settings.retain_weight):
+        return None
+    text = general_text(settings.retain, min(room, LONGEST))
+    if settings.forget_at_most is not None:
+        check_bound(settings.forget_at_most, task.forgets)
+        text.halves()
+    return text
 
 
 def _room(settings: RunSettings[Method], base: Base, tokenizer: Tokenizer) -> int:
