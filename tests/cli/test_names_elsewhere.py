@@ -90,6 +90,9 @@ FLAGS = """
     --lora_alfa                     --method.alpha
     --text_col                      --data.text
     --methods                       --method
+    --delimiter                     --data.separator
+    --sep                           --data.separator
+    --forgetting_budget             --forget-at-most
     --test
     --validation
     --subset

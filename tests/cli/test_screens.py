@@ -100,7 +100,7 @@ def examined() -> None:
 
 def next_lines() -> None:
     with screens():
-        show(next_steps(SimpleNamespace(folder=Path("runs/tickets-lora"), summary={})))  # pyright: ignore[reportArgumentType]
+        show(next_steps(SimpleNamespace(folder=Path("runs/tickets-lora"), summary={}, example='"a text"')))  # pyright: ignore[reportArgumentType]
 
 
 def analysed() -> None:

@@ -18,6 +18,7 @@ from .help import help_page, usage
 
 CommandT = TypeVar("CommandT")
 _HELP = {"-h", "--help"}
+_TITLES = {"json": "Options", "data.": "The data"}  # the others are options too
 
 
 def parse(
@@ -39,7 +40,7 @@ def parse(
     _check_given_once(arguments)
     if not _HELP.isdisjoint(_before_dashes(arguments)):
         flags = [*first, *flags_of(command)]
-        print(help_page(verb, inspect.cleandoc(description or command.__doc__ or ""), flags, titles or {}))
+        print(help_page(verb, inspect.cleandoc(description or command.__doc__ or ""), flags, titles or _TITLES))
         raise SystemExit(0)
     output = io.StringIO()
     try:
