@@ -5,9 +5,10 @@ run.predict(["a text"]); run.evaluate(); run.rank(); run.merge("merged"); run.su
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,8 @@ class Run:
     fetch: bool = False
     trained: Adapter | None = None
     """The adapter as its training left it, if that was in this process."""
+    _lock: AbstractContextManager[bool] = field(default_factory=threading.RLock, init=False, compare=False)
+    """Threads, such as those of a service, take turns: some methods put tensors into the model for one call."""
 
     @cached_property
     def found(self) -> Found:
@@ -175,7 +178,8 @@ class Run:
             return []
         self.found.check_reads()
         self.found.task.check_inputs(inputs, **options)
-        return self.opened.answer(inputs, **options)
+        with self._lock:
+            return self.opened.answer(inputs, **options)
 
     def check_options(self, options: Mapping[str, object]) -> None:
         """Raise SettingsError for an option of `predict` that is not for this adapter."""
@@ -195,7 +199,7 @@ class Run:
         if unknown := next(iter(columns), None):
             names = ("data", "split", "samples", *(field.name for field in fields(Reading)))
             raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
-        with _scored(data) as rows:
+        with self._lock, _scored(data) as rows:
             path = rows and rows.file
             found = evaluate_adapter(
                 self.found,
@@ -222,7 +226,7 @@ class Run:
         paths = {name: path_of(str(settings[name])) for name in ("other", "out") if settings.get(name) is not None}
         if isinstance(ranks := settings.get("ranks"), list):
             settings["ranks"] = tuple(ranks)
-        with _scored(settings.get("data")) as rows:
+        with self._lock, _scored(settings.get("data")) as rows:
             known: dict[str, Any] = settings | paths | {"data": rows and rows.file}
             asked = RankSettings(**known)
             found = analyse(
@@ -238,9 +242,10 @@ class Run:
 
     def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> Event:
         """Write a plain checkpoint with the adapter folded in, loaded again and compared; returns what was found."""
-        in_memory = self.trained is not None or "opened" in vars(self)
-        opened = self.opened if in_memory and self._usable(as_saved=True) else None
-        return merge(self.found, path_of(str(out)), self._device, into, watcher, opened)
+        with self._lock:
+            in_memory = self.trained is not None or "opened" in vars(self)
+            opened = self.opened if in_memory and self._usable(as_saved=True) else None
+            return merge(self.found, path_of(str(out)), self._device, into, watcher, opened)
 
     def report(self) -> Path:
         """Make the report of a run again from the files in its folder; nothing is computed. Returns report.html."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
@@ -25,6 +26,7 @@ from ..data.settings import Reading
 from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
+from ..formats.seal import read_provenance
 from ..formats.summary import Summary
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
@@ -85,6 +87,8 @@ class Classify(Task):
         base: Base,
         tokenizer: Tokenizer | None,
     ) -> tuple[dict[str, object], list[str]]:
+        if names := names_in(read_provenance(folder)):
+            return {"labels": list(names)}, []
         labels, source = _labels(folder, base, tensors)
         said = f"the labels are {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}, {source}"
         return {"labels": list(labels)}, [said]

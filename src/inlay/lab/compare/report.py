@@ -117,7 +117,7 @@ def _plot(rows: tuple[MethodRow, ...], x: Quantity, y: Quantity) -> ParetoPlot:
 def _marked(result: ComparisonResult) -> Callable[[str], Markup]:
     """Return what marks up a method's name: its family's mark before it, a sign after those as good as the best."""
     family = {row.label: row.family for row in result.table.rows}
-    equals = result.advice.equals if result.advice else ()
+    equals = set(result.advice.equals) - {result.advice.best} if result.advice else ()
     equal = Markup(' <span class="equal" title="cannot be told from the best">≈</span>')
 
     def html(name: str) -> Markup:

@@ -293,5 +293,12 @@ _COSTS = (
         read=_of("tokens_per_second"),
         unit=RATE,
     ),
-    Quantity(key="forgetting", name="forgetting", sign=-1, unit=number(4), read=_forgetting),
+    Quantity(
+        key="forgetting",
+        name="forgetting",
+        sign=-1,
+        unit=number(4),
+        read=_forgetting,
+        limits=(-math.inf, math.inf),  # a loss on general text can fall
+    ),
 )

@@ -201,8 +201,8 @@ def curve_plot(curve: CutCurve) -> Figure:
     scores = [point.scores[curve.score] for point in points]
     bounds = [sorted((whole + metric.sign * p.gain.low, whole + metric.sign * p.gain.high)) for p in points]
     bounds = [(min(score, low), max(score, high)) for score, (low, high) in zip(scores, bounds, strict=True)]
-    most = 1.0 if metric.unit.is_share else math.inf
-    bounds = [(max(0.0, low), min(most, high)) for low, high in bounds]  # what a score can be
+    least, most = metric.limits
+    bounds = [(max(least, low), min(most, high)) for low, high in bounds]
     bounds = [pair for pair in bounds if all(map(math.isfinite, pair))]  # too few rows have none
     ranks = Scale(low=-0.4, high=len(points) - 0.6, ticks=tuple((i, str(point.rank)) for i, point in enumerate(points)))
     reached = [whole, *scores, *(bound for pair in bounds for bound in pair)]
