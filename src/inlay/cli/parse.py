@@ -14,7 +14,7 @@ from ..errors import InlayError, SettingsError
 from ..names import listed, meant
 from ..ranges import problem_of_text
 from .flags import Flag, flags_of
-from .help import help_page, usage
+from .help import print_help, usage
 
 CommandT = TypeVar("CommandT")
 _HELP = {"-h", "--help"}
@@ -40,7 +40,7 @@ def parse(
     _check_given_once(arguments)
     if not _HELP.isdisjoint(_before_dashes(arguments)):
         flags = [*first, *flags_of(command)]
-        print(help_page(verb, inspect.cleandoc(description or command.__doc__ or ""), flags, titles or _TITLES))
+        print_help(verb, inspect.cleandoc(description or command.__doc__ or ""), flags, titles or _TITLES)
         raise SystemExit(0)
     output = io.StringIO()
     try:

@@ -1,5 +1,6 @@
 """DATA as the user names it: a file, a folder, a built-in or a data set on the Hugging Face hub, opened into splits."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,10 +83,9 @@ def holds_rows(asked: str) -> bool:
     """Tell whether what is named so on this machine is data, by the names of its files."""
     if asked.startswith(BUILTIN):
         return asked.removeprefix(BUILTIN) in _builtin_names()
-    path = Path(asked)
-    if path.is_dir():
-        return any(part.split for part in parts_of(path))
-    return path.is_file() and row_extension(path.name) is not None
+    if os.path.isdir(asked):  # which is False, too, for a name that no file can have
+        return any(part.split for part in parts_of(Path(asked)))
+    return os.path.isfile(asked) and row_extension(Path(asked).name) is not None
 
 
 def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
