@@ -21,6 +21,7 @@ from typing import Any
 from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
+from inlay.methods.peak_rate import rates_of
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _page() -> str:
     """The Markdown of docs/learning_rates.md."""
     lines = [_HEAD]
     for method in METHODS:
-        default = f"{METHODS[method].learning_rate:g}, {METHODS[method].writing_rate:g}"
+        default = f"{rates_of(METHODS[method]).reading:g}, {rates_of(METHODS[method]).writing:g}"
         if method in UNTRIED:
             lines.append(f"| {method} | {default} | {UNTRIED[method]} | | | |")
             continue
@@ -210,7 +211,7 @@ A run that asks for no rate takes
     the method's rate for reading or for writing × (384 / width)^p × √(250 / steps)
 
 with p = 1, or 1.5 where whole weights are trained in place. The width counts for a factor of 2 at most above and 50
-below, the steps for 2 and 1/3. `resolved.yaml` and `log.txt` say what came out and why.
+below, the steps for 1.6 and 1/3. `resolved.yaml` and `log.txt` say what came out and why.
 
 - **Two rates**, as no other rule was seen to fit: on the language model the best rate is 3 to 60 times that of the
   classifier, though it is as large. How far apart they are follows from how a method's parameters multiply: about 30

@@ -19,6 +19,7 @@ import torch
 from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
+from inlay.methods.peak_rate import rates_of
 from inlay.training import active_run
 from inlay.training.loop import Plan, Training
 from inlay.training.run import train
@@ -70,7 +71,7 @@ def range_test(
     """Take the steps in place of a training, until the loss is three times the first."""
     adapter, optimizer, rates = training.adapter, training.optimizer, []
     losses: list[float] = []
-    lowest = math.log10(settings.method.learning_rate) - BELOW
+    lowest = math.log10(rates_of(settings.method).reading) - BELOW
     batches = training.accelerator.prepare(batches)
     for number, batch in enumerate(islice(batches, int(STEPS_A_DECADE * (BELOW + ABOVE)) + 1)):
         adapter.model.train()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .attached.adapter import Adapter, adapters, attach
     from .core.active import activate, using
     from .core.delta import Delta, WeightDelta
-    from .core.method import Method
+    from .core.method import Method, Rates
     from .errors import InlayError
     from .formats.peft_format import PeftFormat
     from .methods import METHODS
@@ -45,6 +45,7 @@ _HOME = {
     "Delta": "core.delta",
     "WeightDelta": "core.delta",
     "Method": "core.method",
+    "Rates": "core.method",
     "InlayError": "errors",
     "load": "methods.loading",
     "PeftFormat": "formats.peft_format",

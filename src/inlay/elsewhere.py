@@ -41,6 +41,7 @@ SETTINGS = _spread({
     "clip": "max_grad_norm grad_clip clip_grad clip_grad_norm clip_norm gradient_clipping gradient_clip_val max_norm",
     "evaluations_per_epoch": "evals_per_epoch eval_steps eval_strategy evaluation_strategy eval_interval "
     "evaluation_steps eval_every eval_freq val_check_interval",
+    "forget_at_most": "forgetting_budget forget_budget max_forgetting",
     "patience": "early_stopping early_stopping_patience early_stop",
     "checkpoint_minutes": "save_steps save_interval save_strategy save_every saves_per_epoch checkpoint_every",
     "go_on": "resume resume_from_checkpoint auto_resume auto_resume_from_checkpoints continue continue_training",

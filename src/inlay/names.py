@@ -39,8 +39,8 @@ def _but_for_a_slip(asked: Iterable[str], meanings: Mapping[str, tuple[str, ...]
     for word, meaning in meanings.items():
         for each in asked:
             longer = max(len(each), len(word))
-            count, most = _slips(each, word), next((most for below, most in _SLIPS if longer < below), 3)
-            if count <= most:
+            most = next((most for below, most in _SLIPS if longer < below), 3)
+            if abs(len(each) - len(word)) <= most and (count := _slips(each, word)) <= most:
                 slips[meaning] = min(count, slips.get(meaning, count))
     best = [meaning for meaning, count in slips.items() if count == min(slips.values())]
     return best[0] if len(best) == 1 else ()

@@ -14,6 +14,7 @@ from inlay.errors import AdapterStateError
 from inlay.methods import FAMILIES, METHODS
 from inlay.methods.explained import Explained, blocks, explained, settings
 from inlay.methods.llama_7b import on_llama_7b
+from inlay.methods.peak_rate import rates_of
 
 from ..shapes import SHAPES, method
 
@@ -148,7 +149,8 @@ def test_a_method_is_shown_with_everything_that_is_known_of_it(name: str, capsys
     for part in (text.idea, text.picture, text.formula, text.when, text.cost, chosen.summary, chosen.paper):
         assert " ".join(part.split()) in shown
     assert f"{count.trained:,} of 6,738,415,616" in shown
-    assert f"{chosen.learning_rate:g} for a classifier, {chosen.writing_rate:g} for a language model, at" in shown
+    rates = rates_of(chosen)
+    assert f"{rates.reading:g} for a classifier, {rates.writing:g} for a language model, at the peak" in shown
     assert f"{chosen.epochs:g}, or more for fewer" in shown
     assert all(f"{s.name} = " in shown and " ".join(s.text.split()) in shown for s in settings(chosen))
 

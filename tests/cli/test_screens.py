@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ import inlay
 from inlay.cli import VERBS, doctor, main
 from inlay.cli.compare_screen import print_result
 from inlay.cli.console import watching
+from inlay.cli.demo import _answer
 from inlay.cli.merge import _line as merge_line
 from inlay.cli.screen import screens, show, width
 from inlay.cli.train import next_steps
@@ -31,6 +32,7 @@ from inlay.lab.rank.screen import analysis_screen, suggestion_screen
 from inlay.lab.rank.suggestion import Suggested, Suggestion
 from inlay.models.sites import Place
 from inlay.stats import Difference
+from inlay.tasks.demos import DEMOS
 
 from ..compare.fakes import accuracies, comparison_of, write_language_model
 from ..tiny_models import write_rows
@@ -96,6 +98,18 @@ def examined() -> None:
         patch.setattr(doctor, "examine", lambda: found)
         patch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
         main(["doctor"])
+
+
+def demo_answers() -> None:
+    classify, generate = DEMOS.values()
+    drawn = "I remember a fox that slept under the bridge for as long as anybody in the village could remember to tell."
+    with screens():
+        for i, text in enumerate(classify.inputs):
+            show(
+                _answer(classify, {"label": "dispute_charge", "probability": (0.974, 0.5, 1.0)[i], "text": text}, ""), 4
+            )
+        for prompt in generate.inputs:
+            show(_answer(generate, {"prompt": prompt, "text": "A red fox slept under the bridge."}, drawn), 11)
 
 
 def next_lines() -> None:
@@ -209,11 +223,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_bert: str, reviews_
 
 def compared(folder: Path) -> None:
     names = {"bitfit": 0.945, "pfeiffer": 0.957, "lora": 0.970, "prefix": 0.953, "full": 0.967}
-    of_seeds = {name: accuracies(mean, 0.004, seed=i) for i, (name, mean) in enumerate(names.items())}
+    of_seeds: dict[str, Sequence[float]] = {
+        name: accuracies(mean, 0.004, seed=i) for i, (name, mean) in enumerate(names.items())
+    }
     failures = {"prefix-2": "step 37: loss is not finite, and was 2.31 at the first step"}
     print_result(comparison_of(folder / "a", of_seeds, failures=failures, then=("data/sst2",)))
     print("\n")
-    of_losses = {"lora": (0.70, 0.71), "full": (0.60, 0.68), "prefix": (1.4, 1.5)}
+    of_losses: dict[str, Sequence[float]] = {"lora": (0.70, 0.71), "full": (0.60, 0.68), "prefix": (1.4, 1.5)}
     print_result(comparison_of(folder / "b", of_losses, write=write_language_model))
 
 
@@ -229,6 +245,7 @@ CASES: dict[str, Callable[[], object]] = {
     "train-language-model": replayed("train-language-model"),
     "train-next": next_lines,
     "compare-progress": replayed("compare-progress"),
+    "demo-answers": demo_answers,
     "merge": merged,
     "rank": analysed,
     "rank-suggestion": suggested,

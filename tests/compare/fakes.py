@@ -17,6 +17,7 @@ from inlay.lab.compare.sequence import sequences
 from inlay.lab.compare.settings import CompareSettings, Contender
 from inlay.lab.compare.table import MethodTable, make_table, sequence_rows
 from inlay.lab.compare.trial import EARLIER, Budget, Trial, plain_trials
+from inlay.methods.peak_rate import rates_of
 from inlay.stats import Means, Shares
 from inlay.training.score_parts import write_parts
 
@@ -104,7 +105,7 @@ def write_classifier(
     if ends_at is not None:
         last = [event for event in events if event["event"] == "evaluate"][-1]
         last["accuracy"] = ends_at
-    events.append({"event": "method", "learning_rate": trial.settings.method.learning_rate})
+    events.append({"event": "method", "learning_rate": rates_of(trial.settings.method).reading})
     predictions = guesses(LABELS, 40, accuracy, seed=hash_of(trial.name))
     scores = {"loss": 2 * (1 - accuracy), "accuracy": accuracy, "macro_f1": accuracy - 0.01}
     found = summary(

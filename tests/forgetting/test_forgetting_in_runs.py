@@ -72,7 +72,7 @@ def test_a_writing_run_says_what_it_forgot_and_says_it_again(
     events = map(json.loads, (tmp_path / "a" / "metrics.jsonl").read_text().splitlines())
     (event,) = (e for e in events if e["event"] == "forgetting")
     assert event.items() >= found.items()
-    assert "nats per token of general text (95 % " in (tmp_path / "a" / "log.txt").read_text()
+    assert "nats per token (95 % " in (tmp_path / "a" / "log.txt").read_text()
     assert "<h2>Forgetting</h2>" in (tmp_path / "a" / "report.html").read_text()
 
 

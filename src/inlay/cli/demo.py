@@ -1,9 +1,12 @@
 """inlay demo: a real adapter on a real pretrained model, offline, within a few minutes on two cores."""
 
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ..ranges import SEED, check_settings
+from ..show.units import percent_text
 from ..tasks.demos import DEMOS, Demonstration
 from .parse import parse
 from .screen import show
@@ -56,5 +59,13 @@ def _show_answers(demo: Demonstration, run: "Run") -> None:
         with using(run.model):
             base = [answer.line for answer in run.answer(demo.inputs)]
     for values, by_base in zip(tuned, base, strict=True):
-        values = {name: " ".join(v.split()) if isinstance(v, str) else v for name, v in values.items()}
-        show(demo.shown.format(**values, base=by_base), indent=4)
+        show(_answer(demo, values, by_base), indent=11)
+
+
+def _answer(demo: Demonstration, values: Mapping[str, object], base: str) -> str:
+    """Write one answer of the tuned model, beside the beginning of the base's."""
+    texts = {
+        name: percent_text(value) if isinstance(value, float) else " ".join(str(value).split())
+        for name, value in values.items()
+    }
+    return demo.shown.format(**texts, base=textwrap.shorten(base, 90, placeholder=" …"))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, get_args, get_origin
 
@@ -11,7 +11,7 @@ from tyro.conf import Positional, Suppress
 from ..methods.explained import field_texts
 from ..ranges import Kind, kind_of
 
-_POSITIONAL, _SUPPRESSED = get_args(Positional[str])[1], get_args(Suppress[str])[1]
+_POSITIONAL, _SUPPRESS = get_args(Positional[str])[1], get_args(Suppress[str])[1]
 # What stands for a text in the help, by the last part of its setting's name.
 _TEXTS = {
     "out": "FOLDER", "retain": "FILE", "model": "MODEL", "method": "NAME", "with": "RUN", "data": "DATA",
@@ -88,25 +88,25 @@ def _flags(command: object, prefix: str) -> Iterator[Flag]:
         if isinstance(declared, str):  # a class that stands further below
             declared = vars(sys.modules[cls.__module__])[declared]
         extras: tuple[object, ...] = getattr(declared, "__metadata__", ())
+        said: dict[str, object] = next((vars(extra) for extra in extras if hasattr(extra, "prefix_name")), {})
         whole = get_args(declared)[0] if extras else declared
         inner = get_origin(whole) or whole
-        if _SUPPRESSED in extras:
+        if _SUPPRESS in extras:
             continue
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
-            yield from _flags(whole, f"{prefix}{_said(declared).get('name') or field.name}.")
+            yield from _flags(whole, f"{prefix}{said.get('name') or field.name}.")
         else:
-            yield _flag(field, declared, texts.get(field.name, ""), prefix)
+            yield _flag(field, declared, texts.get(field.name, ""), prefix, said, _POSITIONAL in extras)
 
 
-def _said(declared: object) -> dict[str, object]:
-    """Return what an `arg` of tyro says of a field."""
-    extras: tuple[object, ...] = getattr(declared, "__metadata__", ())
-    return next((vars(extra) for extra in extras if hasattr(extra, "prefix_name")), {})
-
-
-def _flag(field: dataclasses.Field[object], declared: object, text: str, prefix: str) -> Flag:
-    extras: tuple[object, ...] = getattr(declared, "__metadata__", ())
-    said = _said(declared)
+def _flag(
+    field: dataclasses.Field[object],
+    declared: object,
+    text: str,
+    prefix: str,
+    said: Mapping[str, object],
+    positional: bool,
+) -> Flag:
     kind, name = kind_of(declared), str(said.get("name") or field.name)
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
@@ -117,7 +117,7 @@ def _flag(field: dataclasses.Field[object], declared: object, text: str, prefix:
         default=default,
         text=text,
         metavar=str(said.get("metavar") or _metavar(name.replace("_", "-"), kind)).strip("[]"),
-        positional=_POSITIONAL in extras,
+        positional=positional,
     )
 
 

@@ -5,18 +5,21 @@ from shutil import get_terminal_size
 
 from ..show.lines import fitted
 from .flags import Flag, value_text
+from .safe_console import console
 
 _WIDEST = 100  # columns; longer lines are hard to read
 _COLUMN = 26  # where the texts begin
 
 
-def help_page(verb: str, description: str, flags: Sequence[Flag], titles: Mapping[str, str]) -> str:
-    """Write the page. `titles` names the groups in their order, by single settings or by what they begin with up to a
+def print_help(verb: str, description: str, flags: Sequence[Flag], titles: Mapping[str, str]) -> None:
+    """Print the page. `titles` names the groups in their order, by single settings or by what they begin with up to a
     dot; what has no title is among the options.
     """
     width = min(get_terminal_size().columns, _WIDEST)
-    lines = _lines(verb, description, flags, titles)
-    return "\n".join(fitted(line, width, " " * indent) for line, indent in lines)
+    out = console()
+    for line, indent in _lines(verb, description, flags, titles):
+        text = fitted(line, width, " " * indent)
+        out.print(text, style="bold" if line in titles.values() else "", soft_wrap=True)
 
 
 def _lines(verb: str, description: str, flags: Sequence[Flag], titles: Mapping[str, str]) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,7 @@ from ..core.method import Method
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
-from ..methods.peak_rate import STEPS, WIDTH
+from ..methods.peak_rate import STEPS, WIDTH, rates_of
 from ..show.table import Column, Table
 from ..show.units import bytes_text, percent_text
 from .flags import value_text
@@ -71,8 +71,7 @@ def facts(method: type[Method]) -> dict[str, object]:
         },
         "can_merge": count.can_merge,
         "virtual_tokens": method().virtual_tokens,
-        "learning_rate": method.learning_rate,
-        "writing_rate": method.writing_rate,
+        "learning_rate": {"reading": rates_of(method).reading, "writing": rates_of(method).writing},
         "epochs": method.epochs,
         "paper": method.paper,
         "peft_type": method.format.peft_type if method.format.read_by_peft else None,
@@ -120,10 +119,10 @@ def found_out(method: type[Method]) -> dict[str, str]:
 
 def learning_rate_text(method: type[Method]) -> str:
     """Return the rates that a run begins from which asks for none."""
-    writing = "" if method.writing_rate is None else f" for a classifier, {method.writing_rate:g} for a language model"
+    rates = rates_of(method)
     return (
-        f"{method.learning_rate:g}{writing}, at the peak, in {STEPS} steps of a model {WIDTH} wide; lower for a wider "
-        "model and for a longer run; --learning-rate sets it"
+        f"{rates.reading:g} for a classifier, {rates.writing:g} for a language model, at the peak, in {STEPS} steps of "
+        f"a model {WIDTH} wide; lower for a wider model and for a longer run; --learning-rate sets it"
     )
 
 

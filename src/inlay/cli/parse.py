@@ -14,10 +14,11 @@ from ..errors import InlayError, SettingsError
 from ..names import listed, meant
 from ..ranges import problem_of_text
 from .flags import Flag, flags_of
-from .help import help_page, usage
+from .help import print_help, usage
 
 CommandT = TypeVar("CommandT")
 _HELP = {"-h", "--help"}
+_TITLES = {"json": "Options", "data.": "The data"}  # the others are options too
 
 
 def parse(
@@ -39,7 +40,7 @@ def parse(
     _check_given_once(arguments)
     if not _HELP.isdisjoint(_before_dashes(arguments)):
         flags = [*first, *flags_of(command)]
-        print(help_page(verb, inspect.cleandoc(description or command.__doc__ or ""), flags, titles or {}))
+        print_help(verb, inspect.cleandoc(description or command.__doc__ or ""), flags, titles or _TITLES)
         raise SystemExit(0)
     output = io.StringIO()
     try:
@@ -55,7 +56,7 @@ def parse(
             raise
         flags = [*first, *flags_of(command)]
         own = _of_a_dataclass(stop)
-        said = next(_faults([*beneath, *arguments], flags, verb), None) if own is None else str(own)
+        said = next(faults([*beneath, *arguments], flags, verb), None) if own is None else str(own)
         raise SettingsError(said or f"{_plain(output.getvalue())}; see inlay {verb} --help") from None
 
 
@@ -81,7 +82,7 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     return (found[0] if found else None), rest
 
 
-def _faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str) -> Iterator[str]:
+def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str) -> Iterator[str]:
     """Yield what is wrong with arguments that could not be read, in the order in which they are given."""
     by_name = {flag.shown: flag for flag in flags if not flag.positional}
     alone = [flag for flag in flags if flag.positional]
@@ -164,7 +165,7 @@ def _of_a_dataclass(stop: BaseException) -> InlayError | None:
 
 
 def _plain(framed: str) -> str:
-    """Return tyro's message without its frame, for what `_faults` does not know."""
+    """Return tyro's message without its frame, for what `faults` does not know."""
     lines = [line.strip("│╭╮╰╯ \t") for line in framed.splitlines()][1:]  # the first is a title
     text = " ".join(line for line in lines if set(line) - set("─-")).partition(" For full helptext")[0]
     return text.partition(" Argument helptext:")[0].rstrip(".")

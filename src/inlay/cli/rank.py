@@ -81,6 +81,10 @@ FLAGS = {"other": "with", "origin": "from", "attempt": "try"}  # settings whose 
 _TITLES = {
     **{FLAGS.get(f.name, f.name): "RUN, after training" for f in fields(Rank) if f.name not in BOTH | BEFORE},
     **{FLAGS.get(f.name, f.name): "MODEL DATA, before training" for f in fields(Rank) if f.name in BEFORE},
+    "json": "Both",
+    "out": "Both",
+    "device": "Both",
+    "data.": "The data",
 }
 
 

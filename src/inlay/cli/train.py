@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METHOD = "lora"
 _DESCRIPTION = "Train one adapter on MODEL with DATA and write its run's folder."
-_FIRST = [  # which decide what other flags there are
+FIRST = [  # which decide what other flags there are
     Flag(
         setting="method",
         kind=kind_of(str),
@@ -108,7 +108,7 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
         "method.": f"The method {kind.name}, which `inlay methods {kind.name}` explains",
         "data.": "The data",
     }
-    return parse(Train[kind], arguments, verb, beneath, description=_DESCRIPTION, first=_FIRST, titles=titles)
+    return parse(Train[kind], arguments, verb, beneath, description=_DESCRIPTION, first=FIRST, titles=titles)
 
 
 def short_flags(implied: Mapping[str, object]) -> list[str]:

@@ -21,6 +21,15 @@ from .delta import Delta
 Family = Literal["baseline", "selective", "additive", "reparameterized", "prompts"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """A method's peak learning rates for AdamW, in 250 steps of a model 384 wide (methods/peak_rate.py)."""
+
+    reading: float
+    writing: float  # for a task whose answers are texts
+    width_power: float = 1.0  # of the model's width, by which both fall
+
+
 class ParameterGroup(TypedDict):
     """One group of the optimizer's: parameters that learn at one rate."""
 
@@ -62,9 +71,7 @@ class Method(ABC):
     family: ClassVar[Family]
     paper: ClassVar[str]
     summary: ClassVar[str]  # one line: what is trained
-    learning_rate: ClassVar[float]  # peak, for AdamW: of 250 steps with a model 384 wide (methods/peak_rate.py)
-    writing_rate: ClassVar[float | None] = None  # the same for a task that writes texts; None: learning_rate
-    width_power: ClassVar[float] = 1.0  # of the model's width, by which both fall
+    learning_rate: ClassVar["float | Rates"]  # a number is the peak for every task
     epochs: ClassVar[float] = 3  # more where that is too few to learn in
     example: ClassVar[dict[str, object]] = {}  # settings to show it with on a Llama, if those by default do not fit one
     format: ClassVar["AdapterFormat"]  # how adapters are written; formats/peft_format.py has it whole

@@ -20,6 +20,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from ..core.method import Method
 
@@ -99,6 +100,7 @@ def _kind(block: Block) -> str:
     return next((part for part in ("When", "Cost") if block.text.startswith(f"{part}: ")), "text")
 
 
+@cache
 def _own_texts(cls: type) -> dict[str, str]:
     """Find the text below each field; there is none where the source cannot be had, as in a console."""
     try:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.delta import Args, Delta, Kwargs
-from ..core.method import Method
+from ..core.method import Method, Rates
 from ..errors import AdapterStateError, TargetError
 from ..formats.peft_format import PeftFormat
 from ..models import weights
@@ -51,9 +51,7 @@ class Full(Method):
 
     name, family, paper = "full", "baseline", "https://arxiv.org/abs/1801.06146"
     summary = "every parameter of the model, in place"
-    learning_rate = 1e-4
-    writing_rate = 1.1e-3
-    width_power = 1.5
+    learning_rate = Rates(reading=1e-4, writing=1.1e-3, width_power=1.5)
     format = PeftFormat(peft_type="INLAY_FULL")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:

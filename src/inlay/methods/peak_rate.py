@@ -8,11 +8,11 @@ well: so far does a parameter wander on noise.
 
 from dataclasses import dataclass
 
-from ..core.method import Method
+from ..core.method import Method, Rates
 
 WIDTH, STEPS = 384, 250  # that the methods' rates are for
 _FURTHEST_WIDTH = (1 / 50, 2.0)  # times the rate, at most
-_FURTHEST_STEPS = (1 / 3, 2.0)
+_FURTHEST_STEPS = (1 / 3, 1.6)
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class PeakRate:
 
 def peak_rate(method: type[Method] | Method, *, writes: bool, width: int | None, steps: int) -> PeakRate:
     """Return the rate for a model of this width and a run of so many steps, to two digits."""
-    own = method.writing_rate if writes and method.writing_rate is not None else method.learning_rate
-    by_width = 1.0 if width is None else _within(_FURTHEST_WIDTH, (WIDTH / width) ** method.width_power)
+    rates = rates_of(method)
+    own = rates.writing if writes else rates.reading
+    by_width = 1.0 if width is None else _within(_FURTHEST_WIDTH, (WIDTH / width) ** rates.width_power)
     by_steps = _within(_FURTHEST_STEPS, (STEPS / steps) ** 0.5)
     task = "writing" if writes else "reading"
     reason = (
@@ -34,6 +35,12 @@ def peak_rate(method: type[Method] | Method, *, writes: bool, width: int | None,
         f"and {by_steps:.2g} for {steps} steps"
     )
     return PeakRate(float(f"{own * by_width * by_steps:.2g}"), reason)
+
+
+def rates_of(method: type[Method] | Method) -> Rates:
+    """Return a method's rates, whether it has one for every task or two."""
+    asked = method.learning_rate
+    return asked if isinstance(asked, Rates) else Rates(reading=asked, writing=asked)
 
 
 def _within(bounds: tuple[float, float], factor: float) -> float:

@@ -23,7 +23,7 @@ DEMOS = {
             "hi! before i buy: can i send it back if it doesnt fit",
             "the app says delivered but theres nothing here, where is it",
         ),
-        "  {label:<16} {probability:>6.1%}  {text}",
+        "  {label:<16} {probability:>7}  {text}",
     ),
     "generate": Demonstration(
         ("builtin:tiny-lm", "builtin:captions", "--evaluations-per-epoch", "1"),
@@ -32,7 +32,7 @@ DEMOS = {
             "person: tailor | mood: happy | object: lantern",
             "number: three | animal: rabbits | action: dancing | time: midnight",
         ),
-        "  {prompt}\n    base   {base:.90}\n    tuned  {text}",
+        "  {prompt}\n    base   {base}\n    tuned  {text}",
         with_base=True,
     ),
 }

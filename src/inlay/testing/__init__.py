@@ -11,6 +11,7 @@ from ..errors import TargetError
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import explained, settings
 from ..methods.llama_7b import on_llama_7b
+from ..methods.peak_rate import rates_of
 from ..models.sites import Sites
 from .contract import CHECKS, attach_and_detach_after_compile_take_effect_in_one_graph
 from .shapes import SHAPES, Shape
@@ -41,7 +42,7 @@ def check_description(kind: type[Method]) -> None:
     assert kind.family in FAMILIES, f"family is {kind.family!r}; known: {', '.join(FAMILIES)}"
     assert kind.summary, "summary is empty"
     assert kind.paper.startswith("https://"), f"paper is {kind.paper!r}, which is no address"
-    assert kind.learning_rate > 0, f"learning_rate is {kind.learning_rate}"
+    assert min(rates_of(kind).reading, rates_of(kind).writing) > 0, f"learning_rate is {kind.learning_rate}"
     assert kind() == kind(), "two methods with the same settings differ"
     assert explained(kind).idea, "there is no explanation"
     for setting in settings(kind):

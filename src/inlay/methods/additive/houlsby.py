@@ -11,7 +11,7 @@ from typing import Annotated
 from torch.nn import functional as F
 
 from ...core.delta import Delta
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights
@@ -47,8 +47,7 @@ class Houlsby(Method):
 
     name, family, paper = "houlsby", "additive", "https://arxiv.org/abs/1902.00751"
     summary = "a two-layer bottleneck after the attention and one after the feed-forward of each block; all norms"
-    learning_rate = 1e-3
-    writing_rate = 5e-3
+    learning_rate = Rates(reading=1e-3, writing=5e-3)
     format = PeftFormat(peft_type="INLAY_HOULSBY")
 
     size: Annotated[int, COUNT] = 64

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ... import expressions
 from ...attached.adapter import Adapter
 from ...core.delta import Delta
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import CheckpointError, SettingsError, TargetError
 from ...formats.peft_config import PeftConfig, targets_of
 from ...formats.peft_format import PeftFormat
@@ -77,8 +77,7 @@ class IA3(Method):
 
     name, family, paper = "ia3", "additive", "https://arxiv.org/abs/2205.05638"
     summary = "vectors that scale keys, values and the inner activations of each feed-forward"
-    learning_rate = 2.5e-2
-    writing_rate = 1.5e-1
+    learning_rate = Rates(reading=2.5e-2, writing=1.5e-1)
     format = IA3Format(
         peft_type="IA3",
         read_by_peft=True,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from ...core.delta import Args, Delta, Kwargs
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights
@@ -45,8 +45,7 @@ class Parallel(Method):
 
     name, family, paper = "parallel", "additive", "https://arxiv.org/abs/2110.04366"
     summary = "a two-layer bottleneck beside the feed-forward of each block"
-    learning_rate = 5e-4
-    writing_rate = 5e-3
+    learning_rate = Rates(reading=5e-4, writing=5e-3)
     format = PeftFormat(peft_type="INLAY_PARALLEL")
 
     reduction_factor: Annotated[float, RATIO] = 2.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ...core.delta import Args, Delta, Kwargs
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.results import Result, first
@@ -43,8 +43,7 @@ class Pfeiffer(Method):
 
     name, family, paper = "pfeiffer", "additive", "https://arxiv.org/abs/2005.00247"
     summary = "a two-layer bottleneck after the feed-forward of each block"
-    learning_rate = 2e-3
-    writing_rate = 7e-3
+    learning_rate = Rates(reading=2e-3, writing=7e-3)
     format = PeftFormat(peft_type="INLAY_PFEIFFER")
 
     reduction_factor: Annotated[float, RATIO] = 16.0

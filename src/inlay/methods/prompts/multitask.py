@@ -15,7 +15,7 @@ from torch import nn
 
 from ...core.attachment import Attachment
 from ...core.delta import Delta
-from ...core.method import ParameterGroup
+from ...core.method import ParameterGroup, Rates
 from ...errors import CheckpointError, SettingsError
 from ...formats.peft_config import PeftConfig
 from ...formats.peft_format import format_of
@@ -74,8 +74,7 @@ class MultitaskPrompt(InputPrompt):
 
     name, paper = "multitask-prompt", "https://arxiv.org/abs/2303.02861"
     summary = "a prompt that tasks share, and a product of thin matrices for each that it is multiplied with"
-    learning_rate = 1e-1
-    writing_rate = 1.5e-1
+    learning_rate = Rates(reading=1e-1, writing=1.5e-1)
     format = MultitaskFormat(
         peft_type="MULTITASK_PROMPT_TUNING",
         known=KNOWN

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import CheckpointError
 from ...formats.peft_config import PeftConfig
 from ...models import weights
@@ -74,8 +74,7 @@ class PTuning(InputPrompt):
 
     name, paper = "p-tuning", "https://arxiv.org/abs/2103.10385"
     summary = "a small network whose results are embeddings that come before every input"
-    learning_rate = 3e-2
-    writing_rate = 5e-3
+    learning_rate = Rates(reading=3e-2, writing=5e-3)
     format = PTuningFormat(
         peft_type="P_TUNING",
         known=KNOWN

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 
 from ...attached.adapter import Adapter
 from ...core.delta import Delta
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import CheckpointError, TargetError
 from ...formats.peft_config import PeftConfig
 from ...models.modules import has_config
@@ -121,8 +121,7 @@ class PrefixTuning(VirtualTokens):
 
     name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
     summary = "a few keys and values that come before the text's in every layer"
-    learning_rate = 2.5e-2
-    writing_rate = 1.5e-1
+    learning_rate = Rates(reading=2.5e-2, writing=1.5e-1)
     epochs = 10
     format = PrefixFormat(
         peft_type="PREFIX_TUNING",

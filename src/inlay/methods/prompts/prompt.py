@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ...errors import SettingsError
 from ...models.modules import has_config
 from ...models.sites import Sites
+from ..core.method import Rates
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .soft_prompt import LearnedPrompt
 from .starts import from_labels, from_noise, from_text, from_vocabulary
@@ -43,8 +44,7 @@ class PromptTuning(InputPrompt):
 
     name, paper = "prompt", "https://arxiv.org/abs/2104.08691"
     summary = "a few embeddings that come before every input"
-    learning_rate = 1e-1
-    writing_rate = 5e-2
+    learning_rate = Rates(reading=1e-1, writing=5e-2)
     format = PromptTuningFormat(
         peft_type="PROMPT_TUNING",
         known=KNOWN

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...core.attachment import Attachment
 from ...ranges import FACTOR, SHARE, WEIGHT
+from ..core.method import Rates
 from .adalora_peft import KNOWN, AdaLoRAFormat
 from .components import Components, components
 from .rank_budget import RankBudget, fast_first
@@ -43,8 +44,7 @@ class AdaLoRA(RankBudget):
 
     name, family, paper = "adalora", "reparameterized", "https://arxiv.org/abs/2303.10512"
     summary = "LoRA as P diag(E) Q, its rank shared out among the layers by how much the loss depends on each part"
-    learning_rate = 3e-3
-    writing_rate = 8e-3
+    learning_rate = Rates(reading=3e-3, writing=8e-3)
     format = AdaLoRAFormat(peft_type="ADALORA", read_by_peft=True, names={"coefficient": "lora_E"}, known=KNOWN)
     schedule = staticmethod(fast_first)
 

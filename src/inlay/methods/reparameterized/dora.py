@@ -14,6 +14,7 @@ from ...core.delta import Delta
 from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.weights import Host
+from ..core.method import Rates
 from .decomposed import BiasedDecomposed, Decomposed
 from .lora import KNOWN, NAMES, LoRA, LoRAFormat
 
@@ -52,8 +53,7 @@ class DoRA(LoRA):
 
     name, paper = "dora", "https://arxiv.org/abs/2402.09353"
     summary = "LoRA for the direction of each row of a weight, and a vector for the rows' lengths"
-    learning_rate = 7e-4
-    writing_rate = 5e-3
+    learning_rate = Rates(reading=7e-4, writing=5e-3)
     format = DoRAFormat(peft_type="LORA", read_by_peft=True, names=NAMES, known=KNOWN, decomposed=True)
 
     biased = {Decomposed: BiasedDecomposed}

@@ -22,6 +22,7 @@ from ...formats.peft_config import PeftConfig
 from ...formats.peft_format import PeftFormat, format_of
 from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
+from ..core.method import Rates
 from .components import Components, components
 from .lora import LoRA
 from .rank_budget import RankBudget, slow_first
@@ -74,8 +75,7 @@ class DynamicRank(RankBudget):
 
     name, family, paper = "dynamic-rank", "reparameterized", "https://arxiv.org/abs/2405.17357"
     summary = "LoRA as a sum of weighted components, of which the layers keep those with a large share of their change"
-    learning_rate = 4e-3
-    writing_rate = 1.2e-2
+    learning_rate = Rates(reading=4e-3, writing=1.2e-2)
     format = DynamicRankFormat(
         peft_type="LORA", read_by_peft=True, names={"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
     )

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ...models import weights
 from ...models.weights import Host
+from ..core.method import Rates
 from .lycoris import KNOWN, Lycoris, LycorisFormat, Product, uniform, zeros
 
 
@@ -37,8 +38,7 @@ class LoHa(Lycoris):
 
     name, family, paper = "loha", "reparameterized", "https://arxiv.org/abs/2108.06098"
     summary = "two low-rank products beside each weight, multiplied elementwise and added to it"
-    learning_rate = 5e-3
-    writing_rate = 1.5e-2
+    learning_rate = Rates(reading=5e-3, writing=1.5e-2)
     format = LycorisFormat(peft_type="LOHA", read_by_peft=True, known=KNOWN)
 
     def delta(self, host: Host, rank: int) -> Product:

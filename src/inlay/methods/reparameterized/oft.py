@@ -10,6 +10,7 @@ from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
+from ..core.method import Rates
 from .on_linear import LinearFormat, OnLinear
 from .rotation import Rotation
 
@@ -72,8 +73,7 @@ class OFT(OnLinear):
 
     name, family, paper = "oft", "reparameterized", "https://arxiv.org/abs/2306.07280"
     summary = "a rotation of each layer's input, block by block"
-    learning_rate = 8e-4
-    writing_rate = 5e-3
+    learning_rate = Rates(reading=8e-4, writing=5e-3)
     format = OFTFormat(
         peft_type="OFT",
         read_by_peft=True,

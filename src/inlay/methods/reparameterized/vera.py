@@ -12,6 +12,7 @@ from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import FACTOR, RANK, SHARE, Range
+from ..core.method import Rates
 from .on_linear import LinearFormat, OnLinear
 from .shared_projection import Projections, ScaledProjection
 
@@ -67,8 +68,7 @@ class VeRA(OnLinear):
 
     name, family, paper = "vera", "reparameterized", "https://arxiv.org/abs/2310.11454"
     summary = "two vectors per layer, which scale a random low-rank change that all layers share"
-    learning_rate = 2.5e-2
-    writing_rate = 7e-2
+    learning_rate = Rates(reading=2.5e-2, writing=7e-2)
     format = VeRAFormat(
         peft_type="VERA",
         read_by_peft=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...attached.replacement import Replacement
 from ...core.delta import Delta
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights
@@ -40,8 +40,7 @@ class BitFit(Method):
 
     name, family, paper = "bitfit", "selective", "https://arxiv.org/abs/2106.10199"
     summary = "the bias of every layer"
-    learning_rate = 3e-3
-    writing_rate = 5e-2
+    learning_rate = Rates(reading=3e-3, writing=5e-2)
     example = {"add_missing": True}  # a Llama has no biases
     format = PeftFormat(peft_type="INLAY_BITFIT")
 

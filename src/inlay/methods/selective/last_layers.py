@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ...core.delta import Delta
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights
@@ -41,9 +41,7 @@ class LastLayers(Method):
 
     name, family, paper = "last-layers", "selective", "https://arxiv.org/abs/1911.03090"
     summary = "the last blocks whole, with what comes after them"
-    learning_rate = 7e-4
-    writing_rate = 4e-3
-    width_power = 1.5
+    learning_rate = Rates(reading=7e-4, writing=4e-3, width_power=1.5)
     format = PeftFormat(peft_type="INLAY_LAST_LAYERS")
 
     layers: Annotated[int, Range(0, 100_000)] = 2

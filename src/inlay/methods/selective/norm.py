@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...attached.replacement import Replacement
 from ...core.delta import Delta
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...formats.peft_config import PeftConfig, targets_of
 from ...formats.peft_format import PeftFormat
 from ...formats.peft_names import PREFIX
@@ -54,8 +54,7 @@ class NormTuning(Method):
 
     name, family, paper = "norm", "selective", "https://arxiv.org/abs/2312.11420"
     summary = "the weight and bias of every normalization"
-    learning_rate = 8e-3
-    writing_rate = 5e-2
+    learning_rate = Rates(reading=8e-3, writing=5e-2)
     format = NormFormat(peft_type="LN_TUNING", read_by_peft=True, known=frozenset())
 
     targets: tuple[str, ...] = ("norms",)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ... import expressions
 from ...core.delta import Delta
-from ...core.method import Method
+from ...core.method import Method, Rates
 from ...errors import SettingsError, TargetError
 from ...formats.peft_format import PeftFormat
 from ...models.sites import Sites
@@ -41,9 +41,7 @@ class Pattern(Method):
 
     name, family, paper = "pattern", "selective", "https://arxiv.org/abs/2203.06904"
     summary = "the parameters whose names fit patterns"
-    learning_rate = 1e-4
-    writing_rate = 1.1e-3
-    width_power = 1.5
+    learning_rate = Rates(reading=1e-4, writing=1.1e-3, width_power=1.5)
     example = {"include": (r".*\.v_proj\.weight",)}
     format = PeftFormat(peft_type="INLAY_PATTERN")
 

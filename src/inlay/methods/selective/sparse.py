@@ -22,6 +22,7 @@ from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.sites import ROLES, Sites
 from ...ranges import RANK, ROWS, Range
+from ..core.method import Rates
 from ..reparameterized.on_linear import OnLinear
 from .fisher import information
 from .sparse_entries import Sparse, random_entries
@@ -74,9 +75,7 @@ class SparseMask(OnLinear):
 
     name, family, paper = "sparse", "selective", "https://arxiv.org/abs/2111.09839"
     summary = "a fixed few entries of each weight, those that the data says most about or random ones"
-    learning_rate = 2e-3
-    writing_rate = 7e-3
-    width_power = 1.5
+    learning_rate = Rates(reading=2e-3, writing=7e-3, width_power=1.5)
     # SHIRA is read, but not written: transformers' load_adapter takes its values for those of other entries.
     format = SparseFormat(
         peft_type="INLAY_SPARSE",
