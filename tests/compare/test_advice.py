@@ -1,6 +1,7 @@
 """What the figures allow one to advise."""
 
 import functools
+import json
 import math
 import runpy
 from collections.abc import Sequence
@@ -100,6 +101,22 @@ def test_a_curve_that_collapsed_is_warned_of(tmp_path: Path) -> None:
     (warning,) = found.caveats
     assert warning.startswith("lora collapsed in 1 of 2 runs: on valid, seed 1 fell from 9")
     assert "to 50.0 %. Its learning rate is at the edge" in warning
+
+
+def test_a_run_that_went_back_is_warned_of(tmp_path: Path) -> None:
+    def write(trial: Any, accuracy: float, rows: int, forgetting: bool) -> None:
+        write_classifier(trial, accuracy, rows, forgetting, majority=0.5)
+        if trial.label == "lora" and trial.seed == 1:
+            path = trial.folder / "summary.json"
+            back = [{"step": 30, "to": 15, "share": 0.5, "why": "every row of valid gets the same answer"}]
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"went_back": back}))
+
+    found = comparison_of(tmp_path, {"lora": (0.97, 0.97), "full": (0.96, 0.97)}, write=write).advice
+    assert found is not None
+    (warning,) = found.caveats
+    assert warning.startswith(
+        "lora had to go back in 1 of 2 runs, as the training collapsed: with seed 1 after step 30"
+    )
 
 
 def test_the_noise_of_rows_is_that_of_the_same_rows(tmp_path: Path) -> None:

@@ -2,23 +2,29 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import inlay
 from inlay.errors import TrainingFailed
 from inlay.tasks.classify import Classify
 from inlay.training import loop
+from inlay.training.active_run import ActiveRun
+from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.guard import MOST_RETURNS, Guard, Scored
 from inlay.training.run import resume, train
 from inlay.training.settings import RunSettings
 
-from .resume.runs import check, short
+from .resume.runs import check, interrupted, short
 
 TOO_HIGH = 30 * 0.003
 
@@ -45,12 +51,25 @@ def test_an_evaluation_shows_a_collapse_by_one_answer_or_by_a_loss_that_has_rise
     assert trained.collapsed(Scored({"loss": 0.4}, 0.7, True)) == "every row of valid gets the same answer"
 
 
+def test_the_labels_shares_alone_are_nothing_learned() -> None:
+    scores = {"loss": 1.71}
+    assert Scored(scores, base_loss=1.79).has_learned
+    assert not Scored(scores, base_loss=1.79, naive_loss=1.64).has_learned
+    assert Scored({"loss": 1.6}, base_loss=1.79, naive_loss=1.64).has_learned
+
+
 def test_half_the_rate_is_left_or_a_quarter_if_nothing_was_learned() -> None:
     guard = Guard().gone_back(9, 0, "", by_chance=False).gone_back(30, 20, "", by_chance=False)
     assert (guard.share, guard.since, guard.losses) == (1 / 8, 30, ())
     rates = [loop._learning_rate_share(step, 100, 0.05, guard) for step in range(30, 40)]
     assert rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)  # it rises anew, and then falls as before
     assert rates[9] == pytest.approx(loop._learning_rate_share(39, 100, 0.05) / 8)
+
+
+def test_a_loss_that_hardly_fell_asks_for_a_higher_rate() -> None:
+    assert after(0.7, *[0.68] * 10).hardly_fell
+    assert not after(0.7, *[0.6] * 10).hardly_fell
+    assert not after(0.7, *[0.69] * 5).hardly_fell  # too few to tell
 
 
 @pytest.fixture
@@ -169,3 +188,63 @@ def test_a_signal_before_it_goes_back_does_not_lose_that(
     resumed = resume(tmp_path / "run")
     assert resumed["went_back"] == whole["went_back"]
     assert resumed["metrics"] == whole["metrics"]
+
+
+@contextmanager
+def learned_at_step_8_alone() -> Iterator[None]:
+    """Let no other step be safe, and the training collapse after every tenth."""
+    evaluate = ActiveRun.evaluate
+
+    def at_8(run: ActiveRun, step: int) -> Scored:
+        return replace(evaluate(run, step), base_loss=math.inf if step == 8 else -math.inf, naive_loss=math.inf)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ActiveRun, "evaluate", at_8)
+        patch.setattr(Guard, "exploded", lambda guard: "the loss rose" if len(guard.losses) == 10 else None)
+        yield
+
+
+@pytest.mark.parametrize("step", [9, 12])  # before it was at step 8, and after
+def test_a_step_that_does_not_last_is_given_up_for_the_start(
+    step: int, asked: RunSettings[Any], tmp_path: Path
+) -> None:
+    with learned_at_step_8_alone():
+        check(replace(asked, epochs=4, method=inlay.LoRA(dropout=0.2)), tmp_path, event="step", step=step)
+    returns = json.loads((tmp_path / "whole" / "summary.json").read_text())["went_back"]
+    assert [(each["step"], each["to"], each["share"]) for each in returns] == [
+        (10, 8, 0.5),
+        (20, 0, 0.25),
+        (30, 0, 0.25),
+    ]
+
+
+def test_a_safe_step_is_kept_where_the_start_could_not_come_so_far_again(asked: RunSettings[Any]) -> None:
+    with learned_at_step_8_alone():
+        assert [each["to"] for each in train(replace(asked, epochs=3))["went_back"]] == [8, 8]
+
+
+def test_a_checkpoint_without_the_start_goes_on_as_it_did(asked: RunSettings[Any], tmp_path: Path) -> None:
+    """As a version before wrote it."""
+    with learned_at_step_8_alone():
+        path = interrupted(replace(asked, epochs=4), tmp_path / "run", event="step", step=9) / CHECKPOINT
+        with safe_open(path, framework="pt") as file:
+            texts = {name: text for name, text in file.metadata().items() if name != "digest"}
+        tensors = load_file(path)
+        before = {name: tensor for name, tensor in tensors.items() if not name.startswith("start")}
+        assert len(before) < len(tensors)
+        save_file(before, path, metadata=texts)
+        assert [each["to"] for each in resume(tmp_path / "run")["went_back"]] == [8, 8, 8]
+
+
+def test_a_return_is_told_once_though_the_run_was_killed_in_it(asked: RunSettings[Any], tmp_path: Path) -> None:
+    far = replace(asked, learning_rate=TOO_HIGH, epochs=5, checkpoint_minutes=1e-9)
+    whole = train(replace(far, out=str(tmp_path / "whole")))
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] == "back":
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        train(replace(far, out=str(tmp_path / "run")), kill)
+    resume(tmp_path / "run")
+    assert [event["step"] for event in told_back(tmp_path / "run")] == [each["step"] for each in whole["went_back"]]

@@ -66,6 +66,14 @@ class Base:
         found = (getattr(texts, name, None) for name in ("max_position_embeddings", "max_seq_len"))
         return next((count for count in found if isinstance(count, int) and count > 0), 10**9)
 
+    @property
+    def width(self) -> int | None:
+        """The features of a token between two layers; None if the configuration has them by a name of its own."""
+        with self.reading("a configuration"):
+            texts = self.config.get_text_config()
+        width = getattr(texts, "hidden_size", None)
+        return width if isinstance(width, int) and width > 0 else None
+
     def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> transformers.PreTrainedConfig:
         """Read the configuration of a classifier of these labels on this base."""
         with self.reading("a configuration"):

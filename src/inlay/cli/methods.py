@@ -13,6 +13,7 @@ from ..core.method import Method
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
+from ..methods.peak_rate import STEPS, WIDTH
 from ..show.table import Column, Table
 from ..show.units import bytes_text, percent_text
 from .parse import parse
@@ -70,6 +71,7 @@ def facts(method: type[Method]) -> dict[str, object]:
         "can_merge": count.can_merge,
         "virtual_tokens": method().virtual_tokens,
         "learning_rate": method.learning_rate,
+        "writing_rate": method.writing_rate,
         "epochs": method.epochs,
         "paper": method.paper,
         "peft_type": method.format.peft_type if method.format.read_by_peft else None,
@@ -108,11 +110,20 @@ def found_out(method: type[Method]) -> dict[str, str]:
         "to train them": f"{bytes_text(BYTES_TO_TRAIN * count.trained)} for values, gradients and AdamW's averages",
         **({"virtual tokens": f"{tokens} before every text"} if tokens else {}),
         "merging": "yes, into the base's weights" if count.can_merge else "no",
-        "learning rate": f"{method.learning_rate:g} at the peak, if --learning-rate does not say otherwise",
+        "learning rate": learning_rate_text(method),
         "epochs": f"{method.epochs:g}, or more for fewer than 100 steps, if --epochs does not say otherwise",
         "saved": saved,
         "paper": method.paper,
     }
+
+
+def learning_rate_text(method: type[Method]) -> str:
+    """Return the rates that a run begins from which asks for none."""
+    writing = "" if method.writing_rate is None else f" for a classifier, {method.writing_rate:g} for a language model"
+    return (
+        f"{method.learning_rate:g}{writing}, at the peak, in {STEPS} steps of a model {WIDTH} wide; lower for a wider "
+        "model and for a longer run; --learning-rate sets it"
+    )
 
 
 def value_text(value: object) -> str:

@@ -7,8 +7,8 @@ stays new to it.
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from ..data.formats import no_column
 from ..data.holdout import normalised
@@ -47,6 +47,17 @@ class GeneralText:
     """Tokens after which a passage is cut."""
     notes: tuple[str, ...] = ()
     """What was left out."""
+
+    def halves(self) -> tuple[Self, Self]:
+        """Return it with one half of what is measured, which can check what was chosen by the other half, and with
+        that. Raises DataError if that is too little text."""
+        middle = len(self.measured) // 2
+        if middle < _FEWEST_PASSAGES:
+            raise DataError(
+                f"{self.source}: --forget-at-most needs {2 * _FEWEST_PASSAGES} passages that are measured, half to "
+                f"choose by and half to check; found {len(self.measured)}, as a third of the file is kept for training"
+            )
+        return replace(self, measured=self.measured[:middle]), replace(self, measured=self.measured[middle:])
 
 
 def general_text(retain: str | None, max_length: int) -> GeneralText:

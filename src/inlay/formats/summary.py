@@ -2,6 +2,7 @@
 
 from typing import TypedDict
 
+from ..show.budget import Chosen
 from ..show.forgetting import Forgetting
 from ..show.reach import Reach
 
@@ -79,6 +80,8 @@ class Summary(TypedDict):
     decided: dict[str, dict[str, int]]
     """The method's findings, such as the rank of each host."""
     forgetting: Forgetting | None
+    budget: Chosen | None
+    """What stays inside `--forget-at-most`; None if that was not asked for, or not come to."""
     plan: PlannedCost
     versions: dict[str, str]
     device: str

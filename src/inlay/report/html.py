@@ -14,6 +14,7 @@ from ..formats.read import guarded
 from ..formats.run_files import RunFiles, read_run
 from ..formats.summary import Summary
 from ..outside import printable
+from ..show.budget import budget_sentence, budget_table
 from ..show.forgetting import forgetting_section
 from ..show.page import templates
 from ..show.plots import Figure, Points
@@ -51,6 +52,8 @@ def _page(files: RunFiles) -> dict[str, object]:
         "tiles": (shown := tiles(summary, own.tiles)),
         "spans": spans(len(shown)),
         "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
+        "budget": budget_sentence(budget) if (budget := summary.get("budget")) else None,
+        "budget_table": budget_table(budget, METRICS[task.main_score].label) if budget else None,
         "verdict": own.verdict,
         "task_section": Markup(own.section),  # noqa: S704
         "large_plots": _large_plots(files, task.main_score, own.naive),

@@ -53,6 +53,7 @@ class Causal(Task):
     main_score, expected = "loss", ("loss", "perplexity")
     does = "writes texts"
     writes = True
+    forgets = "loss"
     input_keys = ("input_ids", "attention_mask")
     facts = {"format": one_of(*FORMS), "stop": TOKENS, "room": COUNT}
     peft_types = ("CAUSAL_LM",)

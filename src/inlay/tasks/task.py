@@ -97,6 +97,8 @@ class Task(ABC):
     """What an adapter does, in messages: `gives labels`."""
     new_head: ClassVar[bool] = False
     """Whether the base gets a head of the task's own, which its configuration describes."""
+    forgets: ClassVar[Literal["loss", "geometry"]] = "geometry"
+    """What is measured of what its model forgets."""
     writes: ClassVar[bool] = False
     """Whether answers are texts that are written token by token, and so only for some rows."""
     input_keys: ClassVar[tuple[str, ...] | None] = None

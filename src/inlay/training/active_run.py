@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
+from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import estimate
@@ -71,6 +73,7 @@ class ActiveRun(Observer):
         self.of_base: Evaluation | None = None  # on valid
         self.of_best: Evaluation | None = None  # on valid, if this process made it
         self.evaluated: Evaluation | None = None  # last, on valid
+        self.budget: ForgettingBudget | None = None
 
     @property
     def run(self) -> Prepared:
@@ -97,6 +100,7 @@ class ActiveRun(Observer):
                 self._remember_base(model)
                 self._attach(model)
                 self._fit()
+                self._keep_inside()
                 self.state.fit_ended = time.perf_counter()
                 self._finish(of_base)
                 summary = self.output.write_summary("finished", None)
@@ -154,7 +158,12 @@ class ActiveRun(Observer):
         if settings.forgetting:
             assert text is not None
             trained = sum(task.lengths("train")) * self.run.plan.steps / self.run.plan.steps_per_epoch
-            self.state.measurement = Measurement(task, model, text, affordable_tokens(trained))
+            tokens = affordable_tokens(trained)
+            if settings.forget_at_most is not None:
+                tokens = EVERY_TOKEN
+                text, deciding = text.halves()
+                self.budget = ForgettingBudget(settings.forget_at_most, task.baseline(model, deciding, tokens))
+            self.state.measurement = Measurement(task, model, text, tokens)
         if settings.retain_weight:
             assert text is not None
             self.state.objective = Retaining(task, task.held(model, text), settings.retain_weight)
@@ -199,16 +208,27 @@ class ActiveRun(Observer):
         batches = run.task.batches(run.settings.batch_size, run.settings.seed)
         fit(training, self.state.objective, batches, run.plan, run.settings, self)
 
+    def _keep_inside(self) -> None:
+        """Put the adapter where it forgets no more than it may, if that was asked for."""
+        training = self.state.training
+        if self.budget is None or training is None:
+            return
+        model = self.adapter.model
+        score = partial(self._evaluated, model, "valid")
+        self.state.budget = self.budget.choose(training, lambda: score().scores, self.run.task.main_score)
+        self.of_best = None
+
     def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
         """Put the training where the checkpoint is; what the folder holds of later steps is written again."""
         checkpoint.restore(training, self.run.task.main_score)
         checkpoint.keep(self.run.folder)
         assert self.state.fit_began is not None
         self.state.fit_began -= checkpoint.identity.train_seconds
-        progress = training.progress
+        self.state.training, progress = training, training.progress
+        self.journal.withdraw(progress.has_told)
         self.journal.record("resume", step=progress.step, steps=self.run.plan.steps, seconds=self.state.train_seconds)
-        if progress.best_step:
-            with training.at(progress.best_state):
+        if (kept := self.state.kept) is not None:
+            with training.at(kept.parameters):
                 self.output.save_adapter(self.adapter)
         self.checkpoint = None
 
@@ -216,7 +236,9 @@ class ActiveRun(Observer):
         found = self.run.task.evaluate(self.adapter.model, "valid")
         assert self.of_base is not None
         self.evaluated = found
-        return Scored(found.scores, self.of_base.scores["loss"], found.same_answer(self.of_base))
+        naive = self.state.naive.get("valid")
+        naive_loss = naive.scores.get("loss", math.inf) if naive else math.inf
+        return Scored(found.scores, self.of_base.scores["loss"], found.same_answer(self.of_base), naive_loss)
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps
@@ -231,6 +253,18 @@ class ActiveRun(Observer):
 
     def on_evaluation(self, step: int, scores: Scores, *, best: bool) -> None:
         self._record_evaluation(step, scores, best=best)
+
+    @property
+    def has_budget(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.budget is not None
+
+    def stays_inside(self, step: int) -> bool:
+        assert self.budget is not None
+        found = self.budget.spent(self.adapter.model)
+        inside = self.budget.allows(found)
+        value, interval = found["value"], found["interval"]
+        self.journal.record("spent", step=step, value=value, interval=interval, most=self.budget.most, inside=inside)
+        return inside
 
     def on_best(self) -> None:
         self.of_best = self.evaluated
@@ -261,6 +295,9 @@ class ActiveRun(Observer):
         if self.state.measurement is not None:
             self.state.forgetting = forgetting = self.state.measurement.of(model)
             self.journal.record("forgetting", **forgetting)
+            if self.state.budget is not None:
+                self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
+                self.journal.record("budget", **self.state.budget)
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:

@@ -7,6 +7,8 @@ last is kept as well, in case the last is damaged.
     best.*       those of the best step         optimizer.*  AdamW's averages, by the number of the parameter
     safe.*       those of the step that it goes back to from a collapse, if that is not the best
     safe_memory.*   what the method remembered then
+    start.*, start_memory.*   of the start, if the safe step is another and the start can still be gone back to
+    inside.*     those of the best step inside a budget of forgetting, if that is not the best of all
     random.*     torch's random states          progress, random, about, strides   in the header
 """
 
@@ -34,9 +36,9 @@ from .checkpoint_fit import (
     check_amount,
     check_fits,
     check_strides,
+    kept_of,
     own_tensors,
     progress_of,
-    safe_of,
 )
 from .loop import Plan, Training, marks
 from .random_state import RandomNumbers, check_random_state, random_numbers, random_tensors, set_random_state
@@ -105,7 +107,7 @@ class Checkpoint:
                 raise ValueError(
                     f"its best step is {progress.best_step}, and it has {len(parts.get('best', {}))} tensors of it"
                 )
-            safe = safe_of(self.progress, parts, progress, main_score)
+            kept = kept_of(self.progress, parts, progress, main_score)
             check_random_state(parts["random"], self.random, device)
         for name, tensor in own_tensors(adapter).items():
             tensor.data = parts["adapter"][name].to(device)  # not copied: a start from the data may choose the shape
@@ -116,7 +118,7 @@ class Checkpoint:
         training.optimizer.load_state_dict({"state": averages, "param_groups": groups})
 
         training.changed_before = self.progress["changed"]
-        training.progress = replace(progress, best_state=parts.get("best", {}), safe=safe)
+        training.progress = replace(progress, best_state=parts.get("best", {}), **kept)
         training.start = marks(adapter)
         set_random_state(parts["random"], self.random, device)
 
@@ -173,6 +175,7 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
     Raises CheckpointError if nothing could go on from that of now; the run's checkpoints then stay as they are.
     """
     adapter, progress, safe = training.adapter, training.progress, training.progress.safe
+    start, inside = None if progress.start is safe else progress.start, progress.inside
     averages: dict[int, dict[str, Tensor]] = training.optimizer.state_dict()["state"]
     parts = {
         "adapter": own_tensors(adapter),
@@ -180,16 +183,20 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
         "best": progress.best_state,
         "safe": safe.parameters if safe and safe.parameters is not progress.best_state else {},
         "safe_memory": _by_host(safe.memory) if safe else {},
+        "inside": inside.parameters if inside and inside.parameters is not progress.best_state else {},
+        "start": start.parameters if start else {},
+        "start_memory": _by_host(start.memory) if start else {},
         "optimizer": {f"{number}.{name}": t for number, values in averages.items() for name, t in values.items()},
         "random": random_tensors(training.accelerator.device),
     }
     tensors = {f"{part}.{key}": t.detach() for part, named in parts.items() for key, t in named.items()}
-    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("best_state", "guard", "safe")}
-    best = progress.best
+    apart = ("best_state", "guard", "safe", "start", "inside")
+    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in apart}
+    best, steps = progress.best, {"safe": safe, "inside": inside}
     header = {
         "progress": own
         | {"best": best, "changed": training.changed, "guard": asdict(progress.guard)}
-        | {"safe": safe and {"step": safe.step, "scores": safe.scores}},
+        | {name: kept and {"step": kept.step, "scores": kept.scores} for name, kept in steps.items()},
         "random": random_numbers(),
         "about": asdict(identity),
         "strides": {key: t.stride() for key, t in tensors.items() if not t.is_contiguous()},

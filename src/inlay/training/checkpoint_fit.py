@@ -10,7 +10,8 @@ from torch import Tensor
 from ..attached.adapter import Adapter
 from ..tasks.metric import scores_from_json
 from .guard import MOST_RETURNS, Guard, Return, Safe
-from .loop import Progress, Training
+from .loop import Training
+from .progress import Progress
 
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
 _MOST = 2**53  # of anything that is counted
@@ -18,6 +19,7 @@ _SPREAD = 64  # places of memory for each number of a tensor that is a part of a
 _AVERAGES = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's, of each parameter
 
 Parts = Mapping[str, Mapping[str, Tensor]]
+Told = Mapping[str, Any]  # of the header, unchecked
 
 
 def own_tensors(adapter: Adapter) -> dict[str, Tensor]:
@@ -45,7 +47,7 @@ def check_fits(parts: Parts, training: Training) -> None:
 
     shapes = {id(tensor): saved[name].shape for name, tensor in own.items()}
     parameters = dict(adapter.named_parameters())
-    for part in ("best", "safe"):
+    for part in ("best", "safe", "start", "inside"):
         found = parts.get(part, {})
         _check_names(part, found, parameters if found else {})
         for name, tensor in found.items():
@@ -64,15 +66,16 @@ def check_fits(parts: Parts, training: Training) -> None:
             _check(f"optimizer.{number}.{name}", tensor, dtype, shape)
 
     _check_memory("memory", by_first_part(parts.get("memory", {}), by="/"), adapter)
-    if safe_memory := by_first_part(parts.get("safe_memory", {}), by="/"):
-        _check_memory("safe_memory", safe_memory, adapter)
+    for part in ("safe_memory", "start_memory"):
+        if memory := by_first_part(parts.get(part, {}), by="/"):
+            _check_memory(part, memory, adapter)
     for name, tensor in parts["random"].items():
         _check(f"random.{name}", tensor, torch.uint8, tensor.shape)
 
 
-def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
+def progress_of(told: Told, main_score: str) -> Progress:
     """Read how far the training was, without the tensors of its best step."""
-    values: dict[str, Any] = {name: told[name] for name in told if name not in ("changed", "safe")}
+    values: dict[str, Any] = {name: told[name] for name in told if name not in ("changed", "safe", "inside")}
     for name in _COUNTS:
         if type(values[name]) is not int or not 0 <= values[name] < _MOST:
             raise ValueError(f"progress has {values[name]!r} for {name}, which is a count")
@@ -94,7 +97,7 @@ def progress_of(told: Mapping[str, Any], main_score: str) -> Progress:
     return Progress(**values)
 
 
-def _guard_of(told: Mapping[str, Any]) -> Guard:
+def _guard_of(told: Told) -> Guard:
     losses = [told["first_loss"]] * (told["first_loss"] is not None) + list(told["losses"])
     if not all(type(loss) is float and math.isfinite(loss) for loss in losses):
         raise ValueError(f"guard has {losses!r} for losses, which are numbers")
@@ -111,20 +114,28 @@ def _guard_of(told: Mapping[str, Any]) -> Guard:
     return Guard(told["first_loss"], tuple(told["losses"]), returns)
 
 
-def safe_of(
-    told: Mapping[str, Any], parts: Mapping[str, Mapping[str, Tensor]], progress: Progress, main_score: str
-) -> Safe | None:
-    """Read what the training can go back to: the best step, or another whose tensors the checkpoint has as well."""
-    if told.get("safe") is None:
+def kept_of(told: Told, parts: Parts, progress: Progress, main_score: str) -> dict[str, Safe | None]:
+    """Read the steps that a training can go back to or keep, by their names in Progress. Versions before had no start,
+    and no step inside a budget."""
+    safe, inside = (_kept(told, name, parts, progress, main_score) for name in ("safe", "inside"))
+    start = safe if safe is not None and safe.step == 0 else None
+    if parts.get("start"):
+        start = Safe(0, None, parts["start"], by_first_part(parts.get("start_memory", {}), by="/"))
+    return {"safe": safe, "start": start, "inside": inside}
+
+
+def _kept(told: Told, name: str, parts: Parts, progress: Progress, main_score: str) -> Safe | None:
+    """Read a step that is kept: the best one, or another whose tensors the checkpoint has as well."""
+    if told.get(name) is None:
         return None
-    step, scores = told["safe"]["step"], told["safe"]["scores"]
+    step, scores = told[name]["step"], told[name]["scores"]
     if type(step) is not int or not 0 <= step <= progress.step:
-        raise ValueError(f"guard has {step!r} for its safe step, and the checkpoint is of step {progress.step}")
-    parameters = parts.get("safe") or parts.get("best")
+        raise ValueError(f"progress has {step!r} for its {name} step, and the checkpoint is of step {progress.step}")
+    parameters = parts.get(name) or parts.get("best")
     if not parameters:
-        raise ValueError(f"the safe step is {step}, and there are no tensors of it")
+        raise ValueError(f"the {name} step is {step}, and there are no tensors of it")
     read = None if scores is None else scores_from_json(scores, main_score)
-    return Safe(step, read, parameters, by_first_part(parts.get("safe_memory", {}), by="/"))
+    return Safe(step, read, parameters, by_first_part(parts.get(f"{name}_memory", {}), by="/"))
 
 
 def check_amount(what: str, name: str, value: object) -> None:

@@ -64,9 +64,11 @@ class Ending:
 
     def _what_is_kept(self) -> str:
         """Say which adapter is in the folder."""
-        if self.output.state.progress.best is None:
-            return "; nothing was evaluated yet, so no adapter is kept"
-        of_step = f"the adapter of step {self.output.state.progress.best_step}, the best so far,"
+        state = self.output.state
+        if state.kept is None:
+            why = "nothing was evaluated yet" if state.progress.best is None else "no step forgot so little"
+            return f"; {why}, so no adapter is kept"
+        of_step = f"the adapter of step {state.kept.step}, the best so far,"
         return f"; {of_step} is kept" if self.output.has_adapter else f"; {of_step} could not be kept"
 
     def _how_to_go_on(self, first: str) -> str:

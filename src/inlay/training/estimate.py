@@ -1,10 +1,10 @@
 """What a run will take, said before its first step, from two forward and backward passes that change nothing.
 
 The largest batch of the first epoch tells the memory: what the process holds then, and the optimizer's two float32
-numbers for each trained one, on the CPU with the best step's beside them. One of average size, after it, tells the time
-of a step, and the base's evaluation, which has been timed, that of the others. For a run of few passes a second one
-would be too much: the time of the first counts by the token, and with what happens only the first time it is rather too
-long than too short.
+numbers for each trained one, on the CPU with the best step's and the start's beside them. One of average size, after
+it, tells the time of a step, and the base's evaluation, which has been timed, that of the others. For a run of few
+passes a second one would be too much: the time of the first counts by the token, and with what happens only the first
+time it is rather too long than too short.
 """
 
 import statistics
@@ -23,7 +23,7 @@ from .memory import peak_memory_bytes
 from .settings import RunSettings
 
 _OPTIMIZER_BYTES = 8  # for each trained number: AdamW's two moments
-_BEST_BYTES = 4  # the best step's, which are kept on the CPU
+_KEPT_BYTES = 4  # the best step's, and the start's to go back to, which are kept on the CPU
 _FEW_PASSES = 50  # of a run: one more is a fiftieth
 
 
@@ -57,7 +57,7 @@ def estimate(
             seconds = _pass(adapter, objective, task.batch_of(typical), device)
     trained = sum(p.numel() for p in adapter.parameters())
     evaluations = len(plan.evaluate_after) * evaluation_seconds
-    more = _OPTIMIZER_BYTES + (_BEST_BYTES if device.type == "cpu" else 0)
+    more = _OPTIMIZER_BYTES + (_KEPT_BYTES * (1 + settings.guard) if device.type == "cpu" else 0)
     return Estimate(passes * seconds + evaluations, memory + more * trained)
 
 

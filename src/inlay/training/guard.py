@@ -1,4 +1,5 @@
-"""Sees that a training collapses, and says what it goes back to: its best step so far, with half the learning rate.
+"""Sees that a training collapses, and says what is left of its rate: half from its best step so far, a quarter from
+the start.
 
 A rate that is right for the first steps can be too high for later ones: the loss rises past where it began and stays,
 or the model gives every row the same answer, and no further step brings it back. What has been learned until then is
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from ..tasks.metric import Scores
 
-MOST_RETURNS = 8  # of one training; a rate 30 times too high takes three from the start
+MOST_RETURNS = 8  # of one training; a rate 30 times too high takes two from the start
 _WINDOW = 10  # steps whose mean loss is looked at
 _EXPLODED = 1.5  # times the first loss, of that mean, and
 _MARGIN = 0.5  # nats more: a small first loss varies by more than its half
 _RISEN = 1.05  # times the first loss, if the loss on valid has risen as well
-_LEARNED = 0.99  # times the base's loss on valid: what is above has learned nothing worth going back to
+_FELL = 0.95  # times the first loss; above, it has hardly fallen
+_LEARNED = 0.99  # times what is had on valid without learning: a loss above has nothing worth going back to
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,12 @@ class Scored:
     """The base's loss on the same rows; infinite if that says nothing."""
     same_answer: bool = False
     """Whether every row gets the same answer, with the same confidence."""
+    naive_loss: float = math.inf
+    """The loss of what is answered without reading an input, such as the labels' shares."""
 
     @property
     def has_learned(self) -> bool:
-        return self.scores["loss"] < _LEARNED * self.base_loss
+        return self.scores["loss"] < _LEARNED * min(self.base_loss, self.naive_loss)
 
 
 @dataclass(frozen=True)
@@ -83,14 +87,23 @@ class Guard:
     def may_return(self) -> bool:
         return len(self.returns) < MOST_RETURNS
 
+    @property
+    def hardly_fell(self) -> bool:
+        """Whether the losses of the last steps are nearly that of the first."""
+        return self._mean is not None and self.first_loss is not None and self._mean > _FELL * self.first_loss
+
+    def was_at(self, step: int) -> bool:
+        """Tell whether the training has gone back to this step before."""
+        return any(each.to == step for each in self.returns)
+
     def after(self, loss: float) -> Self:
         """Take note of a step's loss."""
         first = loss if self.first_loss is None else self.first_loss
         return replace(self, first_loss=first, losses=(*self.losses, loss)[-_WINDOW:])
 
     def gone_back(self, step: int, to: int, why: str, *, by_chance: bool) -> Self:
-        """Take note of a return: half of the rate is left, or a quarter if nothing had been learned with the whole. A
-        loss that is not finite can come `by_chance`, and then says nothing of the rate."""
+        """Take note of a return: half of the rate is left, or a quarter if nothing that lasts was learned with the
+        whole. A loss that is not finite can come `by_chance`, and then says nothing of the rate."""
         share = 0.5 if to or by_chance else 0.25
         return replace(self, losses=(), returns=(*self.returns, Return(step, to, share, why)))
 

@@ -46,11 +46,11 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        self.holding = True
+        before, self.holding = self.holding, True
         try:
             yield
         finally:
-            self.holding = False
+            self.holding = before
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -1,16 +1,19 @@
 """What happens in a run, as events: to the run's files, and to whoever watches. log.txt has them as sentences."""
 
 import errno
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import cast
 
 from ..formats.event import Event, Watcher
-from ..formats.files import as_json, make_folder, sync
+from ..formats.files import as_json, make_folder, sync, write_whole
+from ..formats.read import guarded
 from ..outside import shown, shown_lines
+from ..show.budget import Chosen, Spent, chosen_text, spent_text
 from ..show.forgetting import Forgetting, forgetting_text
 from ..show.reach import Reach, reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
@@ -56,6 +59,16 @@ class Journal:
         for name in (_EVENTS, _LOG):
             _remove_half_line(folder / name)
 
+    def withdraw(self, keep: Callable[[Event], bool]) -> None:
+        """Remove the events that are not to be kept, as they will be told again; log.txt has them all."""
+        assert self.folder is not None
+        path = self.folder / _EVENTS
+        if path.is_file():
+            lines = path.read_bytes().split(b"\n")
+            left = [line for line in lines if (event := _event(line)) is None or keep(event)]
+            if len(left) < len(lines):
+                write_whole(path, lambda new: new.write_bytes(b"\n".join(left)))
+
     @property
     def has_its_folder(self) -> bool:
         """Whether the folder is still the one that was opened."""
@@ -91,6 +104,18 @@ class Journal:
             lines.clear()
 
 
+def first_event(run: Path, name: str) -> Event:
+    """Return the first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged
+    line before it; the half of one at the end is what a killed run leaves.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    with guarded(path, "a run's events"), path.open(encoding="utf-8", newline="\n") as file:
+        events = (json.loads(line) for line in file if line.endswith("\n"))
+        return next((event for event in events if event["event"] == name), {})
+
+
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
         found = folder.stat()
@@ -116,6 +141,15 @@ def _remove_half_line(path: Path) -> None:
     """Remove the line without its end that a killed run may have left."""
     if path.is_file() and not (found := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, found.rfind(b"\n") + 1)
+
+
+def _event(line: bytes) -> Event | None:
+    """Read a line; None for one that no run has written."""
+    try:
+        found = json.loads(line)
+        return found if type(found["step"]) is int and isinstance(found["event"], str) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def sentence(event: Event) -> str:
@@ -165,6 +199,10 @@ def sentence(event: Event) -> str:
             )
         case "forgetting":
             return f"forgot  {forgetting_text(cast(Forgetting, event))}"
+        case "spent":
+            return f"step {event['step']} {spent_text(cast(Spent, event))}"
+        case "budget":
+            return f"budget  {chosen_text(cast(Chosen, event))}"
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":

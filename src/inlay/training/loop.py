@@ -21,9 +21,12 @@ from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..formats.event import Event
+from ..methods.peak_rate import peak_rate
 from ..tasks.metric import Scores
+from ..tasks.task import Task
 from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
+from .progress import Progress
 from .settings import RunSettings
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
@@ -38,8 +41,9 @@ class Plan:
     epochs: float
     steps: int
     steps_per_epoch: int
-    learning_rate: float
+    learning_rate: float  # at its peak
     evaluate_after: frozenset[int]  # steps
+    rate_reason: str | None = None  # None: the rate was asked for
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class StepEvent:
 class Observer(ABC):
     """Whoever scores a training and follows it; the loop itself knows of nothing but steps."""
 
+    has_budget = False
+    """Whether a step that forgets too much is not kept, however good it is."""
+
     @abstractmethod
     def evaluate(self, step: int) -> Scored:
         """Score the adapter as it is after this step."""
@@ -78,8 +85,12 @@ class Observer(ABC):
     def on_step(self, event: StepEvent) -> None:
         """Take note of a step that is done."""
 
+    def stays_inside(self, step: int) -> bool:
+        """Tell whether the adapter, as it is after this step, forgets no more than it may."""
+        return True
+
     def on_best(self) -> None:
-        """Take note that the adapter, as it is, has the best scores so far."""
+        """Take note that the adapter, as it is, is the best that may be kept so far."""
 
     def on_return(self, guard: Guard, learning_rate: float) -> None:
         """Take note that the training went back, and goes on with this rate at its peak."""
@@ -87,22 +98,6 @@ class Observer(ABC):
     def whole_step(self) -> AbstractContextManager[object]:
         """Return the context that a step runs in, which nothing should interrupt."""
         return nullcontext()
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is. It is replaced whole after each step and each evaluation."""
-
-    step: int = 0
-    evaluated: int = 0  # the step after which the last evaluation was
-    best: Scores | None = None
-    best_step: int = 0
-    best_state: Mapping[str, Tensor] = field(default_factory=dict)  # the parameters after that step, on the CPU
-    without_better: int = 0  # evaluations since then
-    tokens: int = 0  # trained on, without padding
-    seconds: float = 0.0  # of training, without evaluations
-    guard: Guard = field(default_factory=Guard)
-    safe: Safe | None = None  # what it goes back to if it collapses
 
 
 @dataclass
@@ -142,29 +137,34 @@ class Training:
         }
         return Safe(step, scores, parameters, memory)
 
-    def may_go_back(self, done: Progress, plan: Plan) -> bool:
-        """Tell whether the training can go back from there: not for ever, not from the last step, and not to before the
-        method has settled something for good."""
+    def way_back(self, done: Progress, plan: Plan) -> Safe | None:
+        """Return what the training can go back to from there: the safe step; or the start, if it was at that step
+        before and as many steps are left as that took. None: it cannot for ever, not from the last step, and not to
+        before the method has settled something for good."""
         safe, settles = done.safe, self.adapter.method.may_be_best
-        if safe is None or not done.guard.may_return or not max(1, safe.step) < done.step < plan.steps:
-            return False
-        return settles(safe.step, plan.steps) or not settles(done.step, plan.steps)
+        if safe is None or not done.guard.may_return or done.step == plan.steps:
+            return None
+        again = done.guard.was_at(safe.step) and plan.steps - done.step >= safe.step
+        for goal in (done.start if again else None, safe):
+            if goal is None or done.step <= max(1, goal.step):
+                continue
+            if settles(goal.step, plan.steps) or not settles(done.step, plan.steps):
+                return goal
+        return None
 
     @torch.no_grad()
-    def go_back(self, why: str, *, by_chance: bool) -> None:
-        """Put the parameters, and what the method remembers, where they were at the safe step; AdamW begins anew."""
-        done, device = self.progress, self.accelerator.device
-        assert done.safe is not None
-        self.put(done.safe.parameters)
+    def go_back(self, done: Progress, to: Safe, guard: Guard) -> None:
+        """Put the parameters, and what the method remembers, where they were at a safe step; AdamW begins anew."""
+        device = self.accelerator.device
+        self.put(to.parameters)
         for host, _, delta in self.adapter.hosts():
-            if (memory := done.safe.memory.get(host)) is not None:
+            if (memory := to.memory.get(host)) is not None:
                 delta.load_training_state({name: tensor.to(device, copy=True) for name, tensor in memory.items()})
         for averages in self.optimizer.state.values():
             for tensor in averages.values():
                 tensor.zero_()
         self.optimizer.zero_grad()
-        guard = done.guard.gone_back(done.step, done.safe.step, why, by_chance=by_chance)
-        self.progress = replace(done, guard=guard, without_better=0)
+        self.progress = replace(done, guard=guard, safe=to, without_better=0)
 
     @contextmanager
     def at(self, state: Mapping[str, Tensor]) -> Iterator[None]:
@@ -204,8 +204,9 @@ def fit(
     adapter, optimizer, accelerator = training.adapter, training.optimizer, training.accelerator
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
     steps = _steps(accelerator.prepare(batches), batches.batch_sampler, plan, training.progress.step)
-    if settings.guard and training.progress.step == 0:
-        training.progress = replace(training.progress, safe=training.safe(0, None, training.copied()))
+    if (settings.guard or observer.has_budget) and training.progress.step == 0:
+        start = training.safe(0, None, training.copied())
+        training.progress = replace(training.progress, safe=start if settings.guard else None, start=start)
 
     while True:
         done = training.progress
@@ -222,19 +223,26 @@ def fit(
                 raise TrainingFailed(f"{lost}; {_advice(plan, done)}")
             may_be_best = method.may_be_best(done.step, plan.steps)
             better = may_be_best and objective.is_better(scores, done.best)
-            if collapse and (done.best is not None or training.may_go_back(done, plan)):
+            if collapse and (done.best is not None or training.way_back(done, plan)):
                 better = False  # by a score that hides it, such as some rows that are right by luck
             observer.on_evaluation(done.step, scores, best=better)
             before = done.safe.scores if done.safe else None
             safer = settings.guard and not collapse and scored.has_learned and objective.is_better(scores, before)
-            state = training.copied() if better or safer else {}
-            if better:
+            may_keep = observer.has_budget and may_be_best and not collapse
+            inside = may_keep and objective.is_better(scores, done.inside.scores if done.inside else None)
+            inside = inside and observer.stays_inside(done.step)
+            state = training.copied() if better or safer or inside else {}
+            if inside or (better and not observer.has_budget):
                 observer.on_best()
+            if inside:
+                done = replace(done, inside=Safe(done.step, scores, state))
+            if better:
                 done = replace(done, without_better=0, best=scores, best_step=done.step, best_state=state)
             elif may_be_best:
                 done = replace(done, without_better=done.without_better + 1)
             if safer:
-                done = replace(done, safe=training.safe(done.step, scores, state))
+                start = done.start if 2 * done.step <= plan.steps or observer.has_budget else None
+                done = replace(done, safe=training.safe(done.step, scores, state), start=start)
             done = replace(done, evaluated=done.step)
             if collapse and _went_back(training, done, collapse, plan, observer):
                 continue
@@ -290,20 +298,24 @@ def fit(
     training.put(done.best_state)
 
 
-def make_plan(rows: int, settings: RunSettings[Method]) -> Plan:
-    """Return the number of steps, and when to evaluate; the last step always is."""
+def make_plan(rows: int, settings: RunSettings[Method], task: Task) -> Plan:
+    """Return the number of steps, the learning rate, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
-    epochs = settings.epochs or _default_epochs(settings.method, per_epoch)
+    epochs = planned_epochs(rows, settings)
     steps = max(1, round(epochs * per_epoch))
     every = per_epoch / settings.evaluations_per_epoch
     after = {max(1, round(i * every)) for i in range(1, int(steps / every) + 1)} | {steps}
-    learning_rate = settings.learning_rate or settings.method.learning_rate
-    return Plan(epochs, steps, per_epoch, learning_rate, frozenset(after))
+    if settings.learning_rate is not None:
+        return Plan(epochs, steps, per_epoch, settings.learning_rate, frozenset(after))
+    peak = peak_rate(settings.method, writes=task.writes, width=task.base.width, steps=steps)
+    return Plan(epochs, steps, per_epoch, peak.value, frozenset(after), peak.reason)
 
 
-def _default_epochs(method: Method, steps_per_epoch: int) -> float:
-    """Return the method's own, or as many as have 100 steps if that is more; at most 10."""
-    return min(10, max(method.epochs, math.ceil(100 / steps_per_epoch)))
+def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
+    """Return what is asked for; else the method's own, or as many as have 100 steps if that is more; at most 10."""
+    if settings.epochs is not None:
+        return settings.epochs
+    return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
 
 
 def _steps(batches: Any, order: Any, plan: Plan, done: int) -> Iterator[Batch]:
@@ -332,13 +344,13 @@ def _went_back(
     training: Training, done: Progress, why: str, plan: Plan, observer: Observer, *, by_chance: bool = False
 ) -> bool:
     """Go back from there, if the training may, and say so. Nothing can come between `done` and that."""
-    if not training.may_go_back(done, plan):
+    if (to := training.way_back(done, plan)) is None:
         return False
-    with observer.whole_step():
-        training.progress = done
-        training.go_back(why, by_chance=by_chance)
-    guard = training.progress.guard
-    observer.on_return(guard, plan.learning_rate * guard.share)
+    guard = done.guard.gone_back(done.step, to.step, why, by_chance=by_chance)
+    with observer.whole_step():  # and the telling: a signal waits until that is done as well
+        with observer.whole_step():
+            training.go_back(done, to, guard)
+        observer.on_return(guard, plan.learning_rate * guard.share)
     return True
 
 

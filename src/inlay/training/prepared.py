@@ -26,6 +26,7 @@ from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
 from ..tasks.task import Task
+from .budget import check_bound
 from .journal import Journal
 from .loop import Plan, make_plan
 from .processes import check_one_process
@@ -98,7 +99,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)
-    text = _general_text(settings, room)
+    text = _general_text(settings, room, task)
     if task.max_length != max_length:
         task.tokenize(max_length)
         task.check_tokens(empty)
@@ -124,7 +125,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     journal.record("reach", **reach)
     for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
-    plan = make_plan(len(task.lengths("train")), settings)
+    plan = make_plan(len(task.lengths("train")), settings, task)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
 
 
@@ -146,9 +147,14 @@ def free_folder(settings: RunSettings[Method]) -> Path:
     return next(folder for folder in numbered if not folder.exists())
 
 
-def _general_text(settings: RunSettings[Method], room: int) -> GeneralText | None:
-    needed = settings.forgetting or settings.retain_weight
-    return general_text(settings.retain, min(room, LONGEST)) if needed else None
+def _general_text(settings: RunSettings[Method], room: int, task: Task) -> GeneralText | None:
+    if not (settings.forgetting or settings.retain_weight):
+        return None
+    text = general_text(settings.retain, min(room, LONGEST))
+    if settings.forget_at_most is not None:
+        check_bound(settings.forget_at_most, task.forgets)
+        text.halves()
+    return text
 
 
 def _room(settings: RunSettings[Method], base: Base, tokenizer: Tokenizer) -> int:

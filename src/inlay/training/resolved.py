@@ -24,12 +24,13 @@ def resolved_yaml(run: Prepared) -> str:
             plan.epochs,
             f"{settings.method.epochs:g} for {settings.method.name}, or more for fewer than 100 steps",
         ),
-        "learning_rate": (plan.learning_rate, f"the default of {settings.method.name}"),
+        "learning_rate": (plan.learning_rate, plan.rate_reason),
         "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
         "device": (run.device.type, "what is there"),
         "retain": (BUILTIN_PASSAGES, "comes with Inlay"),
+        "forget_at_most": (None, "no bound"),
     }
     lines = [f"model: {_inline(asked.pop('model'))}", *_block("data", data), *_block("method", method)]
     for name, value in asked.items():

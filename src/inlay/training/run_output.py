@@ -78,7 +78,7 @@ class RunOutput:
 
     def put_back(self) -> None:
         """Make the folder again if it was removed under the run, with what a resumed run begins with."""
-        folder, training = self.run.folder, self.state.training
+        folder, training, kept = self.run.folder, self.state.training, self.state.kept
         if not self.journal.has_its_folder and not folder.exists():
             self.journal.begin(folder)
         if not self.journal.has_its_folder:  # it is another's, or nowhere
@@ -86,8 +86,8 @@ class RunOutput:
         for name, text in {"run.yaml": self.run_yaml, "resolved.yaml": resolved_yaml(self.run)}.items():
             if not (folder / name).is_file():
                 write_text(folder / name, text)
-        if training is not None and training.progress.best_step and not self.has_adapter:
-            with training.at(training.progress.best_state):
+        if training is not None and kept is not None and not self.has_adapter:
+            with training.at(kept.parameters):
                 self.save_adapter(training.adapter)
 
 

@@ -17,14 +17,17 @@ from ..core.method import Method
 from ..forgetting.measurement import Measurement
 from ..formats import peft
 from ..formats.summary import PlannedCost, Summary
+from ..show.budget import Chosen
 from ..show.forgetting import Forgetting
 from ..tasks.metric import Scores
 from ..tasks.naive import Judgement, NaiveBaseline
 from .checkpoint import RunIdentity, data_fingerprint
 from .estimate import Estimate
-from .loop import Progress, Training
+from .guard import Safe
+from .loop import Training
 from .memory import peak_memory_bytes
 from .prepared import Prepared
+from .progress import Progress
 from .settings import RunSettings, to_dict
 
 
@@ -48,14 +51,28 @@ class RunState:
         self.objective: Objective = run.task
         self.measurement: Measurement | None = None
         self.forgetting: Forgetting | None = None
+        self.budget: Chosen | None = None
 
     @property
     def progress(self) -> Progress:
         return self.training.progress if self.training else Progress()
 
     @property
+    def kept(self) -> Safe | None:
+        """The step whose adapter is kept so far; None if there is none."""
+        progress = self.progress
+        if self.asked.forget_at_most is not None:
+            return progress.inside
+        return Safe(progress.best_step, progress.best, progress.best_state) if progress.best_step else None
+
+    @property
     def tuned(self) -> Scores | None:
-        return self.final or self.progress.best
+        return self.final or (self.kept.scores if self.kept else None)
+
+    @property
+    def best_step(self) -> int:
+        """The step that is kept; 0 if there is none."""
+        return self.budget["step"] if self.budget else self.kept.step if self.kept else 0
 
     @property
     def judgement(self) -> Judgement:
@@ -70,10 +87,9 @@ class RunState:
         rate, progress = self.run.plan.learning_rate, self.progress
         if (share := progress.guard.share) < 1:
             change = f"Higher learning rates collapsed: try --learning-rate {share * rate:.1g} from the start"
-        elif progress.best_step == progress.step:
-            change = (
-                f"It was still getting better: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"
-            )
+        elif progress.best_step == progress.step or progress.guard.hardly_fell:
+            so_far = "It was still getting better" if progress.best_step == progress.step else "The loss hardly fell"
+            change = f"{so_far}: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"
         else:
             change = f"Try a lower --learning-rate, such as {rate / 3:.1g}"
         return f"{change} (this was {rate:g}), or another base model."
@@ -99,7 +115,11 @@ class RunState:
         """Return what a checkpoint of now says of the run, whose folder has this run.yaml."""
         run, adapter = self.run, self.adapter
         assert adapter is not None
-        decided = {"device": run.device.type, "dtype": str(run.dtype).removeprefix("torch.")}
+        decided = {
+            "device": run.device.type,
+            "dtype": str(run.dtype).removeprefix("torch."),
+            "learning_rate": run.plan.learning_rate,
+        }
         return RunIdentity(
             settings=to_dict(replace(self.asked, **decided)),
             asked=run_yaml,
@@ -141,7 +161,7 @@ class RunState:
             "peak_memory_bytes": self.peak_memory_bytes,
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
-            "best_step": progress.best_step,
+            "best_step": self.best_step,
             "went_back": [
                 {"step": each.step, "to": each.to, "share": each.share, "why": each.why}
                 for each in progress.guard.returns
@@ -157,6 +177,7 @@ class RunState:
             "coverage": run.reach,
             "decided": run.settings.method.findings(self.adapter) if self.adapter else {},
             "forgetting": self.forgetting,
+            "budget": self.budget,
             "plan": plan,
             "versions": versions(),
             "device": str(run.device),

@@ -84,15 +84,27 @@ class Recipe:
 class RunSettings(Recipe, Generic[MethodT]):
     method: MethodT
     learning_rate: Annotated[float | None, Range(above=0, most=FLOAT)] = None
-    """Peak learning rate of AdamW. Default: the method's own."""
+    """Peak learning rate of AdamW. Default: the method's, by the task, the model's width and the number of steps."""
     plain: bool = False
     """Write the adapter as a LoRA with one rank and one alpha, as llama.cpp and vLLM need it. Only for methods that
     are a low-rank change, and not for classifiers, whose head has no place in one."""
     fail_below_baseline: bool = False
     """End with exit code 4 if the finished run is not above its baseline on valid and test: the accuracy of the most
     frequent label, or the base's loss. All its files are there."""
+    forget_at_most: Annotated[float | None, Range(above=0, most=FLOAT)] = None
+    """Most that the model may forget, as it is measured: nats per token for a language model, 1 - CKA (from 0 to 1) for
+    a classifier. The run keeps the step, and the scale of its change, that stay inside and score best on valid. Half of
+    the general text decides, by the upper end of the 95 % interval; the other half checks. Default: no bound."""
     seed: Annotated[int, SEED] = 0
     """Random seed for the new head, the adapter's start, the order of the rows and dropout."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.forget_at_most is not None and not self.forgetting:
+            raise SettingsError(
+                f"forget_at_most is {self.forget_at_most:g}, but forgetting is not measured; leave out "
+                "--forget-at-most or --no-forgetting"
+            )
 
 
 def non_default(settings: RunSettings[Method]) -> dict[str, object]:

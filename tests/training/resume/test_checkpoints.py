@@ -84,7 +84,9 @@ def test_a_killed_run_goes_on_from_its_last_regular_checkpoint(
     assert summary["steps"] == 9
     assert best != [after]  # again that of step 3, not of step 6
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    assert all(json.loads(line) for line in lines)  # without the half one
+    events = [json.loads(line) for line in lines]  # without the half one
+    assert [e["step"] for e in events if e["event"] == "step"] == list(range(1, 10))  # each once
+    assert [e["step"] for e in events if e["event"] == "evaluate" and e["step"]] == [3, 6, 9]
     kept = [line for line in lines if line.endswith("}")]
     (run / "metrics.jsonl").write_text("\n".join(kept) + "\n")
     assert_same(run, tmp_path / "whole")

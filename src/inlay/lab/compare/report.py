@@ -13,14 +13,23 @@ from ...show.page import label, templates
 from ...show.plots import MARKS, Figure
 from ...show.units import UNKNOWN
 from ...tasks.page import capitalized
+from ...training.journal import first_event
 from .curves import points_of
 from .export import as_markdown
 from .plots import ScoreCurve, curve_plot, pareto_plot
 from .result import ComparisonResult
 from .samples import disagreements, texts_side_by_side
 from .table import COSTS, MethodRow, Quantity, naive_of
-from .tables import costs_table, methods_table, runs_table, sequences_table, shown, tried_table
-from .trial import first_event, name_of_data
+from .tables import (
+    costs_table,
+    methods_table,
+    runs_table,
+    sensitivity_table,
+    sequences_table,
+    shown,
+    tried_table,
+)
+from .trial import name_of_data
 
 _SAMPLES = 8
 _DEFAULT_AXES = (*COSTS, "forgetting")
@@ -72,6 +81,7 @@ def _page(result: ComparisonResult) -> dict[str, object]:
         "costs": costs_table(table.finished),
         "sequences": sequences_table(result, names if len(set(names)) == len(tasks) else tasks),
         "tried": tried_table(result),
+        "sensitivity": sensitivity_table(result),
         "samples": texts_side_by_side(table.finished),
         "disagreements": disagreements(table.finished),
         "samples_in_sight": _SAMPLES,

@@ -12,11 +12,11 @@ from ...show.units import BYTES, COUNT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...tasks import TASKS
 from ...tasks.metric import METRICS, Metric
 from ...tasks.naive import MOST_FREQUENT, NaiveBaseline, naive_in
-from ...training.journal import Event
+from ...training.journal import Event, first_event
 from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
 from .settings import Contender
-from .trial import Trial, first_event
+from .trial import Trial
 
 COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
 

@@ -1,0 +1,116 @@
+"""A budget of forgetting: the step and the scale of a training that stay inside it, and score best on valid.
+
+A step is inside if the upper end of its 95 % interval is, on half of the measured passages; what it comes to on the
+other half, which chose nothing, is what the run has forgotten. Each evaluated step is measured if its score may be
+kept. After the training the best step is tried at smaller scales as well,
+
+    parameters = start + scale (trained - start)        those of a new head as they are
+
+as WiSE-FT does with a whole model (https://arxiv.org/abs/2109.01903): at its start an adapter changes nothing. A soft
+prompt does, so that only its step is chosen. At equal scores the one that forgot less is kept.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SettingsError, TrainingFailed
+from ..forgetting.baseline import Baseline
+from ..models.sites import Sites
+from ..show.budget import UNITS, Chosen, Tried
+from ..show.forgetting import GeometryChange, LossChange
+from ..tasks.metric import METRICS, Scores
+from .guard import Safe
+from .loop import Training
+from .progress import Progress
+
+SCALES = tuple(eighths / 8 for eighths in range(8, 0, -1))
+EVERY_TOKEN = 2**62  # of the passages, whatever the run can afford: they were asked for
+
+
+def check_bound(most: float, measure: Literal["loss", "geometry"]) -> None:
+    """Raise SettingsError for a bound that keeps nothing back."""
+    if measure == "geometry" and most >= 1:
+        raise SettingsError(
+            f"forget_at_most is {most:g}, and a classifier's forgetting, 1 - CKA, is 1 where nothing is left of the "
+            "base; give a number between 0 and 1"
+        )
+
+
+class ForgettingBudget:
+    """Most that a model may forget, and the passages that decide whether it does."""
+
+    def __init__(self, most: float, deciding: Baseline):
+        self.most, self.deciding = most, deciding
+
+    def spent(self, model: nn.Module) -> LossChange | GeometryChange:
+        return self.deciding.compare(model)
+
+    def allows(self, found: LossChange | GeometryChange) -> bool:
+        return found["interval"][1] <= self.most
+
+    def choose(self, training: Training, score: Callable[[], Scores], by: str) -> Chosen:
+        """Put the training at the step and the scale that stay inside and score best by a metric. Raises TrainingFailed
+        if there is none."""
+        tried, sign, found = list[Tried](), METRICS[by].sign, None
+        for step, scale, parameters in _candidates(training):
+            training.put(parameters)
+            found = self.spent(training.adapter.model)
+            scored = score()[by] if self.allows(found) else None
+            interval = list(found["interval"])
+            tried.append({"step": step, "scale": scale, "value": found["value"], "interval": interval, "score": scored})
+        assert found is not None
+        inside = [
+            (sign * s, -each["value"], number) for number, each in enumerate(tried) if (s := each["score"]) is not None
+        ]
+        if not inside:
+            raise TrainingFailed(_too_much(self.most, UNITS[found["measure"]], tried))
+        *_, number = max(inside)
+        training.put(next(islice(_candidates(training), number, None))[-1])
+        return {
+            **tried[number],
+            "most": self.most,
+            "measure": found["measure"],
+            "passages": found["passages"],
+            "tried": tried,
+            "checked": None,
+        }
+
+
+def _too_much(most: float, unit: str, tried: Sequence[Tried]) -> str:
+    least = min(tried, key=lambda each: each["interval"][1])
+    return (
+        f"nothing stays inside --forget-at-most {most:g} {unit}: step {least['step']} at scale {least['scale']:g} "
+        f"forgets least, {least['value']:.3f} (95 % up to {least['interval'][1]:.3f}); allow more, or try a lower "
+        "--learning-rate, fewer --epochs or a --retain-weight"
+    )
+
+
+def _candidates(training: Training) -> Iterator[tuple[int, float, Mapping[str, Tensor]]]:
+    """Yield the best step at each scale, and the best one that was inside as it is: its number, scale, parameters."""
+    done = training.progress
+    for scale in SCALES if _can_be_scaled(training, done) else SCALES[:1]:
+        yield done.best_step, scale, _scaled(training, done, scale)
+    if done.inside is not None and done.inside.step != done.best_step:
+        yield done.inside.step, 1.0, done.inside.parameters
+
+
+def _can_be_scaled(training: Training, done: Progress) -> bool:
+    """Tell whether the adapter changes nothing at its start, which is still there."""
+    return training.adapter.method.virtual_tokens == 0 and done.start is not None
+
+
+def _scaled(training: Training, done: Progress, scale: float) -> Mapping[str, Tensor]:
+    if scale == 1:
+        return done.best_state
+    start: Safe | None = done.start
+    assert start is not None
+    adapter = training.adapter
+    sites = Sites(adapter.model, adapter.heads)
+    return {
+        name: p if sites.in_head(name) else torch.lerp(start.parameters[name], p, scale)
+        for name, p in done.best_state.items()
+    }
