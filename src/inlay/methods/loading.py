@@ -43,7 +43,7 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
 def attach_saved(model: nn.Module, saved: Saved, name: str = "default") -> Adapter:
     """Do what `load` does with an adapter that was read."""
     adapter, state = match(model, saved, name)
-    check_base(saved.folder, model, adapter.base_fingerprint)
+    check_base(saved.folder, model, adapter.base_fingerprint, adapter.base_came_packed)
     check_rows(saved.folder, model, adapter.base_rows)
     commit(adapter)
     adapter.load_state_dict(state)
