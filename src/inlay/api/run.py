@@ -20,10 +20,13 @@ from torch import nn
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
 from ..batches.batch import length_step
+from ..data.settings import Reading
 from ..errors import DataError, SettingsError, did_you_mean
 from ..formats.event import Event
 from ..formats.files import held
 from ..formats.paths import path_of
+from ..formats.read import read_object
+from ..formats.seal import PROVENANCE
 from ..formats.summary import Summary
 from ..inference.evaluation import AdapterScores, evaluate_adapter
 from ..inference.merge import Into, merge
@@ -35,9 +38,11 @@ from ..report import write_report
 from ..show.forgetting import ForgettingSection, forgetting_section
 from ..show.page import paragraphs
 from ..show.table import Column, Table
+from ..tasks import TASKS
 from ..tasks.metric import METRICS
 from ..tasks.task import Answer
 from ..training.journal import Watcher
+from .asked import reading_of
 from .given_data import ROWS, GivenData, given_data, is_table
 from .given_model import GivenModel, given_model
 from .rank import RankAnalysis
@@ -117,6 +122,12 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8"))
 
     @property
+    def example(self) -> str:
+        """An input as `inlay predict` takes it, with what else it needs."""
+        about = read_object(self.folder / "adapter" / PROVENANCE, "what a run says of its adapter")
+        return TASKS[about["task"]].example(about.get("columns", ()), about.get("format", ""))
+
+    @property
     def metrics(self) -> Table:
         """The scores of the base and the tuned model, on valid and, if there is one, on test."""
         scores = self.summary["metrics"]
@@ -137,13 +148,16 @@ class Run:
         """Answer one text with a dict such as `inlay predict --json` prints, or several with a list of them.
 
         Several are a list of texts, of pairs, or of conversations; or rows as for training: dicts, a DataFrame, a
-        Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`.
+        Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`; and of rows
+        whose columns have other names than in training these, such as `text="Message"`.
         """
-        one = isinstance(inputs, str)
-        answers = [answer.values for answer in self.answer([inputs] if one else self._inputs(inputs), **options)]
+        one, reading = isinstance(inputs, str), reading_of(options)
+        answers = [
+            answer.values for answer in self.answer([inputs] if one else self._inputs(inputs, reading), **options)
+        ]
         return answers[0] if one else answers
 
-    def _inputs(self, inputs: Any) -> Sequence[object]:
+    def _inputs(self, inputs: Any, reading: Reading) -> Sequence[object]:
         """Return what the task answers. Raises DataError for what it cannot be."""
         if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
             raise DataError(f"the inputs are a {type(inputs).__name__}; give a text, a list of texts, or rows")
@@ -155,7 +169,7 @@ class Run:
                         raise DataError(f"input {number} is a {type(each).__name__}; give texts, or rows")
                 return inputs
         with given_data(inputs) as rows:
-            return self.found.task.inputs_in(rows.file)
+            return self.found.task.inputs_in(rows.file, reading)
 
     def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""
@@ -173,24 +187,39 @@ class Run:
         if wrong := next((name for name in options if name not in task.options), None):
             raise SettingsError(f"--{wrong.replace('_', '-')} is not for this adapter, which {task.does}")
 
-    def evaluate(self, data: object = None, split: str | None = None, samples: int | None = None) -> AdapterScores:
-        """Score the base and the tuned model on the run's own data, or on others with the same columns.
+    def evaluate(
+        self, data: object = None, split: str | None = None, samples: int | None = None, **columns: object
+    ) -> AdapterScores:
+        """Score the base and the tuned model on the run's own data, or on others: with the same columns, or with those
+        that are named, such as `text="Message", label="Category"`.
 
         A language model writes texts for the first `samples` rows, or for all.
         """
+        reading = reading_of(columns)
+        if unknown := next(iter(columns), None):
+            names = ("data", "split", "samples", *(field.name for field in fields(Reading)))
+            raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
         with self._lock, _scored(data) as rows:
             path = rows and rows.file
             found = evaluate_adapter(
-                self.found, self._ready, self._device, path, split=split, samples=samples, fetch=self.fetch
+                self.found,
+                self._ready,
+                self._device,
+                path,
+                split=split,
+                samples=samples,
+                reading=reading,
+                fetch=self.fetch,
             )
             return {**found, "data": ROWS} if rows and rows.own else found
 
     def rank(self, say: Callable[[str], None] = lambda _: None, **settings: Any) -> RankAnalysis:
         """Analyse the rank of what was learned, layer by layer, and write rank.html and rank.json into the folder.
 
-        `settings` are those of `inlay rank RUN`: `ranks=(8, 4, 2)`, `data`, `split`, `base`, `curve`, `other`, and to
-        write a cut adapter `to` and `out`.
+        `settings` are those of `inlay rank RUN`: `ranks=(8, 4, 2)`, `data` with its columns, `split`, `base`, `curve`,
+        `other`, and to write a cut adapter `to` and `out`.
         """
+        settings.setdefault("reading", reading_of(settings))
         names = [field.name for field in fields(RankSettings)]
         if unknown := next((name for name in settings if name not in names), None):
             raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from ..data.source import BUILTIN, BUILTIN_FOLDER
+from ..data.source import BUILTIN, BUILTIN_FOLDER, holds_rows
 from ..errors import SettingsError, did_you_mean
 from ..formats.paths import path_of
 from ..formats.read import guarded, reason
@@ -122,6 +122,8 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
             f"the base was given as a Python object, a {name.removeprefix(OBJECT)}; name with --model the folder of a "
             "model with its weights, or give the object as model= in Python"
         )
+    if not os.path.exists(os.path.join(name, "config.json")) and holds_rows(name):
+        raise SettingsError(f"model {name!r} is data; MODEL comes before DATA, but for inlay data, where it follows")
     path = _path(name)
     try:
         with offline(not fetch or os.path.isdir(path)):

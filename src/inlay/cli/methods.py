@@ -16,6 +16,7 @@ from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
 from ..methods.peak_rate import STEPS, WIDTH
 from ..show.table import Column, Table
 from ..show.units import bytes_text, percent_text
+from .flags import value_text
 from .parse import parse
 from .screen import print_json
 from .train import short_flags
@@ -124,22 +125,6 @@ def learning_rate_text(method: type[Method]) -> str:
         f"{method.learning_rate:g}{writing}, at the peak, in {STEPS} steps of a model {WIDTH} wide; lower for a wider "
         "model and for a longer run; --learning-rate sets it"
     )
-
-
-def value_text(value: object) -> str:
-    """Return a setting's value as on the command line."""
-    match value:
-        case None:
-            return "automatic"
-        case bool():
-            return str(value).lower()
-        case tuple():
-            return " ".join(map(str, value)) or "none"
-        case dict() | "":
-            return str(value) if value else "none"
-        case float():
-            return f"{value:g}"
-    return str(value)
 
 
 def _facts(name: str) -> dict[str, object]:

@@ -198,7 +198,7 @@ def sentence(event: Event) -> str:
                 f"{event['why']}"
             )
         case "forgetting":
-            return f"forgot  {forgetting_text(cast(Forgetting, event))}"
+            return forgetting_text(cast(Forgetting, event))
         case "spent":
             return f"step {event['step']} {spent_text(cast(Spent, event))}"
         case "budget":

@@ -22,6 +22,7 @@ from .samples import disagreements, texts_side_by_side
 from .table import COSTS, MethodRow, Quantity, naive_of
 from .tables import (
     costs_table,
+    forgetting_means,
     methods_table,
     runs_table,
     sensitivity_table,
@@ -76,7 +77,7 @@ def _page(result: ComparisonResult) -> dict[str, object]:
         "y_axes": list(dict.fromkeys(p.y for p in plots)),
         "families": {row.family: _mark(row.family) for row in table.finished},
         "is_forgetting_measured": any("forgetting" in row.spreads for row in table.rows),
-        "forgetting_means": _forgetting_means(table.finished),
+        "forgetting_means": forgetting_means(table.finished),
         "curves": _curves(table.finished, table.score),
         "costs": costs_table(table.finished),
         "sequences": sequences_table(result, names if len(set(names)) == len(tasks) else tasks),
@@ -128,16 +129,6 @@ def _marked(result: ComparisonResult) -> Callable[[str], Markup]:
 def _mark(family: str) -> Markup:
     svg = '<svg class="mark" viewBox="-8 -8 16 16" aria-hidden="true"><path class="shape family-{}" d="{}"/></svg>'
     return Markup(svg).format(family, MARKS[family])
-
-
-def _forgetting_means(rows: tuple[MethodRow, ...]) -> str:
-    """Say what the number is, by the task."""
-    measures = {found["measure"] for row in rows for run in row.runs if (found := run.summary.get("forgetting"))}
-    means = {
-        "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base",
-        "geometry": "1 − CKA between the base's and the tuned model's sentence representations",
-    }
-    return "; ".join(means[measure] for measure in sorted(measures))
 
 
 def _curves(rows: tuple[MethodRow, ...], score: Quantity) -> list[Figure]:

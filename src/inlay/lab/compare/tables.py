@@ -132,6 +132,16 @@ def score_text(score: Quantity, value: float) -> str:
     return score.text(score.sign * value)
 
 
+def forgetting_means(rows: Sequence[MethodRow]) -> str:
+    """Say what the number is, by the task."""
+    measures = {found["measure"] for row in rows for run in row.runs if (found := run.summary.get("forgetting"))}
+    means = {
+        "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base",
+        "geometry": "1 − CKA between the base's and the tuned model's sentence representations",
+    }
+    return "; ".join(means[measure] for measure in sorted(measures))
+
+
 def _column(quantity: Quantity, text: Text) -> Column:
     return Column(name=quantity.name, text=lambda found: text(quantity, found), right=True)
 
