@@ -173,3 +173,11 @@ def test_names_that_a_model_has_stay_and_those_of_two_adapters_have_to_agree(tmp
     assert (inlay.adapters(model)["a"].labels, b.labels) == (NAMES, others)
     b.detach()
     assert names_of(model) == NAMES
+
+
+def test_an_adapter_for_another_class_of_model_says_so(tmp_path: Path) -> None:
+    inlay.attach(classifier(), inlay.LoRA(rank=2)).save(tmp_path)
+    body = transformers.BertModel(BERT.config)
+    with pytest.raises(CheckpointError, match=r"another class of model than BertModel.*task_type is SEQ_CLS"):
+        inlay.load(body, tmp_path)
+    assert inlay.adapters(body) == {}

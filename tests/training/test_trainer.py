@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 
 import inlay
+from inlay.errors import CheckpointError
 
 from ..shapes import SHAPES, logits, method
 
@@ -131,6 +132,15 @@ def test_a_quantized_base_with_an_adapter_trains_and_goes_on(tmp_path: Path) -> 
     resumed = inlay.attach(again, inlay.LoRA(rank=4, initialization="orthogonal"))
     trainer(again, tmp_path / "again").train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     torch.testing.assert_close(resumed.state_dict(), adapter.state_dict(), atol=1e-5, rtol=1e-4)
+
+    adapter.save(tmp_path / "adapter")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    merged = inlay.load(plain, tmp_path / "adapter").merge_and_detach()
+    assert merged.dtype == torch.float32
+    with torch.no_grad():
+        plain.get_input_embeddings().weight.add_(0.01)
+    with pytest.raises(CheckpointError, match="other rows"):
+        inlay.load(plain, tmp_path / "adapter")
 
     twin = copy.deepcopy(model)
     twin.save_pretrained(tmp_path / "twin")

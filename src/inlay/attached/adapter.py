@@ -15,7 +15,7 @@ from ..core.slot import Slot
 from ..core.state import SLOT, commit, known_state, state_of, state_with, withdraw
 from ..errors import AdapterStateError, CheckpointError, TargetError
 from ..models import sharded, weights
-from ..models.fingerprint import fingerprint, row_digests
+from ..models.fingerprint import came_packed, fingerprint, row_digests
 from ..models.sites import Sites
 from ..models.tokenizer import SavesFiles
 from ..models.trial import Batch
@@ -32,6 +32,7 @@ class Adapter(Attachment):
 
     method: Method
     base_fingerprint: str | None = None
+    base_came_packed: bool = False  # so that the fingerprint is of that form of the base alone
     base_rows: dict[str, str] = field(default_factory=dict)  # what tells the rows of the base's embeddings apart
     labels: Labels = ()  # as its files name them
 
@@ -231,6 +232,7 @@ def plan_attach(
         heads=sites.heads,
         part=part,
         base_fingerprint=fingerprint(whole),
+        base_came_packed=came_packed(whole),
         base_rows=row_digests(whole, rows_of_its_own(deltas)),
     )
     if others and not adapter.removable:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..models import sharded
+from ..models import sharded, weights
 from .attachment import Attachment
 from .delta import WeightDelta
 
@@ -21,6 +21,13 @@ def save_beside(adapters: list[Attachment], folder: Path) -> str:
         said += "Processes share out its tensors: to keep it, call adapter.save(FOLDER) on all of them"
     else:
         said += " ".join(f'Load it with inlay.load(model, "{folder / FOLDER / each.name}").' for each in adapters)
-    if len(adapters) == 1 and all(isinstance(delta, WeightDelta) for delta in adapters[0].deltas.values()):
+    if len(adapters) == 1 and _is_mergeable(adapters[0]):
         said += " For one plain model: adapter.merge_and_detach().save_pretrained(FOLDER)"
     return said
+
+
+def _is_mergeable(adapter: Attachment) -> bool:
+    return all(
+        isinstance(delta, WeightDelta) and not (weights.is_linear(host) and weights.is_packed(host))
+        for _, host, delta in adapter.hosts()
+    )

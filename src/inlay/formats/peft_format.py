@@ -33,7 +33,15 @@ from .peft_tensors import SOURCES, TENSORS
 
 OWN = "INLAY_"  # begins the types of files that PEFT does not have
 METHOD_CLASS = "method_class"
-OWN_PROVENANCE = ("inlay_version", "method", METHOD_CLASS, "base_fingerprint", "base_rows", *seal.KEYS)
+OWN_PROVENANCE = (
+    "inlay_version",
+    "method",
+    METHOD_CLASS,
+    "base_fingerprint",
+    seal.CAME_PACKED,
+    "base_rows",
+    *seal.KEYS,
+)
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
 _TASKS = {
@@ -217,6 +225,7 @@ def _about(adapter: Adapter, plain: bool) -> dict[str, object]:
         "method": PLAIN if plain else kind.name,
         **({METHOD_CLASS: f"{kind.__module__}:{kind.__qualname__}"} if foreign else {}),
         "base_fingerprint": adapter.base_fingerprint,
+        **({seal.CAME_PACKED: True} if adapter.base_came_packed else {}),
         "base_rows": adapter.base_rows,
     }
 

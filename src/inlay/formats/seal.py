@@ -15,6 +15,7 @@ from .files import digest_of
 from .read import read_object
 
 PROVENANCE = "provenance.json"
+CAME_PACKED = "base_came_packed"  # says that the base's fingerprint is of packed weights, and fits them alone
 DIGESTS = "digests"
 _SEALED = "sealed"  # says that there are digests, so that damage to their own name is found too
 KEYS = (_SEALED, DIGESTS)

@@ -19,6 +19,7 @@ from ..data.source import BUILTIN
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
+from ..formats.seal import CAME_PACKED
 from ..methods import loading
 from ..models.heads import task_heads
 from ..models.sites import Sites
@@ -189,7 +190,7 @@ def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool =
     task.check_weights()
     found = fingerprint_of_files(Path(base.path), Sites(empty, ()))
     trained_on = provenance.get("base_fingerprint")
-    if None not in (found, trained_on) and found != trained_on:
+    if None not in (found, trained_on) and found != trained_on and provenance.get(CAME_PACKED) is not True:
         raise CheckpointError(peft.wrong_base(folder, base.name, str(trained_on), str(found)))
     rows = row_digests_of_files(Path(base.path), Sites(empty, ()), rows_of_its_own(planned.deltas))
     peft.check_rows(folder, empty, rows)

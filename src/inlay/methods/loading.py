@@ -43,7 +43,7 @@ def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter
 def attach_saved(model: nn.Module, saved: Saved, name: str = "default") -> Adapter:
     """Do what `load` does with an adapter that was read."""
     adapter, state = match(model, saved, name)
-    check_base(saved.folder, model, adapter.base_fingerprint)
+    check_base(saved.folder, model, adapter.base_fingerprint, adapter.base_came_packed)
     check_rows(saved.folder, model, adapter.base_rows)
     commit(adapter)
     adapter.load_state_dict(state)
@@ -129,6 +129,13 @@ def _matched(
     tensors = without_copies(adapter, {k: t for k, t in tensors.items() if k not in shown or k in places}, places)
     state = form.from_base(method, adapter)
     state |= {places[key][0] if key in places else key: tensor for key, tensor in tensors.items()}
+    if places and tensors and not state.keys() & {own for own, _ in places.values()}:
+        task = config.get("task_type")
+        raise CheckpointError(
+            f"the adapter is for another class of model than {type(model).__name__}: its {min(tensors)} has no place "
+            f"here, where {min(places)} would have one"
+            + (f". Its task_type is {task}; load the base by the class for that" if task else "")
+        )
     adapter.check_fits(state := _with_statistics(adapter, state))
     for host, module, delta in adapter.hosts():
         delta.check_saved(host, {part: state[k] for part in delta.saved(module) if (k := f"{host}.{part}") in state})

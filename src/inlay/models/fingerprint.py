@@ -43,6 +43,11 @@ def fingerprint(sites: Sites) -> str | None:
     return _combined(digests.values())
 
 
+def came_packed(sites: Sites) -> bool:
+    """Tell whether weights of the base came quantized, so that its fingerprint is not that of the base in 16 bits."""
+    return any(weights.is_packed(m) and _BEFORE not in m.__dict__ for _, m in sites.body() if weights.is_linear(m))
+
+
 @torch.no_grad()
 def row_digests(sites: Sites, own: Collection[str] = ()) -> dict[str, str]:
     """Return what tells the rows of `row_owners` apart, by "input" and "output"; {} for a model without values."""

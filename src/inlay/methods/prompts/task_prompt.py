@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...errors import CheckpointError, SettingsError
 from ...formats import peft
 from ...formats.peft_format import PeftFormat
-from ...models.fingerprint import fingerprint
+from ...models.fingerprint import came_packed, fingerprint
 from ...models.sites import Sites
 from .soft_prompt import LearnedPrompt
 
@@ -56,5 +56,5 @@ def shared_start(folder: Path, sites: Sites, form: PeftFormat[Any]) -> dict[str,
     if not form.reads(saved.config):
         kind = saved.config["peft_type"]
         raise CheckpointError(f"method.source {saved.folder} is an adapter of type {kind}, no multitask prompt")
-    peft.check_base(saved.folder, sites.model, fingerprint(sites))
+    peft.check_base(saved.folder, sites.model, fingerprint(sites), came_packed(sites))
     return {name: t for name, t in saved.tensors.items() if name in PARTS}
