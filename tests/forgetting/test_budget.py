@@ -82,6 +82,8 @@ def test_what_is_kept_stays_inside_and_scores_best(asked: RunSettings[Any]) -> N
     assert tight["metrics"]["tuned"]["loss"] == pytest.approx(found["score"], rel=1e-6)
     assert tight["best_step"] == found["step"]
     assert found["checked"] == tight["forgetting"]["value"]
+    opened = inlay.open(asked.out or "").evaluate(split="valid")
+    assert opened["tuned"]["loss"] == pytest.approx(found["score"], rel=1e-5)  # the files are of that scale
     page, log = (Path(asked.out or "", name).read_text() for name in ("report.html", "log.txt"))
     assert "that it may forget" in page
     assert "What was tried to stay inside" in page
