@@ -29,6 +29,7 @@ from calibrate_learning_rates import MIDDLE
 from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
+from inlay.methods.peak_rate import peak_rate
 from inlay.show.table import Column, Table
 
 HELD = ("subj", "mpqa", "mrpc", "emotion")
@@ -43,6 +44,7 @@ NEEDED: dict[str, dict[str, dict[str, Any]]] = {  # settings without which a met
     "builtin:minilm": {"pattern": {"include": (r".*\.attention\..*",)}},
     "builtin:tiny-lm": {"pattern": {"include": (r".*\.mlp\..*",)}, "bitfit": {"add_missing": True}},
 }
+WIDTHS = {"builtin:minilm": 384, "builtin:tiny-lm": 256}
 DONE = Path(__file__).parent.parent / "docs" / "defaults.csv"
 
 
@@ -112,6 +114,7 @@ class Outcome:
     last: float  # of the last step: what a collapse has left
     floor: float  # of the most frequent label; of a language model the loss before training
     returns: int  # times that the guard went back
+    steps: int
     seconds: float
 
 
@@ -201,6 +204,7 @@ def run(trial: Trial, folder: Path, out: Path) -> Outcome:
         round(evaluated[-1], 4),
         round(before if suite.score == "loss" else (majority or {}).get("valid", before), 4),
         len(summary.get("went_back") or ()),
+        next(event["steps"] for event in events if event["event"] == "plan"),
         round(time.perf_counter() - began, 1),
     )
 
@@ -222,6 +226,7 @@ def outcomes() -> list[Outcome]:
                 float(row["last"]),
                 float(row["floor"]),
                 int(row["returns"]),
+                int(row["steps"]),
                 float(row["seconds"]),
             )
             for row in csv.DictReader(file)
@@ -230,9 +235,14 @@ def outcomes() -> list[Outcome]:
 
 def is_done(trial: Trial, done: list[Outcome]) -> bool:
     """Tell whether the trial has a line: a default's is that of the rate that is the default now."""
-    rate = METHODS[trial.method].learning_rate if trial.rate is None else trial.rate
-    wanted = (trial.suite, trial.data, trial.method, trial.seed, trial.rate is None, rate)
-    return any((e.suite, e.data, e.method, e.seed, e.default, e.rate) == wanted for e in done)
+    suite, wanted = SUITES[trial.suite], (trial.suite, trial.data, trial.method, trial.seed, trial.rate is None)
+    for each in done:
+        if (each.suite, each.data, each.method, each.seed, each.default) == wanted:
+            writes = suite.score == "loss"
+            now = peak_rate(METHODS[trial.method], writes=writes, width=WIDTHS[suite.model], steps=each.steps).value
+            if each.rate == (now if trial.rate is None else trial.rate):
+                return True
+    return False
 
 
 def add(outcome: Outcome) -> None:

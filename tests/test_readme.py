@@ -3,11 +3,15 @@
 import re
 import runpy
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 
 from inlay.cli import main
@@ -34,11 +38,39 @@ def test_the_commands_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.Monk
         assert main(arguments) == 0, command
 
 
+class _Service:
+    """FastAPI's, as far as the README's handler needs it."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Callable[[list[str]], Any]] = {}
+
+    def post(self, path: str) -> Callable[[Callable[[list[str]], Any]], None]:
+        return lambda handler: self.handlers.update({path: handler})
+
+
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "fastapi", SimpleNamespace(FastAPI=_Service))
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), names := {})
+        if "app" in names:
+            (answer,) = names["app"].handlers["/label"](["my password does not work"])
+            assert answer["label"] in ("billing", "login")
+        if "pipeline" in names:
+            (labelled,) = names["pipeline"]("text-classification", "out/model")("my password does not work")
+            assert labelled["label"] == answer["label"]
     assert (tmp_path / "out" / "sql" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+def test_the_page_on_trainer_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "how-to" / "trainer.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    exec(compile(block, "trainer.md", "exec"), names := {})
+    ids = names["rows"][0]["input_ids"][None]
+    expected = names["model"].eval()(input_ids=ids).logits
+    assert torch.equal(names["base"].eval()(input_ids=ids).logits, expected)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)

@@ -17,9 +17,10 @@ A message says what was asked, what was found and what to do, in that order. It 
 hold texts of any length: of a very long one the middle is left out.
 """
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
+
+from .names import listed, meant
 
 INTERRUPTED_EXIT_CODE = 130
 _BEGIN, _END = 3000, 1000  # letters that are kept of a message
@@ -77,8 +78,10 @@ class VerificationFailed(InlayError):
     exit_code = 5
 
 
-def did_you_mean(asked: str, known: Iterable[str]) -> str:
-    """Say `; did you mean X?` for the nearest known name, or list all known names if none is near."""
+def did_you_mean(asked: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Say `; did you mean X?` for the name that was probably meant, or list all known names if none is near.
+    `elsewhere` has others' words for them, as in elsewhere.py.
+    """
     known = sorted(known)
-    near = get_close_matches(asked, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+    near = meant(asked, known, elsewhere)
+    return f"; did you mean {listed(near)}?" if near else f"; known: {', '.join(known)}"

@@ -9,11 +9,13 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from .elsewhere import VALUES
 from .errors import SettingsError, did_you_mean
 
 
@@ -101,6 +103,14 @@ def kind_of(declared: object) -> Kind:
     return Kind(declared if declared in (int, float, bool, str) else None, (), found, several, optional)
 
 
+def problem_of_text(text: str, kind: Kind) -> str | None:
+    """Return what is wrong with one value as it is written, as it goes on after the setting's name."""
+    value: object = text
+    with suppress(ValueError):
+        value = int(text) if kind.type is int else float(text) if kind.type is float else text
+    return _problem_of_one(value, kind)
+
+
 def _problem(value: object, kind: Kind) -> str | None:
     """Return what is wrong with the value, as it goes on after the setting's name."""
     if value is None and kind.optional:
@@ -120,7 +130,7 @@ def _problem_of_one(value: object, kind: Kind) -> str | None:
     if kind.type is Literal:
         if value in kind.choices:
             return None
-        return f"is {value!r}{did_you_mean(str(value), map(str, kind.choices))}"
+        return f"is {value!r}{did_you_mean(str(value), map(str, kind.choices), VALUES)}"
     if kind.type is bool:
         return None if isinstance(value, bool) else f"is {value!r}; it must be true or false"
     if kind.type is str:

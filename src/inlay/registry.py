@@ -27,11 +27,13 @@ class Registry(Mapping[str, T]):
     `registry["package.module:Class"]` imports the thing and registers it. An unknown name is a SettingsError.
     """
 
-    def __init__(self, kind: str, *, group: str, of: type, own: Iterable[T] = ()):
+    def __init__(
+        self, kind: str, *, group: str, of: type, own: Iterable[T] = (), elsewhere: Mapping[str, str] | None = None
+    ):
         """Make a registry: `kind` is the word for a thing in messages, `group` that of the entry points; a thing is a
-        subclass or an instance of the class `of`.
+        subclass or an instance of the class `of`. `elsewhere` has others' words for names.
         """
-        self.kind, self.group, self._of = kind, group, of
+        self.kind, self.group, self._of, self._elsewhere = kind, group, of, elsewhere
         self._own: dict[str, T] = {_name(thing): thing for thing in own}
         self._registered: dict[str, T] = {}
 
@@ -65,7 +67,7 @@ class Registry(Mapping[str, T]):
             return self._loaded(name, self._offered[name])
         if ":" in name:
             return self.register(self._imported(name, outside))
-        raise SettingsError(f"unknown {self.kind} {name!r}{did_you_mean(name, [*self, *also])}")
+        raise SettingsError(f"unknown {self.kind} {name!r}{did_you_mean(name, [*self, *also], self._elsewhere)}")
 
     def register(self, thing: T) -> T:
         """Make `thing` known by its name; returns it, so that it serves as a decorator.

@@ -1,6 +1,7 @@
 """A run that holds its model uses that: what it scores, analyses and writes is what a run that was opened does."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 import inlay
 from inlay.tasks.task import Task
 
-from ..shapes import SHAPES
+from ..shapes import SHAPES, method
 from ..tiny_models import save_tiny_model
 from .test_notebook import QUICK, ROWS
+
+WORDS = ("the film was good", "a bad plot", "so so", "the ending", "what a film", "never again")
 
 PROMPTS = [
     {"prompt": f"the {noun} {number} was", "completion": f"so {word}"}
@@ -99,3 +102,16 @@ def test_another_form_in_the_files_is_analysed_as_it_is_there(
     rank = run.rank(curve=False).result
     assert rank.trainable == inlay.open(run.folder).rank(curve=False).result.trainable
     assert rank.trainable > run.summary["trainable_parameters"]
+
+
+@pytest.mark.parametrize("name", ["norm", "prefix"])
+def test_threads_that_ask_one_run_get_the_answers_of_one(name: str, tmp_path: Path) -> None:
+    """Both methods put tensors into the model for a call, where another thread's call would find or lose them."""
+    save_tiny_model(SHAPES["bert"], tmp_path / "base")
+    chosen = method(name, SHAPES["bert"])
+    inlay.train(tmp_path / "base", ROWS, chosen, **QUICK | {"learning_rate": 0.1}, out=tmp_path / "run")
+    run = inlay.open(tmp_path / "run")
+    alone = [run.predict(text) for text in WORDS]
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(5):
+            assert list(threads.map(run.predict, WORDS)) == alone

@@ -67,6 +67,11 @@ def generation_rows(folder: Path) -> str:
     return write_rows(folder / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 30)
 
 
+def scores(folder: Path) -> str:
+    rows = [{"text": row["text"], "score": i / 7} for i, row in enumerate(reviews(30))]
+    return write_rows(folder / "rows.jsonl", rows)
+
+
 def absent(folder: Path) -> str:
     write_rows(folder / "rows.jsonl", reviews(30))
     return str(folder / "row.jsonl")
@@ -82,6 +87,7 @@ def absent(folder: Path) -> str:
         (one_class, ["positive", "two are needed"]),
         (unknown_label, ["valid.jsonl:6", "neutral"]),
         (generation_rows, ["is an encoder", "texts to write, not labels"]),
+        (scores, ["no column that is called a label, which --data.label names", "its other columns are score"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
@@ -98,6 +104,33 @@ def test_bad_data(
         assert part in message
 
 
+def test_a_model_and_data_that_changed_places_are_told(
+    tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", reviews(30))
+    order = "MODEL comes before DATA, but for inlay data, where it follows"
+    for given in (data, "builtin:tickets", write_reviews(tmp_path / "folder")):
+        message = refused(["train", given, tiny_bert], capsys, tmp_path)
+        assert message == f"model {given!r} is data; {order}"
+    assert refused(["train", tiny_bert, tiny_bert], capsys, tmp_path) == f"{tiny_bert}: a model, not data; {order}"
+    assert order in refused(["data", "builtin:minilm", data], capsys, tmp_path)
+    for verb in ("eval", "predict", "merge"):
+        message = refused([verb, data, str(tmp_path / "run")], capsys, tmp_path)
+        assert "is a file; first comes RUN_OR_ADAPTER" in message
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    message = refused(["predict", "so fine", str(tmp_path / "run")], capsys, tmp_path)
+    assert "this is a run or an adapter, which comes first" in message
+
+
+def test_samples_without_a_place_are_refused(
+    reviews_folder: str, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(["train", tiny_bert, reviews_folder, "--samples", "5"], capsys, tmp_path)
+    assert f"an adapter on {reviews_folder} gives labels, to every row, so leave it out" in message
+    message = refused(["data", reviews_folder, "--samples", "5"], capsys, tmp_path)
+    assert "there is no MODEL whose tokens are shown" in message
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -105,9 +138,9 @@ def test_bad_data(
         (["--epoch", "3"], "unknown setting --epoch; did you mean --epochs?"),
         (["--method", "lroa"], "unknown method 'lroa'; did you mean lora?"),
         (["--method", "bitfit", "--method.rank", "3"], "unknown setting --method.rank"),
-        (["--method.rank", "many"], "--method.rank: invalid literal for int() with base 10: 'many'"),
+        (["--method.rank", "many"], "--method.rank is 'many'; it must be a whole number"),
         (["--method.rank", "0"], "method.rank is 0; it must be at least 1"),
-        (["--dtype", "float8"], "invalid choice 'float8' for argument '--dtype'"),
+        (["--dtype", "float8"], "--dtype is 'float8'; known: auto, bfloat16, float32"),
         (["--method.targets", "q_prj"], "'q_prj' match no module of BertForSequenceClassification; it has"),
         (
             ["--method.targets", "query", "valeu"],
@@ -123,7 +156,14 @@ def test_bad_data(
             "leaves 0 of the model's 64 positions to the text",
         ),
         (["--method"], "--method needs a value"),
-        (["surplus"], "unknown setting surplus"),
+        (["surplus"], "'surplus' is one argument too many: inlay train MODEL DATA"),
+        (["--epochs"], "--epochs needs a value: NUMBER"),
+        (["--epochs", "abc"], "--epochs is 'abc'; it must be a number"),
+        (["--seed", "1.5"], "--seed is '1.5'; it must be a whole number"),
+        (["--method.rank-pattern", "query", "many"], "--method.rank-pattern is 'many'; it must be a whole number"),
+        (["--method.rank-pattern", "query"], "--method.rank-pattern needs pairs: NAME N"),
+        (["--plain=yes"], "--plain takes no value; it is there or it is not"),
+        (["-r", "8"], "unknown setting -r; did you mean --method.rank?"),
         (["--seed", "1", "--seed", "2"], "--seed is given 2 times: 1, 2; give it once"),
         (["--weight-decay", "0.1", "--epochs=2", "--weight_decay=0.1"], "--weight-decay is given 2 times: 0.1, 0.1"),
         (["--no-forgetting", "--epochs", "2", "--no-forgetting"], "--no-forgetting is given 2 times; give it once"),
@@ -182,6 +222,10 @@ def test_an_error_is_an_event_too(capsys: pytest.CaptureFixture[str]) -> None:
             "run.yaml:5: unknown setting method.rnak; did you mean method.rank?",
         ),
         ("model: m\ndata: d\nepoch: 3\n", "run.yaml:3: unknown setting epoch; did you mean epochs?"),
+        ("model: m\ndata: d\nlr: 1e-3\n", "run.yaml:3: unknown setting lr; did you mean learning_rate?"),
+        ("model: m\ndata: d\nmethod:\n  name: lora\n  r: 8\n", "run.yaml:5: unknown setting method.r; did you mean me"),
+        ("model: m\ndata: d\nload_in_4bit: true\n", "unknown setting load_in_4bit; did you mean quantize nf4?"),
+        ("base_model: m\ndata: d\n", "run.yaml:1: unknown setting base_model; did you mean model?"),
         ("model: m\nmodel: n\n", "run.yaml:2: model is set in line 1 already"),
         ("model: [m\n", "run.yaml: not YAML"),
         ("- m\n", "run.yaml: a run's settings are a mapping"),

@@ -109,6 +109,41 @@ def test_every_row_of_a_file_is_scored_for_a_model_that_writes(
     assert scored(capsys, writer)["split"] == "valid"
 
 
+def test_other_columns_are_named_for_a_model_that_writes(
+    writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"asked": row["text"], "wanted": f"{row['label']} {i}"} for i, row in enumerate(reviews(5, 120))]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    assert "such as --data.prompt asked --data.completion wanted" in refused(capsys, writer, path)
+    found = scored(capsys, writer, path, "--data.prompt", "asked", "--data.completion", "wanted")
+    assert (found["rows"], found["notes"]) == (5, [])
+    assert main(["predict", str(writer), path, "--data.prompt", "asked", "--max-tokens", "1", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == [row["asked"] for row in rows]
+    for flags, message in (
+        (["--data.text-pair", "asked"], "data.text_pair is no input of this adapter, which writes texts"),
+        (["--data.text", "asked", "--data.prompt", "asked"], "each must be another column"),
+        (["--data.separator", ";"], "only .csv and .tsv files have one"),
+    ):
+        assert main(["predict", str(writer), path, *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["predict", str(writer), "a text", "--data.prompt", "asked"]) == 2
+    assert "data.prompt is for a file of rows" in capsys.readouterr().err
+    assert "for other data than the run's own" in refused(capsys, writer, "--data.prompt", "asked")
+
+
+def test_rows_that_were_trained_on_are_told(
+    classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = "the adapter was trained on these rows, so the scores say how well it knows them; judge it by new rows"
+    assert scored(capsys, classifier)["notes"] == []
+    assert scored(capsys, classifier, "--split", "train")["notes"] == [trained]
+    seen = [row | {"label": True} for row in reviews(120)]
+    copy = write_rows(tmp_path / "copy.jsonl", [*seen, *labelled([True] * 3)])
+    (note,) = scored(capsys, classifier, copy)["notes"]
+    assert note.startswith("the adapter was trained on 104 of these 123 rows")
+
+
 def test_a_data_set_that_only_the_run_names_is_not_fetched(
     classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

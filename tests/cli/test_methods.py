@@ -148,7 +148,7 @@ def test_a_method_is_shown_with_everything_that_is_known_of_it(name: str, capsys
     for part in (text.idea, text.picture, text.formula, text.when, text.cost, chosen.summary, chosen.paper):
         assert " ".join(part.split()) in shown
     assert f"{count.trained:,} of 6,738,415,616" in shown
-    assert f"{chosen.learning_rate:g} at the peak" in shown
+    assert f"{chosen.learning_rate:g} for a classifier, {chosen.writing_rate:g} for a language model, at" in shown
     assert f"{chosen.epochs:g}, or more for fewer" in shown
     assert all(f"{s.name} = " in shown and " ".join(s.text.split()) in shown for s in settings(chosen))
 

@@ -192,7 +192,27 @@ def test_the_screen_says_what_follows_and_how_sure_it_is(classifier: Path, capsy
     assert re.search(
         r"(Rank \d keeps the score|Even at rank \d the cut adapter is worse) on the 30 rows of valid: .*95 % ", shown
     )
-    assert f"report  {classifier}/rank.html" in shown
+    assert re.search(rf"^report  {classifier}/rank(-\d)?\.html$", shown, re.MULTILINE)
+
+
+def test_a_smaller_analysis_leaves_a_fuller_one_as_it_is(
+    classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(classifier, run, ignore=shutil.ignore_patterns("rank*"))
+    capsys.readouterr()
+
+    def page(*flags: str) -> str:
+        assert main(["rank", str(run), *flags]) == 0
+        return capsys.readouterr().out.splitlines()[-1].rpartition("/")[2]
+
+    assert page("--ranks", "4", "2") == "rank.html"
+    fuller = (run / "rank.json").read_bytes()
+    assert page("--no-curve", "--base", "never") == "rank-2.html"
+    assert (run / "rank.json").read_bytes() == fuller
+    assert page("--no-curve") == "rank-2.html"  # which has more than what is there
+    assert page("--ranks", "4", "--base", "never") == "rank-3.html"
+    assert page("--ranks", "8", "4", "2") == "rank.html"
 
 
 def test_data_that_are_named_are_evaluated(

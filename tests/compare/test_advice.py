@@ -1,6 +1,7 @@
 """What the figures allow one to advise."""
 
 import functools
+import json
 import math
 import runpy
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def test_a_method_beyond_noise_is_called_worse_and_the_cheapest_of_the_equals_is
     assert "Worse than lora by more than noise: bitfit by 7.0 points" in found.text
     assert "500 rows" in found.text
     at_worst = f"{100 * compare(table, 'pfeiffer').at_most:.1f} points below the best"
-    assert f"Advice: pfeiffer, which may be up to {at_worst}. How sure: fairly sure" in found.conclusion
+    assert f"Advice: pfeiffer, which may be up to {at_worst}. Confidence: fairly high" in found.conclusion
 
 
 def test_a_cheaper_method_that_may_be_more_than_two_points_below_is_not_advised(tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_a_cheaper_method_that_may_be_more_than_two_points_below_is_not_advised(
     assert found.equals == ("lora", "pfeiffer")
     assert found.recommended == "lora"
     assert not found.is_told
-    assert "Advice: lora, which has the best mean; whether another is better cannot be told" in found.conclusion
+    assert "Advice: lora, whose mean is the best; whether another is better cannot be told" in found.conclusion
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
@@ -86,8 +87,8 @@ def test_at_87_per_cent_ham(scores: dict[str, Sequence[float]], recommended: str
     assert found is not None
     assert found.recommended == recommended
     if recommended is None:
-        assert "None of them has learned the task" in found.text
-        assert "the most frequent label alone has 87.0 %" in found.text
+        assert "No method beats the baseline yet" in found.text
+        assert "the most frequent label alone scores 87.0 %" in found.text
 
 
 def test_a_curve_that_collapsed_is_warned_of(tmp_path: Path) -> None:
@@ -100,6 +101,22 @@ def test_a_curve_that_collapsed_is_warned_of(tmp_path: Path) -> None:
     (warning,) = found.caveats
     assert warning.startswith("lora collapsed in 1 of 2 runs: on valid, seed 1 fell from 9")
     assert "to 50.0 %. Its learning rate is at the edge" in warning
+
+
+def test_a_run_that_went_back_is_warned_of(tmp_path: Path) -> None:
+    def write(trial: Any, accuracy: float, rows: int, forgetting: bool) -> None:
+        write_classifier(trial, accuracy, rows, forgetting, majority=0.5)
+        if trial.label == "lora" and trial.seed == 1:
+            path = trial.folder / "summary.json"
+            back = [{"step": 30, "to": 15, "share": 0.5, "why": "every row of valid gets the same answer"}]
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"went_back": back}))
+
+    found = comparison_of(tmp_path, {"lora": (0.97, 0.97), "full": (0.96, 0.97)}, write=write).advice
+    assert found is not None
+    (warning,) = found.caveats
+    assert warning.startswith(
+        "lora had to go back in 1 of 2 runs, as the training collapsed: with seed 1 after step 30"
+    )
 
 
 def test_the_noise_of_rows_is_that_of_the_same_rows(tmp_path: Path) -> None:
@@ -211,9 +228,9 @@ def test_at_chance_nothing_is_advised(tmp_path: Path) -> None:
     found = advise(table_of(tmp_path / "none", {"lora": (0.276, 0.29, 0.28), "full": (0.24, 0.23, 0.276)}))
     assert found is not None
     assert found.recommended is None
-    assert "None of them has learned the task" in found.text
+    assert "No method beats the baseline yet" in found.text
     assert "27.6 %" in found.text
-    assert "has the best mean" not in found.text
+    assert "the best mean accuracy, " not in found.text
     one = advise(table_of(tmp_path / "one", {"lora": (0.276, 0.29, 0.28), "full": (0.34, 0.33, 0.35)}))
     assert one is not None
     assert one.recommended == "full"
@@ -290,7 +307,7 @@ def test_a_loss_that_is_lower_in_every_seed_is_better(tmp_path: Path) -> None:
     found = comparison_of(tmp_path, scores, write=write_language_model).advice
     assert found is not None
     assert found.equals == ("full",)
-    assert "full has the best mean loss, 0.510: better than lora, the next, by 0.200" in found.text
+    assert "full reaches the best mean loss, 0.510: better than lora, the next, by 0.200" in found.text
     assert found.text.count("lora") == 1
 
 

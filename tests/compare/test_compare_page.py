@@ -1,5 +1,6 @@
 """The report of a comparison: well-formed, complete, and working in a browser without a network."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from inlay.lab.compare.plots import pareto_plot
 from inlay.lab.compare.report import write_comparison
 
 from ..report.fake_runs import HOSTILE_TEXTS
@@ -89,6 +91,50 @@ def test_every_pair_of_axes_has_its_plot(paths: dict[str, Path]) -> None:
     assert {t.text for t in plot.iter("text") if t.get("class") == "name"} == set(SCORES)
 
 
+def test_bars_end_where_a_score_or_a_cost_does(tmp_path: Path) -> None:
+    table = comparison_of(tmp_path, {"lora": (1.0, 0.9), "full": (0.04, 0.0), "prefix": (0.5, 0.6)}).table
+    accuracy = table.score
+    for key in ("train_seconds", "forgetting"):
+        x = next(q for q in table.quantities if q.key == key)
+        chart = pareto_plot(table.finished, x, accuracy)
+        assert chart.y.high <= 1.005
+        assert chart.y.low >= 0
+    top, bottom = chart.place(chart.x.low, 1.0)[1], chart.place(chart.x.low, 0.0)[1]
+    upright = [(a, b) for (x1, a), (x2, b) in _bars(chart.svg()) if x1 == x2]
+    assert len(upright) == 3
+    assert min(min(pair) for pair in upright) == pytest.approx(top, abs=0.1)
+    assert max(max(pair) for pair in upright) == pytest.approx(bottom, abs=0.1)
+
+
+def _bars(svg: str) -> list[list[tuple[float, float]]]:
+    paths = re.findall(r'class="bar [^"]*" d="M([^"]*)"', svg)
+    return [[(float(x), float(y)) for x, y in (at.split() for at in path.split("L"))] for path in paths]
+
+
+def test_the_best_is_named_and_only_the_others_are_marked_as_like_it(paths: dict[str, Path]) -> None:
+    page = paths["classifiers"].read_text()
+    best = re.search(r"cannot be told from ([\w-]+), the best by", page)
+    assert best
+    marked = re.findall(r'<bdi>([\w-]+)</bdi> <span class="equal"', page)
+    assert marked
+    assert best[1] not in marked
+
+
+def test_the_chosen_plot_has_the_place_of_the_first_default_one(paths: dict[str, Path]) -> None:
+    defaults = next(e for e in parsed(paths["classifiers"]).iter("div") if e.get("class") == "figures defaults")
+    chosen, *figures = list(defaults)
+    assert chosen.get("class") == "chosen"
+    assert chosen.find("div[@class='choice']/figure/figcaption/h3").text == figures[0].find("figcaption/h3").text  # type: ignore[union-attr]
+    assert '".defaults > figure"' in paths["classifiers"].read_text()  # which the script hides
+
+
+def test_headings_and_sentences_have_no_absolute_path(tmp_path: Path) -> None:
+    text = write_comparison(
+        comparison_of(tmp_path, {"lora": (0.9,), "full": (0.8,)}, then=("/srv/data/sst2",))
+    ).read_text()
+    assert "/srv/data/sst2" not in re.sub(r' title="[^"]*"|<pre.*?</pre>', "", text, flags=re.DOTALL)
+
+
 def test_without_measured_forgetting_the_page_says_so(paths: dict[str, Path]) -> None:
     page = paths["one_seed"].read_text()
     assert "Forgetting was not measured" in page
@@ -131,6 +177,7 @@ def test_in_a_browser(browser: Any, paths: dict[str, Path], name: str, width: in
     page.on("request", lambda request: asked.append(request.url))
     page.goto(paths[name].as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
+    assert page.evaluate("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth + 1)")
     if name != "all_failed":
         page.focus("#axis-x")
         page.keyboard.press("ArrowDown")

@@ -86,11 +86,12 @@ def studies(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
 
 
 LABELS = ("lora", "bitfit", "full")
+USUAL = {"lora": 1e-3, "bitfit": 3e-3, "full": 5e-5}
 COMPARISON = CompareSettings(model="builtin:minilm", data=DataSettings(path="builtin:tickets"), search=4, seeds=6)
 
 
 def search(folder: Path, runner: Runner, epochs: float = 1, rates: int = 4) -> tuple[Search, dict[str, float]]:
-    looking = Search(replace(COMPARISON, search=rates), folder, Budget(epochs, 64))
+    looking = Search(replace(COMPARISON, search=rates), folder, Budget(epochs, 64), USUAL)
     return looking, looking.run([contender(label) for label in LABELS], runner)  # type: ignore[arg-type]
 
 
@@ -99,7 +100,7 @@ def test_every_method_has_as_many_trials_and_its_own_rate_first(tmp_path: Path, 
     looking, best = search(tmp_path, runner)
     assert Counter(tried.label for tried in looking.tried) == {"lora": 4, "bitfit": 4, "full": 4}
     for label in best:
-        own = contender(label).method.learning_rate
+        own = USUAL[label]
         rates = [tried.learning_rate for tried in looking.tried if tried.label == label]
         assert rates == pytest.approx([own, own * 10**-0.5, own * 10**0.5, own * 10**-0.25])
     assert best["lora"] == pytest.approx(1e-3)
@@ -147,7 +148,7 @@ def test_with_optuna(tmp_path: Path) -> None:
     assert [tried.learning_rate for tried in first.tried] == [tried.learning_rate for tried in again.tried]
     assert best["lora"] == pytest.approx(1e-3, rel=0.2)
     for label in LABELS:
-        own = contender(label).method.learning_rate
+        own = USUAL[label]
         rates = [tried.learning_rate for tried in first.tried if tried.label == label]
         assert len(set(rates)) == len(rates) == 8
         assert all(own / 10 <= rate <= own * 10 for rate in rates)

@@ -40,7 +40,12 @@ def test_good_data_is_described(tmp_path):
     assert found.splits["valid"].rows == 2
     assert found.valid_from == "dev.csv"
     assert found.duplicates == ()
-    assert found.problems == ()
+    assert [(problem.severity, str(problem)) for problem in found.problems] == [
+        (
+            "note",
+            'dev.csv: valid is small: 2 rows tell an accuracy to ±41 points, 1 row of "a" its recall to ±45 (95 %)',
+        )
+    ]
 
 
 def test_lengths_are_in_characters_and_words_of_all_texts_of_a_row(tmp_path):
@@ -191,7 +196,9 @@ def test_labels_that_a_split_lacks_are_a_warning(tmp_path):
 
 def test_labels_that_differ_in_case_alone_are_a_warning(tmp_path):
     found = report(write_jsonl(tmp_path / "a.jsonl", labelled(40, ("spam", "Spam ", "ham"))))
-    assert complaints(found, "warning") == ['a.jsonl: the labels "Spam " and "spam" differ only in case or white space']
+    assert complaints(found, "warning") == [
+        'a.jsonl: the labels "Spam " and "spam" differ only in case and white space'
+    ]
 
 
 ASKED, CALLED = (
@@ -287,3 +294,18 @@ def test_an_empty_completion_is_listed(tmp_path):
         "a.jsonl:2: completion is empty; give the row a text or remove it",
         "a.jsonl:3: prompt is 1, not a text",
     ]
+
+
+def test_splits_that_are_too_small_to_judge_are_noted(tmp_path):
+    rare = [{"text": f"rare {i}", "label": "rare"} for i in range(8)]
+    write_jsonl(tmp_path / "train.jsonl", [*labelled(40), {"text": "rare", "label": "rare"}])
+    write_jsonl(tmp_path / "valid.jsonl", [*labelled(52), *rare])
+    write_jsonl(tmp_path / "test.jsonl", [*labelled(120), *rare])
+    assert complaints(report(tmp_path), "note") == [
+        'valid.jsonl: valid is small: 60 rows tell an accuracy to ±12 points, 8 rows of "rare" its recall to ±28 '
+        "(95 %)",
+        'test.jsonl: test has 8 rows of "rare", enough to tell its recall to ±28 points (95 %)',
+    ]
+    write_jsonl(tmp_path / "valid.jsonl", labelled(120))
+    write_jsonl(tmp_path / "test.jsonl", labelled(100))
+    assert complaints(report(tmp_path), "note") == []

@@ -89,7 +89,7 @@ def test_a_classifying_run_says_what_its_geometry_kept_and_says_it_again(
     assert 0 < found["value"] < 1.2
     assert found["cka"] == pytest.approx(1 - found["value"])
     assert found["probe_base"] > 0.5
-    assert "forgot  similarity to the base's embeddings" in (tmp_path / "a" / "log.txt").read_text()
+    assert "similar to the base's (CKA: 1 is unchanged" in (tmp_path / "a" / "log.txt").read_text()
 
 
 def test_builtin_passages_are_measured_if_no_others_are_named(

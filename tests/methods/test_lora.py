@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import inlay
 from inlay.errors import SettingsError, TargetError
+from inlay.methods.ranked import wide_note
 from inlay.models import weights
 
 from ..shapes import Shape, disturb
@@ -217,3 +218,12 @@ def test_a_setting_that_cannot_be_is_refused(settings: Any, message: str) -> Non
 
 def test_one_target_need_not_be_in_a_list() -> None:
     assert inlay.LoRA(targets="attention") == inlay.LoRA(targets=("attention",))  # type: ignore[arg-type]
+
+
+def test_a_rank_beyond_the_layers_is_noted() -> None:
+    hosts = [nn.Linear(32, 48), nn.Linear(64, 64), nn.Embedding(8, 4)]
+    note = wide_note(inlay.LoRA(rank=33), hosts)
+    assert note is not None
+    assert note.startswith("rank 33 is more than 1 layer can use, whose changes have rank 32 at most")
+    assert wide_note(inlay.LoRA(rank=32), hosts) is None
+    assert wide_note(inlay.VeRA(), hosts) is None  # its rank is of matrices that are not trained

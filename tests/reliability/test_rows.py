@@ -25,6 +25,7 @@ from inlay.data.describe import describe
 from inlay.data.formats import open_data
 from inlay.data.generation import generation_in
 from inlay.data.problems import Problems
+from inlay.data.rows import read_rows
 from inlay.data.settings import DataSettings
 from inlay.data.tokens import tokens_of
 from inlay.errors import InvalidRequest
@@ -114,7 +115,8 @@ BYTES = [
     ),
 ]
 PLACES = st.floats(0, 1, exclude_max=True)
-KINDS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".jsonl.gz")
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".semicolons.csv": ";"}
+KINDS = (".jsonl", ".json", *SEPARATORS, ".txt", ".parquet", ".jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,8 @@ def written(rows: list[Any], kind: str) -> bytes:
         return sink.getvalue()
     if kind == ".json":
         return json.dumps(rows).encode()
-    if kind in (".csv", ".tsv"):
-        separator = "," if kind == ".csv" else "\t"
+    if kind in SEPARATORS:
+        separator = SEPARATORS[kind]
         rows = [row for row in rows if isinstance(row, dict)] or [{}]
         fields = [list(rows[0]), *([row.get(column) for column in rows[0]] for row in rows)]
         lines = (separator.join('"{}"'.format(str(field).replace('"', '""')) for field in line) for line in fields)
@@ -221,7 +223,7 @@ def _table(rows: list[Any]) -> Any:
 
 
 def file_of(case: Case, kind: str) -> bytes:
-    shapes = FLAT if kind in (".csv", ".tsv", ".txt") else [*NESTED, *FLAT]
+    shapes = FLAT if kind in (*SEPARATORS, ".txt") else [*NESTED, *FLAT]
     shape = shapes[int(case.shape * len(shapes))]
     rows = edited([shape(i) for i in range(9)], case.edits)
     data = cut(written(rows, kind.removesuffix(".gz")), case.cuts)
@@ -232,6 +234,8 @@ def check(case: Case, kind: str, folder: Path) -> None:
     """Reads the file in every way that Inlay does. Raises whatever is not Inlay's own error of exit code 2."""
     path = folder / f"rows{kind}"
     path.write_bytes(file_of(case, kind))
+    if kind in SEPARATORS:
+        check_separator(path)
     try:
         describe(DataSettings(path=str(path)))
         opened = open_data(DataSettings(path=str(path)))
@@ -241,6 +245,16 @@ def check(case: Case, kind: str, folder: Path) -> None:
             tokens_of(case.tokenizer, generation_in(opened).splits["train"], 64, Problems())
     except InvalidRequest:  # exit code 2
         pass
+
+
+def check_separator(path: Path) -> None:
+    """Raises AssertionError if a file is read in another way than with the usual separator, where that makes a table of
+    it."""
+    usual, found = Problems(), Problems()
+    plain = read_rows(path, usual, separator="tab" if path.suffix == ".tsv" else ",")
+    if not usual.found() and len(plain[0].values) > 1:
+        assert read_rows(path, found) == plain
+        assert found.found() == []
 
 
 def try_many(kind: str, folder: Path, examples: int) -> None:
@@ -266,7 +280,7 @@ def test_ten_thousand_damaged_files_are_read_or_refused(kind: str, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_without_damage_is_read(kind: str, tmp_path: Path) -> None:
-    shapes = len(FLAT if kind in (".csv", ".tsv", ".txt") else [*NESTED, *FLAT])
+    shapes = len(FLAT if kind in (*SEPARATORS, ".txt") else [*NESTED, *FLAT])
     for i in range(shapes):
         path = tmp_path / f"rows{kind}"
         path.write_bytes(file_of(Case(i / shapes, [], [], [], TOKENIZERS[0]), kind))

@@ -78,14 +78,19 @@ def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
 
 def test_the_log_has_it_in_one_line() -> None:
     assert forgetting_text(of_loss(0.02, 0.01, 0.03)) == (
-        "+0.020 nats per token of general text (95 % +0.010 to +0.030): low; loss 3.000 -> 3.020, KL 0.031; "
+        "forgot  loss on general text 3.000 -> 3.020: +0.020 nats per token (95 % +0.010 to +0.030), low; KL 0.031; "
         "168 passages of builtin:passages"
     )
+    assert forgetting_text(of_loss(0.0, -0.01, 0.01)).startswith("kept    loss")
     assert forgetting_text(of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1])) == (
-        "similarity to the base's embeddings 0.600 of 1 (CKA, 95 % 0.580 to 0.620); kind of text recognised "
-        "90.0 % -> 70.0 %; "
-        "168 passages of general.txt"
+        "forgot  the kind of a text is recognised for 90.0 % -> 70.0 % of 168 passages of general.txt: −20.0 points "
+        "(95 % −30.0 to −10.0), a loss; embeddings 0.600 similar to the base's (CKA: 1 is unchanged; 95 % 0.580 to "
+        "0.620)"
     )
+    unclear = forgetting_text(of_geometry(0.6, 0.583, 0.417, [-0.385, 0.077]))
+    assert unclear.startswith("unclear the kind of a text")
+    assert "−38.5 to +7.7), inconclusive;" in unclear
+    assert forgetting_text(of_geometry(0.6, None, None, None)).startswith("changed embeddings 0.600 similar")
 
 
 @pytest.mark.parametrize("found", [of_loss(0.2, 0.1, 0.3), of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1]), None])

@@ -11,6 +11,7 @@ import pytest
 from inlay.errors import DataError
 from inlay.report import html, write_report
 from inlay.report.decisions import decisions
+from inlay.report.tiles import spans
 from inlay.show import page as page_module
 
 from .fake_runs import HOSTILE_TEXTS, RUNS, learning, many_labels, prediction, summary, tickets, write_run
@@ -124,6 +125,21 @@ def test_the_tiles_tell_before_after_and_how_sure(tmp_path):
         "Peak memory 613 MiB on cpu, bfloat16",
         "Trained parameters 1.18 M 5.0 % of 23.9 M adapter file 4.52 MiB",
     ]
+
+
+@pytest.mark.parametrize("count", range(4, 14))
+def test_tiles_fill_their_rows_and_none_is_alone_in_one(count):
+    in_row, rows = 0, [[]]
+    for span in spans(count):
+        if in_row == 12:
+            rows.append([])
+            in_row = 0
+        rows[-1].append(span)
+        in_row += span
+        assert in_row <= 12
+    assert [sum(row) for row in rows] == [12] * len(rows)
+    assert sum(map(len, rows)) == count
+    assert all(2 <= len(row) <= 4 for row in rows)
 
 
 def test_the_tables_hold_the_figures_computed_by_hand(tmp_path):

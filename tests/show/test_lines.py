@@ -20,7 +20,8 @@ def test_lines_break_between_words_and_paths_stay_whole() -> None:
     ("name", "short"),
     [
         ("/srv/project/data/spam.csv", "data/spam.csv"),
-        ("/data/spam.csv", "/data/spam.csv"),
+        ("/data/spam.csv", "data/spam.csv"),
+        ("/spam.csv", "spam.csv"),
         ("runs/first/data/spam.csv", "runs/first/data/spam.csv"),
         ("builtin:tickets", "builtin:tickets"),
         ("owner/name", "owner/name"),

@@ -19,6 +19,13 @@ def test_axes_are_marked_in_round_units() -> None:
     assert marks([0.5, 0.5], PERCENT) == ["46 %", "48 %", "50 %", "52 %", "54 %"]
 
 
+def test_an_axis_of_shares_ends_at_one_hundred_per_cent() -> None:
+    for values in ((1.0, 1.0), (0.2, 1.0), (0.97, 0.995)):
+        found = scale(values, PERCENT)
+        assert found.high <= 1.02
+        assert found.ticks[-1][0] <= 1 + 1e-9
+
+
 def test_steps_are_whole_however_few() -> None:
     for last in (1, 2, 7, 57, 12_345):
         values = [value for value, _ in steps(0, last).ticks]

@@ -34,6 +34,30 @@ def test_a_screen_aligns_numbers_and_breaks_no_line_unless_it_must() -> None:
     )
 
 
+def test_what_is_too_wide_gets_its_headings_broken_and_then_stands_in_parts() -> None:
+    names = ("method", "trained parameters", "training time", "peak memory")
+    rows = [("lora", "680 k", "1 min 18 s", "1.03 GiB"), ("full", "22.7 M", "2 min 14 s", "1.18 GiB")]
+    table = Table(columns=[Column(name=name, right=i > 0) for i, name in enumerate(names)], rows=rows)
+    assert table.screen(80).split("\n")[0] == "method  trained parameters  training time  peak memory"
+    assert table.screen(42).split("\n") == [
+        "           trained    training      peak",
+        "method  parameters        time    memory",
+        "lora         680 k  1 min 18 s  1.03 GiB",
+        "full        22.7 M  2 min 14 s  1.18 GiB",
+    ]
+    assert table.screen(32).split("\n") == [
+        "           trained    training",
+        "method  parameters        time",
+        "lora         680 k  1 min 18 s",
+        "full        22.7 M  2 min 14 s",
+        "",
+        "            peak",
+        "method    memory",
+        "lora    1.03 GiB",
+        "full    1.18 GiB",
+    ]
+
+
 def test_markdown_has_as_many_cells_in_every_row() -> None:
     assert TABLE.markdown().split("\n") == [
         "| method | accuracy | steps |",

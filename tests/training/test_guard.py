@@ -66,6 +66,12 @@ def test_half_the_rate_is_left_or_a_quarter_if_nothing_was_learned() -> None:
     assert rates[9] == pytest.approx(loop._learning_rate_share(39, 100, 0.05) / 8)
 
 
+def test_a_loss_that_hardly_fell_asks_for_a_higher_rate() -> None:
+    assert after(0.7, *[0.68] * 10).hardly_fell
+    assert not after(0.7, *[0.6] * 10).hardly_fell
+    assert not after(0.7, *[0.69] * 5).hardly_fell  # too few to tell
+
+
 @pytest.fixture
 def asked(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> RunSettings[Any]:
     return short(

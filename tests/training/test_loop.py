@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from inlay.data.settings import DataSettings
 from inlay.tasks.metric import better_than, scores_of
 from inlay.tasks.outcomes import LabelProbabilities
 from inlay.training import loop
-from inlay.training.loop import _learning_rate_share, make_plan
+from inlay.training.loop import Plan, _learning_rate_share, make_plan
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES
@@ -25,19 +26,24 @@ def settings(**changes: Any) -> RunSettings[Any]:
     return RunSettings(**asked | changes)
 
 
+def plan_of(rows: int, **changes: Any) -> Plan:
+    model: Any = SimpleNamespace(writes=False, base=SimpleNamespace(width=384))
+    return make_plan(rows, settings(**changes), model)
+
+
 def test_a_plan_evaluates_four_times_an_epoch_and_at_the_end() -> None:
-    plan = make_plan(1600, settings())
+    plan = plan_of(1600)
     assert (plan.epochs, plan.steps, plan.steps_per_epoch) == (3, 300, 100)
     assert sorted(plan.evaluate_after) == list(range(25, 301, 25))
 
 
 def test_small_data_gets_more_epochs_up_to_ten() -> None:
-    assert make_plan(320, settings()).epochs == 5
-    assert make_plan(32, settings()).epochs == 10
-    assert make_plan(32, settings(epochs=2)).steps == 4
-    assert make_plan(1600, settings(method=inlay.PrefixTuning())).epochs == inlay.PrefixTuning.epochs > 3
-    assert make_plan(100, settings(epochs=0.5)).steps == 4
-    assert max(make_plan(100, settings(epochs=0.5)).evaluate_after) == 4
+    assert plan_of(320).epochs == 5
+    assert plan_of(32).epochs == 10
+    assert plan_of(32, epochs=2).steps == 4
+    assert plan_of(1600, method=inlay.PrefixTuning()).epochs == inlay.PrefixTuning.epochs > 3
+    assert plan_of(100, epochs=0.5).steps == 4
+    assert max(plan_of(100, epochs=0.5).evaluate_after) == 4
 
 
 def test_the_learning_rate_rises_and_falls_along_a_cosine_to_a_tenth() -> None:
@@ -141,7 +147,7 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     adapter = inlay.attach(model, inlay.LoRA(dropout=0.5), heads=heads)
     before = {name: p.clone() for name, p in adapter.named_parameters()}
     state = torch.get_rng_state()
-    plan = make_plan(120, asked)
+    plan = make_plan(120, asked, task)
     found = estimate(adapter, plan, asked, task, task, evaluation_seconds=100.0)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in adapter.named_parameters())
@@ -173,7 +179,7 @@ def test_an_estimate_is_a_small_part_of_its_run(epochs: int, passes: int, tiny_b
     model, heads = task.load(torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(), heads=heads)
     model.register_forward_hook(lambda *_: seen.append(None))
-    found = estimate(adapter, make_plan(120, asked), asked, task, task, evaluation_seconds=0.0)
+    found = estimate(adapter, make_plan(120, asked, task), asked, task, task, evaluation_seconds=0.0)
     assert len(seen) == passes
     assert found.seconds > 0
 

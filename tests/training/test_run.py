@@ -203,8 +203,8 @@ def test_what_was_asked_and_what_was_decided_are_both_written(
     assert "learning_rate" not in asked
     text = (tmp_path / "r" / "resolved.yaml").read_text()
     resolved = yaml.safe_load(text)
-    assert resolved["learning_rate"] == inlay.LoRA.learning_rate
-    assert "# the default of lora" in text
+    assert resolved["learning_rate"] > inlay.LoRA.learning_rate  # of so few steps and so small a model
+    assert "of lora for reading, times 2 for a width of 32 and 2 for 8 steps" in text
     assert resolved["method"]["rank"] == 16
     assert resolved["data"]["format"] == "labelled-text"
 

@@ -32,11 +32,11 @@ def trainer(model: Any, folder: Path, **settings: Any) -> transformers.Trainer:
         learning_rate=1e-2,
         **{"max_steps": 4} | settings,
     )
-    return transformers.Trainer(model, arguments, train_dataset=rows())
+    return transformers.Trainer(model, arguments, train_dataset=rows(), eval_dataset=rows())
 
 
 def attached(name: str) -> tuple[Any, inlay.Adapter]:
-    model = LLAMA.model()
+    model = copy.deepcopy(LLAMA.model())  # with its configuration, where Trainer leaves settings
     torch.manual_seed(5)
     return model, inlay.attach(model, method(name, LLAMA))
 
@@ -58,6 +58,26 @@ def test_a_run_that_goes_on_from_its_checkpoint_ends_where_it_would_have(name: s
     other = LLAMA.model()
     inlay.load(other, tmp_path / "adapter")
     torch.testing.assert_close(logits(other.eval(), LLAMA), logits(model.eval(), LLAMA))
+
+
+@pytest.mark.parametrize("name", ["lora", "prompt"])
+def test_the_best_model_at_the_end_is_that_of_its_checkpoint_and_is_saved_with_its_adapter(
+    name: str, tmp_path: Path
+) -> None:
+    model, _ = attached(name)
+    best = {"metric_for_best_model": "loss", "greater_is_better": True}  # the first evaluation has the largest loss
+    run = trainer(
+        model, tmp_path, eval_strategy="steps", eval_steps=2, load_best_model_at_end=True, **best, max_steps=6
+    )
+    run.train()
+    assert run.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    first = LLAMA.model()
+    inlay.load(first, tmp_path / "checkpoint-2")
+    assert torch.equal(logits(first.eval(), LLAMA), logits(model.eval(), LLAMA))
+    run.save_model(str(tmp_path / "final"))
+    again = type(model).from_pretrained(tmp_path / "final").eval()
+    inlay.load(again, tmp_path / "final")
+    assert torch.equal(logits(again, LLAMA), logits(model, LLAMA))
 
 
 @pytest.mark.parametrize("name", ["lora", "vera"])
@@ -116,6 +136,7 @@ def test_a_quantized_base_with_an_adapter_trains_and_goes_on(tmp_path: Path) -> 
     twin.save_pretrained(tmp_path / "twin")
     assert (tmp_path / "twin" / "config.json").is_file()
     assert not (tmp_path / "twin" / "adapter_model.safetensors").exists()
+    assert (tmp_path / "twin" / "adapters" / "default" / "adapter_model.safetensors").is_file()
     adapter.detach()
     assert not {"save_pretrained", "_hf_peft_config_loaded"} & (set(model.__dict__) - before)
     with pytest.raises(ValueError, match="purely quantized"):

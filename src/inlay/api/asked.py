@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..core.method import Method
-from ..data.settings import DataSettings
+from ..data.settings import DataSettings, Reading
+from ..elsewhere import SETTINGS
 from ..errors import SettingsError, did_you_mean
 from ..methods import METHODS
 from ..training.settings import Recipe
@@ -27,7 +28,7 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
         if dataclasses.is_dataclass(method) and unknown in (field.name for field in fields(method)):
             own = type(method).__name__
             raise SettingsError(f"{unknown} is a setting of the method; give it there: {own}({unknown}=…)")
-        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known)}")
+        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known, SETTINGS)}")
     of_data = {name: value for name, value in values.items() if name in _OF_DATA}
     if isinstance(data, GivenData):
         data = DataSettings(path=ROWS if data.own else data.path, **of_data)
@@ -37,6 +38,13 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     if isinstance(others.get("out"), Path):
         others["out"] = str(others["out"])
     return kind(model=model, data=data, **others)
+
+
+def reading_of(values: dict[str, object]) -> Reading:
+    """Take what says how rows are read, such as `text="Message"`, out of the values."""
+    return replace(
+        Reading(), **{field.name: values.pop(field.name) for field in fields(Reading) if field.name in values}
+    )
 
 
 def with_rows_in(settings: RecipeT, folder: Path) -> RecipeT:

@@ -5,9 +5,10 @@ run.predict(["a text"]); run.evaluate(); run.rank(); run.merge("merged"); run.su
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,13 @@ from torch import nn
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
 from ..batches.batch import length_step
+from ..data.settings import Reading
 from ..errors import DataError, SettingsError, did_you_mean
 from ..formats.event import Event
 from ..formats.files import held
 from ..formats.paths import path_of
+from ..formats.read import read_object
+from ..formats.seal import PROVENANCE
 from ..formats.summary import Summary
 from ..inference.evaluation import AdapterScores, evaluate_adapter
 from ..inference.merge import Into, merge
@@ -34,9 +38,11 @@ from ..report import write_report
 from ..show.forgetting import ForgettingSection, forgetting_section
 from ..show.page import paragraphs
 from ..show.table import Column, Table
+from ..tasks import TASKS
 from ..tasks.metric import METRICS
 from ..tasks.task import Answer
 from ..training.journal import Watcher
+from .asked import reading_of
 from .given_data import ROWS, GivenData, given_data, is_table
 from .given_model import GivenModel, given_model
 from .rank import RankAnalysis
@@ -76,6 +82,8 @@ class Run:
     fetch: bool = False
     trained: Adapter | None = None
     """The adapter as its training left it, if that was in this process."""
+    _lock: AbstractContextManager[bool] = field(default_factory=threading.RLock, init=False, compare=False)
+    """Threads, such as those of a service, take turns: some methods put tensors into the model for one call."""
 
     @cached_property
     def found(self) -> Found:
@@ -114,6 +122,12 @@ class Run:
         return json.loads(path.read_text(encoding="utf-8"))
 
     @property
+    def example(self) -> str:
+        """An input as `inlay predict` takes it, with what else it needs."""
+        about = read_object(self.folder / "adapter" / PROVENANCE, "what a run says of its adapter")
+        return TASKS[about["task"]].example(about.get("columns", ()), about.get("format", ""))
+
+    @property
     def metrics(self) -> Table:
         """The scores of the base and the tuned model, on valid and, if there is one, on test."""
         scores = self.summary["metrics"]
@@ -134,13 +148,16 @@ class Run:
         """Answer one text with a dict such as `inlay predict --json` prints, or several with a list of them.
 
         Several are a list of texts, of pairs, or of conversations; or rows as for training: dicts, a DataFrame, a
-        Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`.
+        Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`; and of rows
+        whose columns have other names than in training these, such as `text="Message"`.
         """
-        one = isinstance(inputs, str)
-        answers = [answer.values for answer in self.answer([inputs] if one else self._inputs(inputs), **options)]
+        one, reading = isinstance(inputs, str), reading_of(options)
+        answers = [
+            answer.values for answer in self.answer([inputs] if one else self._inputs(inputs, reading), **options)
+        ]
         return answers[0] if one else answers
 
-    def _inputs(self, inputs: Any) -> Sequence[object]:
+    def _inputs(self, inputs: Any, reading: Reading) -> Sequence[object]:
         """Return what the task answers. Raises DataError for what it cannot be."""
         if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
             raise DataError(f"the inputs are a {type(inputs).__name__}; give a text, a list of texts, or rows")
@@ -152,7 +169,7 @@ class Run:
                         raise DataError(f"input {number} is a {type(each).__name__}; give texts, or rows")
                 return inputs
         with given_data(inputs) as rows:
-            return self.found.task.inputs_in(rows.file)
+            return self.found.task.inputs_in(rows.file, reading)
 
     def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""
@@ -161,7 +178,8 @@ class Run:
             return []
         self.found.check_reads()
         self.found.task.check_inputs(inputs, **options)
-        return self.opened.answer(inputs, **options)
+        with self._lock:
+            return self.opened.answer(inputs, **options)
 
     def check_options(self, options: Mapping[str, object]) -> None:
         """Raise SettingsError for an option of `predict` that is not for this adapter."""
@@ -169,31 +187,46 @@ class Run:
         if wrong := next((name for name in options if name not in task.options), None):
             raise SettingsError(f"--{wrong.replace('_', '-')} is not for this adapter, which {task.does}")
 
-    def evaluate(self, data: object = None, split: str | None = None, samples: int | None = None) -> AdapterScores:
-        """Score the base and the tuned model on the run's own data, or on others with the same columns.
+    def evaluate(
+        self, data: object = None, split: str | None = None, samples: int | None = None, **columns: object
+    ) -> AdapterScores:
+        """Score the base and the tuned model on the run's own data, or on others: with the same columns, or with those
+        that are named, such as `text="Message", label="Category"`.
 
         A language model writes texts for the first `samples` rows, or for all.
         """
-        with _scored(data) as rows:
+        reading = reading_of(columns)
+        if unknown := next(iter(columns), None):
+            names = ("data", "split", "samples", *(field.name for field in fields(Reading)))
+            raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
+        with self._lock, _scored(data) as rows:
             path = rows and rows.file
             found = evaluate_adapter(
-                self.found, self._ready, self._device, path, split=split, samples=samples, fetch=self.fetch
+                self.found,
+                self._ready,
+                self._device,
+                path,
+                split=split,
+                samples=samples,
+                reading=reading,
+                fetch=self.fetch,
             )
             return {**found, "data": ROWS} if rows and rows.own else found
 
     def rank(self, say: Callable[[str], None] = lambda _: None, **settings: Any) -> RankAnalysis:
         """Analyse the rank of what was learned, layer by layer, and write rank.html and rank.json into the folder.
 
-        `settings` are those of `inlay rank RUN`: `ranks=(8, 4, 2)`, `data`, `split`, `base`, `curve`, `other`, and to
-        write a cut adapter `to` and `out`.
+        `settings` are those of `inlay rank RUN`: `ranks=(8, 4, 2)`, `data` with its columns, `split`, `base`, `curve`,
+        `other`, and to write a cut adapter `to` and `out`.
         """
+        settings.setdefault("reading", reading_of(settings))
         names = [field.name for field in fields(RankSettings)]
         if unknown := next((name for name in settings if name not in names), None):
             raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
         paths = {name: path_of(str(settings[name])) for name in ("other", "out") if settings.get(name) is not None}
         if isinstance(ranks := settings.get("ranks"), list):
             settings["ranks"] = tuple(ranks)
-        with _scored(settings.get("data")) as rows:
+        with self._lock, _scored(settings.get("data")) as rows:
             known: dict[str, Any] = settings | paths | {"data": rows and rows.file}
             asked = RankSettings(**known)
             found = analyse(
@@ -209,9 +242,10 @@ class Run:
 
     def merge(self, out: str | Path, into: Into = "base", watcher: Watcher = lambda _: None) -> Event:
         """Write a plain checkpoint with the adapter folded in, loaded again and compared; returns what was found."""
-        in_memory = self.trained is not None or "opened" in vars(self)
-        opened = self.opened if in_memory and self._usable(as_saved=True) else None
-        return merge(self.found, path_of(str(out)), self._device, into, watcher, opened)
+        with self._lock:
+            in_memory = self.trained is not None or "opened" in vars(self)
+            opened = self.opened if in_memory and self._usable(as_saved=True) else None
+            return merge(self.found, path_of(str(out)), self._device, into, watcher, opened)
 
     def report(self) -> Path:
         """Make the report of a run again from the files in its folder; nothing is computed. Returns report.html."""

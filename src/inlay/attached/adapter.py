@@ -22,6 +22,7 @@ from ..models.trial import Batch
 from . import check, merging
 from .check import Checked
 from .coverage import Coverage, coverage
+from .labels import Labels, name_labels
 from .replacement import Replacement
 
 
@@ -32,6 +33,7 @@ class Adapter(Attachment):
     method: Method
     base_fingerprint: str | None = None
     base_rows: dict[str, str] = field(default_factory=dict)  # what tells the rows of the base's embeddings apart
+    labels: Labels = ()  # as its files name them
 
     def __repr__(self) -> str:
         return f"Adapter({self.name!r}, {self.method}, {len(self.deltas)} hosts in {type(self.model).__name__})"
@@ -130,8 +132,9 @@ class Adapter(Attachment):
     def merge_and_detach(self, batch: Batch | None = None) -> nn.Module:
         """Leave a plain model that computes what the adapted one does, with nothing of Inlay in it; returns the model.
 
-        A trained head becomes the model's own. Raises, having changed nothing, what `merge` raises, and
-        AdapterStateError if another adapter is attached: it was trained beside other weights.
+        A trained head becomes the model's own, with the names of its labels. `save_pretrained` then writes a checkpoint
+        that needs no Inlay. Raises, having changed nothing, what `merge` raises, and AdapterStateError if another
+        adapter is attached: it was trained beside other weights.
         """
         others = [name for name in state_with(self).adapters if name != self.name]
         if others:
@@ -141,6 +144,7 @@ class Adapter(Attachment):
         if state_of(self.model).routing.merged is None:
             self.merge(batch)
         merging.keep_merged(self)
+        state_of(self.model).labels_are_named = False  # they are its own now
         self.detach()
         return self.model
 
@@ -166,6 +170,7 @@ class Adapter(Attachment):
             )
         if state.routing.merged == self.name:
             self.unmerge()
+        name_labels(self.model, [other.labels for other in adapters(self.model).values() if other is not self])
         withdraw(self)
 
     def check_mergeable(self) -> None:

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import nn
 
-from ..data.source import BUILTIN, BUILTIN_FOLDER
+from ..data.source import BUILTIN, BUILTIN_FOLDER, holds_rows
 from ..errors import SettingsError, did_you_mean
 from ..formats.paths import path_of
 from ..formats.read import guarded, reason
@@ -66,6 +66,14 @@ class Base:
         found = (getattr(texts, name, None) for name in ("max_position_embeddings", "max_seq_len"))
         return next((count for count in found if isinstance(count, int) and count > 0), 10**9)
 
+    @property
+    def width(self) -> int | None:
+        """The features of a token between two layers; None if the configuration has them by a name of its own."""
+        with self.reading("a configuration"):
+            texts = self.config.get_text_config()
+        width = getattr(texts, "hidden_size", None)
+        return width if isinstance(width, int) and width > 0 else None
+
     def classifier_config(self, labels: tuple[str, ...], pad_token_id: int | None) -> transformers.PreTrainedConfig:
         """Read the configuration of a classifier of these labels on this base."""
         with self.reading("a configuration"):
@@ -114,6 +122,8 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
             f"the base was given as a Python object, a {name.removeprefix(OBJECT)}; name with --model the folder of a "
             "model with its weights, or give the object as model= in Python"
         )
+    if not os.path.exists(os.path.join(name, "config.json")) and holds_rows(name):
+        raise SettingsError(f"model {name!r} is data; MODEL comes before DATA, but for inlay data, where it follows")
     path = _path(name)
     try:
         with offline(not fetch or os.path.isdir(path)):

@@ -5,12 +5,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from .. import __version__
+from .. import __version__, elsewhere
 from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
 from ..machine import refusal
 from ..output import ReaderGone, outliving_readers
 from ..show.lines import fitted
-from .screen import print_json, screens, width
+from .screen import print_json, screens, show, width
 
 VERBS = {
     "demo": "train a real adapter on a real model, offline, and see what came of it",
@@ -58,16 +58,18 @@ def _guarded(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     match arguments:
-        case [] | ["-h" | "--help", *_]:
-            print(_overview())
+        case [] | ["-h" | "--help", *_] | ["help"]:
+            show(_overview(), indent=12)
             return 0
+        case ["help", verb, *_] if verb in VERBS:
+            return _run([verb, "--help"])
         case ["--version", *_]:
             print(f"inlay {__version__}")
             return 0
         case [verb, *rest] if verb in VERBS:
             return importlib.import_module(f".{verb}", __name__).main(rest)
         case [verb, *_]:
-            raise SettingsError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)}")
+            raise SettingsError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS, elsewhere.VERBS)}")
     raise AssertionError
 
 
@@ -78,7 +80,7 @@ def _overview() -> str:
         "Fine-tune a pretrained model by training a small part set into it.\n\n"
         f"{verbs}\n\n"
         "Start with `inlay demo`. `inlay VERB --help` has the settings of a verb.\n"
-        "Exit codes: 0 done, 1 a bug in Inlay, 2 wrong settings or data, 3 does not fit in memory,\n"
+        "Exit codes: 0 done, 1 a bug in Inlay, 2 wrong settings or data, 3 does not fit in memory, "
         "4 training failed, 5 a verification failed, 130 interrupted."
     )
 

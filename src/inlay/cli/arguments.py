@@ -7,9 +7,9 @@ default and its help are those of the class.
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
-from ..data.settings import DataSettings
+from ..data.settings import DataSettings, Format, Reading
 
 Model: TypeAlias = Annotated[Positional[str], arg(metavar="MODEL")]
 
@@ -21,3 +21,22 @@ class DataArguments(DataSettings):  # a docstring would stand in the help
     def __new__(cls, **values: Any) -> Any:
         """Make plain settings: nobody but the command line is to see this class."""
         return DataSettings(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherData(Reading):  # a docstring would stand in the help
+    path: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
+    """Other data: all rows of a file, or a split of a folder. Default: the run's data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputColumns(Reading):  # a docstring would stand in the help
+    format: Suppress[Format] = "auto"
+    text: str | None = None
+    """The column with the text, in a file of rows. Default: as in training."""
+    text_pair: str | None = None
+    """The column with the second text of a pair. Default: as in training."""
+    label: Suppress[str | None] = None
+    prompt: str | None = None
+    """The column with the prompt. Default: as in training."""
+    completion: Suppress[str | None] = None

@@ -9,9 +9,11 @@ from tyro.conf import arg
 
 from ..api.asked import SHORT_FOR
 from ..core.method import Method
+from ..elsewhere import SETTINGS
 from ..errors import SettingsError, did_you_mean
 from ..lab.compare.settings import CompareSettings, Contender
 from ..methods import METHODS
+from ..training.settings import Recipe
 from .arguments import DataArguments, Model
 from .compare_screen import print_result
 from .config_file import arguments_of, parse_yaml
@@ -40,8 +42,17 @@ class Compare(CompareSettings):
     """Print one JSON event per line instead of text."""
 
 
+_OWN = [field.name for field in dataclasses.fields(CompareSettings) if field not in dataclasses.fields(Recipe)]
+_TITLES = {
+    **dict.fromkeys(_OWN, "The comparison"),
+    **{field.name: "Each run" for field in dataclasses.fields(Recipe) if field.name not in _OWN},
+    "data.": "The data",
+    "json": "The output",
+}
+
+
 def main(arguments: list[str]) -> int:
-    asked = parse(Compare, arguments, "compare")
+    asked = parse(Compare, arguments, "compare", titles=_TITLES)
     contenders = [contender(label) for label in asked.methods]
     try:
         with watching(asked.json) as watcher:
@@ -89,7 +100,7 @@ def _method(kind: type[Method], label: str, settings: str) -> Method:
     for setting in filter(None, settings.split(",")):
         name, equals, value = setting.partition("=")
         if name not in known:
-            raise SettingsError(f"{label}: unknown setting {name!r}{did_you_mean(name, known)}")
+            raise SettingsError(f"{label}: unknown setting {name!r}{did_you_mean(name, known, SETTINGS)}")
         node = parse_yaml(value, label) if equals else None
         if node is None:
             raise SettingsError(f"{label}: {name} has no value; write {name}=VALUE")

@@ -1,10 +1,10 @@
 """The table at the end of a comparison, in a terminal."""
 
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..show.table import Table
-from .safe_console import console
+from .screen import show, width
 
 if TYPE_CHECKING:
     from ..lab.compare.result import ComparisonResult
@@ -14,27 +14,38 @@ if TYPE_CHECKING:
 def print_result(result: "ComparisonResult") -> None:
     from ..lab.compare.tables import sequences_table
 
-    out = console()
-    out.print(_table(result))
+    print(_table(result).screen(width()))
+    for line in _legend(result):
+        show(line, indent=2)
     for row in result.table.rows:
         for seed, reason in row.failures:
-            out.print(f"{row.label}, seed {seed} failed: {reason}", style="red")
+            show(f"{row.label}, seed {seed} failed: {reason}", indent=2)
     if result.sequences:
-        out.print(sequences_table(result))
+        print("\n" + sequences_table(result).screen(width()))
+        show("average forgetting: how far a data set's score fell from its best by the end", indent=2)
+        show("backward transfer: how far it changed after the data set was learned; below 0 is a loss", indent=2)
     if result.advice is not None:
-        out.print(result.advice.text)
-    print(f"\nreport  {result.folder}/report.html (beside it report.md, report.csv)")
+        show("\n" + result.advice.text, indent=0)
+    show(f"\nreport  {result.folder}/report.html (beside it report.md, report.csv)")
 
 
 def _table(result: "ComparisonResult") -> Table:
-    """Return the score, what it cost and what was forgotten, with headings broken: a terminal has no room for all."""
+    """Return the score, what it cost and how much general text was forgotten: a terminal has no room for all."""
     from ..lab.compare.table import COSTS
     from ..lab.compare.tables import methods_table, shown
 
     quantities = [q for q in shown(result.table) if q.key in (*COSTS, "forgetting")]
-    found = methods_table(result.table, [result.table.score, *quantities], _text, failures=False)
-    columns = [replace(column, name=column.name.replace(" ", "\n")) for column in found.columns]
-    return replace(found, columns=columns)
+    return methods_table(result.table, [result.table.score, *quantities], _text, failures=False)
+
+
+def _legend(result: "ComparisonResult") -> Iterator[str]:
+    """Say what the columns are whose names do not."""
+    from ..lab.compare.tables import forgetting_means
+
+    if means := forgetting_means(result.table.finished):
+        yield f"forgetting: {means}"
+    if any(len(row.runs) > 1 for row in result.table.rows):
+        yield "±: the standard deviation over the seeds"
 
 
 def _text(quantity: "Quantity", found: "Spread") -> str:

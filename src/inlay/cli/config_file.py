@@ -13,6 +13,7 @@ import yaml
 
 from ..core.method import Method
 from ..data.settings import DataSettings
+from ..elsewhere import SETTINGS
 from ..errors import SettingsError, did_you_mean
 from ..ranges import Kind, kind_of
 from ..training.settings import RunSettings
@@ -42,7 +43,7 @@ class ConfigFile:
         for name, node in self.values.items():
             where = f"{self.path}:{self.lines[name]}"
             if name not in known:
-                raise SettingsError(f"{where}: unknown setting {name}{did_you_mean(name, known)}")
+                raise SettingsError(f"{where}: unknown setting {name}{did_you_mean(name, known, SETTINGS)}")
             if name in ("model", "data.path"):
                 positional.append(_no_flag(where, name, _text(where, name, node)))
             elif name != "method.name":

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..data.token_report import TokenReport
 
 
+_SAMPLES = 3  # rows whose tokens are shown
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """What is in a data set: format, rows, labels, lengths, duplicates, and every problem with its line.
@@ -36,12 +39,14 @@ class _Tokens:  # nested like the data, since a verb's own positionals come befo
     """A model, to make tokens as it does."""
     max_length: Annotated[int | None, Range(8, 10_000_000), arg(name="max-length", prefix_name=False)] = None
     """Tokens after which a row is cut. Default: as in training, what the model can take, at most 512."""
-    samples: Annotated[int, Range(0, 1_000_000), arg(prefix_name=False)] = 3
-    """Rows whose tokens are shown, with those that carry the loss marked."""
+    samples: Annotated[int | None, Range(0, 1_000_000), arg(prefix_name=False)] = None
+    """Rows whose tokens are shown, with those that carry the loss marked. Default: 3."""
 
     def __post_init__(self) -> None:
         if self.model is None and self.max_length is not None:
             raise SettingsError(f"max-length is {self.max_length}, but there is no MODEL whose tokens it counts")
+        if self.model is None and self.samples is not None:
+            raise SettingsError(f"samples is {self.samples}, but there is no MODEL whose tokens are shown")
         check_settings(self)
 
 
@@ -90,6 +95,7 @@ def _tokens(command: Data, format: str) -> "TokenReport":
     if (empty := empty_body(base.config)) is not None:
         check_vocabulary(tokenizer, empty)
     limit = asked or min(room - room % LENGTH_STEP, 512)
+    samples = _SAMPLES if command.tokens.samples is None else command.tokens.samples
     if format == "labelled-text":
-        return report_classification(tokenizer, load_classification(command.data), limit)
-    return report_generation(tokenizer, load_generation(command.data), limit, command.tokens.samples)
+        return report_classification(tokenizer, load_classification(command.data), limit, samples)
+    return report_generation(tokenizer, load_generation(command.data), limit, samples)

@@ -19,6 +19,7 @@ _BAR = 32
 _EDGE = 30  # tokens shown at each end of what is learned together, or read together
 _RUNS_SHOWN = 12
 
+_SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _READ, _LEARNED = ("default", "dim"), ("black on color(114)", "black on color(157)")  # neighbours are told apart
 _READ_SPECIAL, _LEARNED_SPECIAL = "bold magenta", "bold black on color(221)"
 _VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
@@ -84,7 +85,7 @@ def _show_tokens(tokens: TokenReport, console: Console) -> None:
     names = ["tokens", "rows", "min", "median", "p95", "max", f"over {tokens.limit}", *["learned"] * learns]
     rows = []
     for name, split in tokens.splits.items():
-        share = [f"{split.learned / split.tokens:.0%}" if split.tokens else ""] * learns
+        share = [f"{100 * split.learned / split.tokens:.0f} %" if split.tokens else ""] * learns
         rows.append([name, split.rows, *_lengths(split.lengths), split.over_limit, *share])
     console.print()
     console.print(_table(names, rows))
@@ -96,7 +97,7 @@ def _show_tokens(tokens: TokenReport, console: Console) -> None:
     for line in _bars(tokens.splits["train"], tokens.limit):
         console.print(line, soft_wrap=True)
     if tokens.samples:
-        _show_samples(tokens.samples, console)
+        _show_samples(tokens.samples, console, learns)
 
 
 def _fate(split: SplitTokens) -> str:
@@ -119,7 +120,7 @@ def _bars(split: SplitTokens, limit: int) -> Iterator[Text]:
         yield Text.assemble(f"{label:>14}  ", (bar or "▏" * bool(count), style), f" {count:,}")
 
 
-def _show_samples(samples: Sequence[Sample], console: Console) -> None:
+def _show_samples(samples: Sequence[Sample], console: Console, learns: bool) -> None:
     colours = console.is_terminal and console.color_system is not None and not console.no_color
     legend = (
         Text.assemble(
@@ -129,12 +130,15 @@ def _show_samples(samples: Sequence[Sample], console: Console) -> None:
         if colours
         else Text("which tokens carry the loss: ⟦learned⟧, the others are read; · parts tokens")
     )  # fmt: skip
+    if not learns:
+        parted = "" if colours else "; · parts tokens"
+        legend = Text(f"the tokens that are read for the label{parted}", style="bold" if colours else "")
     console.print()
     console.print(legend)
     for sample in samples:
         learned = sum(token.learned for token in sample.tokens)
         console.print()
-        title = f"{sample.place}: {len(sample.tokens)} tokens, {learned} learned"
+        title = f"{sample.place}: {len(sample.tokens)} tokens{f', {learned} learned' if learns else ''}"
         console.print(Text(title, style="underline" if colours else ""), soft_wrap=True)
         console.print(_coloured(sample) if colours else _marked(sample), soft_wrap=not console.is_terminal)
 
@@ -178,11 +182,11 @@ def _visible(token: Token) -> str:
 def _show_problems(report: DataReport, console: Console) -> None:
     console.print()
     for problem in report.problems[:_PROBLEMS_SHOWN]:
-        style = "bold red" if problem.severity == "error" else "yellow"
-        console.print(Text.assemble((f"{problem.severity}: ", style), str(problem)), soft_wrap=not console.is_terminal)
+        line = Text.assemble((f"{problem.severity}: ", _SEVERITIES[problem.severity]), str(problem))
+        console.print(line, soft_wrap=not console.is_terminal)
     if len(report.problems) > _PROBLEMS_SHOWN:
         console.print(f"... and {len(report.problems) - _PROBLEMS_SHOWN} more; --json lists them all")
-    if not report.problems:
+    if all(problem.severity == "note" for problem in report.problems):
         console.print(Text("no problems found", style="green"))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from ..ranges import SEED, check_settings
 from ..tasks.demos import DEMOS, Demonstration
 from .parse import parse
+from .screen import show
 from .train import next_steps, parse_settings, train_as_asked
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ def main(arguments: list[str]) -> int:
     run += ["--out", command.out] if command.out else []
     settings = parse_settings([*run, *(["--json"] if command.json else [])])
     if not command.json:
-        print(f"$ inlay train {' '.join(run)}\n")
+        show(f"$ inlay train {' '.join(run)}\n", indent=4)
     trained = train_as_asked(settings, run)
     if not command.json:
         print()
         _show_answers(DEMOS[command.task], trained)
-        print("\n" + next_steps(trained))
+        show("\n" + next_steps(trained))
     return 0
 
 
@@ -56,4 +57,4 @@ def _show_answers(demo: Demonstration, run: "Run") -> None:
             base = [answer.line for answer in run.answer(demo.inputs)]
     for values, by_base in zip(tuned, base, strict=True):
         values = {name: " ".join(v.split()) if isinstance(v, str) else v for name, v in values.items()}
-        print(demo.shown.format(**values, base=by_base))
+        show(demo.shown.format(**values, base=by_base), indent=4)

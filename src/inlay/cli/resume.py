@@ -7,6 +7,7 @@ from tyro.conf import Positional, arg
 
 from .console import watching
 from .parse import parse
+from .screen import show
 from .train import next_steps
 
 
@@ -35,5 +36,5 @@ def main(arguments: list[str]) -> int:
 
         run = resume(command.run, progress=watcher, allow_download=command.allow_download)
     if not command.json:
-        print(next_steps(run))
+        show(next_steps(run))
     return 0

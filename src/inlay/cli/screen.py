@@ -1,8 +1,7 @@
 """What reaches the terminal: outside text without controls, in letters that the terminal's encoding has.
 
 `main` puts a Screen in place of standard output and standard error, so that no verb, library or traceback can write
-past it. What is our own, such as colours and a bar that moves, goes by `own_text`, or by the console of
-safe_console.py.
+past it. What is our own, such as colours and a bar that moves, goes by the console of safe_console.py.
 """
 
 import codecs
@@ -14,6 +13,7 @@ from typing import Any, TextIO
 
 from ..formats.files import as_json
 from ..outside import shown_json, shown_lines
+from ..show.lines import fitted
 
 # Of our own signs, for encodings that have no other than ASCII.
 _LIKE = {
@@ -81,20 +81,14 @@ def own(stream: object) -> Any:
     return stream.own if isinstance(stream, Screen) else stream
 
 
-@contextmanager
-def own_text() -> Iterator[None]:
-    """Let standard output take controls in the block, in which only text of our own may be written."""
-    before = sys.stdout
-    sys.stdout = own(before)
-    try:
-        yield
-    finally:
-        sys.stdout = before
-
-
 def width(stream: TextIO | None = None) -> int | None:
     """Return the columns of the terminal that shows standard output, or the stream; None where none breaks lines."""
     return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+
+
+def show(text: str, indent: int = 8) -> None:
+    """Print text in lines that the terminal shows whole; where one goes on, it is indented."""
+    print(fitted(text, width(), " " * indent), flush=True)
 
 
 def print_json(value: object, indent: int | None = None) -> None:

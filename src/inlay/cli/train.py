@@ -1,6 +1,7 @@
 """inlay train MODEL DATA --method NAME: one run."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,17 +11,40 @@ from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
+from ..ranges import kind_of
 from ..tasks.naive import warning_of
+from ..training.journal import Event
 from ..training.settings import MethodT, RunSettings
 from .arguments import DataArguments, Model
 from .config_file import read_config_file
 from .console import watching
+from .flags import Flag
 from .parse import parse, take
+from .screen import show
 
 if TYPE_CHECKING:
     from ..api.run import Run
 
 DEFAULT_METHOD = "lora"
+_DESCRIPTION = "Train one adapter on MODEL with DATA and write its run's folder."
+_FIRST = [  # which decide what other flags there are
+    Flag(
+        setting="method",
+        kind=kind_of(str),
+        default=DEFAULT_METHOD,
+        text=f"The method: {', '.join(METHODS)}; qlora, which is lora with --quantize nf4; or package.module:Class, a "
+        "method of your own. Its options are below.",
+        metavar="NAME",
+    ),
+    Flag(
+        setting="config",
+        kind=kind_of(str | None),
+        default=None,
+        text="A run.yaml with settings, and MODEL and DATA if they are not given here; flags win over it.",
+        metavar="FILE",
+    ),
+]
+_MOST_USED = ["method", "config", "out", "epochs", "batch_size", "learning_rate", "seed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +52,6 @@ class Train(RunSettings[MethodT]):
     model: Model
     data: DataArguments
     method: MethodT
-    """`inlay methods NAME` explains the method."""
     go_on: bool = False
     """Go on with the run in --out if it was stopped, begin it if there is none, leave it alone if it is finished: one
     command to repeat until it is done. The settings must be those that the run began with."""
@@ -40,17 +63,28 @@ def main(arguments: list[str]) -> int:
     settings = parse_settings(arguments)
     run = train_as_asked(settings, arguments)
     if not settings.json:
-        print(next_steps(run))
+        show(next_steps(run))
     return 0
 
 
 def train_as_asked(settings: Train[Method], arguments: list[str]) -> "Run":
     """Train with the settings that the arguments of `inlay train` describe."""
-    with watching(settings.json) as watcher:
-        from ..api.training import train
+    events = set[str]()
 
-        asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
-        return train(**asked, progress=watcher, go_on=settings.go_on, command=["inlay", "train", *arguments])
+    def watch(event: Event) -> None:
+        events.add(event["event"])
+        watcher(event)
+
+    try:
+        with watching(settings.json) as watcher:
+            from ..api.training import train
+
+            asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
+            return train(**asked, progress=watch, go_on=settings.go_on, command=["inlay", "train", *arguments])
+    except KeyboardInterrupt:
+        if "interrupted" not in events:  # which tells of what is kept in the folder
+            print("stopped before the run began: no folder was written", file=sys.stderr)
+        raise
 
 
 def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
@@ -68,7 +102,13 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
             raise
         raise SettingsError(f"{from_file.path}: {problem}") from problem
     beneath = [*short_flags(implied), *(from_file.arguments(kind) if from_file else [])]
-    return parse(Train[kind], arguments, verb, beneath, _description(kind.name))
+    titles = {
+        **dict.fromkeys(_MOST_USED, "Most used"),
+        **{field.name: "The run" for field in dataclasses.fields(Train) if field.name not in _MOST_USED},
+        "method.": f"The method {kind.name}, which `inlay methods {kind.name}` explains",
+        "data.": "The data",
+    }
+    return parse(Train[kind], arguments, verb, beneath, description=_DESCRIPTION, first=_FIRST, titles=titles)
 
 
 def short_flags(implied: Mapping[str, object]) -> list[str]:
@@ -81,17 +121,8 @@ def next_steps(run: "Run") -> str:
     lines = [
         f"report  {folder}/report.html",
         f"adapter {folder}/adapter",
-        f'next    inlay predict {folder} "a text"   ·   inlay eval {folder}',
+        f"next    inlay predict {folder} {run.example}",
+        f"        inlay eval {folder}",
         *([f"warning {warning}"] if warning else []),
     ]
     return "\n".join(lines)
-
-
-def _description(method: str) -> str:
-    return (
-        f"Train one adapter on MODEL with DATA and write its run's folder.\n\n"
-        f"Choose the method by --method NAME (default: {DEFAULT_METHOD}): {', '.join(METHODS)}; qlora, which is lora "
-        "with --quantize nf4; or package.module:Class, a method of your own. The method options below are those of "
-        f"{method}.\n\n"
-        "Give a run.yaml with settings, MODEL and DATA by --config FILE; flags win over it."
-    )

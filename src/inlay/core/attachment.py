@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -24,6 +25,10 @@ class Attachment:
         """Yield each host's name, the host, and the delta there."""
         for host_name, delta in self.deltas.items():
             yield host_name, self.model.get_submodule(host_name), delta
+
+    def save(self, folder: str | Path) -> None:
+        """Write the adapter's files into `folder`."""
+        raise NotImplementedError
 
     @property
     def removable(self) -> bool:

@@ -62,7 +62,9 @@ class Method(ABC):
     family: ClassVar[Family]
     paper: ClassVar[str]
     summary: ClassVar[str]  # one line: what is trained
-    learning_rate: ClassVar[float]  # peak, for AdamW at an effective batch of 16
+    learning_rate: ClassVar[float]  # peak, for AdamW: of 250 steps with a model 384 wide (methods/peak_rate.py)
+    writing_rate: ClassVar[float | None] = None  # the same for a task that writes texts; None: learning_rate
+    width_power: ClassVar[float] = 1.0  # of the model's width, by which both fall
     epochs: ClassVar[float] = 3  # more where that is too few to learn in
     example: ClassVar[dict[str, object]] = {}  # settings to show it with on a Llama, if those by default do not fit one
     format: ClassVar["AdapterFormat"]  # how adapters are written; formats/peft_format.py has it whole

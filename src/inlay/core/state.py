@@ -3,15 +3,18 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..errors import AdapterStateError
+from ..models import self_saving
 from ..models.frozen import FrozenBase
 from ..models.watch import Watch, Watched
 from .attachment import Attachment
 from .routing import Route, Routing
+from .saving import save_beside
 from .slot import Slot
 
 SLOT = "adapters"  # the attribute of a host that holds its slot
@@ -25,6 +28,7 @@ class State:
     routing: Routing = field(default_factory=Routing)
     adapters: dict[str, Attachment] = field(default_factory=dict)
     watch: Watch | None = None
+    labels_are_named: bool = False  # by the adapters; the model's own had no names
 
     def watched(self) -> Iterator[Watched]:
         """Yield the hosts, which a pass should call."""
@@ -61,6 +65,7 @@ def commit(adapter: Attachment) -> None:
     if state is None:
         state = State(FrozenBase(model, keep_buffers=adapter.removable))
         model.__dict__["_inlay"] = state
+        self_saving.begin(model, _save_beside)
     for _, host, delta in adapter.hosts():
         if not hasattr(host, SLOT):
             setattr(host, SLOT, Slot(host, state.routing))
@@ -100,8 +105,16 @@ def withdraw(adapter: Attachment) -> None:
         if state.watch is not None:
             state.watch.close()
         state.frozen.thaw(model)
+        self_saving.end(model)
         del model._inlay
     _forget_compiled_graphs()
+
+
+def _save_beside(model: nn.Module, folder: Path) -> str | None:
+    """Write the adapters that the model's own weights do not hold; returns what the user should know of them."""
+    state = state_of(model)
+    apart = [each for each in state.adapters.values() if each.removable and each.name != state.routing.merged]
+    return save_beside(apart, folder) if apart else None
 
 
 def _without(adapter: Attachment, names: tuple[str, ...]) -> tuple[str, ...]:

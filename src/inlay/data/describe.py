@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
+from unicodedata import normalize
 
 from .classification import Example, label_of, parse_labelled
 from .formats import Layout, choose_layout, unused_columns
@@ -14,6 +15,7 @@ from .holdout import normalised, with_valid
 from .portion import portion
 from .problems import Problem, Problems, listed, shown
 from .settings import DataSettings
+from .small_splits import small_splits
 from .source import Source, open_source
 
 PLACES_SHOWN = 5
@@ -94,7 +96,7 @@ class DataReport:
 def describe(settings: DataSettings) -> DataReport:
     """Return all that can be said of the data. Raises DataError only if there is no such data at all."""
     problems = Problems()
-    source = open_source(settings.path, problems, settings.unpacked_megabytes)
+    source = open_source(settings.path, problems, settings.unpacked_megabytes, settings.separator)
     train = source.splits["train"]
     layout = choose_layout(settings, source.all_rows(), problems) if train else None
     items: dict[str, list[_Item]] = {}
@@ -118,6 +120,9 @@ def describe(settings: DataSettings) -> DataReport:
     splits = {split: _split_report(items[split], labels) for split in items}
     _warn_of_duplicates(duplicates, items, problems)
     _warn_of_labels(labels, splits, source, problems)
+    for split, sentence in small_splits({split: found.labels for split, found in splits.items()}):
+        place = source.names.get(split, source.names["train"])
+        problems.add(("small split", split), place, sentence, severity="note")
     return DataReport(
         path=settings.path,
         format=layout.format,
@@ -142,8 +147,7 @@ class _Item:
 
     @classmethod
     def of(cls, example: Example, labels: tuple[str, ...]) -> "_Item":
-        texts = (example.text,) if example.pair is None else (example.text, example.pair)
-        return cls(texts, labels[example.label], example.place)
+        return cls(example.texts, labels[example.label], example.place)
 
     @classmethod
     def generated(cls, example: GenerationExample) -> "_Item":
@@ -213,13 +217,29 @@ def _warn_of_labels(
 ) -> None:
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in labels:
-        spellings[normalised(label)].append(shown(label))
+        spellings[normalised(label)].append(label)
     for alike in spellings.values():
         if len(alike) > 1:
-            message = f"the labels {' and '.join(alike)} differ only in case or white space"
+            message = f"the labels {' and '.join(map(shown, alike))} differ only in {_difference(alike)}"
             problems.add(("spelling", alike[0]), source.names["train"], message, severity="warning")
     for split, report in splits.items():
         if report.missing_labels:
             place = source.names.get(split, split)
             message = f"no row of the {split} split has the label {listed(report.missing_labels)}"
             problems.add(("missing labels", split), place, message, severity="warning")
+
+
+def _difference(alike: Sequence[str]) -> str:
+    """Say in what labels differ that are the same without all of it: what is left when only the others are taken."""
+    plain: dict[str, Callable[[str], str]] = {
+        "case": str.casefold,
+        "white space": lambda label: " ".join(label.split()),
+        "Unicode form (NFC writes each letter in one way)": lambda label: normalize("NFKC", label),
+    }
+    found = []
+    for kind in plain:
+        left = alike
+        for other, take in plain.items():
+            left = left if other == kind else list(map(take, left))
+        found += [kind] * (len(set(left)) > 1)
+    return " and ".join(found)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from ..errors import did_you_mean
+from .columns import find_column, flags, likely_labels, likely_roles, no_column, real_numbers, renamed
 from .problems import Problems, listed
 from .rows import Row
 from .settings import DataSettings
@@ -66,7 +66,9 @@ def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True)
     `fetch` and `train` are those of `open_source`.
     """
     problems = Problems()
-    source = open_source(settings.path, problems, settings.unpacked_megabytes, fetch=fetch, train=train)
+    source = open_source(
+        settings.path, problems, settings.unpacked_megabytes, settings.separator, fetch=fetch, train=train
+    )
     problems.raise_errors()
     layout = choose_layout(settings, source.all_rows(), problems)
     if layout is None:
@@ -80,33 +82,90 @@ def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -
     It has only roles that some row has. None and a problem if a named column is not there or no format fits.
     """
     first = rows[0]
-    named = settings.named_columns()
     stands_in = [role for role in ANSWER_ROLES if "references" in first.values]
+    asked = settings.named_columns()
+    named = {role: find_column(column, first.values) or column for role, column in asked.items()}
     absent = {role: col for role, col in named.items() if col not in first.values and role not in stands_in}
     if absent:
         for role, column in absent.items():
             problems.add(("named", role), first.place, f"data.{role}: {no_column(column, first.values)}")
         return None
     formats = FORMATS if settings.format == "auto" else (settings.format,)
-    for format, shape in SHAPES:
-        columns = _name_columns(shape, named) if format in formats else None
-        if columns and all(column in first.values for column in _required(columns, first.values)):
-            seen = {column for row in rows for column in row.values}
-            return Layout(format, {role: column for role, column in columns.items() if column in seen})
-    fit = "fit none of the formats" if settings.format == "auto" else f"do not fit the format {settings.format}"
-    problems.add(
-        "no format",
-        first.place,
-        f"the columns {listed(first.values)} {fit}; expected: {'; '.join(map(_expectation, formats))}. Columns with "
-        "other names can be given as data.text, data.text_pair, data.label, data.prompt and data.completion",
-    )
+    columns = _columns(formats, named, first.values)
+    if columns is None:
+        problems.add("no format", first.place, _no_format(settings, rows, named))
+        return None
+    format, columns = columns
+    seen = {column: None for row in rows for column in row.values}
+    layout = Layout(format, {role: at for role, column in columns.items() if (at := find_column(column, seen))})
+    if format == "text" and settings.format == "auto" and not _is_whole_choice(layout, rows, named, problems):
+        return None
+    return layout
+
+
+def _columns(
+    formats: Collection[str], named: dict[str, str], there: Collection[str]
+) -> tuple[str, dict[str, str]] | None:
+    """Find the format and its columns by role: by their very names, or else in any case. That of texts alone is the
+    last: they may have a label whose name is in capitals.
+    """
+    for exact in (True, False):
+        for format, shape in SHAPES:
+            columns = _name_columns(shape, named) if format in formats else None
+            if columns is None or (exact and format == "text"):
+                continue
+            if not exact:
+                columns = {role: find_column(column, there) or column for role, column in columns.items()}
+            if all(column in there for column in _required(columns, there)) and _all_differ(columns):
+                return format, columns
     return None
 
 
+def _is_whole_choice(layout: Layout, rows: list[Row], named: dict[str, str], problems: Problems) -> bool:
+    """Tell whether rows with a text may be read without a label: not if the text alone was named and there are
+    columns that look like labels, which is a problem. If nothing was named these are told of.
+    """
+    used = layout.columns.values()
+    labels, numbers = likely_labels(rows, used), real_numbers(rows, used)
+    if not labels and not numbers:
+        return True
+    whole = flags({**named, "label": (labels or numbers)[0]})
+    if labels and named:
+        message = (
+            f"with data.text alone it is open what is to be learned: labels ({whole}), or to write the texts "
+            f"({flags(named)} --data.format text)"
+        )
+        problems.add("half a choice", rows[0].place, message)
+        return False
+    message = (
+        f"no column is called a label, so a model is to write the texts, and {listed([*labels, *numbers])} "
+        f"{'is' if len(labels + numbers) == 1 else 'are'} ignored; "
+    )
+    if labels:
+        message += f"for labels name their column, such as {whole}; if the texts are meant, --data.format text says so"
+    else:
+        message += "real numbers are no labels: group them into classes, in a column that --data.label names"
+    problems.add("texts alone", rows[0].place, message, severity="warning")
+    return True
+
+
+def _no_format(settings: DataSettings, rows: list[Row], named: dict[str, str]) -> str:
+    fit = "fit none of the formats" if settings.format == "auto" else f"do not fit the format {settings.format}"
+    found = f"the columns {listed(rows[0].values)} {fit}"
+    if settings.format in ("auto", "labelled-text", "prompt-completion") and (likely := likely_roles(rows, named)):
+        return f"{found}; name those that are meant, such as {flags(likely)}"
+    formats = FORMATS if settings.format == "auto" else (settings.format,)
+    return (
+        f"{found}; expected: {'; '.join(map(_expectation, formats))}. Columns with other names can be given as "
+        "data.text, data.text_pair, data.label, data.prompt and data.completion"
+    )
+
+
 def rows_in_layout(rows: list[Row], layout: Layout, problems: Problems) -> list[Row]:
-    """Return the rows that have the layout's columns; the others are added to `problems`."""
+    """Return the rows that have the layout's columns, called so; the others are added to `problems`."""
     kept = []
     for row in rows:
+        row = renamed(row, layout.columns.values())
         required = _required(layout.columns, row.values)
         other = None if all(column in row.values for column in required) else _other_format(row.values, layout)
         if other is not None:
@@ -127,15 +186,20 @@ def has_columns(row: Row, columns: Iterable[str], problems: Problems) -> bool:
 
 def unused_columns(splits: dict[str, list[Row]], layout: Layout) -> tuple[str, ...]:
     """Return the columns that the layout does not read, in the order in which rows bring them up."""
-    seen = dict.fromkeys(column for rows in splits.values() for row in rows for column in row.values)
-    return tuple(column for column in seen if column not in layout.columns.values())
+    unused: dict[str, None] = {}
+    for columns in dict.fromkeys(tuple(row.values) for rows in splits.values() for row in rows):
+        used = {find_column(column, columns) for column in layout.columns.values()}
+        unused |= dict.fromkeys(column for column in columns if column not in used)
+    return tuple(unused)
 
 
-def no_column(column: str, columns: Collection[str]) -> str:
-    """Write `no column "lable"; did you mean label? The columns are text, label`."""
-    near = did_you_mean(column, columns)
-    near = f"{near} The" if "did you mean" in near else "; the"
-    return f'no column "{column}"{near} columns are {listed(columns)}'
+def in_place_of_labels(opened: OpenedData) -> str:
+    """Say what rows without labels have, and how to name the column of the labels if they have some after all."""
+    if opened.layout.format != "text":
+        return "texts to write, not labels"
+    unused = unused_columns(opened.source.splits, opened.layout)
+    others = f"; its other columns are {listed(unused)}" if unused else ""
+    return f"no column that is called a label, which --data.label names{others}"
 
 
 def _required(columns: dict[str, str], there: Collection[str]) -> list[str]:
@@ -150,7 +214,11 @@ def _name_columns(shape: dict[str, str], named: dict[str, str]) -> dict[str, str
         return None
     columns = shape | named
     known = {*shape, "text_pair"} if "label" in shape else set(shape)
-    return columns if set(columns) <= known and len(set(columns.values())) == len(columns) else None
+    return columns if set(columns) <= known and _all_differ(columns) else None
+
+
+def _all_differ(columns: dict[str, str]) -> bool:
+    return len(set(columns.values())) == len(columns)
 
 
 def _other_format(columns: Collection[str], layout: Layout) -> str | None:

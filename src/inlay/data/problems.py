@@ -7,7 +7,9 @@ from typing import Literal
 
 from ..errors import DataError
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
+"""A note says what was found out, and is no problem."""
+_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class Problems:
             self._by_kind[kind] = replace(first, rows=first.rows + rows)
 
     def found(self) -> list[Problem]:
-        """List errors first, otherwise in the order in which they were found."""
-        return sorted(self._by_kind.values(), key=lambda problem: problem.severity != "error")
+        """List errors first and notes last, otherwise in the order in which they were found."""
+        return sorted(self._by_kind.values(), key=lambda problem: _ORDER.index(problem.severity))
 
     def error(self) -> DataError:
         """Make one error of them all, with a line for each kind."""

@@ -1,7 +1,5 @@
 """Rows of one file: .jsonl, .json, .csv, .tsv, .txt (each also .gz) and .parquet."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..outside import NO_TEXT
+from .delimited import split_text, tell
 from .parquet import parquet_rows
 from .problems import Problems, listed, shown
 from .text_file import lines_of, read_text
@@ -37,25 +36,32 @@ def plain_text(name: str) -> bool:
     return row_extension(name) in (".txt", ".txt.gz")
 
 
-def read_rows(path: Path, problems: Problems, megabytes: int | None = None) -> list[Row]:
+def has_separators(name: str) -> bool:
+    """Tell whether the file holds rows whose fields are parted by a separator."""
+    return (row_extension(name) or "").startswith((".csv", ".tsv"))
+
+
+def read_rows(path: Path, problems: Problems, megabytes: int | None = None, separator: str | None = None) -> list[Row]:
     """Return the file's rows that can be read; what stands in the way of the others, or of all, is added to `problems`.
 
-    `megabytes` is what a packed file may unpack to.
+    `megabytes` is what a packed file may unpack to, and `separator` what stands between fields, where there are some.
     """
-    return read_files({path.name: path}, problems, megabytes)
+    return read_files({path.name: path}, problems, megabytes, separator)
 
 
-def read_files(files: Mapping[str, Path], problems: Problems, megabytes: int | None = None) -> list[Row]:
+def read_files(
+    files: Mapping[str, Path], problems: Problems, megabytes: int | None = None, separator: str | None = None
+) -> list[Row]:
     """Return the rows of files that belong together, by what messages call them, as `read_rows` has them."""
     before = problems.count
-    rows = [row for name, path in files.items() for row in _read(path, name, problems, megabytes)]
+    rows = [row for name, path in files.items() for row in _read(path, name, problems, megabytes, separator)]
     if not rows and problems.count == before:
         name, path = next(iter(files.items()))
         problems.add(("no rows", path), name, "has no rows")
     return rows
 
 
-def _read(path: Path, name: str, problems: Problems, megabytes: int | None) -> Iterator[Row]:
+def _read(path: Path, name: str, problems: Problems, megabytes: int | None, separator: str | None) -> Iterator[Row]:
     extension = row_extension(path.name)
     if extension == ".parquet":
         for number, value in enumerate(parquet_rows(path, problems, megabytes, name), 1):
@@ -63,7 +69,8 @@ def _read(path: Path, name: str, problems: Problems, megabytes: int | None) -> I
     elif extension is None:
         raise ValueError(f"{path} has no extension of a row file")
     elif (text := read_text(path, problems, megabytes, name)) is not None:
-        yield from TEXT_FORMATS[extension.removesuffix(".gz")](name, text, problems)
+        read = TEXT_FORMATS[extension.removesuffix(".gz")]
+        yield from read(name, text, problems, **({"separator": separator} if has_separators(path.name) else {}))
 
 
 def text_in(row: Row, column: str, problems: Problems) -> str | None:
@@ -185,41 +192,18 @@ def _json_complaint(problem: Exception) -> str:
     return f"cannot be read: {problem}"
 
 
-def _delimited(name: str, text: str, problems: Problems, *, delimiter: str) -> Iterator[Row]:
-    # A field may be as long as the file. The module's own bound is for all of the process, so it is put back.
-    before = csv.field_size_limit(max(len(text), 1))
-    try:
-        yield from list(_split(name, text, problems, delimiter))
-    finally:
-        csv.field_size_limit(before)
-
-
-def _split(name: str, text: str, problems: Problems, delimiter: str) -> Iterator[Row]:
-    # strict: without it a quote that is never closed swallows the rest of the file in silence.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    next_line = 1
-    try:
-        for fields in reader:
-            line, next_line = next_line, reader.line_num + 1
-            if not fields:
-                continue
-            if header is None:
-                header = fields
-                if twice := [column for column in dict.fromkeys(header) if header.count(column) > 1]:
-                    problems.add(("header", name), f"{name}:{line}", f"columns named twice: {listed(twice)}")
-                    return
-            elif len(fields) != len(header):
-                problems.add(
-                    "fields",
-                    f"{name}:{line}",
-                    f"the row has {len(fields)} fields, the header {len(header)} ({listed(header)}); "
-                    "a field that holds the separator or a line break must be in double quotes",
-                )
-            else:
-                yield Row(dict(zip(header, fields, strict=True)), f"{name}:{line}")
-    except csv.Error as problem:
-        problems.add(("csv", name), f"{name}:{next_line}", f"the row cannot be split into fields: {problem}")
+def _delimited(name: str, text: str, problems: Problems, *, usual: str, separator: str | None = None) -> Iterator[Row]:
+    split = split_text(name, text, usual, separator, problems)
+    if split is None:
+        return
+    columns, line = split.header.fields, split.header.line
+    if twice := [column for column in dict.fromkeys(columns) if columns.count(column) > 1]:
+        what = listed(column or "(without a name)" for column in twice)
+        problems.add(("header", name), f"{name}:{line}", f"columns named twice: {what}")
+        return
+    for record in split.records:
+        yield Row(dict(zip(columns, record.fields, strict=True)), f"{name}:{record.line}")
+    tell(split, name, problems)
 
 
 def _documents(name: str, text: str, problems: Problems) -> Iterator[Row]:
@@ -239,11 +223,11 @@ def _documents(name: str, text: str, problems: Problems) -> Iterator[Row]:
         lines, first = [], number + 1
 
 
-TEXT_FORMATS: dict[str, Callable[[str, str, Problems], Iterator[Row]]] = {
+TEXT_FORMATS: dict[str, Callable[..., Iterator[Row]]] = {
     ".jsonl": _json_lines,
     ".json": _json_list,
-    ".csv": partial(_delimited, delimiter=","),
-    ".tsv": partial(_delimited, delimiter="\t"),
+    ".csv": partial(_delimited, usual=","),
+    ".tsv": partial(_delimited, usual="\t"),
     ".txt": _documents,
 }
 EXTENSIONS = (*TEXT_FORMATS, *(f"{extension}.gz" for extension in TEXT_FORMATS), ".parquet")

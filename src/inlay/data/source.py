@@ -10,13 +10,14 @@ from pathlib import Path
 from ..errors import DataError, did_you_mean
 from ..formats.paths import path_of
 from .problems import Problems, listed
-from .rows import EXTENSIONS, Row, read_files, read_rows, row_extension, table_row
+from .rows import EXTENSIONS, Row, has_separators, read_files, read_rows, row_extension, table_row
 from .split_files import HUB_FOLDER, parts_of, split_of
 
 __all__ = ["Row", "Source", "open_source"]
 
 BUILTIN = "builtin:"
 BUILTIN_FOLDER = Path(str(resources.files("inlay"))) / "builtin"
+_ORDER = "MODEL comes before DATA, but for inlay data, where it follows"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -37,27 +38,54 @@ class Source:
 
 
 def open_source(
-    asked: str, problems: Problems, megabytes: int | None = None, *, fetch: bool = True, train: bool = True
+    asked: str,
+    problems: Problems,
+    megabytes: int | None = None,
+    separator: str | None = None,
+    *,
+    fetch: bool = True,
+    train: bool = True,
 ) -> Source:
     """Return what `asked` names. Raises DataError if there is no such data; unreadable rows are added to `problems`.
 
-    `megabytes` is what a packed file may unpack to. Without `fetch` nothing is looked for on the hub, and without
-    `train` there need be no such split.
+    `megabytes` is what a packed file may unpack to, `separator` what stands between fields. Without `fetch` nothing is
+    looked for on the hub, and without `train` there need be no such split.
     """
     if asked.startswith(BUILTIN):
-        return _open_folder(asked, _builtin(asked), problems, megabytes, train)
+        return _open_folder(asked, _builtin(asked), problems, megabytes, separator, train)
     path = path_of(asked, DataError, any_bytes=True)
     if path.is_dir():
-        return _open_folder(asked, path, problems, megabytes, train)
+        return _open_folder(asked, path, problems, megabytes, separator, train)
     if path.exists():
         if row_extension(path.name) is None:
             raise DataError(f"{asked}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
-        return Source({"train": read_rows(path, problems, megabytes)}, {"train": path.name}, (), parted=False)
+        check_separator(asked, separator, [path.name])
+        rows = read_rows(path, problems, megabytes, separator)
+        return Source({"train": rows}, {"train": path.name}, (), parted=False)
     if HUB_ID.fullmatch(asked) and row_extension(asked) is None:
         if not fetch:
             raise DataError(f"{asked}: no file or folder here, and a data set is fetched only where you name it")
+        check_separator(asked, separator, [])
         return _open_hub(asked, problems, train)
     raise DataError(f"{asked}: no such file{nearest_file(path)}")
+
+
+def check_separator(asked: str, separator: str | None, files: Iterable[str]) -> None:
+    """Raise DataError for a separator that none of the files has a place for."""
+    if separator is not None and not any(map(has_separators, files)):
+        raise DataError(
+            f"{asked}: data.separator is {separator!r}, but only .csv and .tsv files have one; leave it out"
+        )
+
+
+def holds_rows(asked: str) -> bool:
+    """Tell whether what is named so on this machine is data, by the names of its files."""
+    if asked.startswith(BUILTIN):
+        return asked.removeprefix(BUILTIN) in _builtin_names()
+    path = Path(asked)
+    if path.is_dir():
+        return any(part.split for part in parts_of(path))
+    return path.is_file() and row_extension(path.name) is not None
 
 
 def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
@@ -71,7 +99,9 @@ def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
     return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
-def _open_folder(asked: str, folder: Path, problems: Problems, megabytes: int | None, train: bool) -> Source:
+def _open_folder(
+    asked: str, folder: Path, problems: Problems, megabytes: int | None, separator: str | None, train: bool
+) -> Source:
     parts = parts_of(folder)
     if not any(part.split for part in parts) and (folder / HUB_FOLDER).is_dir():
         parts = parts_of(folder / HUB_FOLDER, f"{HUB_FOLDER}/")
@@ -80,7 +110,8 @@ def _open_folder(asked: str, folder: Path, problems: Problems, megabytes: int | 
     for name in chosen.values():
         if missing := files[name].missing():
             raise DataError(f"{asked}: {name} is one of several files, of which {missing} is missing; get it as well")
-    splits = {split: read_files(files[name].files, problems, megabytes) for split, name in chosen.items()}
+    check_separator(asked, separator, (path.name for name in chosen.values() for path in files[name].files.values()))
+    splits = {split: read_files(files[name].files, problems, megabytes, separator) for split, name in chosen.items()}
     return Source(splits, chosen, ignored)
 
 
@@ -96,6 +127,8 @@ def _assign(
             raise DataError(f"{asked}: {names[split]} and {name} are both the {split} split; keep one of them")
         names[split] = name
     if "train" not in names and (train or not names):
+        if "config.json" in splits:
+            raise DataError(f"{asked}: a model, not data; {_ORDER}")
         there = listed(splits) or "nothing"
         wanted = f"train {noun}" if train else f"train, valid or test {noun}"
         raise DataError(f"{asked}: no {wanted}; it holds {there}; name one train, and valid and test if you have them")
@@ -106,7 +139,9 @@ def _assign(
 def _builtin(asked: str) -> Path:
     name, known = asked.removeprefix(BUILTIN), _builtin_names()
     if name not in known:
-        raise DataError(f"{asked}: no such built-in data{did_you_mean(name, known)}")
+        near = did_you_mean(name, known)
+        model = "" if "did you mean" in near else f"; if it is a model: {_ORDER}"
+        raise DataError(f"{asked}: no such built-in data{near}{model}")
     return BUILTIN_FOLDER / name
 
 

@@ -88,8 +88,8 @@ def report_generation(tokenizer: Tokenizer, data: Examples[GenerationExample], l
     )
 
 
-def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: int) -> TokenReport:
-    """Count the tokens of every split."""
+def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: int, samples: int = 0) -> TokenReport:
+    """Count the tokens of every split, and return those of the first `samples` rows of train, which are all read."""
     splits = {}
     for split, rows in data.splits.items():
         pairs = [row.pair or "" for row in rows] if rows[0].pair is not None else None
@@ -106,7 +106,14 @@ def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: 
             learned=0,
         )
     written = "as the tokenizer writes a text" + (" pair" if "text_pair" in data.columns else "")
-    return TokenReport(limit=limit, written=written, stop=(), splits=splits, samples=(), problems=())
+    return TokenReport(
+        limit=limit,
+        written=written,
+        stop=(),
+        splits=splits,
+        samples=tuple(_read_samples(tokenizer, data.splits["train"][:samples], limit)),
+        problems=(),
+    )
 
 
 def _split(tokens: GenerationTokens, limit: int) -> SplitTokens:
@@ -143,12 +150,21 @@ def _histogram(lengths: Sequence[int], limit: int) -> tuple[tuple[int, int, int]
 
 
 def _samples(tokenizer: Tokenizer, tokens: GenerationTokens, count: int) -> Iterator[Sample]:
-    special = special_tokens(tokenizer)
     for row, example in zip(tokens.rows[:count], tokens.examples, strict=False):
-        texts = _texts(tokenizer, row["input_ids"])
-        shown = zip(row["input_ids"], texts, row["trained"], strict=True)
-        made = (Token(id=id, text=text, learned=bool(trained), special=id in special) for id, text, trained in shown)
-        yield Sample(place=example.place, tokens=tuple(made))
+        yield _sample(tokenizer, example.place, row["input_ids"], row["trained"])
+
+
+def _read_samples(tokenizer: Tokenizer, rows: Sequence[Example], limit: int) -> Iterator[Sample]:
+    for row in rows:
+        ids = tokenizer(row.text, row.pair, truncation=True, max_length=limit)["input_ids"]
+        yield _sample(tokenizer, row.place, ids, [False] * len(ids))
+
+
+def _sample(tokenizer: Tokenizer, place: str, ids: Sequence[int], trained: Sequence[bool | int]) -> Sample:
+    special = special_tokens(tokenizer)
+    shown = zip(ids, _texts(tokenizer, ids), trained, strict=True)
+    made = (Token(id=id, text=text, learned=bool(learned), special=id in special) for id, text, learned in shown)
+    return Sample(place=place, tokens=tuple(made))
 
 
 def _texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.saving import FOLDER
 from ..errors import CheckpointError
 from . import seal
 from .peft_config import CONFIG, PeftConfig, read_config
@@ -70,10 +71,16 @@ def wrong_base(folder: Path, name: str, trained_on: str, found: str) -> str:
 
 
 def adapter_folder(folder: Path) -> Path:
-    """Return `folder` itself, or its `adapter` if it is a run's. Raises CheckpointError if neither holds an adapter."""
+    """Return `folder` itself, its `adapter` if it is a run's, or the one that is beside a model which saved itself.
+    Raises CheckpointError if there is none, or more than one."""
     for candidate in (folder, folder / "adapter"):
         if (candidate / CONFIG).is_file():
             return candidate
+    beside = sorted(path.parent for path in folder.glob(f"{FOLDER}/*/{CONFIG}"))
+    if len(beside) == 1:
+        return beside[0]
+    if beside:
+        raise CheckpointError(f"{folder} holds several adapters; name one: {', '.join(map(str, beside))}")
     found = (
         f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
         if folder.is_dir()

@@ -17,6 +17,7 @@ from transformers.models.auto import modeling_auto
 
 from .. import __version__
 from ..attached.adapter import Adapter
+from ..attached.labels import label_names
 from ..core.attachment import Attachment
 from ..core.method import Method
 from ..errors import CheckpointError, did_you_mean
@@ -154,16 +155,21 @@ class PeftFormat(Generic[MethodT]):
         if tokenizer is not None:
             written += [Path(path).name for path in tokenizer.save_pretrained(folder) if Path(path).parent == folder]
         about = _about(adapter, plain) | dict(provenance or {})
+        if (
+            "labels" not in about
+            and config["task_type"] == "SEQ_CLS"
+            and (names := adapter.labels or label_names(adapter.model))
+        ):
+            about["labels"] = list(names)
         write_json(folder / seal.PROVENANCE, seal.sealed(about, folder, written))
 
     def _common(self, adapter: Adapter) -> dict[str, object]:
         """Write the settings that every adapter's file has."""
         model = adapter.model
         # A task makes PEFT expect the head in the file; without one it leaves the base's head alone.
-        has_heads = set(task_heads(model)) <= set(adapter.heads)
         return {
             "peft_type": self.peft_type,
-            "task_type": _task_type(model) if has_heads else None,
+            "task_type": _task_type(model) if _has_heads(adapter) else None,
             "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", "") or None,
             "inference_mode": True,
             "peft_version": _PEFT_VERSION,
@@ -213,6 +219,11 @@ def _about(adapter: Adapter, plain: bool) -> dict[str, object]:
         "base_fingerprint": adapter.base_fingerprint,
         "base_rows": adapter.base_rows,
     }
+
+
+def _has_heads(adapter: Adapter) -> bool:
+    """Tell whether what the model has for its task is in the adapter."""
+    return set(task_heads(adapter.model)) <= set(adapter.heads)
 
 
 def _task_type(model: nn.Module) -> str | None:

@@ -1,6 +1,6 @@
 """What an adapter is evaluated on: the data of its run, or others with the same columns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypedDict
 
@@ -9,10 +9,11 @@ import torch
 from ..batches.batch import length_step
 from ..data.examples import Examples
 from ..data.formats import open_data
-from ..data.settings import DataSettings
-from ..errors import DataError, SettingsError
+from ..data.settings import DataSettings, Reading
+from ..errors import DataError, InlayError, SettingsError
 from ..formats.paths import path_of
 from ..hub import offline
+from ..show.units import counted
 from ..tasks.metric import Scores
 from ..tasks.naive import Judgement
 from ..tasks.task import Task
@@ -43,16 +44,19 @@ class AdapterScores(TypedDict):
     baseline: NaiveScores | None
     warning: str | None
     """A sentence where the tuned model is no better than that."""
+    notes: list[str]
+    """What there is to know of the rows: how they were read, and how many of them the adapter was trained on."""
 
 
-def scored_rows(task: Task, path: str | None = None, *, fetch: bool = False) -> Task:
-    """Give an adapter's task the rows of its own run, or those in `path`; they are not tokenized yet.
+def scored_rows(task: Task, path: str | None = None, reading: Reading | None = None, *, fetch: bool = False) -> Task:
+    """Give an adapter's task the rows of its own run, or those in `path`; they are not tokenized yet. What `reading`
+    leaves open is as in training.
 
     All rows in `path` are there to be scored: nothing is held out, and a label need not occur. Rows of a file are in
     the split valid. What only the adapter's files name is not fetched without `fetch`. Raises DataError if they cannot
     be read, or for a label that was not learned.
     """
-    settings, whole = _settings(task.about, path), path is not None
+    settings, whole = _settings(task.about, path, reading or Reading()), path is not None
     try:
         with offline(not (fetch or whole)):
             opened = open_data(settings, fetch=fetch or whole, train=not whole)
@@ -82,6 +86,7 @@ def evaluate_adapter(
     path: str | None = None,
     split: str | None = None,
     samples: int | None = None,
+    reading: Reading | None = None,
     *,
     fetch: bool = False,
 ) -> AdapterScores:
@@ -92,10 +97,12 @@ def evaluate_adapter(
     """
     if samples is not None and not found.task.writes:
         raise SettingsError(f"--samples is for language models; this adapter {found.task.does}, to every row")
-    with_rows = scored_rows(found.task, path, fetch=fetch)
+    with_rows = scored_rows(found.task, path, reading, fetch=fetch)
     one_file = path is not None and path_of(path, any_bytes=True).is_file()
     chosen = _split(split, with_rows.data, one_file)
     task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
+    notes = [str(problem) for problem in task.data.warnings if path is not None and problem.severity == "note"]
+    notes += _trained_on(found.task, task.data.splits[chosen], chosen, path)
     base, tuned = opened().evaluate(task, chosen)
     naive = task.naive(chosen, base.scores if base else None)
     same = task.one_answer(chosen, tuned)
@@ -113,7 +120,29 @@ def evaluate_adapter(
         "tuned": tuned.scores,
         "baseline": None if naive is None else {"name": naive.name, "answer": naive.answer, "scores": naive.scores},
         "warning": judged.finding,
+        "notes": notes,
     }
+
+
+def _trained_on(task: Task, rows: Sequence[object], split: str, path: str | None) -> Iterator[str]:
+    """Say how many of the rows the adapter was trained on, as far as its own data are on this machine."""
+    if path is None:
+        known = len(rows) if split == "train" else 0
+    else:
+        own = {texts for row in _own_rows(task) if (texts := getattr(row, "texts", None))}
+        known = sum(getattr(row, "texts", None) in own for row in rows)
+    if known:
+        of = "these rows" if known == len(rows) else f"{known:,} of these {counted(len(rows), 'row')}"
+        yield f"the adapter was trained on {of}, so the scores say how well it knows them; judge it by new rows"
+
+
+def _own_rows(task: Task) -> Sequence[object]:
+    try:
+        settings = _settings(task.about, None, Reading())
+        with offline():
+            return task.examples(open_data(settings, fetch=False), False).splits["train"]
+    except InlayError:  # they are not here any more
+        return ()
 
 
 def _split(asked: str | None, data: Examples[object], one_file: bool) -> str:
@@ -129,7 +158,9 @@ def _split(asked: str | None, data: Examples[object], one_file: bool) -> str:
     return split
 
 
-def _settings(provenance: Mapping[str, Any], path: str | None) -> DataSettings:
+def _settings(provenance: Mapping[str, Any], path: str | None, reading: Reading) -> DataSettings:
+    if path is None and (asked := reading.asked()):
+        raise SettingsError(f"data.{next(iter(asked))} is for other data than the run's own; name these data as well")
     if "data" not in provenance and path is None:
         raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
     about = provenance.get("data", {})
@@ -142,8 +173,10 @@ def _settings(provenance: Mapping[str, Any], path: str | None) -> DataSettings:
     if path is None:
         if not isinstance(about.get("path"), str):
             raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
-        return DataSettings(**about)
-    return DataSettings(**about | {"path": path, "train_rows": None, "eval_rows": None})
+        found = {} if about.get("format") != "auto" else {"format": provenance.get("format", "auto")}
+        return DataSettings(**about | found)  # as the run found it, and not found out anew
+    others = {"path": path, "train_rows": None, "eval_rows": None, "separator": None}
+    return replace(DataSettings(**about | others), **reading.asked())
 
 
 def _plain(value: object) -> bool:

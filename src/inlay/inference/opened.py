@@ -157,6 +157,8 @@ def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool =
 
     A base that only the adapter's files name is looked for on this machine, and on a hub only with `fetch`.
     """
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file; first comes RUN_OR_ADAPTER, the folder of a run or of an adapter")
     asked, saved = folder, peft.read(folder)
     folder, provenance = saved.folder, dict(saved.provenance)
     check_provenance(folder, provenance)

@@ -51,7 +51,9 @@ class Full(Method):
 
     name, family, paper = "full", "baseline", "https://arxiv.org/abs/1801.06146"
     summary = "every parameter of the model, in place"
-    learning_rate = 5e-5
+    learning_rate = 1e-4
+    writing_rate = 1.1e-3
+    width_power = 1.5
     format = PeftFormat(peft_type="INLAY_FULL")
 
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:

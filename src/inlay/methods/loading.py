@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .. import expressions
-from ..attached.adapter import Adapter, plan_attach
+from ..attached.adapter import Adapter, adapters, plan_attach
+from ..attached.labels import name_labels, names_in
 from ..core.method import Method
 from ..core.state import commit
 from ..errors import CheckpointError, SettingsError, TargetError
@@ -31,6 +32,8 @@ _SELECTING = frozenset({"layers_to_transform", "exclude_modules", "layers_patter
 def load(model: nn.Module, folder: str | Path, name: str = "default") -> Adapter:
     """Attach the adapter saved in `folder` (or in the run's folder that holds it) and make it the active one.
 
+    A classifier whose labels have no names takes them from the adapter, for as long as it is attached.
+
     Raises CheckpointError, having changed nothing, if the files are damaged, do not fit the model, or were made on
     another base model.
     """
@@ -44,6 +47,8 @@ def attach_saved(model: nn.Module, saved: Saved, name: str = "default") -> Adapt
     check_rows(saved.folder, model, adapter.base_rows)
     commit(adapter)
     adapter.load_state_dict(state)
+    adapter.labels = names_in(saved.provenance)
+    name_labels(model, [each.labels for each in adapters(model).values()])
     return adapter
 
 

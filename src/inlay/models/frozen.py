@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from . import buffers, claim
+from . import buffers
 from .modules import base_modules
 
 
@@ -13,12 +13,10 @@ class FrozenBase:
         self.hooks = buffers.keep(model, list(base_modules(model))) if keep_buffers else []
         self.required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         model.requires_grad_(False)
-        claim.make(model)
 
     def thaw(self, model: nn.Module) -> None:
-        """Let the model be trained and saved as it was before."""
+        """Let the model be trained as it was before."""
         for name, p in model.named_parameters():
             p.requires_grad_(self.required_grad[name])
         for hook in self.hooks:
             hook.close()
-        claim.withdraw(model)

@@ -19,6 +19,11 @@ def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     return hasattr(tensor, "full_tensor")
 
 
+def is_shared_out(tensor: Tensor) -> bool:
+    """Tell whether several processes have a part of the tensor each, by FSDP2 or DeepSpeed (ZeRO-3)."""
+    return is_sharded(tensor) or hasattr(tensor, "ds_id")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return the tensor with all of its values. Raises AdapterStateError if DeepSpeed keeps them elsewhere (ZeRO-3)."""
     if is_sharded(tensor):

@@ -25,7 +25,7 @@ from ..tasks.metric import METRICS
 from ..tasks.naive import NaiveBaseline
 from . import figures
 from .decisions import decisions
-from .tiles import tiles
+from .tiles import spans, tiles
 
 
 def write_report(run: Path, summary: Summary | None = None) -> Path:
@@ -49,7 +49,8 @@ def _page(files: RunFiles) -> dict[str, object]:
     facts = ("status", "reason", "model", "data", "method", "command", "seed", "device", "dtype")
     return {name: summary.get(name) for name in facts} | {
         "versions": summary.get("versions") or {},
-        "tiles": tiles(summary, own.tiles),
+        "tiles": (shown := tiles(summary, own.tiles)),
+        "spans": spans(len(shown)),
         "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
         "budget": budget_sentence(budget) if (budget := summary.get("budget")) else None,
         "budget_table": budget_table(budget, METRICS[task.main_score].label) if budget else None,

@@ -1,5 +1,7 @@
 """The figures at the top of a report, each beside the base model's."""
 
+import math
+
 from ..formats.summary import Summary
 from ..show.forgetting import Forgetting, interval_text, level
 from ..show.reach import reach_text
@@ -36,6 +38,13 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
         ),
         Tile(name="Trained parameters", value=text_or_unknown(count_text, trainable), details=trained_details),
     ]
+
+
+def spans(count: int) -> list[int]:
+    """Return how many of a row's twelve columns each tile takes, with at most four in a row and no row left short."""
+    rows = math.ceil(count / 4)
+    in_row = [count // rows + (row < count % rows) for row in range(rows)]
+    return [12 // tiles for tiles in in_row for _ in range(tiles)]
 
 
 def _forgetting(found: Forgetting) -> Tile:

@@ -81,16 +81,32 @@ class ForgettingSection:
 
 
 def forgetting_text(found: Forgetting) -> str:
-    """Write the figures in one line."""
-    on = f"{found['passages']} passages of {found['source']}"
+    """Write the figures in one line, which begins with what they come to."""
+    on = f"{found['passages']:,} passages of {found['source']}"
     if found["measure"] == "loss":
         return (
-            f"{_signed(found['value'])} nats per token of general text (95 % {interval_text(found)}): {level(found)}; "
-            f"loss {found['base_loss']:.3f} -> {found['tuned_loss']:.3f}, KL {found['kl']:.3f}; {on}"
+            f"{_head(found)} loss on general text {found['base_loss']:.3f} -> {found['tuned_loss']:.3f}: "
+            f"{_signed(found['value'])} nats per token (95 % {interval_text(found)}), {level(found)}; "
+            f"KL {found['kl']:.3f}; {on}"
         )
-    probe = _probe(found)
-    told = f"; kind of text recognised {percent_text(probe.base)} -> {percent_text(probe.tuned)}" if probe else ""
-    return f"similarity to the base's embeddings {found['cka']:.3f} of 1 (CKA, 95 % {interval_text(found)}){told}; {on}"
+    alike = f"embeddings {found['cka']:.3f} similar to the base's (CKA: 1 is unchanged; 95 % {interval_text(found)})"
+    if (probe := _probe(found)) is None:
+        return f"{_head(found)} {alike}; {on}"
+    change = f"{points_text(probe.tuned - probe.base)} points (95 % {_between(probe.interval, points_text)})"
+    conclusion = {"watch": "a loss", "low": "no measurable loss"}.get(level(found), "inconclusive")
+    return (
+        f"{_head(found)} the kind of a text is recognised for {percent_text(probe.base)} -> "
+        f"{percent_text(probe.tuned)} of {on}: {change}, {conclusion}; {alike}"
+    )
+
+
+def _head(found: Forgetting) -> str:
+    """Return the word that the line begins with, in as many columns as that of every event."""
+    found_out = level(found)
+    if found["measure"] == "loss" and found_out == "low" and found["interval"][0] > 0:
+        found_out = "watch"  # a little was lost
+    heads = {"low": "kept", "watch": "forgot", "high": "forgot", "unclear": "unclear", "unknown": "changed"}
+    return f"{heads[found_out]:<7}"
 
 
 def forgetting_section(found: Forgetting) -> ForgettingSection:

@@ -1,5 +1,6 @@
 """What every page has: its frame and its style sheet, the templates' filters."""
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import PurePath
@@ -38,8 +39,8 @@ def unbroken(text: str) -> str:
 
 def short_path(name: str) -> str:
     """Shorten an absolute path to its last two parts, which say enough in a heading."""
-    parts = PurePath(name).parts
-    return "/".join(parts[-2:]) if PurePath(name).is_absolute() and len(parts) > 3 else name
+    path = PurePath(name)
+    return "/".join(path.parts[1:][-2:]) or name if path.is_absolute() else name
 
 
 def excerpt(text: str, longest: int) -> Markup:
@@ -54,8 +55,8 @@ def bar(share: float) -> Markup:
 
 
 def label(text: str) -> Markup:
-    """Mark up a label of the data: it may break after an underscore, where a browser would rather not."""
-    return Markup("<bdi>{}</bdi>").format(Markup("_<wbr/>").join(text.split("_")))
+    """Mark up a label: it may break after an underscore, a comma or a sign of equality, where a browser would not."""
+    return Markup("<bdi>{}</bdi>").format(Markup("<wbr/>").join(re.split("(?<=[_,=])", text)))
 
 
 def paragraphs(sentences: Iterable[str]) -> Markup:

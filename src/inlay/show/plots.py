@@ -55,7 +55,8 @@ def scale(values: Sequence[float], unit: Unit, log: bool = False) -> Scale:
         return Scale(low=low, high=high, log=True, ticks=_log_ticks(low, high, unit))
     room = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
     lowest = 0.0 if low >= 0 else -math.inf  # no mark below zero for what cannot be below it
-    return between(max(low - room, lowest), high + room, unit)
+    highest = 1.005 if unit.is_share and high <= 1 else math.inf  # nor above 100 %
+    return between(max(low - room, lowest), min(high + room, highest), unit)
 
 
 def between(low: float, high: float, unit: Unit, text: Callable[[float], str] | None = None) -> Scale:

@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -54,21 +55,25 @@ class Table:
 
         headed = any(column.name for column in self.columns)
         found = rich.table.Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
-        for column in self.columns:
+        for column, (least, _) in zip(self.columns, self._widths(), strict=True):
             justify = "right" if column.right else "left"
-            found.add_column(column.name, justify=justify, no_wrap=column.right, overflow="fold")
+            found.add_column(column.name, justify=justify, no_wrap=column.right, overflow="fold", min_width=least)
         for row, cells in zip(self.rows, self._written(), strict=True):
             found.add_row(*cells, style="red" if len(row) < len(self.columns) else None)
         return found
 
     def screen(self, width: int | None = None) -> str:
-        """Return the lines for a terminal of that width, and without one as wide as they need to be."""
+        """Return the lines for a terminal of that width, and without one as wide as they need to be. What is too wide
+        gets its headings broken; columns for which there is no room even so stand below the others, beside the first
+        column again."""
         from rich.console import Console
 
-        plain: dict[str, Any] = {"color_system": None, "markup": False, "emoji": False, "force_jupyter": False}
-        console = Console(file=io.StringIO(), width=width or 10_000, **plain)
+        console = Console(
+            file=io.StringIO(), width=width or 10_000, color_system=None, markup=False, emoji=False, force_jupyter=False
+        )
         with console.capture() as found:
-            console.print(self)
+            for i, part in enumerate(self._parts(width) if width else [self]):
+                console.print(*([""] if i else []), part, sep="\n")
         return "\n".join(line.rstrip() for line in found.get().rstrip("\n").split("\n"))
 
     def markdown(self) -> str:
@@ -98,6 +103,37 @@ class Table:
     def _repr_html_(self) -> str:
         return self.html()
 
+    def _parts(self, width: int) -> "list[Table]":
+        """Return tables that fit, of one if it can be."""
+        widths = self._widths()
+        if _across(wanted for _, wanted in widths) <= width:
+            return [self]
+        groups: list[list[int]] = [[]]
+        for i in range(1, len(self.columns)):
+            if groups[-1] and _across(widths[j][0] for j in (0, *groups[-1], i)) > width:
+                groups.append([])
+            groups[-1].append(i)
+        parts = []
+        for group in groups:
+            columns = [
+                replace(column, name=_broken(column.name, least) if column.right else column.name)
+                for column, least in ((self.columns[i], widths[i][0]) for i in (0, *group))
+            ]
+            rows = [[row[i] for i in (0, *group) if i < len(row)] for row in self.rows]
+            parts.append(Table(columns=columns, rows=rows))
+        return parts
+
+    def _widths(self) -> list[tuple[int, int]]:
+        """Return for each column the least width at which no number and no word is broken, and what it takes whole."""
+        rows = self._written()
+        found = []
+        for i, column in enumerate(self.columns):
+            lines = [line for row in rows for line in row[i].split("\n")]
+            whole = lines if column.right else [word for line in lines for word in line.split()]
+            least = max(map(len, [*whole, *column.name.split()]), default=0)
+            found.append((least, max(map(len, [*lines, *column.name.split("\n")]), default=0)))
+        return found
+
     def _written(self) -> list[list[str]]:
         """Return every cell as text, with empty ones where a row is too short."""
         return [
@@ -105,3 +141,13 @@ class Table:
             + [""] * (len(self.columns) - len(row))
             for row in self.rows
         ]
+
+
+def _across(widths: Iterable[int]) -> int:
+    """Return the width of columns with a gap of two between them."""
+    found = list(widths)
+    return sum(found) + 2 * (len(found) - 1)
+
+
+def _broken(heading: str, width: int) -> str:
+    return textwrap.fill(heading, width, break_long_words=False, break_on_hyphens=False)

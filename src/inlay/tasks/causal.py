@@ -1,7 +1,7 @@
 """Generation: what a causal language model should write, learned from conversations, completions or whole texts."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +19,9 @@ from ..batches.packing import Shuffled, can_pack, packed, padded
 from ..data.classification import load_texts
 from ..data.conversation import Message
 from ..data.examples import Examples
-from ..data.formats import OpenedData
+from ..data.formats import OpenedData, in_place_of_labels
 from ..data.generation import FORMS, GenerationExample, generation_in
+from ..data.settings import Reading
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
@@ -71,8 +72,8 @@ class Causal(Task):
     def prepare(cls, base: Base, opened: OpenedData, settings: TaskSettings) -> Self:
         if (kind := cls.refuses(base.config)) is not None:
             raise SettingsError(
-                f"model {base.name!r} is {kind}, and {opened.settings.path} has texts to write, not labels; those are "
-                "learned by causal language models, such as Llama"
+                f"model {base.name!r} is {kind}, and {opened.settings.path} has {in_place_of_labels(opened)}; texts "
+                "are learned by causal language models, such as Llama"
             )
         return cls(
             base=base,
@@ -229,10 +230,17 @@ class Causal(Task):
     def _format(self) -> str:
         return self.about["format"] if self.about else self.data.format
 
-    def inputs_in(self, path: str) -> list[str]:
+    @classmethod
+    def example(cls, columns: Collection[str], format: str) -> str:
+        return {"chat": '"a question"', "completion": '"a prompt"', "text": '"how a text begins"'}[FORMS[format]]
+
+    def inputs_in(self, path: str, reading: Reading | None = None) -> list[str]:
         columns = self.about.get("columns", {}) if self.about else self.data.columns
         column = next((columns[role] for role in _PROMPTS if role in columns), "prompt")
-        return [prompt for prompt, _ in load_texts(path, {"text": column})]
+        named = self.input_columns(reading, {}, ("prompt", "text"))
+        if len(named) > 1:
+            raise SettingsError("data.prompt and data.text both name the column of the prompts; give one of them")
+        return [prompt for prompt, _ in load_texts(path, {"text": next(iter(named.values()), column)}, reading)]
 
     @property
     def converses(self) -> bool:

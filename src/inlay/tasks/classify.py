@@ -4,7 +4,8 @@ Shape suffixes: N rows, L labels.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
@@ -20,8 +22,11 @@ from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, to
 from ..data.classification import Example, Learned, classification_in, load_texts
 from ..data.examples import Examples
 from ..data.formats import OpenedData
+from ..data.settings import Reading
+from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
+from ..formats.seal import read_provenance
 from ..formats.summary import Summary
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
@@ -82,6 +87,8 @@ class Classify(Task):
         base: Base,
         tokenizer: Tokenizer | None,
     ) -> tuple[dict[str, object], list[str]]:
+        if names := names_in(read_provenance(folder)):
+            return {"labels": list(names)}, []
         labels, source = _labels(folder, base, tensors)
         said = f"the labels are {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}, {source}"
         return {"labels": list(labels)}, [said]
@@ -114,6 +121,11 @@ class Classify(Task):
                 f"the tokenizer of model {self.base.name!r} does not end {without} of the texts with the token {end}, "
                 "which the classifier of an encoder-decoder reads; let it add its eos_token"
             )
+
+    def notes(self) -> list[str]:
+        names = self.data.labels
+        counts = {split: Counter(names[row.label] for row in rows) for split, rows in self.data.splits.items()}
+        return [*super().notes(), *(sentence for _, sentence in small_splits(counts))]
 
     def row(self, split: str, number: int) -> dict[str, list[int] | int]:
         tokens = self.tokens[split]
@@ -156,9 +168,14 @@ class Classify(Task):
         """The column of each role in training; None for somebody else's adapter."""
         return self.about.get("columns") if self.about else self.data.columns
 
-    def inputs_in(self, path: str) -> list[tuple[str, str | None]]:
-        columns = self._columns or {"text": "text"}
-        return load_texts(path, {role: column for role, column in columns.items() if role != "label"})
+    @classmethod
+    def example(cls, columns: Collection[str], format: str) -> str:
+        return '"a text" --pair "another"' if "text_pair" in columns else '"a text"'
+
+    def inputs_in(self, path: str, reading: Reading | None = None) -> list[tuple[str, str | None]]:
+        known = {role: column for role, column in (self._columns or {"text": "text"}).items() if role != "label"}
+        roles = ("text", "text_pair") if self._columns is None else tuple(known)
+        return load_texts(path, self.input_columns(reading, known, roles), reading)
 
     def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         pair = options.get("pair")
@@ -185,7 +202,7 @@ class Classify(Task):
         ranked = [(self.labels[i], probability_L[i].item()) for i in order]
         label, probability = ranked[0]
         found = {"text": text, "pair": pair, "label": label, "probability": probability, "probabilities": dict(ranked)}
-        bars = [f"{p:>7.1%}  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
+        bars = [f"{100 * p:>6.1f} %  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
         return Answer(found, "\n".join(bars), f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}")
 
     def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[PredictionLine]:

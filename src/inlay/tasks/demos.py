@@ -26,7 +26,7 @@ DEMOS = {
         "  {label:<16} {probability:>6.1%}  {text}",
     ),
     "generate": Demonstration(
-        ("builtin:tiny-lm", "builtin:captions", "--learning-rate", "5e-3", "--evaluations-per-epoch", "1"),
+        ("builtin:tiny-lm", "builtin:captions", "--evaluations-per-epoch", "1"),
         (
             "animal: fox | colour: red | action: sleeping | place: under the bridge",
             "person: tailor | mood: happy | object: lantern",

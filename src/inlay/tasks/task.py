@@ -5,7 +5,7 @@ is its own: a class of models, rows as tokens, a loss, an evaluation.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -20,6 +20,8 @@ from ..bases.vocabulary import check_ids
 from ..batches.batch import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from ..data.examples import Examples
 from ..data.formats import OpenedData
+from ..data.settings import Reading
+from ..errors import SettingsError
 from ..forgetting.baseline import Baseline, Held
 from ..forgetting.geometry import GeometryBaseline
 from ..forgetting.passages import GeneralText
@@ -307,8 +309,27 @@ class Task(ABC):
 
     # Answers.
 
-    def inputs_in(self, path: str) -> Sequence[object]:
-        """Read the inputs of a file, for `answer`. Raises DataError."""
+    def input_columns(
+        self, reading: Reading | None, known: Mapping[str, str], roles: Collection[str]
+    ) -> dict[str, str]:
+        """Return the columns of the inputs, by role: those that `reading` names, else those that are `known`. Raises
+        SettingsError for a role that is none of `roles`."""
+        named = reading.named_columns() if reading else {}
+        if wrong := next((role for role in named if role not in roles), None):
+            takes = " and ".join(f"data.{role}" for role in roles)
+            raise SettingsError(f"data.{wrong} is no input of this adapter, which {self.does}; it takes {takes}")
+        if reading is not None and reading.format != "auto":
+            raise SettingsError(f"data.format is {reading.format!r}, but inputs have the columns of the training alone")
+        return {**known, **named}
+
+    @classmethod
+    def example(cls, columns: Collection[str], format: str) -> str:
+        """Return an input as a shell has it, for an adapter whose rows have columns of these roles and this format."""
+        return '"a text"'
+
+    def inputs_in(self, path: str, reading: Reading | None = None) -> Sequence[object]:
+        """Read the inputs of a file, for `answer`; what `reading` leaves open is as in training. Raises DataError, or
+        SettingsError for a column that is no input."""
         raise NotImplementedError(f"{self.name} answers no files")
 
     @property

@@ -20,6 +20,7 @@ _WINDOW = 10  # steps whose mean loss is looked at
 _EXPLODED = 1.5  # times the first loss, of that mean, and
 _MARGIN = 0.5  # nats more: a small first loss varies by more than its half
 _RISEN = 1.05  # times the first loss, if the loss on valid has risen as well
+_FELL = 0.95  # times the first loss; above, it has hardly fallen
 _LEARNED = 0.99  # times what is had on valid without learning: a loss above has nothing worth going back to
 
 
@@ -85,6 +86,11 @@ class Guard:
     @property
     def may_return(self) -> bool:
         return len(self.returns) < MOST_RETURNS
+
+    @property
+    def hardly_fell(self) -> bool:
+        """Whether the losses of the last steps are nearly that of the first."""
+        return self._mean is not None and self.first_loss is not None and self._mean > _FELL * self.first_loss
 
     def was_at(self, step: int) -> bool:
         """Tell whether the training has gone back to this step before."""

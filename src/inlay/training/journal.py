@@ -11,6 +11,7 @@ from typing import cast
 
 from ..formats.event import Event, Watcher
 from ..formats.files import as_json, make_folder, sync, write_whole
+from ..formats.read import guarded
 from ..outside import shown, shown_lines
 from ..show.budget import Chosen, Spent, chosen_text, spent_text
 from ..show.forgetting import Forgetting, forgetting_text
@@ -103,6 +104,18 @@ class Journal:
             lines.clear()
 
 
+def first_event(run: Path, name: str) -> Event:
+    """Return the first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged
+    line before it; the half of one at the end is what a killed run leaves.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    with guarded(path, "a run's events"), path.open(encoding="utf-8", newline="\n") as file:
+        events = (json.loads(line) for line in file if line.endswith("\n"))
+        return next((event for event in events if event["event"] == name), {})
+
+
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
         found = folder.stat()
@@ -185,7 +198,7 @@ def sentence(event: Event) -> str:
                 f"{event['why']}"
             )
         case "forgetting":
-            return f"forgot  {forgetting_text(cast(Forgetting, event))}"
+            return forgetting_text(cast(Forgetting, event))
         case "spent":
             return f"step {event['step']} {spent_text(cast(Spent, event))}"
         case "budget":

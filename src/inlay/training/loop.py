@@ -21,7 +21,9 @@ from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..formats.event import Event
+from ..methods.peak_rate import peak_rate
 from ..tasks.metric import Scores
+from ..tasks.task import Task
 from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
 from .progress import Progress
@@ -39,8 +41,9 @@ class Plan:
     epochs: float
     steps: int
     steps_per_epoch: int
-    learning_rate: float
+    learning_rate: float  # at its peak
     evaluate_after: frozenset[int]  # steps
+    rate_reason: str | None = None  # None: the rate was asked for
 
 
 @dataclass(frozen=True)
@@ -295,20 +298,24 @@ def fit(
     training.put(done.best_state)
 
 
-def make_plan(rows: int, settings: RunSettings[Method]) -> Plan:
-    """Return the number of steps, and when to evaluate; the last step always is."""
+def make_plan(rows: int, settings: RunSettings[Method], task: Task) -> Plan:
+    """Return the number of steps, the learning rate, and when to evaluate; the last step always is."""
     per_epoch = math.ceil(rows / settings.batch_size)
-    epochs = settings.epochs or _default_epochs(settings.method, per_epoch)
+    epochs = planned_epochs(rows, settings)
     steps = max(1, round(epochs * per_epoch))
     every = per_epoch / settings.evaluations_per_epoch
     after = {max(1, round(i * every)) for i in range(1, int(steps / every) + 1)} | {steps}
-    learning_rate = settings.learning_rate or settings.method.learning_rate
-    return Plan(epochs, steps, per_epoch, learning_rate, frozenset(after))
+    if settings.learning_rate is not None:
+        return Plan(epochs, steps, per_epoch, settings.learning_rate, frozenset(after))
+    peak = peak_rate(settings.method, writes=task.writes, width=task.base.width, steps=steps)
+    return Plan(epochs, steps, per_epoch, peak.value, frozenset(after), peak.reason)
 
 
-def _default_epochs(method: Method, steps_per_epoch: int) -> float:
-    """Return the method's own, or as many as have 100 steps if that is more; at most 10."""
-    return min(10, max(method.epochs, math.ceil(100 / steps_per_epoch)))
+def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
+    """Return what is asked for; else the method's own, or as many as have 100 steps if that is more; at most 10."""
+    if settings.epochs is not None:
+        return settings.epochs
+    return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
 
 
 def _steps(batches: Any, order: Any, plan: Plan, done: int) -> Iterator[Batch]:

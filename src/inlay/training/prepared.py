@@ -2,7 +2,7 @@
 
 import copy
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
+from ..methods.ranked import wide_note
 from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
@@ -83,7 +84,9 @@ def read_task(
 
 
 def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | None, task: Task) -> Prepared:
-    folder = folder or free_folder(settings)
+    if folder is None:
+        _check_takes_effect(settings, task)
+        folder = free_folder(settings)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     base, empty = task.base, task.empty()
@@ -123,10 +126,21 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
         cut=task.cut,
     )
     journal.record("reach", **reach)
-    for note in filter(None, (part.reason, *task.notes(), *(text.notes if text else ()), *found)):
+    wide = wide_note(settings.method, (host for _, host, _ in planned.hosts()))
+    for note in filter(None, (part.reason, wide, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
-    plan = make_plan(len(task.lengths("train")), settings)
+    plan = make_plan(len(task.lengths("train")), settings, task)
     return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
+
+
+def _check_takes_effect(settings: RunSettings[Method], task: Task) -> None:
+    """Raise SettingsError for a setting of texts that are written where the task writes none."""
+    default = next(field.default for field in fields(Recipe) if field.name == "samples")
+    if not task.writes and settings.samples not in (0, default):
+        raise SettingsError(
+            f"samples is {settings.samples}, the rows for which a language model writes texts; an adapter on "
+            f"{task.data.source} {task.does}, to every row, so leave it out"
+        )
 
 
 def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:

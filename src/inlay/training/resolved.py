@@ -24,7 +24,7 @@ def resolved_yaml(run: Prepared) -> str:
             plan.epochs,
             f"{settings.method.epochs:g} for {settings.method.name}, or more for fewer than 100 steps",
         ),
-        "learning_rate": (plan.learning_rate, f"the default of {settings.method.name}"),
+        "learning_rate": (plan.learning_rate, plan.rate_reason),
         "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..machine import refusals
 from ..tasks.task import Task
 from .active_run import ActiveRun
 from .checkpoint import check_is_run, read_checkpoint
-from .journal import Journal, Watcher
+from .journal import Journal, Watcher, first_event
 from .prepared import Prepared, prepare_run, read_task
 from .run_state import versions
 from .settings import RunSettings, from_dict, non_default, to_dict
@@ -112,6 +113,9 @@ def go_on_from_checkpoint(
     checkpoint names is what the user has `named`."""
     checkpoint = read_checkpoint(folder)
     settings = from_dict(checkpoint.identity.settings)
+    if settings.learning_rate is None:  # of a version that did not keep it, whose rates were others
+        begun_at = first_event(folder, "method").get("learning_rate")
+        settings = replace(settings, learning_rate=begun_at)
     fetch = fetch or (named is not None and _names(settings) == _names(named))
     if base is not None:
         with offline(not fetch):
@@ -133,4 +137,8 @@ def go_on_from_checkpoint(
 
 def _names(settings: RunSettings[Method]) -> dict[str, object]:
     """Return all but what a run decides, where it is not asked for, and where its folder was."""
-    return {name: value for name, value in to_dict(settings).items() if name not in ("out", "device", "dtype")}
+    return {
+        name: value
+        for name, value in to_dict(settings).items()
+        if name not in ("out", "device", "dtype", "learning_rate")
+    }

@@ -87,10 +87,9 @@ class RunState:
         rate, progress = self.run.plan.learning_rate, self.progress
         if (share := progress.guard.share) < 1:
             change = f"Higher learning rates collapsed: try --learning-rate {share * rate:.1g} from the start"
-        elif progress.best_step == progress.step:
-            change = (
-                f"It was still getting better: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"
-            )
+        elif progress.best_step == progress.step or progress.guard.hardly_fell:
+            so_far = "It was still getting better" if progress.best_step == progress.step else "The loss hardly fell"
+            change = f"{so_far}: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"
         else:
             change = f"Try a lower --learning-rate, such as {rate / 3:.1g}"
         return f"{change} (this was {rate:g}), or another base model."
@@ -116,7 +115,11 @@ class RunState:
         """Return what a checkpoint of now says of the run, whose folder has this run.yaml."""
         run, adapter = self.run, self.adapter
         assert adapter is not None
-        decided = {"device": run.device.type, "dtype": str(run.dtype).removeprefix("torch.")}
+        decided = {
+            "device": run.device.type,
+            "dtype": str(run.dtype).removeprefix("torch."),
+            "learning_rate": run.plan.learning_rate,
+        }
         return RunIdentity(
             settings=to_dict(replace(self.asked, **decided)),
             asked=run_yaml,

@@ -42,9 +42,9 @@ class Recipe:
     patience: Annotated[int, Range(0, 1_000_000)] = 8
     """Stop early after so many evaluations without a better score; 0: never."""
     guard: bool = True
-    """Whether to go back to the best step with half the learning rate, or to the start with a quarter, if the training
-    collapses: the loss rises past where it began, or every row gets the same answer; --no-guard trains on. With
-    --retain-weight the loss of a classifier is not looked at, as the retained part of it begins at zero."""
+    """Go back to the best step with half the learning rate, or to the start with a quarter, if the training collapses:
+    the loss rises past where it began, or every row gets the same answer. With --retain-weight the loss of a classifier
+    is not looked at, as the retained part of it begins at zero."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the frozen base and the activations; float32 for what is trained. auto: bfloat16 where it is fast."""
     quantize: Literal["none", "nf4"] = "none"
@@ -55,8 +55,7 @@ class Recipe:
     samples: Annotated[int, Range(0, 10_000_000)] = 50
     """Rows of a split to generate text for, by the base and the tuned model; BLEU and the like are computed on them."""
     forgetting: bool = True
-    """Whether to measure what the model forgets of general text, in about a twentieth of the run's time;
-    --no-forgetting skips it."""
+    """Measure what the model forgets of general text, in about a twentieth of the run's time."""
     retain: str | None = None
     """File of general text that the model should not forget: with a column `text`, or plain paragraphs (.txt). Two
     thirds measure forgetting, the rest is for retain_weight. Default: builtin:passages, 240 texts of twelve kinds."""
@@ -84,7 +83,7 @@ class Recipe:
 class RunSettings(Recipe, Generic[MethodT]):
     method: MethodT
     learning_rate: Annotated[float | None, Range(above=0, most=FLOAT)] = None
-    """Peak learning rate of AdamW. Default: the method's own."""
+    """Peak learning rate of AdamW. Default: the method's, by the task, the model's width and the number of steps."""
     plain: bool = False
     """Write the adapter as a LoRA with one rank and one alpha, as llama.cpp and vLLM need it. Only for methods that
     are a low-rank change, and not for classifiers, whose head has no place in one."""

@@ -134,7 +134,8 @@ class _Student:
             own_L[task.labels] = True
         self.loss = TaughtLoss(self.prompt, own_KL, asked.distillation)
         self.batches = _batches(self.tokenizer, rows, self.sizes, settings)
-        self.plan = make_plan(sum(self.sizes), dataclasses.replace(settings, epochs=None, learning_rate=None))
+        alone = dataclasses.replace(settings, epochs=None, learning_rate=None)
+        self.plan = make_plan(sum(self.sizes), alone, run.task)
 
     def learn(self, journal: Journal) -> None:
         training = Training.begin(

@@ -19,6 +19,7 @@ from .table import COSTS, MethodRow, MethodTable, Quantity
 _MARGIN = 0.02  # what a cheaper method may be below the best, as a share of what a score can be
 
 Sureness = Literal["fairly sure", "not very sure", "unsure"]
+_CONFIDENCE: dict[Sureness, str] = {"fairly sure": "fairly high", "not very sure": "low", "unsure": "none"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ def _costs_sentences(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) 
     of_label: dict[str, list[str]] = {}
     for key, row in _least(rows, quantities).items():
         q, others = named[key], [r for r in rows if r is not row]
-        hedge = " (but others are within its spread)" if _is_close(row, others, q) else ""
+        hedge = " (others are about as low)" if _is_close(row, others, q) else ""
         of_label.setdefault(row.label, []).append(f"{verbs[key]} ({q.text(row.spreads[key].mean)}){hedge}")
     parts = "; ".join(f"{label} {_list(what)}" for label, what in of_label.items())
     sentences = [f"Of {_list([row.label for row in rows])}, {parts}."]
@@ -140,7 +141,7 @@ def _costs_sentences(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) 
     if len(measured) > 1:
         keeps = min(measured, key=lambda row: row.spreads["forgetting"].mean)
         text = named["forgetting"].text
-        sentences.append(f"{keeps.label} forgets the least ({text(keeps.spreads['forgetting'].mean)}).")
+        sentences.append(f"{keeps.label} forgets the least general text ({text(keeps.spreads['forgetting'].mean)}).")
     return sentences
 
 
@@ -163,8 +164,8 @@ def _sureness(field: Field, choice: Choice) -> Sureness:
 
 def _equals_sentence(best: MethodRow, field: Field, table: MethodTable) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
-    where = f"the {table.evaluated} rows of {table.split}" if table.evaluated else table.split
-    opening = f"On {where}, {best.label} has the best mean {score.name.partition(' (')[0]}, {score.text(mean)}"
+    where = f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
+    opening = f"On {where}, {best.label} reaches the best mean {score.name.partition(' (')[0]}, {score.text(mean)}"
     within = [each for each in field.compared if each.is_within]
     if not field.compared:
         return f"{opening}; nothing else finished, so there is nothing to compare it with."
@@ -218,14 +219,14 @@ def floor_of(table: MethodTable) -> Floor | None:
 
 def _floor_text(floor: Floor, score: Quantity) -> str:
     noise = f" (±{score.unit.difference(floor.noise)} from the rows)" if floor.noise else ""
-    return f"{floor.name} alone has {score.text(floor.score)}{noise}"
+    return f"{floor.name} alone scores {score.text(floor.score)}{noise}"
 
 
 def _nothing_learned_sentence(best: MethodRow, floor: Floor, table: MethodTable) -> str:
     score = table.score
-    where = f"the {table.evaluated} rows of {table.split}" if table.evaluated else table.split
+    where = f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
     return (
-        f"None of them has learned the task as far as can be seen: on {where} the best mean "
+        f"No method beats the baseline yet: on {where} the best mean "
         f"{score.name.partition(' (')[0]} is {score.text(best.spreads[score.key].mean)} ({best.label}), and "
         f"{_floor_text(floor, score)}."
     )
@@ -261,30 +262,30 @@ def _belows(compared: Sequence[AgainstBest], score: Quantity) -> str:
 
 def _conclusion(choice: Choice, field: Field, table: MethodTable) -> str:
     score, best = table.score, field.best
-    begin, end = f"Advice: {choice.name}", "It holds for this model, these data and this budget."
+    begin, end = f"Advice: {choice.name}", "Valid only for this model, data set and training budget."
     if not field.compared:
         return f"{begin}, the only one that finished. {end}"
     more = _what_would_tell(field, table)
     if not choice.is_told:
-        why = "which has the best mean" if choice.name == best.name else "the best mean that is to be trusted"
+        why = "whose mean is the best" if choice.name == best.name else "the best mean that is to be trusted"
         return f"{begin}, {why}; whether another is better cannot be told: {more}. {end}"
     if choice.name != choice.first:
         than = "the best" if choice.first == best.name else choice.first
         at_most = min(choice.at_most, _room(score, best.mean))
         begin += f", which may be up to {score.unit.difference(at_most)} below {than}"
-    return f"{begin}. How sure: {_sureness(field, choice)}; {more}. {end}"
+    return f"{begin}. Confidence: {_CONFIDENCE[_sureness(field, choice)]}; {more}. {end}"
 
 
 def _what_would_tell(field: Field, table: MethodTable) -> str:
     """Say of which there should be more, seeds or rows."""
     seeds = min(len(each.scores) for each in field.contestants)
     if seeds < 3:
-        return "run --seeds 3, since so few runs tell little of what another seed changes"
+        return "run --seeds 3, since so few runs say little about what another seed changes"
     if any(each.noise.is_mostly_of_seeds for each in field.compared):
-        return f"noise is mostly that of {seeds} seeds, and --seeds {2 * seeds} would narrow it"
+        return f"most of the uncertainty comes from using only {seeds} seeds, and --seeds {2 * seeds} would narrow it"
     if table.evaluated:
-        return f"noise is mostly that of the {table.evaluated} rows, and only more rows would narrow it"
-    return f"--seeds {2 * seeds} would narrow the noise"
+        return f"most of the uncertainty comes from the {table.evaluated:,} rows, and only more rows would narrow it"
+    return f"--seeds {2 * seeds} would narrow the uncertainty"
 
 
 def _failed_sentence(table: MethodTable) -> list[str]:

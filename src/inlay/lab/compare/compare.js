@@ -1,7 +1,7 @@
 "use strict";
 // Without this script the page shows the default plots; with it, any pair of axes, which begins with the first of them.
 for (const part of document.querySelectorAll(".axes, .chosen")) part.hidden = false;
-document.querySelector(".defaults figure")?.setAttribute("hidden", "");
+document.querySelector(".defaults > figure")?.setAttribute("hidden", "");
 const across = document.getElementById("axis-x"), up = document.getElementById("axis-y");
 function show() {
   let found = false;

@@ -19,8 +19,8 @@ from ...formats.paths import path_of
 from ...methods import METHODS
 from ...show.units import counted
 from ...tasks.task import Task
-from ...training.journal import Journal, Watcher
-from ...training.loop import make_plan
+from ...training.journal import Journal, Watcher, first_event
+from ...training.loop import make_plan, planned_epochs
 from ...training.prepared import pick_dtype, prepare_run, read_task
 from . import cluster, search
 from .advice import advise
@@ -33,7 +33,7 @@ from .sequence import sequences
 from .settings import DEFAULT_METHODS, CompareSettings, Contender
 from .table import make_table, sequence_rows
 from .task_files import TaskFiles
-from .trial import Budget, Trial, data_of, first_event, name_of_data, plain_trials, run_settings
+from .trial import Budget, Trial, data_of, name_of_data, plain_trials, run_settings
 
 
 def compare(
@@ -66,6 +66,7 @@ def compare(
     }
     contenders = list(contenders or _default_contenders(comparison, tasks[comparison.data]))
     (first, *later), tasks = _check(comparison, contenders, tasks)
+    usual = _usual_rates(comparison, contenders, tasks[comparison.data], first)
     notes = _notes(comparison, contenders, first.epochs)
     rates: dict[str, float | None] = {}
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
@@ -80,7 +81,7 @@ def compare(
             searching = comparison.search * len(contenders)
             begins = {"event": "compare", "folder": str(folder), "runs": total, "searching": searching, "notes": notes}
             watcher(begins)
-            looking = search.Search(comparison, folder, first)
+            looking = search.Search(comparison, folder, first, usual)
             if comparison.search:
                 rates |= looking.run(contenders, runner)
                 watcher({"event": "rates", "learning_rates": rates})
@@ -162,11 +163,20 @@ def _check(
         asked = run_settings(comparison, tightest, data=data, out=None)
         run = prepare_run(asked, Journal(lambda _: None), task=task)
         with_tokens[data] = run.task
-        plan = make_plan(len(run.task.lengths("train")), run_settings(comparison, shortest, data=data))
-        budgets.append(Budget(plan.epochs, run.max_length))
+        epochs = planned_epochs(len(run.task.lengths("train")), run_settings(comparison, shortest, data=data))
+        budgets.append(Budget(epochs, run.max_length))
         for contender in contenders:
             _check_fits(contender, comparison, task)
     return budgets, with_tokens
+
+
+def _usual_rates(
+    comparison: CompareSettings, contenders: Sequence[Contender], task: Task, budget: Budget
+) -> dict[str, float]:
+    """Return the learning rate that each contender has if none is searched for."""
+    asked = {c.label: run_settings(comparison, c, budget=budget) for c in contenders}
+    rows = len(task.lengths("train"))
+    return {label: make_plan(rows, settings, task).learning_rate for label, settings in asked.items()}
 
 
 def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from ...formats.run_files import read_run
 from ...show.plots import Points
 from ...stats import normal_z
+from ...training.journal import first_event
 from .table import Finished, MethodRow, Quantity, naive_of
-from .trial import first_event
 
 _LEARNED = 0.25  # of what the best run had learned; less than that at the end is a collapse
 
@@ -32,6 +32,20 @@ def _warnings(rows: Sequence[MethodRow], score: Quantity) -> Iterator[str]:
                 f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge; --search looks for a lower "
                 "one."
             )
+        else:
+            yield from _returns(row)
+
+
+def _returns(row: MethodRow) -> Iterator[str]:
+    back = [(run.seed, run.summary.get("went_back") or []) for run in row.runs]
+    gone = [(seed, events[0]) for seed, events in back if events]
+    if gone:
+        seed, first = gone[0]
+        yield (
+            f"{row.label} had to go back in {len(gone)} of {len(row.runs)} runs, as the training collapsed: with seed "
+            f"{seed} after step {first['step']}, for the first time. Its learning rate is too high for these data; "
+            "--search looks for a lower one."
+        )
 
 
 def collapse(run: Finished, score: Quantity) -> tuple[float, float] | None:

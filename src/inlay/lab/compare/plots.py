@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ...show.plots import Box, Chart, Points, scale
 from ...show.units import number
 from ...tasks.naive import NaiveBaseline
 from .pareto import front
-from .table import MethodRow, Quantity
+from .table import MethodRow, Quantity, Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,32 +23,44 @@ class ScoreCurve:
 def pareto_plot(rows: Sequence[MethodRow], x: Quantity, y: Quantity) -> Chart:
     """Plot a point for each contender with its deviation over the seeds, and the line of those that none beats."""
     points = [(row, row.spreads[x.key], row.spreads[y.key]) for row in rows if {x.key, y.key} <= row.spreads.keys()]
-    across, up = (
-        [s.mean + sign * (s.deviation or 0) for _, *both in points for sign in (-1, 1) for s in both[at : at + 1]]
-        for at in (0, 1)
+    across, up = [_reach(s, x) for _, s, _ in points], [_reach(s, y) for _, _, s in points]
+    chart = Chart(
+        scale(list(chain(*across)), x.unit, x.log),
+        scale(list(chain(*up)), y.unit, y.log),
+        x.name,
+        y.name,
+        width=430,
+        height=310,
     )
-    chart = Chart(scale(across, x.unit, x.log), scale(up, y.unit, y.log), x.name, y.name, width=430, height=310)
     places = [chart.place(px.mean, py.mean) for _, px, py in points]
     best = front([(px.mean, py.mean) for _, px, py in points], (x.sign, y.sign))
     if len(best) > 1:
         chart.path("front", [places[i] for i in best])
     lines: list[Box] = []
-    for (row, px, py), (left, top) in zip(points, places, strict=True):
+    for (row, px, py), (low, high), (least, most), (left, top) in zip(points, across, up, places, strict=True):
         kind = f"family-{row.family}"
         if px.deviation:
-            start, _ = chart.place(max(px.mean - px.deviation, chart.x.low), py.mean)
-            end, _ = chart.place(px.mean + px.deviation, py.mean)
+            start, end = chart.place(low, py.mean)[0], chart.place(high, py.mean)[0]
             chart.bar(kind, (start, top), (end, top))
             lines.append((start, top - 1, end, top + 1))
         if py.deviation:
-            _, start = chart.place(px.mean, py.mean + py.deviation)
-            _, end = chart.place(px.mean, py.mean - py.deviation)
+            start, end = chart.place(px.mean, most)[1], chart.place(px.mean, least)[1]
             chart.bar(kind, (left, start), (left, end))
             lines.append((left - 1, start, left + 1, end))
         told = f"{row.label}: {y.name} {y.text(py.mean)}, {x.name} {x.text(px.mean)}"
         chart.mark(kind, row.family, (left, top), told)
     chart.names([row.label for row, *_ in points], places, lines)
     return chart
+
+
+def _reach(found: Spread, quantity: Quantity) -> tuple[float, float]:
+    """Return where the bar of one standard deviation begins and ends, within what the quantity can be."""
+    least, most = quantity.limits
+    around = found.deviation or 0.0
+    low = max(found.mean - around, least)
+    if quantity.log and low <= 0:  # a logarithmic axis has no place for it
+        low = min(found.values)
+    return low, min(found.mean + around, most)
 
 
 def curve_plot(label: str, curves: Sequence[ScoreCurve], y: Quantity, naive: NaiveBaseline | None = None) -> Chart:

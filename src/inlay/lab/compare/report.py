@@ -13,14 +13,24 @@ from ...show.page import label, templates
 from ...show.plots import MARKS, Figure
 from ...show.units import UNKNOWN
 from ...tasks.page import capitalized
+from ...training.journal import first_event
 from .curves import points_of
 from .export import as_markdown
 from .plots import ScoreCurve, curve_plot, pareto_plot
 from .result import ComparisonResult
 from .samples import disagreements, texts_side_by_side
 from .table import COSTS, MethodRow, Quantity, naive_of
-from .tables import costs_table, methods_table, runs_table, sequences_table, shown, tried_table
-from .trial import first_event, name_of_data
+from .tables import (
+    costs_table,
+    forgetting_means,
+    methods_table,
+    runs_table,
+    sensitivity_table,
+    sequences_table,
+    shown,
+    tried_table,
+)
+from .trial import name_of_data
 
 _SAMPLES = 8
 _DEFAULT_AXES = (*COSTS, "forgetting")
@@ -67,11 +77,12 @@ def _page(result: ComparisonResult) -> dict[str, object]:
         "y_axes": list(dict.fromkeys(p.y for p in plots)),
         "families": {row.family: _mark(row.family) for row in table.finished},
         "is_forgetting_measured": any("forgetting" in row.spreads for row in table.rows),
-        "forgetting_means": _forgetting_means(table.finished),
+        "forgetting_means": forgetting_means(table.finished),
         "curves": _curves(table.finished, table.score),
         "costs": costs_table(table.finished),
         "sequences": sequences_table(result, names if len(set(names)) == len(tasks) else tasks),
         "tried": tried_table(result),
+        "sensitivity": sensitivity_table(result),
         "samples": texts_side_by_side(table.finished),
         "disagreements": disagreements(table.finished),
         "samples_in_sight": _SAMPLES,
@@ -106,7 +117,7 @@ def _plot(rows: tuple[MethodRow, ...], x: Quantity, y: Quantity) -> ParetoPlot:
 def _marked(result: ComparisonResult) -> Callable[[str], Markup]:
     """Return what marks up a method's name: its family's mark before it, a sign after those as good as the best."""
     family = {row.label: row.family for row in result.table.rows}
-    equals = result.advice.equals if result.advice else ()
+    equals = set(result.advice.equals) - {result.advice.best} if result.advice else ()
     equal = Markup(' <span class="equal" title="cannot be told from the best">≈</span>')
 
     def html(name: str) -> Markup:
@@ -118,16 +129,6 @@ def _marked(result: ComparisonResult) -> Callable[[str], Markup]:
 def _mark(family: str) -> Markup:
     svg = '<svg class="mark" viewBox="-8 -8 16 16" aria-hidden="true"><path class="shape family-{}" d="{}"/></svg>'
     return Markup(svg).format(family, MARKS[family])
-
-
-def _forgetting_means(rows: tuple[MethodRow, ...]) -> str:
-    """Say what the number is, by the task."""
-    measures = {found["measure"] for row in rows for run in row.runs if (found := run.summary.get("forgetting"))}
-    means = {
-        "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base",
-        "geometry": "1 − CKA between the base's and the tuned model's sentence representations",
-    }
-    return "; ".join(means[measure] for measure in sorted(measures))
 
 
 def _curves(rows: tuple[MethodRow, ...], score: Quantity) -> list[Figure]:

@@ -1,12 +1,13 @@
 """Learning rates, searched for each method with an equal number of trials.
 
-They lie between a tenth and ten times the method's own rate. That is the first; then half a decade and a quarter below
-and above it; then Optuna's TPE proposes them by what was found. Left to itself it would draw ten at random: of four
-rates, one is far off too often (simulated on parabolas of the logarithm, the fixed ones lose a third as much). A trial
-is a whole run with seed 0, judged on valid; nothing here looks at test. What is proposed follows from what was found
-before, so the methods take turns: one rate each, then the next.
+They lie between a tenth and ten times the rate that the method has without a search. That is the first; then half a
+decade and a quarter below and above it; then Optuna's TPE proposes them by what was found. Left to itself it would draw
+ten at random: of four rates, one is far off too often (simulated on parabolas of the logarithm, the fixed ones lose a
+third as much). A trial is a whole run with seed 0, judged on valid; nothing here looks at test. What is proposed
+follows from what was found before, so the methods take turns: one rate each, then the next.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from .settings import CompareSettings, Contender
 from .table import main_metric
 from .trial import Budget, Trial, run_settings, slug
 
-_FIRST = (1.0, 10**-0.5, 10**0.5, 10**-0.25, 10**0.25)  # times the method's own rate
-_WIDTH = 10.0  # the rates reach from the method's own divided by this to its own times this
+_FIRST = (1.0, 10**-0.5, 10**0.5, 10**-0.25, 10**0.25)  # times the usual rate
+_WIDTH = 10.0  # the rates reach from the usual one divided by this to it times this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Search:
     comparison: CompareSettings
     folder: Path
     budget: Budget
+    usual: Mapping[str, float]  # the rate of each contender that nothing is searched for
     tried: list[TriedRate] = field(default_factory=list)
 
     def run(self, contenders: list[Contender], runner: Runner) -> dict[str, float]:
@@ -51,7 +53,7 @@ class Search:
         }
         for c in contenders:
             for factor in _FIRST:
-                studies[c.label].enqueue_trial({"learning_rate": c.method.learning_rate * factor})
+                studies[c.label].enqueue_trial({"learning_rate": self.usual[c.label] * factor})
         for number in range(self.comparison.search):
             asked = {c.label: studies[c.label].ask() for c in contenders}
             trials = {c.label: self._trial(c, number, asked[c.label]) for c in contenders}
@@ -68,7 +70,7 @@ class Search:
         return {c.label: self._best(c) for c in contenders}
 
     def _trial(self, contender: Contender, number: int, asked: Any) -> Trial:
-        own = contender.method.learning_rate
+        own = self.usual[contender.label]
         rate = float(asked.suggest_float("learning_rate", own / _WIDTH, own * _WIDTH, log=True))
         out = str(self.folder / "search" / f"{slug(contender.label)}-rate-{number + 1}")  # no other trial's name
         settings = run_settings(self.comparison, contender, out=out, budget=self.budget, learning_rate=rate)
@@ -86,4 +88,4 @@ class Search:
 
     def _best(self, contender: Contender) -> float:
         scored = [t for t in self.tried if t.label == contender.label and t.score is not None]
-        return max(scored, key=lambda t: t.score or 0.0).learning_rate if scored else contender.method.learning_rate
+        return max(scored, key=lambda t: t.score or 0.0).learning_rate if scored else self.usual[contender.label]

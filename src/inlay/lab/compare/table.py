@@ -12,11 +12,11 @@ from ...show.units import BYTES, COUNT, RATE, SECONDS, UNKNOWN, Unit, number
 from ...tasks import TASKS
 from ...tasks.metric import METRICS, Metric
 from ...tasks.naive import MOST_FREQUENT, NaiveBaseline, naive_in
-from ...training.journal import Event
+from ...training.journal import Event, first_event
 from .sequence import Matrix, average_forgetting, backward_transfer
 from .sequence import Sequence as TaskSequence
 from .settings import Contender
-from .trial import Trial, first_event
+from .trial import Trial
 
 COSTS = ("trainable_parameters", "train_seconds", "peak_memory_bytes")  # keys of what is weighed against the score
 
@@ -157,17 +157,22 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
 
 def spread_text(found: Spread | None, text: Callable[[float], str]) -> str:
-    """Write `94.8 ± 0.3 %`; without a deviation where all values are one, a dash for nothing."""
+    """Write `94.8 ± 0.3 %`, with as many decimals in both; without a deviation where all values are one, a dash for
+    nothing."""
     if found is None:
         return UNKNOWN
     mean = text(found.mean)
     if not found.deviation:
         return mean
-    deviation = text(found.deviation)
-    unit = mean.partition(" ")[2]  # 94.8 ± 0.3 %, where both have one unit
-    if unit and deviation.endswith(" " + unit):
-        return f"{mean.removesuffix(' ' + unit)} ± {deviation}"
-    return f"{mean} ± {deviation}"
+    number, space, unit = mean.partition(" ")
+    try:
+        written = float(number.replace(",", "").replace("−", "-"))
+    except ValueError:
+        written = 0.0
+    if not written or " " in unit:  # 1 min 23 s
+        return f"{mean} ± {text(found.deviation)}"
+    decimals = len(number.partition(".")[2])
+    return f"{number} ± {found.deviation * written / found.mean:,.{decimals}f}{space}{unit}"  # both have one unit
 
 
 def sequence_rows(sequences: Sequence[TaskSequence], failures: dict[str, str]) -> list[SequenceRow]:
@@ -288,5 +293,12 @@ _COSTS = (
         read=_of("tokens_per_second"),
         unit=RATE,
     ),
-    Quantity(key="forgetting", name="forgetting", sign=-1, unit=number(4), read=_forgetting),
+    Quantity(
+        key="forgetting",
+        name="forgetting",
+        sign=-1,
+        unit=number(4),
+        read=_forgetting,
+        limits=(-math.inf, math.inf),  # a loss on general text can fall
+    ),
 )

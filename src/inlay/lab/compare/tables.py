@@ -1,5 +1,6 @@
 """A comparison's tables: for its page, its Markdown and its CSV, and the screen."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
@@ -8,6 +9,7 @@ from ...show.page import label
 from ...show.table import Column, Table
 from ...show.units import UNKNOWN, bytes_text, excess_text, seconds_text
 from .result import ComparisonResult
+from .sensitivity import sensitivities
 from .sequence import ON
 from .table import MethodRow, MethodTable, Quantity, SequenceRow, Spread, spread, spread_text
 
@@ -104,9 +106,40 @@ def tried_table(result: ComparisonResult) -> Table:
     )
 
 
+def sensitivity_table(result: ComparisonResult) -> Table:
+    """Return how far a learning rate can be from the best, for each method of which enough were tried."""
+    score = result.table.score
+    names = ("method", "best rate", "as good", "factor", "lost at the worst")
+    columns = [Column(name=name, right=name != "method", html=label if name == "method" else None) for name in names]
+    found = sensitivities(result.tried, is_share=score.unit.is_share)
+    return Table(
+        columns=columns,
+        rows=[
+            [
+                each.label,
+                f"{each.best:.2g}",
+                f"{each.lowest:.2g} to {each.highest:.2g}",
+                f"{each.factor:.2g}",
+                score.unit.difference(each.worst) if math.isfinite(each.worst) else "the run failed",
+            ]
+            for each in found
+        ],
+    )
+
+
 def score_text(score: Quantity, value: float) -> str:
     """Write a score of which more is better, whatever it is: losses are negative here."""
     return score.text(score.sign * value)
+
+
+def forgetting_means(rows: Sequence[MethodRow]) -> str:
+    """Say what the number is, by the task."""
+    measures = {found["measure"] for row in rows for run in row.runs if (found := run.summary.get("forgetting"))}
+    means = {
+        "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base",
+        "geometry": "1 − CKA between the base's and the tuned model's sentence representations",
+    }
+    return "; ".join(means[measure] for measure in sorted(measures))
 
 
 def _column(quantity: Quantity, text: Text) -> Column:

@@ -1,7 +1,6 @@
 """One run of a comparison, and which runs a comparison has."""
 
 import dataclasses
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from typing import Any
 
 from ...core.method import Method
 from ...data.settings import DataSettings
-from ...formats.event import Event
 from ...formats.files import held
 from ...formats.read import guarded, read_json
 from ...formats.summary import Summary
@@ -111,18 +109,6 @@ class Trial:
         if self.folder.exists():
             with held(self.folder):
                 shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def first_event(run: Path, name: str) -> Event:
-    """Return the first of this name that a run tells of; empty if there is none. Raises CheckpointError for a damaged
-    line before it; the half of one at the end is what a killed run leaves.
-    """
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        return {}
-    with guarded(path, "a run's events"), path.open(encoding="utf-8", newline="\n") as file:
-        events = (json.loads(line) for line in file if line.endswith("\n"))
-        return next((event for event in events if event["event"] == name), {})
 
 
 def _check_numbers(values: Mapping[str, object]) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from ...show.units import count_text
+from ...show.units import UNKNOWN, count_text
 from ...tasks.metric import METRICS, Metric, Scores
 from .analysis import Analysis, Layer, by_role, middle
 from .curve import CutCurve, Point
@@ -31,10 +31,15 @@ def smallest_that_keeps(curve: CutCurve) -> Point | None:
 
 def gain_text(curve: CutCurve, point: Point) -> str:
     """Write `−0.4 points (95 % −1.5 to +0.6)`; of a loss, how much lower it is, in nats."""
-    metric, gain = METRICS[curve.score], point.gain
-    value, low, high = (metric.unit.change(number) for number in (gain.value, gain.low, gain.high))
-    sure = f"95 % {low} to {high}" if math.isfinite(gain.low) else "too few rows to tell how sure"
-    return f"{value}{metric.difference_unit} ({sure})"
+    metric = METRICS[curve.score]
+    sure = f"95 % {interval_text(curve, point)}" if math.isfinite(point.gain.low) else "too few rows to tell how sure"
+    return f"{metric.unit.change(point.gain.value)}{metric.difference_unit} ({sure})"
+
+
+def interval_text(curve: CutCurve, point: Point) -> str:
+    """Write `−1.5 to +0.6`; a dash where the rows are too few to tell."""
+    unit, gain = METRICS[curve.score].unit, point.gain
+    return f"{unit.change(gain.low)} to {unit.change(gain.high)}" if math.isfinite(gain.low) else UNKNOWN
 
 
 def _of_curve(result: Analysis) -> Iterator[str]:
@@ -44,7 +49,7 @@ def _of_curve(result: Analysis) -> Iterator[str]:
     kept, largest = smallest_that_keeps(curve), curve.points[0]
     metric = METRICS[curve.score]
     whole = exact_text(metric, curve.whole)
-    where = f"on the {curve.rows} rows of {curve.split}"
+    where = f"on the {curve.rows:,} rows of {curve.split}"
     if not math.isfinite(largest.gain.low):
         yield f"Which ranks keep the score cannot be told {where}: too few for an interval. Take more, with --data."
         return
@@ -118,6 +123,8 @@ def _of_ranks(result: Analysis) -> Iterator[str]:
     if len(roles) > 1:
         most = max(roles, key=lambda role: _effective(roles[role]))
         least = min(roles, key=lambda role: _effective(roles[role]))
+        if most == least:
+            return
         yield (
             f"The effective rank is highest in {most} (median {_effective(roles[most]):.1f}) and lowest in {least} "
             f"({_effective(roles[least]):.1f})."

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import torch
 
 from ...bases.base import Base
+from ...data.settings import Reading
 from ...errors import SettingsError
 from ...formats import peft_plain
 from ...formats.files import check_free
@@ -89,6 +90,8 @@ class RankSettings:
     ranks: Annotated[tuple[int, ...], RANK] = RANKS
     curve: bool = True
     data: str | None = None
+    reading: Reading = Reading()
+    """How these are read, where it is not as in training."""
     split: Literal["train", "valid", "test"] = "valid"
     to: Annotated[int | None, RANK] = None
     out: Path | None = None
@@ -102,6 +105,8 @@ class RankSettings:
             )
         if self.plain and self.to is None:
             raise SettingsError("--plain says how a cut adapter is written; give --to RANK and --out FOLDER with it")
+        if self.data is not None and not self.curve and self.to is None:
+            raise SettingsError("--data names rows to evaluate on, and --no-curve evaluates nothing; leave one out")
         if not self.ranks:
             raise SettingsError("--ranks is empty; it needs numbers from 1 on")
 
@@ -131,7 +136,7 @@ def analyse(
         check_free(asked.out, "--out")
     without_data = asked.data is None and "data" not in found.provenance and asked.to is None
     wanted = (asked.curve and not without_data) or asked.to is not None
-    task = scored_rows(found.task, asked.data, fetch=fetch) if wanted else None
+    task = scored_rows(found.task, asked.data, asked.reading, fetch=fetch) if wanted else None
     if task is not None and asked.split not in task.data.splits:
         raise SettingsError(f"{task.data.source} has no {asked.split} split; it has {', '.join(task.data.splits)}")
     if task is not None:

@@ -1,9 +1,12 @@
 """rank.html and rank.json: what `inlay rank` found, as a page and for programs."""
 
+import itertools
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from ...formats.files import write_json, write_text
 from ...outside import printable
@@ -14,7 +17,7 @@ from ...show.table import Column, Table
 from ...show.units import count_text, number, percent_text, seconds_text
 from ...tasks.metric import METRICS, Scores
 from ...tasks.page import capitalized
-from .advice import advice, exact_text, gain_text
+from .advice import advice, exact_text, interval_text
 from .analysis import Analysis, Layer, by_role
 from .curve import CutCurve
 
@@ -23,11 +26,38 @@ _KINDS = (("train", None), ("evaluation", "dot"), ("best", "diamond"))  # of the
 
 
 def write_rank_report(result: Analysis, folder: Path) -> Path:
-    """Write `rank.json` and `rank.html` into the folder, whole; returns the page's path."""
-    write_json(folder / "rank.json", result.as_dict())
-    page = folder / "rank.html"
+    """Write `rank.json` and `rank.html` into the folder, whole; returns the page's path. What is there already and has
+    more in it stays: the new ones are called rank-2, and so on."""
+    name = next(name for name in _names() if _holds(result, folder / f"{name}.json"))
+    write_json(folder / f"{name}.json", result.as_dict())
+    page = folder / f"{name}.html"
     write_text(page, render(result))
     return page
+
+
+def _names() -> Iterator[str]:
+    return itertools.chain(["rank"], (f"rank-{i}" for i in itertools.count(2)))
+
+
+def _holds(result: Analysis, file: Path) -> bool:
+    """Tell whether the result has all that the file has, which it can take the place of."""
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+        return _contents(there) <= _contents(result.as_dict())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # there is none, or another version's
+        return True
+
+
+def _contents(found: Mapping[str, Any]) -> set[str]:
+    """Name the parts of an analysis that were asked for, by which one has more than another."""
+    curve, layers, parts = found["curve"], found["layers"], set[str]()
+    if curve is not None:
+        parts |= {f"rank {point['rank']} on {curve['split']} of {curve.get('rows')} rows" for point in curve["points"]}
+    if found["cut"] is not None:
+        parts.add(f"cut in {found['cut']['folder']}")
+    if found["compared_with"] is not None:
+        parts.add(f"with {found['compared_with']}")
+    return parts | ({"base"} if any(layer["base"] for layer in layers) else set())
 
 
 def render(result: Analysis) -> str:
@@ -60,9 +90,13 @@ def curve_table(curve: CutCurve) -> Table:
     """Return the scores of the whole update, and of each cut."""
     columns = [Column(name="rank"), Column(name="parameters", text=count_text, right=True)]
     columns += [Column(name=METRICS[key].label, right=True) for key in curve.whole]
-    rows: list[list[object]] = [["whole", "", *_exact(curve.whole), ""]]
-    rows += [[point.rank, point.parameters, *_exact(point.scores), gain_text(curve, point)] for point in curve.points]
-    return Table(columns=[*columns, Column(name=f"gain in {METRICS[curve.score].label}", right=True)], rows=rows)
+    metric = METRICS[curve.score]
+    columns += [Column(name=f"gain in {metric.label}", right=True), Column(name="95 % interval", right=True)]
+    rows: list[list[object]] = [["whole", "", *_exact(curve.whole), "", ""]]
+    for point in curve.points:
+        gain = f"{metric.unit.change(point.gain.value)}{metric.difference_unit}"
+        rows.append([point.rank, point.parameters, *_exact(point.scores), gain, interval_text(curve, point)])
+    return Table(columns=columns, rows=rows)
 
 
 def _exact(scores: Scores) -> list[str]:
@@ -167,8 +201,8 @@ def curve_plot(curve: CutCurve) -> Figure:
     scores = [point.scores[curve.score] for point in points]
     bounds = [sorted((whole + metric.sign * p.gain.low, whole + metric.sign * p.gain.high)) for p in points]
     bounds = [(min(score, low), max(score, high)) for score, (low, high) in zip(scores, bounds, strict=True)]
-    most = 1.0 if metric.unit.is_share else math.inf
-    bounds = [(max(0.0, low), min(most, high)) for low, high in bounds]  # what a score can be
+    least, most = metric.limits
+    bounds = [(max(least, low), min(most, high)) for low, high in bounds]
     bounds = [pair for pair in bounds if all(map(math.isfinite, pair))]  # too few rows have none
     ranks = Scale(low=-0.4, high=len(points) - 0.6, ticks=tuple((i, str(point.rank)) for i, point in enumerate(points)))
     reached = [whole, *scores, *(bound for pair in bounds for bound in pair)]

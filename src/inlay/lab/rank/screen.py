@@ -1,6 +1,6 @@
 """The results of `inlay rank` as text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from ...show.lines import fitted
@@ -21,16 +21,25 @@ def analysis_screen(result: Analysis, columns: int | None = None) -> str:
     ways = [f"{thin} from thin factors"] if thin else []
     ways += [f"{len(result.layers) - thin} from the whole change"] if thin < len(result.layers) else []
     lines = [
-        f"{result.folder}: {result.method} on {result.model}, the update of {len(result.layers)} weights "
-        f"({', '.join(ways)})",
+        fitted(
+            f"{result.folder}: {result.method} on {result.model}, the update of {len(result.layers)} weights "
+            f"({', '.join(ways)})",
+            columns,
+        ),
         "",
         role_table(result).screen(columns),
-        *(_curve_table(result.curve) if result.curve else []),
-        *(_cut(result.cut, result.curve) if result.cut else []),
+        "",
+        *(fitted(line, columns, "  ") for line in _legend(result)),
+        *(_curve_table(result.curve, columns) if result.curve else []),
+        *(fitted(line, columns, " " * 8) for line in (_cut(result.cut, result.curve) if result.cut else [])),
         "",
         *(fitted(f"· {sentence}", columns, "  ") for sentence in (*advice(result), *result.notes)),
         "",
-        "time    " + ", ".join(f"{name} {seconds_text(value)}" for name, value in result.seconds.items()),
+        fitted(
+            "time    " + ", ".join(f"{name} {seconds_text(value)}" for name, value in result.seconds.items()),
+            columns,
+            " " * 8,
+        ),
     ]
     return "\n".join(lines)
 
@@ -39,10 +48,13 @@ def suggestion_screen(result: Suggestion, columns: int | None = None) -> str:
     """Return the text for a terminal of so many columns; without, no line is broken."""
     origin = "the variance of their inputs" if result.origin == "activations" else "the first gradients"
     lines = [
-        f"ranks of {len(result.layers)} layers by {origin}: {count_text(result.parameters)} parameters, where rank "
-        f"{result.rank} everywhere takes {count_text(result.uniform_parameters)}",
+        fitted(
+            f"ranks of {len(result.layers)} layers by {origin}: {count_text(result.parameters)} parameters, where "
+            f"rank {result.rank} everywhere takes {count_text(result.uniform_parameters)}",
+            columns,
+        ),
         "",
-        ranks_table(result).screen(),
+        ranks_table(result).screen(columns),
         "",
         *(fitted(f"· {sentence}", columns, "  ") for sentence in suggestion_notes(result)),
     ]
@@ -121,8 +133,23 @@ def _overlap(side: str, layers: Sequence[Layer]) -> str:
     return _span([getattr(layer.base.overlap, side) for layer in layers if layer.base], "{:.2f}".format)
 
 
-def _curve_table(curve: CutCurve) -> list[str]:
-    return ["", f"measured on {curve.rows} rows of {curve.split}", curve_table(curve).screen()]
+def _legend(result: Analysis) -> Iterator[str]:
+    """Say what the figures of the table are."""
+    yield "numerical: singular values above rounding · stable: the sum of their squares over the largest square"
+    yield "effective: exp of the entropy of their shares · energy: the fewest directions with that share of the squares"
+    if any(layer.base for layer in result.layers):
+        yield "overlap: the share of the leading directions that the base's have in common with them, from 0 to 1"
+        yield "intruders: leading directions of the tuned weights that are unlike any of the base's"
+    if any(layer.place.block is None for layer in result.layers):
+        yield "outside: layers that are in none of the model's blocks"
+
+
+def _curve_table(curve: CutCurve, columns: int | None) -> list[str]:
+    return [
+        "",
+        f"measured on {curve.rows:,} rows of {curve.split}, with every layer cut to the rank",
+        curve_table(curve).screen(columns),
+    ]
 
 
 def _cut(cut: Cut, curve: CutCurve | None) -> list[str]:

@@ -48,6 +48,7 @@ class Houlsby(Method):
     name, family, paper = "houlsby", "additive", "https://arxiv.org/abs/1902.00751"
     summary = "a two-layer bottleneck after the attention and one after the feed-forward of each block; all norms"
     learning_rate = 1e-3
+    writing_rate = 5e-3
     format = PeftFormat(peft_type="INLAY_HOULSBY")
 
     size: Annotated[int, COUNT] = 64

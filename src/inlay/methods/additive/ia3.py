@@ -77,7 +77,8 @@ class IA3(Method):
 
     name, family, paper = "ia3", "additive", "https://arxiv.org/abs/2205.05638"
     summary = "vectors that scale keys, values and the inner activations of each feed-forward"
-    learning_rate = 3e-2
+    learning_rate = 2.5e-2
+    writing_rate = 1.5e-1
     format = IA3Format(
         peft_type="IA3",
         read_by_peft=True,

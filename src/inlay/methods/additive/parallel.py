@@ -45,7 +45,8 @@ class Parallel(Method):
 
     name, family, paper = "parallel", "additive", "https://arxiv.org/abs/2110.04366"
     summary = "a two-layer bottleneck beside the feed-forward of each block"
-    learning_rate = 3e-4
+    learning_rate = 5e-4
+    writing_rate = 5e-3
     format = PeftFormat(peft_type="INLAY_PARALLEL")
 
     reduction_factor: Annotated[float, RATIO] = 2.0

@@ -75,6 +75,7 @@ class MultitaskPrompt(InputPrompt):
     name, paper = "multitask-prompt", "https://arxiv.org/abs/2303.02861"
     summary = "a prompt that tasks share, and a product of thin matrices for each that it is multiplied with"
     learning_rate = 1e-1
+    writing_rate = 1.5e-1
     format = MultitaskFormat(
         peft_type="MULTITASK_PROMPT_TUNING",
         known=KNOWN

@@ -75,6 +75,7 @@ class PTuning(InputPrompt):
     name, paper = "p-tuning", "https://arxiv.org/abs/2103.10385"
     summary = "a small network whose results are embeddings that come before every input"
     learning_rate = 3e-2
+    writing_rate = 5e-3
     format = PTuningFormat(
         peft_type="P_TUNING",
         known=KNOWN

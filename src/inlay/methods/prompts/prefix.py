@@ -121,7 +121,8 @@ class PrefixTuning(VirtualTokens):
 
     name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
     summary = "a few keys and values that come before the text's in every layer"
-    learning_rate = 2e-2
+    learning_rate = 2.5e-2
+    writing_rate = 1.5e-1
     epochs = 10
     format = PrefixFormat(
         peft_type="PREFIX_TUNING",

@@ -44,6 +44,7 @@ class PromptTuning(InputPrompt):
     name, paper = "prompt", "https://arxiv.org/abs/2104.08691"
     summary = "a few embeddings that come before every input"
     learning_rate = 1e-1
+    writing_rate = 5e-2
     format = PromptTuningFormat(
         peft_type="PROMPT_TUNING",
         known=KNOWN

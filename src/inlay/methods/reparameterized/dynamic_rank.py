@@ -74,7 +74,8 @@ class DynamicRank(RankBudget):
 
     name, family, paper = "dynamic-rank", "reparameterized", "https://arxiv.org/abs/2405.17357"
     summary = "LoRA as a sum of weighted components, of which the layers keep those with a large share of their change"
-    learning_rate = 3e-3
+    learning_rate = 4e-3
+    writing_rate = 1.2e-2
     format = DynamicRankFormat(
         peft_type="LORA", read_by_peft=True, names={"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"}
     )

@@ -37,7 +37,8 @@ class LoHa(Lycoris):
 
     name, family, paper = "loha", "reparameterized", "https://arxiv.org/abs/2108.06098"
     summary = "two low-rank products beside each weight, multiplied elementwise and added to it"
-    learning_rate = 3e-3
+    learning_rate = 5e-3
+    writing_rate = 1.5e-2
     format = LycorisFormat(peft_type="LOHA", read_by_peft=True, known=KNOWN)
 
     def delta(self, host: Host, rank: int) -> Product:

@@ -67,7 +67,8 @@ class VeRA(OnLinear):
 
     name, family, paper = "vera", "reparameterized", "https://arxiv.org/abs/2310.11454"
     summary = "two vectors per layer, which scale a random low-rank change that all layers share"
-    learning_rate = 3e-2
+    learning_rate = 2.5e-2
+    writing_rate = 7e-2
     format = VeRAFormat(
         peft_type="VERA",
         read_by_peft=True,

@@ -41,6 +41,7 @@ class BitFit(Method):
     name, family, paper = "bitfit", "selective", "https://arxiv.org/abs/2106.10199"
     summary = "the bias of every layer"
     learning_rate = 3e-3
+    writing_rate = 5e-2
     example = {"add_missing": True}  # a Llama has no biases
     format = PeftFormat(peft_type="INLAY_BITFIT")
 

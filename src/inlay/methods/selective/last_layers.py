@@ -41,7 +41,9 @@ class LastLayers(Method):
 
     name, family, paper = "last-layers", "selective", "https://arxiv.org/abs/1911.03090"
     summary = "the last blocks whole, with what comes after them"
-    learning_rate = 1e-3
+    learning_rate = 7e-4
+    writing_rate = 4e-3
+    width_power = 1.5
     format = PeftFormat(peft_type="INLAY_LAST_LAYERS")
 
     layers: Annotated[int, Range(0, 100_000)] = 2

@@ -42,6 +42,8 @@ class Pattern(Method):
     name, family, paper = "pattern", "selective", "https://arxiv.org/abs/2203.06904"
     summary = "the parameters whose names fit patterns"
     learning_rate = 1e-4
+    writing_rate = 1.1e-3
+    width_power = 1.5
     example = {"include": (r".*\.v_proj\.weight",)}
     format = PeftFormat(peft_type="INLAY_PATTERN")
 

@@ -74,7 +74,9 @@ class SparseMask(OnLinear):
 
     name, family, paper = "sparse", "selective", "https://arxiv.org/abs/2111.09839"
     summary = "a fixed few entries of each weight, those that the data says most about or random ones"
-    learning_rate = 1e-3
+    learning_rate = 2e-3
+    writing_rate = 7e-3
+    width_power = 1.5
     # SHIRA is read, but not written: transformers' load_adapter takes its values for those of other entries.
     format = SparseFormat(
         peft_type="INLAY_SPARSE",

@@ -1,0 +1,112 @@
+"""Columns by their names, whatever their case, and which of them are likely to be meant."""
+
+import re
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from ..errors import did_you_mean
+from .holdout import normalised
+from .problems import listed
+from .rows import Row
+
+_LOOKED_AT = 1000  # rows
+_LONGEST_LABEL = 100  # characters
+_FEWEST = 4  # rows with a value, of which something can be told
+_REAL = re.compile(r"[-+]?[0-9]*[.,][0-9]+(?:[eE][-+]?[0-9]+)?")
+_NAMES_OF_LABELS = re.compile(r"label|class|categor|topic|intent|sentiment|target|kind|type|tag|emotion|stars|rating")
+
+
+def find_column(name: str, columns: Collection[str]) -> str | None:
+    """Return the column of this name, or else the only one whose name differs in case or white space alone."""
+    return name if name in columns else _alike(name, tuple(columns))
+
+
+@lru_cache(4096)
+def _alike(name: str, columns: tuple[str, ...]) -> str | None:
+    alike = [column for column in columns if normalised(column) == normalised(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def renamed(row: Row, columns: Iterable[str]) -> Row:
+    """Return the row with the columns called so, where it has them in another case."""
+    names = {found: name for name in columns if name not in row.values and (found := find_column(name, row.values))}
+    if not names:
+        return row
+    return Row({names.get(name, name): value for name, value in row.values.items()}, row.place, row.absent)
+
+
+def no_column(column: str, columns: Collection[str]) -> str:
+    """Write `no column "lable"; did you mean label? The columns are text, label`."""
+    near = did_you_mean(column, columns)
+    near = f"{near} The" if "did you mean" in near else "; the"
+    return f'no column "{column}"{near} columns are {listed(columns)}'
+
+
+def likely_labels(rows: Sequence[Row], others: Collection[str]) -> list[str]:
+    """Return the columns whose values repeat as those of labels do, the likeliest first; none of the `others`."""
+    found = [column for column, values in _values(rows).items() if column not in others and _repeat(values)]
+    return sorted(found, key=lambda column: not _is_name_of_labels(column))
+
+
+def real_numbers(rows: Sequence[Row], others: Collection[str]) -> list[str]:
+    """Return the columns that hold real numbers, such as scores; none of the `others`."""
+    return [column for column, values in _values(rows).items() if column not in others and _are_real(values)]
+
+
+def flags(columns: Mapping[str, str]) -> str:
+    """Return what names the columns, by role, on the command line."""
+    named = (f"--data.{role.replace('_', '-')} {shlex.quote(column)}" for role, column in columns.items())
+    return " ".join(named)
+
+
+def likely_roles(rows: Sequence[Row], named: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns that are likely the text and its label, or a prompt and its completion, with what is `named`
+    already; empty if nothing speaks for any.
+    """
+    values = _values(rows)
+    labels = [named["label"]] if "label" in named else likely_labels(rows, named.values())
+    if real_numbers(rows, named.values()):  # which may be what is to be learned: a name must speak for another column
+        labels = [column for column in labels if column in named.values() or _is_name_of_labels(column)]
+    lengths = {column: sum(map(len, map(str, own))) / len(own) for column, own in values.items() if own}
+    of_words = [column for column, own in values.items() if any(" " in str(value).strip() for value in own)]
+    texts = sorted((c for c in of_words if c not in named.values()), key=lambda c: -lengths[c])
+    if "text" in named:
+        texts.insert(0, named["text"])
+    if texts and (others := [column for column in labels if column != texts[0]]):
+        return {"text": texts[0], "label": others[0], **named}
+    if len(texts) == 2 and not named:
+        first, second = (column for column in values if column in texts)
+        return {"prompt": first, "completion": second}
+    return {}
+
+
+def _is_name_of_labels(column: str) -> bool:
+    return _NAMES_OF_LABELS.search(column.casefold()) is not None
+
+
+def _values(rows: Sequence[Row]) -> dict[str, list[object]]:
+    """Return the values of each column of the first row that are there, in the first rows."""
+    looked_at = rows[:_LOOKED_AT]
+    return {
+        column: [value for row in looked_at if (value := row.values.get(column)) not in (None, "")]
+        for column in looked_at[0].values
+    }
+
+
+def _repeat(values: Sequence[object]) -> bool:
+    if len(values) < _FEWEST or not all(isinstance(value, str | int) for value in values):
+        return False
+    different = {str(value) for value in values}
+    return 2 <= len(different) <= len(values) / 2 and all(len(value) <= _LONGEST_LABEL for value in different)
+
+
+def _are_real(values: Sequence[object]) -> bool:
+    if len(values) < _FEWEST or not all(isinstance(value, str | int | float) for value in values):
+        return False
+    texts = [value for value in values if isinstance(value, str)]
+    return any(isinstance(value, float) for value in values) or (
+        bool(texts)
+        and all(_REAL.fullmatch(text) or text.isdecimal() for text in texts)
+        and any(_REAL.fullmatch(text) for text in texts)
+    )

@@ -1,0 +1,160 @@
+"""Fields of a text with separators, as spreadsheets and databases write it: with commas, semicolons, tabs or bars."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .problems import Problems, listed
+
+NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+"""The separators that are found out, the likeliest first."""
+_SPELLED = {"tab": "\t", "\\t": "\t"}  # what a shell or a YAML file can hardly have
+_TOLD = re.compile(r'"?sep=([^\w"\r\n])"?(?=\r|\n|$)', re.IGNORECASE)  # Excel's own first line
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row of a file: the line on which it begins, and its fields."""
+
+    line: int
+    fields: list[str]
+
+
+@dataclass
+class Split:
+    """A text split at one separator: the records that have as many fields as the header, and what is wrong with
+    others.
+    """
+
+    separator: str
+    header: Record
+    records: list[Record]
+    uneven: list[Record]
+    fault: tuple[int, str] | None = None
+    """The line from which on nothing can be split, and why."""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it has several columns and all can be read."""
+        return len(self.header.fields) > 1 and not self.uneven and self.fault is None
+
+    @property
+    def share(self) -> float:
+        """The share of the records that have as many fields as the header."""
+        return len(self.records) / ((len(self.records) + len(self.uneven)) or 1)
+
+
+def separator_in(asked: str) -> str | None:
+    """Return the one character that is meant; None if it cannot separate fields."""
+    meant = _SPELLED.get(asked.lower(), asked)
+    return meant if len(meant) == 1 and not meant.isalnum() and meant not in '"\r\n\0' else None
+
+
+def split_text(name: str, text: str, usual: str, separator: str | None, problems: Problems) -> Split | None:
+    """Split a file's text at the `separator`, or if none is named at the one that it tells in its first line, or at the
+    `usual` one; at another if that one fits and this does not. None if there is no header.
+
+    A note says which was taken, unless it is named or usual.
+    """
+    asked = None if separator is None else separator_in(separator)
+    told = _TOLD.match(text)
+    if told is not None:
+        text = text[told.end() :]  # the line's end stays, so that lines are counted as they are
+    with _long_fields(text):
+        chosen = _split(text, asked or (told[1] if told else usual))
+        if asked is None and told is None and chosen is not None:
+            chosen = _better(text, chosen)
+    if chosen is not None and asked is None and chosen.separator != usual:
+        how = "as its first line says" if told else "found from its header; data.separator names another"
+        # Files that belong together are mostly alike: it is said of the first, and counts no rows.
+        what = f"fields are separated by {spelled(chosen.separator)}, {how}"
+        problems.add(("separator", chosen.separator), name, what, severity="note", rows=0)
+    return chosen if chosen is None else _without_empty_columns(chosen)
+
+
+def spelled(separator: str) -> str:
+    """Return what a message calls it."""
+    return NAMES.get(separator, f'"{separator}"')
+
+
+def tell(split: Split, name: str, problems: Problems) -> None:
+    """Add what is wrong with the records to `problems`."""
+    columns = split.header.fields
+    for record in split.uneven:
+        message = (
+            f"the row has {len(record.fields)} fields, the header {len(columns)} ({listed(columns)}), separated by "
+            f"{spelled(split.separator)}; a field that holds the separator or a line break must be in double quotes; "
+            "data.separator names another separator"
+        )
+        problems.add("fields", f"{name}:{record.line}", message)
+    if split.fault is not None:
+        line, why = split.fault
+        problems.add(("csv", name), f"{name}:{line}", f"the row cannot be split into fields: {why}")
+
+
+def _better(text: str, usual: Split) -> Split:
+    """Return the text split at another separator where the usual one does not make a table of it.
+
+    What has commas is read with commas: only if they leave the header whole, or rows of other lengths, another
+    separator may be meant. It must part the header, and most of the rows into as many fields; all of them where commas
+    part the header too.
+    """
+    if usual.is_table:
+        return usual
+    header = usual.header.fields
+    seen = header[0] if len(header) == 1 else text
+    others = (_split(text, separator) for separator in NAMES if separator != usual.separator and separator in seen)
+    if len(header) > 1:
+        fitting = [split for split in others if split is not None and split.is_table and split.records]
+    else:
+        fitting = [split for split in others if split is not None and _fits(split)]
+    return max(fitting, key=lambda split: (split.share, len(split.header.fields)), default=usual)
+
+
+def _fits(split: Split) -> bool:
+    nothing = not split.records and not split.uneven
+    return len(split.header.fields) > 1 and (nothing or split.share > 0.5)
+
+
+def _split(text: str, separator: str) -> Split | None:
+    # strict: without it a quote that is never closed swallows the rest of the file in silence.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    split: Split | None = None
+    next_line = 1
+    try:
+        for fields in reader:
+            record, next_line = Record(next_line, fields), reader.line_num + 1
+            if not any(fields) and len(fields) != 1:  # a blank line, or what a spreadsheet makes of an empty row
+                continue
+            if split is None:
+                split = Split(separator, record, [], [])
+            elif len(fields) == len(split.header.fields):
+                split.records.append(record)
+            else:
+                split.uneven.append(record)
+    except csv.Error as problem:
+        split = split or Split(separator, Record(next_line, []), [], [])
+        split.fault = (next_line, str(problem))
+    return split
+
+
+def _without_empty_columns(split: Split) -> Split:
+    """Return the table without columns that have neither a name nor a value, which spreadsheets add at the right."""
+    used = [i for i, name in enumerate(split.header.fields) if name or any(r.fields[i] for r in split.records)]
+    if len(used) < len(split.header.fields) and not split.uneven:
+        for record in (split.header, *split.records):
+            record.fields[:] = [record.fields[i] for i in used]
+    return split
+
+
+@contextmanager
+def _long_fields(text: str) -> Iterator[None]:
+    """Let a field be as long as the text. The module's own bound is for all of the process, so it is put back."""
+    before = csv.field_size_limit(max(len(text), 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

@@ -1,0 +1,40 @@
+"""Chooses the peak learning rate of a run that asks for none: the method's, for the model's width and the steps.
+
+A method has two rates, for tasks that read and tasks that write, measured on models of 384 and 256 features and in 75
+to 12,600 steps (docs/defaults.md). A step of AdamW changes every number by as much, whatever the width; what it adds to
+a layer's outputs grows with the width, so the rate falls with it. It falls with the root of the number of steps as
+well: so far does a parameter wander on noise.
+"""
+
+from dataclasses import dataclass
+
+from ..core.method import Method
+
+WIDTH, STEPS = 384, 250  # that the methods' rates are for
+_FURTHEST_WIDTH = (1 / 50, 2.0)  # times the rate, at most
+_FURTHEST_STEPS = (1 / 3, 2.0)
+
+
+@dataclass(frozen=True)
+class PeakRate:
+    """A learning rate, and how it came about."""
+
+    value: float
+    reason: str
+
+
+def peak_rate(method: type[Method] | Method, *, writes: bool, width: int | None, steps: int) -> PeakRate:
+    """Return the rate for a model of this width and a run of so many steps, to two digits."""
+    own = method.writing_rate if writes and method.writing_rate is not None else method.learning_rate
+    by_width = 1.0 if width is None else _within(_FURTHEST_WIDTH, (WIDTH / width) ** method.width_power)
+    by_steps = _within(_FURTHEST_STEPS, (STEPS / steps) ** 0.5)
+    task = "writing" if writes else "reading"
+    reason = (
+        f"{own:g} of {method.name} for {task}, times {by_width:.2g} for a width of {width or 'unknown'} "
+        f"and {by_steps:.2g} for {steps} steps"
+    )
+    return PeakRate(float(f"{own * by_width * by_steps:.2g}"), reason)
+
+
+def _within(bounds: tuple[float, float], factor: float) -> float:
+    return min(max(factor, bounds[0]), bounds[1])

@@ -1,0 +1,74 @@
+"""Which name an unknown one was meant to be: one that ends alike, one that others call so, one but for a slip."""
+
+from collections.abc import Iterable, Mapping
+
+_SLIPS = ((4, 0), (7, 1), (12, 2))  # how many there may be in a name that is shorter than that; in others three
+
+
+def meant(asked: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return what was probably meant: one name; several that end alike; none if none is near, since a wrong suggestion
+    is worse than none.
+
+    `elsewhere` has words of other tools and papers. Each stands for known names or their last parts, separated by bars;
+    one may go on with a value, as `quantize nf4`. One that stands for nothing has no counterpart here.
+    """
+    known, elsewhere = list(known), elsewhere or {}
+    whole, last = _plain(asked), _plain(asked.rpartition(".")[2])
+    for name in known:
+        if _plain(name) == whole:
+            return (name,)
+    if same := [name for name in known if _plain(name.rpartition(".")[2]) == last]:
+        return tuple(same)
+    words = {_plain(word): _known(stands_for, known) for word, stands_for in elsewhere.items()}
+    for word in (whole, last):
+        if word in words:
+            return words[word]
+    ends = {_plain(name.rpartition(".")[2]): (name,) for name in known}
+    return _but_for_a_slip((whole, last), words | ends | {_plain(name): (name,) for name in known})
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _but_for_a_slip(asked: Iterable[str], meanings: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the meaning of the word that is nearest, unless another meaning is as near."""
+    slips: dict[tuple[str, ...], int] = {}
+    for word, meaning in meanings.items():
+        for each in asked:
+            longer = max(len(each), len(word))
+            count, most = _slips(each, word), next((most for below, most in _SLIPS if longer < below), 3)
+            if count <= most:
+                slips[meaning] = min(count, slips.get(meaning, count))
+    best = [meaning for meaning, count in slips.items() if count == min(slips.values())]
+    return best[0] if len(best) == 1 else ()
+
+
+def _slips(asked: str, word: str) -> int:
+    """Count the letters to add, leave out, change or exchange with the next that lie between two words."""
+    before: list[int] = []
+    row = list(range(len(word) + 1))
+    for i, letter in enumerate(asked, 1):
+        before, row, above = row, [i], before
+        for j, other in enumerate(word, 1):
+            cost = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == word[j - 2] and asked[i - 2] == other:
+                cost = min(cost, above[j - 2] + 1)
+            row.append(cost)
+    return row[-1]
+
+
+def _known(stands_for: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Write out what a word stands for, as far as it is known here."""
+    found: list[str] = []
+    for each in filter(None, stands_for.split(" | ")):
+        wanted, _, more = each.partition(" ")
+        there = [name for name in known if wanted in (name, name.rpartition(".")[2])]
+        found += [f"{name} {more}".strip() for name in there]
+    return tuple(found)
+
+
+def _plain(name: str) -> str:
+    return name.lower().lstrip("-").replace("-", "").replace("_", "").replace(" ", "")

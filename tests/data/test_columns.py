@@ -1,0 +1,160 @@
+"""Columns whose names are not those expected: in another case, or others, with the flags that name them."""
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inlay.data.classification import load_classification, load_texts
+from inlay.data.describe import describe
+from inlay.data.formats import choose_layout
+from inlay.data.generation import load_generation
+from inlay.data.problems import Problems
+from inlay.data.rows import Row
+from inlay.data.settings import DataSettings, Reading
+from inlay.errors import DataError
+
+from .files import labelled, write_jsonl, write_text
+
+
+def chosen(rows: list[dict[str, Any]], **settings: Any) -> tuple[str, dict[str, str]] | str:
+    """The format and its columns, or the error."""
+    problems = Problems()
+    given = [Row(row, f"a.csv:{number}") for number, row in enumerate(rows, 2)]
+    layout = choose_layout(DataSettings(path="a.csv", **settings), given, problems)
+    return str(problems.error()) if layout is None else (layout.format, layout.columns)
+
+
+def warned(rows: list[dict[str, Any]], **settings: Any) -> list[str]:
+    problems = Problems()
+    given = [Row(row, f"a.csv:{number}") for number, row in enumerate(rows, 2)]
+    assert choose_layout(DataSettings(path="a.csv", **settings), given, problems) is not None
+    return [problem.message for problem in problems.found()]
+
+
+def table(**columns: list[Any]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+MESSAGES = [f"a message with the number {i}" for i in range(12)]
+KINDS = ["spam", "ham", "eggs"] * 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "format"),
+    [
+        ("TEXT LABEL", "labelled-text"),
+        ("Id Text Label", "labelled-text"),
+        ("text Label", "labelled-text"),
+        ("Premise hypothesis LABEL", "labelled-text"),
+        ("PROMPT Completion", "prompt-completion"),
+        ("Question Answer", "prompt-completion"),
+        ("Instruction OUTPUT Input", "instruction"),
+        ("Messages", "messages"),
+        ("Text", "text"),
+    ],
+)
+def test_columns_are_found_in_any_case(columns: str, format: str) -> None:
+    found, by_role = chosen([dict.fromkeys(columns.split(), "x")])
+    assert (found, set(by_role.values())) == (format, set(columns.split()) - {"Id"})
+
+
+def test_the_very_name_wins_and_what_two_columns_fit_is_not_guessed() -> None:
+    assert chosen([{"TEXT": "x", "text": "x", "label": "x"}]) == ("labelled-text", {"text": "text", "label": "label"})
+    assert chosen([{"Prompt": "x", "Completion": "x", "text": "x", "label": "x"}])[0] == "labelled-text"
+    assert "fit none of the formats" in chosen([{"TEXT": "x", "Text": "x", "label": "x"}])
+    assert chosen([{"TEXT": "x", "Text": "x", "label": "x"}], text="Text")[1]["text"] == "Text"
+    assert chosen([{" Text ": "x", "label": "x"}])[1]["text"] == " Text "
+    assert chosen([{"Body": "x", "label": "x"}], text="body")[1]["text"] == "Body"
+
+
+def test_the_case_may_differ_from_file_to_file_and_from_row_to_row(tmp_path: Path) -> None:
+    rows = [{"Text": row["text"], "LABEL": row["label"], "id": 1} for row in labelled(6)]
+    write_jsonl(tmp_path / "train.jsonl", [*labelled(20), *({"TEXT": f"more {i}", "label": "no"} for i in range(3))])
+    write_jsonl(tmp_path / "valid.jsonl", rows)
+    data = load_classification(DataSettings(path=str(tmp_path)))
+    assert {split: len(own) for split, own in data.splits.items()} == {"train": 23, "valid": 6}
+    assert data.ignored_columns == ("id",)
+    assert [row.text for row in data.splits["valid"]] == [row["Text"] for row in rows]
+
+
+def test_columns_of_other_names_are_suggested_as_flags() -> None:
+    rows = table(Id=[*range(12)], Message=MESSAGES, Region=["north", "south"] * 6, Category=KINDS)
+    assert chosen(rows) == (
+        "a.csv:2: the columns Id, Message, Region, Category fit none of the formats; name those that are meant, such "
+        "as --data.text Message --data.label Category"
+    )
+    spaced = [{"Customer's message": row["Message"], "The Class": row["Category"]} for row in rows]
+    assert """--data.text 'Customer'"'"'s message' --data.label 'The Class'""" in chosen(spaced)
+    asked = table(Frage=MESSAGES, Antwort=[f"an answer to {i}" for i in range(12)])
+    assert chosen(asked).endswith("such as --data.prompt Frage --data.completion Antwort")
+    assert chosen(rows, label="Region").endswith("such as --data.text Message --data.label Region")
+
+
+def test_half_a_choice_is_no_choice() -> None:
+    rows = table(Id=[*range(12)], Message=MESSAGES, Category=KINDS)
+    assert chosen(rows, text="Message") == (
+        "a.csv:2: with data.text alone it is open what is to be learned: labels (--data.text Message --data.label "
+        "Category), or to write the texts (--data.text Message --data.format text)"
+    )
+    assert chosen(rows, text="Message", label="Category") == (
+        "labelled-text",
+        {"text": "Message", "label": "Category"},
+    )
+    assert chosen(rows, text="Message", format="text") == ("text", {"text": "Message"})
+    assert chosen(table(Id=[*range(12)], Message=MESSAGES), text="Message") == ("text", {"text": "Message"})
+    assert chosen(table(Message=MESSAGES, Label=KINDS), text="message")[0] == "labelled-text"
+
+
+def test_a_column_that_may_be_a_label_is_not_ignored_in_silence() -> None:
+    rows = table(text=MESSAGES, category=KINDS)
+    assert warned(rows) == [
+        "no column is called a label, so a model is to write the texts, and category is ignored; for labels name their "
+        "column, such as --data.label category; if the texts are meant, --data.format text says so"
+    ]
+    assert warned(rows, format="text") == []
+    for scores in ([i / 7 for i in range(12)], [f"{i},5" for i in range(12)], [f"{i}.25" for i in range(11)] + ["3"]):
+        assert warned(table(text=MESSAGES, score=scores)) == [
+            "no column is called a label, so a model is to write the texts, and score is ignored; real numbers are no "
+            "labels: group them into classes, in a column that --data.label names"
+        ]
+    assert warned(table(text=MESSAGES, id=[*range(12)], url=[f"x/{i}" for i in range(12)])) == []
+
+
+def test_inputs_are_read_from_columns_that_are_named(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "new.csv", "Nr;Message\n1;one, so\n2;two\n")
+    assert load_texts(path, {"text": "Message"}) == [("one, so", None), ("two", None)]
+    assert load_texts(path, {"text": "MESSAGE"}) == [("one, so", None), ("two", None)]
+    with pytest.raises(DataError) as caught:
+        load_texts(path, {"text": "text"})
+    assert str(caught.value) == (
+        'new.csv:2: no column "text"; the columns are Nr, Message; another is named with --data.text Message'
+    )
+    with pytest.raises(DataError, match=r"the row has 2 fields, the header 1 \(Nr;Message\)"):
+        load_texts(path, {"text": "Message"}, Reading(separator=","))
+    lines = write_text(tmp_path / "new.txt", "one\ntwo\n")
+    for reading in (Reading(text="Message"), Reading(separator=";")):
+        with pytest.raises(DataError, match="leave"):
+            load_texts(lines, {"text": "text"}, reading)
+
+
+def test_labels_that_look_alike_are_told_by_what_differs(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))
+    for labels, what in (
+        ((composed, apart), "Unicode form (NFC writes each letter in one way)"),
+        (("Spam", "spam"), "case"),
+        (("spam", "spam "), "white space"),
+        ((composed.upper(), apart), "case and Unicode form (NFC writes each letter in one way)"),
+    ):
+        path = write_jsonl(tmp_path / "a.jsonl", labelled(40, (*labels, "other")))
+        found = [p.message for p in describe(DataSettings(path=path)).problems if "differ only in" in p.message]
+        assert [message.partition("differ only in ")[2] for message in found] == [what]
+
+
+def test_more_rows_than_there_are_is_said(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": json.dumps(row)} for row in labelled(40)])
+    said = [str(p) for p in load_generation(DataSettings(path=path, train_rows=1000)).warnings]
+    assert said == ["a.jsonl: train has 27 rows, all of which are used: data.train_rows 1,000 leaves none out"]
+    assert load_generation(DataSettings(path=path, train_rows=27)).warnings == ()
