@@ -194,3 +194,8 @@ def test_a_budget_that_can_do_nothing_is_refused(
     assert main([*command, "--out", str(tmp_path / "none")]) == 2
     assert "forget_at_most is 0.1, but forgetting is not measured" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_what_it_takes_is_planned() -> None:
+    deciding: Any = None
+    assert ForgettingBudget(0.1, deciding, seconds=1.0).planned_seconds(6, 2.0) == 6 + len(SCALES) * (1 + 2)
