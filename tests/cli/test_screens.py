@@ -100,7 +100,8 @@ def examined() -> None:
 
 def next_lines() -> None:
     with screens():
-        show(next_steps(SimpleNamespace(folder=Path("runs/tickets-lora"), summary={})))  # pyright: ignore[reportArgumentType]
+        run = SimpleNamespace(folder=Path("runs/tickets-lora"), summary={}, example='"a text"')
+        show(next_steps(run))  # pyright: ignore[reportArgumentType]
 
 
 def analysed() -> None:

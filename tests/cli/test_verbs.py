@@ -206,7 +206,7 @@ def test_text_pairs_train_and_predict(tiny_bert: str, tmp_path: Path, capsys: py
     data = write_rows(tmp_path / "pairs.jsonl", rows)
     run = str(tmp_path / "r")
     assert main(["train", tiny_bert, data, "--epochs", "1", "--out", run]) == 0
-    assert f'next    inlay predict {run} "a text" --pair "another"   ·' in capsys.readouterr().out
+    assert f'next    inlay predict {run} "a text" --pair "another"\n' in capsys.readouterr().out
     assert main(["predict", run, rows[0]["sentence1"], "--pair", rows[0]["sentence2"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["label"] in ("0", "1")
     assert main(["predict", run, "one text only"]) == 2

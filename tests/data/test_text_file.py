@@ -45,10 +45,14 @@ def test_the_encoding_is_named_and_how_to_save_the_file(tmp_path, encoding, name
     assert [row.values["label"] for row in open_splits(converted)["train"]] == ["1"]
 
 
-def test_an_encoding_that_cannot_be_told_is_not_guessed(tmp_path):
+@pytest.mark.parametrize(
+    "label", ["1", "a label in ASCII that is so long that few letters of all are of another alphabet"]
+)
+def test_an_encoding_that_cannot_be_told_is_not_guessed(label, tmp_path):
     path = tmp_path / "a.csv"
-    path.write_bytes("text,label\nтекст и ещё,1\n".encode("cp1251"))
-    assert told(path) == ["a.csv:2: byte 11 of the file is 0xf2, which is not UTF-8; save the file as UTF-8"]
+    path.write_bytes(f"text,label\nтекст и ещё,{label}\n".encode("cp1251"))
+    message = "a.csv:2: byte 11 of the file is 0xf2, which is not UTF-8; save the file as UTF-8"
+    assert told(path) == [f'{message} (in Excel: Save As, "CSV UTF-8")']
 
 
 def test_a_file_that_ends_within_a_character_is_called_cut(tmp_path):

@@ -73,7 +73,7 @@ def test_from_an_excel_file_to_a_service(
     seen = say(f"train {tiny_bert} tickets.csv {short} --out runs/tickets")
     assert "note    tickets.csv: fields are separated by semicolons" in seen
     assert "done    accuracy" in seen
-    (following,) = re.findall(r"^next +inlay (predict .*)   ·   inlay (eval .*)$", seen, re.MULTILINE)
+    (following,) = re.findall(r"^next +inlay (predict .*)\n +inlay (eval .*)$", seen, re.MULTILINE)
     alone = say(following[0])
     assert "positive" in alone
     assert "negative" in alone

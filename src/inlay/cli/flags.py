@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar, get_args, get_origin
 
-from tyro.conf import Positional
+from tyro.conf import Positional, Suppress
 
 from ..methods.explained import field_texts
 from ..ranges import Kind, kind_of
 
-_POSITIONAL = get_args(Positional[str])[1]
+_POSITIONAL, _SUPPRESSED = get_args(Positional[str])[1], get_args(Suppress[str])[1]
 # What stands for a text in the help, by the last part of its setting's name.
 _TEXTS = {
     "out": "FOLDER", "retain": "FILE", "model": "MODEL", "method": "NAME", "with": "RUN", "data": "DATA",
@@ -87,16 +87,26 @@ def _flags(command: object, prefix: str) -> Iterator[Flag]:
         declared: object = get_args(command)[0] if isinstance(field.type, TypeVar) else field.type
         if isinstance(declared, str):  # a class that stands further below
             declared = vars(sys.modules[cls.__module__])[declared]
-        inner = get_origin(declared) or declared
+        extras: tuple[object, ...] = getattr(declared, "__metadata__", ())
+        whole = get_args(declared)[0] if extras else declared
+        inner = get_origin(whole) or whole
+        if _SUPPRESSED in extras:
+            continue
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
-            yield from _flags(declared, f"{prefix}{field.name}.")
+            yield from _flags(whole, f"{prefix}{_said(declared).get('name') or field.name}.")
         else:
             yield _flag(field, declared, texts.get(field.name, ""), prefix)
 
 
+def _said(declared: object) -> dict[str, object]:
+    """Return what an `arg` of tyro says of a field."""
+    extras: tuple[object, ...] = getattr(declared, "__metadata__", ())
+    return next((vars(extra) for extra in extras if hasattr(extra, "prefix_name")), {})
+
+
 def _flag(field: dataclasses.Field[object], declared: object, text: str, prefix: str) -> Flag:
     extras: tuple[object, ...] = getattr(declared, "__metadata__", ())
-    said: dict[str, object] = next((vars(extra) for extra in extras if hasattr(extra, "prefix_name")), {})
+    said = _said(declared)
     kind, name = kind_of(declared), str(said.get("name") or field.name)
     default = field.default
     if field.default_factory is not dataclasses.MISSING:

@@ -82,10 +82,13 @@ def holds_rows(asked: str) -> bool:
     """Tell whether what is named so on this machine is data, by the names of its files."""
     if asked.startswith(BUILTIN):
         return asked.removeprefix(BUILTIN) in _builtin_names()
-    path = Path(asked)
-    if path.is_dir():
-        return any(part.split for part in parts_of(path))
-    return path.is_file() and row_extension(path.name) is not None
+    try:
+        path = Path(asked)
+        if path.is_dir():
+            return any(part.split for part in parts_of(path))
+        return path.is_file() and row_extension(path.name) is not None
+    except (OSError, ValueError):  # no name that a file can have, or none that may be looked at
+        return False
 
 
 def nearest_file(path: Path, others: Iterable[str] = ()) -> str:

@@ -23,6 +23,8 @@ _MARKS = (
 )
 _SAMPLE = 20_000  # bytes around the place where UTF-8 ends
 _MOST_ACCENTED = 0.3  # of a western text's bytes are no ASCII
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+_LONGEST_RUN = 3  # of these bytes in a western text, mostly
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _not_utf_8(data: bytes, problem: UnicodeDecodeError, name: str) -> str:
         return f"{found}: the file ends within a character, so its end is missing; get it whole"
     encoding = _likely(data, problem.start)
     if encoding is None:
-        return f"{found}; save the file as UTF-8"
+        return f"{found}; save the file as UTF-8{_in_excel(name)}"
     return f"{found} (the file looks like {encoding}); {_advice(name, encoding)}"
 
 
@@ -124,10 +126,17 @@ def _likely(data: bytes, start: int) -> str | None:
         sample.decode("cp1252")
     except UnicodeDecodeError:
         return None
-    accented = sum(byte >= 0x80 for byte in sample)
-    return "Windows-1252" if accented < _MOST_ACCENTED * len(sample) and not sample.count(0) else None
+    runs = [len(run) for run in _BEYOND_ASCII.findall(sample)]
+    # Words that have nothing else are of another alphabet, however few they are.
+    of_words = sum(run for run in runs if run > _LONGEST_RUN)
+    western = sum(runs) < _MOST_ACCENTED * len(sample) and of_words < sum(runs) / 2
+    return "Windows-1252" if western and not sample.count(0) else None
 
 
 def _advice(name: str, encoding: str) -> str:
-    excel = ' (in Excel: Save As, "CSV UTF-8")' if re.search(r"\.(csv|tsv|txt)$", name.lower()) else ""
-    return f"save the file as UTF-8{excel}, or convert it: iconv -f {encoding.upper()} -t UTF-8 OLD > NEW"
+    convert = f"iconv -f {encoding.upper()} -t UTF-8 OLD > NEW"
+    return f"save the file as UTF-8{_in_excel(name)}, or convert it: {convert}"
+
+
+def _in_excel(name: str) -> str:
+    return ' (in Excel: Save As, "CSV UTF-8")' if re.search(r"\.(csv|tsv|txt)$", name.lower()) else ""
