@@ -82,6 +82,8 @@ def test_what_is_kept_stays_inside_and_scores_best(asked: RunSettings[Any]) -> N
     assert tight["metrics"]["tuned"]["loss"] == pytest.approx(found["score"], rel=1e-6)
     assert tight["best_step"] == found["step"]
     assert found["checked"] == tight["forgetting"]["value"]
+    opened = inlay.open(asked.out or "").evaluate(split="valid")
+    assert opened["tuned"]["loss"] == pytest.approx(found["score"], rel=1e-5)  # the files are of that scale
     page, log = (Path(asked.out or "", name).read_text() for name in ("report.html", "log.txt"))
     assert "that it may forget" in page
     assert "What was tried to stay inside" in page
@@ -192,3 +194,8 @@ def test_a_budget_that_can_do_nothing_is_refused(
     assert main([*command, "--out", str(tmp_path / "none")]) == 2
     assert "forget_at_most is 0.1, but forgetting is not measured" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_what_it_takes_is_planned() -> None:
+    deciding: Any = None
+    assert ForgettingBudget(0.1, deciding, seconds=1.0).planned_seconds(6, 2.0) == 6 + len(SCALES) * (1 + 2)

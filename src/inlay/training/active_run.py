@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -162,7 +162,8 @@ class ActiveRun(Observer):
             if settings.forget_at_most is not None:
                 tokens = EVERY_TOKEN
                 text, deciding = text.halves()
-                self.budget = ForgettingBudget(settings.forget_at_most, task.baseline(model, deciding, tokens))
+                began, baseline = time.perf_counter(), task.baseline(model, deciding, tokens)
+                self.budget = ForgettingBudget(settings.forget_at_most, baseline, time.perf_counter() - began)
             self.state.measurement = Measurement(task, model, text, tokens)
         if settings.retain_weight:
             assert text is not None
@@ -181,6 +182,9 @@ class ActiveRun(Observer):
         self.state.estimate = estimate(
             adapter, run.plan, run.settings, run.task, self.state.objective, self.evaluation_seconds
         )
+        if self.budget is not None:
+            more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
+            self.state.estimate = replace(self.state.estimate, seconds=self.state.estimate.seconds + more)
         self.journal.record(
             "method",
             method=run.settings.method.name,

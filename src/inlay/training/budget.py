@@ -43,8 +43,12 @@ def check_bound(most: float, measure: Literal["loss", "geometry"]) -> None:
 class ForgettingBudget:
     """Most that a model may forget, and the passages that decide whether it does."""
 
-    def __init__(self, most: float, deciding: Baseline):
-        self.most, self.deciding = most, deciding
+    def __init__(self, most: float, deciding: Baseline, seconds: float = 0.0):
+        self.most, self.deciding, self.seconds = most, deciding, seconds
+
+    def planned_seconds(self, evaluations: int, evaluation_seconds: float) -> float:
+        """Estimate what it adds to a training, at most, if measuring takes as long as it did with the base."""
+        return (evaluations + len(SCALES)) * self.seconds + len(SCALES) * evaluation_seconds
 
     def spent(self, model: nn.Module) -> LossChange | GeometryChange:
         return self.deciding.compare(model)

@@ -147,9 +147,9 @@ def _event(line: bytes) -> Event | None:
     """Read a line; None for one that no run has written."""
     try:
         found = json.loads(line)
-        return found if type(found["step"]) is int and isinstance(found["event"], str) else None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def sentence(event: Event) -> str:

@@ -29,12 +29,14 @@ class Progress:
 
     def has_told(self, event: Event) -> bool:
         """Tell whether an event of the run came before this; from here on it is told anew."""
-        match event["event"]:
-            case "step":
-                return event["step"] <= self.step
-            case "evaluate" | "spent":
-                return event["step"] <= self.evaluated
-            case "back":
-                return any(each.step == event["step"] for each in self.guard.returns)
+        match event:
+            case {"event": "step", "step": int(step)}:
+                return step <= self.step
+            case {"event": "evaluate" | "spent", "step": int(step)}:
+                return step <= self.evaluated
+            case {"event": "back", "step": int(step)}:
+                return any(each.step == step for each in self.guard.returns)
+            case {"event": "forgetting" | "budget" | "finished"}:
+                return False
             case _:
                 return True

@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_from_its_last_regular_checkpoint(
     assert not (run / "summary.json").exists()
     copied.replace(run / CHECKPOINT)
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('{"event": "step", "st')
+        file.write('{"event": "finished"}\n{"event": "step", "st')
     (run / "adapter" / ".adapter_config.json.1.unfinished").write_text("{")
     (run / ".adapter.1.unfinished").mkdir()
     (run / ".adapter.1.unfinished" / "adapter_config.json").write_text("{")
@@ -85,6 +85,7 @@ def test_a_killed_run_goes_on_from_its_last_regular_checkpoint(
     assert best != [after]  # again that of step 3, not of step 6
     lines = (run / "metrics.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]  # without the half one
+    assert sum(e["event"] == "finished" for e in events) == 1
     assert [e["step"] for e in events if e["event"] == "step"] == list(range(1, 10))  # each once
     assert [e["step"] for e in events if e["event"] == "evaluate" and e["step"]] == [3, 6, 9]
     kept = [line for line in lines if line.endswith("}")]
