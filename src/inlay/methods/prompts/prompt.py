@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
+from ...core.method import Rates
 from ...errors import SettingsError
 from ...models.modules import has_config
 from ...models.sites import Sites
-from ..core.method import Rates
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .soft_prompt import LearnedPrompt
 from .starts import from_labels, from_noise, from_text, from_vocabulary

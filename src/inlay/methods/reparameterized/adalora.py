@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ...core.attachment import Attachment
+from ...core.method import Rates
 from ...ranges import FACTOR, SHARE, WEIGHT
-from ..core.method import Rates
 from .adalora_peft import KNOWN, AdaLoRAFormat
 from .components import Components, components
 from .rank_budget import RankBudget, fast_first

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...core.attachment import Attachment
 from ...core.delta import Delta
+from ...core.method import Rates
 from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.weights import Host
-from ..core.method import Rates
 from .decomposed import BiasedDecomposed, Decomposed
 from .lora import KNOWN, NAMES, LoRA, LoRAFormat
 

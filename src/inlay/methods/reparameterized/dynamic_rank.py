@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ...attached.adapter import Adapter
 from ...core.attachment import Attachment
+from ...core.method import Rates
 from ...formats.peft_config import PeftConfig
 from ...formats.peft_format import PeftFormat, format_of
 from ...models.sites import Sites
 from ...ranges import FACTOR, SHARE, WEIGHT
-from ..core.method import Rates
 from .components import Components, components
 from .lora import LoRA
 from .rank_budget import RankBudget, slow_first

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.method import Rates
 from ...models import weights
 from ...models.weights import Host
-from ..core.method import Rates
 from .lycoris import KNOWN, Lycoris, LycorisFormat, Product, uniform, zeros
 
 

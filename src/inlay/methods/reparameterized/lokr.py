@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.method import Rates
 from ...errors import SettingsError
 from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...models.weights import Host
 from ...ranges import Range
-from ..core.method import Rates
 from .lycoris import KNOWN, Lycoris, LycorisFormat, Product, uniform, zeros
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from ...core.delta import Delta
+from ...core.method import Rates
 from ...errors import CheckpointError, TargetError
 from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import COUNT, SHARE, Range
-from ..core.method import Rates
 from .on_linear import LinearFormat, OnLinear
 from .rotation import Rotation
 

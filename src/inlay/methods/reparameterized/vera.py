@@ -7,12 +7,12 @@ from typing import Annotated
 import torch
 
 from ...core.delta import Delta
+from ...core.method import Rates
 from ...errors import SettingsError
 from ...formats.peft_config import PeftConfig
 from ...models import weights
 from ...models.sites import Sites
 from ...ranges import FACTOR, RANK, SHARE, Range
-from ..core.method import Rates
 from .on_linear import LinearFormat, OnLinear
 from .shared_projection import Projections, ScaledProjection
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from ...attached.adapter import Adapter
 from ...core.attachment import Attachment
 from ...core.delta import Delta
+from ...core.method import Rates
 from ...errors import DataError, TargetError
 from ...formats.peft_config import PeftConfig, targets_of
 from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.sites import ROLES, Sites
 from ...ranges import RANK, ROWS, Range
-from ..core.method import Rates
 from ..reparameterized.on_linear import OnLinear
 from .fisher import information
 from .sparse_entries import Sparse, random_entries
