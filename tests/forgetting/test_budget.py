@@ -12,6 +12,7 @@ import inlay
 from inlay.cli import main
 from inlay.errors import DataError, SettingsError, TrainingFailed
 from inlay.forgetting.passages import general_text
+from inlay.show.budget import Spent, spent_text
 from inlay.training import budget as budget_module
 from inlay.training.budget import SCALES, ForgettingBudget
 from inlay.training.run import train
@@ -199,3 +200,10 @@ def test_a_budget_that_can_do_nothing_is_refused(
 def test_what_it_takes_is_planned() -> None:
     deciding: Any = None
     assert ForgettingBudget(0.1, deciding, seconds=1.0).planned_seconds(6, 2.0) == 6 + len(SCALES) * (1 + 2)
+
+
+def test_what_is_forgotten_can_be_told_from_a_small_budget() -> None:
+    told: Spent = {"step": 4, "value": 1.2e-4, "interval": [0.0, 2.13e-4], "most": 2e-4, "inside": False}
+    assert spent_text(told) == "forgets 0.00012 (95 % up to 0.00021) of general text, outside 0.0002"
+    told = {"step": 4, "value": -0.5123, "interval": [-0.52, 0.0321], "most": 0.1, "inside": True}
+    assert spent_text(told) == "forgets -0.512 (95 % up to 0.032) of general text, inside 0.1"

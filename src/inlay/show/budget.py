@@ -47,27 +47,29 @@ class Chosen(Tried):
 
 def spent_text(told: Spent) -> str:
     """Say what a step forgot of the deciding passages."""
-    return f"forgets {_value(told)} of general text, {'inside' if told['inside'] else 'outside'} {told['most']:g}"
+    return f"forgets {value_text(told)} of general text, {'inside' if told['inside'] else 'outside'} {told['most']:g}"
 
 
 def chosen_text(found: Chosen) -> str:
     """Say in a line what was kept, and whether the budget is kept on passages that chose nothing."""
-    kept = f"step {found['step']} at scale {found['scale']:g} forgets {_value(found)} of {found['passages']} passages"
+    kept = (
+        f"step {found['step']} at scale {found['scale']:g} forgets {value_text(found)} of {found['passages']} passages"
+    )
     checked = found["checked"]
     if checked is None:
         return f"{kept}, {UNITS[found['measure']]}"
     held = "kept" if checked <= found["most"] else "NOT kept"
-    return f"at most {found['most']:g} {UNITS[found['measure']]}, {held}: {kept}, and {checked:.3f} of others"
+    return f"at most {found['most']:g} {UNITS[found['measure']]}, {held}: {kept}, and {_number(checked)} of others"
 
 
 def budget_sentence(found: Chosen) -> str:
     """Return the sentence of a run's page."""
     of, checked = f"{found['most']:g} {UNITS[found['measure']]}", found["checked"]
-    chose = f"Step {found['step']} at scale {found['scale']:g} was kept, as it forgot {_value(found)}"
+    chose = f"Step {found['step']} at scale {found['scale']:g} was kept, as it forgot {value_text(found)}"
     if checked is None:
         return f"Asked to forget at most {of}. {chose}."
     held = "stays inside" if checked <= found["most"] else "does not stay inside"
-    return f"The model {held} the {of} that it may forget: {checked:.3f} of passages that chose nothing. {chose}."
+    return f"The model {held} the {of} that it may forget: {_number(checked)} of passages that chose nothing. {chose}."
 
 
 def budget_table(found: Chosen, score: str) -> Table:
@@ -79,8 +81,8 @@ def budget_table(found: Chosen, score: str) -> Table:
             [
                 str(each["step"]),
                 f"{each['scale']:g}",
-                f"{each['value']:.3f}",
-                f"{each['interval'][1]:.3f}",
+                _number(each["value"]),
+                _number(each["interval"][1]),
                 "outside" if each["score"] is None else f"{each['score']:.4g}",
             ]
             for each in found["tried"]
@@ -88,5 +90,11 @@ def budget_table(found: Chosen, score: str) -> Table:
     )
 
 
-def _value(found: Measured) -> str:
-    return f"{found['value']:.3f} (95 % up to {found['interval'][1]:.3f})"
+def value_text(found: Measured) -> str:
+    """Say what a step forgot, and how much that may be."""
+    return f"{_number(found['value'])} (95 % up to {_number(found['interval'][1])})"
+
+
+def _number(value: float) -> str:
+    """Write a number such that it can be told from a budget as small as itself."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"

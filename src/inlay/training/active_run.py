@@ -282,7 +282,9 @@ class ActiveRun(Observer):
         run, steps = self.run, self.state.progress.step
         if steps < run.plan.steps:
             self.journal.record(
-                "note", text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
+                "note",
+                step=steps,
+                text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one",
             )
         self.output.save_adapter(self.adapter)
         model, task = self.adapter.model, run.task

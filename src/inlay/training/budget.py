@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import SettingsError, TrainingFailed
 from ..forgetting.baseline import Baseline
 from ..models.sites import Sites
-from ..show.budget import UNITS, Chosen, Tried
+from ..show.budget import UNITS, Chosen, Tried, value_text
 from ..show.forgetting import GeometryChange, LossChange
 from ..tasks.metric import METRICS, Scores
 from .guard import Safe
@@ -88,8 +88,8 @@ def _too_much(most: float, unit: str, tried: Sequence[Tried]) -> str:
     least = min(tried, key=lambda each: each["interval"][1])
     return (
         f"nothing stays inside --forget-at-most {most:g} {unit}: step {least['step']} at scale {least['scale']:g} "
-        f"forgets least, {least['value']:.3f} (95 % up to {least['interval'][1]:.3f}); allow more, or try a lower "
-        "--learning-rate, fewer --epochs or a --retain-weight"
+        f"forgets least, {value_text(least)}; allow more, or try a lower --learning-rate, fewer --epochs or a "
+        "--retain-weight"
     )
 
 

@@ -36,7 +36,7 @@ class Progress:
                 return step <= self.evaluated
             case {"event": "back", "step": int(step)}:
                 return any(each.step == step for each in self.guard.returns)
-            case {"event": "forgetting" | "budget" | "finished"}:
+            case {"event": "forgetting" | "budget" | "finished"} | {"event": "note", "step": _}:  # of the end
                 return False
             case _:
                 return True

@@ -10,13 +10,14 @@ import yaml
 
 from ..bases.base import Base
 from ..core.method import Method
+from ..errors import CheckpointError
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..formats.summary import RunSummary
 from ..hub import offline
 from ..machine import refusals
 from ..tasks.task import Task
 from .active_run import ActiveRun
-from .checkpoint import check_is_run, read_checkpoint
+from .checkpoint import anew, check_is_run, read_checkpoint
 from .journal import Journal, Watcher, first_event
 from .prepared import Prepared, prepare_run, read_task
 from .run_state import versions
@@ -115,6 +116,11 @@ def go_on_from_checkpoint(
     settings = from_dict(checkpoint.identity.settings)
     if settings.learning_rate is None:  # of a version that did not keep it, whose rates were others
         begun_at = first_event(folder, "method").get("learning_rate")
+        if begun_at is None:
+            raise CheckpointError(
+                f"{folder} was begun by an earlier version of Inlay, and {folder / 'metrics.jsonl'} no longer says at "
+                f"which learning rate; put the file back, or begin anew: {anew(folder)}"
+            )
         settings = replace(settings, learning_rate=begun_at)
     fetch = fetch or (named is not None and _names(settings) == _names(named))
     if base is not None:

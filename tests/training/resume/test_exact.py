@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 import inlay
+from inlay.errors import CheckpointError
 from inlay.methods import METHODS
 from inlay.tasks.classify import Classify
+from inlay.training import run as run_module
 from inlay.training import run_output
-from inlay.training.checkpoint import CHECKPOINT
+from inlay.training.checkpoint import CHECKPOINT, Checkpoint
 from inlay.training.run import resume, train
 
 from ...shapes import SHAPES, method
@@ -109,6 +111,30 @@ def test_patience_is_counted_over_an_interruption(dropping_bert: str, few_review
     assert told(tmp_path / "whole")["steps"] == 12
     run = interrupted(asked, tmp_path / "run", text="stopped after step 12: 3 evaluations without a better one")
     assert f"inlay resume {run}" in told(run)["reason"]
+    resume(run)
+    assert_same(run, tmp_path / "whole")
+    assert (run / "metrics.jsonl").read_text().count("stopped after step 12: 3 eval") == 1
+
+
+def test_a_checkpoint_without_its_rate_goes_on_at_that_of_its_events(
+    dropping_bert: str, few_reviews: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions before did not keep the default rate, which was another."""
+    read = run_module.read_checkpoint
+
+    def without_rate(folder: Path) -> Checkpoint:
+        found = read(folder)
+        settings = found.identity.settings | {"learning_rate": None}
+        return replace(found, identity=replace(found.identity, settings=settings))
+
+    asked = short(dropping_bert, few_reviews, tmp_path)
+    train_whole(asked, tmp_path / "whole")
+    run = interrupted(asked, tmp_path / "run", event="step", step=5)
+    monkeypatch.setattr(run_module, "read_checkpoint", without_rate)
+    events = (run / "metrics.jsonl").rename(tmp_path / "events")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl no longer says at which learning rate"):
+        resume(run)
+    events.rename(run / "metrics.jsonl")
     resume(run)
     assert_same(run, tmp_path / "whole")
 
