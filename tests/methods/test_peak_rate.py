@@ -42,4 +42,4 @@ def test_no_model_and_no_run_takes_the_rate_out_of_reach() -> None:
 
 def test_the_reason_says_each_part() -> None:
     reason = peak_rate(inlay.LoRA, writes=True, width=768, steps=1000).reason
-    assert reason == "0.005 of lora for writing, times 0.5 for a width of 768 and 0.5 for 1000 steps"
+    assert reason == "0.004 of lora for writing, times 0.5 for a width of 768 and 0.5 for 1000 steps"

@@ -44,7 +44,7 @@ class AdaLoRA(RankBudget):
 
     name, family, paper = "adalora", "reparameterized", "https://arxiv.org/abs/2303.10512"
     summary = "LoRA as P diag(E) Q, its rank shared out among the layers by how much the loss depends on each part"
-    learning_rate = Rates(reading=3e-3, writing=8e-3)
+    learning_rate = Rates(reading=3e-3, writing=6e-3)
     format = AdaLoRAFormat(peft_type="ADALORA", read_by_peft=True, names={"coefficient": "lora_E"}, known=KNOWN)
     schedule = staticmethod(fast_first)
 

@@ -73,7 +73,7 @@ class OFT(OnLinear):
 
     name, family, paper = "oft", "reparameterized", "https://arxiv.org/abs/2306.07280"
     summary = "a rotation of each layer's input, block by block"
-    learning_rate = Rates(reading=8e-4, writing=5e-3)
+    learning_rate = Rates(reading=8e-4, writing=4e-3)
     format = OFTFormat(
         peft_type="OFT",
         read_by_peft=True,
