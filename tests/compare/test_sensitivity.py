@@ -31,6 +31,11 @@ def test_losses_count_by_their_share_and_a_failed_run_as_the_worst() -> None:
     assert (found.lowest, found.highest, found.worst) == (1e-4, 1e-3, math.inf)
 
 
+def test_of_equal_rates_the_best_is_the_one_that_the_runs_have() -> None:
+    (found,) = sensitivities(tried("lora", (1e-3, 0.9), (1e-4, 0.9), (1e-2, 0.7)), is_share=True)
+    assert (found.best, found.lowest, found.highest) == (1e-3, 1e-4, 1e-3)
+
+
 def test_two_rates_say_nothing() -> None:
     assert sensitivities(tried("lora", (1e-4, 0.9), (1e-3, 0.8)), is_share=True) == []
     assert sensitivities(tried("lora", (1e-4, None), (1e-3, None), (1e-2, None)), is_share=True) == []

@@ -40,11 +40,12 @@ def sensitivities(tried: Sequence[TriedRate], *, is_share: bool) -> list[Sensiti
         if len(own) < _FEW or top == -math.inf:
             continue
         close = CLOSE if is_share else CLOSE * abs(top)
-        first = last = scores.index(top)
+        best = next(each for each in tried if each.label == label and each.score == top)  # as the search chooses
+        first = last = own.index(best)
         while first > 0 and scores[first - 1] > top - close:
             first -= 1
         while last < len(own) - 1 and scores[last + 1] > top - close:
             last += 1
         rates = [each.learning_rate for each in own]
-        found.append(Sensitivity(label, rates[scores.index(top)], rates[first], rates[last], top - min(scores)))
+        found.append(Sensitivity(label, best.learning_rate, rates[first], rates[last], top - min(scores)))
     return sorted(found, key=lambda each: each.factor)
