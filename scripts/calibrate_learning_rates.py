@@ -218,7 +218,7 @@ below, the steps for 1.6 and 1/3. `resolved.yaml` and `log.txt` say what came ou
   where they are added up (`full`, `bitfit`, `sparse`), 10 where two are multiplied (`lora`, `houlsby`), 3 to 6 where
   more are (`loha`, `lokr`, `vera`).
 - **The steps**: `loha` is best at 1e-2 after 305 steps of `trec` and at 3e-3 after 915, `dynamic-rank` fails at 1e-2 on
-  the whole of `sst2` (12,600 steps), `full` is best at 5e-5 there and at 1e-4 after 216 steps; after 75 steps `vera`
+  the whole of `sst2` (1,296 steps), `full` is best at 5e-5 there and at 1e-4 after 216 steps; after 75 steps `vera`
   stands 0.09 (0.845), at which it fails after 305 (0.649).
 - **The width** is not measured, as both models are small. It follows from AdamW, which moves every number by as much
   whatever the width, and agrees with the rates that others found: of `full` with BERT 2e-5 at 768 and 1e-5 at 1,024, of
