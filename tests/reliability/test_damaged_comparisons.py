@@ -12,7 +12,8 @@ from inlay.data.settings import DataSettings
 from inlay.errors import CheckpointError, DataError
 from inlay.formats.run_files import read_run
 from inlay.lab.compare.settings import CompareSettings
-from inlay.lab.compare.trial import EARLIER, Budget, Trial, first_event, plain_trials
+from inlay.lab.compare.trial import EARLIER, Budget, Trial, plain_trials
+from inlay.training.journal import first_event
 from inlay.training.score_parts import SCORE_PARTS, read_parts
 
 from ..compare.fakes import contender, write_classifier

@@ -39,7 +39,8 @@ def labels(folder: Path, more: str = "") -> str:
 
 
 def train(base: str, data: str, out: Path, *more: str) -> int:
-    flags = ("--epochs", "0.5", "--samples", "1", "--max-length", "64", "--no-forgetting")
+    texts = "0" if Path(data).stem == "labels" else "1"
+    flags = ("--epochs", "0.5", "--samples", texts, "--max-length", "64", "--no-forgetting")
     return main(["train", base, data, "--out", str(out), *flags, *more])
 
 

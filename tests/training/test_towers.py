@@ -43,7 +43,7 @@ def gemma3(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def trained(base: str, data: str, method: str, out: Path, *more: str) -> Path:
-    flags = ["--epochs", "0.5", "--samples", "1", "--no-forgetting", *SMALL.get(method, ())]
+    flags = ["--epochs", "0.5", "--samples", "0", "--no-forgetting", *SMALL.get(method, ())]
     assert main(["train", base, data, "--method", method, "--out", str(out), *flags, *more]) == 0
     return out
 

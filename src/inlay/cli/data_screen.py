@@ -10,6 +10,7 @@ from rich.text import Text
 from ..data.describe import DataReport, Lengths
 from ..data.token_report import Sample, SplitTokens, Token, TokenReport
 from ..outside import shown
+from ..show.lines import fitted
 from ..show.table import Column, Table
 from .safe_console import console as safe_console
 
@@ -182,8 +183,10 @@ def _visible(token: Token) -> str:
 def _show_problems(report: DataReport, console: Console) -> None:
     console.print()
     for problem in report.problems[:_PROBLEMS_SHOWN]:
-        line = Text.assemble((f"{problem.severity}: ", _SEVERITIES[problem.severity]), str(problem))
-        console.print(line, soft_wrap=not console.is_terminal)
+        text = fitted(f"{problem.severity}: {problem}", console.width if console.is_terminal else None)
+        line = Text(text)
+        line.stylize(_SEVERITIES[problem.severity], 0, len(problem.severity) + 1)
+        console.print(line, soft_wrap=True)
     if len(report.problems) > _PROBLEMS_SHOWN:
         console.print(f"... and {len(report.problems) - _PROBLEMS_SHOWN} more; --json lists them all")
     if all(problem.severity == "note" for problem in report.problems):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from shutil import get_terminal_size
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -48,8 +49,14 @@ class _SafeProgress(Progress):
 
 
 def console() -> Console:
-    """Return a console on standard output, to which a text is a text: no markup, no emoji codes, no guessed colours."""
-    return _SafeConsole(file=own(sys.stdout), highlight=False, markup=False, emoji=False)
+    """Return a console on standard output, to which a text is a text: no markup, no emoji codes, no guessed colours.
+
+    It is as wide as all else that is shown: rich by itself takes a terminal without controls to be 80 columns wide.
+    """
+    size = get_terminal_size()
+    return _SafeConsole(
+        file=own(sys.stdout), width=size.columns, height=size.lines, highlight=False, markup=False, emoji=False
+    )
 
 
 def progress(*columns: ProgressColumn) -> Progress:

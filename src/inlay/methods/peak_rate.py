@@ -1,9 +1,9 @@
 """Chooses the peak learning rate of a run that asks for none: the method's, for the model's width and the steps.
 
 A method has two rates, for tasks that read and tasks that write, measured on models of 384 and 256 features and in 75
-to 1,296 steps (docs/learning_rates.md). A step of AdamW changes every number by as much, whatever the width; what it adds to
-a layer's outputs grows with the width, so the rate falls with it. It falls with the root of the number of steps as
-well: so far does a parameter wander on noise.
+to 1,296 steps (docs/learning_rates.md). A step of AdamW changes every number by as much, whatever the width; what it
+adds to a layer's outputs grows with the width, so the rate falls with it. It falls with the root of the number of steps
+as well: so far does a parameter wander on noise.
 """
 
 from dataclasses import dataclass

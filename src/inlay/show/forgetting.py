@@ -156,7 +156,7 @@ def _of_loss(found: LossForgetting) -> ForgettingSection:
         _measured_on(found),
     ]
     if level(found) in ("watch", "high"):
-        notes.append("To forget less: --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight.")
+        notes.append("To forget less: a lower --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight.")
     rows = [
         [
             "loss on general text, nats per token",
@@ -193,7 +193,7 @@ def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
         sentence += f" The kind of text is recognised for {after} of the passages (base: {before}). {conclusion}"
         rows.append(["kind of text, by the nearest centroid", before, after, f"{change} points", between])
         if level(found) == "watch":
-            notes.append("To forget less: --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight.")
+            notes.append("To forget less: a lower --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight.")
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 

@@ -125,7 +125,8 @@ class Judged:
         chosen = (
             f"The best checkpoint was chosen on the {self.split} split, so its figures there are slightly optimistic"
         )
-        checked = "there was no test split to check them on"
+        there = "there was no test split to check them on"
+        checked = there if self.status == "finished" else "no test split has been scored to check them on"
         warned = [capitalized(self.warning)] if self.warning else []
         if self.test:
             figure = text_or_unknown(METRICS[score].text, self.test[score])

@@ -274,6 +274,9 @@ class ActiveRun(Observer):
         self.of_best = self.evaluated
         self.output.save_adapter(self.adapter)
 
+    def undivided(self) -> AbstractContextManager[None]:
+        return self.keeper.interrupts.undivided()
+
     def whole_step(self) -> AbstractContextManager[None]:
         return self.keeper.whole_step()
 

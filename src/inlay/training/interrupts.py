@@ -61,6 +61,13 @@ class Interrupts:
         finally:
             self.deferring = before
 
+    @contextmanager
+    def undivided(self) -> Iterator[None]:
+        """Let the block come to its end, and stop then if somebody has asked for that."""
+        with self.held():
+            yield
+        self.raise_waiting()
+
     def raise_waiting(self) -> None:
         if self.waiting:
             raise KeyboardInterrupt

@@ -95,6 +95,10 @@ class Observer(ABC):
     def on_return(self, guard: Guard, learning_rate: float) -> None:
         """Take note that the training went back, and goes on with this rate at its peak."""
 
+    def undivided(self) -> AbstractContextManager[object]:
+        """Return the context after which, not within which, an interruption comes."""
+        return nullcontext()
+
     def whole_step(self) -> AbstractContextManager[object]:
         """Return the context that a step runs in, which nothing should interrupt."""
         return nullcontext()
@@ -225,28 +229,31 @@ def fit(
             better = may_be_best and objective.is_better(scores, done.best)
             if collapse and (done.best is not None or training.way_back(done, plan)):
                 better = False  # by a score that hides it, such as some rows that are right by luck
-            observer.on_evaluation(done.step, scores, best=better)
-            before = done.safe.scores if done.safe else None
-            safer = settings.guard and not collapse and scored.has_learned and objective.is_better(scores, before)
-            may_keep = observer.has_budget and may_be_best and not collapse
-            inside = may_keep and objective.is_better(scores, done.inside.scores if done.inside else None)
-            inside = inside and observer.stays_inside(done.step)
-            state = training.copied() if better or safer or inside else {}
-            if inside or (better and not observer.has_budget):
-                observer.on_best()
-            if inside:
-                done = replace(done, inside=Safe(done.step, scores, state))
-            if better:
-                done = replace(done, without_better=0, best=scores, best_step=done.step, best_state=state)
-            elif may_be_best:
-                done = replace(done, without_better=done.without_better + 1)
-            if safer:
-                start = done.start if 2 * done.step <= plan.steps or observer.has_budget else None
-                done = replace(done, safe=training.safe(done.step, scores, state), start=start)
-            done = replace(done, evaluated=done.step)
-            if collapse and _went_back(training, done, collapse, plan, observer):
+            with observer.undivided():  # what is told to be the best so far is kept
+                observer.on_evaluation(done.step, scores, best=better)
+                before = done.safe.scores if done.safe else None
+                safer = settings.guard and not collapse and scored.has_learned and objective.is_better(scores, before)
+                may_keep = observer.has_budget and may_be_best and not collapse
+                inside = may_keep and objective.is_better(scores, done.inside.scores if done.inside else None)
+                inside = inside and observer.stays_inside(done.step)
+                state = training.copied() if better or safer or inside else {}
+                if inside or (better and not observer.has_budget):
+                    observer.on_best()
+                if inside:
+                    done = replace(done, inside=Safe(done.step, scores, state))
+                if better:
+                    done = replace(done, without_better=0, best=scores, best_step=done.step, best_state=state)
+                elif may_be_best:
+                    done = replace(done, without_better=done.without_better + 1)
+                if safer:
+                    start = done.start if 2 * done.step <= plan.steps or observer.has_budget else None
+                    done = replace(done, safe=training.safe(done.step, scores, state), start=start)
+                done = replace(done, evaluated=done.step)
+                went_back = bool(collapse) and _went_back(training, done, collapse, plan, observer)
+                if not went_back:
+                    training.progress = done
+            if went_back:
                 continue
-            training.progress = done
         if done.step == plan.steps or done.without_better == settings.patience > 0:
             break
         if (explosion := done.guard.exploded()) is not None and _went_back(training, done, explosion, plan, observer):

@@ -23,6 +23,7 @@ from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
 from ..methods.ranked import wide_note
+from ..models.modules import within
 from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
@@ -126,7 +127,8 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
         cut=task.cut,
     )
     journal.record("reach", **reach)
-    wide = wide_note(settings.method, (host for _, host, _ in planned.hosts()))
+    ranked = (host for name, host, _ in planned.hosts() if not within(name, planned.heads))
+    wide = wide_note(settings.method, ranked)
     for note in filter(None, (part.reason, wide, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings, task)

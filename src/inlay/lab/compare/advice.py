@@ -16,6 +16,7 @@ from .curves import curve_warnings
 from .evidence import AgainstBest, Choice, Contestant, Field, Noise, choose
 from .table import COSTS, MethodRow, MethodTable, Quantity
 
+_FEW_ROWS = 200  # that tell an accuracy to ±7 points at best
 _MARGIN = 0.02  # what a cheaper method may be below the best, as a share of what a score can be
 
 Sureness = Literal["fairly sure", "not very sure", "unsure"]
@@ -280,7 +281,8 @@ def _what_would_tell(field: Field, table: MethodTable) -> str:
     """Say of which there should be more, seeds or rows."""
     seeds = min(len(each.scores) for each in field.contestants)
     if seeds < 3:
-        return "run --seeds 3, since so few runs say little about what another seed changes"
+        rows = f", and score more than these {table.evaluated} rows" if 0 < (table.evaluated or 0) < _FEW_ROWS else ""
+        return f"run --seeds 3, since so few runs say little about what another seed changes{rows}"
     if any(each.noise.is_mostly_of_seeds for each in field.compared):
         return f"most of the uncertainty comes from using only {seeds} seeds, and --seeds {2 * seeds} would narrow it"
     if table.evaluated:
