@@ -12,6 +12,7 @@ Level = Literal["low", "watch", "high", "unclear", "unknown"]
 
 # Nats per token. In PEFT's benchmark (MetaMathQA, Llama-3.2-3B) full fine-tuning has 0.03, LoRA of rank 32 0.05 and
 # rsLoRA of rank 64, the best at the task, 0.11; above 0.15 lie runs that have damaged the model.
+_LESS = "To forget less: a lower --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight."
 WATCH, HIGH = 0.05, 0.15
 _CLEAR = 0.1  # of the probe's accuracy: a loss as large as this must be ruled out before none is reported
 
@@ -156,7 +157,7 @@ def _of_loss(found: LossForgetting) -> ForgettingSection:
         _measured_on(found),
     ]
     if level(found) in ("watch", "high"):
-        notes.append("To forget less: a lower --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight.")
+        notes.append(_LESS)
     rows = [
         [
             "loss on general text, nats per token",
@@ -193,7 +194,7 @@ def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
         sentence += f" The kind of text is recognised for {after} of the passages (base: {before}). {conclusion}"
         rows.append(["kind of text, by the nearest centroid", before, after, f"{change} points", between])
         if level(found) == "watch":
-            notes.append("To forget less: a lower --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight.")
+            notes.append(_LESS)
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
