@@ -274,26 +274,28 @@ def page(found: list[Outcome]) -> str:
     """Return the Markdown of docs/defaults.md."""
     parts = [_HEAD]
     for name, suite in SUITES.items():
-        rows = []
-        for method in suite.methods:
-            own = [each for each in found if (each.suite, each.method) == (name, method)]
-            regrets = {data: regret([each for each in own if each.data == data], suite) for data in suite.data}
+        there = [each for each in found if each.suite == name]
+        sets, rows = [data for data in suite.data if data in {each.data for each in there}], []
+        for method in [method for method in suite.methods if method in {each.method for each in there}]:
+            own = [each for each in there if each.method == method]
+            regrets = {data: regret([each for each in own if each.data == data], suite) for data in sets}
             known = [value for value in regrets.values() if value is not None]
             falls = sum(collapsed(each, suite) for each in own if each.default)
             shown = ["" if value is None else f"{value:.1f}" for value in regrets.values()]
             total = [f"{statistics.mean(known):.1f}", f"{max(known):.1f}"] if known else ["", ""]
             rows.append([method, *shown, *total, str(falls) if own else ""])
-        columns = [Column(name=head) for head in ("method", *suite.data, "mean", "worst", "collapses")]
+        columns = [Column(name=head) for head in ("method", *sets, "mean", "worst", "collapses")]
         unit = "percent of the loss" if suite.score == "loss" else "points of accuracy"
-        parts += [f"## {name}: regret, in {unit}", Table(columns=columns, rows=rows).markdown()]
+        if rows:
+            parts += [f"## {name}: regret, in {unit}", Table(columns=columns, rows=rows).markdown()]
     return "\n\n".join(parts)
 
 
 _HEAD = """# Defaults
 
 How far each method's default is from the best of five learning rates, on data that did not choose it. Made by
-`python scripts/defaults.py ../shared/data`, which says how; every run is a line of `defaults.csv`. Empty cells have not
-been run."""
+`python scripts/defaults.py ../shared/data`, which says how; every run is a line of `defaults.csv`. Methods and data
+sets that are missing have not been run, nor have empty cells."""
 
 
 if __name__ == "__main__":
