@@ -53,7 +53,7 @@ class DoRA(LoRA):
 
     name, paper = "dora", "https://arxiv.org/abs/2402.09353"
     summary = "LoRA for the direction of each row of a weight, and a vector for the rows' lengths"
-    learning_rate = Rates(reading=7e-4, writing=4e-3)
+    learning_rate = Rates(reading=1e-3, writing=4e-3)
     format = DoRAFormat(peft_type="LORA", read_by_peft=True, names=NAMES, known=KNOWN, decomposed=True)
 
     biased = {Decomposed: BiasedDecomposed}

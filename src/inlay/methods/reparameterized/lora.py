@@ -222,7 +222,7 @@ class LoRA(OnLinear):
 
     name, family, paper = "lora", "reparameterized", "https://arxiv.org/abs/2106.09685"
     summary = "two thin matrices beside each weight, whose product is added to it"
-    learning_rate = Rates(reading=7e-4, writing=4e-3)
+    learning_rate = Rates(reading=1e-3, writing=4e-3)
     format = LoRAFormat(peft_type="LORA", read_by_peft=True, names=NAMES, known=KNOWN)
 
     biased: ClassVar[Mapping[type, type]] = BIASED  # deltas that can have biases
