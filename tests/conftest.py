@@ -14,6 +14,8 @@ import torch
 pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
 pytest.register_assert_rewrite("inlay.testing.contract")
 
+from inlay.registries import REGISTRIES  # noqa: E402
+
 from .shapes import SHAPES, Shape  # noqa: E402
 from .tiny_models import save_tiny_model, write_reviews  # noqa: E402
 
@@ -46,6 +48,16 @@ def interruptible() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_registered() -> Iterator[None]:
+    """What a test registers is known to it alone: lists of methods would be others after it."""
+    before = [dict(registry._registered) for registry in REGISTRIES]
+    yield
+    for registry, things in zip(REGISTRIES, before, strict=True):
+        registry._registered.clear()
+        registry._registered.update(things)
+
+
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES)
 def shape(request: pytest.FixtureRequest) -> Shape:
     return request.param
@@ -55,6 +67,12 @@ def shape(request: pytest.FixtureRequest) -> Shape:
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a small BERT with a tokenizer."""
     return save_tiny_model(SHAPES["bert"], tmp_path_factory.mktemp("tiny-bert"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a small Llama with a tokenizer."""
+    return save_tiny_model(SHAPES["llama"], tmp_path_factory.mktemp("tiny-llama"))
 
 
 @pytest.fixture(scope="session")

@@ -18,43 +18,11 @@ from inlay.training.budget import SCALES, ForgettingBudget
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
-from ..shapes import SHAPES
-from ..tiny_models import WORDS, save_tiny_model, write_reviews, write_rows
+from ..tiny_models import write_rows
 from ..training.resume.runs import check, short, steps
 from .test_geometry import sayable
 
 LARGE = 1e6  # nats: everything is inside
-
-
-@pytest.fixture(scope="module")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(SHAPES["llama"], tmp_path_factory.mktemp("tiny-llama"))
-
-
-@pytest.fixture(scope="module")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(SHAPES["bert"], tmp_path_factory.mktemp("tiny-bert"))
-
-
-@pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_reviews(tmp_path_factory.mktemp("reviews"))
-
-
-@pytest.fixture(scope="module")
-def completions(tmp_path_factory: pytest.TempPathFactory) -> str:
-    rows = [{"prompt": f"the {WORDS[6 + i % 3]} was", "completion": "so very good"} for i in range(48)]
-    folder = tmp_path_factory.mktemp("completions")
-    write_rows(folder / "train.jsonl", rows)
-    write_rows(folder / "valid.jsonl", rows[:3])
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def retain(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """General text that the small tokenizer knows the words of."""
-    rows = [{"text": p.text, "domain": p.domain} for p in sayable(160).measured]
-    return write_rows(tmp_path_factory.mktemp("retain") / "general.jsonl", rows)
 
 
 @pytest.fixture
@@ -120,7 +88,7 @@ def test_a_run_with_a_budget_goes_on_exactly(
 
 
 def test_a_classifier_keeps_its_head_whole(
-    tiny_bert: str, reviews: str, retain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bert: str, reviews_folder: str, retain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put: list[tuple[float, dict[str, torch.Tensor], Any]] = []
     scaled = budget_module._scaled
@@ -131,7 +99,7 @@ def test_a_classifier_keeps_its_head_whole(
         return found
 
     monkeypatch.setattr(budget_module, "_scaled", watched)
-    settings = short(tiny_bert, reviews, tmp_path / "run", retain=retain, forget_at_most=0.99)
+    settings = short(tiny_bert, reviews_folder, tmp_path / "run", retain=retain, forget_at_most=0.99)
     assert train(settings)["budget"]["measure"] == "geometry"
     (parameters, done) = next((parameters, done) for scale, parameters, done in put if scale == 0.5)
     head = {name for name in parameters if name.startswith("classifier")}
@@ -182,12 +150,12 @@ def test_at_equal_scores_the_one_that_forgot_less_is_kept(monkeypatch: pytest.Mo
 
 
 def test_a_budget_that_can_do_nothing_is_refused(
-    asked: RunSettings[Any], tiny_bert: str, reviews: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    asked: RunSettings[Any], tiny_bert: str, reviews_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SettingsError, match="leave out --forget-at-most or --no-forgetting"):
         replace(asked, forget_at_most=0.1, forgetting=False, retain=None)
     with pytest.raises(SettingsError, match="1 - CKA, is 1 where nothing is left"):
-        train(short(tiny_bert, reviews, tmp_path / "none", forget_at_most=1.0))
+        train(short(tiny_bert, reviews_folder, tmp_path / "none", forget_at_most=1.0))
     few = write_rows(tmp_path / "few.jsonl", [{"text": p.text} for p in sayable(48).measured])
     with pytest.raises(DataError, match="--forget-at-most needs 48 passages that are measured"):
         train(replace(asked, retain=few, forget_at_most=0.1))

@@ -16,33 +16,11 @@ from inlay.training.settings import RunSettings
 from inlay.training.source_tasks import source_tasks
 
 from ..shapes import SHAPES, method
-from ..tiny_models import WORDS, save_tiny_model, write_reviews, write_rows
-from .test_geometry import sayable
+from ..tiny_models import write_reviews, write_rows
 
 COMMON = {"measure", "value", "interval", "source", "passages", "tokens", "seconds"}
 OF_LOSS = {*COMMON, "base_loss", "tuned_loss", "kl", "kl_interval", "kl_positions"}
 OF_GEOMETRY = {*COMMON, "cka", "probe_base", "probe_tuned", "probe_interval"}
-
-
-@pytest.fixture(scope="module")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(SHAPES["llama"], tmp_path_factory.mktemp("tiny-llama"))
-
-
-@pytest.fixture(scope="module")
-def completions(tmp_path_factory: pytest.TempPathFactory) -> str:
-    rows = [{"prompt": f"the {WORDS[6 + i % 3]} was", "completion": "so very good"} for i in range(48)]
-    folder = tmp_path_factory.mktemp("completions")
-    write_rows(folder / "train.jsonl", rows)
-    write_rows(folder / "valid.jsonl", rows[:3])
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def retain(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """General text that the small tokenizer knows the words of."""
-    rows = [{"text": p.text, "domain": p.domain} for p in sayable(160).measured]
-    return write_rows(tmp_path_factory.mktemp("retain") / "general.jsonl", rows)
 
 
 def asked(model: str, data: str, out: Path, name: str = "lora", **changes: Any) -> RunSettings[Any]:

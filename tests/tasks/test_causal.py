@@ -29,11 +29,6 @@ ADJECTIVES = {"film": "great", "plot": "poor", "cast": "fine"}
 
 
 @pytest.fixture(scope="module")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(SHAPES["llama"], tmp_path_factory.mktemp("tiny-llama"))
-
-
-@pytest.fixture(scope="module")
 def completions(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The adjective of each noun, with a reference more in valid."""
     folder = tmp_path_factory.mktemp("completions")

@@ -26,11 +26,6 @@ def dropping_bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_model(SHAPES["llama"], tmp_path_factory.mktemp("tiny-llama"))
-
-
-@pytest.fixture(scope="module")
 def few_reviews(tmp_path_factory: pytest.TempPathFactory, reviews_folder: str) -> str:
     """48 rows to learn, three steps of 16 an epoch."""
     folder = tmp_path_factory.mktemp("few")
