@@ -2,7 +2,7 @@
 
 python scripts/range_test.py ../shared/data --data trec sst2 builtin:captions
 
-A step is 16 rows, and its rate a tenth of a decade above that of the one before, from a decade below the method's own
+A step is 16 rows, and its rate a tenth of a decade above that of the one before, from a decade below the default
 to a decade and a half above. A line of the output has the exponent of each second rate and the loss before its step.
 What came of it is in docs/learning_rates.md.
 """
@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from defaults import NEEDED, SUITES
 
 from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
-from inlay.methods.peak_rate import rates_of
 from inlay.training import active_run
 from inlay.training.loop import Plan, Training
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
 STEPS_A_DECADE, BELOW, ABOVE = 10, 1.0, 1.5
-MODELS = {"builtin:captions": "builtin:tiny-lm", "e2e_nlg": "builtin:tiny-lm", "webnlg": "builtin:tiny-lm"}
-NEEDED = {"bitfit": {"add_missing": True}}
 
 
 class RangeTestDone(TrainingFailed):
@@ -38,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the data sets")
     parser.add_argument("--data", nargs="+", required=True)
-    parser.add_argument("--methods", nargs="*", default=[name for name in METHODS if name != "pattern"])
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
     asked = parser.parse_args()
     active_run.fit = range_test
     for data in asked.data:
@@ -47,13 +45,12 @@ def main() -> None:
 
 
 def run(path: str, data: str, name: str) -> None:
-    model = MODELS.get(data, "builtin:minilm")
-    needed = NEEDED.get(name, {}) if model == "builtin:tiny-lm" else {}
+    model = SUITES["writing" if data in SUITES["writing"].data else "short"].model
     with tempfile.TemporaryDirectory() as folder:
         settings = RunSettings(
             model=model,
             data=DataSettings(path=path, train_rows=1600, eval_rows=16),
-            method=METHODS[name](**needed),
+            method=METHODS[name](**NEEDED[model].get(name, {})),
             out=f"{folder}/run",
             epochs=1,
             samples=0,
@@ -71,7 +68,7 @@ def range_test(
     """Take the steps in place of a training, until the loss is three times the first."""
     adapter, optimizer, rates = training.adapter, training.optimizer, []
     losses: list[float] = []
-    lowest = math.log10(rates_of(settings.method).reading) - BELOW
+    lowest = math.log10(plan.learning_rate) - BELOW
     batches = training.accelerator.prepare(batches)
     for number, batch in enumerate(islice(batches, int(STEPS_A_DECADE * (BELOW + ABOVE)) + 1)):
         adapter.model.train()

@@ -73,7 +73,7 @@ FLAGS = sorted({tuple(words[1:]) for page in PAGES for words in commands(page) i
 def test_flags_are_known(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one more that is not, so that nothing is done and it is the only one to be refused."""
+    """Give each command one flag more, which is unknown: nothing is done, and it is the only one to be refused."""
     if words[0] in ("demo", "methods", "doctor") and len(words) <= 2:
         return
     monkeypatch.syspath_prepend(ROOT / "examples")  # where the method of one's own is

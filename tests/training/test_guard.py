@@ -224,7 +224,7 @@ def test_a_safe_step_is_kept_where_the_start_could_not_come_so_far_again(asked: 
 
 
 def test_a_checkpoint_without_the_start_goes_on_as_it_did(asked: RunSettings[Any], tmp_path: Path) -> None:
-    """As a version before wrote it."""
+    """Resume from what a version before this one wrote."""
     with learned_at_step_8_alone():
         path = interrupted(replace(asked, epochs=4), tmp_path / "run", event="step", step=9) / CHECKPOINT
         with safe_open(path, framework="pt") as file:

@@ -31,7 +31,7 @@ class Doctor:
     model: Annotated[Positional[str | None], arg(metavar="[MODEL]")] = None
     """A model: a folder, a Hugging Face model id, or a built-in."""
     method: str | None = None
-    """With MODEL: a method, by name or as package.module:Class, to see also what it reaches with its own settings."""
+    """A method, by name or as package.module:Class, to see what it reaches with its own settings. Only with MODEL."""
     json: bool = False
     """Print one JSON object instead of text."""
 

@@ -39,7 +39,7 @@ class Chosen(Tried):
     most: float
     measure: Literal["loss", "geometry"]
     passages: int
-    """Those that decided."""
+    """How many decided."""
     tried: Sequence[Tried]
     checked: float | None
     """What the model forgot of the passages that chose nothing; their figures are under `forgetting`."""
@@ -73,7 +73,7 @@ def budget_sentence(found: Chosen) -> str:
 
 
 def budget_table(found: Chosen, score: str) -> Table:
-    """Return what was tried, the best first."""
+    """Return what was tried, in its order."""
     names = ("step", "scale", "forgot", "95 % up to", shown(score))
     return Table(
         columns=[Column(name=name, right=True) for name in names],
