@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from ..models import weights
 from .batch import Batch
+from .rounds import rounds
 
 Inputs = dict[str, Tensor | bool]  # a model's arguments by name
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
@@ -155,9 +156,8 @@ def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tens
     parameters: dict[Tensor, Tensor] = {}  # of the head that are trained, with their gradients
     logits = _CHUNK_LOGITS_ON_CPU if x_ND.device.type == "cpu" else _CHUNK_LOGITS
     size = max(_CHUNK_TOKENS, logits // weights.size(head)[0] // _CHUNK_STEP * _CHUNK_STEP)
-    for x_CD, gradient_CD, target_C in zip(
-        x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True
-    ):
+    chunks = zip(x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True)
+    for x_CD, gradient_CD, target_C in rounds(list(chunks)):
         used = len(x_CD)
         x_CD = F.pad(x_CD.detach(), (0, 0, 0, -used % _CHUNK_STEP)).requires_grad_(x_ND.requires_grad)
         z_CV = head(x_CD)
@@ -187,7 +187,8 @@ def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradie
     exact = torch.promote_types(z_CV.dtype, torch.float32)
     loss = torch.zeros((), device=z_CV.device, dtype=exact)
     rows = len(z_CV) if z_CV.device.type != "cpu" else max(1, _CACHED_LOGITS // z_CV.shape[1])
-    for z, target in zip(z_CV[: len(target_C)].split(rows), target_C[:, None].split(rows), strict=True):
+    pieces = zip(z_CV[: len(target_C)].split(rows), target_C[:, None].split(rows), strict=True)
+    for z, target in rounds(list(pieces)):
         p = z.to(exact, copy=True)
         slope = finish.apply_(p)
         highest, reached = p.amax(1, keepdim=True), p.gather(1, target)

@@ -15,6 +15,7 @@ from torch.optim import AdamW
 from ..attached.adapter import Adapter
 from ..batches.batch import Batch
 from ..batches.objective import Objective
+from ..batches.rounds import counting
 from ..core.state import SLOT
 from .fake_model import scales_of
 from .trace import Trace
@@ -28,6 +29,7 @@ class StepCost:
     memory: dict[str, int]
     work: Work
     forward: Work  # of one micro-batch, which is what an evaluation of as many rows takes
+    trained: int  # numbers
     saved_bytes: int  # of the adapter's file
 
     @property
@@ -41,6 +43,7 @@ class StepCost:
             memory={part: round(b + steps * (other.memory[part] - b)) for part, b in self.memory.items()},
             work=self.work.plus(other.work.plus(self.work, -1), steps),
             forward=self.forward.plus(other.forward.plus(self.forward, -1), steps),
+            trained=round(self.trained + steps * (other.trained - self.trained)),
             saved_bytes=round(self.saved_bytes + steps * (other.saved_bytes - self.saved_bytes)),
         )
 
@@ -51,7 +54,7 @@ def follow_step(
     """Take a step on `parts`, one or two micro-batches of `rounds` alike, and follow it.
 
     With two the second finds gradients of the first, as all later ones do. The optimizer's averages are there from the
-    start, as in every step but a run's first. The adapter must be one that nobody needs: the step changes it.
+    start, as in every step but a run's first. The rate is 0, so that no parameter changes.
     """
     model, parameters = adapter.model, list(adapter.parameters())
     model.train()
@@ -63,7 +66,7 @@ def follow_step(
     storages.name((t for part in parts for t in part.values()), "inputs")
     whole, forward = sum(objective.weight(part) for part in parts), Work()
     ends = model.register_forward_hook(lambda *_: storages.rename_living("temporaries", "activations"))
-    with trace:
+    with trace, counting(trace):
         for number, part in enumerate(parts):
             trace.times = rounds - len(parts) + 1 if number == 0 else 1
             before = trace.work
@@ -81,9 +84,26 @@ def follow_step(
         torch.nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
     ends.remove()
+    for p in parameters:
+        p.grad = None
     return StepCost(
-        storages.peak(), trace.work, forward, sum(t.numel() * t.element_size() for _, _, t in adapter.tensors())
+        memory=storages.peak(),
+        work=trace.work,
+        forward=forward,
+        trained=sum(p.numel() for p in parameters),
+        saved_bytes=sum(t.numel() * t.element_size() for _, _, t in adapter.tensors()),
     )
+
+
+def follow_forward(adapter: Adapter, objective: Objective, batch: Batch, block: int = 1) -> int:
+    """Return the most bytes that are alive in a forward pass without gradients, between two steps."""
+    trace = Trace(block)
+    _name_model(adapter, trace)
+    adapter.model.eval()
+    with torch.no_grad(), trace, counting(trace):
+        objective.loss(adapter.model, batch)
+    averages = 2 * sum(p.numel() * p.element_size() for p in adapter.parameters())  # the optimizer's
+    return averages + sum(trace.storages.peak().values())
 
 
 def _name_model(adapter: Adapter, trace: Trace) -> None:

@@ -1,0 +1,126 @@
+"""What a run takes: the step on its largest batch, followed without values, and how many there are of it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ..attached.adapter import plan_attach
+from ..batches.batch import Batch, Collated, rows_of, token_count
+from ..core.method import Method
+from ..tasks.task import Task
+from .depth import depth, depths, shallow
+from .fake_model import empty_adapter, give_storage
+from .rates import Rates
+from .step import StepCost, follow_forward, follow_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What a step's cost depends on, beside the task."""
+
+    method: Method
+    dtype: torch.dtype
+    part: str | None = None  # the module of the base that the method is kept to
+    packed: bool = False  # the base's layers in 4 bits
+    batch_size: int = 16
+    micro_batch_size: int | None = None
+    recompute: str = "none"
+    clip: float = 1.0
+    block: int = 1  # bytes that the device hands out at once
+
+    @property
+    def rounds(self) -> int:
+        """The micro-batches of a step."""
+        return -(-self.batch_size // (self.micro_batch_size or self.batch_size))
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """A run's cost, as far as it does not depend on the machine."""
+
+    step: StepCost  # on the largest batch
+    evaluation_bytes: int  # at its peak
+    share: float  # of the largest batch's tokens that one has on average
+
+    @property
+    def tensor_bytes(self) -> int:
+        """The most that tensors take."""
+        return max(self.step.peak, self.evaluation_bytes)
+
+    def step_seconds(self, rates: Rates) -> float:
+        """Return the time of an average step."""
+        return rates.seconds(self.step.work.of_tokens(self.share))
+
+
+def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
+    """Follow a step on the largest batch of the run's epochs.
+
+    The task has its tokens and knows whether it packs them. A deep model is followed at two depths.
+    """
+    largest, share = _largest_batch(task, way, epochs, seed)
+    found = depths(task.config)
+    if found is not None and _grows_evenly(task, way, found):
+        near, far = (_followed(_with_depth(task, blocks), way, largest) for blocks in found)
+        blocks = depth(task.config)
+        assert blocks is not None
+        steps = (blocks - found[0]) / (found[1] - found[0])
+        step, evaluation = near[0].further(far[0], steps), round(near[1] + steps * (far[1] - near[1]))
+    else:
+        step, evaluation = _followed(task, way, largest)
+    return RunCost(step, evaluation, share)
+
+
+def _largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float]:
+    """Return the largest batch of the first epochs, and what share of its tokens the average one has."""
+    order, sizes = task.order(way.batch_size, seed), dict[tuple[int, ...], int]()
+    for epoch in range(min(ceil(epochs), 10)):
+        order.set_epoch(epoch)
+        sizes |= {tuple(rows): task.size(rows) for rows in order}
+    largest = max(sizes, key=sizes.__getitem__)
+    return task.training_batch(largest), sum(sizes.values()) / len(sizes) / sizes[largest]
+
+
+def _followed(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+    adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
+    size = way.micro_batch_size or way.batch_size
+    rows = len(batch["input_ids"])
+    size = 1 if "position_ids" in batch and size < way.batch_size else min(size, rows)
+    parts = [rows_of(batch, start, start + size) for start in range(0, rows, size)]
+    with FakeTensorMode() as fake:
+        give_storage(adapter.model)
+        shown = [_without_values(part, fake) for part in parts[:2]]
+        step = follow_step(adapter, task, shown, len(parts), way.clip, way.block)
+        evaluation = follow_forward(adapter, task, shown[0], way.block)
+    return step, evaluation
+
+
+def _without_values(batch: Batch, fake: FakeTensorMode) -> Batch:
+    """Return the batch without its values. Where no row has padding, models drop the mask, which they then look for."""
+    assert isinstance(batch, Collated)
+    found = batch.mapped(fake.from_tensor)
+    if "position_ids" not in found and token_count(batch) == batch["input_ids"].numel():
+        found.pop("attention_mask", None)
+    return found
+
+
+def _with_depth(task: Task, blocks: int) -> Task:
+    task = copy.copy(task)
+    task.config = shallow(task.config, blocks)
+    return task
+
+
+def _grows_evenly(task: Task, way: Way, found: Sequence[int]) -> bool:
+    """Tell whether the method trains as much of each block more."""
+    less, more = found
+    counts = [_trained(_with_depth(task, blocks), way) for blocks in (less, more)]
+    blocks = depth(task.config)
+    assert blocks is not None
+    return _trained(task, way) * (more - less) == counts[0] * (more - blocks) + counts[1] * (blocks - less)
+
+
+def _trained(task: Task, way: Way) -> int:
+    return sum(p.numel() for p in plan_attach(task.empty(), way.method, part=way.part).parameters())
