@@ -11,6 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..attached.adapter import plan_attach
 from ..batches.batch import Batch, Collated, rows_of, token_count
 from ..core.method import Method
+from ..errors import InlayError
+from ..models.document_attention import attend_by_document
+from ..models.fake_tensors import true_masks
 from ..tasks.task import Task
 from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage
@@ -56,12 +59,17 @@ class RunCost:
         return rates.seconds(self.step.work.of_tokens(self.share))
 
 
+class CannotBeFollowed(InlayError):
+    """A model asks its tensors for values, so that no step can be taken without them."""
+
+
 def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     """Follow a step on the largest batch of the run's epochs.
 
-    The task has its tokens and knows whether it packs them. A deep model is followed at two depths.
+    The task has its tokens and knows whether it packs them. A deep model is followed at two depths. Raises
+    CannotBeFollowed.
     """
-    largest, share = _largest_batch(task, way, epochs, seed)
+    largest, share = largest_batch(task, way, epochs, seed)
     found = depths(task.config)
     if found is not None and _grows_evenly(task, way, found):
         near, far = (_followed(_with_depth(task, blocks), way, largest) for blocks in found)
@@ -74,7 +82,7 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     return RunCost(step, evaluation, share)
 
 
-def _largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float]:
+def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float]:
     """Return the largest batch of the first epochs, and what share of its tokens the average one has."""
     order, sizes = task.order(way.batch_size, seed), dict[tuple[int, ...], int]()
     for epoch in range(min(ceil(epochs), 10)):
@@ -85,17 +93,35 @@ def _largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batc
 
 
 def _followed(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+    try:
+        return _follow(task, way, batch)
+    except InlayError:
+        raise
+    except Exception as problem:  # of models that others wrote it may be any
+        lines = " ".join(f"{type(problem).__name__}: {problem}".split())
+        raise CannotBeFollowed(
+            f"a step of this model cannot be taken without values, so its cost cannot be told ({lines[:200]})"
+        ) from problem
+
+
+def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
     adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
-    size = way.micro_batch_size or way.batch_size
-    rows = len(batch["input_ids"])
-    size = 1 if "position_ids" in batch and size < way.batch_size else min(size, rows)
-    parts = [rows_of(batch, start, start + size) for start in range(0, rows, size)]
-    with FakeTensorMode() as fake:
+    if "position_ids" in batch:
+        attend_by_document(adapter.model)
+    parts = micro_batches(batch, way)
+    with FakeTensorMode() as fake, true_masks():
         give_storage(adapter.model)
         shown = [_without_values(part, fake) for part in parts[:2]]
+        evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed
         step = follow_step(adapter, task, shown, len(parts), way.clip, way.block)
-        evaluation = follow_forward(adapter, task, shown[0], way.block)
     return step, evaluation
+
+
+def micro_batches(batch: Batch, way: Way) -> list[Batch]:
+    """Return what is computed at once of a batch: so many rows, or each row of a packed one."""
+    rows = len(batch["input_ids"])
+    size = 1 if "position_ids" in batch else min(way.micro_batch_size or way.batch_size, rows)
+    return [rows_of(batch, start, start + size) for start in range(0, rows, size)]
 
 
 def _without_values(batch: Batch, fake: FakeTensorMode) -> Batch:

@@ -15,6 +15,7 @@ from ..core.method import Method
 from ..cost.choice import Choice, choose
 from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.run_cost import RunCost, Way, run_cost
+from ..cost.small_model import choose_batches
 from ..data.settings import DataSettings
 from ..errors import InlayError, SettingsError
 from ..methods import METHODS
@@ -125,8 +126,9 @@ def plan(
 
 def _planned(task: Task, asked: Asked, run: RunSettings[Method], settings: PlanSettings, machine: Machine) -> Planned:
     packed = "nf4" in (asked.quantize, settings.quantize)
-    empty = task.empty()
-    part = part_for_texts(empty, task.base.config).name
+    task = copy.copy(task)
+    part = part_for_texts(task.empty(), task.base.config).name
+    choose_batches(task, asked.method, part)
     lengths = task.lengths("train")
     steps = make_plan(len(lengths), run, task)
     way = Way(

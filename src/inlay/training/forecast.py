@@ -1,0 +1,88 @@
+"""What a run is told to take before its weights are loaded, and what is chosen so that it fits."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import psutil
+
+from ..core.method import Method
+from ..cost.choice import Choice, choose
+from ..cost.machine import Machine, this_machine
+from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
+from ..cost.small_model import choose_batches
+from ..errors import DoesNotFit
+from ..show.units import bytes_text
+from .memory import available_memory_bytes
+from .prepared import Prepared
+from .settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run's cost, as far as it can be told beforehand."""
+
+    machine: Machine
+    way: Way
+    cost: RunCost | None  # None: the model cannot be followed, and `note` says why
+    note: str | None = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.cost is None else self.machine.taken(self.cost)
+
+
+def forecast(run: Prepared) -> Forecast:
+    """Follow a step of the run, and choose what makes it fit. Raises DoesNotFit if nothing does."""
+    settings = run.settings
+    before = psutil.Process().memory_info().rss
+    free = available_memory_bytes() + before
+    asked = settings.memory_bytes
+    machine = this_machine(run.device, run.dtype, free if asked is None else asked, before)
+    way = way_of(run, machine)
+
+    task = copy.copy(run.task)
+    choose_batches(task, settings.method, run.part.name)
+
+    def cost_of(way: Way) -> RunCost:
+        return run_cost(task, way, run.plan.epochs, settings.seed)
+
+    try:
+        cost = cost_of(way)
+        if machine.fits(cost):
+            return Forecast(machine, way, cost)
+        rates = machine.rates(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
+        chosen = choose(Choice(way, cost, fits=False), cost_of, machine.fits, rates)
+    except CannotBeFollowed as problem:
+        return Forecast(machine, way, None, str(problem))
+    needs = f"takes about {bytes_text(machine.taken(cost))}, and there is {bytes_text(machine.memory)}"
+    if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):
+        raise DoesNotFit(
+            f"the run {needs}; with {_told(chosen.way)} it still takes {bytes_text(machine.taken(chosen.cost))}. Try "
+            "--quantize nf4, a shorter --max-length, a smaller base, or a method that trains less (inlay plan)"
+        )
+    return Forecast(machine, chosen.way, chosen.cost, f"with the whole batch at once a step {needs}")
+
+
+def way_of(run: Prepared, machine: Machine) -> Way:
+    settings = run.settings
+    return Way(
+        method=settings.method,
+        dtype=run.dtype,
+        part=run.part.name,
+        packed=run.packed_for is not None,
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
+        clip=settings.clip,
+        block=machine.block,
+    )
+
+
+def fitted(run: Prepared, told: Forecast) -> Prepared:
+    """Return the run with what was chosen for it."""
+    settings: RunSettings[Method] = replace(run.settings, micro_batch_size=told.way.micro_batch_size)
+    return replace(run, settings=settings)
+
+
+def _told(way: Way) -> str:
+    size = way.micro_batch_size or way.batch_size
+    return f"{size} row{'s' if size > 1 else ''} at once, and recompute {way.recompute}"
