@@ -16,7 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch
+from ..batches.batch import Batch, rows_of, token_count
 from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
@@ -266,12 +266,12 @@ def fit(
             share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
-            loss, tokens = 0.0, done.tokens
+            losses, tokens = list[Tensor](), done.tokens + token_count(batch)
             for part, part_share in _parts(batch, settings.micro_batch_size, objective):
                 part_loss = objective.loss(model, part) * part_share
                 accelerator.backward(part_loss)
-                loss += part_loss.item()
-                tokens += int(part["attention_mask"].sum())
+                losses.append(part_loss.detach())
+            loss = sum(torch.stack(losses).tolist())
             if (penalty := method.penalty(adapter)) is not None:
                 accelerator.backward(penalty)
             if step == 1:
@@ -340,11 +340,11 @@ def _steps(batches: Any, order: Any, plan: Plan, done: int) -> Iterator[Batch]:
 
 def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
     """Yield micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
-    rows = len(batch["input_ids"])
+    rows, whole = len(batch["input_ids"]), objective.weight(batch)
     size = rows if size is None else 1 if "position_ids" in batch else size
     for start in range(0, rows, size):
-        part = {key: value[start : start + size] for key, value in batch.items()}
-        yield part, objective.weight(part) / objective.weight(batch)
+        part = rows_of(batch, start, min(start + size, rows))
+        yield part, objective.weight(part) / whole
 
 
 def _went_back(
