@@ -106,11 +106,11 @@ def _followed(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
 
 def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
     adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
-    if "position_ids" in batch:
-        attend_by_document(adapter.model)
     parts = micro_batches(batch, way)
     with FakeTensorMode() as fake, true_masks():
         give_storage(adapter.model)
+        if "position_ids" in batch:
+            attend_by_document(adapter.model)
         shown = [_without_values(part, fake) for part in parts[:2]]
         evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed
         step = follow_step(adapter, task, shown, len(parts), way.clip, way.block)

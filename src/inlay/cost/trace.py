@@ -28,7 +28,7 @@ class Trace(TorchDispatchMode):
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         for tensor in made:
             self.storages.see(tensor)
-        if not func.is_view and made:
+        if made and not func.is_view and func.namespace != "prim":
             count, products, moved = flop_registry.get(func._overloadpacket), 0, 0
             if count is not None:
                 products = count(*args, **(kwargs or {}), out_val=result)
