@@ -8,6 +8,7 @@ The limits above are no advice: they are where a value is surely a slip, or woul
 import dataclasses
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,6 +57,16 @@ RATIO = Range(above=0, most=1_000_000)
 COUNT = Range(1, 1_000_000)
 ROWS = Range(1, 1_000_000_000_000)
 TOKENS = Range(1, 100_000)
+
+
+def bytes_asked(text: str | None) -> int | None:
+    """Read an amount of memory: `8GB`, `3.5 GiB`, `500m`; powers of 1024 with an i. Raises SettingsError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE | re.ASCII)
+    if found is None or not (amount := float(found[1])):
+        raise SettingsError(f"memory is {text!r}, which is no amount; write it as 8GB or 500MiB")
+    return round(amount * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " "))
 
 
 def check_settings(settings: object, prefix: str = "") -> None:

@@ -4,6 +4,7 @@ plan = inlay.plan("builtin:minilm", rows, methods=["lora", "full"], memory="4GB"
 plan.table; plan.rows
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError, did_you_mean
 from ..methods import FAMILIES, METHODS
+from ..names import listed
 from ..show.table import Column, Table
 from ..show.units import bytes_text, count_text, seconds_text, text_or_unknown
 from ..training.plan_settings import PlanSettings
@@ -73,44 +75,65 @@ class Plan:
 
     @property
     def table(self) -> Table:
-        """One row a method, by family: its memory by part at the peak, its time and its file."""
+        """One row a method, by family: what it trains and saves, its memory beside what there is, its time."""
+        on_cpu = self.result.device == "cpu"
         columns = [
             Column(name="method"),
-            Column(name="trained", text=count_text, right=True),
+            Column(name="trains", text=count_text, right=True),
             Column(name="file", text=bytes_text, right=True),
-            *(Column(name=name, text=bytes_text, right=True) for name in _PARTS),
-            Column(name="tensors", text=bytes_text, right=True),
-            Column(name="process" if self.result.device == "cpu" else "device", text=bytes_text, right=True),
-            Column(name="of the memory"),
-            Column(name="step", text=_seconds, right=True),
-            Column(name="run", text=_seconds, right=True),
+            Column(name="process" if on_cpu else "tensors", text=bytes_text, right=True),
+            Column(name=f"of {bytes_text(self.result.memory)}" if math.isfinite(self.result.memory) else "memory"),
+            Column(name="a step", text=_seconds, right=True),
+            Column(name="the run", text=_seconds, right=True),
         ]
         return Table(columns=columns, rows=[self._row(row) for row in self._by_family()])
 
-    def _by_family(self) -> Iterator[Planned | NotPlanned]:
+    @property
+    def parts(self) -> Table:
+        """One row a method: where the memory of its tensors goes when they take most."""
+        columns = [Column(name=name, right=bool(i), text=bytes_text) for i, name in enumerate(("method", *_PARTS))]
+        rows = [
+            [row.label, *(sum(row.memory[part] for part in own) for own in _PARTS.values()), row.tensor_bytes]
+            for row in self._by_family()
+        ]
+        return Table(columns=[*columns, Column(name="together", right=True, text=bytes_text)], rows=rows)
+
+    def _by_family(self) -> Iterator[Planned]:
         planned = [row for row in self.rows if isinstance(row, Planned)]
         for family in FAMILIES:
             yield from (row for row in planned if row.method.family == family)
-        yield from (row for row in self.rows if isinstance(row, NotPlanned))
 
-    def _row(self, row: Planned | NotPlanned) -> list[object]:
-        if isinstance(row, NotPlanned):
-            return [row.label, row.why]
-        memory = row.memory
-        parts = [sum(memory[part] for part in own) for own in _PARTS.values()]
-        used = row.process_bytes / self.result.memory
-        bar = "█" * min(_BAR, round(_BAR * used)) + "░" * max(0, _BAR - round(_BAR * used))
-        said = bar if row.fits else f"{_BAR * '█'} too much"
+    def _row(self, row: Planned) -> list[object]:
+        used = min(1.0, row.process_bytes / self.result.memory)
+        bar = (round(_BAR * used) * "█").ljust(_BAR, "░") if row.fits else "too much"
         return [
             row.label,
             row.trained_parameters,
             row.file_bytes,
-            *parts,
-            row.tensor_bytes,
             row.process_bytes,
-            said,
+            bar,
             row.step_seconds,
             row.run_seconds,
+        ]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The methods that do not fit the model, or cannot be followed, and why."""
+        return {row.label: row.why for row in self.rows if isinstance(row, NotPlanned)}
+
+    @property
+    def changes(self) -> list[str]:
+        """What makes the methods fit that do not, in words."""
+        found: dict[str, list[str]] = {}
+        for row in self._by_family():
+            if not row.fits:
+                flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in row.change.items())
+                found.setdefault(flags, []).append(row.label)
+        return [
+            f"{listed(labels)} fit{'s' * (len(labels) == 1)} with {flags}"
+            if flags
+            else f"{listed(labels)}: no micro-batch is small enough; try --quantize nf4, or a shorter --max-length"
+            for flags, labels in found.items()
         ]
 
     def as_json(self) -> dict[str, object]:
@@ -123,7 +146,7 @@ class Plan:
             "dtype": result.dtype,
             "batch_size": result.batch_size,
             "longest": result.longest,
-            "memory_bytes": None if result.memory == float("inf") else round(result.memory),
+            "memory_bytes": None if math.isinf(result.memory) else round(result.memory),
             "earlier_runs": result.earlier_runs,
             "methods": {row.label: _object(row) for row in result.rows},
         }
@@ -138,12 +161,11 @@ class Plan:
 _PARTS = {
     "weights": ("weights",),
     "adapter": ("adapter",),
-    "gradients": ("gradients",),
-    "optimizer": ("optimizer",),
+    "optimizer": ("gradients", "optimizer"),
     "activations": ("activations", "inputs"),
-    "loss": ("loss",),
-    "temporary": ("temporaries",),
+    "other": ("loss", "temporaries"),
 }
+"""The columns of a table and what each holds; `other` comes and goes within a step."""
 
 
 def _object(row: Planned | NotPlanned) -> dict[str, object]:

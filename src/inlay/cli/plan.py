@@ -2,13 +2,14 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
 from ..data.settings import DataSettings
-from ..show.units import bytes_text
+from ..show.units import counted
 from ..training.plan_settings import PlanSettings
 from .arguments import Model, OtherData
 from .parse import parse
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _progress(quiet: bool) -> "object":
+def _progress(quiet: bool) -> Callable[[str], None]:
     if quiet or not sys.stderr.isatty():
         return lambda label: None
     return lambda label: print(f"\r\033[K{label} …", end="", file=sys.stderr, flush=True)
@@ -69,4 +70,16 @@ def _show(found: "Found") -> None:
         2,
     )
     print(found.table.screen(width()))
-    show(f"of the memory: of {bytes_text(result.memory)}", 2)
+    for line in found.changes:
+        show(line, 2)
+    for label, why in found.left_out.items():
+        show(f"{label}: {why}", 2)
+    print()
+    show(
+        "what tensors take when it is most; with the optimizer its gradients, other is the loss and what comes and goes:"
+    )
+    print(found.parts.screen(width()))
+    if result.earlier_runs:
+        show(f"time and process are corrected by {counted(result.earlier_runs, 'earlier run')} on this machine", 2)
+    elif result.device == "cpu":
+        show("time and process may be off by a third: no run on this machine is on record yet", 2)

@@ -45,8 +45,11 @@ class Machine:
         """Measure how fast it computes, corrected by earlier runs; None of a machine that is not here."""
         if not self.is_here:
             return None
-        rates = measured_rates(self.device, self.dtype, min(tokens, _TOKENS), min(width or _WIDTH, _WIDTH))
-        return rates.slower(record.time_factor(self.earlier))
+        return self.measured(tokens, width).slower(record.time_factor(self.earlier))
+
+    def measured(self, tokens: int, width: int | None) -> Rates:
+        """Measure how fast it computes layers of this width, for so many tokens."""
+        return measured_rates(self.device, self.dtype, min(tokens, _TOKENS), min(width or _WIDTH, _WIDTH))
 
 
 def this_machine(device: torch.device, dtype: torch.dtype, memory: float, before: int) -> Machine:

@@ -1,4 +1,4 @@
-"""A small model of a kind, with values, by which is tried out what does not depend on size: how its batches are made."""
+"""A small model of a kind, with values, to try out what does not depend on size: how its batches are made."""
 
 import copy
 from typing import Any

@@ -39,6 +39,9 @@ class PlannedCost(TypedDict):
 
     seconds: float | None
     memory_bytes: int | None
+    """Of the process; on an accelerator of the tensors there."""
+    tensors: dict[str, int] | None
+    """Of the tensors at the peak, by what they are; None if the model cannot be followed without values."""
 
 
 class WentBack(TypedDict):
@@ -70,6 +73,8 @@ class Summary(TypedDict):
     """Seconds from the first step to the last evaluation."""
     wall_seconds: float
     peak_memory_bytes: int
+    tensors: dict[str, int] | None
+    """The bytes of the tensors at the peak of a step, by what they are, as they were followed in the run."""
     tokens_per_second: float
     steps: int
     best_step: int

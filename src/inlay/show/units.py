@@ -1,7 +1,6 @@
 """Numbers as people read them: bytes, counts, seconds and shares; alone, as differences, and along an axis."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,14 +13,6 @@ UNKNOWN = "–"
 def bytes_text(count: float) -> str:
     """Write `86.7 MiB`: three digits of the largest unit that leaves at least one before the point."""
     return _scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
-
-
-def bytes_of(text: str) -> int:
-    """Read `8GB`, `3.5 GiB`, `500m`: powers of 1000 with a B alone, of 1024 with iB. Raises ValueError."""
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgtKMGT]?)(i?)[bB]?\s*", text)
-    if found is None or not float(found[1]) > 0:
-        raise ValueError(f"{text!r} is no amount of memory, such as 8GB or 500MiB")
-    return round(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " "))
 
 
 def count_text(count: float) -> str:

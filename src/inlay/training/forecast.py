@@ -16,6 +16,9 @@ from .memory import available_memory_bytes
 from .prepared import Prepared
 from .settings import RunSettings
 
+CHOSEN = ("micro_batch_size",)
+"""The settings that may be chosen."""
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -31,8 +34,8 @@ class Forecast:
         return None if self.cost is None else self.machine.taken(self.cost)
 
 
-def forecast(run: Prepared) -> Forecast:
-    """Follow a step of the run, and choose what makes it fit. Raises DoesNotFit if nothing does."""
+def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
+    """Follow a step of the run, and choose what makes it fit, if that may be. Raises DoesNotFit if nothing does."""
     settings = run.settings
     before = psutil.Process().memory_info().rss
     free = available_memory_bytes() + before
@@ -48,7 +51,7 @@ def forecast(run: Prepared) -> Forecast:
 
     try:
         cost = cost_of(way)
-        if machine.fits(cost):
+        if machine.fits(cost) or not may_choose:
             return Forecast(machine, way, cost)
         rates = machine.rates(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
         chosen = choose(Choice(way, cost, fits=False), cost_of, machine.fits, rates)
@@ -79,8 +82,12 @@ def way_of(run: Prepared, machine: Machine) -> Way:
 
 def fitted(run: Prepared, told: Forecast) -> Prepared:
     """Return the run with what was chosen for it."""
-    settings: RunSettings[Method] = replace(run.settings, micro_batch_size=told.way.micro_batch_size)
-    return replace(run, settings=settings)
+    before = way_of(run, told.machine)
+    changed = {name: getattr(told.way, name) for name in CHOSEN if getattr(told.way, name) != getattr(before, name)}
+    if not changed:
+        return run
+    settings: RunSettings[Method] = replace(run.settings, **changed)
+    return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
 
 
 def _told(way: Way) -> str:

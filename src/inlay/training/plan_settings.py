@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ..errors import SettingsError
-from ..ranges import COUNT, ROWS, Range, check_settings
-from ..show.units import bytes_of
+from ..ranges import COUNT, ROWS, Range, bytes_asked, check_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +35,9 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        self.memory_bytes  # noqa: B018  # raises for what is no amount
+        bytes_asked(self.memory)
 
     @property
     def memory_bytes(self) -> int | None:
-        """Raises SettingsError."""
-        try:
-            return None if self.memory is None else bytes_of(self.memory)
-        except ValueError as problem:
-            raise SettingsError(f"memory: {problem}") from None
+        """What a run may take; None: what is free. Raises SettingsError for what is no amount."""
+        return bytes_asked(self.memory)

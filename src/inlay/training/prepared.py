@@ -2,7 +2,8 @@
 
 import copy
 import re
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -49,6 +50,7 @@ class Prepared:
     reach: Reach  # of the method, as summary.json has it
     folder: Path
     text: GeneralText | None  # general, if forgetting is measured or held back
+    chosen: Mapping[str, str] = field(default_factory=dict)  # settings that were chosen so that the run fits: why
 
     @property
     def packed_for(self) -> torch.dtype | None:

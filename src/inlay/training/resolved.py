@@ -29,14 +29,15 @@ def resolved_yaml(run: Prepared) -> str:
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
         "device": (run.device.type, "what is there"),
+        "memory": (None, "what is free"),
         "retain": (BUILTIN_PASSAGES, "comes with Inlay"),
         "forget_at_most": (None, "no bound"),
     }
     lines = [f"model: {_inline(asked.pop('model'))}", *_block("data", data), *_block("method", method)]
     for name, value in asked.items():
-        automatic = value in (None, "auto")
-        final, reason = decided[name] if automatic else (value, "")
-        lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if automatic else ""))
+        chosen = run.chosen.get(name)
+        final, reason = decided[name] if chosen is None and value in (None, "auto") else (value, chosen)
+        lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if reason else ""))
     if run.part.reason is not None:
         lines.append(f"# part: {run.part.name or 'the language model'}; {run.part.reason}")
     lines.append(f"# reach: {reach_text(run.reach)}")

@@ -9,7 +9,7 @@ from ..core.method import Method
 from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..methods import METHODS
-from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
+from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, bytes_asked, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
@@ -62,12 +62,21 @@ class Recipe:
     retain_weight: Annotated[float, WEIGHT] = 0.0
     """Weight of a second loss, on general text, which makes the model forget less: the cross-entropy of a language
     model, the distance that a classifier's sentence representations have moved. 0: off."""
+    memory: str | None = None
+    """What the run may take, such as 8GB; micro_batch_size and recompute are chosen so that it does. Default: what is
+    free."""
     checkpoint_minutes: Annotated[float, Range(0, 525_600)] = 10.0
     """Minutes between checkpoints; the last two are kept. `inlay resume` continues a killed run from the last, or from
     the one before if that is damaged. 0: only when the run is interrupted."""
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the run may take; None: what is free. Raises SettingsError for what is no amount."""
+        return bytes_asked(self.memory)
+
     def __post_init__(self) -> None:
         check_settings(self)
+        bytes_asked(self.memory)
         if self.retain is not None and not (self.forgetting or self.retain_weight):
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "
