@@ -20,6 +20,7 @@ from torch import nn
 from ..attached.adapter import Adapter
 from ..bases.base import Base, pick_device
 from ..batches.batch import length_step
+from ..data.inputs import read_inputs
 from ..data.settings import Reading
 from ..errors import DataError, SettingsError, did_you_mean
 from ..formats.event import Event
@@ -169,7 +170,7 @@ class Run:
                         raise DataError(f"input {number} is a {type(each).__name__}; give texts, or rows")
                 return inputs
         with given_data(inputs) as rows:
-            return self.found.task.inputs_in(rows.file, reading)
+            return self.found.task.inputs_in(read_inputs(rows.file, reading))
 
     def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""

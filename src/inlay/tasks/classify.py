@@ -19,10 +19,10 @@ from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
 from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
-from ..data.classification import Example, Learned, classification_in, load_texts
+from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
 from ..data.formats import OpenedData
-from ..data.settings import Reading
+from ..data.inputs import InputRows
 from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
@@ -172,10 +172,10 @@ class Classify(Task):
     def example(cls, columns: Collection[str], format: str) -> str:
         return '"a text" --pair "another"' if "text_pair" in columns else '"a text"'
 
-    def inputs_in(self, path: str, reading: Reading | None = None) -> list[tuple[str, str | None]]:
+    def inputs_in(self, found: InputRows) -> list[tuple[str, str | None]]:
         known = {role: column for role, column in (self._columns or {"text": "text"}).items() if role != "label"}
         roles = ("text", "text_pair") if self._columns is None else tuple(known)
-        return load_texts(path, self.input_columns(reading, known, roles), reading)
+        return found.texts(self.input_columns(found.reading, known, roles))
 
     def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         pair = options.get("pair")
@@ -203,7 +203,8 @@ class Classify(Task):
         label, probability = ranked[0]
         found = {"text": text, "pair": pair, "label": label, "probability": probability, "probabilities": dict(ranked)}
         bars = [f"{100 * p:>6.1f} %  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
-        return Answer(found, "\n".join(bars), f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}")
+        line = f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}"
+        return Answer(found, "\n".join(bars), line, {"predicted": label, "probability": round(probability, 6)})
 
     def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[PredictionLine]:
         for example, tuned_L, base_L in zip(self.data.splits["valid"], tuned.exp(), base, strict=True):
