@@ -37,7 +37,7 @@ class Predict:
     """A text, or a file: .txt with a text a line, or rows as for training. Default: standard input, a text a line; in
     a terminal a conversation, if the model was trained on some."""
     data: InputColumns = InputColumns()
-    out: str | None = None
+    out: Annotated[str | None, arg(metavar="FILE")] = None
     """A new .csv or .jsonl: each row of the file with its number, all its columns and its answer."""
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
