@@ -31,8 +31,8 @@ from ..formats.summary import Summary
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..outside import shown
-from ..show.units import percent_text, points_text
-from ..stats import Interval, Shares, wilson_interval
+from ..show.units import counted, percent_text, points_text
+from ..stats import Interval, Shares, share_margin, wilson_interval
 from .causal import is_language_adapter
 from .confusion import Prediction, classifier_section, gain_interval, naive_of
 from .facts import LABELS
@@ -96,6 +96,10 @@ class Classify(Task):
     @property
     def auto_class(self) -> AutoClass:
         return labeller_class(self.config)
+
+    @property
+    def base_is_random(self) -> bool:
+        return not (_labels_already(self.base) and self.base.config.num_labels == len(self.labels))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -313,8 +317,8 @@ def _details(judged: Judged) -> dict[str, list[str]]:
         gain = points_text(tuned["accuracy"] - floor["accuracy"])
         details.append(f"{gain} points to {naive.name}" if naive else f"{gain} points")
     if "accuracy" in tuned:
-        low, high = wilson_interval(tuned["accuracy"], judged.rows)
-        details.append(f"95 % interval {100 * low:.1f} to {percent_text(high)}")
+        margin = share_margin(tuned["accuracy"], judged.rows)
+        details.append(f"± {100 * margin:.1f} points (95 %, {counted(judged.rows, 'row')})")
     return {"accuracy": details, "macro_f1": ["mean over the labels"], "loss": [f"on the {judged.split} split"]}
 
 

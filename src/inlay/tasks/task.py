@@ -180,6 +180,11 @@ class Task(ABC):
     def auto_class(self) -> AutoClass:
         """The class of transformers that makes the model. Raises SettingsError if there is none."""
 
+    @property
+    def base_is_random(self) -> bool:
+        """Whether the base's answers come from a head that is new, so that its scores are no baseline."""
+        return False
+
     def empty(self) -> nn.Module:
         """Make the model without values, for checks that must not wait for its weights."""
         return empty_model(self.auto_class, self.config)

@@ -230,6 +230,6 @@ def _result(event: Event) -> str:
         floor, name = event["base"][score], "the base model"
     metric = METRICS[score]
     return (
-        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> {metric.text(event['tuned'][score])} "
-        f"on {event['split']}"
+        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> "
+        f"{metric.text_on(event['tuned'][score], event.get('rows'))} on {event['split']}"
     )
