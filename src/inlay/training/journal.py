@@ -188,7 +188,7 @@ def sentence(event: Event) -> str:
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
+                f"gradient {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
         case "back":
