@@ -173,31 +173,6 @@ def load_classifier(
     return model, found.heads
 
 
-def pick_device(asked: str) -> torch.device:
-    """Raise SettingsError if the device that was asked for is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked == "auto":
-        asked = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if asked not in there:
-        raise SettingsError(f"device is {asked!r}{did_you_mean(asked, ('auto', *there))}")
-    if not there[asked]:
-        raise SettingsError(f"device {asked} is not there; there is {', '.join(n for n, ok in there.items() if ok)}")
-    return torch.device(asked)
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Tell whether the processor multiplies bfloat16 matrices in hardware; without that they are far slower than
-    float32.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
-
-
 def _check_reads(tokenizer: Tokenizer) -> None:
     """Raise what reading a text with a damaged tokenizer raises, or ValueError for one without padding or length."""
     tokenizer("a text by itself")

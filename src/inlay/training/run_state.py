@@ -116,7 +116,7 @@ class RunState:
         run, adapter = self.run, self.adapter
         assert adapter is not None
         decided = {
-            "device": run.device.type,
+            "device": str(run.device),
             "dtype": str(run.dtype).removeprefix("torch."),
             "learning_rate": run.plan.learning_rate,
         }
