@@ -13,9 +13,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+STEADY = 2.0**10
+"""For gradients that are only looked at, in any dtype: in float16 it makes room for those from 6e-11 up to 60."""
 LARGEST = 2.0**24
 _FIRST = 2.0**16
-_STEADY = 2.0**10  # where no step can be taken again: room for gradients from 6e-11 up to 60
 _STEPS = 2_000  # after which it is doubled
 
 
@@ -49,8 +50,3 @@ class LossScale:
         """Return the scale to try after gradients that were not finite; None if none is left: they would not be finite
         in any other way either."""
         return None if self.factor == 1 else replace(self, factor=self.factor / 2, steps=0)
-
-
-def steady_factor(activations: Iterable[Tensor]) -> float:
-    """Return the factor for gradients that are only looked at, by the tensors that they are taken of."""
-    return _STEADY if any(x.dtype == torch.float16 for x in activations) else 1.0

@@ -39,7 +39,7 @@ def resolved_yaml(run: Prepared) -> str:
         automatic = value in (None, "auto")
         final, reason = decided[name] if automatic else (value, "")
         if name == "tf32" and value:
-            reason = "float32 matrices are multiplied so" if has_tf32(run.device) else f"which {run.device} has not"
+            reason = "float32 matrices are multiplied so" if has_tf32(run.device) else f"{run.device} has none"
         lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if reason else ""))
     if run.part.reason is not None:
         lines.append(f"# part: {run.part.name or 'the language model'}; {run.part.reason}")
