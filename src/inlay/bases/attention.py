@@ -11,6 +11,12 @@ from ..errors import SettingsError
 _HALF = (torch.float16, torch.bfloat16)
 
 
+def kinds_of_attention(device: torch.device) -> tuple[str, ...]:
+    """Return what can be asked for on this device, by what is installed; not every model has each."""
+    flash = is_accelerator(device) and transformers.utils.is_flash_attn_2_available()
+    return ("sdpa", "eager", *(("flash_attention_2",) if flash else ()))
+
+
 def choose_attention(model: Any, asked: str, device: torch.device, dtype: torch.dtype) -> str:
     """Let the model, which may be empty, compute attention as it is asked to, and return how it does; by auto it stays
     as it was. Raises SettingsError if the model, the device or this installation cannot."""

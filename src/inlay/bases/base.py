@@ -15,9 +15,11 @@ from torch import nn
 
 from ..data.source import BUILTIN, BUILTIN_FOLDER, holds_rows
 from ..errors import SettingsError, did_you_mean
+from ..formats.base_files import count_as_files
 from ..formats.paths import path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
+from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from .auto_class import AutoClass, empty_model, labeller_class, writer_class
 from .base_check import Findings, check_numbers, check_sizes, findings
@@ -109,7 +111,16 @@ class Base:
             model, info = auto_class.from_pretrained(self.path, config=copy.deepcopy(config), **asked)
         found = findings(self.name, model, info)
         check_numbers(self.name, model)
+        if how.get("dtype") == torch.float16 and (files := self._files()) is not None:
+            count_as_files(files, Sites(model, found.heads))
         return model, found
+
+    def _files(self) -> Path | None:
+        """Find the folder of the model's files on this machine."""
+        if os.path.isdir(self.path):
+            return Path(self.path)
+        config = transformers.utils.cached_file(self.path, "config.json", local_files_only=True)
+        return None if config is None else Path(config).parent
 
 
 def find_base(name: str, *, fetch: bool = True) -> Base:
