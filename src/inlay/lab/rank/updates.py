@@ -67,7 +67,7 @@ class Update:
             return _matrix(weights.read(self.host)["weight"])
         own, delta = weights.read(self.host, self.delta.folds), self.delta
         if not has_float64(weights.device(self.host)):
-            own, delta = {name: p.cpu() for name, p in own.items()}, copy.deepcopy(delta).cpu()
+            own, delta = {name: p.cpu() for name, p in own.items()}, _on_cpu(delta)
         return _matrix(delta.fold({name: p.double() for name, p in own.items()})["weight"])
 
 
@@ -153,6 +153,12 @@ def updates_of(adapter: Adapter, base: nn.Module | None = None) -> Updates:
 
 def _factors(delta: Delta) -> dict[str, tuple[Tensor, Tensor]]:
     return delta.factors() if isinstance(delta, WeightDelta) else {}
+
+
+def _on_cpu(delta: WeightDelta) -> WeightDelta:
+    """Copy the delta to the CPU; nothing is copied where it is."""
+    there = {id(p): nn.Parameter(p.detach().cpu(), p.requires_grad) for p in delta.parameters()}
+    return copy.deepcopy(delta, there | {id(b): b.cpu() for b in delta.buffers()})
 
 
 def _is_matrix(host: Host) -> bool:
