@@ -145,7 +145,7 @@ def tf32(device: torch.device, allowed: bool) -> Iterator[None]:
     if not has_tf32(device):
         yield
         return
-    products: Any = torch.backends.cuda.matmul
+    products = torch.backends.cuda.matmul
     name, value = ("fp32_precision", "tf32" if allowed else "ieee")
     if not hasattr(products, name):  # PyTorch before 2.9
         name, value = "allow_tf32", allowed

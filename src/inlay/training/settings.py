@@ -56,8 +56,8 @@ class Recipe:
     """Where to compute: cpu, or an accelerator, such as cuda, mps or xpu; cuda:1 is the second. auto: an accelerator if
     there is one."""
     tf32: bool = True
-    """Let a GPU that can, NVIDIA's since Ampere, multiply float32 matrices in TF32: several times as fast, with 10 of
-    their 23 bits. Other devices compute in float32 as ever."""
+    """Multiply float32 matrices in TF32 on GPUs that have it (NVIDIA's since Ampere), which is several times faster and
+    keeps 10 of their 23 bits."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     """How attention is computed in training, by transformers' names. auto: what it chooses for the model, mostly sdpa,
     and text by text where texts share a row."""
