@@ -4,7 +4,6 @@ import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..data.problems import Unreadable
 from ..data.rows import Row
@@ -32,7 +31,11 @@ def write_answers(path: Path, rows: Sequence[Row], answers: Sequence[Mapping[str
     own = dict.fromkeys(column for row in rows for column in row.values)
     number, *added = _new(("row", *dict.fromkeys(key for answer in answers for key in answer)), own)
     lines = [
-        {number: i, **_plain(row.values), **dict(zip(added, answer.values(), strict=True))}
+        {
+            number: i,
+            **{column: _plain(value) for column, value in row.values.items()},
+            **dict(zip(added, answer.values(), strict=True)),
+        }
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True), 1)
     ]
     columns = [number, *own, *added]
@@ -41,7 +44,7 @@ def write_answers(path: Path, rows: Sequence[Row], answers: Sequence[Mapping[str
     return columns
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return what JSON can have; what a table has beside that, such as a date, becomes text."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
