@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +58,7 @@ class Collated(Batch):
         trained = self.trained and Trained(change(self.trained.at), self.trained.counts)
         return Collated({key: change(t) for key, t in self.items()}, self.documents, self.tokens, trained)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Collated":  # accelerate calls it, too
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Collated":
         return self.mapped(lambda t: t.to(device, non_blocking=non_blocking))
 
     def rows(self, start: int, stop: int) -> "Collated":
@@ -140,11 +139,11 @@ def padded_length(longest: int, step: int) -> int:
     return -(-longest // step) * step
 
 
-def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]], step: int = LENGTH_STEP) -> Collated:
+def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, object]], step: int = LENGTH_STEP) -> Collated:
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
     tensors = dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=step)) | labels
-    lengths = [len(row["input_ids"]) for row in rows]
+    lengths = tensors.get("attention_mask", torch.ones_like(tensors["input_ids"])).sum(1).tolist()
     width, left = tensors["input_ids"].shape[1], getattr(tokenizer, "padding_side", "right") == "left"
     documents = [(n,) if n == width else (width - n, n) if left else (n, width - n) for n in lengths]
     return Collated(tensors, tuple(documents), tuple(lengths))
