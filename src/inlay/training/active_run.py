@@ -268,8 +268,8 @@ class ActiveRun(Observer):
         assert self.budget is not None
         found = self.budget.spent(self.adapter.model)
         inside = self.budget.allows(found)
-        value, interval = found["value"], found["interval"]
-        self.journal.record("spent", step=step, value=value, interval=interval, most=self.budget.most, inside=inside)
+        told = {name: found[name] for name in ("measure", "value", "interval")}
+        self.journal.record("spent", step=step, **told, most=self.budget.most, inside=inside)
         return inside
 
     def on_best(self) -> None:
