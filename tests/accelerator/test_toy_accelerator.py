@@ -1,4 +1,4 @@
-"""Every method on an accelerator of no known kind. It has no bfloat16 and no float64, and takes no tensors of the CPU."""
+"""Every method on an accelerator of no known kind: no bfloat16, no float64, and no tensors of the CPU in a call."""
 
 import json
 import os

@@ -91,18 +91,18 @@ ScalarType checked(ScalarType dtype, const std::string& where) {
   return dtype;
 }
 
-Tensor empty(
+Tensor toy_empty(
     IntArrayRef size, std::optional<ScalarType> dtype, std::optional<Layout>, std::optional<Device>,
     std::optional<bool>, std::optional<MemoryFormat> format) {
   auto own = checked(dtype_or_default(dtype), "empty");
-  return detail::empty_generic(size, &allocator, DispatchKeySet(DispatchKey::PrivateUse1), own, format);
+  return at::detail::empty_generic(size, &allocator, DispatchKeySet(DispatchKey::PrivateUse1), own, format);
 }
 
-Tensor empty_strided(
+Tensor toy_empty_strided(
     IntArrayRef size, IntArrayRef stride, std::optional<ScalarType> dtype, std::optional<Layout>,
     std::optional<Device>, std::optional<bool>) {
   auto own = checked(dtype_or_default(dtype), "empty_strided");
-  return detail::empty_strided_generic(size, stride, &allocator, DispatchKeySet(DispatchKey::PrivateUse1), own);
+  return at::detail::empty_strided_generic(size, stride, &allocator, DispatchKeySet(DispatchKey::PrivateUse1), own);
 }
 
 // The same memory, under the CPU's name.
@@ -111,35 +111,35 @@ Tensor on_cpu(const Tensor& tensor) {
   return from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(), TensorOptions().dtype(tensor.scalar_type()));
 }
 
-Tensor copy_from(const Tensor& from, const Tensor& to, bool) {
+Tensor toy_copy_from(const Tensor& from, const Tensor& to, bool) {
   on_cpu(to).copy_(on_cpu(from));
   return to;
 }
 
-Tensor copy_from_and_resize(const Tensor& from, const Tensor& to) {
+Tensor toy_copy_from_and_resize(const Tensor& from, const Tensor& to) {
   if (to.sizes() != from.sizes()) to.resize_(from.sizes());
   on_cpu(to).copy_(on_cpu(from));
   return to;
 }
 
-Scalar local_scalar(const Tensor& tensor) { return on_cpu(tensor).item(); }
+Scalar toy_local_scalar(const Tensor& tensor) { return on_cpu(tensor).item(); }
 
-const Tensor& resize(const Tensor& tensor, SymIntArrayRef size, std::optional<MemoryFormat>) {
+const Tensor& toy_resize(const Tensor& tensor, SymIntArrayRef size, std::optional<MemoryFormat>) {
   native::resize_impl_cpu_(tensor.unsafeGetTensorImpl(), C10_AS_INTARRAYREF_SLOW(size), std::nullopt);
   return tensor;
 }
 
-Tensor view(const Tensor& tensor, IntArrayRef size) { return native::view(tensor, size); }
+Tensor toy_view(const Tensor& tensor, IntArrayRef size) { return native::view(tensor, size); }
 
-Tensor as_strided(const Tensor& tensor, IntArrayRef size, IntArrayRef stride, std::optional<int64_t> offset) {
+Tensor toy_as_strided(const Tensor& tensor, IntArrayRef size, IntArrayRef stride, std::optional<int64_t> offset) {
   return native::as_strided_tensorimpl(tensor, size, stride, offset);
 }
 
-Tensor reshape_alias(const Tensor& tensor, IntArrayRef size, IntArrayRef stride) {
+Tensor toy_reshape_alias(const Tensor& tensor, IntArrayRef size, IntArrayRef stride) {
   return native::_reshape_alias(tensor, size, stride);
 }
 
-Tensor& set_storage(Tensor& tensor, Storage storage, int64_t offset, IntArrayRef size, IntArrayRef stride) {
+Tensor& toy_set_storage(Tensor& tensor, Storage storage, int64_t offset, IntArrayRef size, IntArrayRef stride) {
   return native::set_storage_cpu_(tensor, storage, offset, size, stride);
 }
 
@@ -173,16 +173,16 @@ C10_REGISTER_GUARD_IMPL(PrivateUse1, ToyGuard);
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&on_the_toy>()); }
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
-  m.impl("empty.memory_format", &empty);
-  m.impl("empty_strided", &empty_strided);
-  m.impl("_copy_from", &copy_from);
-  m.impl("_copy_from_and_resize", &copy_from_and_resize);
-  m.impl("_local_scalar_dense", &local_scalar);
-  m.impl("as_strided", &as_strided);
-  m.impl("view", &view);
-  m.impl("_reshape_alias", &reshape_alias);
-  m.impl("resize_", &resize);
-  m.impl("set_.source_Storage_storage_offset", &set_storage);
+  m.impl("empty.memory_format", &toy_empty);
+  m.impl("empty_strided", &toy_empty_strided);
+  m.impl("_copy_from", &toy_copy_from);
+  m.impl("_copy_from_and_resize", &toy_copy_from_and_resize);
+  m.impl("_local_scalar_dense", &toy_local_scalar);
+  m.impl("as_strided", &toy_as_strided);
+  m.impl("view", &toy_view);
+  m.impl("_reshape_alias", &toy_reshape_alias);
+  m.impl("resize_", &toy_resize);
+  m.impl("set_.source_Storage_storage_offset", &toy_set_storage);
 }
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
