@@ -138,7 +138,7 @@ def test_labels_that_are_put_in_later_are_those_that_count() -> None:
 
 def test_a_move_keeps_what_is_known() -> None:
     batch = packed(TEXTS)
-    moved = to_device(batch, "meta")
+    moved = to_device(batch, torch.device("meta"))
     assert isinstance(moved, Collated)
     assert moved.trained is not None
     assert {t.device.type for t in (*moved.values(), moved.trained.at)} == {"meta"}

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from ..data.classification import Example
+from ..devices import send
 from ..models.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
@@ -58,9 +59,6 @@ class Collated(Batch):
         trained = self.trained and Trained(change(self.trained.at), self.trained.counts)
         return Collated({key: change(t) for key, t in self.items()}, self.documents, self.tokens, trained)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Collated":
-        return self.mapped(lambda t: t.to(device, non_blocking=non_blocking))
-
     def rows(self, start: int, stop: int) -> "Collated":
         trained = self.trained
         if trained is not None:
@@ -71,8 +69,11 @@ class Collated(Batch):
         return Collated(tensors, self.documents[start:stop], self.tokens[start:stop], trained)
 
 
-def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    return batch.to(device) if isinstance(batch, Collated) else {key: t.to(device) for key, t in batch.items()}
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on the device, to which it may still be on its way (devices.py)."""
+    if isinstance(batch, Collated):
+        return batch.mapped(lambda t: send(t, device))
+    return {key: send(t, device) for key, t in batch.items()}
 
 
 def rows_of(batch: Batch, start: int, stop: int) -> Batch:
