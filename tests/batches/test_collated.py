@@ -3,9 +3,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import inlay
 from inlay.batches.batch import Batch, Collated, rows_of, to_device, token_count
@@ -138,10 +136,11 @@ def test_labels_that_are_put_in_later_are_those_that_count() -> None:
     assert trained_tokens(batch) == 1
 
 
-def test_a_loader_of_accelerate_and_a_move_keep_what_is_known() -> None:
-    loader: Any = DataLoader([0], batch_size=1, collate_fn=lambda _: packed(TEXTS))
-    (batch,) = Accelerator(cpu=True).prepare(loader)
-    for found in (batch, to_device(batch, "cpu"), to_device(batch, "meta")):
-        assert isinstance(found, Collated)
-        assert trained_tokens(found) == trained_tokens(plain(batch))
-        assert found.documents == packed(TEXTS).documents
+def test_a_move_keeps_what_is_known() -> None:
+    batch = packed(TEXTS)
+    moved = to_device(batch, torch.device("meta"))
+    assert isinstance(moved, Collated)
+    assert moved.trained is not None
+    assert {t.device.type for t in (*moved.values(), moved.trained.at)} == {"meta"}
+    assert trained_tokens(moved) == trained_tokens(batch)
+    assert moved.documents == batch.documents

@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
+from ..devices import make_current
 from .quantized import quantize
 
 
@@ -29,6 +30,7 @@ def load_onto(
 
     The model is put on the device and, if `packed_for` is a dtype, quantized to compute in that.
     """
+    make_current(device)
     set_seed(seed)
     model, heads = load()
     model.to(device)

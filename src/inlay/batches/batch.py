@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from ..data.classification import Example
+from ..devices import send
 from ..models.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
@@ -59,9 +59,6 @@ class Collated(Batch):
         trained = self.trained and Trained(change(self.trained.at), self.trained.counts)
         return Collated({key: change(t) for key, t in self.items()}, self.documents, self.tokens, trained)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Collated":  # accelerate calls it, too
-        return self.mapped(lambda t: t.to(device, non_blocking=non_blocking))
-
     def rows(self, start: int, stop: int) -> "Collated":
         trained = self.trained
         if trained is not None:
@@ -72,8 +69,11 @@ class Collated(Batch):
         return Collated(tensors, self.documents[start:stop], self.tokens[start:stop], trained)
 
 
-def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    return batch.to(device) if isinstance(batch, Collated) else {key: t.to(device) for key, t in batch.items()}
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on the device, to which it may still be on its way (devices.py)."""
+    if isinstance(batch, Collated):
+        return batch.mapped(lambda t: send(t, device))
+    return {key: send(t, device) for key, t in batch.items()}
 
 
 def rows_of(batch: Batch, start: int, stop: int) -> Batch:
@@ -140,11 +140,11 @@ def padded_length(longest: int, step: int) -> int:
     return -(-longest // step) * step
 
 
-def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]], step: int = LENGTH_STEP) -> Collated:
+def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, object]], step: int = LENGTH_STEP) -> Collated:
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
     tensors = dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=step)) | labels
-    lengths = [len(row["input_ids"]) for row in rows]
+    lengths = tensors.get("attention_mask", torch.ones_like(tensors["input_ids"])).sum(1).tolist()
     width, left = tensors["input_ids"].shape[1], getattr(tokenizer, "padding_side", "right") == "left"
     documents = [(n,) if n == width else (width - n, n) if left else (n, width - n) for n in lengths]
     return Collated(tensors, tuple(documents), tuple(lengths))

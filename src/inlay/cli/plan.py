@@ -75,9 +75,7 @@ def _show(found: "Found") -> None:
     for label, why in found.left_out.items():
         show(f"{label}: {why}", 2)
     print()
-    show(
-        "what tensors take when it is most; with the optimizer its gradients, other is the loss and what comes and goes:"
-    )
+    show("what tensors take at most; the optimizer with gradients, other is the loss and what comes and goes:", 2)
     print(found.parts.screen(width()))
     if result.earlier_runs:
         show(f"time and process are corrected by {counted(result.earlier_runs, 'earlier run')} on this machine", 2)

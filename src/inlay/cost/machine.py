@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..bases.base import pick_device
+from ..devices import pick_device
 from ..errors import SettingsError
 from . import record
 from .rates import Rates, measured_rates

@@ -69,6 +69,8 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     The task has its tokens and knows whether it packs them. A deep model is followed at two depths. Raises
     CannotBeFollowed.
     """
+    task = copy.copy(task)
+    task.in_parts((way.micro_batch_size or way.batch_size) / way.batch_size)
     largest, share = largest_batch(task, way, epochs, seed)
     found = depths(task.config)
     if found is not None and _grows_evenly(task, way, found):

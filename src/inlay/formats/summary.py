@@ -13,6 +13,7 @@ class Metrics(TypedDict):
     split: str
     """What base and tuned are scored on."""
     rows: int
+    test_rows: int | None
     base: dict[str, float] | None
     tuned: dict[str, float] | None
     test: dict[str, float] | None
@@ -42,6 +43,19 @@ class PlannedCost(TypedDict):
     """Of the process; on an accelerator of the tensors there."""
     tensors: dict[str, int] | None
     """Of the tensors at the peak, by what they are; None if the model cannot be followed without values."""
+
+
+class DeviceMemory(TypedDict):
+    """What of an accelerator's memory was in use, in bytes."""
+
+    allocated_bytes: int
+    """By tensors, at most."""
+    reserved_bytes: int
+    """By PyTorch for tensors, at most: with what it keeps for the next ones."""
+    beside_bytes: int | None
+    """Beside that, at the end: the device's context, libraries' workspaces, other programs. None: unknown."""
+    beside_at_start_bytes: int | None
+    """Beside that, before anything was loaded."""
 
 
 class WentBack(TypedDict):
@@ -75,6 +89,8 @@ class Summary(TypedDict):
     peak_memory_bytes: int
     tensors: dict[str, int] | None
     """The bytes of the tensors at the peak of a step, by what they are, as they were followed in the run."""
+    device_memory: DeviceMemory | None
+    """The parts of an accelerator's memory; None for a run on the CPU."""
     tokens_per_second: float
     steps: int
     best_step: int

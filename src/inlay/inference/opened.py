@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from ..attached.adapter import Adapter, rows_of_its_own
-from ..bases.base import OBJECT, Base, find_base, pick_device
+from ..bases.base import OBJECT, Base, find_base
 from ..bases.loading import load_onto
 from ..bases.vocabulary import check_vocabulary
 from ..batches.batch import length_step
 from ..core.active import using
 from ..data.source import BUILTIN
+from ..devices import pick_device
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
@@ -19,6 +18,7 @@ from ..core.method import Method
 from ..core.state import commit
 from ..cost import record
 from ..cost.machine import name_of
+from ..devices import has_tf32, tf32
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
@@ -93,7 +93,7 @@ class ActiveRun(Observer):
     def finish(self) -> RunSummary:
         """Do all that is left to do, and write it; returns the summary."""
         reset_peak_memory(self.run.device)
-        with self.keeper.interrupts:
+        with self.keeper.interrupts, tf32(self.run.device, self.run.settings.tf32):
             try:
                 self.state.run = self.before(self.run, self.journal)
                 self._forecast()
@@ -171,6 +171,8 @@ class ActiveRun(Observer):
             dtype=str(run.dtype).removeprefix("torch."),
             quantize=run.settings.quantize,
             device=str(run.device),
+            attention=run.attention,
+            tf32=run.settings.tf32 and has_tf32(run.device),
             threads=torch.get_num_threads() if run.device.type == "cpu" else None,
         )
         return model
@@ -215,7 +217,8 @@ class ActiveRun(Observer):
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
-        for text in run.task.ready(model):
+        # A way of attention that was asked for is kept to; rows of several texts have one of their own.
+        for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
         self.state.estimate = estimate(
             adapter,
@@ -254,8 +257,7 @@ class ActiveRun(Observer):
 
     def _fit(self) -> None:
         run = self.run
-        accelerator = Accelerator(cpu=run.device.type == "cpu")
-        training = Training.begin(self.adapter, run.plan, run.settings, accelerator)
+        training = Training.begin(self.adapter, run.plan, run.settings, run.device, run.dtype)
         self.state.fit_began = time.perf_counter()
         if self.checkpoint is not None:
             self._go_on(training, self.checkpoint)
@@ -318,8 +320,8 @@ class ActiveRun(Observer):
         assert self.budget is not None
         found = self.budget.spent(self.adapter.model)
         inside = self.budget.allows(found)
-        value, interval = found["value"], found["interval"]
-        self.journal.record("spent", step=step, value=value, interval=interval, most=self.budget.most, inside=inside)
+        told = {name: found[name] for name in ("measure", "value", "interval")}
+        self.journal.record("spent", step=step, **told, most=self.budget.most, inside=inside)
         return inside
 
     def on_best(self) -> None:

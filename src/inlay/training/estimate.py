@@ -17,6 +17,7 @@ from ..batches.objective import Objective
 from ..core.method import Method
 from ..cost.run_cost import largest_batch, micro_batches
 from ..cost.step import StepCost, follow_step
+from ..devices import is_accelerator, synchronize
 from ..tasks.task import Task
 from .forecast import Forecast
 from .loop import Plan
@@ -51,7 +52,7 @@ def estimate(
     typical = min(batches, key=lambda rows: abs(batches[rows] - average))
     passes = plan.steps * settings.batch_size / size
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if is_accelerator(device) else []):
         parts = micro_batches(largest_batch(task, told.way, plan.epochs, settings.seed)[0], told.way)
         shown = [to_device(part, device) for part in parts[:2]]
         step = follow_step(adapter, objective, shown, len(parts), settings.clip, told.machine.block)
@@ -69,8 +70,7 @@ def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.de
     began = time.perf_counter()
     adapter.model.train()
     objective.loss(adapter.model, to_device(batch, device)).backward()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     for p in adapter.parameters():
         p.grad = None
     return time.perf_counter() - began

@@ -4,12 +4,14 @@ import copy
 from dataclasses import dataclass, replace
 
 import psutil
+import torch
 
 from ..core.method import Method
 from ..cost.choice import Choice, choose
 from ..cost.machine import Machine, this_machine
 from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
+from ..devices import is_accelerator
 from ..errors import DoesNotFit
 from ..show.units import bytes_text
 from .memory import available_memory_bytes
@@ -38,7 +40,7 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     """Follow a step of the run, and choose what makes it fit, if that may be. Raises DoesNotFit if nothing does."""
     settings = run.settings
     before = psutil.Process().memory_info().rss
-    free = available_memory_bytes() + before
+    free = free_memory_bytes(run.device, before)
     asked = settings.memory_bytes
     machine = this_machine(run.device, run.dtype, free if asked is None else asked, before)
     way = way_of(run, machine)
@@ -66,6 +68,11 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     return Forecast(machine, chosen.way, chosen.cost, f"with the whole batch at once a step {needs}")
 
 
+def free_memory_bytes(device: torch.device, before: int) -> int:
+    """Return what a run may take: of the CPU's memory its process, which takes so much before."""
+    return available_memory_bytes(device) + (0 if is_accelerator(device) else before)
+
+
 def way_of(run: Prepared, machine: Machine) -> Way:
     settings = run.settings
     return Way(
@@ -87,6 +94,7 @@ def fitted(run: Prepared, told: Forecast) -> Prepared:
     if not changed:
         return run
     settings: RunSettings[Method] = replace(run.settings, **changed)
+    run.task.in_parts((told.way.micro_batch_size or told.way.batch_size) / told.way.batch_size)
     return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
 
 

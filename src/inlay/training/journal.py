@@ -162,9 +162,11 @@ def sentence(event: Event) -> str:
             return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
         case "model":
             packed = "" if event.get("quantize", "none") == "none" else f", linear layers in {event['quantize']},"
+            ways = f", attention by {event['attention']}" if "attention" in event else ""
+            ways += ", float32 products in TF32" if event.get("tf32") else ""
             return (
                 f"model   {shown(event['model'])}: {event['class']}, {count_text(event['total_parameters'])} "
-                f"parameters in {event['dtype']}{packed} on {event['device']}"
+                f"parameters in {event['dtype']}{packed} on {event['device']}{ways}"
             )
         case "method":
             share = event["trainable_parameters"] / event["total_parameters"]
@@ -188,7 +190,7 @@ def sentence(event: Event) -> str:
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
+                f"gradient {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
         case "back":
@@ -230,6 +232,6 @@ def _result(event: Event) -> str:
         floor, name = event["base"][score], "the base model"
     metric = METRICS[score]
     return (
-        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> {metric.text(event['tuned'][score])} "
-        f"on {event['split']}"
+        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> "
+        f"{metric.text_on(event['tuned'][score], event.get('rows'))} on {event['split']}"
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from ..devices import check_name
 from ..ranges import COUNT, ROWS, Range, bytes_asked, check_settings
 
 
@@ -16,7 +17,7 @@ class PlanSettings:
     """What a run may take, such as 8GB. Default: what is free; of a device that is not here no limit."""
     device: str = "auto"
     """Where the run would compute: cpu, cuda, …, whether it is here or not. auto: an accelerator if there is one."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the frozen base and the activations."""
     quantize: Literal["none", "nf4"] = "none"
     """Keep the frozen base's linear layers in 4 bits."""
@@ -36,6 +37,7 @@ class PlanSettings:
     def __post_init__(self) -> None:
         check_settings(self)
         bytes_asked(self.memory)
+        check_name(self.device)
 
     @property
     def memory_bytes(self) -> int | None:

@@ -9,7 +9,7 @@ from typing import Literal
 import psutil
 import torch
 
-from ..bases.base import Base, computes_in_bfloat16, find_base, pick_device
+from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
 from ..core.method import Method
 from ..cost.choice import Choice, choose
@@ -17,12 +17,13 @@ from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.run_cost import RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..data.settings import DataSettings
+from ..devices import best_dtype, pick_device
 from ..errors import InlayError, SettingsError
 from ..methods import METHODS
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
+from .forecast import free_memory_bytes
 from .loop import make_plan
-from .memory import available_memory_bytes
 from .plan_settings import PlanSettings
 from .prepared import read_task
 from .settings import RunSettings
@@ -204,16 +205,13 @@ def _task(model: str, base: Base, data: DataSettings | None, settings: PlanSetti
 
 def _machine(settings: PlanSettings) -> Machine:
     """Return the machine that is asked for. Raises SettingsError for a device that nobody knows."""
-    try:
-        device = pick_device("auto") if settings.device == "auto" else torch.device(settings.device)
-    except RuntimeError:
-        raise SettingsError(f"device is {settings.device!r}, which PyTorch does not know; name cpu or cuda") from None
+    device = pick_device("auto") if settings.device == "auto" else torch.device(settings.device)
     before, here = psutil.Process().memory_info().rss, is_here(device)
     if settings.dtype != "auto":
         dtype = getattr(torch, settings.dtype)
     else:
-        dtype = torch.bfloat16 if not here or computes_in_bfloat16(device) else torch.float32
+        dtype = best_dtype(device) if here else torch.bfloat16
     if not here:
         memory = settings.memory_bytes or math.inf
         return Machine(device=device, dtype=dtype, is_here=False, memory=memory, before=before)
-    return this_machine(device, dtype, settings.memory_bytes or available_memory_bytes() + before, before)
+    return this_machine(device, dtype, settings.memory_bytes or free_memory_bytes(device, before), before)

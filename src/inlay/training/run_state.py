@@ -26,7 +26,7 @@ from .estimate import Estimate
 from .forecast import Forecast
 from .guard import Safe
 from .loop import Training
-from .memory import peak_memory_bytes
+from .memory import beside_bytes, device_memory, peak_memory_bytes
 from .prepared import Prepared
 from .progress import Progress
 from .settings import RunSettings, to_dict
@@ -40,6 +40,7 @@ class RunState:
         self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
         self.fit_began: float | None = None
         self.fit_ended: float | None = None
+        self.beside_at_start = beside_bytes(run.device)
         self.total_parameters = 0
         self.adapter: Adapter | None = None
         self.forecast: Forecast | None = None
@@ -81,7 +82,14 @@ class RunState:
         """The tuned model beside its baseline, as far as the run has come."""
         tuned = {"valid": self.tuned, "test": self.test}
         known = {split: scores for split, scores in tuned.items() if scores}
-        return Judgement(by=self.run.task.main_score, naive=self.naive, tuned=known, same=self.same)
+        by = self.run.task.main_score
+        return Judgement(by=by, naive=self.naive, tuned=known, same=self.same, rows=self._rows)
+
+    @property
+    def _rows(self) -> dict[str, int]:
+        """The number of rows of each split that is scored."""
+        splits = self.run.task.data.splits
+        return {split: len(splits[split]) for split in ("valid", "test") if split in splits}
 
     @property
     def _advice(self) -> str:
@@ -118,7 +126,7 @@ class RunState:
         run, adapter = self.run, self.adapter
         assert adapter is not None
         decided = {
-            "device": run.device.type,
+            "device": str(run.device),
             "dtype": str(run.dtype).removeprefix("torch."),
             "learning_rate": run.plan.learning_rate,
         }
@@ -163,6 +171,7 @@ class RunState:
             "wall_seconds": round(self.wall_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
             "tensors": None if planned is None else dict(planned.step.memory),
+            "device_memory": device_memory(run.device, self.beside_at_start),
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
             "best_step": self.best_step,
@@ -173,6 +182,7 @@ class RunState:
             "metrics": {
                 "split": "valid",
                 "rows": len(run.task.lengths("valid")),
+                "test_rows": self._rows.get("test"),
                 "base": self.base_scores,
                 "tuned": self.tuned,
                 "test": self.test,
