@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..models import document_attention, weights
 from ..models.fake_tensors import has_values
-from .batch import Batch, Collated, Documents, Trained
+from .batch import Batch, Collated, Documents, Trained, documents_of
 from .rounds import rounds
 
 Inputs = dict[str, Tensor | bool]  # a model's arguments by name
@@ -46,7 +46,7 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     losses of micro-batches add up to the batch's. Softmax is in float32 or finer whatever the model's dtype.
     """
     inputs, target_BT = _inputs_and_targets(model, batch)
-    documents = _documents(batch)
+    documents = documents_of(batch)
     found = _hidden_states(model, inputs, target_BT, documents)
     if found is None:
         logits_BTV = document_attention.run(model, inputs, documents).logits
@@ -64,7 +64,7 @@ def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
     """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
     one by one. Those of a model that computes its own logits go through it one by one."""
     inputs, target_BT = _inputs_and_targets(model, batch)
-    of_all = _documents(batch)
+    of_all = documents_of(batch)
     found = _hidden_states(model, inputs, target_BT, of_all) if len(target_BT) > 1 else None
     for row in range(len(target_BT)):
         if found is None:
@@ -87,10 +87,6 @@ def trained_tokens(batch: Batch) -> int:
 
 def _trained(batch: Batch) -> Trained | None:
     return batch.trained if isinstance(batch, Collated) else None
-
-
-def _documents(batch: Batch) -> Documents | None:
-    return batch.documents if isinstance(batch, Collated) else None
 
 
 @dataclass(frozen=True)

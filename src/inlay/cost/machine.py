@@ -7,6 +7,7 @@ import torch
 
 from ..devices import pick_device
 from ..errors import SettingsError
+from ..tasks.task import Task
 from . import record
 from .rates import Rates, measured_rates
 from .run_cost import RunCost
@@ -30,16 +31,16 @@ class Machine:
         """The bytes that are handed out at once."""
         return 1 if self.device.type == "cpu" else _CUDA_BLOCK
 
-    def taken(self, cost: RunCost) -> int:
+    def taken(self, cost: RunCost, task: Task) -> int:
         """Return the bytes that the process takes; on an accelerator those of the tensors there."""
         if self.device.type != "cpu":
             return cost.tensor_bytes
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
-        kept = record.kept_share(self.earlier) * (cost.tensor_bytes - lasting)
-        return self.before + cost.tensor_bytes + round(kept) + _COPIES * cost.step.trained
+        more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
+        return self.before + cost.tensor_bytes + round(more) + _COPIES * cost.step.trained
 
-    def fits(self, cost: RunCost) -> bool:
-        return self.taken(cost) <= self.memory
+    def fits(self, cost: RunCost, task: Task) -> bool:
+        return self.taken(cost, task) <= self.memory
 
     def rates(self, tokens: int, width: int | None) -> Rates | None:
         """Measure how fast it computes, corrected by earlier runs; None of a machine that is not here."""

@@ -24,6 +24,7 @@ class Taken:
     device: str
     dtype: str
     threads: int
+    task: str
     method: str
     model: str
     said_seconds: float  # of a step, uncorrected
@@ -55,19 +56,31 @@ def time_factor(runs: Sequence[Taken]) -> float:
     return _median(each.step_seconds / each.said_seconds for each in runs if each.said_seconds > 0) or 1.0
 
 
-KEPT = 0.25
-"""The share of a step's tensors that a CPU's allocator holds after they are gone, until this machine's is known."""
+BESIDE = 230 * 2**20
+"""Bytes that a process takes beside its tensors once it computes: libraries, kernels, threads. So long as no run of the
+kind is on record."""
+KEPT = 0.35
+"""The share of what comes and goes in a step that a CPU's allocator holds when it is gone."""
 
 
-def kept_share(runs: Sequence[Taken]) -> float:
-    """Return what the process has beside its tensors, as a share of those that come and go in a step."""
-    shares = (
-        (each.process - each.before - each.said_tensors) / (each.said_tensors - each.weights)
+def kept(tensors: int, lasting: int) -> float:
+    """Return the bytes that the allocator holds, where `lasting` of the tensors' stay from step to step."""
+    return KEPT * (tensors - lasting)
+
+
+def beside(runs: Sequence[Taken], task: str) -> float:
+    """Return the bytes beside tensors and what is kept: rather more than less of what earlier runs of the task had."""
+    found = [
+        each.process - each.before - each.said_tensors - kept(each.said_tensors, each.weights)
         for each in runs
-        if each.said_tensors > each.weights
-    )
-    found = _median(shares)
-    return KEPT if found is None else found
+        if each.task == task
+    ]
+    return max(0.0, _high(found)) if found else BESIDE
+
+
+def _high(values: Sequence[float]) -> float:
+    """Return the value above which a quarter of them lies."""
+    return sorted(values)[3 * (len(values) - 1) // 4]
 
 
 def _median(values: Iterable[float]) -> float | None:
@@ -83,16 +96,16 @@ def _lines() -> list[Taken]:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST))
             lines = file.read().decode("utf-8", "replace").splitlines()
         for line in lines:
-            with suppress(ValueError, TypeError):
+            with suppress(ValueError, TypeError, KeyError):
                 found.append(_taken(json.loads(line)))
     return found
 
 
 def _taken(values: dict[str, Any]) -> Taken:
     for field in fields(Taken):
-        kinds = {"str": str, "float": (int, float), "int": int, "int | None": (int, type(None))}[str(field.type)]
-        if not isinstance(values[field.name], kinds):
-            raise ValueError
+        kind: Any = float | int if field.type is float else field.type
+        if not isinstance(values[field.name], kind):
+            raise TypeError(field.name)
     return Taken(**values)
 
 

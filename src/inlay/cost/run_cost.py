@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..attached.adapter import plan_attach
-from ..batches.batch import Batch, Collated, rows_of, token_count
+from ..batches.batch import Batch, Collated, rows_of
 from ..core.method import Method
 from ..errors import InlayError
 from ..models.document_attention import attend_by_document
@@ -127,12 +127,9 @@ def micro_batches(batch: Batch, way: Way) -> list[Batch]:
 
 
 def _without_values(batch: Batch, fake: FakeTensorMode) -> Batch:
-    """Return the batch without its values. Where no row has padding, models drop the mask, which they then look for."""
-    assert isinstance(batch, Collated)
-    found = batch.mapped(fake.from_tensor)
-    if "position_ids" not in found and token_count(batch) == batch["input_ids"].numel():
-        found.pop("attention_mask", None)
-    return found
+    if isinstance(batch, Collated):
+        return batch.mapped(fake.from_tensor)
+    return {key: fake.from_tensor(tensor) for key, tensor in batch.items()}
 
 
 def _with_depth(task: Task, blocks: int) -> Task:

@@ -130,7 +130,7 @@ class ActiveRun(Observer):
         self.state.forecast = told = forecast(self.run, may_choose=self.checkpoint is None)
         self.state.run = fitted(self.run, told)
         if told.note is not None:
-            self.journal.record("note", text=told.note)
+            self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
 
     def _add_to_record(self) -> None:
         """Tell this machine's record what was said of the run, and what it took."""
@@ -145,6 +145,7 @@ class ActiveRun(Observer):
                 device=machine.device.type,
                 dtype=name_of(machine.dtype),
                 threads=torch.get_num_threads(),
+                task=self.run.task.name,
                 method=self.run.settings.method.name,
                 model=self.run.task.base.name,
                 said_seconds=told.cost.step_seconds(rates),

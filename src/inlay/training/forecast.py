@@ -13,7 +13,8 @@ from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..devices import is_accelerator
 from ..errors import DoesNotFit
-from ..show.units import bytes_text
+from ..show.units import bytes_text, counted
+from ..tasks.task import Task
 from .memory import available_memory_bytes
 from .prepared import Prepared
 from .settings import RunSettings
@@ -26,14 +27,20 @@ CHOSEN = ("micro_batch_size",)
 class Forecast:
     """A run's cost, as far as it can be told beforehand."""
 
+    task: Task
     machine: Machine
     way: Way
     cost: RunCost | None  # None: the model cannot be followed, and `note` says why
     note: str | None = None
 
     @property
+    def told(self) -> str:
+        """The way in words."""
+        return _told(self.way)
+
+    @property
     def memory_bytes(self) -> int | None:
-        return None if self.cost is None else self.machine.taken(self.cost)
+        return self.cost and self.machine.taken(self.cost, self.task)
 
 
 def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
@@ -53,19 +60,21 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
 
     try:
         cost = cost_of(way)
-        if machine.fits(cost) or not may_choose:
-            return Forecast(machine, way, cost)
+        if machine.fits(cost, task) or not may_choose:
+            return Forecast(task, machine, way, cost)
         rates = machine.rates(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
-        chosen = choose(Choice(way, cost, fits=False), cost_of, machine.fits, rates)
+        chosen = choose(Choice(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), rates)
     except CannotBeFollowed as problem:
-        return Forecast(machine, way, None, str(problem))
-    needs = f"takes about {bytes_text(machine.taken(cost))}, and there is {bytes_text(machine.memory)}"
+        return Forecast(task, machine, way, None, str(problem))
+    needs = f"takes about {bytes_text(machine.taken(cost, task))}, and there is {bytes_text(machine.memory)}"
     if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):
         raise DoesNotFit(
-            f"the run {needs}; with {_told(chosen.way)} it still takes {bytes_text(machine.taken(chosen.cost))}. Try "
-            "--quantize nf4, a shorter --max-length, a smaller base, or a method that trains less (inlay plan)"
+            f"the run {needs}; with {_told(chosen.way)} it still takes "
+            f"{bytes_text(machine.taken(chosen.cost, task))}. Try --quantize nf4, a shorter --max-length, a smaller "
+            "base, or a method that takes less (see inlay plan)"
         )
-    return Forecast(machine, chosen.way, chosen.cost, f"with the whole batch at once a step {needs}")
+    why = f"so that the run fits: otherwise it {needs}"
+    return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
 
 
 def free_memory_bytes(device: torch.device, before: int) -> int:
@@ -100,4 +109,4 @@ def fitted(run: Prepared, told: Forecast) -> Prepared:
 
 def _told(way: Way) -> str:
     size = way.micro_batch_size or way.batch_size
-    return f"{size} row{'s' if size > 1 else ''} at once, and recompute {way.recompute}"
+    return f"{counted(size, 'row')} at once, and recompute {way.recompute}"

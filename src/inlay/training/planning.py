@@ -148,8 +148,8 @@ def _planned(task: Task, asked: Asked, run: RunSettings[Method], settings: PlanS
     cost = cost_of(way)
     rates = machine.rates(settings.batch_size * max(lengths), task.base.width)
     change: dict[str, object] = {}
-    if not machine.fits(cost):
-        chosen = choose(Choice(way, cost, fits=False), cost_of, machine.fits, rates)
+    if not machine.fits(cost, task):
+        chosen = choose(Choice(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), rates)
         change = _changed(way, chosen.way) if chosen.fits else {}
     seconds = evaluations = None
     if rates is not None:
@@ -163,11 +163,11 @@ def _planned(task: Task, asked: Asked, run: RunSettings[Method], settings: PlanS
         file_bytes=cost.step.saved_bytes,
         cost=cost,
         tensor_bytes=cost.tensor_bytes,
-        process_bytes=machine.taken(cost),
+        process_bytes=machine.taken(cost, task),
         steps=steps.steps,
         step_seconds=seconds,
         run_seconds=None if seconds is None or evaluations is None else steps.steps * seconds + evaluations,
-        fits=machine.fits(cost),
+        fits=machine.fits(cost, task),
         change=change,
     )
 
