@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core.saving import FOLDER
 from ..errors import CheckpointError
 from . import seal
+from .paths import nearest_path
 from .peft_config import CONFIG, PeftConfig, read_config
 from .peft_tensors import SOURCES as SOURCES
 from .peft_tensors import TENSORS as TENSORS
@@ -99,7 +100,7 @@ def adapter_folder(folder: Path) -> Path:
     found = (
         f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
         if folder.is_dir()
-        else ("there is no such folder")
+        else f"there is no such folder{nearest_path(folder)}"
     )
     raise CheckpointError(f"{folder}: no {CONFIG} here or in its folder adapter; {found}")
 

@@ -10,13 +10,13 @@ from ..data.settings import DataSettings
 from ..devices import check_name
 from ..errors import SettingsError
 from ..methods import METHODS
-from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
+from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, Settings, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
 
     model: str
