@@ -19,6 +19,7 @@ from ..formats.paths import path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
 from ..models.tokenizer import Tokenizer
+from .arrival import Arrival, Take, arriving
 from .auto_class import AutoClass, empty_model, labeller_class, writer_class
 from .base_check import Findings, check_numbers, check_sizes, findings
 
@@ -99,17 +100,25 @@ class Base:
         return self.load(auto_class, config, device_map="meta")[1].notes
 
     def load(
-        self, auto_class: AutoClass, config: transformers.PreTrainedConfig | None, **how: object
+        self,
+        auto_class: AutoClass,
+        config: transformers.PreTrainedConfig | None,
+        take: Take | None = None,
+        **how: object,
     ) -> tuple[transformers.PreTrainedModel, Findings]:
-        """Return the model, by the configuration that is given or the files' own. Raises SettingsError unless they fit,
-        and TrainingFailed if a number of them is not finite.
+        """Return the model, by the configuration that is given or the files' own; each of its parameters passes `take`
+        when it has been read. Raises SettingsError unless the files fit, and TrainingFailed if a number in them is not
+        finite.
         """
+
+        def arrived(arrival: Arrival) -> nn.Parameter:
+            check_numbers(self.name, arrival.key, arrival.parameter)
+            return arrival.parameter if take is None else take(arrival)
+
         asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **how, **self.source}
-        with quiet(), self.reading("weights"):
+        with quiet(), self.reading("weights"), arriving(arrived, one_by_one=take is not None):
             model, info = auto_class.from_pretrained(self.path, config=copy.deepcopy(config), **asked)
-        found = findings(self.name, model, info)
-        check_numbers(self.name, model)
-        return model, found
+        return model, findings(self.name, model, info)
 
 
 def find_base(name: str, *, fetch: bool = True) -> Base:
@@ -162,14 +171,17 @@ def empty_language_model(config: transformers.PreTrainedConfig) -> nn.Module:
 
 
 def load_classifier(
-    base: Base, config: transformers.PreTrainedConfig, dtype: torch.dtype | Literal["auto"]
+    base: Base,
+    config: transformers.PreTrainedConfig,
+    dtype: torch.dtype | Literal["auto"],
+    take: Take | None = None,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the model with its weights, and its heads, which are trained: a head that the checkpoint does not have is
-    new.
+    new. Each parameter passes `take` when it has been read.
 
     The dtype "auto" is the checkpoint's own. Raises SettingsError if another weight is missing, or has another shape.
     """
-    model, found = base.load(labeller_class(config), config, dtype=dtype)
+    model, found = base.load(labeller_class(config), config, take, dtype=dtype)
     return model, found.heads
 
 

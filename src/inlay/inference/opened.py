@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ class Found:
     def _load(
         self, device: torch.device, dtype: torch.dtype | Literal["auto"], packed_for: torch.dtype | None
     ) -> nn.Module:
-        loaded = load_onto(device, lambda: self.task.load(dtype), self.provenance["seed"], packed_for)
+        loaded = load_onto(device, partial(self.task.load, dtype), self.provenance["seed"], packed_for)
         drawn = set(loaded.heads) - set(task_heads(loaded.model))
         if unknown := sorted(n for n in drawn if not any(h == n or h.startswith(n + ".") for h in self.planned.heads)):
             raise CheckpointError(

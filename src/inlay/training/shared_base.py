@@ -7,6 +7,7 @@ are drawn while loading, so the first run of each seed does load; and the random
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from .prepared import Prepared
 
 def load_base(run: Prepared) -> Loaded:
     """Load the run's model where the run computes, and seed every random number generator."""
-    return load_onto(run.device, lambda: run.task.load(run.dtype), run.settings.seed, run.packed_for)
+    return load_onto(run.device, partial(run.task.load, run.dtype), run.settings.seed, run.packed_for)
 
 
 class NoSharing:
