@@ -60,6 +60,14 @@ class Base:
         return _source(self.fetch)
 
     @property
+    def folder(self) -> Path:
+        """Where the files are: of a base on a hub, where this machine keeps them."""
+        if os.path.isdir(self.path):
+            return Path(self.path)
+        with self.reading("a configuration"):
+            return Path(transformers.utils.cached_file(self.path, "config.json", local_files_only=True)).parent
+
+    @property
     def positions(self) -> int:
         """Tokens that a text of this model may have; very many if it counts no positions."""
         with self.reading("a configuration"):

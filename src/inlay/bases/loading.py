@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
@@ -10,6 +11,7 @@ from torch import nn
 
 from .arrival import Arrival, Take
 from .quantized import Packing
+from .streaming import Streaming
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,27 @@ def load_onto(
     load: Callable[[Take | None], tuple[nn.Module, tuple[str, ...]]],
     seed: int,
     packed_for: torch.dtype | None,
+    streamed_from: Path | None = None,
 ) -> Loaded:
     """Load the model and its new heads, with every random number generator seeded, since a head is drawn while loading.
 
     Each parameter goes to the device as soon as `load` has read it and, if `packed_for` is a dtype, is quantized there
-    to compute in that: there is never more than one of them beside what the model becomes.
+    to compute in that: there is never more than one of them beside what the model becomes. With the folder of its files
+    in `streamed_from`, the layers of its blocks stay in these (see `Streaming`). Raises SettingsError if they cannot.
     """
     packing = None if packed_for is None else Packing(packed_for, device)
-    take = packing.take if packing else None if device.type == "cpu" else partial(_moved, device)
+    streaming = None if streamed_from is None else Streaming(streamed_from, device)
+    take = partial(_moved, device) if device.type != "cpu" else None
+    if packing or streaming:
+        take = (packing or streaming).take
     set_seed(seed)
     model, heads = load(take)
     model._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))  # what is new, and buffers
     total_parameters = sum(p.numel() for p in model.parameters())
     if packing is not None:
         packing.finish(model, heads)
+    if streaming is not None:
+        streaming.finish()
     return Loaded(model, heads, total_parameters)
 
 

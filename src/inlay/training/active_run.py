@@ -133,6 +133,7 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             dtype=str(run.dtype).removeprefix("torch."),
             quantize=run.settings.quantize,
+            stream=run.settings.stream,
             device=str(run.device),
             threads=torch.get_num_threads() if run.device.type == "cpu" else None,
         )

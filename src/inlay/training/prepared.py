@@ -12,6 +12,7 @@ from ..bases.base import Base, computes_in_bfloat16, find_base, pick_device
 from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
+from ..bases.streaming import check_streams
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..batches.batch import LENGTH_STEP, length_step
 from ..core.method import Method
@@ -54,6 +55,11 @@ class Prepared:
     def packed_for(self) -> torch.dtype | None:
         """What a quantized base computes in; None: it is not quantized."""
         return self.dtype if self.settings.quantize == "nf4" else None
+
+    @property
+    def streamed_from(self) -> Path | None:
+        """The folder in which a base's weights stay; None: they are loaded."""
+        return self.task.base.folder if self.settings.stream else None
 
 
 def prepare_run(
@@ -100,6 +106,8 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
         peft_plain.check(planned)
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:
         check_narrow(task.empty, settings.method, part.name, dtype)
+    if settings.stream:
+        check_streams(planned, base.path)
     reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)

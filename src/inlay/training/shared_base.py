@@ -23,7 +23,9 @@ from .prepared import Prepared
 
 def load_base(run: Prepared) -> Loaded:
     """Load the run's model where the run computes, and seed every random number generator."""
-    return load_onto(run.device, partial(run.task.load, run.dtype), run.settings.seed, run.packed_for)
+    return load_onto(
+        run.device, partial(run.task.load, run.dtype), run.settings.seed, run.packed_for, run.streamed_from
+    )
 
 
 class NoSharing:
@@ -87,7 +89,8 @@ class SharedBase(NoSharing):
 
 def _key(run: Prepared) -> Hashable:
     """Return what two runs must agree in to start from one loaded model."""
-    return run.task.name, run.task.base.path, run.task.labels, run.dtype, run.device, run.settings.quantize
+    form = run.settings.quantize, run.settings.stream
+    return run.task.name, run.task.base.path, run.task.labels, run.dtype, run.device, form
 
 
 def _heads(loaded: Loaded) -> dict[str, Tensor]:

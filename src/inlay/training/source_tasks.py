@@ -128,6 +128,7 @@ class _Student:
             lambda take: load_classifier(run.task.base, config, run.dtype, take),
             settings.seed,
             run.packed_for,
+            run.streamed_from,
         )
         method = MultitaskPrompt(tokens=asked.tokens, rank=asked.rank, tasks=len(tasks))
         self.adapter = attach(loaded.model, method, heads=loaded.heads, part=self.run.part.name)
