@@ -69,13 +69,12 @@ def range_test(
     adapter, optimizer, rates = training.adapter, training.optimizer, []
     losses: list[float] = []
     lowest = math.log10(plan.learning_rate) - BELOW
-    batches = training.accelerator.prepare(batches)
     for number, batch in enumerate(islice(batches, int(STEPS_A_DECADE * (BELOW + ABOVE)) + 1)):
         adapter.model.train()
         rate = 10 ** (lowest + number / STEPS_A_DECADE)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["initial_lr"] / plan.learning_rate
-        loss = objective.loss(adapter.model, batch)
+        loss = objective.loss(adapter.model, {key: value.to(training.device) for key, value in batch.items()})
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(adapter.parameters()), settings.clip)
         rates.append(rate)

@@ -113,7 +113,7 @@ def write_gradients(base: Path, out: Path, *, stream: bool) -> None:
         lambda take: (found.load(AutoModelForCausalLM, None, take, dtype=torch.bfloat16)[0], ()),
         0,
         None,
-        found.folder if stream else None,
+        found if stream else None,
     ).model
     adapter = inlay.attach(model, inlay.LoRA(rank=4))
     torch.manual_seed(1)

@@ -49,10 +49,14 @@ SETTINGS = _spread({
     "dtype": "torch_dtype precision mixed_precision compute_dtype",
     "dtype bfloat16": "bf16 bfloat16 use_bf16",
     "dtype float32": "fp32 float32 full_precision",
+    "dtype float16": "fp16 float16 use_fp16 half",
     "quantize nf4": "load_in_4bit load_in_4_bit load_4bit in_4bit 4bit 4_bit int4 nf4 qlora use_qlora use_4bit "
     "bnb_4bit_quant_type",
     "quantize": "quantization quantization_bit quantization_method quant bits",
     "device": "device_map accelerator",
+    "tf32": "allow_tf32",
+    "attention": "attn_implementation attn attention_implementation attn_impl",
+    "attention flash_attention_2": "use_flash_attention_2 flash_attention flash_attn use_flash_attn",
     "device cuda": "gpu cuda use_gpu use_cuda",
     "device cpu": "cpu use_cpu no_cuda no_gpu",
     "targets": "target target_modules target_layers lora_target lora_targets lora_target_modules modules "
@@ -91,7 +95,7 @@ SETTINGS = _spread({
     "search": "lr_search hparam_search n_trials trials",
     "with": "other compare_with",
     "json": "jsonl as_json json_output output_json",
-    "": "max_steps steps train_steps max_iters load_in_8bit 8bit fp16 float16 use_fp16 gradient_checkpointing "
+    "": "max_steps steps train_steps max_iters load_in_8bit 8bit gradient_checkpointing "
     "lr_scheduler_type lr_scheduler scheduler optim optimizer packing logging_steps report_to deepspeed valid_file "
     "validation_file valid valid_data validation val dev test test_data test_set eval_file test_file "
     "eval_dataset val_data val_file subset n_samples num_samples modules_to_save fan_in_fan_out lora_bias "
@@ -151,8 +155,10 @@ VERBS = _spread({
 VALUES = _spread({
     "bfloat16": "bf16",
     "float32": "fp32 float single",
-    "cuda": "gpu cuda:0",
+    "cuda": "gpu",
+    "float16": "fp16 half",
+    "flash_attention_2": "flash flash-attn flash_attn fa2 flash_attention",
     "nf4": "4bit 4-bit int4 4",
     "valid": "validation val dev",
-    "": "fp16 float16 float8 8bit int8",
+    "": "float8 8bit int8",
 })  # fmt: skip

@@ -140,7 +140,7 @@ def test_samples_without_a_place_are_refused(
         (["--method", "bitfit", "--method.rank", "3"], "unknown setting --method.rank"),
         (["--method.rank", "many"], "--method.rank is 'many'; it must be a whole number"),
         (["--method.rank", "0"], "method.rank is 0; it must be at least 1"),
-        (["--dtype", "float8"], "--dtype is 'float8'; known: auto, bfloat16, float32"),
+        (["--dtype", "float8"], "--dtype is 'float8'; known: auto, bfloat16, float16, float32"),
         (["--method.targets", "q_prj"], "'q_prj' match no module of BertForSequenceClassification; it has"),
         (
             ["--method.targets", "query", "valeu"],
@@ -150,7 +150,11 @@ def test_samples_without_a_place_are_refused(
         (["--method.rank-pattern", "q_proj", "4"], "pattern 'q_proj' fits none"),
         (["--data.text", "txet"], "txet"),
         (["--max-length", "65"], "the model has room for 64 tokens"),
-        (["--device", "cuda"], "device cuda is not there"),
+        (["--device", "cuda"], "device cuda is not there; there is cpu"),
+        (["--device", "xpu:1"], "device xpu:1 is not there; there is cpu"),
+        (["--device", "gpu"], "device is 'gpu'; did you mean cuda?"),
+        (["--attention", "flash_attention_2"], "attention is flash_attention_2, which needs an accelerator and a base"),
+        (["--attention", "flash"], "--attention is 'flash'; did you mean flash_attention_2?"),
         (
             ["--method", "prompt", "--method.tokens", "60", "--method.initialization", "random"],
             "leaves 0 of the model's 64 positions to the text",

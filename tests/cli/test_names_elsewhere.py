@@ -65,6 +65,9 @@ FLAGS = """
     --use_rslora                    --method.rank-stabilized
     --loraplus_lr_ratio             --method.learning-rate-ratio
     --bf16                          --dtype bfloat16
+    --fp16                          --dtype float16
+    --attn-implementation           --attention
+    --use_flash_attention_2         --attention flash_attention_2
     --eval_steps                    --evaluations-per-epoch
     --early_stopping_patience       --patience
     --resume_from_checkpoint        --go-on
@@ -106,7 +109,6 @@ FLAGS = """
     --logging_steps
     --num_virtual_tokens
     --temperature
-    --fp16
     --foo
     --x
 """

@@ -18,9 +18,10 @@ from markupsafe import escape
 from torch import nn
 
 from ..attached.adapter import Adapter
-from ..bases.base import Base, pick_device
+from ..bases.base import Base
 from ..batches.batch import length_step
 from ..data.settings import Reading
+from ..devices import pick_device
 from ..errors import DataError, SettingsError, did_you_mean
 from ..formats.event import Event
 from ..formats.files import held

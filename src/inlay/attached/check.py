@@ -8,6 +8,7 @@ from torch import Tensor
 from ..core.attachment import Attachment
 from ..core.routing import Route
 from ..core.state import state_with
+from ..devices import accelerators_of
 from ..errors import AdapterStateError
 from ..models import trial
 from ..models.trial import Batch
@@ -39,7 +40,7 @@ def check(adapter: Attachment, batch: Batch) -> Checked:
     kept = {name: p.grad for name, p in parameters.items()}
     for p in parameters.values():
         p.grad = None
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    devices = accelerators_of(model.parameters())
     try:
         with state.routing.during(Route((adapter.name,))), torch.random.fork_rng(devices), torch.enable_grad():
             result = trial.call(model, batch)  # the watch raises if a host is inert

@@ -15,9 +15,11 @@ from torch import nn
 
 from ..data.source import BUILTIN, BUILTIN_FOLDER, holds_rows
 from ..errors import SettingsError, did_you_mean
+from ..formats.base_files import count_as_files
 from ..formats.paths import path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
+from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from .arrival import Arrival, Take, arriving
 from .auto_class import AutoClass, empty_model, labeller_class, writer_class
@@ -60,12 +62,12 @@ class Base:
         return _source(self.fetch)
 
     @property
-    def folder(self) -> Path:
-        """Where the files are: of a base on a hub, where this machine keeps them."""
+    def folder(self) -> Path | None:
+        """The folder of the model's files on this machine; None while those of a hub are not here."""
         if os.path.isdir(self.path):
             return Path(self.path)
-        with self.reading("a configuration"):
-            return Path(transformers.utils.cached_file(self.path, "config.json", local_files_only=True)).parent
+        config = transformers.utils.cached_file(self.path, "config.json", local_files_only=True)
+        return None if config is None else Path(config).parent
 
     @property
     def positions(self) -> int:
@@ -126,7 +128,10 @@ class Base:
         asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **how, **self.source}
         with quiet(), self.reading("weights"), arriving(arrived, one_by_one=take is not None):
             model, info = auto_class.from_pretrained(self.path, config=copy.deepcopy(config), **asked)
-        return model, findings(self.name, model, info)
+        found = findings(self.name, model, info)
+        if how.get("dtype") == torch.float16 and (files := self.folder) is not None:
+            count_as_files(files, Sites(model, found.heads))
+        return model, found
 
 
 def find_base(name: str, *, fetch: bool = True) -> Base:
@@ -191,31 +196,6 @@ def load_classifier(
     """
     model, found = base.load(labeller_class(config), config, take, dtype=dtype)
     return model, found.heads
-
-
-def pick_device(asked: str) -> torch.device:
-    """Raise SettingsError if the device that was asked for is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked == "auto":
-        asked = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if asked not in there:
-        raise SettingsError(f"device is {asked!r}{did_you_mean(asked, ('auto', *there))}")
-    if not there[asked]:
-        raise SettingsError(f"device {asked} is not there; there is {', '.join(n for n, ok in there.items() if ok)}")
-    return torch.device(asked)
-
-
-def computes_in_bfloat16(device: torch.device) -> bool:
-    """Tell whether the processor multiplies bfloat16 matrices in hardware; without that they are far slower than
-    float32.
-    """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def _check_reads(tokenizer: Tokenizer) -> None:

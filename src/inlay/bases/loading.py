@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from accelerate.utils import set_seed
 from torch import nn
 
+from ..devices import make_current
 from .arrival import Arrival, Take
+from .base import Base
 from .quantized import Packing
 from .streaming import Streaming
 
@@ -28,16 +29,17 @@ def load_onto(
     load: Callable[[Take | None], tuple[nn.Module, tuple[str, ...]]],
     seed: int,
     packed_for: torch.dtype | None,
-    streamed_from: Path | None = None,
+    streamed: Base | None = None,
 ) -> Loaded:
     """Load the model and its new heads, with every random number generator seeded, since a head is drawn while loading.
 
     Each parameter goes to the device as soon as `load` has read it and, if `packed_for` is a dtype, is quantized there
-    to compute in that: there is never more than one of them beside what the model becomes. With the folder of its files
-    in `streamed_from`, the layers of its blocks stay in these (see `Streaming`). Raises SettingsError if they cannot.
+    to compute in that: there is never more than one of them beside what the model becomes. The layers of the blocks of
+    a base that is `streamed` stay in its files. Raises SettingsError if they cannot.
     """
+    make_current(device)
     packing = None if packed_for is None else Packing(packed_for, device)
-    streaming = None if streamed_from is None else Streaming(streamed_from, device)
+    streaming = None if streamed is None else Streaming(streamed, device)
     take = partial(_moved, device) if device.type != "cpu" else None
     if packing or streaming:
         take = (packing or streaming).take

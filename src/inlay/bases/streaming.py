@@ -8,7 +8,7 @@ even a copy.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,15 @@ from ..formats.base_files import stored_tensors, stored_value
 from ..models import mapped
 from ..models.sites import Sites
 from .arrival import Arrival
+from .base import Base
 from .quantized import unshared_linears
 
 
 class Streaming:
-    """The layers of one base that stay in the files of `folder`, to compute on `device`."""
+    """The layers of one base that stay in its files, to compute on `device`."""
 
-    def __init__(self, folder: Path, device: torch.device):
-        self.folder, self.device = folder, device
+    def __init__(self, base: Base, device: torch.device):
+        self.base, self.device = base, device
         self.blocks: dict[int, str] = {}  # by layer
         self.layers: list[tuple[Any, str, Tensor]] = []  # each with its block and its weight in the files
         self.sites: Sites | None = None
@@ -41,7 +42,6 @@ class Streaming:
         if self.sites is None:
             self.sites = Sites(arrival.model)
             self.blocks = streamed(self.sites)
-            self.stored = stored_tensors(self.folder)
         layer, p = arrival.module, arrival.parameter
         if arrival.name != "weight" or (block := self.blocks.get(id(layer))) is None:
             return p
@@ -51,18 +51,24 @@ class Streaming:
         self.layers.append((layer, block, source))
         return arrival.without_values()
 
+    @cached_property
+    def files(self) -> dict[str, Tensor]:
+        """What the files hold, by its name there."""
+        assert self.base.folder is not None  # since they are being read
+        return stored_tensors(self.base.folder)
+
     def _stored(self, arrival: Arrival) -> Tensor:
         """Find the weight in the files, which the model has in another dtype. Raises SettingsError if it is not there
         with the same values.
         """
         assert self.sites is not None
         p = arrival.parameter.detach()
-        found = stored_value(self.stored, self.sites, arrival.module_name, arrival.name, p)
+        found = stored_value(self.files, self.sites, arrival.module_name, arrival.name, p)
         if found is None or not torch.equal(found.to(p.dtype), p):
             raise SettingsError(
-                f"stream is on, and {arrival.key} of {type(arrival.model).__name__} is not in the files of "
-                f"{self.folder} as the model has it; save the model anew (model.save_pretrained) and name that folder, "
-                "or leave --stream out"
+                f"stream is on, and {arrival.key} of {type(arrival.model).__name__} is not in the safetensors files of "
+                f"{self.base.name} as the model has it; save the model anew (model.save_pretrained) and name that "
+                "folder, or leave --stream out"
             )
         return found
 

@@ -4,13 +4,16 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
 from .parse import parse
 from .screen import print_json, show
+
+if TYPE_CHECKING:
+    import torch
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "numpy", "tyro", "rich")
 _FOR_DEVELOPERS = "dev"
@@ -78,9 +81,11 @@ def examine() -> dict[str, dict[str, str]]:
     import psutil
     import torch
 
-    from ..bases.base import computes_in_bfloat16, pick_device
+    from ..bases.attention import kinds_of_attention
+    from ..devices import best_dtype, has_tf32, is_accelerator, name_of, pick_device
     from ..registries import REGISTRIES
     from ..show.units import bytes_text, counted
+    from ..training.memory import available_memory_bytes
 
     device = pick_device("auto")
     memory = psutil.virtual_memory()
@@ -88,16 +93,19 @@ def examine() -> dict[str, dict[str, str]]:
         "system": platform.platform(),
         "processor cores": f"{psutil.cpu_count(logical=False)} ({counted(torch.get_num_threads(), 'thread')} used)",
         "memory": f"{bytes_text(memory.available)} free of {bytes_text(memory.total)}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "computes in": "bfloat16" if computes_in_bfloat16(device) else "float32 (bfloat16 would be slower here)",
+        "device": name_of(device),
+        "computes in": _dtype_text(best_dtype(device)),
+        "TF32": "for matrices in float32, unless --no-tf32" if has_tf32(device) else f"{device} has none",
+        "attention": f"{', '.join(kinds_of_attention(device))} (--attention)",
         "this folder": "can be written" if os.access(".", os.W_OK) else "cannot be written: runs need --out elsewhere",
         "hub": "off (HF_HUB_OFFLINE is set)"
         if os.environ.get("HF_HUB_OFFLINE")
         else "used only if a model or data is named",
     }
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        machine["device memory"] = f"{bytes_text(free)} free of {bytes_text(total)}"
+    if is_accelerator(device):
+        machine["device memory"] = f"{bytes_text(available_memory_bytes(device))} free"
+        if (count := torch.accelerator.device_count()) > 1:
+            machine["devices"] = f"{device}:0 to {device}:{count - 1}; a run takes one, {device}:0 unless --device says"
     packages = {name: _version(name) or "MISSING: pip install inlay again" for name in ("inlay", *_NEEDED)}
     extras = {
         name: _version(name) or f"missing; it belongs to the extra {extra} ({uses})"
@@ -106,6 +114,17 @@ def examine() -> dict[str, dict[str, str]]:
     found = {"machine": machine, "packages": {"python": platform.python_version(), **packages}, "extras": extras}
     offered = {name: f"a {each.kind} of {package}" for each in REGISTRIES for name, package in each.offered.items()}
     return found | ({"extensions": offered} if offered else {})
+
+
+def _dtype_text(dtype: "torch.dtype") -> str:
+    """Say what a base is loaded in if --dtype does not, and why not in bfloat16."""
+    match str(dtype).removeprefix("torch."):
+        case "float16":
+            return "float16 with a scaled loss (there is no bfloat16 here)"
+        case "float32":
+            return "float32 (bfloat16 would be slower here)"
+        case name:
+            return name
 
 
 def _version(package: str) -> str | None:

@@ -35,7 +35,7 @@ class Eval:
     """The base model, if it has moved."""
     allow_download: bool = False
     """Download what only the adapter's files name and this machine lacks."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: str = "auto"
     """Where to compute."""
     report: bool = False
     """Only write the run's report again, from the files in its folder; nothing is computed."""

@@ -31,7 +31,7 @@ class Merge:
     """The base model, if it has moved."""
     allow_download: bool = False
     """Download what only the adapter's files name and this machine lacks."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: str = "auto"
     """Where to compute."""
     json: bool = False
     """Print one JSON object per step instead of text."""

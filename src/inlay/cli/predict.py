@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -46,7 +46,7 @@ class Predict:
     """The base model, if it has moved."""
     allow_download: bool = False
     """Download what only the adapter's files name and this machine lacks."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: str = "auto"
     """Where to compute."""
     json: bool = False
     """Print one JSON object per text."""

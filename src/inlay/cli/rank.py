@@ -66,7 +66,7 @@ class Rank:
     seed: Annotated[int, SEED] = 0
     """Random seed for the order of the rows, and for what --try trains."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: str = "auto"
     """Where to compute."""
     json: bool = False
     """Print one JSON object instead of text."""

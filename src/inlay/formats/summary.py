@@ -41,6 +41,19 @@ class PlannedCost(TypedDict):
     memory_bytes: int | None
 
 
+class DeviceMemory(TypedDict):
+    """What of an accelerator's memory was in use, in bytes."""
+
+    allocated_bytes: int
+    """By tensors, at most."""
+    reserved_bytes: int
+    """By PyTorch for tensors, at most: with what it keeps for the next ones."""
+    beside_bytes: int | None
+    """Beside that, at the end: the device's context, libraries' workspaces, other programs. None: unknown."""
+    beside_at_start_bytes: int | None
+    """Beside that, before anything was loaded."""
+
+
 class WentBack(TypedDict):
     """A time that the training went back to an earlier step, as it had collapsed."""
 
@@ -70,6 +83,8 @@ class Summary(TypedDict):
     """Seconds from the first step to the last evaluation."""
     wall_seconds: float
     peak_memory_bytes: int
+    device_memory: DeviceMemory | None
+    """The parts of an accelerator's memory; None for a run on the CPU."""
     tokens_per_second: float
     steps: int
     best_step: int

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from ..attached.adapter import Adapter
 from ..bases.base import find_base, quiet
 from ..core.active import using
+from ..devices import free_unused
 from ..errors import SettingsError, VerificationFailed, did_you_mean
 from ..formats.event import Event, Watcher
 from ..formats.files import check_free, folder_written_whole
@@ -279,5 +280,4 @@ def _told(watcher: Watcher, event: str, **facts: object) -> Event:
 def _free() -> None:
     """Free models at once: with adapters they hold themselves in a circle, and two may not fit."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_unused()

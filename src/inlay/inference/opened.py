@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from ..attached.adapter import Adapter, rows_of_its_own
-from ..bases.base import OBJECT, Base, find_base, pick_device
+from ..bases.base import OBJECT, Base, find_base
 from ..bases.loading import load_onto
 from ..bases.vocabulary import check_vocabulary
 from ..batches.batch import length_step
 from ..core.active import using
 from ..data.source import BUILTIN
+from ..devices import pick_device
 from ..errors import CheckpointError, SettingsError
 from ..formats import peft, places
 from ..formats.base_files import fingerprint_of_files, row_digests_of_files
@@ -119,8 +120,8 @@ class Found:
 
     def base_as_trained(self, device: torch.device) -> nn.Module:
         """Load what the adapter was attached to, as it was before: a head has the values that it started from."""
-        streamed_from = self.base.folder if self.provenance.get("stream") else None
-        return self._load(device, self.dtype, self.dtype if self.packed else None, streamed_from)
+        streamed = self.base if self.provenance.get("stream") else None
+        return self._load(device, self.dtype, self.dtype if self.packed else None, streamed)
 
     def base_as_stored(self, device: torch.device) -> nn.Module:
         """Load the base as its files have it, in their dtype and not quantized; a head likewise."""
@@ -131,10 +132,10 @@ class Found:
         device: torch.device,
         dtype: torch.dtype | Literal["auto"],
         packed_for: torch.dtype | None,
-        streamed_from: Path | None = None,
+        streamed: Base | None = None,
     ) -> nn.Module:
         seed = self.provenance["seed"]
-        loaded = load_onto(device, partial(self.task.load, dtype), seed, packed_for, streamed_from)
+        loaded = load_onto(device, partial(self.task.load, dtype), seed, packed_for, streamed)
         drawn = set(loaded.heads) - set(task_heads(loaded.model))
         if unknown := sorted(n for n in drawn if not any(h == n or h.startswith(n + ".") for h in self.planned.heads)):
             raise CheckpointError(

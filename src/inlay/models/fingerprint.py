@@ -2,16 +2,16 @@
 
 Each tensor of the pretrained base counts with its shape and up to 256 of its values, rounded to bfloat16 and, below
 2**-16, to zero, where float16 has fewer digits. So a checkpoint in 16 bits is the same base whether it is loaded in
-bfloat16, float16 or float32, and one in 32 bits whether it is loaded in bfloat16 or float32. (Rounding that one to
-float16 and then to bfloat16 gives other values.) New heads do not count. What Inlay has quantized counts as it was
-before; tensors that came quantized count with their packed bytes.
+bfloat16, float16 or float32, and one in 32 bits whether it is loaded in bfloat16 or float32. Rounding that one to
+float16 and then to bfloat16 gives other values: `remember_rounding` lets those count as the files'. New heads do not
+count. What Inlay has quantized counts as it was before; tensors that came quantized count with their packed bytes.
 
 The fingerprint samples, so it overlooks a few rows that were added to a vocabulary, which are drawn anew each time.
 `row_digests` looks at each row of every embedding, and of what makes logits of a language model's last hidden states.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ _SAMPLES = 256
 _OF_A_ROW = 8  # values; what is drawn at random differs in all of them
 _SMALLEST = 2**-16
 _BEFORE = "_inlay_digest"  # attribute of a quantized layer
+_ROUNDED = "_inlay_rounded"  # of a model: digests of values in float16, and of those that were rounded to them
 
 
 @torch.no_grad()
 def fingerprint(sites: Sites) -> str | None:
     """Return 64 hexadecimal digits, or None for a model without values (on the meta device)."""
     digests: dict[int, bytes] = {}
+    rounded = _rounded(sites)
     for _, module in sites.body():
         for name, p in module._parameters.items():
             if p is None or id(p) in digests:
@@ -39,7 +41,8 @@ def fingerprint(sites: Sites) -> str | None:
             if value.is_meta:
                 return None
             before = module.__dict__.get(_BEFORE) if name == "weight" else None
-            digests[id(p)] = before or _tensor_digest(value)
+            found = before or _tensor_digest(value)
+            digests[id(p)] = rounded.get(found, found)
     return _combined(digests.values())
 
 
@@ -52,11 +55,12 @@ def came_packed(sites: Sites) -> bool:
 def row_digests(sites: Sites, own: Collection[str] = ()) -> dict[str, str]:
     """Return what tells the rows of `row_owners` apart, by "input" and "output"; {} for a model without values."""
     digests = {}
+    rounded = _rounded(sites)
     for kind, owners in row_owners(sites, own).items():
         values = [weights.value(module, "weight") for _, module in owners]
         matrices = [v for v in values if v is not None and v.is_floating_point()]  # others are packed
         if matrices and not any(v.is_meta for v in matrices):
-            digests[kind] = digest_of_rows(matrices)
+            digests[kind] = digest_of_rows(matrices, rounded)
     return digests
 
 
@@ -73,8 +77,18 @@ def row_owners(sites: Sites, own: Collection[str] = ()) -> dict[str, list[tuple[
     return {kind: [(n, m) for n, m in owners if n not in own] for kind, owners in found.items()}
 
 
-def digest_of_rows(matrices: list[Tensor]) -> str:
-    return _combined(_values_digest(m.shape, m.detach()[:, :_OF_A_ROW]) for m in matrices)
+def digest_of_rows(matrices: list[Tensor], rounded: Mapping[bytes, bytes] | None = None) -> str:
+    found = [_values_digest(m.shape, m.detach()[:, :_OF_A_ROW]) for m in matrices]
+    return _combined((rounded or {}).get(each, each) for each in found)
+
+
+def remember_rounding(model: nn.Module, stored: Iterable[Tensor], embeddings: Iterable[Tensor]) -> None:
+    """Let weights of the model count as the `stored` ones, from which they were rounded to float16, until they change;
+    and the rows of `embeddings`, which are some of these, as well."""
+    rounded = model.__dict__.setdefault(_ROUNDED, {})
+    samples = [(t.shape, _sampled(t)) for t in stored] + [(t.shape, t[:, :_OF_A_ROW]) for t in embeddings]
+    for shape, sample in samples:
+        rounded[_values_digest(shape, sample.to(torch.float16))] = _values_digest(shape, sample)
 
 
 def remember(packed: nn.Module, weight: Tensor) -> None:
@@ -91,10 +105,18 @@ def _combined(digests: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
+def _rounded(sites: Sites) -> Mapping[bytes, bytes]:
+    return sites.model.__dict__.get(_ROUNDED, {})
+
+
 def _tensor_digest(tensor: Tensor) -> bytes:
+    return _values_digest(tensor.shape, _sampled(tensor))
+
+
+def _sampled(tensor: Tensor) -> Tensor:
     flat = tensor.detach().reshape(-1)
     step = max(1, flat.numel() // _SAMPLES)
-    return _values_digest(tensor.shape, flat[::step][:_SAMPLES])
+    return flat[::step][:_SAMPLES]
 
 
 def _values_digest(of_shape: torch.Size, sample: Tensor) -> bytes:

@@ -8,6 +8,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from ..devices import accelerators_of
 from .heads import input_embeddings, output_embeddings
 
 _TOKENS = 8
@@ -20,8 +21,7 @@ _PLAIN = (Tensor, str, bytes, bool, int, float, type(None))
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run in evaluation mode, without gradients; modes and random state are afterwards what they were."""
     modes = [(module, module.training) for module in model.modules()]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with torch.random.fork_rng(accelerators_of(model.parameters())), torch.no_grad():
         for module, _ in modes:
             module.training = False
         try:

@@ -23,6 +23,10 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
         time_details.append(f"{seconds_text(summary['wall_seconds'])} with loading and evaluation")
     if summary.get("device") and summary.get("dtype"):
         memory_details.append(f"on {summary['device']}, {summary['dtype']}")
+    if (found := summary.get("device_memory")) is not None:
+        memory_details.append(f"tensors; {bytes_text(found['reserved_bytes'])} with what PyTorch keeps for the next")
+        if found["beside_bytes"] is not None:
+            memory_details.append(f"{bytes_text(found['beside_bytes'])} beside it: context, libraries, other programs")
     return [
         *of_task,
         *([_forgetting(found)] if (found := summary.get("forgetting")) else []),

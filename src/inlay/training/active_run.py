@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
 from ..batches.batch import Batch
 from ..core.method import Method
 from ..core.state import commit
+from ..devices import has_tf32, tf32
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
@@ -90,7 +90,7 @@ class ActiveRun(Observer):
     def finish(self) -> RunSummary:
         """Do all that is left to do, and write it; returns the summary."""
         reset_peak_memory(self.run.device)
-        with self.keeper.interrupts:
+        with self.keeper.interrupts, tf32(self.run.device, self.run.settings.tf32):
             try:
                 self.state.run = self.before(self.run, self.journal)
                 if self.checkpoint is None:
@@ -135,6 +135,8 @@ class ActiveRun(Observer):
             quantize=run.settings.quantize,
             stream=run.settings.stream,
             device=str(run.device),
+            attention=run.attention,
+            tf32=run.settings.tf32 and has_tf32(run.device),
             threads=torch.get_num_threads() if run.device.type == "cpu" else None,
         )
         return model
@@ -203,8 +205,7 @@ class ActiveRun(Observer):
 
     def _fit(self) -> None:
         run = self.run
-        accelerator = Accelerator(cpu=run.device.type == "cpu")
-        training = Training.begin(self.adapter, run.plan, run.settings, accelerator)
+        training = Training.begin(self.adapter, run.plan, run.settings, run.device, run.dtype)
         self.state.fit_began = time.perf_counter()
         if self.checkpoint is not None:
             self._go_on(training, self.checkpoint)

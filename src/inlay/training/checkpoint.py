@@ -96,7 +96,7 @@ class Checkpoint:
 
         Raises CheckpointError, having changed nothing, if this adapter has other tensors.
         """
-        adapter, device = training.adapter, training.accelerator.device
+        adapter, device = training.adapter, training.device
         with readable(self.path, self._todo):
             check_fits(by_first_part(self.tensors, by="."), training)
             check_strides(self.strides, self.tensors)
@@ -187,15 +187,16 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
         "start": start.parameters if start else {},
         "start_memory": _by_host(start.memory) if start else {},
         "optimizer": {f"{number}.{name}": t for number, values in averages.items() for name, t in values.items()},
-        "random": random_tensors(training.accelerator.device),
+        "random": random_tensors(training.device),
     }
     tensors = {f"{part}.{key}": t.detach() for part, named in parts.items() for key, t in named.items()}
-    apart = ("best_state", "guard", "safe", "start", "inside")
+    apart = ("best_state", "guard", "scale", "safe", "start", "inside")
     own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in apart}
     best, steps = progress.best, {"safe": safe, "inside": inside}
     header = {
         "progress": own
         | {"best": best, "changed": training.changed, "guard": asdict(progress.guard)}
+        | {"scale": asdict(progress.scale)}
         | {name: kept and {"step": kept.step, "scores": kept.scores} for name, kept in steps.items()},
         "random": random_numbers(),
         "about": asdict(identity),

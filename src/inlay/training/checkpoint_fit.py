@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..attached.adapter import Adapter
+from ..loss_scale import LARGEST, LossScale
 from ..tasks.metric import scores_from_json
 from .guard import MOST_RETURNS, Guard, Return, Safe
 from .loop import Training
@@ -94,6 +95,8 @@ def progress_of(told: Told, main_score: str) -> Progress:
     values["best"] = best
     if "guard" in told:  # a version before had none
         values["guard"] = _guard_of(told["guard"])
+    if "scale" in told:  # likewise
+        values["scale"] = _scale_of(told["scale"])
     return Progress(**values)
 
 
@@ -112,6 +115,15 @@ def _guard_of(told: Told) -> Guard:
     if len(returns) > MOST_RETURNS:
         raise ValueError(f"guard has {len(returns)} returns; a training goes back {MOST_RETURNS} times at most")
     return Guard(told["first_loss"], tuple(told["losses"]), returns)
+
+
+def _scale_of(told: Told) -> LossScale:
+    scale = LossScale(**told)
+    if type(scale.factor) is not float or not 1 <= scale.factor <= LARGEST or not scale.factor.is_integer():
+        raise ValueError(f"the loss is scaled by {scale.factor!r}, which is a power of two from 1 to {LARGEST:,.0f}")
+    if type(scale.steps) is not int or not 0 <= scale.steps < _MOST:
+        raise ValueError(f"the loss is scaled so since {scale.steps!r} steps, which is a count")
+    return scale
 
 
 def kept_of(told: Told, parts: Parts, progress: Progress, main_score: str) -> dict[str, Safe | None]:

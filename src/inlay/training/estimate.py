@@ -17,6 +17,7 @@ from ..attached.adapter import Adapter
 from ..batches.batch import Batch
 from ..batches.objective import Objective
 from ..core.method import Method
+from ..devices import is_accelerator, synchronize
 from ..tasks.task import Task
 from .loop import Plan
 from .memory import peak_memory_bytes
@@ -50,7 +51,7 @@ def estimate(
     largest = max(batches, key=batches.__getitem__)
     passes = plan.steps * settings.batch_size / size
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng([device] if is_accelerator(device) else []):
         seconds = _pass(adapter, objective, task.batch_of(largest), device) * average / batches[largest]
         memory = peak_memory_bytes(device)
         if passes > _FEW_PASSES:
@@ -65,8 +66,7 @@ def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.de
     began = time.perf_counter()
     adapter.model.train()
     objective.loss(adapter.model, {key: value.to(device) for key, value in batch.items()}).backward()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     for p in adapter.parameters():
         p.grad = None
     return time.perf_counter() - began

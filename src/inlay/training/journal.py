@@ -162,9 +162,11 @@ def sentence(event: Event) -> str:
             return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
         case "model":
             packed = "" if event.get("quantize", "none") == "none" else f", linear layers in {event['quantize']},"
+            ways = f", attention by {event['attention']}" if "attention" in event else ""
+            ways += ", float32 products in TF32" if event.get("tf32") else ""
             return (
                 f"model   {shown(event['model'])}: {event['class']}, {count_text(event['total_parameters'])} "
-                f"parameters in {event['dtype']}{packed} on {event['device']}"
+                f"parameters in {event['dtype']}{packed} on {event['device']}{ways}"
                 + (", its blocks read from the files in each pass" if event.get("stream") else "")
             )
         case "method":

@@ -1,4 +1,4 @@
-"""The training loop: one function to read from top to bottom, on accelerate."""
+"""The training loop: one function to read from top to bottom."""
 
 import math
 import time
@@ -10,8 +10,8 @@ from itertools import count
 from typing import Any, Self
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,7 @@ from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
 from ..formats.event import Event
+from ..loss_scale import LossScale
 from ..methods.peak_rate import peak_rate
 from ..tasks.metric import Scores
 from ..tasks.task import Task
@@ -110,18 +111,25 @@ class Training:
 
     adapter: Adapter
     optimizer: Optimizer
-    accelerator: Accelerator
+    device: torch.device
     start: list[int]  # marks of the parameters from which this process trains
     progress: Progress = field(default_factory=Progress)
     changed_before: bool = False  # an earlier process has changed a parameter
 
     @classmethod
-    def begin(cls, adapter: Adapter, plan: Plan, settings: RunSettings[Method], accelerator: Accelerator) -> Self:
+    def begin(
+        cls,
+        adapter: Adapter,
+        plan: Plan,
+        settings: RunSettings[Method],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Self:
+        """Start at the first step, with a model that computes on this device in this dtype."""
         asked = adapter.method.parameter_groups(adapter, plan.learning_rate)
         groups = [{**group, "initial_lr": group["lr"]} for group in asked]  # lr is that of the step
-        fused = accelerator.device.type in ("cpu", "cuda")
-        optimizer = accelerator.prepare(AdamW(groups, weight_decay=settings.weight_decay, fused=fused))
-        return cls(adapter, optimizer, accelerator, marks(adapter))
+        optimizer = AdamW(groups, weight_decay=settings.weight_decay, fused=device.type in ("cpu", "cuda"))
+        return cls(adapter, optimizer, device, marks(adapter), Progress(scale=LossScale.for_dtype(dtype)))
 
     @torch.no_grad()
     def put(self, state: Mapping[str, Tensor]) -> None:
@@ -159,11 +167,10 @@ class Training:
     @torch.no_grad()
     def go_back(self, done: Progress, to: Safe, guard: Guard) -> None:
         """Put the parameters, and what the method remembers, where they were at a safe step; AdamW begins anew."""
-        device = self.accelerator.device
         self.put(to.parameters)
         for host, _, delta in self.adapter.hosts():
             if (memory := to.memory.get(host)) is not None:
-                delta.load_training_state({name: tensor.to(device, copy=True) for name, tensor in memory.items()})
+                delta.load_training_state({name: tensor.to(self.device, copy=True) for name, tensor in memory.items()})
         for averages in self.optimizer.state.values():
             for tensor in averages.values():
                 tensor.zero_()
@@ -205,9 +212,9 @@ def fit(
     TrainingFailed if a loss, in training or on valid, or a parameter is not finite, a parameter gets no gradient, or
     nothing has changed.
     """
-    adapter, optimizer, accelerator = training.adapter, training.optimizer, training.accelerator
+    adapter, optimizer = training.adapter, training.optimizer
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
-    steps = _steps(accelerator.prepare(batches), batches.batch_sampler, plan, training.progress.step)
+    steps = _steps(batches, plan, training.progress.step)
     if (settings.guard or observer.has_budget) and training.progress.step == 0:
         start = training.safe(0, None, training.copied())
         training.progress = replace(training.progress, safe=start if settings.guard else None, start=start)
@@ -266,28 +273,33 @@ def fit(
             share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
-            loss, tokens = 0.0, done.tokens
-            for part, part_share in _parts(batch, settings.micro_batch_size, objective):
-                part_loss = objective.loss(model, part) * part_share
-                accelerator.backward(part_loss)
-                loss += part_loss.item()
-                tokens += int(part["attention_mask"].sum())
-            if (penalty := method.penalty(adapter)) is not None:
-                accelerator.backward(penalty)
-            if step == 1:
-                _check_gradients(adapter)
-            norm = accelerator.clip_grad_norm_(parameters, settings.clip)
-            gradient_norm = float(norm) if norm is not None else 0.0
+            batch, scale = {key: value.to(training.device) for key, value in batch.items()}, done.scale
+            while True:
+                loss, tokens = 0.0, done.tokens
+                for part, part_share in _parts(batch, settings.micro_batch_size, objective):
+                    part_loss = objective.loss(model, part) * part_share
+                    scale.scaled(part_loss).backward()
+                    loss += part_loss.item()
+                    tokens += int(part["attention_mask"].sum())
+                if (penalty := method.penalty(adapter)) is not None:
+                    scale.scaled(penalty).backward()
+                if step == 1:
+                    _check_gradients(adapter)
+                scale.unscale_(parameters)
+                gradient_norm = float(clip_grad_norm_(parameters, settings.clip))
+                if math.isfinite(gradient_norm) or not math.isfinite(loss) or (lower := scale.lowered()) is None:
+                    break
+                scale = lower  # it was too high for these rows, which are taken again
+                optimizer.zero_grad()
             learning_rate = float(optimizer.param_groups[0]["lr"])
             seconds = done.seconds + time.perf_counter() - began
-            after = replace(done, step=step, tokens=tokens, seconds=seconds)
+            after = replace(done, step=step, tokens=tokens, seconds=seconds, scale=scale)
             if math.isfinite(loss) and math.isfinite(gradient_norm):
                 optimizer.step()
                 method.after_step(adapter, step, plan.steps)
                 optimizer.zero_grad()
-                training.progress = replace(
-                    after, guard=done.guard if objective.begins_least else done.guard.after(loss)
-                )
+                guard = done.guard if objective.begins_least else done.guard.after(loss)
+                training.progress = replace(after, guard=guard, scale=scale.after_step())
         if training.progress is done:
             problem = (
                 f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
@@ -325,11 +337,12 @@ def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
     return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
 
 
-def _steps(batches: Any, order: Any, plan: Plan, done: int) -> Iterator[Batch]:
+def _steps(batches: Any, plan: Plan, done: int) -> Iterator[Batch]:
     """Yield the batches of every step after the first `done`, epoch after epoch."""
+    order = batches.batch_sampler
     begun, order.skip = divmod(done, plan.steps_per_epoch)
     for epoch in count(begun):
-        batches.set_epoch(epoch)
+        order.set_epoch(epoch)
         state = torch.get_rng_state()
         for number, batch in enumerate(batches):
             if number == 0 and order.skip:  # a loader draws a random number as an epoch begins, and this one has begun

@@ -1,4 +1,9 @@
-"""How much memory the process takes, now and at most."""
+"""How much memory is taken, now and at most: on the CPU by the process, on an accelerator by its tensors.
+
+An accelerator's memory has three parts: what tensors take ("allocated"), what PyTorch has taken for them and keeps
+("reserved"), and what is in use beside that: the device's context, the workspaces of libraries, other programs. Apple's
+GPUs count no peak; what their driver has allocated falls only when memory runs short, and is taken for it.
+"""
 
 import ctypes
 import gc
@@ -10,18 +15,30 @@ from pathlib import Path
 import psutil
 import torch
 
+from ..devices import free_unused, is_accelerator, module_of
+from ..formats.summary import DeviceMemory
+
+CPU = torch.device("cpu")
 _STATUS, _CLEAR, _CGROUP = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/sys/fs/cgroup")
 
 
 def memory_bytes(device: torch.device) -> int:
     """Return what is in use now: on an accelerator what its tensors take, on the CPU the process's resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
+    if is_accelerator(device):
+        return module_of(device).memory_allocated(device)
     return psutil.Process().memory_info().rss
 
 
-def available_memory_bytes() -> int:
-    """Return what is free of the machine's memory, or of what a container's limit leaves, if that is less."""
+def available_memory_bytes(device: torch.device = CPU) -> int:
+    """Return what is free: of an accelerator, with what PyTorch keeps of it for no tensor; or of the machine's memory,
+    or of what a container's limit leaves, if that is less."""
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    if is_accelerator(device):
+        module = module_of(device)
+        return module.mem_get_info(device)[0] + module.memory_reserved(device) - module.memory_allocated(device)
     free = psutil.virtual_memory().available
     with suppress(OSError, ValueError):  # there is no limit, or none of this kind
         free = min(free, int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
@@ -30,8 +47,10 @@ def available_memory_bytes() -> int:
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Return the most that was in use since the process began, or since `reset_peak_memory`."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    if is_accelerator(device):
+        return module_of(device).max_memory_allocated(device)
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
     if sys.platform == "linux" and (peak := re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)):
@@ -42,6 +61,28 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def device_memory(device: torch.device, beside_at_start: int | None) -> DeviceMemory | None:
+    """Return the parts of an accelerator's memory; None for the CPU. `beside_at_start` is what `beside_bytes` gave."""
+    if not is_accelerator(device):
+        return None
+    reserved = peak_memory_bytes(device) if device.type == "mps" else module_of(device).max_memory_reserved(device)
+    return {
+        "allocated_bytes": peak_memory_bytes(device),
+        "reserved_bytes": reserved,
+        "beside_bytes": beside_bytes(device),
+        "beside_at_start_bytes": beside_at_start,
+    }
+
+
+def beside_bytes(device: torch.device) -> int | None:
+    """Return what of an accelerator's memory is in use now, and not by PyTorch's tensors or for them; None if that is
+    unknown, and for the CPU."""
+    if device.type == "mps" or not is_accelerator(device):
+        return None
+    free, total = module_of(device).mem_get_info(device)
+    return total - free - module_of(device).memory_reserved(device)
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Reset the peak, and give back to the system what earlier work has freed.
 
@@ -49,9 +90,10 @@ def reset_peak_memory(device: torch.device) -> None:
     own; so it is, to the last kernel that a library keeps, everywhere.
     """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    if is_accelerator(device):
+        free_unused()
+    if is_accelerator(device) and device.type != "mps":
+        module_of(device).reset_peak_memory_stats(device)
     if sys.platform != "linux":
         return
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's: others give back by themselves

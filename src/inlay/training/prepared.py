@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ..attached.adapter import plan_attach
-from ..bases.base import Base, computes_in_bfloat16, find_base, pick_device
+from ..bases.attention import choose_attention
+from ..bases.base import Base, find_base
 from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
@@ -17,6 +18,7 @@ from ..bases.vocabulary import check_ids, check_vocabulary
 from ..batches.batch import LENGTH_STEP, length_step
 from ..core.method import Method
 from ..data.formats import open_data
+from ..devices import best_dtype, pick_device
 from ..errors import SettingsError
 from ..forgetting.passages import LONGEST, GeneralText, general_text
 from ..formats import peft_plain
@@ -46,6 +48,7 @@ class Prepared:
     device: torch.device
     dtype: torch.dtype
     max_length: int
+    attention: str
     part: TextPart
     reach: Reach  # of the method, as summary.json has it
     folder: Path
@@ -57,9 +60,9 @@ class Prepared:
         return self.dtype if self.settings.quantize == "nf4" else None
 
     @property
-    def streamed_from(self) -> Path | None:
-        """The folder in which a base's weights stay; None: they are loaded."""
-        return self.task.base.folder if self.settings.stream else None
+    def streamed(self) -> Base | None:
+        """The base, if its blocks stay in its files; None: they are loaded."""
+        return self.task.base if self.settings.stream else None
 
 
 def prepare_run(
@@ -99,6 +102,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     base, empty = task.base, task.empty()
     if settings.quantize == "nf4":
         quantize(empty, dtype)
+    attention = choose_attention(empty, settings.attention, device, dtype)
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
     planned = plan_attach(empty, settings.method, part=part.name)
@@ -140,7 +144,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     for note in filter(None, (part.reason, wide, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
     plan = make_plan(len(task.lengths("train")), settings, task)
-    return Prepared(settings, task, plan, device, dtype, max_length, part, reach, folder, text)
+    return Prepared(settings, task, plan, device, dtype, max_length, attention, part, reach, folder, text)
 
 
 def _check_takes_effect(settings: RunSettings[Method], task: Task) -> None:
@@ -155,8 +159,7 @@ def _check_takes_effect(settings: RunSettings[Method], task: Task) -> None:
 
 def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:
     """Choose the dtype of the frozen base and the activations."""
-    automatic = "bfloat16" if computes_in_bfloat16(device) else "float32"
-    return getattr(torch, automatic if settings.dtype == "auto" else settings.dtype)
+    return best_dtype(device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
 def free_folder(settings: RunSettings[Method]) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..formats.event import Event
+from ..loss_scale import LossScale
 from ..tasks.metric import Scores
 from .guard import Guard, Safe
 
@@ -25,6 +26,7 @@ class Progress:
     guard: Guard = field(default_factory=Guard)
     safe: Safe | None = None  # what it goes back to if it collapses
     start: Safe | None = None  # what it goes back to instead if that does not last, for as long as that can be
+    scale: LossScale = field(default_factory=LossScale)  # of the loss in the next backward pass
     inside: Safe | None = None  # the best step that forgets no more than was asked, if that was
 
     def has_told(self, event: Event) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..devices import generator_state, is_accelerator, set_generator_state
+
 
 class RandomNumbers(TypedDict):
     """The random states of Python and NumPy, as JSON has them."""
@@ -21,11 +23,16 @@ class RandomNumbers(TypedDict):
 def random_tensors(device: torch.device) -> dict[str, Tensor]:
     """Return torch's random states, which are bytes: of the CPU, and of the device if that is another."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["device"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        states["device"] = torch.mps.get_rng_state()
+    if is_accelerator(device):
+        states["device"] = generator_state(device)
     return states
+
+
+def set_random_tensors(tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Go on from what `random_tensors` gave."""
+    torch.set_rng_state(tensors["cpu"])
+    if is_accelerator(device):
+        set_generator_state(device, tensors["device"])
 
 
 def random_numbers() -> RandomNumbers:
@@ -37,7 +44,7 @@ def random_numbers() -> RandomNumbers:
 def check_random_state(tensors: dict[str, Tensor], numbers: RandomNumbers, device: torch.device) -> None:
     """Raise some error, having changed nothing, if `set_random_state` could not go on from these, or not rightly."""
     torch.Generator().set_state(tensors["cpu"])
-    if device.type in ("cuda", "mps"):
+    if is_accelerator(device):
         torch.Generator(device).set_state(tensors["device"])
     state, gauss = _python_state(numbers), numbers["python"][2]
     random.Random().setstate(state)
@@ -52,11 +59,7 @@ def check_random_state(tensors: dict[str, Tensor], numbers: RandomNumbers, devic
 
 def set_random_state(tensors: dict[str, Tensor], numbers: RandomNumbers, device: torch.device) -> None:
     """Go on from what `random_tensors` and `random_numbers` gave, on a device of the same kind."""
-    torch.set_rng_state(tensors["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["device"], device)
-    if device.type == "mps":
-        torch.mps.set_rng_state(tensors["device"])
+    set_random_tensors(tensors, device)
     random.setstate(_python_state(numbers))
     np.random.set_state(_numpy_state(numbers))
 

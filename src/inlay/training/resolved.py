@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import yaml
 
+from ..devices import has_tf32
 from ..forgetting.passages import BUILTIN_PASSAGES
 from ..methods import METHODS
 from ..show.reach import reach_text
@@ -28,7 +29,8 @@ def resolved_yaml(run: Prepared) -> str:
         "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
-        "device": (run.device.type, "what is there"),
+        "device": (str(run.device), "what is there"),
+        "attention": (run.attention, "what transformers chooses for this model"),
         "retain": (BUILTIN_PASSAGES, "comes with Inlay"),
         "forget_at_most": (None, "no bound"),
     }
@@ -36,7 +38,9 @@ def resolved_yaml(run: Prepared) -> str:
     for name, value in asked.items():
         automatic = value in (None, "auto")
         final, reason = decided[name] if automatic else (value, "")
-        lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if automatic else ""))
+        if name == "tf32" and value:
+            reason = "float32 matrices are multiplied so" if has_tf32(run.device) else f"{run.device} has none"
+        lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if reason else ""))
     if run.part.reason is not None:
         lines.append(f"# part: {run.part.name or 'the language model'}; {run.part.reason}")
     lines.append(f"# reach: {reach_text(run.reach)}")

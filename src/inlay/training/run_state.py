@@ -25,7 +25,7 @@ from .checkpoint import RunIdentity, data_fingerprint
 from .estimate import Estimate
 from .guard import Safe
 from .loop import Training
-from .memory import peak_memory_bytes
+from .memory import beside_bytes, device_memory, peak_memory_bytes
 from .prepared import Prepared
 from .progress import Progress
 from .settings import RunSettings, to_dict
@@ -39,6 +39,7 @@ class RunState:
         self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
         self.fit_began: float | None = None
         self.fit_ended: float | None = None
+        self.beside_at_start = beside_bytes(run.device)
         self.total_parameters = 0
         self.adapter: Adapter | None = None
         self.estimate: Estimate | None = None
@@ -116,7 +117,7 @@ class RunState:
         run, adapter = self.run, self.adapter
         assert adapter is not None
         decided = {
-            "device": run.device.type,
+            "device": str(run.device),
             "dtype": str(run.dtype).removeprefix("torch."),
             "learning_rate": run.plan.learning_rate,
         }
@@ -159,6 +160,7 @@ class RunState:
             "train_seconds": round(self.train_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "device_memory": device_memory(run.device, self.beside_at_start),
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
             "best_step": self.best_step,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from ..core.method import Method
 from ..data.settings import DataSettings
+from ..devices import check_name
 from ..errors import SettingsError
 from ..methods import METHODS
 from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
@@ -45,16 +46,24 @@ class Recipe:
     """Go back to the best step with half the learning rate, or to the start with a quarter, if the training collapses:
     the loss rises past where it began, or every row gets the same answer. With --retain-weight the loss of a classifier
     is not looked at, as the retained part of it begins at zero."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the frozen base and the activations; float32 for what is trained. auto: bfloat16 where it is fast."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the frozen base and the activations; float32 for what is trained. auto: bfloat16 where it is fast, else
+    float16, which scales the loss, where that is, else float32."""
     quantize: Literal["none", "nf4"] = "none"
     """Keep the frozen base's linear layers in 4 bits (nf4 of bitsandbytes, with double quantization), in a quarter of
     bfloat16's memory. With method lora this is QLoRA."""
     stream: bool = False
     """Last resort, slower: leave the frozen base's blocks in its files, and read one after the other in each forward
     and backward pass. For a base larger than the memory, in safetensors and not quantized. Gradients are the same."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute. auto: an accelerator if there is one."""
+    device: str = "auto"
+    """Where to compute: cpu, or an accelerator, such as cuda, mps or xpu; cuda:1 is the second. auto: an accelerator if
+    there is one."""
+    tf32: bool = True
+    """Multiply float32 matrices in TF32 on GPUs that have it (NVIDIA's since Ampere), which is several times faster and
+    keeps 10 of their 23 bits."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """How attention is computed in training, by transformers' names. auto: what it chooses for the model, mostly sdpa,
+    and text by text where texts share a row."""
     samples: Annotated[int, Range(0, 10_000_000)] = 50
     """Rows of a split to generate text for, by the base and the tuned model; BLEU and the like are computed on them."""
     forgetting: bool = True
@@ -71,6 +80,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_name(self.device)
         if self.retain is not None and not (self.forgetting or self.retain_weight):
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "

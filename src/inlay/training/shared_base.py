@@ -15,17 +15,20 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from ..attached.adapter import Adapter
+from ..bases.attention import choose_attention
 from ..bases.loading import Loaded, load_onto
 from ..models.fingerprint import fingerprint
 from ..models.sites import Sites
 from .prepared import Prepared
+from .random_state import random_tensors, set_random_tensors
 
 
 def load_base(run: Prepared) -> Loaded:
     """Load the run's model where the run computes, and seed every random number generator."""
-    return load_onto(
-        run.device, partial(run.task.load, run.dtype), run.settings.seed, run.packed_for, run.streamed_from
-    )
+    load = partial(run.task.load, run.dtype)
+    loaded = load_onto(run.device, load, run.settings.seed, run.packed_for, run.streamed)
+    choose_attention(loaded.model, run.settings.attention, run.device, run.dtype)
+    return loaded
 
 
 class NoSharing:
@@ -43,7 +46,7 @@ class _Start:
     """What depends on the seed when a model has just been loaded."""
 
     heads: dict[str, Tensor]
-    random: list[Tensor]  # the generators' states: the CPU's, then one for each accelerator
+    random: dict[str, Tensor]  # states of torch's generators
 
 
 @dataclass
@@ -66,7 +69,7 @@ class SharedBase(NoSharing):
             del held  # before another is loaded: there is memory for one
             held = load_base(run)
             self.loads += 1
-            self._starts[seed] = _Start(_heads(held), _random_states(run.device))
+            self._starts[seed] = _Start(_heads(held), random_tensors(run.device))
             self._fingerprint = fingerprint(Sites(held.model, held.heads))
             self._attention = getattr(getattr(held.model, "config", None), "_attn_implementation", None)
         else:
@@ -89,8 +92,9 @@ class SharedBase(NoSharing):
 
 def _key(run: Prepared) -> Hashable:
     """Return what two runs must agree in to start from one loaded model."""
-    form = run.settings.quantize, run.settings.stream
-    return run.task.name, run.task.base.path, run.task.labels, run.dtype, run.device, form
+    task, settings = run.task, run.settings
+    form = settings.quantize, settings.stream, settings.attention
+    return task.name, task.base.path, task.labels, run.dtype, run.device, form
 
 
 def _heads(loaded: Loaded) -> dict[str, Tensor]:
@@ -103,12 +107,5 @@ def _start_with(loaded: Loaded, start: _Start, device: torch.device) -> None:
     own = dict(loaded.model.named_parameters())
     for name, value in start.heads.items():
         own[name].copy_(value)
-    torch.set_rng_state(start.random[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state_all(start.random[1:])
+    set_random_tensors(start.random, device)
     loaded.model.eval()  # as it is when it has just been loaded
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    on_accelerators = torch.cuda.get_rng_state_all() if device.type == "cuda" else []
-    return [torch.get_rng_state(), *on_accelerators]

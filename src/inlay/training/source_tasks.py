@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import attach
+from ..bases.attention import choose_attention
 from ..bases.base import load_classifier
 from ..bases.loading import load_onto
 from ..batches.batch import Batch, Order, pad
@@ -128,8 +128,9 @@ class _Student:
             lambda take: load_classifier(run.task.base, config, run.dtype, take),
             settings.seed,
             run.packed_for,
-            run.streamed_from,
+            run.streamed,
         )
+        choose_attention(loaded.model, settings.attention, run.device, run.dtype)
         method = MultitaskPrompt(tokens=asked.tokens, rank=asked.rank, tasks=len(tasks))
         self.adapter = attach(loaded.model, method, heads=loaded.heads, part=self.run.part.name)
         (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))
@@ -142,9 +143,7 @@ class _Student:
         self.plan = make_plan(sum(self.sizes), alone, run.task)
 
     def learn(self, journal: Journal) -> None:
-        training = Training.begin(
-            self.adapter, self.plan, self.run.settings, Accelerator(cpu=self.run.device.type == "cpu")
-        )
+        training = Training.begin(self.adapter, self.plan, self.run.settings, self.run.device, self.run.dtype)
         watch = _StudentObserver(self, journal)
         fit(training, self.loss, self.batches, self.plan, self.run.settings, watch)
         self.save()
@@ -155,7 +154,7 @@ class _Student:
 
     def _lessons(self, task: SourceTask, labels: int) -> list["_TaughtRow"]:
         """Return the task's training rows with what its teacher says of them."""
-        teacher = open_adapter(task.run.folder, device=self.run.device.type)
+        teacher = open_adapter(task.run.folder, device=str(self.run.device))
         tokens, number = task.classify.tokens["train"], self.tasks.index(task)
         taught = lessons(teacher.model, self.tokenizer, tokens.rows, task.labels, labels)
         return [

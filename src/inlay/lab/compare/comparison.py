@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from ...attached.adapter import plan_attach
-from ...bases.base import pick_device
 from ...bases.part import part_for_texts
 from ...bases.quantized import quantize
 from ...bases.streaming import check_streams
 from ...data.settings import DataSettings
+from ...devices import pick_device
 from ...errors import SettingsError, TargetError
 from ...extras import check_installed
 from ...formats.files import held, is_unfinished, remove_unfinished

@@ -20,11 +20,13 @@ takes their place; that zero is measured all the same.
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...bases.base import pick_device
+from ...core.method import Method
+from ...devices import pick_device
 from ...errors import SettingsError
 from ...formats import peft
 from ...formats.read import read_yaml
 from ...methods import loading
+from ...training.settings import RunSettings
 from .settings import CompareSettings, Contender
 from .trial import Budget, Trial, name_of_data, other_data, run_settings, slug
 
@@ -78,17 +80,17 @@ def sequences(
 def scores_on_earlier(trial: Trial) -> list[dict[str, float]]:
     """Score each earlier task's model on its own data now that `trial` is trained: on test if there is one."""
     body = trial.folder if trial.start is not None else None
-    return [_score(run, trial.settings.model, body) for run in trial.earlier]
+    return [_score(run, trial.settings, body) for run in trial.earlier]
 
 
-def _score(run: Path, model: str, body: Path | None) -> dict[str, float]:
+def _score(run: Path, settings: RunSettings[Method], body: Path | None) -> dict[str, float]:
     """Score a run's model, on the base that the comparison names, with the `body` of another run if there is one."""
     from ...inference.evaluation import ready_to_score, scored_rows
     from ...inference.opened import find_adapter
 
     about = peft.read_provenance(peft.adapter_folder(run))
-    device = pick_device("auto")
-    found = find_adapter(run, model)
+    device = pick_device(settings.device)
+    found = find_adapter(run, settings.model)
     task = scored_rows(found.task, fetch=_is_asked_for(about.get("data"), run))
     split = "test" if "test" in task.data.splits else "valid"
     task = ready_to_score(found, task, split, device)

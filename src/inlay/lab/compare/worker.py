@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from ...bases.base import pick_device
+from ...devices import is_accelerator, pick_device
 from ...errors import CheckpointError, InlayError
 from ...formats.files import write_json
 from ...machine import refusals
@@ -62,7 +62,7 @@ def main(connection: Connection, threads: int | None, command: Sequence[str]) ->
                 # On an accelerator the allocator tells what a run took. On the CPU it is the process, and what
                 # libraries keep from one run (kernels made for each shape) would count as the next one's, by up to a
                 # quarter.
-                ends = pick_device(trial.settings.device).type != "cuda"
+                ends = not is_accelerator(pick_device(trial.settings.device))
                 connection.send(Outcome(reason, ends))
         except (KeyboardInterrupt, EOFError, BrokenPipeError):  # stopped, or the parent is gone
             pass

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ...loss_scale import STEADY
+
 Loss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 Halves = tuple[Tensor, Tensor]
 
@@ -34,7 +36,7 @@ def gradients_of(
         return h
 
     def add(name: str, x_NI: Tensor, g: Tensor) -> None:
-        product_OI = g.flatten(0, -2).float().T @ x_NI.float()
+        product_OI = (g.flatten(0, -2).float() / STEADY).T @ x_NI.float()
         known = sums[half].get(name)
         sums[half][name] = product_OI.cpu() if known is None else known.add_(product_OI.cpu())
 
@@ -49,7 +51,7 @@ def gradients_of(
         for number, batch in enumerate(batches):
             half = number % 2
             with torch.enable_grad():
-                loss(model, batch).backward()
+                (STEADY * loss(model, batch)).backward()
     finally:
         for hook in hooks:
             hook.remove()

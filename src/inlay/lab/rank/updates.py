@@ -6,6 +6,7 @@ new head of a task has no update: it starts from nothing. An embedding's weight 
 convolution's with the entries of its kernels in a row. Experts that share a parameter are a layer each.
 """
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ...attached.adapter import Adapter
 from ...core.delta import Delta, WeightDelta
+from ...devices import has_float64
 from ...errors import AdapterStateError
 from ...models import experts, weights
 from ...models.sites import Sites
@@ -63,8 +65,10 @@ class Update:
         """Return the folded weight, likewise."""
         if not isinstance(self.delta, WeightDelta):
             return _matrix(weights.read(self.host)["weight"])
-        own = weights.read(self.host, self.delta.folds)
-        return _matrix(self.delta.fold({name: p.double() for name, p in own.items()})["weight"])
+        own, delta = weights.read(self.host, self.delta.folds), self.delta
+        if not has_float64(weights.device(self.host)):
+            own, delta = {name: p.cpu() for name, p in own.items()}, _on_cpu(delta)
+        return _matrix(delta.fold({name: p.double() for name, p in own.items()})["weight"])
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,12 @@ def updates_of(adapter: Adapter, base: nn.Module | None = None) -> Updates:
 
 def _factors(delta: Delta) -> dict[str, tuple[Tensor, Tensor]]:
     return delta.factors() if isinstance(delta, WeightDelta) else {}
+
+
+def _on_cpu(delta: WeightDelta) -> WeightDelta:
+    """Copy the delta to the CPU; nothing is copied where it is."""
+    there = {id(p): nn.Parameter(p.detach().cpu(), p.requires_grad) for p in delta.parameters()}
+    return copy.deepcopy(delta, there | {id(b): b.cpu() for b in delta.buffers()})
 
 
 def _is_matrix(host: Host) -> bool:

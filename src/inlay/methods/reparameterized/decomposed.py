@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
+from ...devices import has_float64
 from ...models import transforms, weights
 from ...models.weights import Host
 from ..starts.kaiming import KAIMING
@@ -141,7 +142,7 @@ def row_squares(host: Host) -> Tensor:
 
 
 def _fine(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    return torch.float64 if has_float64(device) else torch.float32
 
 
 def _tensors(module: nn.Module, without: Collection[str] = ()) -> Iterator[Tensor]:

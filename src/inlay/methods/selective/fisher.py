@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import DataError
+from ...loss_scale import STEADY
 from ...models import weights
 
 
@@ -40,11 +41,11 @@ def information(model: nn.Module, hosts: list[str], rows: Iterator[dict[str, Ten
         for row in rows:
             calls.clear()
             loss = _surprise(model, row)
-            found = torch.autograd.grad(loss, [h for _, _, h in calls], allow_unused=True)
+            found = torch.autograd.grad(STEADY * loss, [h for _, _, h in calls], allow_unused=True)
             gradients: dict[str, Tensor] = {}
             for (name, x, _), dh in zip(calls, found, strict=True):
                 if dh is not None:
-                    g_OI = dh.flatten(0, -2).float().T @ x.flatten(0, -2).float()
+                    g_OI = (dh.flatten(0, -2).float() / STEADY).T @ x.flatten(0, -2).float()
                     gradients[name] = gradients[name] + g_OI if name in gradients else g_OI
             for name, g_OI in gradients.items():
                 scores[name].add_(g_OI.square())
