@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import nn
 from torch.nn.modules.module import (
@@ -57,7 +57,7 @@ def arriving(take: Take, *, one_by_one: bool) -> Iterator[None]:
     watch, before = _Watch(take), os.environ.get(_ONE_BY_ONE)
     hooks = (
         register_module_module_registration_hook(watch.module),
-        register_module_parameter_registration_hook(watch.parameter),
+        register_module_parameter_registration_hook(cast(Callable[..., None], watch.parameter)),  # else typed as None
     )
     if one_by_one:
         os.environ[_ONE_BY_ONE] = "1"
@@ -81,13 +81,13 @@ class _Watch:
         self.outer: dict[int, nn.Module] = {}
         self.names: dict[int, tuple[str, nn.Module]] = {}  # by module, with the model that it is in
 
-    def module(self, outer: nn.Module, name: str, inner: Any) -> None:
-        if threading.get_ident() == self.thread and isinstance(inner, nn.Module):
+    def module(self, outer: nn.Module, name: str, inner: nn.Module | None) -> None:
+        if threading.get_ident() == self.thread and inner is not None:
             self.inner[id(inner)] = inner
             self.outer[id(outer)] = outer
 
-    def parameter(self, module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
-        if threading.get_ident() != self.thread or not isinstance(parameter, nn.Parameter):
+    def parameter(self, module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if threading.get_ident() != self.thread or parameter is None:
             return None
         if parameter.is_meta or not getattr(parameter, _FROM_FILE, False) or (found := self._named(module)) is None:
             return None

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 import transformers
 from torch import nn
+from transformers.utils.hub import cached_file
 
 from ..data.source import BUILTIN, BUILTIN_FOLDER, holds_rows
 from ..errors import SettingsError, did_you_mean
@@ -66,7 +67,7 @@ class Base:
         """The folder of the model's files on this machine; None while those of a hub are not here."""
         if os.path.isdir(self.path):
             return Path(self.path)
-        config = transformers.utils.cached_file(self.path, "config.json", local_files_only=True)
+        config = cached_file(self.path, "config.json", local_files_only=True)
         return None if config is None else Path(config).parent
 
     @property

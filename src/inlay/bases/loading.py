@@ -41,8 +41,10 @@ def load_onto(
     packing = None if packed_for is None else Packing(packed_for, device)
     streaming = None if streamed is None else Streaming(streamed, device)
     take = partial(_moved, device) if device.type != "cpu" else None
-    if packing or streaming:
-        take = (packing or streaming).take
+    if packing is not None:
+        take = packing.take
+    elif streaming is not None:
+        take = streaming.take
     set_seed(seed)
     model, heads = load(take)
     model._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))  # what is new, and buffers

@@ -35,7 +35,7 @@ class Packing:
         check_installed("bitsandbytes", "quantization needs bitsandbytes", "quantize")
         self.dtype, self.device = dtype, device
         self.wanted: set[int] | None = None  # known when the first parameter has arrived
-        self.packed: dict[int, Any] = {}
+        self.packed: dict[int, nn.Module] = {}
 
     def take(self, arrival: Arrival) -> nn.Parameter:
         if self.wanted is None:
@@ -100,18 +100,18 @@ def unshared_linears(sites: Sites) -> list[Any]:
     ]
 
 
-def _in_place_of(layer: Any, packed: Any, dtype: torch.dtype) -> nn.Module:
+def _in_place_of(layer: Any, packed: nn.Module | None, dtype: torch.dtype) -> nn.Module:
     """Return the quantized layer, which gets the bias of the one that it replaces."""
     if packed is None:
         packed = _packed(layer, layer.weight.detach(), dtype)
     if layer.bias is not None:
         layer.bias.data = layer.bias.data.to(dtype)  # else the first forward pass would do it
-    packed.bias = layer.bias
+    packed.register_parameter("bias", layer.bias)
     layer.weight = None  # so that there is never a second copy of all of them
     return packed.train(layer.training)
 
 
-def _packed(layer: Any, weight: Tensor, dtype: torch.dtype) -> Any:
+def _packed(layer: nn.Module, weight: Tensor, dtype: torch.dtype) -> nn.Module:
     """Quantize the weight of a layer, as a layer of its own without a bias."""
     bitsandbytes = _bitsandbytes()
     out_features, in_features = weights.size(layer)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
@@ -34,7 +34,7 @@ class Streaming:
     def __init__(self, base: Base, device: torch.device):
         self.base, self.device = base, device
         self.blocks: dict[int, str] = {}  # by layer
-        self.layers: list[tuple[Any, str, Tensor]] = []  # each with its block and its weight in the files
+        self.layers: list[tuple[nn.Module, str, Tensor]] = []  # each with its block and its weight in the files
         self.sites: Sites | None = None
         self.turn = _Turn()
 
@@ -80,7 +80,7 @@ class Streaming:
             weights = _Weights(self.turn, block, own | {"weight": weight})
             add_hook_to_module(layer, AlignDevicesHook(self.device, offload=True, weights_map=weights))
         for block in {block for _, block, _ in self.layers}:
-            module: Any = self.sites.module(block)
+            module = self.sites.module(block)
             module.forward = _again(module.forward)
 
 
@@ -161,7 +161,8 @@ def _again(forward: Callable[..., object]) -> Callable[..., object]:
             return forward(*args, **kwargs)
 
         # To its end: a layer that is left in the midst of its call would keep its weight.
-        result = checkpoint(computed, *args, use_reentrant=False, early_stop=False, **kwargs)
+        twice = cast(Callable[..., object], checkpoint)
+        result = twice(computed, *args, use_reentrant=False, early_stop=False, **kwargs)
         for cache in caches:
             cache.keep_changed()
         return result
