@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from inlay.data.classification import load_classification, load_texts
+from inlay.data.classification import load_classification
 from inlay.data.describe import describe
 from inlay.data.formats import choose_layout
 from inlay.data.generation import load_generation
+from inlay.data.inputs import read_inputs
 from inlay.data.problems import Problems
 from inlay.data.rows import Row
 from inlay.data.settings import DataSettings, Reading
@@ -125,19 +126,19 @@ def test_a_column_that_may_be_a_label_is_not_ignored_in_silence() -> None:
 
 def test_inputs_are_read_from_columns_that_are_named(tmp_path: Path) -> None:
     path = write_text(tmp_path / "new.csv", "Nr;Message\n1;one, so\n2;two\n")
-    assert load_texts(path, {"text": "Message"}) == [("one, so", None), ("two", None)]
-    assert load_texts(path, {"text": "MESSAGE"}) == [("one, so", None), ("two", None)]
+    assert read_inputs(path).texts({"text": "Message"}) == [("one, so", None), ("two", None)]
+    assert read_inputs(path).texts({"text": "MESSAGE"}) == [("one, so", None), ("two", None)]
     with pytest.raises(DataError) as caught:
-        load_texts(path, {"text": "text"})
+        read_inputs(path).texts({"text": "text"})
     assert str(caught.value) == (
         'new.csv:2: no column "text"; the columns are Nr, Message; another is named with --data.text Message'
     )
     with pytest.raises(DataError, match=r"the row has 2 fields, the header 1 \(Nr;Message\)"):
-        load_texts(path, {"text": "Message"}, Reading(separator=","))
+        read_inputs(path, Reading(separator=",")).texts({"text": "Message"})
     lines = write_text(tmp_path / "new.txt", "one\ntwo\n")
     for reading in (Reading(text="Message"), Reading(separator=";")):
         with pytest.raises(DataError, match="leave"):
-            load_texts(lines, {"text": "text"}, reading)
+            read_inputs(lines, reading).texts({"text": "text"})
 
 
 def test_labels_that_look_alike_are_told_by_what_differs(tmp_path: Path) -> None:

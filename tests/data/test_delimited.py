@@ -7,7 +7,7 @@ import pytest
 
 from inlay.data.problems import Problems
 from inlay.data.rows import read_rows
-from inlay.data.settings import DataSettings
+from inlay.data.settings import DataSettings, Reading
 from inlay.data.source import open_source
 from inlay.errors import DataError, SettingsError
 
@@ -32,7 +32,7 @@ def written(sheet: list[list[str]], separator: str, line_end: str = "\n") -> str
 def read(path: Path, text: str, separator: str | None = None) -> tuple[list[list[object]], list[str]]:
     """The header and the rows, and what is said of the file."""
     problems = Problems()
-    rows = read_rows(Path(write_text(path, text)), problems, separator=separator)
+    rows = read_rows(Path(write_text(path, text)), problems, Reading(separator=separator))
     header = [list(rows[0].values)] if rows else []
     return [*header, *(list(row.values.values()) for row in rows)], [
         f"{problem.severity}: {problem}" for problem in problems.found()
@@ -122,10 +122,10 @@ def test_a_separator_without_a_place_is_refused(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.jsonl", '{"text": "a"}\n')
     for asked in (path, "builtin:tickets"):
         with pytest.raises(DataError, match="only .csv and .tsv files have one; leave it out"):
-            open_source(asked, Problems(), separator=";")
+            open_source(asked, Problems(), Reading(separator=";"))
     write_text(tmp_path / "train.csv", "text;label\na;b\n")
     write_text(tmp_path / "valid.jsonl", '{"text": "a", "label": "b"}\n')
-    assert open_source(str(tmp_path), Problems(), separator=";").splits["train"][0].values == {
+    assert open_source(str(tmp_path), Problems(), Reading(separator=";")).splits["train"][0].values == {
         "text": "a",
         "label": "b",
     }

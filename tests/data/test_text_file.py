@@ -8,7 +8,7 @@ import pytest
 from inlay.data.parquet import parquet_rows
 from inlay.data.problems import Problems
 from inlay.data.rows import read_rows
-from inlay.data.settings import DataSettings
+from inlay.data.settings import DataSettings, Reading
 from inlay.data.text_file import SMALLEST_BOUND
 from inlay.errors import SettingsError
 
@@ -108,7 +108,7 @@ def test_a_file_that_unpacks_without_a_bound_is_refused(tmp_path):
         "a.jsonl.gz: unpacks to more than 64 MB, as a damaged or hostile file does; if it is meant, allow more with "
         "data.unpacked_megabytes, or unpack it first"
     ]
-    assert len(read_rows(path, Problems(), megabytes=100)) == 65
+    assert len(read_rows(path, Problems(), Reading(unpacked_megabytes=100))) == 65
     assert "unpacks to more than 1 MB" in str([*_problems_of(path, 1)])
     with pytest.raises(SettingsError, match=r"data.unpacked_megabytes is 0; it must be at least 1"):
         DataSettings(path="a", unpacked_megabytes=0)
@@ -116,7 +116,7 @@ def test_a_file_that_unpacks_without_a_bound_is_refused(tmp_path):
 
 def _problems_of(path, megabytes: int):
     problems = Problems()
-    read_rows(path, problems, megabytes)
+    read_rows(path, problems, Reading(unpacked_megabytes=megabytes))
     return map(str, problems.found())
 
 

@@ -82,6 +82,8 @@ def test_from_an_excel_file_to_a_service(
     assert "16 rows of valid from tickets.csv" in seen
     assert "accuracy" in seen
     assert "trained on" not in seen
+    assert re.search(r"^ +baseline +tuned$", seen, re.MULTILINE)
+    assert "base: its head is new and answers at random" in seen
     assert "the adapter was trained on 104 of these 120 rows" in say("eval runs/tickets tickets.csv")
 
     new = reviews(30, start=120)
@@ -120,7 +122,10 @@ def test_an_adapter_of_peft_is_scored_merged_and_analysed(
     excel(tmp_path / "rows.csv", "Id;Text;Score;Label", reviews(24))
 
     assert "name the data to evaluate on" in say("eval adapter", code=2)
-    assert "24 rows from rows.csv" in say("eval adapter rows.csv")
+    seen = say("eval adapter rows.csv")
+    assert "24 rows from rows.csv" in seen
+    assert re.search(r"^ +baseline +base +tuned$", seen, re.MULTILINE)  # the base has a head of its own
+    assert "answers at random" not in seen
     answers = labels_in(say("predict adapter rows.csv"))
     assert "rank of 90 % of the energy" in say("rank adapter --base never")
     seen = say("merge adapter merged")

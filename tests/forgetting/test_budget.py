@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ import inlay
 from inlay.cli import main
 from inlay.errors import DataError, SettingsError, TrainingFailed
 from inlay.forgetting.passages import general_text
-from inlay.show.budget import Spent, spent_text
+from inlay.show.budget import Chosen, Spent, budget_table, chosen_text, spent_text
+from inlay.tasks.metric import METRICS
 from inlay.training import budget as budget_module
 from inlay.training.budget import SCALES, ForgettingBudget
 from inlay.training.run import train
@@ -56,7 +57,7 @@ def test_what_is_kept_stays_inside_and_scores_best(asked: RunSettings[Any]) -> N
     page, log = (Path(asked.out or "", name).read_text() for name in ("report.html", "log.txt"))
     assert "that it may forget" in page
     assert "What was tried to stay inside" in page
-    assert f"budget  at most {bound:g} nats per token, " in log
+    assert f"side {bound:g} nats per token: ".casefold() in log.casefold()
     assert f"outside {bound:g}" in log
 
 
@@ -128,25 +129,34 @@ def test_a_run_of_which_nothing_stays_inside_has_failed(
     assert not Path(asked.out or "", "adapter").exists()
 
 
-def test_at_equal_scores_the_one_that_forgot_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("losses", "expected"), [((0.5, 0.4, 0.3), (6, 1.0)), ((0.5, 0.5, 0.5), (9, 0.75))])
+def test_at_equal_scores_the_lower_loss_is_kept_and_else_the_larger_scale(
+    monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], expected: tuple[int, float]
+) -> None:
+    forgot = {(9, 1.0): 0.5, (9, 0.75): 0.3, (9, 0.5): 0.2, (6, 1.0): 0.35}
+    scores = dict(zip([*forgot][1:], losses, strict=True))
+
     class Training:
         adapter = type("A", (), {"model": None})
+        at = (0, 0.0)
 
-        def put(self, value: float) -> None:
-            self.value = value
+        def put(self, value: tuple[int, float]) -> None:
+            self.at = value
 
     class Deciding:
         def compare(self, _: object) -> dict[str, Any]:
-            value = training.value
+            value = forgot[training.at]
             return {"measure": "loss", "value": value, "interval": [0, value], "passages": 3}
 
     training: Any = Training()
-    monkeypatch.setattr(budget_module, "_candidates", lambda _: [(9, 1.0, 0.5), (9, 0.5, 0.2), (6, 1.0, 0.3)])
-    scores = {0.5: 0.99, 0.2: 0.9, 0.3: 0.9}
+    monkeypatch.setattr(budget_module, "_candidates", lambda _: [*forgot])
+    monkeypatch.setattr(budget_module, "_parameters", lambda _, step, scale: (step, scale))
     deciding: Any = Deciding()
-    found = ForgettingBudget(0.4, deciding).choose(training, lambda: {"accuracy": scores[training.value]}, "accuracy")
-    assert (found["step"], found["scale"], training.value) == (9, 0.5, 0.2)
-    assert [each["score"] for each in found["tried"]] == [None, 0.9, 0.9]
+    found = ForgettingBudget(0.4, deciding).choose(
+        training, lambda: {"accuracy": 0.9, "loss": scores[training.at]}, "accuracy"
+    )
+    assert (found["step"], found["scale"]) == training.at == expected
+    assert [each["score"] for each in found["tried"]] == [None, 0.9, 0.9, 0.9]
 
 
 def test_a_budget_that_can_do_nothing_is_refused(
@@ -172,6 +182,30 @@ def test_what_it_takes_is_planned() -> None:
 
 def test_what_is_forgotten_can_be_told_from_a_small_budget() -> None:
     told: Spent = {"step": 4, "value": 1.2e-4, "interval": [0.0, 2.13e-4], "most": 2e-4, "inside": False}
-    assert spent_text(told) == "forgets 0.00012 (95 % up to 0.00021) of general text, outside 0.0002"
-    told = {"step": 4, "value": -0.5123, "interval": [-0.52, 0.0321], "most": 0.1, "inside": True}
-    assert spent_text(told) == "forgets -0.512 (95 % up to 0.032) of general text, inside 0.1"
+    assert spent_text(told) == "forgets 0.00012 (95 % up to 0.00021), outside 0.0002"
+    told = {"step": 4, "value": -0.5123, "interval": [-0.52, 0.0321], "most": 0.1, "inside": True, "measure": "loss"}
+    assert spent_text(told) == "forgets -0.512 (95 % up to 0.032) nats per token, inside 0.1"
+
+
+def chosen(measure: Literal["loss", "geometry"], checked: float, scale: float) -> Chosen:
+    return {
+        "step": 4, "scale": scale, "value": 0.01, "interval": [0.0, 0.019], "score": 0.875, "most": 0.02,
+        "measure": measure, "passages": 84, "checked": checked, "tried": [],
+    }  # fmt: skip
+
+
+def test_the_log_says_whether_the_budget_holds_and_what_it_is_of() -> None:
+    assert chosen_text(chosen("loss", 0.0085, 0.625)) == (
+        "inside 0.02 nats per token: 0.0085 on the passages that check; step 4 with 62.5 % of its change forgets 0.010 "
+        "(95 % up to 0.019) on the 84 passages that chose it"
+    )
+    said = chosen_text(chosen("geometry", 0.03, 1))
+    assert said.startswith("OUTSIDE 0.02 of 1 - CKA (0: unchanged, 1: unrelated), by embeddings alone: 0.030 on")
+    assert "; step 4 forgets 0.010" in said
+
+
+def test_the_page_has_the_scores_with_their_unit() -> None:
+    found = chosen("loss", 0.0085, 0.625)
+    table = budget_table({**found, "tried": [found]}, "accuracy", METRICS["accuracy"].text)
+    assert [column.name for column in table.columns][1] == "share of its change"
+    assert table.rows == [["4", "62.5 %", "0.010", "0.019", "87.5 %"]]

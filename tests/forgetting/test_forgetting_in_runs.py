@@ -18,7 +18,7 @@ from inlay.training.source_tasks import source_tasks
 from ..shapes import SHAPES, method
 from ..tiny_models import write_reviews, write_rows
 
-COMMON = {"measure", "value", "interval", "source", "passages", "tokens", "seconds"}
+COMMON = {"passages_there", "measure", "value", "interval", "source", "passages", "tokens", "seconds"}
 OF_LOSS = {*COMMON, "base_loss", "tuned_loss", "kl", "kl_interval", "kl_positions"}
 OF_GEOMETRY = {*COMMON, "cka", "probe_base", "probe_tuned", "probe_interval"}
 
@@ -67,7 +67,7 @@ def test_a_classifying_run_says_what_its_geometry_kept_and_says_it_again(
     assert 0 < found["value"] < 1.2
     assert found["cka"] == pytest.approx(1 - found["value"])
     assert found["probe_base"] > 0.5
-    assert "similar to the base's (CKA: 1 is unchanged" in (tmp_path / "a" / "log.txt").read_text()
+    assert "similar to the base's (CKA, 1: unchanged, 0: unrelated" in (tmp_path / "a" / "log.txt").read_text()
 
 
 def test_builtin_passages_are_measured_if_no_others_are_named(

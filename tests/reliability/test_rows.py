@@ -26,7 +26,7 @@ from inlay.data.formats import open_data
 from inlay.data.generation import generation_in
 from inlay.data.problems import Problems
 from inlay.data.rows import read_rows
-from inlay.data.settings import DataSettings
+from inlay.data.settings import DataSettings, Reading
 from inlay.data.tokens import tokens_of
 from inlay.errors import InvalidRequest
 
@@ -251,7 +251,7 @@ def check_separator(path: Path) -> None:
     """Raises AssertionError if a file is read in another way than with the usual separator, where that makes a table of
     it."""
     usual, found = Problems(), Problems()
-    plain = read_rows(path, usual, separator="tab" if path.suffix == ".tsv" else ",")
+    plain = read_rows(path, usual, Reading(separator="tab" if path.suffix == ".tsv" else ","))
     if not usual.found() and len(plain[0].values) > 1:
         assert read_rows(path, found) == plain
         assert found.found() == []

@@ -26,7 +26,7 @@ from inlay.cli import main
 from inlay.cli import methods as methods_verb
 from inlay.cli.safe_console import console
 from inlay.cli.screen import Screen, print_json, screens
-from inlay.data.classification import load_texts
+from inlay.data.inputs import read_inputs
 from inlay.errors import DataError
 from inlay.outside import printable, shown, shown_lines
 from inlay.tasks.demos import DEMOS
@@ -489,6 +489,6 @@ def test_a_name_that_is_too_long_ends_with_2(arguments: tuple[str, ...], capsys:
 def test_home_is_understood_where_a_shell_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.txt").write_text("one\ntwo\n")
-    assert load_texts("~/a.txt", {"text": "text"}) == [("one", None), ("two", None)]
+    assert read_inputs("~/a.txt").texts({"text": "text"}) == [("one", None), ("two", None)]
     with pytest.raises(DataError, match="no such file"):
-        load_texts("~/b.txt", {"text": "text"})
+        read_inputs("~/b.txt").texts({"text": "text"})

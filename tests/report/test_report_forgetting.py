@@ -72,7 +72,10 @@ def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
     assert "recognised for 70.0 % of the passages (base: 90.0 %). The model has lost some of this." in fell.sentence
     assert "No measurable loss." in held.sentence
     assert "Inconclusive: the change could be −38.5 to +7.7 points." in unclear.sentence
-    assert "0.600 similar to the base's (CKA, where 1 is unchanged; 95 % interval 0.580 to 0.620)" in without.sentence
+    assert (
+        "0.600 similar to the base's (CKA, 1: unchanged, 0: unrelated; 95 % interval 0.580 to 0.620)"
+        in without.sentence
+    )
     assert len(without.table.rows) == 1
 
 
@@ -83,9 +86,17 @@ def test_the_log_has_it_in_one_line() -> None:
     )
     assert forgetting_text(of_loss(0.0, -0.01, 0.01)).startswith("kept    loss")
     assert forgetting_text(of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1])) == (
-        "forgot  the kind of a text is recognised for 90.0 % -> 70.0 % of 168 passages of general.txt: −20.0 points "
-        "(95 % −30.0 to −10.0), a loss; embeddings 0.600 similar to the base's (CKA: 1 is unchanged; 95 % 0.580 to "
-        "0.620)"
+        "forgot  the kind of a text is recognised for 90.0 % -> 70.0 % of the passages: −20.0 points (95 % −30.0 to "
+        "−10.0), a loss; embeddings 0.600 similar to the base's (CKA, 1: unchanged, 0: unrelated; 95 % 0.580 to "
+        "0.620); 168 passages of general.txt"
+    )
+    short = of_loss(0.02, 0.01, 0.03) | {"passages": 24, "passages_there": 168}
+    assert forgetting_text(short).endswith(
+        "; 24 of 168 passages of builtin:passages (more would take over a twentieth of the training's time)"
+    )
+    assert (
+        "on 24 of 168 passages of builtin:passages, 12,345 tokens: more would take"
+        in forgetting_section(short).notes[2]
     )
     unclear = forgetting_text(of_geometry(0.6, 0.583, 0.417, [-0.385, 0.077]))
     assert unclear.startswith("unclear the kind of a text")

@@ -29,3 +29,7 @@ def test_lines_break_between_words_and_paths_stay_whole() -> None:
 )
 def test_a_heading_has_the_end_of_a_long_path(name: str, short: str) -> None:
     assert short_path(name) == short
+
+
+def test_a_number_stays_with_its_interval() -> None:
+    assert fitted("an accuracy of 57.9 % ± 7.1 on valid", 24) == "an accuracy of\n57.9 % ± 7.1 on valid"

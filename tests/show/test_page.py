@@ -14,6 +14,10 @@ def test_heavy_libraries_are_loaded_only_to_make_a_page() -> None:
     assert found == "[]\n"
 
 
-def test_a_number_keeps_its_per_cent_sign_and_a_label_may_break() -> None:
-    assert unbroken("5 % of 7 %") == "5\u00a0% of 7\u00a0%"
+def test_a_number_keeps_its_sign_a_flag_stays_whole_and_a_label_may_break() -> None:
+    assert unbroken("5 % of 7 % ± 2") == "5\u00a0% of 7\u00a0%\u00a0±\u00a02"
+    flag = '<span class="whole">{}</span>'.format
+    assert unbroken("run --seeds 3, <a> or --data.eval-rows; x--y") == (
+        f"run {flag('--seeds 3')}, &lt;a&gt; or {flag('--data.eval-rows')}; x--y"
+    )
     assert label("a_b<") == "<bdi>a_<wbr/>b&lt;</bdi>"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from inlay.tasks.classify import Classify
+from inlay.tasks.metric import METRICS
 from inlay.tasks.naive import Judgement, NaiveBaseline
 
 NAIVE = NaiveBaseline(name="the most frequent label", answer="ham", scores={"accuracy": 0.87, "loss": 0.4})
@@ -53,3 +54,20 @@ def test_a_loss_is_better_where_it_is_lower() -> None:
     naive = NaiveBaseline(name="the base model", scores={"loss": 4.0})
     for loss, beaten in ((3.9, True), (4.0, False), (4.1, False), (math.inf, None)):
         assert Judgement(by="loss", naive={"valid": naive}, tuned={"valid": {"loss": loss}}, same={}).beaten is beaten
+
+
+def test_a_share_of_rows_is_written_with_its_interval_and_its_rows() -> None:
+    accuracy, loss = METRICS["accuracy"], METRICS["loss"]
+    assert accuracy.text_on(0.832, 500) == "83.2 % ± 3.5 (500 rows)"
+    assert accuracy.text_on(1.0, 60) == "100 % ± 6.0 (60 rows)"
+    assert accuracy.text_on(0.832, 500, tell_rows=False) == "83.2 % ± 3.5"
+    assert accuracy.text_on(0.832, None) == "83.2 %"
+    assert loss.text_on(0.832, 500) == "0.832"
+
+
+def test_the_finding_is_as_sure_as_its_rows_allow() -> None:
+    said = Judgement(
+        by="accuracy", naive={"valid": NAIVE}, tuned={"valid": {"accuracy": 0.8}}, same={}, rows={"valid": 60}
+    ).finding
+    assert said is not None
+    assert said.startswith("accuracy 80.0 % ± 11.8 (60 rows) on valid is no better than")

@@ -20,6 +20,7 @@ from torch import nn
 from ..attached.adapter import Adapter
 from ..bases.base import Base
 from ..batches.batch import length_step
+from ..data.inputs import read_inputs
 from ..data.settings import Reading
 from ..devices import pick_device
 from ..errors import DataError, SettingsError, did_you_mean
@@ -135,9 +136,17 @@ class Run:
         names = {"base": f"base, {scores['split']}", "tuned": f"tuned, {scores['split']}", "test": "tuned, test"}
         there = {label: scores[key] for key, label in names.items() if scores.get(key)}
         known = [name for name in METRICS if any(name in of for of in there.values())]
-        columns = [Column(name=METRICS[name].label, text=METRICS[name].text, right=True) for name in known]
-        rows = [[label, *(of.get(name) for name in known)] for label, of in there.items()]
-        return Table(columns=[Column(name="model"), *columns], rows=rows)
+        columns, cells = list[Column](), {label: list[float | None]() for label in there}
+        for name in known:
+            metric = METRICS[name]
+            columns.append(Column(name=metric.label, text=metric.text, right=True))
+            if metric.is_share_of_rows:
+                columns.append(Column(name="± (95 %)", text=lambda value: f"{100 * value:.1f}", right=True))
+            for label, of in there.items():
+                value, rows = of.get(name), scores.get("test_rows" if label == names["test"] else "rows")
+                margin = None if value is None else metric.margin(value, rows)
+                cells[label] += [value, margin] if metric.is_share_of_rows else [value]
+        return Table(columns=[Column(name="model"), *columns], rows=[[label, *cells[label]] for label in cells])
 
     @property
     def forgetting(self) -> ForgettingSection | None:
@@ -170,7 +179,7 @@ class Run:
                         raise DataError(f"input {number} is a {type(each).__name__}; give texts, or rows")
                 return inputs
         with given_data(inputs) as rows:
-            return self.found.task.inputs_in(rows.file, reading)
+            return self.found.task.inputs_in(read_inputs(rows.file, reading))
 
     def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
         """Answer texts as `predict` does, with the lines that a screen shows."""

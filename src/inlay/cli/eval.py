@@ -62,6 +62,10 @@ def main(arguments: list[str]) -> int:
         print(f"baseline: every row gets {baseline['name']}, {shown(baseline['answer'])}")
     elif baseline is not None and baseline["scores"] != result["base"]:
         print(f"baseline: {baseline['name']}; its texts here are the prompts, copied")
+    if _is_chance(result):
+        show(f"base: its head is new and answers at random{_chance(result)}; it is no baseline", 2)
+    if any(metric.is_share_of_rows for metric in _metrics(result).values()):
+        print("±: 95 % interval, in points")
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if command.samples is not None and command.samples < result["rows"]:
@@ -74,23 +78,41 @@ def main(arguments: list[str]) -> int:
 
 
 def _scores(result: "AdapterScores") -> Table:
-    """Return the scores, with those of the baseline where it is not the base itself."""
-    from ..tasks.metric import METRICS
-
+    """Return the scores, with those of the baseline where it is not the base itself, and of the base where it is not
+    one with a new head."""
     models = {"baseline": (result["baseline"] or {}).get("scores"), "base": result["base"], "tuned": result["tuned"]}
     if models["baseline"] in (None, result["base"]):
         del models["baseline"]
+    if _is_chance(result):
+        del models["base"]
     columns = [Column(name=""), *(Column(name=name, right=True) for name in models), Column(name="")]
+
+    def text(model: str, metric: "Metric", value: float | None) -> str | None:
+        counted_on = None if model == "baseline" else result["rows"]
+        return None if value is None else metric.text_on(value, counted_on, tell_rows=False)
+
     rows = [
-        [metric.label, *(_text(metric, (scores or {}).get(name)) for scores in models.values()), metric.meaning]
-        for name, metric in METRICS.items()
-        if name in result["tuned"]
+        [metric.label, *(text(model, metric, (of or {}).get(name)) for model, of in models.items()), metric.meaning]
+        for name, metric in _metrics(result).items()
     ]
     return Table(columns=columns, rows=rows)
 
 
-def _text(metric: "Metric", value: float | None) -> str | None:
-    return None if value is None else metric.text(value)
+def _metrics(result: "AdapterScores") -> "dict[str, Metric]":
+    from ..tasks.metric import METRICS
+
+    return {name: metric for name, metric in METRICS.items() if name in result["tuned"]}
+
+
+def _is_chance(result: "AdapterScores") -> bool:
+    """Tell whether the base's scores are those of a new head, beside which there is a baseline."""
+    return result["base_is_random"] and result["base"] is not None and result["baseline"] is not None
+
+
+def _chance(result: "AdapterScores") -> str:
+    """Write what such a base scores, by the first metric."""
+    name, metric = next(iter(_metrics(result).items()))
+    return f" ({metric.label} {metric.text((result['base'] or {})[name])})"
 
 
 def _make_report(command: Eval) -> int:

@@ -5,7 +5,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,12 +16,13 @@ from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
 from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
+from ..show.units import counted
 from .arguments import InputColumns
 from .parse import parse
-from .screen import print_json
+from .screen import print_json, show
 
 if TYPE_CHECKING:
-    from ..tasks.task import Answer, Task
+    from ..tasks.task import Answer
 
 _OF_SOME_TASKS = ("pair", "max_tokens", "temperature")
 
@@ -36,6 +37,8 @@ class Predict:
     """A text, or a file: .txt with a text a line, or rows as for training. Default: standard input, a text a line; in
     a terminal a conversation, if the model was trained on some."""
     data: InputColumns = InputColumns()
+    out: Annotated[str | None, arg(metavar="FILE")] = None
+    """A new .csv or .jsonl: each row of the file with its number, all its columns and its answer."""
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
     max_tokens: Annotated[int | None, COUNT] = None
@@ -58,10 +61,14 @@ class Predict:
 def main(arguments: list[str]) -> int:
     command = parse(Predict, arguments, "predict")
     from ..api.run import open
+    from ..data.inputs import read_inputs
+    from .answers_file import answers_path, write_answers
     from .assumptions import say
 
-    if command.input is not None:
-        file_of(command.input)
+    file = None if command.input is None else file_of(command.input)
+    if command.out is not None and file is None:
+        raise SettingsError("--out is for the answers to a file; name the file after RUN_OR_ADAPTER")
+    out = None if command.out is None else answers_path(command.out)
     if command.pair is not None:
         as_text(command.pair, "--pair")
     run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
@@ -71,12 +78,23 @@ def main(arguments: list[str]) -> int:
     task = run.found.task
     options = {name: options[name] for name in task.options}
     say(run)
-    if command.input is not None:
-        inputs = _inputs(command, task)
-        for answer in run.answer(inputs, **options):
+    if file is not None:
+        assert command.input is not None
+        found = read_inputs(command.input, command.data)
+        inputs = task.inputs_in(found)
+        answers = run.answer(inputs, **options)
+        if out is not None:
+            columns = write_answers(out, found.rows, [each.columns or each.values for each in answers])
+            _tell(command, len(answers), columns)
+            return 0
+        for answer in answers:
             _print(command, answer, alone=len(inputs) == 1)
         return 0
     _check_no_columns(command)
+    if command.input is not None:
+        (answer,) = run.answer([command.input], **options)
+        _print(command, answer, alone=True)
+        return 0
     run.found.check_reads()
     _ = run.opened  # what is wrong with it is said before anything is typed
     said: list[dict[str, str]] = []
@@ -89,17 +107,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _inputs(command: Predict, task: "Task") -> Sequence[object]:
-    assert command.input is not None
-    if file_of(command.input) is not None:
-        return task.inputs_in(command.input, command.data)
-    _check_no_columns(command)
-    return [command.input]
-
-
 def _check_no_columns(command: Predict) -> None:
     if asked := command.data.asked():
         raise SettingsError(f"data.{next(iter(asked))} is for a file of rows; leave it out, or name the file")
+
+
+def _tell(command: Predict, count: int, columns: list[str]) -> None:
+    """Say what was written."""
+    if command.json:
+        print_json({"out": command.out, "rows": count, "columns": columns})
+    else:
+        show(f"answers {command.out}: {counted(count, 'row')} with {', '.join(columns)}")
 
 
 def _print(command: Predict, answer: "Answer", alone: bool) -> None:

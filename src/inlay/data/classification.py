@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from ..errors import DataError
-from ..formats.paths import path_of
-from .columns import find_column, flags, no_column, renamed
 from .examples import Examples, examples_of
-from .formats import Layout, OpenedData, has_columns, open_data, rows_in_layout
+from .formats import Layout, OpenedData, open_data, rows_in_layout
 from .holdout import with_valid
+from .inputs import texts_in
 from .labels import label_names, read_known_labels, read_labels
 from .problems import Problems, listed, shown
-from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
-from .settings import DataSettings, Reading
-from .source import Source, check_separator, nearest_file
-from .text_file import lines_of, read_text
+from .rows import Row
+from .settings import DataSettings
+from .source import Source
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def parse_labelled(
     examples: dict[str, list[Example]] = {split: [] for split in rows}
     for split in rows:
         for row, id in zip(rows[split], ids[split], strict=True):
-            inputs = _inputs(row, layout.columns, problems)
+            inputs = texts_in(row, layout.columns, problems)
             if id is not None and inputs is not None:
                 examples[split].append(Example(*inputs, id, row.place))
     return examples, names
@@ -111,68 +108,3 @@ def _learnable(
 
 def label_of(example: Example) -> int:
     return example.label
-
-
-def load_texts(path: str, columns: dict[str, str], reading: Reading | None = None) -> list[tuple[str, str | None]]:
-    """Read the inputs in a file, in its order: the lines of a .txt file, or the text columns of rows, without labels.
-
-    Blank lines at the end of a .txt file do not count. Raises DataError if any input cannot be used.
-    """
-    reading = reading or Reading()
-    file = path_of(path, DataError, any_bytes=True)
-    plain = plain_text(file.name)
-    if not file.is_file():
-        raise DataError(f"{path}: no such file{nearest_file(file)}")
-    if row_extension(file.name) is None:
-        raise DataError(f"{path}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
-    if plain and "text_pair" in columns:
-        raise DataError(
-            f"{path}: a line of a .txt file is one text, and pairs are needed; give a file with the columns "
-            f"{columns['text']} and {columns['text_pair']}"
-        )
-    if plain and (named := reading.named_columns()):
-        raise DataError(f"{path}: a .txt file has no columns; leave out data.{next(iter(named))}")
-    check_separator(path, reading.separator, [file.name])
-    problems = Problems()
-    megabytes = reading.unpacked_megabytes
-    rows = _lines(file, columns["text"], problems) if plain else read_rows(file, problems, megabytes, reading.separator)
-    wanted = {role: column for role, column in columns.items() if role != "label"}
-    _check_header(rows, wanted, problems)
-    rows = [renamed(row, wanted.values()) for row in rows]
-    complete = [row for row in rows if has_columns(row, wanted.values(), problems)]
-    found = [_inputs(row, wanted, problems) for row in complete]
-    problems.raise_errors()
-    return [inputs for inputs in found if inputs is not None]
-
-
-def _check_header(rows: list[Row], wanted: dict[str, str], problems: Problems) -> None:
-    """Raise DataError if the first row has not the wanted columns, so that most rows will lack them, and say how to
-    name those that it has."""
-    problems.raise_errors()
-    for role, column in wanted.items():
-        if rows and find_column(column, rows[0].values) is None:
-            others = [other for other in rows[0].values if other not in wanted.values()]
-            texts = [other for other in others if isinstance(rows[0].values[other], str)]
-            near = max(texts, key=lambda other: len(str(rows[0].values[other])), default="COLUMN")
-            raise DataError(
-                f"{rows[0].place}: {no_column(column, rows[0].values)}; another is named with {flags({role: near})}"
-            )
-
-
-def _lines(file: Path, column: str, problems: Problems) -> list[Row]:
-    text = read_text(file, problems)
-    if text is None:
-        return []
-    if not text.strip():
-        problems.add("no rows", file.name, "has no text")
-        return []
-    return [Row({column: line}, f"{file.name}:{number}") for number, line in enumerate(lines_of(text.rstrip()), 1)]
-
-
-def _inputs(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str, str | None] | None:
-    """Return the row's text and, for pairs, second text; None and a problem if one of them cannot be used."""
-    text = text_in(row, columns["text"], problems)
-    if "text_pair" not in columns:
-        return None if text is None else (text, None)
-    pair = text_in(row, columns["text_pair"], problems)
-    return None if text is None or pair is None else (text, pair)

@@ -96,7 +96,7 @@ class DataReport:
 def describe(settings: DataSettings) -> DataReport:
     """Return all that can be said of the data. Raises DataError only if there is no such data at all."""
     problems = Problems()
-    source = open_source(settings.path, problems, settings.unpacked_megabytes, settings.separator)
+    source = open_source(settings.path, problems, settings)
     train = source.splits["train"]
     layout = choose_layout(settings, source.all_rows(), problems) if train else None
     items: dict[str, list[_Item]] = {}

@@ -66,9 +66,7 @@ def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True)
     `fetch` and `train` are those of `open_source`.
     """
     problems = Problems()
-    source = open_source(
-        settings.path, problems, settings.unpacked_megabytes, settings.separator, fetch=fetch, train=train
-    )
+    source = open_source(settings.path, problems, settings, fetch=fetch, train=train)
     problems.raise_errors()
     layout = choose_layout(settings, source.all_rows(), problems)
     if layout is None:

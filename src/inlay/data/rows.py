@@ -10,11 +10,13 @@ from ..outside import NO_TEXT
 from .delimited import split_text, tell
 from .parquet import parquet_rows
 from .problems import Problems, listed, shown
+from .settings import Reading
 from .text_file import lines_of, read_text
 
 DOCUMENT_END = "<|endoftext|>"
 DEEPEST = 100
 """Lists and objects within one another that a row may have: templates and JSON writers call themselves for each."""
+_BY_DEFAULT = Reading()
 
 
 @dataclass(frozen=True)
@@ -41,28 +43,26 @@ def has_separators(name: str) -> bool:
     return (row_extension(name) or "").startswith((".csv", ".tsv"))
 
 
-def read_rows(path: Path, problems: Problems, megabytes: int | None = None, separator: str | None = None) -> list[Row]:
+def read_rows(path: Path, problems: Problems, reading: Reading = _BY_DEFAULT) -> list[Row]:
     """Return the file's rows that can be read; what stands in the way of the others, or of all, is added to `problems`.
 
-    `megabytes` is what a packed file may unpack to, and `separator` what stands between fields, where there are some.
+    Of `reading` what a packed file may unpack to counts, and what stands between fields, where there are some.
     """
-    return read_files({path.name: path}, problems, megabytes, separator)
+    return read_files({path.name: path}, problems, reading)
 
 
-def read_files(
-    files: Mapping[str, Path], problems: Problems, megabytes: int | None = None, separator: str | None = None
-) -> list[Row]:
+def read_files(files: Mapping[str, Path], problems: Problems, reading: Reading = _BY_DEFAULT) -> list[Row]:
     """Return the rows of files that belong together, by what messages call them, as `read_rows` has them."""
     before = problems.count
-    rows = [row for name, path in files.items() for row in _read(path, name, problems, megabytes, separator)]
+    rows = [row for name, path in files.items() for row in _read(path, name, problems, reading)]
     if not rows and problems.count == before:
         name, path = next(iter(files.items()))
         problems.add(("no rows", path), name, "has no rows")
     return rows
 
 
-def _read(path: Path, name: str, problems: Problems, megabytes: int | None, separator: str | None) -> Iterator[Row]:
-    extension = row_extension(path.name)
+def _read(path: Path, name: str, problems: Problems, reading: Reading) -> Iterator[Row]:
+    extension, megabytes = row_extension(path.name), reading.unpacked_megabytes
     if extension == ".parquet":
         for number, value in enumerate(parquet_rows(path, problems, megabytes, name), 1):
             yield from table_row(value, f"{name} row {number}", problems)
@@ -70,7 +70,7 @@ def _read(path: Path, name: str, problems: Problems, megabytes: int | None, sepa
         raise ValueError(f"{path} has no extension of a row file")
     elif (text := read_text(path, problems, megabytes, name)) is not None:
         read = TEXT_FORMATS[extension.removesuffix(".gz")]
-        yield from read(name, text, problems, **({"separator": separator} if has_separators(path.name) else {}))
+        yield from read(name, text, problems, **({"separator": reading.separator} if has_separators(path.name) else {}))
 
 
 def text_in(row: Row, column: str, problems: Problems) -> str | None:

@@ -11,6 +11,7 @@ from ..errors import DataError, did_you_mean
 from ..formats.paths import path_of
 from .problems import Problems, listed
 from .rows import EXTENSIONS, Row, has_separators, read_files, read_rows, row_extension, table_row
+from .settings import Reading
 from .split_files import HUB_FOLDER, parts_of, split_of
 
 __all__ = ["Row", "Source", "open_source"]
@@ -40,32 +41,32 @@ class Source:
 def open_source(
     asked: str,
     problems: Problems,
-    megabytes: int | None = None,
-    separator: str | None = None,
+    reading: Reading | None = None,
     *,
     fetch: bool = True,
     train: bool = True,
 ) -> Source:
     """Return what `asked` names. Raises DataError if there is no such data; unreadable rows are added to `problems`.
 
-    `megabytes` is what a packed file may unpack to, `separator` what stands between fields. Without `fetch` nothing is
-    looked for on the hub, and without `train` there need be no such split.
+    `reading` says how files are read. Without `fetch` nothing is looked for on the hub, and without `train` there need
+    be no such split.
     """
+    reading = reading or Reading()
     if asked.startswith(BUILTIN):
-        return _open_folder(asked, _builtin(asked), problems, megabytes, separator, train)
+        return _open_folder(asked, _builtin(asked), problems, reading, train)
     path = path_of(asked, DataError, any_bytes=True)
     if path.is_dir():
-        return _open_folder(asked, path, problems, megabytes, separator, train)
+        return _open_folder(asked, path, problems, reading, train)
     if path.exists():
         if row_extension(path.name) is None:
             raise DataError(f"{asked}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
-        check_separator(asked, separator, [path.name])
-        rows = read_rows(path, problems, megabytes, separator)
+        check_separator(asked, reading.separator, [path.name])
+        rows = read_rows(path, problems, reading)
         return Source({"train": rows}, {"train": path.name}, (), parted=False)
     if HUB_ID.fullmatch(asked) and row_extension(asked) is None:
         if not fetch:
             raise DataError(f"{asked}: no file or folder here, and a data set is fetched only where you name it")
-        check_separator(asked, separator, [])
+        check_separator(asked, reading.separator, [])
         return _open_hub(asked, problems, train)
     raise DataError(f"{asked}: no such file{nearest_file(path)}")
 
@@ -102,9 +103,7 @@ def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
     return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
-def _open_folder(
-    asked: str, folder: Path, problems: Problems, megabytes: int | None, separator: str | None, train: bool
-) -> Source:
+def _open_folder(asked: str, folder: Path, problems: Problems, reading: Reading, train: bool) -> Source:
     parts = parts_of(folder)
     if not any(part.split for part in parts) and (folder / HUB_FOLDER).is_dir():
         parts = parts_of(folder / HUB_FOLDER, f"{HUB_FOLDER}/")
@@ -113,8 +112,9 @@ def _open_folder(
     for name in chosen.values():
         if missing := files[name].missing():
             raise DataError(f"{asked}: {name} is one of several files, of which {missing} is missing; get it as well")
-    check_separator(asked, separator, (path.name for name in chosen.values() for path in files[name].files.values()))
-    splits = {split: read_files(files[name].files, problems, megabytes, separator) for split, name in chosen.items()}
+    there = (path.name for name in chosen.values() for path in files[name].files.values())
+    check_separator(asked, reading.separator, there)
+    splits = {split: read_files(files[name].files, problems, reading) for split, name in chosen.items()}
     return Source(splits, chosen, ignored)
 
 

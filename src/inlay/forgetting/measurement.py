@@ -21,7 +21,7 @@ class Measurement:
 
     def __init__(self, task: HasBaseline, base: nn.Module, text: GeneralText, tokens: int):
         began = time.perf_counter()
-        self.source = text.source
+        self.source, self.there = text.source, len(text.measured)
         self.baseline = task.baseline(base, text, tokens)
         self.seconds = time.perf_counter() - began
 
@@ -29,5 +29,5 @@ class Measurement:
         began = time.perf_counter()
         found = self.baseline.compare(model)
         seconds = self.seconds + time.perf_counter() - began
-        about: Passages = {"source": self.source, "seconds": round(seconds, 3)}
+        about: Passages = {"source": self.source, "seconds": round(seconds, 3), "passages_there": self.there}
         return {**found, **about} if found["measure"] == "loss" else {**found, **about}

@@ -13,6 +13,7 @@ class Metrics(TypedDict):
     split: str
     """What base and tuned are scored on."""
     rows: int
+    test_rows: int | None
     base: dict[str, float] | None
     tuned: dict[str, float] | None
     test: dict[str, float] | None

@@ -40,6 +40,8 @@ class AdapterScores(TypedDict):
     rows: int
     base: Scores | None
     """None if the adapter changed the base itself."""
+    base_is_random: bool
+    """Whether the base's head is new, so that its scores are no baseline."""
     tuned: Scores
     baseline: NaiveScores | None
     warning: str | None
@@ -111,12 +113,14 @@ def evaluate_adapter(
         naive={chosen: naive} if naive else {},
         tuned={chosen: tuned.scores},
         same={chosen: same} if same else {},
+        rows={chosen: len(task.data.splits[chosen])},
     )
     return {
         "data": task.data.source,
         "split": None if one_file else chosen,
         "rows": len(task.data.splits[chosen]),
         "base": base.scores if base else None,
+        "base_is_random": task.base_is_random,
         "tuned": tuned.scores,
         "baseline": None if naive is None else {"name": naive.name, "answer": naive.answer, "scores": naive.scores},
         "warning": judged.finding,

@@ -53,7 +53,9 @@ def _page(files: RunFiles) -> dict[str, object]:
         "spans": spans(len(shown)),
         "forgetting": forgetting_section(found) if (found := summary.get("forgetting")) else None,
         "budget": budget_sentence(budget) if (budget := summary.get("budget")) else None,
-        "budget_table": budget_table(budget, METRICS[task.main_score].label) if budget else None,
+        "budget_table": budget_table(budget, METRICS[task.main_score].label, METRICS[task.main_score].text)
+        if budget
+        else None,
         "verdict": own.verdict,
         "task_section": Markup(own.section),  # noqa: S704
         "large_plots": _large_plots(files, task.main_score, own.naive),

@@ -1,12 +1,13 @@
-"""A budget of forgetting in words: what of a training stayed inside, and what the passages say that chose nothing."""
+"""A budget of forgetting in words: what of a training stayed inside, and what the passages say that check it."""
 
-from collections.abc import Sequence
-from typing import Literal, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 from ..outside import shown
 from .table import Column, Table
+from .units import percent_text
 
-UNITS = {"loss": "nats per token", "geometry": "of 1 - CKA"}
+UNITS = {"loss": "nats per token", "geometry": "of 1 - CKA (0: unchanged, 1: unrelated)"}
 
 
 class Measured(TypedDict):
@@ -22,6 +23,7 @@ class Spent(Measured):
 
     most: float
     inside: bool
+    measure: NotRequired[Literal["loss", "geometry"]]
 
 
 class Tried(Measured):
@@ -42,48 +44,65 @@ class Chosen(Tried):
     """How many decided."""
     tried: Sequence[Tried]
     checked: float | None
-    """What the model forgot of the passages that chose nothing; their figures are under `forgetting`."""
+    """What the model forgot of the other half of the passages; their figures are under `forgetting`."""
 
 
 def spent_text(told: Spent) -> str:
     """Say what a step forgot of the deciding passages."""
-    return f"forgets {value_text(told)} of general text, {'inside' if told['inside'] else 'outside'} {told['most']:g}"
+    unit = f" {UNITS[told['measure']]}" if "measure" in told else ""
+    return f"forgets {value_text(told)}{unit}, {'inside' if told['inside'] else 'outside'} {told['most']:g}"
 
 
 def chosen_text(found: Chosen) -> str:
-    """Say in a line what was kept, and whether the budget is kept on passages that chose nothing."""
-    kept = (
-        f"step {found['step']} at scale {found['scale']:g} forgets {value_text(found)} of {found['passages']} passages"
-    )
-    checked = found["checked"]
-    if checked is None:
-        return f"{kept}, {UNITS[found['measure']]}"
-    held = "kept" if checked <= found["most"] else "NOT kept"
-    return f"at most {found['most']:g} {UNITS[found['measure']]}, {held}: {kept}, and {_number(checked)} of others"
+    """Say in a line what was kept, and whether the budget holds on the passages that checked it."""
+    kept = f"{_step(found)} forgets {value_text(found)} on the {found['passages']} passages that chose it"
+    if found["checked"] is None:
+        return f"{_bound(found)}: {kept}"
+    side = "inside" if _holds(found) else "OUTSIDE"
+    return f"{side} {_bound(found)}: {_number(found['checked'])} on the passages that check; {kept}"
 
 
 def budget_sentence(found: Chosen) -> str:
     """Return the sentence of a run's page."""
-    of, checked = f"{found['most']:g} {UNITS[found['measure']]}", found["checked"]
-    chose = f"Step {found['step']} at scale {found['scale']:g} was kept, as it forgot {value_text(found)}"
-    if checked is None:
-        return f"Asked to forget at most {of}. {chose}."
-    held = "stays inside" if checked <= found["most"] else "does not stay inside"
-    return f"The model {held} the {of} that it may forget: {_number(checked)} of passages that chose nothing. {chose}."
+    chose = f"{_step(found, 'Step')} was kept, as it forgot {value_text(found)} on the half that chose"
+    if found["checked"] is None:
+        return f"Asked to forget at most {_bound(found)}. {chose}."
+    side = "stays inside" if _holds(found) else "does not stay inside"
+    checked = _number(found["checked"])
+    return (
+        f"The model {side} the {_bound(found)} that it may forget: {checked} on the half of the passages that checks. "
+        f"{chose}."
+    )
 
 
-def budget_table(found: Chosen, score: str) -> Table:
-    """Return what was tried, in its order."""
-    names = ("step", "scale", "forgot", "95 % up to", shown(score))
+def _holds(found: Chosen) -> bool:
+    return found["checked"] is not None and found["checked"] <= found["most"]
+
+
+def _step(found: Measured, word: str = "step") -> str:
+    """Name a step, and how much of its change was kept if not all."""
+    scale = found.get("scale", 1)
+    return f"{word} {found['step']}" + ("" if scale == 1 else f" with {percent_text(scale)} of its change")
+
+
+def _bound(found: Chosen) -> str:
+    """Write the budget in its unit. One of embeddings says nothing of which kinds of text are recognised."""
+    alone = ", by embeddings alone" if found["measure"] == "geometry" else ""
+    return f"{found['most']:g} {UNITS[found['measure']]}{alone}"
+
+
+def budget_table(found: Chosen, score: str, text: Callable[[float], str]) -> Table:
+    """Return what was tried, in its order; `text` writes the score."""
+    names = ("step", "share of its change", "forgot", "95 % up to", shown(score))
     return Table(
         columns=[Column(name=name, right=True) for name in names],
         rows=[
             [
                 str(each["step"]),
-                f"{each['scale']:g}",
+                percent_text(each["scale"]),
                 _number(each["value"]),
                 _number(each["interval"][1]),
-                "outside" if each["score"] is None else f"{each['score']:.4g}",
+                "outside" if each["score"] is None else text(each["score"]),
             ]
             for each in found["tried"]
         ],

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 from .table import Column, Table
 from .units import percent_text, points_text, signed
@@ -17,11 +17,17 @@ WATCH, HIGH = 0.05, 0.15
 _CLEAR = 0.1  # of the probe's accuracy: a loss as large as this must be ruled out before none is reported
 
 
+CKA_SCALE = "1: unchanged, 0: unrelated"
+"""What the ends of the scale mean, said wherever a CKA is shown."""
+
+
 class Passages(TypedDict):
     """The general text that forgetting was measured on, and the time that it took."""
 
     source: str
     seconds: float
+    passages_there: NotRequired[int]
+    """How many there are to measure; a short run takes the first of them."""
 
 
 class LossChange(TypedDict):
@@ -83,21 +89,23 @@ class ForgettingSection:
 
 def forgetting_text(found: Forgetting) -> str:
     """Write the figures in one line, which begins with what they come to."""
-    on = f"{found['passages']:,} passages of {found['source']}"
+    on = passages_text(found)
+    if _is_part(found):
+        on += " (more would take over a twentieth of the training's time)"
     if found["measure"] == "loss":
         return (
             f"{_head(found)} loss on general text {found['base_loss']:.3f} -> {found['tuned_loss']:.3f}: "
             f"{_signed(found['value'])} nats per token (95 % {interval_text(found)}), {level(found)}; "
             f"KL {found['kl']:.3f}; {on}"
         )
-    alike = f"embeddings {found['cka']:.3f} similar to the base's (CKA: 1 is unchanged; 95 % {interval_text(found)})"
+    alike = f"embeddings {found['cka']:.3f} similar to the base's (CKA, {CKA_SCALE}; 95 % {interval_text(found)})"
     if (probe := _probe(found)) is None:
         return f"{_head(found)} {alike}; {on}"
     change = f"{points_text(probe.tuned - probe.base)} points (95 % {_between(probe.interval, points_text)})"
     conclusion = {"watch": "a loss", "low": "no measurable loss"}.get(level(found), "inconclusive")
     return (
         f"{_head(found)} the kind of a text is recognised for {percent_text(probe.base)} -> "
-        f"{percent_text(probe.tuned)} of {on}: {change}, {conclusion}; {alike}"
+        f"{percent_text(probe.tuned)} of the passages: {change}, {conclusion}; {alike}; {on}"
     )
 
 
@@ -175,7 +183,7 @@ def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
     spread = interval_text(found)
     sentence = (
         f"Embeddings of general text are {found['cka']:.3f} similar to the base's "
-        f"(CKA, where 1 is unchanged; 95 % interval {spread})."
+        f"(CKA, {CKA_SCALE}; 95 % interval {spread})."
     )
     rows = [["CKA with the base", "", _plain(found["cka"]), "", spread]]
     notes = [
@@ -192,17 +200,37 @@ def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
             "unclear": f"Inconclusive: the change could be {between} points.",
         }[level(found)]
         sentence += f" The kind of text is recognised for {after} of the passages (base: {before}). {conclusion}"
-        rows.append(["kind of text, by the nearest centroid", before, after, f"{change} points", between])
+        rows.append(
+            [
+                "kind of text recognised, by which kind's mean embedding is nearest",
+                before,
+                after,
+                f"{change} points",
+                between,
+            ]
+        )
         if level(found) == "watch":
             notes.append(_LESS)
     return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
 
 
 def _measured_on(found: Forgetting) -> str:
+    more = ": more would take over a twentieth of the training's time" if _is_part(found) else ""
     return (
-        f"Measured before and after training on {found['passages']} passages of {found['source']}, "
-        f"{found['tokens']:,} tokens. The intervals are over passages."
+        f"Measured before and after training on {passages_text(found)}, {found['tokens']:,} tokens{more}. The "
+        "intervals are over passages."
     )
+
+
+def passages_text(found: Forgetting) -> str:
+    """Write what was measured, such as `24 of 168 passages of builtin:passages`."""
+    there = f" of {found.get('passages_there', 0):,}" if _is_part(found) else ""
+    return f"{found['passages']:,}{there} passages of {found['source']}"
+
+
+def _is_part(found: Forgetting) -> bool:
+    """Tell whether there are more passages than a run of this length measures."""
+    return found.get("passages_there", 0) > found["passages"]
 
 
 class _Probe(NamedTuple):

@@ -32,9 +32,16 @@ def templates(*packages: str) -> "Environment":
     return found
 
 
-def unbroken(text: str) -> str:
-    """Keep a per cent sign beside its number."""
-    return text.replace(" %", "\u00a0%")
+_FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z0-9.-]*(?: \d[\w.]*)?)")
+
+
+def unbroken(text: str) -> Markup:
+    """Mark up a sentence such that a number keeps its per cent sign and its interval, and a flag, which browsers break
+    after its hyphens, stays whole."""
+    kept = text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0")
+    parts = _FLAG.split(kept)  # every second one is a flag
+    flag = Markup('<span class="whole">{}</span>')
+    return Markup("").join(flag.format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def short_path(name: str) -> str:

@@ -51,10 +51,12 @@ def reach_text(reach: Reach) -> str:
         what, _, why = group["reason"].partition(": ")
         by_cause.setdefault(why, []).append(f"{percent_text(group['share'])} {what}")
     if not by_cause:
-        return f"{reached} are in reach: nothing is left out"
+        return f"{reached} are in layers that it adapts: nothing is left out"
     left = [", ".join(parts) + (f" ({why})" if why else "") for why, parts in by_cause.items()]
     more = len(reach["left_out"]) - _SHOWN
-    return f"{reached} are in reach; left out: {'; '.join(left)}{f'; and {more} more' if more > 0 else ''}"
+    return (
+        f"{reached} are in layers that it adapts; left out: {'; '.join(left)}{f'; and {more} more' if more > 0 else ''}"
+    )
 
 
 def _collapsed(names: tuple[str, ...]) -> list[str]:

@@ -16,12 +16,11 @@ from ..bases.vocabulary import check_ids
 from ..batches.batch import Batch, Order
 from ..batches.chunked_loss import causal_loss, trained_tokens
 from ..batches.packing import Shuffled, can_pack, packed, padded
-from ..data.classification import load_texts
 from ..data.conversation import Message
 from ..data.examples import Examples
 from ..data.formats import OpenedData, in_place_of_labels
 from ..data.generation import FORMS, GenerationExample, generation_in
-from ..data.settings import Reading
+from ..data.inputs import InputRows
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
@@ -234,13 +233,13 @@ class Causal(Task):
     def example(cls, columns: Collection[str], format: str) -> str:
         return {"chat": '"a question"', "completion": '"a prompt"', "text": '"how a text begins"'}[FORMS[format]]
 
-    def inputs_in(self, path: str, reading: Reading | None = None) -> list[str]:
+    def inputs_in(self, found: InputRows) -> list[str]:
         columns = self.about.get("columns", {}) if self.about else self.data.columns
         column = next((columns[role] for role in _PROMPTS if role in columns), "prompt")
-        named = self.input_columns(reading, {}, ("prompt", "text"))
+        named = self.input_columns(found.reading, {}, ("prompt", "text"))
         if len(named) > 1:
             raise SettingsError("data.prompt and data.text both name the column of the prompts; give one of them")
-        return [prompt for prompt, _ in load_texts(path, {"text": next(iter(named.values()), column)}, reading)]
+        return [prompt for prompt, _ in found.texts({"text": next(iter(named.values()), column)})]
 
     @property
     def converses(self) -> bool:
@@ -265,7 +264,7 @@ class Causal(Task):
         check_ids(self.tokenizer, model, prompts)
         texts = self._written(model, prompts, self.stop, max_tokens or self.room, temperature)
         return [
-            Answer({"prompt": talk[-1]["content"], "text": text}, text, " ".join(text.split()))
+            Answer({"prompt": talk[-1]["content"], "text": text}, text, " ".join(text.split()), {"answer": text})
             for talk, text in zip(talks, texts, strict=True)
         ]
 

@@ -19,10 +19,10 @@ from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
 from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
-from ..data.classification import Example, Learned, classification_in, load_texts
+from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
 from ..data.formats import OpenedData
-from ..data.settings import Reading
+from ..data.inputs import InputRows
 from ..data.small_splits import small_splits
 from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
@@ -31,8 +31,8 @@ from ..formats.summary import Summary
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..outside import shown
-from ..show.units import percent_text, points_text
-from ..stats import Interval, Shares, wilson_interval
+from ..show.units import counted, percent_text, points_text
+from ..stats import Interval, Shares, share_margin, wilson_interval
 from .causal import is_language_adapter
 from .confusion import Prediction, classifier_section, gain_interval, naive_of
 from .facts import LABELS
@@ -96,6 +96,10 @@ class Classify(Task):
     @property
     def auto_class(self) -> AutoClass:
         return labeller_class(self.config)
+
+    @property
+    def base_is_random(self) -> bool:
+        return not (_labels_already(self.base) and self.base.config.num_labels == len(self.labels))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -172,10 +176,10 @@ class Classify(Task):
     def example(cls, columns: Collection[str], format: str) -> str:
         return '"a text" --pair "another"' if "text_pair" in columns else '"a text"'
 
-    def inputs_in(self, path: str, reading: Reading | None = None) -> list[tuple[str, str | None]]:
+    def inputs_in(self, found: InputRows) -> list[tuple[str, str | None]]:
         known = {role: column for role, column in (self._columns or {"text": "text"}).items() if role != "label"}
         roles = ("text", "text_pair") if self._columns is None else tuple(known)
-        return load_texts(path, self.input_columns(reading, known, roles), reading)
+        return found.texts(self.input_columns(found.reading, known, roles))
 
     def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         pair = options.get("pair")
@@ -203,7 +207,8 @@ class Classify(Task):
         label, probability = ranked[0]
         found = {"text": text, "pair": pair, "label": label, "probability": probability, "probabilities": dict(ranked)}
         bars = [f"{100 * p:>6.1f} %  {'█' * round(24 * p):<24}  {shown(name)}" for name, p in ranked[:_MOST_SHOWN]]
-        return Answer(found, "\n".join(bars), f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}")
+        line = f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}"
+        return Answer(found, "\n".join(bars), line, {"predicted": label, "probability": round(probability, 6)})
 
     def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[PredictionLine]:
         for example, tuned_L, base_L in zip(self.data.splits["valid"], tuned.exp(), base, strict=True):
@@ -312,8 +317,8 @@ def _details(judged: Judged) -> dict[str, list[str]]:
         gain = points_text(tuned["accuracy"] - floor["accuracy"])
         details.append(f"{gain} points to {naive.name}" if naive else f"{gain} points")
     if "accuracy" in tuned:
-        low, high = wilson_interval(tuned["accuracy"], judged.rows)
-        details.append(f"95 % interval {100 * low:.1f} to {percent_text(high)}")
+        margin = share_margin(tuned["accuracy"], judged.rows)
+        details.append(f"± {100 * margin:.1f} points (95 %, {counted(judged.rows, 'row')})")
     return {"accuracy": details, "macro_f1": ["mean over the labels"], "loss": [f"on the {judged.split} split"]}
 
 

@@ -22,6 +22,7 @@ from ..batches.objective import Scores
 from ..data.slots import slot_accuracy
 from ..registry import Registry
 from ..show.units import PERCENT, Unit, number
+from ..stats import share_margin
 from .outcomes import LabelProbabilities, TokenLosses, WrittenTexts
 
 
@@ -46,6 +47,8 @@ class Metric:
     """The unit of differences, where they are no points."""
     limits: tuple[float, float] = (-math.inf, math.inf)
     """The least and the most that it can be."""
+    is_share_of_rows: bool = False
+    """Whether it is the share of the rows that are right, whose interval follows from their number."""
 
     @property
     def sign(self) -> int:
@@ -60,6 +63,19 @@ class Metric:
     def text(self, value: float) -> str:
         """Write a value with its unit."""
         return self.unit.text(value)
+
+    def text_on(self, value: float, rows: int | None, *, tell_rows: bool = True) -> str:
+        """Write `83.2 % ± 3.5 (500 rows)`, with the 95 % interval of a share of these rows; another metric, or one of
+        rows whose number is not known, as it is."""
+        margin = self.margin(value, rows)
+        if margin is None:
+            return self.text(value)
+        counted = f" ({rows:,} {'row' if rows == 1 else 'rows'})" if tell_rows else ""
+        return f"{self.text(value)} ± {100 * margin:.1f}{counted}"
+
+    def margin(self, value: float, rows: int | None) -> float | None:
+        """Return how far the true value may lie from one on so many rows, at 95 %; None where that is not known."""
+        return share_margin(value, rows) if self.is_share_of_rows and rows and math.isfinite(value) else None
 
 
 def scores_of(outcome: object) -> Scores:
@@ -154,7 +170,13 @@ METRICS = Registry[Metric](
     of=Metric,
     own=(
         Metric(
-            name="accuracy", label="accuracy", of=(LabelProbabilities,), function=_accuracy, limits=(0, 1), unit=PERCENT
+            name="accuracy",
+            label="accuracy",
+            of=(LabelProbabilities,),
+            function=_accuracy,
+            limits=(0, 1),
+            unit=PERCENT,
+            is_share_of_rows=True,
         ),
         Metric(
             name="macro_f1",

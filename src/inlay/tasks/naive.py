@@ -6,7 +6,7 @@ that answers at random is none. Screen, summary, report and plots of a run, `eva
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..formats.summary import Beaten, Summary
@@ -46,6 +46,8 @@ class Judgement:
     tuned: Mapping[str, Scores]
     same: Mapping[str, str]
     """The one answer that every row gets, by the splits where that is so."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """How many rows each split has, as far as that is known."""
 
     @property
     def not_beaten(self) -> str | None:
@@ -63,7 +65,8 @@ class Judgement:
         if (split := self.not_beaten) is None:
             return None
         metric, naive = METRICS[self.by], self.naive[split]
-        tuned, floor = (metric.text(of[self.by]) for of in (self.tuned[split], naive.scores))
+        tuned = metric.text_on(self.tuned[split][self.by], self.rows.get(split))
+        floor = metric.text(naive.scores[self.by])
         one = f'; every row gets "{shown(self.same[split])}"' if split in self.same else ""
         return f"{metric.label} {tuned} on {split} is no better than {naive.told} ({floor}){one}"
 

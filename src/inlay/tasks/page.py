@@ -86,6 +86,7 @@ class Judged:
     tuned: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
+    test_rows: int | None = None
     split: str = "valid"
     naive: NaiveBaseline | None = None
     """What is scored there without reading the inputs."""
@@ -102,6 +103,7 @@ class Judged:
         return cls(
             status=summary["status"],
             rows=found.get("rows", 0),
+            test_rows=found.get("test_rows"),
             split=found.get("split", "valid"),
             naive=naive_in(summary, "valid") or naive,
             warning=warning_of(summary),
@@ -129,7 +131,7 @@ class Judged:
         checked = there if self.status == "finished" else "no test split has been scored to check them on"
         warned = [capitalized(self.warning)] if self.warning else []
         if self.test:
-            figure = text_or_unknown(METRICS[score].text, self.test[score])
+            figure = text_or_unknown(lambda value: METRICS[score].text_on(value, self.test_rows), self.test[score])
             where = "on the test split, which no choice was made on,"
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."

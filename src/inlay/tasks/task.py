@@ -21,6 +21,7 @@ from ..bases.vocabulary import check_ids
 from ..batches.batch import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
 from ..data.examples import Examples
 from ..data.formats import OpenedData
+from ..data.inputs import InputRows
 from ..data.settings import Reading
 from ..errors import SettingsError
 from ..forgetting.baseline import Baseline, Held
@@ -71,6 +72,8 @@ class Answer:
     """How a screen shows it by itself."""
     line: str
     """How a screen shows it as one of many."""
+    columns: Mapping[str, object] = field(default_factory=dict)
+    """What a table of answers has of it, beside what the input's row has; nothing: all of `values`."""
 
 
 class TaskSettings(Protocol):
@@ -177,6 +180,11 @@ class Task(ABC):
     @abstractmethod
     def auto_class(self) -> AutoClass:
         """The class of transformers that makes the model. Raises SettingsError if there is none."""
+
+    @property
+    def base_is_random(self) -> bool:
+        """Whether the base's answers come from a head that is new, so that its scores are no baseline."""
+        return False
 
     def empty(self) -> nn.Module:
         """Make the model without values, for checks that must not wait for its weights."""
@@ -330,9 +338,9 @@ class Task(ABC):
         """Return an input as a shell has it, for an adapter whose rows have columns of these roles and this format."""
         return '"a text"'
 
-    def inputs_in(self, path: str, reading: Reading | None = None) -> Sequence[object]:
-        """Read the inputs of a file, for `answer`; what `reading` leaves open is as in training. Raises DataError, or
-        SettingsError for a column that is no input."""
+    def inputs_in(self, found: InputRows) -> Sequence[object]:
+        """Return what `answer` takes of the rows of a file, one for each; what their reading leaves open is as in
+        training. Raises DataError, or SettingsError for a column that is no input."""
         raise NotImplementedError(f"{self.name} answers no files")
 
     @property

@@ -180,7 +180,8 @@ class ActiveRun(Observer):
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
-        for text in run.task.ready(model):
+        # A way of attention that was asked for is kept to; rows of several texts have one of their own.
+        for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
         self.state.estimate = estimate(
             adapter, run.plan, run.settings, run.task, self.state.objective, self.evaluation_seconds
@@ -268,8 +269,8 @@ class ActiveRun(Observer):
         assert self.budget is not None
         found = self.budget.spent(self.adapter.model)
         inside = self.budget.allows(found)
-        value, interval = found["value"], found["interval"]
-        self.journal.record("spent", step=step, value=value, interval=interval, most=self.budget.most, inside=inside)
+        told = {name: found[name] for name in ("measure", "value", "interval")}
+        self.journal.record("spent", step=step, **told, most=self.budget.most, inside=inside)
         return inside
 
     def on_best(self) -> None:

@@ -1,17 +1,16 @@
 """A budget of forgetting: the step and the scale of a training that stay inside it, and score best on valid.
 
 A step is inside if the upper end of its 95 % interval is, on half of the measured passages; what it comes to on the
-other half, which chose nothing, is what the run has forgotten. Each evaluated step is measured if its score may be
+other half, which checks, is what the run has forgotten. Each evaluated step is measured if its score may be
 kept. After the training the best step is tried at smaller scales as well,
 
     parameters = start + scale (trained - start)        those of a new head as they are
 
 as WiSE-FT does with a whole model (https://arxiv.org/abs/2109.01903): at its start an adapter changes nothing. A soft
-prompt does, so that only its step is chosen. At equal scores the one that forgot less is kept.
+prompt does, so that only its step is chosen. Among equal scores the lower loss decides.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -22,7 +21,8 @@ from ..forgetting.baseline import Baseline
 from ..models.sites import Sites
 from ..show.budget import UNITS, Chosen, Tried, value_text
 from ..show.forgetting import GeometryChange, LossChange
-from ..tasks.metric import METRICS, Scores
+from ..show.units import percent_text
+from ..tasks.metric import Scores, better_than
 from .guard import Safe
 from .loop import Training
 from .progress import Progress
@@ -59,23 +59,31 @@ class ForgettingBudget:
     def choose(self, training: Training, score: Callable[[], Scores], by: str) -> Chosen:
         """Put the training at the step and the scale that stay inside and score best by a metric. Raises TrainingFailed
         if there is none."""
-        tried, sign, found = list[Tried](), METRICS[by].sign, None
-        for step, scale, parameters in _candidates(training):
-            training.put(parameters)
+        tried, best, best_scores, found = list[Tried](), None, None, None
+        for step, scale in _candidates(training):
+            training.put(_parameters(training, step, scale))
             found = self.spent(training.adapter.model)
-            scored = score()[by] if self.allows(found) else None
-            interval = list(found["interval"])
-            tried.append({"step": step, "scale": scale, "value": found["value"], "interval": interval, "score": scored})
+            scores = score() if self.allows(found) else None
+            each: Tried = {
+                "step": step,
+                "scale": scale,
+                "value": found["value"],
+                "interval": list(found["interval"]),
+                "score": scores[by] if scores is not None else None,
+            }
+            tried.append(each)
+            # All of these may be kept: what they forget is what was allowed. So among equals the lower loss decides, as
+            # between any two steps, and not who forgot less: on few rows scores are often equal, and the adapter that
+            # was scaled down furthest has learned least. With the same loss the larger scale stays, which comes first.
+            if scores is not None and better_than(scores, best_scores, by):
+                best, best_scores = each, scores
         assert found is not None
-        inside = [
-            (sign * s, -each["value"], number) for number, each in enumerate(tried) if (s := each["score"]) is not None
-        ]
-        if not inside:
+        if best is None:
             raise TrainingFailed(_too_much(self.most, UNITS[found["measure"]], tried))
-        *_, number = max(inside)
-        training.put(next(islice(_candidates(training), number, None))[-1])
+        # Made once more and not kept from above, as for full fine-tuning it is another copy of the model.
+        training.put(_parameters(training, best["step"], best["scale"]))
         return {
-            **tried[number],
+            **best,
             "most": self.most,
             "measure": found["measure"],
             "passages": found["passages"],
@@ -87,19 +95,28 @@ class ForgettingBudget:
 def _too_much(most: float, unit: str, tried: Sequence[Tried]) -> str:
     least = min(tried, key=lambda each: each["interval"][1])
     return (
-        f"nothing stays inside --forget-at-most {most:g} {unit}: step {least['step']} at scale {least['scale']:g} "
-        f"forgets least, {value_text(least)}; allow more, or try a lower --learning-rate, fewer --epochs or a "
-        "--retain-weight"
+        f"nothing stays inside --forget-at-most {most:g} {unit}: step {least['step']} with "
+        f"{percent_text(least['scale'])} of its change forgets least, {value_text(least)}; allow more, or try a lower "
+        "--learning-rate, fewer --epochs or a --retain-weight"
     )
 
 
-def _candidates(training: Training) -> Iterator[tuple[int, float, Mapping[str, Tensor]]]:
-    """Yield the best step at each scale, and the best one that was inside as it is: its number, scale, parameters."""
+def _candidates(training: Training) -> Iterator[tuple[int, float]]:
+    """Yield the best step at each scale, the largest first, and the best one that was inside as it is."""
     done = training.progress
     for scale in SCALES if _can_be_scaled(training, done) else SCALES[:1]:
-        yield done.best_step, scale, _scaled(training, done, scale)
+        yield done.best_step, scale
     if done.inside is not None and done.inside.step != done.best_step:
-        yield done.inside.step, 1.0, done.inside.parameters
+        yield done.inside.step, 1.0
+
+
+def _parameters(training: Training, step: int, scale: float) -> Mapping[str, Tensor]:
+    """Return those of a candidate."""
+    done = training.progress
+    if step != done.best_step:
+        assert done.inside is not None
+        return done.inside.parameters
+    return _scaled(training, done, scale)
 
 
 def _can_be_scaled(training: Training, done: Progress) -> bool:

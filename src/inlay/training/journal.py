@@ -191,7 +191,7 @@ def sentence(event: Event) -> str:
         case "step":
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
-                f"|g| {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
+                f"gradient {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
                 f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
             )
         case "back":
@@ -233,6 +233,6 @@ def _result(event: Event) -> str:
         floor, name = event["base"][score], "the base model"
     metric = METRICS[score]
     return (
-        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> {metric.text(event['tuned'][score])} "
-        f"on {event['split']}"
+        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> "
+        f"{metric.text_on(event['tuned'][score], event.get('rows'))} on {event['split']}"
     )

@@ -19,6 +19,7 @@ from ..attached.adapter import Adapter
 from ..batches.batch import Batch
 from ..batches.objective import Objective
 from ..core.method import Method
+from ..devices import send
 from ..errors import TrainingFailed
 from ..formats.event import Event
 from ..loss_scale import LossScale
@@ -273,7 +274,7 @@ def fit(
             share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
-            batch, scale = {key: value.to(training.device) for key, value in batch.items()}, done.scale
+            batch, scale = {key: send(value, training.device) for key, value in batch.items()}, done.scale
             while True:
                 loss, tokens = 0.0, done.tokens
                 for part, part_share in _parts(batch, settings.micro_batch_size, objective):

@@ -65,13 +65,12 @@ class RunOutput:
             self.journal.tell("note", text=_without_report(self.run.folder, problem))
         write_json(path, summary)
         if status == "finished":
-            metrics = {name: value for name, value in summary["metrics"].items() if name != "rows"}
             cost = {name: summary[name] for name in ("best_step", "train_seconds", "peak_memory_bytes")}
             self.journal.tell(
                 "finished",
                 folder=str(self.run.folder),
                 score=self.run.task.main_score,
-                **metrics,
+                **summary["metrics"],
                 baseline=summary["baseline"],
                 **cost,
             )

@@ -80,7 +80,14 @@ class RunState:
         """The tuned model beside its baseline, as far as the run has come."""
         tuned = {"valid": self.tuned, "test": self.test}
         known = {split: scores for split, scores in tuned.items() if scores}
-        return Judgement(by=self.run.task.main_score, naive=self.naive, tuned=known, same=self.same)
+        by = self.run.task.main_score
+        return Judgement(by=by, naive=self.naive, tuned=known, same=self.same, rows=self._rows)
+
+    @property
+    def _rows(self) -> dict[str, int]:
+        """The number of rows of each split that is scored."""
+        splits = self.run.task.data.splits
+        return {split: len(splits[split]) for split in ("valid", "test") if split in splits}
 
     @property
     def _advice(self) -> str:
@@ -171,6 +178,7 @@ class RunState:
             "metrics": {
                 "split": "valid",
                 "rows": len(run.task.lengths("valid")),
+                "test_rows": self._rows.get("test"),
                 "base": self.base_scores,
                 "tuned": self.tuned,
                 "test": self.test,

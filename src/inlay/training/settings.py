@@ -109,9 +109,10 @@ class RunSettings(Recipe, Generic[MethodT]):
     """End with exit code 4 if the finished run is not above its baseline on valid and test: the accuracy of the most
     frequent label, or the base's loss. All its files are there."""
     forget_at_most: Annotated[float | None, Range(above=0, most=FLOAT)] = None
-    """Most that the model may forget, as it is measured: nats per token for a language model, 1 - CKA (from 0 to 1) for
-    a classifier. The run keeps the step, and the scale of its change, that stay inside and score best on valid. Half of
-    the general text decides, by the upper end of the 95 % interval; the other half checks. Default: no bound."""
+    """Most that the model may forget, as it is measured: nats per token for a language model, 1 - CKA (0:
+    unchanged, 1: unrelated to the base) for a classifier. The run keeps the step, and the scale of its change, that
+    stay inside and score best on valid. Half of the general text decides, by the upper end of the 95 % interval; the
+    other half checks. Default: no bound."""
     seed: Annotated[int, SEED] = 0
     """Random seed for the new head, the adapter's start, the order of the rows and dropout."""
 

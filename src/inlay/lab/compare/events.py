@@ -33,4 +33,5 @@ def sentence(event: Event) -> str | None:
 def _score(metrics: Metrics, score: str) -> str:
     metric, tuned = METRICS[score], metrics["test"] or metrics["tuned"]
     assert tuned is not None  # of a run that is finished
-    return f"{metric.label} {metric.text(tuned[score])} on {'test' if metrics['test'] else metrics['split']}"
+    split, rows = ("test", "test_rows") if metrics["test"] else (metrics["split"], "rows")
+    return f"{metric.label} {metric.text_on(tuned[score], metrics.get(rows))} on {split}"

@@ -136,8 +136,8 @@ def forgetting_means(rows: Sequence[MethodRow]) -> str:
     """Say what the number is, by the task."""
     measures = {found["measure"] for row in rows for run in row.runs if (found := run.summary.get("forgetting"))}
     means = {
-        "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base",
-        "geometry": "1 − CKA between the base's and the tuned model's sentence representations",
+        "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base; 0 is none",
+        "geometry": "1 − CKA of the base's and the tuned model's embeddings; 0: unchanged, 1: unrelated",
     }
     return "; ".join(means[measure] for measure in sorted(measures))
 

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterator
 
-from ...show.units import UNKNOWN, count_text
+from ...show.units import UNKNOWN, count_text, counted
+from ...stats import Difference
 from ...tasks.metric import METRICS, Metric, Scores
 from .analysis import Analysis, Layer, by_role, middle
 from .curve import CutCurve, Point
+from .export import Cut
 
 
 def advice(result: Analysis) -> list[str]:
@@ -14,31 +16,54 @@ def advice(result: Analysis) -> list[str]:
 
 
 _MARGIN = 0.02  # two points, or two percent of a loss: on few rows more than that can be lost without being clear
+_RULED_OUT = 0.05  # likewise: what the interval must exclude before a score is called kept
 
 
 def smallest_that_keeps(curve: CutCurve) -> Point | None:
     """Return the smallest rank at which, as at every larger one measured, the score is neither clearly worse than the
     whole's nor more than two points, or two percent of a loss, below it.
     """
-    most, found = METRICS[curve.score].limits[1], None
-    margin = _MARGIN * (most if math.isfinite(most) else abs(curve.whole[curve.score]))
+    found = None
     for point in curve.points:  # from the largest rank down
-        if point.gain.high < 0 or point.gain.value < -margin:
+        if point.gain.high < 0 or point.gain.value < -_share(_MARGIN, METRICS[curve.score], curve.whole):
             break
         found = point
     return found
 
 
-def gain_text(curve: CutCurve, point: Point) -> str:
+def kept(gain: Difference, metric: Metric, whole: Scores) -> bool | None:
+    """Tell whether a cut has kept the score of the whole; None where the rows are too few to tell, as it may as well
+    have lost five points, or five percent of a loss."""
+    if gain.high < 0:
+        return False
+    return True if gain.low >= -_share(_RULED_OUT, metric, whole) else None
+
+
+def _share(share: float, metric: Metric, whole: Scores) -> float:
+    """Return a share of all that a score can be, or of a loss."""
+    most = metric.limits[1]
+    return share * (most if math.isfinite(most) else abs(whole[metric.name]))
+
+
+def gain_text(metric: Metric, point: Point) -> str:
     """Write `−0.4 points (95 % −1.5 to +0.6)`; of a loss, how much lower it is, in nats."""
-    metric = METRICS[curve.score]
-    sure = f"95 % {interval_text(curve, point)}" if math.isfinite(point.gain.low) else "too few rows to tell how sure"
+    sure = f"95 % {interval_text(metric, point)}" if math.isfinite(point.gain.low) else "too few rows to tell how sure"
     return f"{metric.unit.change(point.gain.value)}{metric.difference_unit} ({sure})"
 
 
-def interval_text(curve: CutCurve, point: Point) -> str:
+def cut_text(cut: Cut, metric: Metric) -> str:
+    """Say what a cut that was written has lost of the score, as far as its rows can tell."""
+    whole, point = cut.whole, cut.chosen
+    found = {True: "kept", False: "worse", None: "whether that is kept cannot be told"}[kept(point.gain, metric, whole)]
+    return (
+        f"{metric.label} {exact_text(metric, whole)} whole -> {exact_text(metric, point.scores)} cut: "
+        f"{gain_text(metric, point)} on {counted(cut.rows, 'row')}, {found}"
+    )
+
+
+def interval_text(metric: Metric, point: Point) -> str:
     """Write `−1.5 to +0.6`; a dash where the rows are too few to tell."""
-    unit, gain = METRICS[curve.score].unit, point.gain
+    unit, gain = metric.unit, point.gain
     return f"{unit.change(gain.low)} to {unit.change(gain.high)}" if math.isfinite(gain.low) else UNKNOWN
 
 
@@ -46,7 +71,7 @@ def _of_curve(result: Analysis) -> Iterator[str]:
     curve = result.curve
     if curve is None or not curve.points:
         return
-    kept, largest = smallest_that_keeps(curve), curve.points[0]
+    smallest, largest = smallest_that_keeps(curve), curve.points[0]
     metric = METRICS[curve.score]
     whole = exact_text(metric, curve.whole)
     where = f"on the {curve.rows:,} rows of {curve.split}"
@@ -54,23 +79,25 @@ def _of_curve(result: Analysis) -> Iterator[str]:
         yield f"Which ranks keep the score cannot be told {where}: too few for an interval. Take more, with --data."
         return
     meaning = "" if metric.higher_is_better else f", where above zero is a lower {metric.label}"
-    if kept is None:
+    if smallest is None:
         yield (
             f"Even at rank {largest.rank} the cut adapter is worse {where}: {metric.label} "
             f"{exact_text(metric, largest.scores)} against {whole}, "
-            f"{gain_text(curve, largest)}{meaning}. The update needs more directions than that."
+            f"{gain_text(metric, largest)}{meaning}. The update needs more directions than that."
         )
         return
+    told = kept(smallest.gain, metric, curve.whole)
+    found = f"keeps the score {where}" if told else f"may keep the score, which cannot be told {where}"
     yield (
-        f"Rank {kept.rank} keeps the score {where}: {metric.label} "
-        f"{exact_text(metric, kept.scores)} against {whole} whole, "
-        f"{gain_text(curve, kept)}{meaning}; {count_text(kept.parameters)} parameters against the run's "
-        f"{count_text(result.trainable)}."
+        f"Rank {smallest.rank} {found}: {metric.label} "
+        f"{exact_text(metric, smallest.scores)} against {whole} whole, "
+        f"{gain_text(metric, smallest)}{meaning}; {count_text(smallest.parameters)} parameters against the run's "
+        f"{count_text(result.trainable)}." + ("" if told else " More rows, named with --data, would tell.")
     )
-    if kept.rank < largest.rank:
+    if smallest.rank < largest.rank and result.cut is None:
         yield (
-            f"Cut it with --to {kept.rank} --out FOLDER. A new run at rank {kept.rank} need not do as well: what a cut "
-            "leaves is the best part of a larger update."
+            f"Cut it with --to {smallest.rank} --out FOLDER. A new run at rank {smallest.rank} need not do as well: "
+            "what a cut leaves is the best part of a larger update."
         )
 
 

@@ -29,6 +29,9 @@ class Cut:
     ranks: dict[str, int]
     uniform: Point
     by_energy: Point
+    whole: Scores
+    rows: int
+    """On which all of these are scored."""
     again: Scores
     """Of what was written, loaded anew."""
 
@@ -66,6 +69,8 @@ def write_cut(
         ranks=ranks,
         uniform=of_same,
         by_energy=of_differing,
+        whole=measure.whole.scores,
+        rows=len(measure.task.lengths(measure.split)),
         again=again,
     )
 

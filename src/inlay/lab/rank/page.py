@@ -17,7 +17,7 @@ from ...show.table import Column, Table
 from ...show.units import count_text, number, percent_text, seconds_text
 from ...tasks.metric import METRICS, Scores
 from ...tasks.page import capitalized
-from .advice import advice, exact_text, interval_text
+from .advice import advice, cut_text, exact_text, interval_text
 from .analysis import Analysis, Layer, by_role
 from .curve import CutCurve
 
@@ -76,6 +76,7 @@ def _page(result: Analysis) -> dict[str, object]:
         "curve": curve,
         "metric": metric,
         "exact": exact_text,
+        "cut_text": lambda cut: capitalized(cut_text(cut, metric)) if metric else "",
         "score": lambda cut: exact_text(METRICS[curve.score], cut.scores) if curve else "",
         "lower": f" (a lower {metric.label})" if metric and not metric.higher_is_better else "",
         "curve_table": curve_table(curve) if curve else None,
@@ -95,7 +96,7 @@ def curve_table(curve: CutCurve) -> Table:
     rows: list[list[object]] = [["whole", "", *_exact(curve.whole), "", ""]]
     for point in curve.points:
         gain = f"{metric.unit.change(point.gain.value)}{metric.difference_unit}"
-        rows.append([point.rank, point.parameters, *_exact(point.scores), gain, interval_text(curve, point)])
+        rows.append([point.rank, point.parameters, *_exact(point.scores), gain, interval_text(metric, point)])
     return Table(columns=columns, rows=rows)
 
 
@@ -111,7 +112,7 @@ def layer_table(layers: Sequence[Layer]) -> Table:
         ("stable", lambda layer: f"{layer.ranks.stable:.2f}"),
         ("effective", lambda layer: f"{layer.ranks.effective:.2f}"),
         ("90 / 95 / 99 %", lambda layer: " / ".join(map(str, layer.ranks.energy.values()))),
-        ("size, of W", lambda layer: percent_text(layer.relative)),
+        ("size, of the weight", lambda layer: percent_text(layer.relative)),
     ]
     if any(layer.base for layer in layers):
         known += [

@@ -7,7 +7,7 @@ from ...show.lines import fitted
 from ...show.table import Column, Table
 from ...show.units import count_text, counted, seconds_text
 from ...tasks.metric import METRICS
-from .advice import advice, exact_text
+from .advice import advice, cut_text, exact_text
 from .analysis import Analysis, Layer, by_role, middle
 from .curve import CutCurve
 from .export import Cut
@@ -138,8 +138,10 @@ def _legend(result: Analysis) -> Iterator[str]:
     yield "numerical: singular values above rounding · stable: the sum of their squares over the largest square"
     yield "effective: exp of the entropy of their shares · energy: the fewest directions with that share of the squares"
     if any(layer.base for layer in result.layers):
-        yield "overlap: the share of the leading directions that the base's have in common with them, from 0 to 1"
-        yield "intruders: leading directions of the tuned weights that are unlike any of the base's"
+        yield "overlap: the share of the update's leading directions that the base's have too, from 0 to 1"
+        yield "intruders: leading directions of the tuned weights, unlike any of the base's; many go with forgetting"
+    if any(layer.place.role == "mixer" for layer in result.layers):
+        yield "mixer: layers that mix positions without attention, such as Mamba's"
     if any(layer.place.block is None for layer in result.layers):
         yield "outside: layers that are in none of the model's blocks"
 
@@ -161,6 +163,7 @@ def _cut(cut: Cut, curve: CutCurve | None) -> list[str]:
     return [
         "",
         f"cut     {cut.folder}: {how}, {count_text(cut.chosen.parameters)} parameters",
+        f"        {cut_text(cut, metric)}",
         f"        {metric.label} {uniform} at rank {cut.to} everywhere, {by_layer} by layer with no more parameters; "
         f"loaded again {again}",
     ]

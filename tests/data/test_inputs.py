@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from inlay.data.classification import load_texts
+from inlay.data.inputs import read_inputs
 from inlay.errors import DataError
 
 from .files import write_jsonl, write_text
@@ -13,24 +13,28 @@ PAIR = {"text": "premise", "text_pair": "hypothesis", "label": "label"}
 
 def complaint(path: object, columns: dict[str, str]) -> str:
     with pytest.raises(DataError) as caught:
-        load_texts(str(path), columns)
+        read_inputs(str(path)).texts(columns)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["in.txt", "in.txt.gz"])
 def test_a_text_file_has_one_text_a_line(tmp_path, name):
     path = write_text(tmp_path / name, "\ufefffirst\r\n second, with a comma\r\nthird\u2028still third\n\n\n")
-    assert load_texts(path, ONE) == [("first", None), (" second, with a comma", None), ("third\u2028still third", None)]
+    assert read_inputs(path).texts(ONE) == [
+        ("first", None),
+        (" second, with a comma", None),
+        ("third\u2028still third", None),
+    ]
 
 
 def test_rows_need_no_label(tmp_path):
     path = write_jsonl(tmp_path / "in.jsonl", [{"sentence": "a"}, {"id": 1, "sentence": "b"}])
-    assert load_texts(path, ONE) == [("a", None), ("b", None)]
+    assert read_inputs(path).texts(ONE) == [("a", None), ("b", None)]
 
 
 def test_pairs_are_read_from_their_columns(tmp_path):
     path = write_text(tmp_path / "in.csv", "hypothesis,premise\nh1,p1\nh2,p2\n")
-    assert load_texts(path, PAIR) == [("p1", "h1"), ("p2", "h2")]
+    assert read_inputs(path).texts(PAIR) == [("p1", "h1"), ("p2", "h2")]
 
 
 def test_a_text_file_cannot_hold_pairs(tmp_path):
@@ -40,7 +44,7 @@ def test_a_text_file_cannot_hold_pairs(tmp_path):
 
 def test_a_blank_line_among_texts_is_reported(tmp_path):
     message = complaint(write_text(tmp_path / "in.txt", "a\n\nb\n \nc\n"), ONE)
-    assert message == "in.txt:2: sentence is empty; give the row a text or remove it (2 rows have this)"
+    assert message == "in.txt:2: text is empty; give the row a text or remove it (2 rows have this)"
 
 
 def test_a_missing_column_is_reported_with_its_line(tmp_path):

@@ -1,0 +1,93 @@
+"""Inputs in a file, for an adapter to answer: the lines of a text, or rows whose other columns are kept beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..errors import DataError
+from ..formats.paths import path_of
+from .columns import find_column, flags, no_column, renamed
+from .formats import has_columns
+from .problems import Problems
+from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
+from .settings import Reading
+from .source import check_separator, nearest_file
+from .text_file import lines_of, read_text
+
+_LINE = "text"  # the column of a line of plain text
+
+
+@dataclass(frozen=True)
+class InputRows:
+    """The rows of a file, in its order, and how they are to be read."""
+
+    path: str
+    rows: Sequence[Row]
+    reading: Reading
+    plain: bool
+    """Whether they are the lines of a text, which has no columns."""
+
+    def texts(self, columns: Mapping[str, str]) -> list[tuple[str, str | None]]:
+        """Return each row's text and, for pairs, second text, by their columns; a label is not looked at. Raises
+        DataError, with a line for each kind of problem, unless all can be used."""
+        wanted = {role: column for role, column in columns.items() if role != "label"}
+        if self.plain and "text_pair" in wanted:
+            raise DataError(
+                f"{self.path}: a line of a .txt file is one text, and pairs are needed; give a file with the columns "
+                f"{wanted['text']} and {wanted['text_pair']}"
+            )
+        if self.plain:
+            wanted = {"text": _LINE}
+        self._check_header(wanted)
+        problems = Problems()
+        rows = [renamed(row, wanted.values()) for row in self.rows]
+        complete = [row for row in rows if has_columns(row, wanted.values(), problems)]
+        found = [texts_in(row, wanted, problems) for row in complete]
+        problems.raise_errors()
+        return [texts for texts in found if texts is not None]
+
+    def _check_header(self, wanted: Mapping[str, str]) -> None:
+        """Raise DataError if the first row has not the wanted columns, so that most rows will lack them, and say how to
+        name those that it has."""
+        for role, column in wanted.items():
+            if self.rows and find_column(column, (first := self.rows[0]).values) is None:
+                others = [other for other in first.values if other not in wanted.values()]
+                texts = [other for other in others if isinstance(first.values[other], str)]
+                near = max(texts, key=lambda other: len(str(first.values[other])), default="COLUMN")
+                raise DataError(
+                    f"{first.place}: {no_column(column, first.values)}; another is named with {flags({role: near})}"
+                )
+
+
+def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
+    """Read a file of inputs. Blank lines at the end of a .txt file do not count. Raises DataError if any row cannot be
+    read."""
+    reading = reading or Reading()
+    file = path_of(path, DataError, any_bytes=True)
+    plain = plain_text(file.name)
+    if not file.is_file():
+        raise DataError(f"{path}: no such file{nearest_file(file)}")
+    if row_extension(file.name) is None:
+        raise DataError(f"{path}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
+    if plain and (named := reading.named_columns()):
+        raise DataError(f"{path}: a .txt file has no columns; leave out data.{next(iter(named))}")
+    check_separator(path, reading.separator, [file.name])
+    problems = Problems()
+    if not plain:
+        rows = read_rows(file, problems, reading)
+    elif (text := read_text(file, problems, reading.unpacked_megabytes)) is not None and text.strip():
+        lines = enumerate(lines_of(text.rstrip()), 1)
+        rows = [Row({_LINE: line}, f"{file.name}:{number}") for number, line in lines]
+    else:
+        rows = []
+        problems.add(("no rows", file.name), file.name, "has no text")
+    problems.raise_errors()
+    return InputRows(path, rows, reading, plain)
+
+
+def texts_in(row: Row, columns: Mapping[str, str], problems: Problems) -> tuple[str, str | None] | None:
+    """Return the row's text and, for pairs, second text; None and a problem if one of them cannot be used."""
+    text = text_in(row, columns["text"], problems)
+    if "text_pair" not in columns:
+        return None if text is None else (text, None)
+    pair = text_in(row, columns["text_pair"], problems)
+    return None if text is None or pair is None else (text, pair)

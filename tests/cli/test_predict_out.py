@@ -1,0 +1,96 @@
+"""Answers to a file, written as a file: each row's number, its own columns as they were, and its answer."""
+
+import csv
+import datetime
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inlay.cli import main
+from inlay.cli.answers_file import write_answers
+from inlay.data.rows import Row
+
+from ..tiny_models import reviews, write_rows
+
+
+@pytest.fixture(scope="module")
+def run(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("answers")
+    rows = write_rows(folder / "rows.jsonl", reviews(60))
+    short = "--epochs 1 --no-forgetting --evaluations-per-epoch 1 --dtype float32"
+    assert main(shlex.split(f"train {tiny_bert} {rows} {short} --out {folder / 'run'}")) == 0
+    return folder / "run"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_every_row_keeps_its_number_and_its_columns(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    given = [("7", 'a good; film, "so"\nit is'), ("3", "bad"), ("7", "bad")]
+    with (tmp_path / "new.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([("Id", "TEXT"), *given])
+    out = tmp_path / f"answers.{ending}"
+    capsys.readouterr()
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said == f"answers {out}: 3 rows with row, Id, TEXT, predicted, probability\n"
+    written: list[dict[str, Any]]
+    written = read_csv(out) if ending == "csv" else [*map(json.loads, out.read_text(encoding="utf-8").splitlines())]
+    assert [(int(w["row"]), w["Id"], w["TEXT"]) for w in written] == [(i, *row) for i, row in enumerate(given, 1)]
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [w["predicted"] for w in written] == [each["label"] for each in answers]
+    assert [float(w["probability"]) for w in written] == pytest.approx([a["probability"] for a in answers], abs=1e-6)
+
+
+def test_lines_of_a_text_are_numbered(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.txt").write_text("good\nbad\n\n", encoding="utf-8")
+    assert main(["predict", str(run), str(tmp_path / "in.txt"), "--out", str(tmp_path / "a.csv"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told == {
+        "out": str(tmp_path / "a.csv"), "rows": 2, "columns": ["row", "text", "predicted", "probability"],
+    }  # fmt: skip
+    assert [(row["row"], row["text"]) for row in read_csv(tmp_path / "a.csv")] == [("1", "good"), ("2", "bad")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("{rows} --out {rows}", "--out {rows} is there already; name another file, or remove it"),
+        ("{rows} --out a.xlsx", "--out is a.xlsx; answers are written as .csv or .jsonl: name it so"),
+        ('"a text" --out a.csv', "--out is for the answers to a file; name the file after RUN_OR_ADAPTER"),
+        ("--out a.csv", "--out is for the answers to a file; name the file after RUN_OR_ADAPTER"),
+    ],
+)
+def test_out_that_cannot_be_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, complaint: str
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", reviews(4))
+    assert main(["predict", str(run), *shlex.split(arguments.format(rows=rows))]) == 2
+    assert capsys.readouterr().err == f"inlay: {complaint.format(rows=rows)}\n"
+    assert len(Path(rows).read_text(encoding="utf-8").splitlines()) == 4
+
+
+def test_columns_that_are_there_already_stay(tmp_path: Path) -> None:
+    rows = [Row({"predicted": "a", "row": 9, "tags": ["x"]}, "r:1"), Row({"on": datetime.date(2026, 1, 2)}, "r:2")]
+    answers = [{"predicted": "b"}, {"predicted": "c"}]
+    expected = ["row_2", "predicted", "row", "tags", "on", "predicted_2"]
+    assert write_answers(tmp_path / "a.csv", rows, answers) == expected
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines() == [
+        ",".join(expected),
+        '1,a,9,"[""x""]",,b',
+        "2,,,,2026-01-02,c",
+    ]
+    write_answers(tmp_path / "a.jsonl", rows, answers)
+    assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()] == [
+        {"row_2": 1, "predicted": "a", "row": 9, "tags": ["x"], "predicted_2": "b"},
+        {"row_2": 2, "on": "2026-01-02", "predicted_2": "c"},
+    ]
