@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import inlay
-from inlay.bases.base import find_base, pick_device
+from inlay.bases.base import find_base
 from inlay.bases.loading import load_onto
 from inlay.data.source import BUILTIN_FOLDER
 
@@ -109,7 +109,7 @@ def write_gradients(base: Path, out: Path, *, stream: bool) -> None:
     """Write what one loss gives every parameter of a LoRA whose matrices are both not zero."""
     found = find_base(str(base))
     model = load_onto(
-        pick_device("cpu"),
+        torch.device("cpu"),
         lambda take: (found.load(AutoModelForCausalLM, None, take, dtype=torch.bfloat16)[0], ()),
         0,
         None,
