@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
-from ..batches.batch import Batch
+from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..devices import has_tf32, tf32
@@ -202,7 +202,7 @@ class ActiveRun(Observer):
         """Yield training batches where the model is, for a method that looks at data before it starts."""
         settings = self.run.settings
         for batch in self.run.task.batches(settings.batch_size, settings.seed):
-            yield {key: value.to(self.run.device) for key, value in batch.items()}
+            yield to_device(batch, self.run.device)
 
     def _fit(self) -> None:
         run = self.run

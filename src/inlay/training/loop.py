@@ -16,10 +16,9 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch
+from ..batches.batch import Batch, rows_of, to_device, token_count
 from ..batches.objective import Objective
 from ..core.method import Method
-from ..devices import send
 from ..errors import TrainingFailed
 from ..formats.event import Event
 from ..loss_scale import LossScale
@@ -274,14 +273,15 @@ def fit(
             share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
-            batch, scale = {key: send(value, training.device) for key, value in batch.items()}, done.scale
+            batch, scale = to_device(batch, training.device), done.scale
+            tokens = done.tokens + token_count(batch)
             while True:
-                loss, tokens = 0.0, done.tokens
+                losses = list[Tensor]()
                 for part, part_share in _parts(batch, settings.micro_batch_size, objective):
                     part_loss = objective.loss(model, part) * part_share
                     scale.scaled(part_loss).backward()
-                    loss += part_loss.item()
-                    tokens += int(part["attention_mask"].sum())
+                    losses.append(part_loss.detach())
+                loss = sum(torch.stack(losses).tolist())
                 if (penalty := method.penalty(adapter)) is not None:
                     scale.scaled(penalty).backward()
                 if step == 1:
@@ -354,11 +354,11 @@ def _steps(batches: Any, plan: Plan, done: int) -> Iterator[Batch]:
 
 def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
     """Yield micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
-    rows = len(batch["input_ids"])
+    rows, whole = len(batch["input_ids"]), objective.weight(batch)
     size = rows if size is None else 1 if "position_ids" in batch else size
     for start in range(0, rows, size):
-        part = {key: value[start : start + size] for key, value in batch.items()}
-        yield part, objective.weight(part) / objective.weight(batch)
+        part = rows_of(batch, start, min(start + size, rows))
+        yield part, objective.weight(part) / whole
 
 
 def _went_back(
