@@ -246,6 +246,37 @@ def test_what_waits_for_an_accelerator_waits_for_any(add: Add) -> None:
     assert len(module.calls) == 2
 
 
+class Sent:
+    """Stands for a tensor, and tells how it was copied."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.how: list[object] = []
+
+    def pin_memory(self) -> "Sent":
+        self.how.append("pinned")
+        return self
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Sent":
+        self.how += [device.type, non_blocking]
+        return self
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("cuda", ["pinned", "cuda", True]),
+        ("xpu", ["pinned", "xpu", True]),
+        ("mps", ["mps", False]),
+        ("cpu", ["cpu", False]),
+    ],
+)
+def test_nothing_waits_for_a_copy_to_the_device(kind: str, how: list[object]) -> None:
+    tensor: Any = Sent()
+    assert devices.send(tensor, torch.device(kind)).how == how  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @pytest.mark.parametrize(("kind", "fine"), [("cuda", True), ("cpu", True), ("mps", False), ("hpu", False)])
 def test_float64_is_where_it_is_known_to_be(kind: str, fine: bool) -> None:
     assert devices.has_float64(torch.device(kind)) is fine

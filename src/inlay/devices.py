@@ -9,7 +9,7 @@ some can is told here.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from .elsewhere import VALUES
 from .errors import SettingsError, did_you_mean
 
 _KINDS = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")  # known by name where they are not
+_PINNING = ("cuda", "xpu", "npu", "hpu")  # which read the machine's memory while it goes on
 _TENSOR_CORES = (7, 0)  # NVIDIA's first generation that multiplies float16 faster than float32
 _AMPERE = (8, 0)  # the first with bfloat16 and TF32
 
@@ -68,7 +69,7 @@ def accelerators_of(tensors: Iterable[Tensor]) -> set[torch.device]:
     return {tensor.device for tensor in tensors if is_accelerator(tensor.device)}
 
 
-def module_of(device: torch.device) -> Any:
+def module_of(device: torch.device) -> ModuleType:
     """Return torch.cuda, torch.xpu or the like."""
     return torch.get_device_module(device)
 
@@ -77,6 +78,13 @@ def make_current(device: torch.device) -> None:
     """Let kernels that ask for no device run where the tensors are, if that is one of several."""
     if device.index is not None and is_accelerator(device):
         module_of(device).set_device(device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device, without waiting for it where memory can be pinned for that."""
+    if device.type in _PINNING and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def synchronize(device: torch.device) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from inlay.data import formats
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
-from inlay.lab.compare import executor, worker
+from inlay.lab.compare import comparison, executor, worker
 from inlay.lab.compare.comparison import compare
 from inlay.lab.compare.executor import LocalExecutor
 from inlay.lab.compare.runner import Runner
@@ -175,6 +176,66 @@ def test_jobs_that_are_asked_for_are_had_whatever_the_memory(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("workers_forked")
+class Started:
+    """Stands for processes: what they are started with, and whether they are alive."""
+
+    def __init__(self, args: tuple[Any, ...] = (), **_: Any):
+        self.own, self.alive = args[-1] if args else None, True
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_each_run_gets_an_accelerator_that_no_other_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(Pipe=lambda: (Started(), Started()), Process=Started)
+    monkeypatch.setattr(executor.multiprocessing, "get_context", lambda _: context)
+    two: Any = LocalExecutor(2, (), accelerators=2)
+    first, second = two.start(), two.start()
+    assert [first.process.own, second.process.own] == [0, 1]
+    first.process.alive = False
+    assert two.start().process.own == 0  # whose worker has ended
+    assert two.start().process.own in (0, 1)  # more jobs than accelerators share them
+    alone: Any = LocalExecutor(2, ())
+    assert alone.start().process.own is None
+
+
+def test_a_worker_computes_on_its_own_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(worker, "make_current", chosen.append)
+    monkeypatch.setattr(worker, "pick_device", lambda _: torch.device("xpu"))
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(worker.Interrupts, "patient", False)
+
+    class Closed:
+        def recv(self) -> Any:
+            raise EOFError
+
+    for own in (1, None):
+        worker.main(Closed(), None, (), own)  # pyright: ignore[reportArgumentType]
+    assert chosen == [torch.device("xpu", 1)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "jobs", "total", "wanted"),
+    [("auto", None, 9, (3, 3)), ("auto", None, 2, (2, 3)), ("cuda:1", None, 9, (1, 0)), ("auto", 1, 9, (1, 3))],
+)
+def test_a_comparison_takes_every_accelerator_of_the_machine(
+    asked: str, jobs: int | None, total: int, wanted: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = torch.device("cuda", 1) if asked == "cuda:1" else torch.device("cuda")
+    monkeypatch.setattr(comparison, "pick_device", lambda _: found)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 3)
+    settings = CompareSettings(model="m", data=DataSettings(path="d"), device=asked, jobs=jobs)
+    here: Any = comparison._executor(settings, total, ())
+    assert (here.jobs, here.accelerators) == wanted
+
+
 def test_by_default_all_threads_are_shared_out(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

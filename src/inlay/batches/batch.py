@@ -1,7 +1,12 @@
-"""Texts to padded batches of token ids. Rows of like length share a batch, so that little is padded."""
+"""Texts to padded batches of token ids. Rows of like length share a batch, so that little is padded.
+
+A batch is a dictionary: a model's arguments by name, with the labels under `labels`. One that was collated here also
+says what a step asks of it, so that no step looks at a value: an accelerator would wait for each, and a plan is made
+with tensors that have none.
+"""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -11,12 +16,74 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from ..data.classification import Example
+from ..devices import send
 from ..models.tokenizer import Tokenizer
 
 Batch = dict[str, Tensor]
+Documents = tuple[tuple[int, ...], ...]  # the lengths of the texts in each row; padding is a text of its own
 
 LENGTH_STEP = 8  # lengths are padded to its multiples, unless `length_step` finds that none need be
 _CHUNK = 32  # batches that are sorted together: enough to find rows of like length, few enough to keep the order random
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The tokens that a language model learns from."""
+
+    at: Tensor  # the positions that predict one, counted through all rows
+    counts: tuple[int, ...]  # of each row
+
+
+class Collated(Batch):
+    """A batch that is known without a look at its values."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        documents: Documents,
+        tokens: tuple[int, ...],
+        trained: Trained | None = None,
+    ):
+        super().__init__(tensors)
+        self.documents = documents
+        self.tokens = tokens  # of each row, without padding
+        self.trained = trained
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        super().__setitem__(key, value)
+        if key == "labels":  # others, perhaps
+            self.trained = None
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Collated":
+        """Return the batch with what `change` makes of each of its tensors."""
+        trained = self.trained and Trained(change(self.trained.at), self.trained.counts)
+        return Collated({key: change(t) for key, t in self.items()}, self.documents, self.tokens, trained)
+
+    def rows(self, start: int, stop: int) -> "Collated":
+        trained = self.trained
+        if trained is not None:
+            first, last = (sum(trained.counts[:row]) for row in (start, stop))
+            before = start * self["input_ids"].shape[1]
+            trained = Trained(trained.at[first:last] - before, trained.counts[start:stop])
+        tensors = {key: t[start:stop] for key, t in self.items()}
+        return Collated(tensors, self.documents[start:stop], self.tokens[start:stop], trained)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on the device, to which it may still be on its way (devices.py)."""
+    if isinstance(batch, Collated):
+        return batch.mapped(lambda t: send(t, device))
+    return {key: send(t, device) for key, t in batch.items()}
+
+
+def rows_of(batch: Batch, start: int, stop: int) -> Batch:
+    """Return the rows from `start` to before `stop`, as a batch."""
+    return batch.rows(start, stop) if isinstance(batch, Collated) else {k: t[start:stop] for k, t in batch.items()}
+
+
+def token_count(batch: Batch) -> int:
+    """Count the tokens, without padding."""
+    return sum(batch.tokens) if isinstance(batch, Collated) else int(batch["attention_mask"].sum())
 
 
 @dataclass(frozen=True)
@@ -73,10 +140,14 @@ def padded_length(longest: int, step: int) -> int:
     return -(-longest // step) * step
 
 
-def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, object]], step: int = LENGTH_STEP) -> Batch:
+def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, object]], step: int = LENGTH_STEP) -> Collated:
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
-    return dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=step)) | labels
+    tensors = dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=step)) | labels
+    lengths = tensors.get("attention_mask", torch.ones_like(tensors["input_ids"])).sum(1).tolist()
+    width, left = tensors["input_ids"].shape[1], getattr(tokenizer, "padding_side", "right") == "left"
+    documents = [(n,) if n == width else (width - n, n) if left else (n, width - n) for n in lengths]
+    return Collated(tensors, tuple(documents), tuple(lengths))
 
 
 class Order(Sampler[list[int]]):

@@ -6,22 +6,25 @@ gradients of each chunk are computed at once: no logits outlive their chunk, and
 called, never read, so an adapter at it takes part, a quantized head works, and a frozen one costs no weight gradient.
 
 Some models do more with the head's output: they scale it, or cap it softly. What this one does is found out by giving
-it a known output. A model that does something else again computes all of its logits.
+it a known output, once for each model. One that does something else again computes all of its logits.
 
 Shape suffixes: B batch, T tokens, D width, N trained tokens, C those of a chunk, V vocabulary.
 """
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from ..models import weights
-from .batch import Batch
+from ..models import document_attention, weights
+from ..models.fake_tensors import has_values
+from .batch import Batch, Collated, Documents, Trained
 
 Inputs = dict[str, Tensor | bool]  # a model's arguments by name
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
@@ -42,15 +45,17 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     losses of micro-batches add up to the batch's. Softmax is in float32 or finer whatever the model's dtype.
     """
     inputs, target_BT = _inputs_and_targets(model, batch)
-    found = _hidden_states(model, inputs, target_BT)
+    documents = _documents(batch)
+    found = _hidden_states(model, inputs, target_BT, documents)
     if found is None:
-        logits_BTV = model(**inputs).logits
+        logits_BTV = document_attention.run(model, inputs, documents).logits
         exact = torch.promote_types(logits_BTV.dtype, torch.float32)
         return F.cross_entropy(logits_BTV.flatten(0, 1).to(exact), target_BT.flatten(), reduction="sum") / divisor
     x_BTD, head, finish = found
-    trained = (target_BT != IGNORED).flatten().nonzero().squeeze(1)
-    x_ND = x_BTD.flatten(0, 1).index_select(0, trained)
-    return _chunked_loss(head, finish, x_ND, target_BT.flatten()[trained], divisor)
+    known = None if target_BT is batch["labels"] else _trained(batch)  # of an encoder-decoder all are at their place
+    at_N = (target_BT != IGNORED).flatten().nonzero().squeeze(1) if known is None else known.at
+    x_ND = x_BTD.flatten(0, 1).index_select(0, at_N)
+    return _chunked_loss(head, finish, x_ND, target_BT.flatten()[at_N], divisor)
 
 
 @torch.inference_mode()
@@ -58,11 +63,13 @@ def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
     """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
     one by one. Those of a model that computes its own logits go through it one by one."""
     inputs, target_BT = _inputs_and_targets(model, batch)
-    found = _hidden_states(model, inputs, target_BT) if len(target_BT) > 1 else None
+    of_all = _documents(batch)
+    found = _hidden_states(model, inputs, target_BT, of_all) if len(target_BT) > 1 else None
     for row in range(len(target_BT)):
         if found is None:
             alone = {key: value[row : row + 1] if isinstance(value, Tensor) else value for key, value in inputs.items()}
-            z_TV, finish = model(**alone).logits[0], _Finish()
+            documents = of_all and of_all[row : row + 1]
+            z_TV, finish = document_attention.run(model, alone, documents).logits[0], _Finish()
         else:
             x_BTD, head, finish = found
             z_TV = head(x_BTD[row : row + 1])[0]
@@ -73,7 +80,16 @@ def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
 
 def trained_tokens(batch: Batch) -> int:
     """Count the trained tokens of a batch, none of which is the first of a text, which nothing predicts."""
-    return int((batch["labels"] != IGNORED).sum())
+    known = _trained(batch)
+    return int((batch["labels"] != IGNORED).sum()) if known is None else sum(known.counts)
+
+
+def _trained(batch: Batch) -> Trained | None:
+    return batch.trained if isinstance(batch, Collated) else None
+
+
+def _documents(batch: Batch) -> Documents | None:
+    return batch.documents if isinstance(batch, Collated) else None
 
 
 @dataclass(frozen=True)
@@ -99,17 +115,21 @@ def _inputs_and_targets(model: Any, batch: Batch) -> tuple[Inputs, Tensor]:
     label_BT = batch["labels"]
     if model.config.is_encoder_decoder:
         return inputs | {"decoder_input_ids": model.prepare_decoder_input_ids_from_labels(labels=label_BT)}, label_BT
-    if "position_ids" in inputs:
-        del inputs["attention_mask"]  # with one, the model does not look for texts in the positions
     return inputs, F.pad(label_BT[:, 1:], (0, 1), value=IGNORED)
 
 
-def _hidden_states(model: Any, inputs: Inputs, target_BT: Tensor) -> tuple[Tensor, nn.Module, _Finish] | None:
+def _hidden_states(
+    model: Any, inputs: Inputs, target_BT: Tensor, documents: Documents | None
+) -> tuple[Tensor, nn.Module, _Finish] | None:
     """Return what the model gives its head, (B, T, D), the head, and what follows it; None if that is unknown."""
     head = model.get_output_embeddings()
     if head is None or not weights.is_linear(head):
         return None
     kept, ramps = [], []
+
+    def begin(*_: object) -> None:  # anew: a model may have to be called again
+        kept.clear()
+        ramps.clear()
 
     def keep(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         kept.append(args[0])
@@ -120,24 +140,41 @@ def _hidden_states(model: Any, inputs: Inputs, target_BT: Tensor) -> tuple[Tenso
         ramps.append(ramp_V)
         return ramp_V.expand(len(z_B0V), 1, -1)
 
-    hooks = head.register_forward_pre_hook(keep, prepend=True), head.register_forward_hook(replace)
+    hooks = [model.register_forward_pre_hook(begin)]
+    hooks += [head.register_forward_pre_hook(keep, prepend=True), head.register_forward_hook(replace)]
     try:
-        logits = model(**inputs).logits
+        logits = document_attention.run(model, inputs, documents).logits
     finally:
         for hook in hooks:
             hook.remove()
     if len(kept) != 1 or kept[0].shape[:2] != target_BT.shape or logits.shape[-1] != len(ramps[0]):
         return None
-    finish = _finish(model.config.get_text_config(), ramps[0], logits[0, 0])
+    finish = _finish(model, model.config.get_text_config(), head, ramps[0], logits[0, 0])
     return None if finish is None else (kept[0], head, finish)
 
 
-@torch.no_grad()
-def _finish(config: object, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
-    """Find the way, of those that the configuration allows for, from the ramp to the logits."""
+_found: WeakKeyDictionary[nn.Module, tuple[object, _Finish]] = WeakKeyDictionary()  # with what it was found for
+
+
+def _finish(model: nn.Module, config: object, head: nn.Module, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
+    """Find what the model does after its head, or remember it."""
     numbers = [getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier")]
     scales = {1.0} | {s for number in numbers if isinstance(number, int | float) for s in (number, 1 / number)}
-    ways = [_Finish(scale) for scale in scales] + [_Finish(cap=getattr(config, "final_logit_softcapping", None))]
+    cap = getattr(config, "final_logit_softcapping", None)
+    if not has_values(logits_V):  # what is configured is done, and it takes the same memory with any scale
+        return _Finish(cap=cap)
+    key = weakref.ref(head), tuple(numbers), cap, len(ramp_V)
+    if model in _found and _found[model][0] == key:
+        return _found[model][1]
+    ways = [_Finish(scale) for scale in scales] + [_Finish(cap=cap)]
+    if (finish := _nearest(ways, ramp_V, logits_V)) is not None:
+        _found[model] = key, finish
+    return finish
+
+
+@torch.no_grad()
+def _nearest(ways: list[_Finish], ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
+    """Find the way from the ramp to the logits."""
     best, distance = min(((way, _distance(way, ramp_V, logits_V)) for way in ways), key=lambda pair: pair[1])
     rounding = 4 * max(torch.finfo(t.dtype).eps for t in (ramp_V, logits_V)) * float(logits_V.abs().max())
     return best if distance <= rounding else None

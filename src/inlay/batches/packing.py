@@ -6,15 +6,19 @@ are those of the padded batch. No text is cut: `best_fit` fills rows as well as 
 
 import inspect
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ..core.delta import Delta
 from ..data.tokens import TokenRow
-from .batch import LENGTH_STEP, Batch, Order, padded_length
+from ..methods.prompts.soft_prompt import SoftPrompt
+from .batch import LENGTH_STEP, Collated, Order, Trained, padded_length
 from .chunked_loss import IGNORED
+from .small_model import small_model
 
 _PACKED_STEP = 4 * LENGTH_STEP  # or more: a row of many texts has far more lengths to choose from
 
@@ -38,7 +42,7 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Batch:
+def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Collated:
     """Make a batch of rows of at most `capacity` tokens, or of one row; for `causal_loss` alone.
 
     `position_ids` tell it where texts begin. A model that is given them together with a cache or an attention mask
@@ -48,15 +52,13 @@ def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Batch:
     rows = best_fit(lengths, sum(lengths) if capacity is None else capacity)
     longest = max(sum(lengths[i] for i in row) for row in rows)
     step = max(_PACKED_STEP, 2 ** (longest.bit_length() - 5))  # sixteen lengths up to the double
-    return _batch(texts, rows, -(-longest // step) * step)
+    return _batch(texts, rows, -(-longest // step) * step, are_packed=True)
 
 
-def padded(texts: Sequence[TokenRow], step: int = LENGTH_STEP) -> Batch:
+def padded(texts: Sequence[TokenRow], step: int = LENGTH_STEP) -> Collated:
     """Make a batch of one row for each text, in their order, with padding after it."""
     longest = max(len(text["input_ids"]) for text in texts)
-    batch = _batch(texts, [[i] for i in range(len(texts))], padded_length(longest, step))
-    del batch["position_ids"]
-    return batch
+    return _batch(texts, [[i] for i in range(len(texts))], padded_length(longest, step), are_packed=False)
 
 
 def can_pack(model: Any) -> bool:
@@ -102,6 +104,23 @@ def can_pack(model: Any) -> bool:
     return bool(isolated and (after_first - alone).abs().max() <= (1e-4 if exact else 5e-2) * size)
 
 
+def packs_without_values(model: Any, deltas: Iterable[Delta]) -> bool:
+    """Tell what `can_pack` tells of a model without values and what is attached to it: a small one of its configuration
+    is tried out. Not to be called where all tensors are made without values."""
+    if any(isinstance(delta, SoftPrompt) for delta in deltas):
+        return False
+    key = type(model), model.config.to_json_string()
+    if key not in _tried:
+        try:
+            _tried[key] = can_pack(small_model(type(model), model.config))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            _tried[key] = False  # its parts do not go together in another size; padded rows are right for all
+    return _tried[key]
+
+
+_tried: dict[tuple[type, str], bool] = {}
+
+
 def _touched(logits_BTV: Tensor, x_BTD: Tensor) -> Tensor | None:
     """Return (B, T): which embeddings have a part in the logits, however small; masked ones have no gradient."""
     random = torch.Generator().manual_seed(1)
@@ -124,14 +143,17 @@ class Shuffled(Order):
         yield from (part.tolist() for part in torch.randperm(self.count, generator=generator).split(self.batch_size))
 
 
-def _batch(texts: Sequence[TokenRow], rows: Sequence[Sequence[int]], width: int) -> Batch:
+def _batch(texts: Sequence[TokenRow], rows: Sequence[Sequence[int]], width: int, are_packed: bool) -> Collated:
     lengths, shape = [len(text["input_ids"]) for text in texts], (len(rows), width)
     batch = {
         "input_ids": torch.full(shape, texts[0]["input_ids"][0]),  # in padding any token will do
         "attention_mask": torch.zeros(shape, dtype=torch.long),
-        "position_ids": torch.zeros(shape, dtype=torch.long),
         "labels": torch.full(shape, IGNORED),
     }
+    position_BT = torch.zeros(shape, dtype=torch.long)
+    # Of padding between packed rows no text is longer than the longest, so that no position is further than those.
+    piece = max(lengths) if are_packed else width
+    documents, tokens = [], []
     for row, members in enumerate(rows):
         end = 0
         for i in members:
@@ -139,8 +161,18 @@ def _batch(texts: Sequence[TokenRow], rows: Sequence[Sequence[int]], width: int)
             ids, trained = torch.tensor(texts[i]["input_ids"]), torch.tensor(texts[i]["trained"])
             trained[0] = False  # nothing predicts it, least of all the text before
             batch["input_ids"][row, start:end] = ids
-            batch["position_ids"][row, start:end] = torch.arange(lengths[i])
+            position_BT[row, start:end] = torch.arange(lengths[i])
             batch["labels"][row, start:end] = ids.masked_fill(~trained, IGNORED)
         batch["attention_mask"][row, :end] = 1
-        batch["position_ids"][row, end:] = torch.arange(width - end) % max(lengths)  # no further than a text has them
-    return batch
+        position_BT[row, end:] = torch.arange(width - end) % piece
+        padding = [min(piece, width - start) for start in range(end, width, piece)]
+        documents.append((*(lengths[i] for i in members), *padding))
+        tokens.append(end)
+    if are_packed:
+        batch["position_ids"] = position_BT
+    return Collated(batch, tuple(documents), tuple(tokens), _trained(batch["labels"]))
+
+
+def _trained(label_BT: Tensor) -> Trained:
+    is_target_BT = F.pad(label_BT[:, 1:] != IGNORED, (0, 1))
+    return Trained(is_target_BT.flatten().nonzero().squeeze(1), tuple(is_target_BT.sum(1).tolist()))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..batches.batch import in_order_of_length, tokenize
+from ..batches.batch import in_order_of_length, to_device, tokenize
 from ..batches.sentence import sentence_states
 from ..models.tokenizer import Tokenizer
 from ..show.forgetting import GeometryChange, ProbeScores
@@ -90,6 +90,6 @@ def states_of(model: nn.Module, tokenizer: Tokenizer, rows: list[dict[str, list[
     device = next(model.parameters()).device
     found: dict[int, Tensor] = {}
     for positions, batch in in_order_of_length(tokenizer, rows):
-        states_BD = sentence_states(model, {key: value.to(device) for key, value in batch.items()})
+        states_BD = sentence_states(model, to_device(batch, device))
         found |= zip(positions, states_BD.cpu(), strict=True)
     return torch.stack([found[i] for i in range(len(rows))])

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..batches.batch import to_device
 from ..batches.chunked_loss import logits_of_rows
 from ..batches.packing import padded
 from ..data.tokens import TokenRow
@@ -77,7 +78,7 @@ class LanguageBaseline:
         order = sorted(range(len(self.rows)), key=lambda i: (-len(self.rows[i]["input_ids"]), i))
         for start in range(0, len(order), _ROWS):
             chosen = order[start : start + _ROWS]
-            batch = {key: value.to(device) for key, value in padded([self.rows[i] for i in chosen]).items()}
+            batch = to_device(padded([self.rows[i] for i in chosen]), device)
             for i, logits_TV in zip(chosen, logits_of_rows(model, batch), strict=True):
                 log_TV = logits_TV[: len(self.rows[i]["input_ids"]) - 1].log_softmax(dim=-1)
                 target_T = torch.tensor(self.rows[i]["input_ids"][1:], device=device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..batches.batch import Batch, pad, tokenize
+from ..batches.batch import Batch, pad, to_device, tokenize
 from ..batches.chunked_loss import causal_loss, trained_tokens
 from ..batches.objective import Objective, Scores
 from ..batches.packing import padded
@@ -59,7 +59,7 @@ class Replay:
         texts = [self.passages[i].text for i in _some(len(self.passages))]
         batch = padded(general_rows(self.tokenizer, texts, self.max_length))
         device = next(model.parameters()).device
-        return causal_loss(model, {key: value.to(device) for key, value in batch.items()}, trained_tokens(batch))
+        return causal_loss(model, to_device(batch, device), trained_tokens(batch))
 
 
 class Anchor:
@@ -80,7 +80,7 @@ class Anchor:
     def loss(self, model: nn.Module) -> Tensor:
         chosen = _some(len(self.rows))
         device = next(model.parameters()).device
-        batch = {key: value.to(device) for key, value in pad(self.tokenizer, [self.rows[i] for i in chosen]).items()}
+        batch = to_device(pad(self.tokenizer, [self.rows[i] for i in chosen]), device)
         moved_BD = sentence_states(model, batch) - self.base_ND[chosen].to(device)
         return moved_BD.square().sum(dim=1).mean() / self.unit
 

@@ -2,10 +2,11 @@
 
 An attention implementation for transformers, under the name NAME. Its mask says where the texts are, instead of which
 of all T² pairs may see each other, and travels to the layers as any mask does, so that gradient checkpointing finds it
-again. A text begins where a token does not see the one before it: where positions start anew in a packed row, and where
-padding begins or ends. What is no set of causal texts (generation with a cache, attention in both directions) is left
-to sdpa, with the mask that it would have had; and so is what needs no gradients, whose every rounding is then that of a
-model which was only loaded.
+again. A batch that was collated here says itself where its texts are. Else they are looked up: one begins where a token
+does not see the one before it, which is where positions start anew in a packed row, and where padding begins or ends.
+What is no set of causal texts (generation with a cache, attention in both directions) is left to sdpa, with the mask
+that it would have had; and so is what needs no gradients, whose every rounding is then that of a model which was only
+loaded.
 
 Shape suffixes: B batch, H heads, T tokens, K keys, C channels of a head, N texts, Q tokens of
 one, P earlier keys.
@@ -15,15 +16,19 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import accumulate
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import causal_mask_function, sdpa_mask, sliding_window_causal_mask_function
 
+from .known_documents import Lengths, knowing, known
 from .results import first
 
 if TYPE_CHECKING:
@@ -69,6 +74,30 @@ def attend_by_document(model: "PreTrainedModel") -> bool:
     return True
 
 
+_deaf: WeakSet[nn.Module] = WeakSet()  # models whose attention does not ask for the texts of a packed batch
+
+
+def run(model: Any, inputs: dict[str, Any], lengths: Lengths | None) -> Any:
+    """Return what the model gives, knowing the lengths of the texts in each row, if they are known.
+
+    With `position_ids` the rows are packed. Transformers looks for texts there if there is no attention mask; with one
+    it does not, and attention text by text has them from here.
+    """
+    positions = inputs.get("position_ids")
+    without_mask = {key: value for key, value in inputs.items() if key != "attention_mask"}
+    if positions is None:
+        with knowing(lengths):
+            return model(**inputs)
+    if lengths is not None and model.config._attn_implementation == NAME and model not in _deaf:
+        with knowing(lengths, positions) as texts:
+            result = model(**inputs)
+        if texts is not None and texts.taken:
+            return result
+        _deaf.add(model)
+    with knowing(lengths, positions):
+        return model(**without_mask)
+
+
 def find_documents(
     batch_size: int,
     q_length: int,
@@ -79,13 +108,30 @@ def find_documents(
     **kwargs: Any,
 ) -> Documents | Tensor | None:
     """Return the mask of NAME, made from what transformers makes one of: called as its `sdpa_mask` is."""
+    by_sdpa = partial(sdpa_mask, batch_size=batch_size, q_length=q_length, kv_length=kv_length, device=device)
+    compiling = torch.compiler.is_compiling()
+    whole = q_length == kv_length > 1 and torch.is_grad_enabled()  # nothing is in a cache
+    whole = whole and not kwargs.get("use_vmap") and not compiling
+    texts = None if compiling else known()
+    if texts is not None and texts.fits(batch_size, q_length):
+        texts.taken = True
+        window = kwargs.get("local_size")
+        if whole and _hides_no_more(mask_function, window):
+            complete = max(map(max, texts.lengths)) <= (window or kv_length)
+            if texts.one_each and complete:
+                return by_sdpa(mask_function=mask_function, **kwargs)
+            return _known_documents(texts.lengths, mask_function, window or kv_length, device)
+        if texts.positions is not None and attention_mask is not None:  # now as without it: nothing hides padding
+            attention_mask, ids_BT = None, masking_utils.find_packed_sequence_indices(texts.positions)
+            if ids_BT is not None:
+                join = masking_utils.packed_sequence_compatibility_function
+                mask_function = join(mask_function, texts.positions, ids_BT)
+                kwargs["allow_is_causal_skip"] = False
+
     head = torch.tensor(0, device=device)
     row_B1, token_T = torch.arange(batch_size, device=device)[:, None], torch.arange(q_length, device=device)
-    own: dict[str, Any] = {"mask_function": mask_function, "attention_mask": attention_mask, "device": device}
-    by_sdpa = partial(sdpa_mask, batch_size=batch_size, q_length=q_length, kv_length=kv_length, **own, **kwargs)
-    whole = q_length == kv_length > 1 and torch.is_grad_enabled()  # nothing is in a cache
-    known = not kwargs.get("use_vmap") and not torch.compiler.is_compiling()
-    if not (whole and known and _is_one_run(attention_mask, kv_length)) or (
+    by_sdpa = partial(by_sdpa, mask_function=mask_function, attention_mask=attention_mask, **kwargs)
+    if not (whole and _is_one_run(attention_mask, kv_length)) or (
         mask_function(row_B1, head, token_T[:-1], token_T[1:]).any()  # sees what comes after it
     ):
         return by_sdpa()
@@ -106,6 +152,43 @@ def find_documents(
         rows[row].append(Document(last + 1 - start, visible_QQ))
     ends = F.pad((last_N + 1 - start_N).cumsum(0), (1, 0)).to(torch.int32)
     return Documents(tuple(map(tuple, rows)), ends)
+
+
+def _known_documents(
+    lengths: Lengths, mask_function: Callable[..., Tensor], window: int, device: torch.device | str
+) -> Documents:
+    """Return the texts of these lengths as a mask; of those that are longer than the window a token does not see all
+    before it.
+    """
+    zero = torch.tensor(0, device=device)
+
+    def document(length: int) -> Document:
+        if length <= window:
+            return Document(length, None)
+        token_Q = torch.arange(length, device=device)
+        return Document(length, mask_function(zero, zero, token_Q[:, None], token_Q[None, :]))
+
+    ends = torch.tensor([0, *accumulate(n for row in lengths for n in row)], dtype=torch.int32, device=device)
+    return Documents(tuple(tuple(map(document, row)) for row in lengths), ends)
+
+
+def _hides_no_more(mask_function: Callable[..., Tensor], window: int | None) -> bool:
+    """Tell whether a mask is transformers' own that hides what comes later, and what is outside of the window if there
+    is one: then it has no look at the batch, and is the same anywhere in a row.
+    """
+    if window is None:
+        return mask_function is causal_mask_function
+    return window > 1 and _are_alike(mask_function, sliding_window_causal_mask_function(window))
+
+
+def _are_alike(one: object, other: object) -> bool:
+    """Tell whether functions do the same: they have the same code, and close over the same."""
+    if isinstance(one, FunctionType) and isinstance(other, FunctionType):
+        inside = ([cell.cell_contents for cell in f.__closure__ or ()] for f in (one, other))
+        return one is other or (one.__code__ is other.__code__ and all(map(_are_alike, *inside)))
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_are_alike, one, other))
+    return type(one) is type(other) is int and one == other
 
 
 def attend(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..bases.auto_class import AutoClass, no_writer, writer_class
 from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
-from ..batches.batch import Batch, Order
+from ..batches.batch import Batch, Order, to_device
 from ..batches.chunked_loss import causal_loss, trained_tokens
 from ..batches.packing import Shuffled, can_pack, packed, padded
 from ..data.conversation import Message
@@ -221,7 +221,7 @@ class Causal(Task):
         sums, counts = [], []
         for start in range(0, len(order), _EVALUATION_ROWS):
             batch = padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]], self.length_step)
-            sums.append(causal_loss(model, {key: value.to(device) for key, value in batch.items()}, 1).item())
+            sums.append(causal_loss(model, to_device(batch, device), 1).item())
             counts.append(trained_tokens(batch))
         return TokenLosses(sums, counts)
 

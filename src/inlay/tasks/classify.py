@@ -18,7 +18,7 @@ from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
-from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, tokenize, tokenize_split
+from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, to_device, tokenize, tokenize_split
 from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
 from ..data.formats import OpenedData
@@ -261,7 +261,7 @@ def log_probabilities(
     device = next(model.parameters()).device
     found: dict[int, Tensor] = {}
     for positions, batch in in_order_of_length(tokenizer, rows, step=step):
-        logits = model(**{key: value.to(device) for key, value in batch.items()}).logits
+        logits = model(**to_device(batch, device)).logits
         found |= zip(positions, logits.float().log_softmax(dim=-1).cpu(), strict=True)
     return torch.stack([found[i] for i in range(len(rows))])
 

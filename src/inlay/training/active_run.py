@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..attached.adapter import Adapter, plan_attach
-from ..batches.batch import Batch
+from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..devices import has_tf32, tf32
@@ -133,6 +133,7 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             dtype=str(run.dtype).removeprefix("torch."),
             quantize=run.settings.quantize,
+            stream=run.settings.stream,
             device=str(run.device),
             attention=run.attention,
             tf32=run.settings.tf32 and has_tf32(run.device),
@@ -179,7 +180,8 @@ class ActiveRun(Observer):
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
-        for text in run.task.ready(model):
+        # A way of attention that was asked for is kept to; rows of several texts have one of their own.
+        for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
         self.state.estimate = estimate(
             adapter, run.plan, run.settings, run.task, self.state.objective, self.evaluation_seconds
@@ -200,7 +202,7 @@ class ActiveRun(Observer):
         """Yield training batches where the model is, for a method that looks at data before it starts."""
         settings = self.run.settings
         for batch in self.run.task.batches(settings.batch_size, settings.seed):
-            yield {key: value.to(self.run.device) for key, value in batch.items()}
+            yield to_device(batch, self.run.device)
 
     def _fit(self) -> None:
         run = self.run

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches.batch import Batch, in_order_of_length
+from ..batches.batch import Batch, in_order_of_length, to_device
 from ..batches.sentence import mean_state
 from ..methods.prompts.task_prompt import TaskPrompt
 from ..models.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ def lessons(
     device = next(model.parameters()).device
     found: dict[int, Lesson] = {}
     for positions, batch in in_order_of_length(tokenizer, rows):
-        output = model(**{key: value.to(device) for key, value in batch.items()}, output_hidden_states=True)
+        output = model(**to_device(batch, device), output_hidden_states=True)
         wide_BL = torch.zeros(len(positions), labels)
         wide_BL[:, own] = output.logits.float().softmax(dim=-1).cpu()
         state_BD = mean_state(output, batch["attention_mask"].to(device)).cpu()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch
+from ..batches.batch import Batch, to_device
 from ..batches.objective import Objective
 from ..core.method import Method
 from ..devices import is_accelerator, synchronize
@@ -65,7 +65,7 @@ def estimate(
 def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.device) -> float:
     began = time.perf_counter()
     adapter.model.train()
-    objective.loss(adapter.model, {key: value.to(device) for key, value in batch.items()}).backward()
+    objective.loss(adapter.model, to_device(batch, device)).backward()
     synchronize(device)
     for p in adapter.parameters():
         p.grad = None

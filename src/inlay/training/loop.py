@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
-from typing import Any, Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch
+from ..batches.batch import Batch, Order, rows_of, to_device, token_count
 from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
@@ -273,14 +273,15 @@ def fit(
             share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
-            batch, scale = {key: value.to(training.device) for key, value in batch.items()}, done.scale
+            batch, scale = to_device(batch, training.device), done.scale
+            tokens = done.tokens + token_count(batch)
             while True:
-                loss, tokens = 0.0, done.tokens
+                losses = list[Tensor]()
                 for part, part_share in _parts(batch, settings.micro_batch_size, objective):
                     part_loss = objective.loss(model, part) * part_share
                     scale.scaled(part_loss).backward()
-                    loss += part_loss.item()
-                    tokens += int(part["attention_mask"].sum())
+                    losses.append(part_loss.detach())
+                loss = sum(torch.stack(losses).tolist())
                 if (penalty := method.penalty(adapter)) is not None:
                     scale.scaled(penalty).backward()
                 if step == 1:
@@ -337,9 +338,9 @@ def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
     return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
 
 
-def _steps(batches: Any, plan: Plan, done: int) -> Iterator[Batch]:
+def _steps(batches: DataLoader[object], plan: Plan, done: int) -> Iterator[Batch]:
     """Yield the batches of every step after the first `done`, epoch after epoch."""
-    order = batches.batch_sampler
+    order = cast(Order, batches.batch_sampler)
     begun, order.skip = divmod(done, plan.steps_per_epoch)
     for epoch in count(begun):
         order.set_epoch(epoch)
@@ -353,11 +354,11 @@ def _steps(batches: Any, plan: Plan, done: int) -> Iterator[Batch]:
 
 def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
     """Yield micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
-    rows = len(batch["input_ids"])
+    rows, whole = len(batch["input_ids"]), objective.weight(batch)
     size = rows if size is None else 1 if "position_ids" in batch else size
     for start in range(0, rows, size):
-        part = {key: value[start : start + size] for key, value in batch.items()}
-        yield part, objective.weight(part) / objective.weight(batch)
+        part = rows_of(batch, start, min(start + size, rows))
+        yield part, objective.weight(part) / whole
 
 
 def _went_back(

@@ -10,8 +10,9 @@ import torch
 from ...attached.adapter import plan_attach
 from ...bases.part import part_for_texts
 from ...bases.quantized import quantize
+from ...bases.streaming import check_streams
 from ...data.settings import DataSettings
-from ...devices import pick_device
+from ...devices import is_accelerator, pick_device
 from ...errors import SettingsError, TargetError
 from ...extras import check_installed
 from ...formats.files import held, is_unfinished, remove_unfinished
@@ -184,7 +185,9 @@ def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -
     empty = task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
         quantize(empty, pick_dtype(comparison, pick_device(comparison.device)))
-    plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
+    planned = plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
+    if comparison.stream:
+        check_streams(planned, task.base.path)
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
@@ -204,9 +207,11 @@ def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: boo
 def _executor(comparison: CompareSettings, total: int, command: Sequence[str]) -> Executor:
     if comparison.cluster is not None:
         return cluster.Cluster.connect(comparison, command)
-    if comparison.jobs is None and pick_device(comparison.device).type == "cpu":
+    device = pick_device(comparison.device)
+    if comparison.jobs is None and not is_accelerator(device):
         return LocalExecutor(1, command, most=min(total, torch.get_num_threads()))
-    return LocalExecutor(comparison.jobs or 1, command)
+    several = torch.accelerator.device_count() if is_accelerator(device) and device.index is None else 0
+    return LocalExecutor(comparison.jobs or max(1, min(several, total)), command, accelerators=several)
 
 
 def _count(comparison: CompareSettings, contenders: Sequence[Contender]) -> int:

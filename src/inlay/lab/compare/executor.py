@@ -6,7 +6,7 @@ A worker takes a trial through its connection, and sends the trial's events and 
 import multiprocessing
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
@@ -57,14 +57,17 @@ class Executor(Protocol):
 
 @dataclass
 class LocalExecutor:
-    """Processes of this machine, one for each job, each with a share of the threads."""
+    """Processes of this machine, one for each job, each with a share of the threads and on one of the accelerators."""
 
     jobs: int
     command: Sequence[str]
     most: int | None = None
     """Jobs that there may be as soon as a first run has told what memory it takes, if there is room for them. Several
     runs of one thread get more done than one run of several."""
+    accelerators: int = 0
+    """Those that processes are to be spread over, of one kind; 0: each takes the device that its settings name."""
     _parameters: int = 0
+    _started: list["ProcessWorker"] = field(default_factory=list)
 
     def on_event(self, event: Event) -> None:
         if event["event"] == "model":
@@ -81,10 +84,14 @@ class LocalExecutor:
         here, there = context.Pipe()
         jobs = self.most or self.jobs
         threads = None if jobs == 1 else max(1, torch.get_num_threads() // jobs)
-        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command)), daemon=True)
+        self._started = [each for each in self._started if each.process.is_alive()]
+        used = [each.accelerator for each in self._started]
+        own = min(range(self.accelerators), key=used.count, default=None)
+        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command), own), daemon=True)
         process.start()
         there.close()
-        return ProcessWorker(process, here)
+        self._started.append(ProcessWorker(process, here, own))
+        return self._started[-1]
 
     def close(self) -> None:
         pass
@@ -96,6 +103,7 @@ class ProcessWorker:
 
     process: BaseProcess
     connection: Any  # a Connection, on Windows a PipeConnection
+    accelerator: int | None = None  # which of several it computes on
 
     def stop(self) -> None:
         self.process.terminate()  # SIGTERM, which a worker takes as an interruption

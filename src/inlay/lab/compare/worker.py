@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from ...devices import is_accelerator, pick_device
+from ...devices import is_accelerator, make_current, pick_device
 from ...errors import CheckpointError, InlayError
 from ...formats.files import write_json
 from ...machine import refusals
@@ -43,8 +43,9 @@ def run_trial(trial: Trial, bases: NoSharing, watcher: Watcher, command: Sequenc
         write_json(trial.folder / EARLIER, scores_on_earlier(trial))
 
 
-def main(connection: Connection, threads: int | None, command: Sequence[str]) -> None:
-    """Receive a Trial, send its events and at last its Outcome, until there are no more."""
+def main(connection: Connection, threads: int | None, command: Sequence[str], own: int | None = None) -> None:
+    """Receive a Trial, send its events and at last its Outcome, until there are no more. With a number of its `own` the
+    process computes on that one of several accelerators."""
     for name in ("SIGINT", "SIGHUP", "SIGQUIT"):  # a terminal sends them to all: the parent alone decides, by SIGTERM,
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)
@@ -53,6 +54,8 @@ def main(connection: Connection, threads: int | None, command: Sequence[str]) ->
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if own is not None:
+        make_current(torch.device(pick_device("auto").type, own))
     bases, tell, ends = SharedBase(), _Line(connection), False
     with outliving_readers():
         try:

@@ -21,6 +21,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from ...batches.batch import to_device
 from ...core.method import Method
 from ...errors import DataError
 from ...formats.files import write_text
@@ -194,7 +195,7 @@ def _of_gradients(run: Prepared, model: nn.Module, hosts: list[str], most: int) 
 
 def _batches(run: Prepared) -> Iterator[dict[str, Tensor]]:
     for batch in run.task.batches(run.settings.batch_size, run.settings.seed):
-        yield {key: value.to(run.device) for key, value in batch.items()}
+        yield to_device(batch, run.device)
 
 
 def _information(run: Prepared) -> float:

@@ -27,6 +27,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ...devices import has_float64
 from ...models import transforms, weights
+from ...models.fake_tensors import has_values
 from ...models.weights import Host
 from ..starts.kaiming import KAIMING
 from ..starts.start import Start
@@ -87,7 +88,7 @@ class Decomposed(LowRank):
         product_OR = weights.product(host, a_RI).T.to(fine)
         a_RI, b_OR = a_RI.to(fine), self.scale * b_OR.to(fine)
         sums_O = squares_O + (b_OR * (2 * product_OR + b_OR @ (a_RI @ a_RI.T))).sum(1)
-        if not torch.compiler.is_compiling():  # a graph's shapes cannot depend on values
+        if has_values(sums_O) and not torch.compiler.is_compiling():  # a graph's shapes cannot depend on values
             rows = (sums_O < _CANCELLED * squares_O).nonzero()[:, 0]
             if len(rows):
                 weight_OI = weights.read(host)["weight"][rows].to(fine)
@@ -155,5 +156,6 @@ def _mark(tensor: Tensor) -> object:
     """Make a mark that differs after another tensor, value, place or dtype has come in."""
     if tensor.is_inference() or not tensor.is_leaf:
         return object()  # has no version, or is a view of what is trained: it may have changed
-    where = tensor.device if is_traceable_wrapper_subclass(tensor) else tensor.data_ptr()
+    addressed = has_values(tensor) and not is_traceable_wrapper_subclass(tensor)
+    where = tensor.data_ptr() if addressed else tensor.device
     return id(tensor), tensor._version, tensor.dtype, where
