@@ -101,6 +101,7 @@ def test_a_finished_run_has_every_part_in_its_order(pages):
         "Scores by label",
         "Mistakes",
         "Time, memory and speed",
+        "Words on this page",
         "How to reproduce",
     ]
     drawn = ["Loss", "Evaluation accuracy", "Learning rate", "Gradient norm", "Tokens per second", "Memory"]

@@ -45,14 +45,12 @@ def reach_of(coverage: "Coverage") -> Reach:
 
 def reach_text(reach: Reach) -> str:
     """Write in one sentence what is reached and what is left out."""
-    left = left_out_text(reach)
-    return f"{reached_text(reach)}{f'; left out: {left}' if left else ': nothing is left out'}"
-
-
-def reached_text(reach: Reach) -> str:
-    """Write how much lies in layers that the method changes."""
     share, parameters = percent_text(reach["share"]), count_text(reach["body_parameters"])
-    return f"{share} of the body's {parameters} parameters are in layers that it adapts"
+    left = left_out_text(reach)
+    return (
+        f"{share} of the body's {parameters} parameters are in layers that it adapts"
+        f"{f'; left out: {left}' if left else ': nothing is left out'}"
+    )
 
 
 def left_out_text(reach: Reach) -> str:
