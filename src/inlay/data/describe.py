@@ -228,7 +228,8 @@ def _warn_of_duplicates(duplicates: tuple[Duplicates, ...], problems: Problems) 
 
 
 def _where(splits: tuple[str, ...]) -> str:
-    return f"of {splits[1]} in {splits[0]}" if len(splits) > 1 else f"within {splits[0]}"
+    first, *others = splits
+    return f"of {others[0]} in {first}" if others else f"within {first}"
 
 
 def _warn_of_labels(
