@@ -136,6 +136,7 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             dtype=str(run.dtype).removeprefix("torch."),
             quantize=run.settings.quantize,
+            stream=run.settings.stream,
             device=str(run.device),
             attention=run.attention,
             tf32=run.settings.tf32 and has_tf32(run.device),

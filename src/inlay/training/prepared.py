@@ -13,6 +13,7 @@ from ..bases.base import Base, find_base
 from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
+from ..bases.streaming import check_streams
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..batches.batch import LENGTH_STEP, length_step
 from ..core.method import Method
@@ -59,6 +60,11 @@ class Prepared:
     def packed_for(self) -> torch.dtype | None:
         """What a quantized base computes in; None: it is not quantized."""
         return self.dtype if self.settings.quantize == "nf4" else None
+
+    @property
+    def streamed(self) -> Base | None:
+        """The base, if its blocks stay in its files; None: they are loaded."""
+        return self.task.base if self.settings.stream else None
 
 
 def prepare_run(
@@ -107,6 +113,8 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
         peft_plain.check(planned)
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:
         check_narrow(task.empty, settings.method, part.name, dtype)
+    if settings.stream:
+        check_streams(planned, base.path)
     reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)

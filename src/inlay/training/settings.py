@@ -57,6 +57,9 @@ class Recipe:
     quantize: Literal["none", "nf4"] = "none"
     """Keep the frozen base's linear layers in 4 bits (nf4 of bitsandbytes, with double quantization), in a quarter of
     bfloat16's memory. With method lora this is QLoRA."""
+    stream: bool = False
+    """Last resort, slower: leave the frozen base's blocks in its files, and read one after the other in each forward
+    and backward pass. For a base larger than the memory, in safetensors and not quantized. Gradients are the same."""
     device: str = "auto"
     """Where to compute: cpu, or an accelerator, such as cuda, mps or xpu; cuda:1 is the second. auto: an accelerator if
     there is one."""
@@ -91,6 +94,11 @@ class Recipe:
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "
                 "part in the run; leave out --retain or --no-forgetting, or give a --retain-weight"
+            )
+        if self.stream and self.quantize != "none":
+            raise SettingsError(
+                f"stream is on, which reads the base as its files have it, and quantize is {self.quantize}; a "
+                "quantized base takes a quarter of the memory and stays in it: leave one out"
             )
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise SettingsError(

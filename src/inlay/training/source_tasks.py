@@ -126,7 +126,11 @@ class _Student:
         rows = [self._lessons(task, len(labels)) for task in tasks]
         config = run.task.base.classifier_config(labels, self.tokenizer.pad_token_id)
         loaded = load_onto(
-            run.device, lambda: load_classifier(run.task.base, config, run.dtype), settings.seed, run.packed_for
+            run.device,
+            lambda take: load_classifier(run.task.base, config, run.dtype, take),
+            settings.seed,
+            run.packed_for,
+            run.streamed,
         )
         choose_attention(loaded.model, settings.attention, run.device, run.dtype)
         method = MultitaskPrompt(tokens=asked.tokens, rank=asked.rank, tasks=len(tasks))
