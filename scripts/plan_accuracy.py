@@ -24,7 +24,8 @@ from inlay.cost.step import StepCost, follow_step
 from inlay.data.settings import DataSettings
 from inlay.methods import METHODS
 from inlay.models.document_attention import attend_by_document
-from inlay.models.recompute import recompute
+from inlay.models.recompute import Recomputing, chosen
+from inlay.models.sites import Sites
 from inlay.tasks.task import Task
 from inlay.training.prepared import read_task
 from inlay.training.settings import RunSettings
@@ -57,7 +58,9 @@ def main() -> None:
             off = said.peak / taken.peak - 1
             worst, count = max(worst, abs(off)), count + 1
             if off:
-                print(f"{name} {kind} {length} {dtype} {again} {micro}: {said.peak} {taken.peak} {off:+.3%}", flush=True)
+                print(
+                    f"{name} {kind} {length} {dtype} {again} {micro}: {said.peak} {taken.peak} {off:+.3%}", flush=True
+                )
         print(f"{kind} {length} {dtype} {again} {micro}: {count} done, worst {worst:.3%}", file=sys.stderr, flush=True)
     print(f"{count} steps, worst {worst:.3%}, {time.perf_counter() - began:.0f} s")
 
@@ -81,7 +84,7 @@ def real(task: Task, way: Way) -> StepCost:
     parts = micro_batches(largest_batch(task, way, 1, 0)[0], way)
     if "position_ids" in parts[0]:
         attend_by_document(model)
-    recompute(model, way.recompute)
+    Recomputing(chosen(Sites(model), way.recompute))
     follow_step(adapter, task, parts[:2], len(parts), way.clip)  # a first pass looks for what it does not find later
     return follow_step(adapter, task, parts[:2], len(parts), way.clip)
 

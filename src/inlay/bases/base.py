@@ -12,15 +12,17 @@ from typing import Literal
 import torch
 import transformers
 from torch import nn
+from transformers.utils.hub import cached_file
 
 from ..data.source import BUILTIN, BUILTIN_FOLDER, holds_rows
 from ..errors import SettingsError, did_you_mean
 from ..formats.base_files import count_as_files
-from ..formats.paths import path_of
+from ..formats.paths import nearest_path, path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
+from .arrival import Arrival, Take, arriving
 from .auto_class import AutoClass, empty_model, labeller_class, writer_class
 from .base_check import Findings, check_numbers, check_sizes, findings
 
@@ -59,6 +61,14 @@ class Base:
     def source(self) -> dict[str, bool]:
         """How transformers is to read the files."""
         return _source(self.fetch)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the model's files on this machine; None while those of a hub are not here."""
+        if os.path.isdir(self.path):
+            return Path(self.path)
+        config = cached_file(self.path, "config.json", local_files_only=True)
+        return None if config is None else Path(config).parent
 
     @property
     def positions(self) -> int:
@@ -101,26 +111,28 @@ class Base:
         return self.load(auto_class, config, device_map="meta")[1].notes
 
     def load(
-        self, auto_class: AutoClass, config: transformers.PreTrainedConfig | None, **how: object
+        self,
+        auto_class: AutoClass,
+        config: transformers.PreTrainedConfig | None,
+        take: Take | None = None,
+        **how: object,
     ) -> tuple[transformers.PreTrainedModel, Findings]:
-        """Return the model, by the configuration that is given or the files' own. Raises SettingsError unless they fit,
-        and TrainingFailed if a number of them is not finite.
+        """Return the model, by the configuration that is given or the files' own; each of its parameters passes `take`
+        when it has been read. Raises SettingsError unless the files fit, and TrainingFailed if a number in them is not
+        finite.
         """
+
+        def arrived(arrival: Arrival) -> nn.Parameter:
+            check_numbers(self.name, arrival.key, arrival.parameter)
+            return arrival.parameter if take is None else take(arrival)
+
         asked = {"output_loading_info": True, "ignore_mismatched_sizes": True, **how, **self.source}
-        with quiet(), self.reading("weights"):
+        with quiet(), self.reading("weights"), arriving(arrived, one_by_one=take is not None):
             model, info = auto_class.from_pretrained(self.path, config=copy.deepcopy(config), **asked)
         found = findings(self.name, model, info)
-        check_numbers(self.name, model)
-        if how.get("dtype") == torch.float16 and (files := self._files()) is not None:
+        if how.get("dtype") == torch.float16 and (files := self.folder) is not None:
             count_as_files(files, Sites(model, found.heads))
         return model, found
-
-    def _files(self) -> Path | None:
-        """Find the folder of the model's files on this machine."""
-        if os.path.isdir(self.path):
-            return Path(self.path)
-        config = transformers.utils.cached_file(self.path, "config.json", local_files_only=True)
-        return None if config is None else Path(config).parent
 
 
 def find_base(name: str, *, fetch: bool = True) -> Base:
@@ -152,7 +164,7 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
         known = ", ".join(BUILTIN + short for short in _builtins())
         raise SettingsError(
             f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: "
-            f"{reason(problem)}"
+            f"{reason(problem)}{nearest_path(Path(path), 'config.json')}"
         ) from None
     base = Base(name, path, config, fetch)
     if os.path.isdir(path):
@@ -173,14 +185,17 @@ def empty_language_model(config: transformers.PreTrainedConfig) -> nn.Module:
 
 
 def load_classifier(
-    base: Base, config: transformers.PreTrainedConfig, dtype: torch.dtype | Literal["auto"]
+    base: Base,
+    config: transformers.PreTrainedConfig,
+    dtype: torch.dtype | Literal["auto"],
+    take: Take | None = None,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the model with its weights, and its heads, which are trained: a head that the checkpoint does not have is
-    new.
+    new. Each parameter passes `take` when it has been read.
 
     The dtype "auto" is the checkpoint's own. Raises SettingsError if another weight is missing, or has another shape.
     """
-    model, found = base.load(labeller_class(config), config, dtype=dtype)
+    model, found = base.load(labeller_class(config), config, take, dtype=dtype)
     return model, found.heads
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import SettingsError, TrainingFailed
 from ..formats.read import header
@@ -118,14 +118,14 @@ def check_sizes(name: str, config: "PreTrainedConfig", folder: Path) -> None:
             )
 
 
-def check_numbers(name: str, model: nn.Module) -> None:
-    """Raise TrainingFailed, as for any NaN, if a weight has numbers that are not finite."""
-    for key, p in model.named_parameters():
-        if p.is_floating_point() and p.itemsize > 1 and p.numel() and not p.is_meta:  # smaller ones have no order
-            if not torch.stack(torch.aminmax(p.detach())).isfinite().all():
-                raise TrainingFailed(
-                    f"model {name!r} has numbers in {key} that are not finite; its files are damaged: copy it again"
-                )
+def check_numbers(name: str, key: str, parameter: Tensor) -> None:
+    """Raise TrainingFailed, as for any NaN, if a weight of the model `name` has numbers that are not finite."""
+    p = parameter.detach()
+    if p.is_floating_point() and p.itemsize > 1 and p.numel():  # smaller ones have no order
+        if not torch.stack(torch.aminmax(p)).isfinite().all():
+            raise TrainingFailed(
+                f"model {name!r} has numbers in {key} that are not finite; its files are damaged: copy it again"
+            )
 
 
 def _nan_in(value: object, key: str = "") -> str | None:

@@ -1,14 +1,18 @@
-"""A base with its weights on a device, seeded, and quantized if that is asked for."""
+"""A base with its weights on a device, seeded, and quantized on the way if that is asked for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from accelerate.utils import set_seed
 from torch import nn
 
 from ..devices import make_current
-from .quantized import quantize
+from .arrival import Arrival, Take
+from .base import Base
+from .quantized import Packing
+from .streaming import Streaming
 
 
 @dataclass(frozen=True)
@@ -22,19 +26,36 @@ class Loaded:
 
 def load_onto(
     device: torch.device,
-    load: Callable[[], tuple[nn.Module, tuple[str, ...]]],
+    load: Callable[[Take | None], tuple[nn.Module, tuple[str, ...]]],
     seed: int,
     packed_for: torch.dtype | None,
+    streamed: Base | None = None,
 ) -> Loaded:
     """Load the model and its new heads, with every random number generator seeded, since a head is drawn while loading.
 
-    The model is put on the device and, if `packed_for` is a dtype, quantized to compute in that.
+    Each parameter goes to the device as soon as `load` has read it and, if `packed_for` is a dtype, is quantized there
+    to compute in that: there is never more than one of them beside what the model becomes. The layers of the blocks of
+    a base that is `streamed` stay in its files. Raises SettingsError if they cannot.
     """
     make_current(device)
+    packing = None if packed_for is None else Packing(packed_for, device)
+    streaming = None if streamed is None else Streaming(streamed, device)
+    take = partial(_moved, device) if device.type != "cpu" else None
+    if packing is not None:
+        take = packing.take
+    elif streaming is not None:
+        take = streaming.take
     set_seed(seed)
-    model, heads = load()
-    model.to(device)
+    model, heads = load(take)
+    model._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))  # what is new, and buffers
     total_parameters = sum(p.numel() for p in model.parameters())
-    if packed_for is not None:
-        quantize(model, packed_for, heads=heads)
+    if packing is not None:
+        packing.finish(model, heads)
+    if streaming is not None:
+        streaming.finish()
     return Loaded(model, heads, total_parameters)
+
+
+def _moved(device: torch.device, arrival: Arrival) -> nn.Parameter:
+    p = arrival.parameter
+    return arrival.replaced_by(nn.Parameter(p.detach().to(device), requires_grad=p.requires_grad))

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ..errors import SettingsError
+from ..models.recompute import ALL, FEEDFORWARD, NONE
 from .rates import Rates
 from .run_cost import RunCost, Way
 
-KINDS = {"none": 0.0, "feed-forward": 0.5, "all": 1.0}
+KINDS = {NONE: 0.0, FEEDFORWARD: 0.5, ALL: 1.0}
 """What is computed again in the backward pass, and about what share of the forward pass that is."""
 
 
@@ -28,22 +30,24 @@ def choose(
     that few are followed: of each kind of recomputation the smallest micro-batch, and then the largest for which there
     is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out.
     """
-    best, least = None, first
-    asked = first.way.recompute
+    best, least, asked = None, first, first.way.recompute
     for kind in [kind for kind in KINDS if KINDS[kind] >= KINDS[asked]] if asked in KINDS else [asked]:
         whole = replace(first.way, recompute=kind)
-        if best is not None and _seconds(first, rates, again=KINDS[kind] - KINDS[asked]) >= _seconds(best, rates):
+        again = KINDS[kind] - KINDS[asked] if asked in KINDS else 0.0
+        if best is not None and _seconds(first, rates, again) >= _seconds(best, rates):
             continue
-        for choice in _of_a_kind(whole, first, cost_of, fits):
+        try:
+            tried = _of_a_kind(whole, cost_of, fits)
+        except SettingsError:  # the model has no such parts
+            continue
+        for choice in tried:
             least = min(least, choice, key=lambda each: each.cost.tensor_bytes)
             if choice.fits and (best is None or _seconds(choice, rates) < _seconds(best, rates)):
                 best = choice
     return best or least
 
 
-def _of_a_kind(
-    whole: Way, first: Choice, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]
-) -> list[Choice]:
+def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> list[Choice]:
     """Return the smallest micro-batch, and the largest that fits, if that is larger."""
     sizes = _sizes(whole)
     small = _followed(replace(whole, micro_batch_size=1), cost_of, fits)

@@ -14,6 +14,8 @@ from ..core.method import Method
 from ..errors import InlayError
 from ..models.document_attention import attend_by_document
 from ..models.fake_tensors import true_masks
+from ..models.recompute import NONE, Recomputing, chosen
+from ..models.sites import Sites
 from ..tasks.task import Task
 from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage
@@ -31,7 +33,7 @@ class Way:
     packed: bool = False  # the base's layers in 4 bits
     batch_size: int = 16
     micro_batch_size: int | None = None
-    recompute: str = "none"
+    recompute: str = NONE
     clip: float = 1.0
     block: int = 1  # bytes that the device hands out at once
 
@@ -73,7 +75,7 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     task.in_parts((way.micro_batch_size or way.batch_size) / way.batch_size)
     largest, share = largest_batch(task, way, epochs, seed)
     found = depths(task.config)
-    if found is not None and _grows_evenly(task, way, found):
+    if found is not None and not way.recompute.isdecimal() and _grows_evenly(task, way, found):
         near, far = (_followed(_with_depth(task, blocks), way, largest) for blocks in found)
         blocks = depth(task.config)
         assert blocks is not None
@@ -113,6 +115,7 @@ def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
         give_storage(adapter.model)
         if "position_ids" in batch:
             attend_by_document(adapter.model)
+        Recomputing(chosen(Sites(adapter.model, part=way.part), way.recompute))
         shown = [_without_values(part, fake) for part in parts[:2]]
         evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed
         step = follow_step(adapter, task, shown, len(parts), way.clip, way.block)

@@ -19,13 +19,13 @@ def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
 
     They cannot if they are no safetensors, or hold a tensor under a name that the model does not use.
     """
-    stored = _stored_tensors(folder)
+    stored = stored_tensors(folder)
     known: dict[int, Tensor] = {}
     for name, module in sites.body():
         for part, p in module._parameters.items():
             if p is None or id(p) in known:
                 continue
-            found = _found(stored, sites, name, part, p)
+            found = stored_value(stored, sites, name, part, p)
             if found is None:
                 return None
             known[id(p)] = found
@@ -34,10 +34,10 @@ def fingerprint_of_files(folder: Path, sites: Sites) -> str | None:
 
 def row_digests_of_files(folder: Path, sites: Sites, own: Collection[str] = ()) -> dict[str, str]:
     """Return what `row_digests` would say of the loaded model, as far as the files tell."""
-    stored = _stored_tensors(folder)
+    stored = stored_tensors(folder)
     digests = {}
     for kind, owners in row_owners(sites, own).items():
-        found = [_found(stored, sites, name, "weight", weights.own(module, "weight")) for name, module in owners]
+        found = [stored_value(stored, sites, name, "weight", weights.own(module, "weight")) for name, module in owners]
         matrices = [t for t in found if t is not None]
         if matrices and len(matrices) == len(owners):
             digests[kind] = digest_of_rows(matrices)
@@ -47,12 +47,14 @@ def row_digests_of_files(folder: Path, sites: Sites, own: Collection[str] = ()) 
 def count_as_files(folder: Path, sites: Sites) -> None:
     """Let a model that was rounded to float16 as it was loaded have the fingerprint of its files, which have more bits,
     as far as they tell."""
-    stored = _stored_tensors(folder)
+    stored = stored_tensors(folder)
     found = [
-        _found(stored, sites, name, part, p) for name, module in sites.body() for part, p in module._parameters.items()
+        stored_value(stored, sites, name, part, p)
+        for name, module in sites.body()
+        for part, p in module._parameters.items()
     ]
     rows = [
-        _found(stored, sites, name, "weight", weights.own(module, "weight"))
+        stored_value(stored, sites, name, "weight", weights.own(module, "weight"))
         for owners in row_owners(sites).values()
         for name, module in owners
     ]
@@ -60,7 +62,7 @@ def count_as_files(folder: Path, sites: Sites) -> None:
     remember_rounding(sites.model, *fine)
 
 
-def _found(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Tensor | None) -> Tensor | None:
+def stored_value(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Tensor | None) -> Tensor | None:
     """Find the stored tensor of a parameter, which may be under a name with or without that of the base model."""
     prefix = getattr(sites.model, "base_model_prefix", "") + "."
     full = f"{name}.{part}" if name else part
@@ -68,7 +70,7 @@ def _found(stored: dict[str, Tensor], sites: Sites, name: str, part: str, p: Ten
     return None if found is None or p is None or found.shape != p.shape else found
 
 
-def _stored_tensors(folder: Path) -> dict[str, Tensor]:
+def stored_tensors(folder: Path) -> dict[str, Tensor]:
     """Raise CheckpointError if a file is damaged."""
     stored: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):

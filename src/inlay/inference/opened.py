@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,16 +120,22 @@ class Found:
 
     def base_as_trained(self, device: torch.device) -> nn.Module:
         """Load what the adapter was attached to, as it was before: a head has the values that it started from."""
-        return self._load(device, self.dtype, self.dtype if self.packed else None)
+        streamed = self.base if self.provenance.get("stream") else None
+        return self._load(device, self.dtype, self.dtype if self.packed else None, streamed)
 
     def base_as_stored(self, device: torch.device) -> nn.Module:
         """Load the base as its files have it, in their dtype and not quantized; a head likewise."""
         return self._load(device, "auto", None)
 
     def _load(
-        self, device: torch.device, dtype: torch.dtype | Literal["auto"], packed_for: torch.dtype | None
+        self,
+        device: torch.device,
+        dtype: torch.dtype | Literal["auto"],
+        packed_for: torch.dtype | None,
+        streamed: Base | None = None,
     ) -> nn.Module:
-        loaded = load_onto(device, lambda: self.task.load(dtype), self.provenance["seed"], packed_for)
+        seed = self.provenance["seed"]
+        loaded = load_onto(device, partial(self.task.load, dtype), seed, packed_for, streamed)
         drawn = set(loaded.heads) - set(task_heads(loaded.model))
         if unknown := sorted(n for n in drawn if not any(h == n or h.startswith(n + ".") for h in self.planned.heads)):
             raise CheckpointError(

@@ -18,6 +18,7 @@ _KINDS = {
     "max_length": COUNT,
     "dtype": one_of("float32", "bfloat16", "float16"),
     "quantize": one_of("none", "nf4"),
+    "stream": Fact(lambda value: isinstance(value, bool), "true or false"),
     "columns": COLUMNS,
     "data": Fact(lambda value: isinstance(value, dict), "settings by name"),
     PLACES: PATHS,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ..bases.arrival import Take
 from ..bases.auto_class import AutoClass, empty_model
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
@@ -194,9 +195,11 @@ class Task(ABC):
         weights are missing or have another shape."""
         return self.base.check_weights(self.auto_class, self.config if self.new_head else None)
 
-    def load(self, dtype: torch.dtype | Literal["auto"]) -> tuple[nn.Module, tuple[str, ...]]:
-        """Load the model with its weights; returns the names of its heads that are new, too."""
-        model, found = self.base.load(self.auto_class, self.config if self.new_head else None, dtype=dtype)
+    def load(self, dtype: torch.dtype | Literal["auto"], take: Take | None = None) -> tuple[nn.Module, tuple[str, ...]]:
+        """Load the model with its weights, of which each passes `take`; returns the names of its heads that are new,
+        too.
+        """
+        model, found = self.base.load(self.auto_class, self.config if self.new_head else None, take, dtype=dtype)
         return model, found.heads if self.new_head else ()
 
     def ready(self, model: Any) -> list[str]:

@@ -167,6 +167,7 @@ def sentence(event: Event) -> str:
             return (
                 f"model   {shown(event['model'])}: {event['class']}, {count_text(event['total_parameters'])} "
                 f"parameters in {event['dtype']}{packed} on {event['device']}{ways}"
+                + (", its blocks read from the files in each pass" if event.get("stream") else "")
             )
         case "method":
             share = event["trainable_parameters"] / event["total_parameters"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ..devices import check_name
+from ..models.recompute import check_choice
 from ..ranges import COUNT, ROWS, Range, bytes_asked, check_settings
 
 
@@ -25,6 +26,8 @@ class PlanSettings:
     """Rows between two optimizer steps."""
     micro_batch_size: Annotated[int | None, COUNT] = None
     """Rows in one forward pass. Default: batch_size."""
+    recompute: str | None = None
+    """What the backward pass computes again: none, feed-forward, all, or so many blocks. Default: none."""
     max_length: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
     epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
@@ -37,6 +40,8 @@ class PlanSettings:
     def __post_init__(self) -> None:
         check_settings(self)
         bytes_asked(self.memory)
+        if self.recompute is not None:
+            check_choice(self.recompute)
         check_name(self.device)
 
     @property

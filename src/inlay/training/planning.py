@@ -20,6 +20,7 @@ from ..data.settings import DataSettings
 from ..devices import best_dtype, pick_device
 from ..errors import InlayError, SettingsError
 from ..methods import METHODS
+from ..models.recompute import NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
 from .forecast import free_memory_bytes
@@ -139,6 +140,7 @@ def _planned(task: Task, asked: Asked, run: RunSettings[Method], settings: PlanS
         packed=packed,
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,
+        recompute=settings.recompute or NONE,
         block=machine.block,
     )
 
@@ -186,6 +188,7 @@ def _run(model: str, data: DataSettings | None, settings: PlanSettings) -> RunSe
         method=METHODS["lora"](),
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,
+        recompute=settings.recompute,
         max_length=settings.max_length,
         epochs=settings.epochs,
         dtype=settings.dtype,

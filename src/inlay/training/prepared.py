@@ -14,6 +14,7 @@ from ..bases.base import Base, find_base
 from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
+from ..bases.streaming import check_streams
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..batches.batch import LENGTH_STEP, length_step
 from ..core.method import Method
@@ -26,7 +27,9 @@ from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
 from ..methods.ranked import wide_note
+from ..models import recompute
 from ..models.modules import within
+from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
@@ -59,6 +62,11 @@ class Prepared:
     def packed_for(self) -> torch.dtype | None:
         """What a quantized base computes in; None: it is not quantized."""
         return self.dtype if self.settings.quantize == "nf4" else None
+
+    @property
+    def streamed(self) -> Base | None:
+        """The base, if its blocks stay in its files; None: they are loaded."""
+        return self.task.base if self.settings.stream else None
 
 
 def prepare_run(
@@ -102,10 +110,13 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
     planned = plan_attach(empty, settings.method, part=part.name)
+    recompute.chosen(Sites(empty, part=part.name), settings.recompute or recompute.NONE)  # raises SettingsError
     if settings.plain:
         peft_plain.check(planned)
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:
         check_narrow(task.empty, settings.method, part.name, dtype)
+    if settings.stream:
+        check_streams(planned, base.path)
     reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)

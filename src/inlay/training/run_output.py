@@ -49,6 +49,7 @@ class RunOutput:
             "max_length": run.max_length,
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
+            **({"stream": True} if run.settings.stream else {}),
             PLACES: places({"model": run.task.base.name, "data": run.settings.data.path}, run.folder / "adapter"),
         }
         whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}

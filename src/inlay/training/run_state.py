@@ -197,6 +197,7 @@ class RunState:
             "device": str(run.device),
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
+            "stream": run.settings.stream,
             "seed": run.settings.seed,
             "command": shlex.join(self.command),
         }

@@ -10,13 +10,14 @@ from ..data.settings import DataSettings
 from ..devices import check_name
 from ..errors import SettingsError
 from ..methods import METHODS
-from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, bytes_asked, check_settings
+from ..models.recompute import check_choice
+from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, Settings, bytes_asked, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
 
     model: str
@@ -30,6 +31,10 @@ class Recipe:
     """Rows between two optimizer steps."""
     micro_batch_size: Annotated[int | None, COUNT] = None
     """Rows in one forward pass; less takes less memory and gives the same gradients. Default: batch_size."""
+    recompute: str | None = None
+    """What the backward pass computes again in place of keeping it, which takes less memory and more time for the same
+    gradients: none, feed-forward (that part of every block), all (every block, for about a third more time), or so many
+    blocks, such as 12. Default: none if the run fits so."""
     max_length: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
     warmup: Annotated[float, SHARE] = 0.05
@@ -52,6 +57,9 @@ class Recipe:
     quantize: Literal["none", "nf4"] = "none"
     """Keep the frozen base's linear layers in 4 bits (nf4 of bitsandbytes, with double quantization), in a quarter of
     bfloat16's memory. With method lora this is QLoRA."""
+    stream: bool = False
+    """Last resort, slower: leave the frozen base's blocks in its files, and read one after the other in each forward
+    and backward pass. For a base larger than the memory, in safetensors and not quantized. Gradients are the same."""
     device: str = "auto"
     """Where to compute: cpu, or an accelerator, such as cuda, mps or xpu; cuda:1 is the second. auto: an accelerator if
     there is one."""
@@ -72,8 +80,8 @@ class Recipe:
     """Weight of a second loss, on general text, which makes the model forget less: the cross-entropy of a language
     model, the distance that a classifier's sentence representations have moved. 0: off."""
     memory: str | None = None
-    """What the run may take, such as 8GB; micro_batch_size and recompute are chosen so that it does. Default: what is
-    free."""
+    """What the run may take, such as 8GB; micro_batch_size and recompute are chosen so that it takes no more, unless they
+    are given. Default: what is free."""
     checkpoint_minutes: Annotated[float, Range(0, 525_600)] = 10.0
     """Minutes between checkpoints; the last two are kept. `inlay resume` continues a killed run from the last, or from
     the one before if that is damaged. 0: only when the run is interrupted."""
@@ -87,10 +95,17 @@ class Recipe:
         check_settings(self)
         bytes_asked(self.memory)
         check_name(self.device)
+        if self.recompute is not None:
+            check_choice(self.recompute)
         if self.retain is not None and not (self.forgetting or self.retain_weight):
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "
                 "part in the run; leave out --retain or --no-forgetting, or give a --retain-weight"
+            )
+        if self.stream and self.quantize != "none":
+            raise SettingsError(
+                f"stream is on, which reads the base as its files have it, and quantize is {self.quantize}; a "
+                "quantized base takes a quarter of the memory and stays in it: leave one out"
             )
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise SettingsError(

@@ -7,6 +7,7 @@ are drawn while loading, so the first run of each seed does load; and the random
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ from .random_state import random_tensors, set_random_tensors
 
 def load_base(run: Prepared) -> Loaded:
     """Load the run's model where the run computes, and seed every random number generator."""
-    loaded = load_onto(run.device, lambda: run.task.load(run.dtype), run.settings.seed, run.packed_for)
+    load = partial(run.task.load, run.dtype)
+    loaded = load_onto(run.device, load, run.settings.seed, run.packed_for, run.streamed)
     choose_attention(loaded.model, run.settings.attention, run.device, run.dtype)
     return loaded
 
@@ -91,7 +93,8 @@ class SharedBase(NoSharing):
 def _key(run: Prepared) -> Hashable:
     """Return what two runs must agree in to start from one loaded model."""
     task, settings = run.task, run.settings
-    return task.name, task.base.path, task.labels, run.dtype, run.device, settings.quantize, settings.attention
+    form = settings.quantize, settings.stream, settings.attention
+    return task.name, task.base.path, task.labels, run.dtype, run.device, form
 
 
 def _heads(loaded: Loaded) -> dict[str, Tensor]:

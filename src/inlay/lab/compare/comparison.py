@@ -10,6 +10,7 @@ import torch
 from ...attached.adapter import plan_attach
 from ...bases.part import part_for_texts
 from ...bases.quantized import quantize
+from ...bases.streaming import check_streams
 from ...data.settings import DataSettings
 from ...devices import is_accelerator, pick_device
 from ...errors import SettingsError, TargetError
@@ -117,7 +118,7 @@ def _result(
         contenders=tuple(contenders),
         folder=folder,
         table=table,
-        advice=advise(table),
+        advice=advise(table, searched=bool(looking.tried)),
         sequences=tuple(sequence_rows(chains, runner.failures)),
         tried=tuple(looking.tried),
         notes=tuple(notes),
@@ -184,7 +185,9 @@ def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -
     empty = task.empty()
     if "nf4" in (contender.quantize, comparison.quantize):
         quantize(empty, pick_dtype(comparison, pick_device(comparison.device)))
-    plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
+    planned = plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
+    if comparison.stream:
+        check_streams(planned, task.base.path)
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
