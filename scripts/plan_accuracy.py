@@ -58,9 +58,8 @@ def main() -> None:
             off = said.peak / taken.peak - 1
             worst, count = max(worst, abs(off)), count + 1
             if off:
-                print(
-                    f"{name} {kind} {length} {dtype} {again} {micro}: {said.peak} {taken.peak} {off:+.3%}", flush=True
-                )
+                case = f"{name} {kind} {length} {dtype} {again} {micro}"
+                print(f"{case}: {said.peak} {taken.peak} {off:+.3%}", flush=True)
         print(f"{kind} {length} {dtype} {again} {micro}: {count} done, worst {worst:.3%}", file=sys.stderr, flush=True)
     print(f"{count} steps, worst {worst:.3%}, {time.perf_counter() - began:.0f} s")
 

@@ -215,7 +215,7 @@ class ActiveRun(Observer):
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
-        assert self.state.forecast is not None
+        assert (told := self.state.forecast) is not None
         self.state.adapter = adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
         commit(adapter)
         if self.checkpoint is None:
@@ -233,7 +233,8 @@ class ActiveRun(Observer):
             run.task,
             self.state.objective,
             self.evaluation_seconds,
-            self.state.forecast,
+            told.way,
+            told.memory_bytes,
         )
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)

@@ -15,11 +15,10 @@ from ..attached.adapter import Adapter
 from ..batches.batch import Batch, to_device
 from ..batches.objective import Objective
 from ..core.method import Method
-from ..cost.run_cost import largest_batch, micro_batches
+from ..cost.run_cost import Way, largest_batch, micro_batches
 from ..cost.step import StepCost, follow_step
 from ..devices import is_accelerator, synchronize
 from ..tasks.task import Task
-from .forecast import Forecast
 from .loop import Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
@@ -42,9 +41,13 @@ def estimate(
     task: Task,
     objective: Objective,
     evaluation_seconds: float,
-    told: Forecast,
+    way: Way,
+    said_bytes: int | None = None,
 ) -> Estimate:
-    """Estimate time and memory; the adapter, its gradients and the random state stay as they were."""
+    """Estimate time and memory; the adapter, its gradients and the random state stay as they were.
+
+    `said_bytes` is the memory that was told before; without it, it is what the process has come to.
+    """
     size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
     batches = {tuple(rows): task.size(rows) for rows in task.order(size, settings.seed)}
@@ -53,17 +56,15 @@ def estimate(
     passes = plan.steps * settings.batch_size / size
 
     with torch.random.fork_rng([device] if is_accelerator(device) else []):
-        parts = micro_batches(largest_batch(task, told.way, plan.epochs, settings.seed)[0], told.way)
+        parts = micro_batches(largest_batch(task, way, plan.epochs, settings.seed)[0], way)
         shown = [to_device(part, device) for part in parts[:2]]
-        step = follow_step(adapter, objective, shown, len(parts), settings.clip, told.machine.block)
+        step = follow_step(adapter, objective, shown, len(parts), settings.clip, way.block)
         memory = peak_memory_bytes(device)
         seconds = _pass(adapter, objective, task.batch_of(typical), device)
     evaluations = len(plan.evaluate_after) * evaluation_seconds
     copies = _KEPT_BYTES * (1 + settings.guard) if device.type == "cpu" else 0
     measured = memory + copies * step.trained
-    return Estimate(
-        passes * seconds + evaluations, seconds * settings.batch_size / size, told.memory_bytes or measured, step
-    )
+    return Estimate(passes * seconds + evaluations, seconds * settings.batch_size / size, said_bytes or measured, step)
 
 
 def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.device) -> float:

@@ -80,8 +80,8 @@ class Recipe(Settings):
     """Weight of a second loss, on general text, which makes the model forget less: the cross-entropy of a language
     model, the distance that a classifier's sentence representations have moved. 0: off."""
     memory: str | None = None
-    """What the run may take, such as 8GB; micro_batch_size and recompute are chosen so that it takes no more, unless they
-    are given. Default: what is free."""
+    """What the run may take, such as 8GB; micro_batch_size and recompute are chosen for that, unless they are given.
+    Default: what is free."""
     checkpoint_minutes: Annotated[float, Range(0, 525_600)] = 10.0
     """Minutes between checkpoints; the last two are kept. `inlay resume` continues a killed run from the last, or from
     the one before if that is damaged. 0: only when the run is interrupted."""
