@@ -9,7 +9,7 @@ some can is told here.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def accelerators_of(tensors: Iterable[Tensor]) -> set[torch.device]:
     return {tensor.device for tensor in tensors if is_accelerator(tensor.device)}
 
 
-def module_of(device: torch.device) -> Any:
+def module_of(device: torch.device) -> ModuleType:
     """Return torch.cuda, torch.xpu or the like."""
     return torch.get_device_module(device)
 

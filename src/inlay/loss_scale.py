@@ -38,7 +38,9 @@ class LossScale:
     def unscale_(self, parameters: Iterable[nn.Parameter]) -> None:
         """Divide the parameters' gradients by the factor."""
         if self.factor != 1:
-            torch._foreach_div_([p.grad for p in parameters if p.grad is not None], self.factor)
+            for p in parameters:
+                if p.grad is not None:
+                    p.grad.div_(self.factor)
 
     def after_step(self) -> Self:
         """Take note of a step whose gradients were finite."""

@@ -50,6 +50,7 @@ def begin(device: Any) -> None:
         "get_rng_state": lambda _: random.get_state(),
         "set_rng_state": lambda state, _: random.set_state(state),
         "is_bf16_supported": lambda: False,
+        "get_amp_supported_dtype": lambda: [torch.float16],  # without which there is no autocast that is off
         "empty_cache": lambda: None,
         "memory_allocated": lambda _: device.in_use(),
         "memory_reserved": lambda _: device.in_use(),

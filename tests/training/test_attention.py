@@ -90,7 +90,7 @@ def test_flash_attention_is_refused_before_weights_are_loaded(
 def test_flash_attention_needs_its_package_16_bits_and_the_model(
     device: torch.device, dtype: torch.dtype, installed: bool, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention.transformers.utils, "is_flash_attn_2_available", lambda: installed)
+    monkeypatch.setattr(attention.import_utils, "is_flash_attn_2_available", lambda: installed)
     monkeypatch.setattr(transformers.LlamaForCausalLM, "_supports_flash_attn", False)
     config = transformers.LlamaConfig(
         hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=16

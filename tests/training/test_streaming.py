@@ -81,24 +81,6 @@ def test_gradients_are_those_of_a_base_in_memory(kind: str, name: str, stored: s
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
 
 
-def test_the_backward_pass_is_of_the_adapter_that_was_in_use(tmp_path: Path) -> None:
-    shape, results = SHAPES["llama"], []
-    folder = save(shape, tmp_path, torch.float32)
-    for stream in (False, True):
-        model = load(folder, shape, torch.float32, stream=stream)
-        torch.manual_seed(3)
-        two = [inlay.attach(model, inlay.LoRA(rank=2), name=name) for name in ("one", "other")]
-        for adapter in two:
-            disturb(adapter)
-        with inlay.using(model, "other"):
-            loss = model(**shape.inputs()).logits.square().mean()
-        loss.backward()
-        results.append([[p.grad for p in adapter.parameters()] for adapter in two])
-    assert all(grad is not None and grad.any() for grad in results[1][1])
-    torch.testing.assert_close(results[1][1], results[0][1], rtol=0, atol=0)
-    assert results[0][0] == results[1][0] == [None] * len(results[0][0])
-
-
 def test_starts_read_the_weights_in_the_files(tmp_path: Path) -> None:
     shape, states = SHAPES["llama"], []
     folder = save(shape, tmp_path, torch.bfloat16)

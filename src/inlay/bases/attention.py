@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-import transformers
+from transformers.utils import import_utils
 
 from ..devices import is_accelerator
 from ..errors import SettingsError
@@ -13,7 +13,7 @@ _HALF = (torch.float16, torch.bfloat16)
 
 def kinds_of_attention(device: torch.device) -> tuple[str, ...]:
     """Return what can be asked for on this device, by what is installed; not every model has each."""
-    flash = is_accelerator(device) and transformers.utils.is_flash_attn_2_available()
+    flash = is_accelerator(device) and import_utils.is_flash_attn_2_available()
     return ("sdpa", "eager", *(("flash_attention_2",) if flash else ()))
 
 
@@ -28,7 +28,7 @@ def choose_attention(model: Any, asked: str, device: torch.device, dtype: torch.
                 f"attention is {asked}, which needs an accelerator and a base in 16 bits; this run computes on "
                 f"{device} in {str(dtype).removeprefix('torch.')}. Leave out --attention"
             )
-        if not transformers.utils.is_flash_attn_2_available():
+        if not import_utils.is_flash_attn_2_available():
             raise SettingsError(
                 f"attention is {asked}, and the package flash-attn is not installed, or not for this device: "
                 "pip install flash-attn, or leave out --attention"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
-from typing import Any, Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch, rows_of, to_device, token_count
+from ..batches.batch import Batch, Order, rows_of, to_device, token_count
 from ..batches.objective import Objective
 from ..core.method import Method
 from ..errors import TrainingFailed
@@ -338,9 +338,9 @@ def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
     return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
 
 
-def _steps(batches: Any, plan: Plan, done: int) -> Iterator[Batch]:
+def _steps(batches: DataLoader[object], plan: Plan, done: int) -> Iterator[Batch]:
     """Yield the batches of every step after the first `done`, epoch after epoch."""
-    order = batches.batch_sampler
+    order = cast(Order, batches.batch_sampler)
     begun, order.skip = divmod(done, plan.steps_per_epoch)
     for epoch in count(begun):
         order.set_epoch(epoch)
