@@ -11,13 +11,13 @@ from ..devices import check_name
 from ..errors import SettingsError
 from ..methods import METHODS
 from ..models.recompute import ALL, FEEDFORWARD, NONE, is_choice
-from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
+from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, Settings, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
 
     model: str
