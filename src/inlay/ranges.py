@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from inspect import Parameter, signature
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from .elsewhere import VALUES
+from .elsewhere import SETTINGS, VALUES
 from .errors import SettingsError, did_you_mean
 
 
@@ -56,6 +57,19 @@ RATIO = Range(above=0, most=1_000_000)
 COUNT = Range(1, 1_000_000)
 ROWS = Range(1, 1_000_000_000_000)
 TOKENS = Range(1, 100_000)
+
+
+class Settings:
+    """A dataclass of settings, which answers an unknown one with the name that was meant."""
+
+    def __new__(cls, *_: object, **values: object) -> Self:
+        """Raise SettingsError for a setting that the class does not have, also one that other tools call so."""
+        taken = signature(cls.__init__).parameters
+        if not any(each.kind is Parameter.VAR_KEYWORD for each in taken.values()):
+            known = [name for name in taken if name != "self"]
+            if unknown := next((name for name in values if name not in known), None):
+                raise SettingsError(f"{cls.__name__} has no setting {unknown}{did_you_mean(unknown, known, SETTINGS)}")
+        return super().__new__(cls)
 
 
 def check_settings(settings: object, prefix: str = "") -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from ..core.delta import Delta
 from ..data.tokens import TokenRow
@@ -104,7 +105,7 @@ def can_pack(model: Any) -> bool:
     return bool(isolated and (after_first - alone).abs().max() <= (1e-4 if exact else 5e-2) * size)
 
 
-def packs_without_values(model: Any, deltas: Iterable[Delta]) -> bool:
+def packs_without_values(model: PreTrainedModel, deltas: Iterable[Delta]) -> bool:
     """Tell what `can_pack` tells of a model without values and what is attached to it: a small one of its configuration
     is tried out. Not to be called where all tensors are made without values."""
     if any(isinstance(delta, SoftPrompt) for delta in deltas):

@@ -25,6 +25,7 @@ from ..formats.files import write_text
 from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
+from ..models.recompute import Recomputing, chosen
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
@@ -74,6 +75,7 @@ class ActiveRun(Observer):
         self.of_best: Evaluation | None = None  # on valid, if this process made it
         self.evaluated: Evaluation | None = None  # last, on valid
         self.budget: ForgettingBudget | None = None
+        self.recomputing = Recomputing([])
 
     @property
     def run(self) -> Prepared:
@@ -114,6 +116,7 @@ class ActiveRun(Observer):
                 raise said from problem
             with suppress(OSError):  # it is of no use any more, and does no harm
                 remove_checkpoint(self.run.folder)
+        self.recomputing.undo()
         self.bases.take_back(self.adapter)
         finished: RunSummary = {**summary, "folder": str(self.run.folder)}
         if self.state.asked.fail_below_baseline:
@@ -180,6 +183,7 @@ class ActiveRun(Observer):
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
+        self.recomputing = Recomputing(chosen(Sites(model, self.heads, run.part.name), run.settings.recompute))
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)

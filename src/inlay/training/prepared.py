@@ -26,7 +26,9 @@ from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
 from ..methods.ranked import wide_note
+from ..models import recompute
 from ..models.modules import within
+from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..show.reach import Reach, reach_of
 from ..tasks import task_for
@@ -106,6 +108,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
     planned = plan_attach(empty, settings.method, part=part.name)
+    recompute.chosen(Sites(empty, part=part.name), settings.recompute)  # which raises SettingsError
     if settings.plain:
         peft_plain.check(planned)
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:

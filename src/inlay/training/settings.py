@@ -10,13 +10,14 @@ from ..data.settings import DataSettings
 from ..devices import check_name
 from ..errors import SettingsError
 from ..methods import METHODS
-from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
+from ..models.recompute import ALL, FEEDFORWARD, NONE, is_choice
+from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, Settings, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
 
     model: str
@@ -30,6 +31,10 @@ class Recipe:
     """Rows between two optimizer steps."""
     micro_batch_size: Annotated[int | None, COUNT] = None
     """Rows in one forward pass; less takes less memory and gives the same gradients. Default: batch_size."""
+    recompute: str = NONE
+    """What the backward pass computes again in place of keeping it, which takes less memory and more time for the same
+    gradients: none, feed-forward (that part of every block), all (every block, for about a third more time), or so many
+    blocks, such as 12."""
     max_length: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
     warmup: Annotated[float, SHARE] = 0.05
@@ -81,6 +86,10 @@ class Recipe:
     def __post_init__(self) -> None:
         check_settings(self)
         check_name(self.device)
+        if not is_choice(self.recompute):
+            raise SettingsError(
+                f"recompute is {self.recompute!r}; it can be {NONE}, {FEEDFORWARD}, {ALL}, or a number of blocks from 1"
+            )
         if self.retain is not None and not (self.forgetting or self.retain_weight):
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "

@@ -102,10 +102,9 @@ class BesideOutput(Delta):
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
         (reader,) = self.reader
-        assert reader.x_BTD is not None
-        change_BTD = reader.change(reader.x_BTD)
-        reader.x_BTD = None
-        return with_first(result, first(result) + self.scale * change_BTD)
+        x_BTD, reader.x_BTD = reader.x_BTD, None
+        assert x_BTD is not None
+        return with_first(result, first(result) + self.scale * reader.change(x_BTD))
 
     def edits_rows(self, host: Host) -> bool:
         return True

@@ -1,0 +1,119 @@
+"""Activations that are computed again in the backward pass in place of being kept: less memory for more time.
+
+A chosen module keeps its input alone. Its `forward`, in the instance, runs the class's own one once without and once
+with a record of what the gradients need, by torch.utils.checkpoint: with the same random numbers, and in the context of
+the first run, since an accelerator's backward pass has a thread of its own. What other libraries and adapters do around
+the module's call is done once.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from functools import partial
+from itertools import takewhile
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import SettingsError
+from . import weights
+from .modules import joined
+from .parts import Feedforward
+from .sites import Sites
+
+NONE, FEEDFORWARD, ALL = "none", "feed-forward", "all"
+
+
+def is_choice(asked: str) -> bool:
+    """Tell whether `chosen` knows such a choice."""
+    return asked in (NONE, FEEDFORWARD, ALL) or (asked.isascii() and asked.isdecimal() and int(asked) > 0)
+
+
+def chosen(sites: Sites, asked: str) -> list[nn.Module]:
+    """Return the modules that are to be computed again: the feed-forwards, all blocks, or the first so many.
+
+    The first ones are those whose activations would be kept longest. Raises SettingsError if there are no such modules,
+    or not so many.
+    """
+    if asked == NONE:
+        return []
+    blocks = list(sites.blocks.values())
+    kind = type(sites.model).__name__
+    if not blocks:
+        raise SettingsError(f"recompute is {asked}, and no blocks are found in {kind}; leave it out")
+    if asked == FEEDFORWARD:
+        found = [m for name in sites.blocks for f in sites.parts[name].feedforwards for m in _of(sites, name, f)]
+        if not found:
+            raise SettingsError(
+                f"recompute is {asked}, and the blocks of {kind} have no modules that are their feed-forwards; take "
+                f"{ALL}, or a number of blocks"
+            )
+        return found
+    if asked != ALL and int(asked) > len(blocks):
+        raise SettingsError(f"recompute is {asked}, and {kind} has {len(blocks)} blocks; take at most that, or {ALL}")
+    return blocks if asked == ALL else blocks[: int(asked)]
+
+
+class Recomputing:
+    """Modules that are computed again, until `undo`."""
+
+    def __init__(self, modules: Iterable[nn.Module]):
+        self.modules = list(modules)
+        for module in self.modules:
+            module.__dict__["forward"] = _Again(module)
+
+    def undo(self) -> None:
+        for module in self.modules:
+            found = module.__dict__.get("forward")
+            if isinstance(found, _Again):
+                del module.__dict__["forward"]
+                if found.before is not None:
+                    module.__dict__["forward"] = found.before
+        self.modules = []
+
+
+class _Again:
+    """A module's `forward`. An object and no function, so that a copy of the model has a copy of it."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.before: Callable[..., object] | None = module.__dict__.get("forward")  # what another library put there
+        self.__signature__ = inspect.signature(module.forward)
+
+    def own(self, *args: object, **kwargs: object) -> object:
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        if not torch.is_grad_enabled():
+            return self.own(*args, **kwargs)
+        context, calls, count, names = copy_context(), 0, len(args), tuple(kwargs)
+
+        def run(*values: object) -> object:
+            nonlocal calls
+            calls += 1
+            again = partial(self.own, *values[:count], **dict(zip(names, values[count:], strict=True)))
+            return again() if calls == 1 else context.copy().run(again)
+
+        # By position: whose devices' random numbers are kept, it looks up in these alone.
+        return checkpoint(run, *args, *kwargs.values(), use_reentrant=False)
+
+
+def _of(sites: Sites, block: str, feedforward: Feedforward) -> list[nn.Module]:
+    """Return the module that is the feed-forward and nothing else, or else what its first layer is in; none if it is in
+    none, for a single layer that is computed again keeps what it keeps anyway.
+
+    What an adapter hands on from a first layer to a last one, such as of `parallel`, is so never handed on from one
+    module that is computed again to another.
+    """
+    if feedforward.end is None:
+        return []
+    names = [feedforward.start.split("."), feedforward.end.split(".")]
+    if feedforward.start == feedforward.end:
+        return [sites.module(joined(block, feedforward.start))]
+    if common := [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*names, strict=False))]:
+        return [sites.module(joined(block, *common))]
+    module = sites.module(joined(block, names[0][0]))
+    return [] if weights.is_linear(module) else [module]
