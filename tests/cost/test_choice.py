@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from inlay.cost.choice import Choice, choose
-from inlay.cost.rates import Rates
+from inlay.cost.choice import Candidate, choose
 from inlay.cost.run_cost import Way
+from inlay.cost.speed import Speed
 from inlay.cost.work import Work
 from inlay.methods import METHODS
 
-RATES = Rates(products=1.0, bytes=1.0, operation=1.0)
+RATES = Speed(products=1.0, bytes=1.0, operation=1.0)
 KEPT = {"none": 10, "feed-forward": 6, "all": 1}  # bytes of a row
 AGAIN = {"none": 0, "feed-forward": 20, "all": 40}  # products
 
@@ -27,14 +27,14 @@ def cost(way: Way) -> Any:
     return SimpleNamespace(tensor_bytes=100 + size * KEPT[way.recompute], step=step, share=1.0)
 
 
-def chosen(most: int, way: Way) -> tuple[Choice, list[Way]]:
+def chosen(most: int, way: Way) -> tuple[Candidate, list[Way]]:
     asked: list[Way] = []
 
     def cost_of(way: Way) -> Any:
         asked.append(way)
         return cost(way)
 
-    first = Choice(way, cost(way), fits=False)
+    first = Candidate(way, cost(way), fits=False)
     return choose(first, cost_of, lambda each: each.tensor_bytes <= most, RATES), asked
 
 

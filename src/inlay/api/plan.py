@@ -34,7 +34,7 @@ def plan(
     *,
     progress: Callable[[str], None] = lambda label: None,
     **settings: object,
-) -> "Plan":
+) -> "Costs":
     """Tell the memory, the time and the file of each method, without loading weights.
 
     Args:
@@ -57,14 +57,14 @@ def plan(
     wanted = PlanSettings(methods=tuple(each.label for each in asked), **values)
     name = given_model(model, None).name
     if data is None or isinstance(data, DataSettings):
-        return Plan(plan_all(name, data, wanted, asked, progress))
+        return Costs(plan_all(name, data, wanted, asked, progress))
     with given_data(data) as rows:
         chosen = DataSettings(path=rows.path if isinstance(rows.path, str) else str(rows.path), **reading)
-        return Plan(plan_all(name, chosen, wanted, asked, progress))
+        return Costs(plan_all(name, chosen, wanted, asked, progress))
 
 
 @dataclass(frozen=True, repr=False)
-class Plan:
+class Costs:
     """What each method would take."""
 
     result: PlanResult

@@ -16,11 +16,11 @@ from .parse import parse
 from .screen import print_json, show, width
 
 if TYPE_CHECKING:
-    from ..api.plan import Plan as Found
+    from ..api.plan import Costs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PlanSettings):
+class PlanArguments(PlanSettings):
     """Tell what each method would take of memory and time, by a step that is followed without weights or values.
 
     Without DATA give --tokens, the length of a row. MODEL may be a folder with a config.json alone.
@@ -38,7 +38,7 @@ _TITLES = {**dict.fromkeys(_OWN, "The run"), "data.": "The data", "json": "The o
 
 
 def main(arguments: list[str]) -> int:
-    asked = parse(Plan, arguments, "plan", titles=_TITLES)
+    asked = parse(PlanArguments, arguments, "plan", titles=_TITLES)
     from ..api.plan import plan
     from ..training.planning import Asked
     from .compare import contender
@@ -62,7 +62,7 @@ def _progress(quiet: bool) -> Callable[[str], None]:
     return lambda label: print(f"\r\033[K{label} …", end="", file=sys.stderr, flush=True)
 
 
-def _show(found: "Found") -> None:
+def _show(found: "Costs") -> None:
     result = found.result
     show(
         f"{result.model} on {result.source}: {result.batch_size} rows a step, of at most {result.longest} tokens"

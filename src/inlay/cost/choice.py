@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 from ..errors import SettingsError
 from ..models.recompute import ALL, FEEDFORWARD, NONE
-from .rates import Rates
 from .run_cost import RunCost, Way
+from .speed import Speed
 
 KINDS = {NONE: 0.0, FEEDFORWARD: 0.5, ALL: 1.0}
 """What is computed again in the backward pass, and about what share of the forward pass that is."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """A way to take a step, and what it costs."""
 
     way: Way
@@ -22,8 +22,8 @@ class Choice:
 
 
 def choose(
-    first: Choice, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool], rates: Rates | None
-) -> Choice:
+    first: Candidate, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool], speed: Speed | None
+) -> Candidate:
     """Return the fastest way that fits; if none does, the one that takes the least memory.
 
     `first` is the way that was asked for, which does not fit. `cost_of` follows a step, which takes a second or two, so
@@ -34,7 +34,7 @@ def choose(
     for kind in [kind for kind in KINDS if KINDS[kind] >= KINDS[asked]] if asked in KINDS else [asked]:
         whole = replace(first.way, recompute=kind)
         again = KINDS[kind] - KINDS[asked] if asked in KINDS else 0.0
-        if best is not None and _seconds(first, rates, again) >= _seconds(best, rates):
+        if best is not None and _seconds(first, speed, again) >= _seconds(best, speed):
             continue
         try:
             tried = _of_a_kind(whole, cost_of, fits)
@@ -42,12 +42,12 @@ def choose(
             continue
         for choice in tried:
             least = min(least, choice, key=lambda each: each.cost.tensor_bytes)
-            if choice.fits and (best is None or _seconds(choice, rates) < _seconds(best, rates)):
+            if choice.fits and (best is None or _seconds(choice, speed) < _seconds(best, speed)):
                 best = choice
     return best or least
 
 
-def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> list[Choice]:
+def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> list[Candidate]:
     """Return the smallest micro-batch, and the largest that fits, if that is larger."""
     sizes = _sizes(whole)
     small = _followed(replace(whole, micro_batch_size=1), cost_of, fits)
@@ -62,9 +62,9 @@ def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[Ru
     return found
 
 
-def _followed(way: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> Choice:
+def _followed(way: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> Candidate:
     cost = cost_of(way)
-    return Choice(way, cost, fits(cost))
+    return Candidate(way, cost, fits(cost))
 
 
 def _sizes(way: Way) -> Sequence[int]:
@@ -73,8 +73,8 @@ def _sizes(way: Way) -> Sequence[int]:
     return [size for size in range(most, 0, -1) if way.batch_size % size == 0]
 
 
-def _seconds(choice: Choice, rates: Rates | None, again: float = 0.0) -> float:
+def _seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:
     """Return the time of a step with a share of its forward pass again; on a machine that is not here, its products."""
     step = choice.cost.step
     work = step.work.plus(step.forward, again * choice.way.rounds)
-    return work.products if rates is None else rates.seconds(work.of_tokens(choice.cost.share))
+    return work.products if speed is None else speed.seconds(work.of_tokens(choice.cost.share))

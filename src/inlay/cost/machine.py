@@ -9,8 +9,8 @@ from ..devices import pick_device
 from ..errors import SettingsError
 from ..tasks.task import Task
 from . import record
-from .rates import Rates, measured_rates
 from .run_cost import RunCost
+from .speed import Speed, measured_speed
 
 _COPIES = 8  # bytes of each trained number: the start's and the best step's, which are kept to go back to
 _CUDA_BLOCK = 512  # bytes, of which what its allocator hands out is a multiple
@@ -42,15 +42,15 @@ class Machine:
     def fits(self, cost: RunCost, task: Task) -> bool:
         return self.taken(cost, task) <= self.memory
 
-    def rates(self, tokens: int, width: int | None) -> Rates | None:
+    def speed(self, tokens: int, width: int | None) -> Speed | None:
         """Measure how fast it computes, corrected by earlier runs; None of a machine that is not here."""
         if not self.is_here:
             return None
         return self.measured(tokens, width).slower(record.time_factor(self.earlier))
 
-    def measured(self, tokens: int, width: int | None) -> Rates:
+    def measured(self, tokens: int, width: int | None) -> Speed:
         """Measure how fast it computes layers of this width, for so many tokens."""
-        return measured_rates(self.device, self.dtype, min(tokens, _TOKENS), min(width or _WIDTH, _WIDTH))
+        return measured_speed(self.device, self.dtype, min(tokens, _TOKENS), min(width or _WIDTH, _WIDTH))
 
 
 def this_machine(device: torch.device, dtype: torch.dtype, memory: float, before: int) -> Machine:

@@ -19,7 +19,7 @@ from ..models.sites import Sites
 from ..tasks.task import Task
 from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage
-from .rates import Rates
+from .speed import Speed
 from .step import StepCost, follow_forward, follow_step
 
 
@@ -56,9 +56,9 @@ class RunCost:
         """The most that tensors take."""
         return max(self.step.peak, self.evaluation_bytes)
 
-    def step_seconds(self, rates: Rates) -> float:
+    def step_seconds(self, speed: Speed) -> float:
         """Return the time of an average step."""
-        return rates.seconds(self.step.work.of_tokens(self.share))
+        return speed.seconds(self.step.work.of_tokens(self.share))
 
 
 class CannotBeFollowed(InlayError):

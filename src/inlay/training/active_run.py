@@ -142,7 +142,7 @@ class ActiveRun(Observer):
             return
         machine, step = told.machine, told.cost.step
         tokens = self.run.settings.batch_size * max(self.run.task.lengths("train"))
-        rates = machine.measured(tokens, self.run.task.base.width)
+        speed = machine.measured(tokens, self.run.task.base.width)
         record.record(
             record.Taken(
                 device=machine.device.type,
@@ -151,7 +151,7 @@ class ActiveRun(Observer):
                 task=self.run.task.name,
                 method=self.run.settings.method.name,
                 model=self.run.task.base.name,
-                said_seconds=told.cost.step_seconds(rates),
+                said_seconds=told.cost.step_seconds(speed),
                 step_seconds=done.seconds / done.step,
                 said_tensors=told.cost.tensor_bytes,
                 tensors=found.step.peak,

@@ -12,7 +12,7 @@ import torch
 from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
 from ..core.method import Method
-from ..cost.choice import Choice, choose
+from ..cost.choice import Candidate, choose
 from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.run_cost import RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
@@ -148,16 +148,16 @@ def _planned(task: Task, asked: Asked, run: RunSettings[Method], settings: PlanS
         return run_cost(task, way, steps.epochs, run.seed)
 
     cost = cost_of(way)
-    rates = machine.rates(settings.batch_size * max(lengths), task.base.width)
+    speed = machine.speed(settings.batch_size * max(lengths), task.base.width)
     change: dict[str, object] = {}
     if not machine.fits(cost, task):
-        chosen = choose(Choice(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), rates)
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed)
         change = _changed(way, chosen.way) if chosen.fits else {}
     seconds = evaluations = None
-    if rates is not None:
-        seconds = cost.step_seconds(rates)
+    if speed is not None:
+        seconds = cost.step_seconds(speed)
         share = sum(task.lengths("valid")) / (max(lengths) * settings.batch_size) if "valid" in task.tokens else 0.0
-        evaluations = len(steps.evaluate_after) * rates.seconds(cost.step.forward.of_tokens(share))
+        evaluations = len(steps.evaluate_after) * speed.seconds(cost.step.forward.of_tokens(share))
     return Planned(
         label=asked.label,
         method=asked.method,

@@ -16,22 +16,22 @@ _BYTES = 2**26  # more than a processor's cache holds
 
 
 @dataclass(frozen=True)
-class Rates:
-    """A machine's rates, as one training on all its threads has them."""
+class Speed:
+    """A machine's speed, as one training on all its threads has them."""
 
     products: float  # multiplications and additions a second, in matrix products
     bytes: float  # that are read and written in a second
     operation: float  # seconds that an operation takes beside that
 
-    def slower(self, factor: float) -> "Rates":
-        return Rates(self.products / factor, self.bytes / factor, self.operation * factor)
+    def slower(self, factor: float) -> "Speed":
+        return Speed(self.products / factor, self.bytes / factor, self.operation * factor)
 
     def seconds(self, work: Work) -> float:
         return work.products / self.products + work.moved / self.bytes + work.operations * self.operation
 
 
 @cache
-def measured_rates(device: torch.device, dtype: torch.dtype, tokens: int, width: int) -> Rates:
+def measured_speed(device: torch.device, dtype: torch.dtype, tokens: int, width: int) -> Speed:
     """Measure the machine on the products of a layer of this width for a batch of so many tokens."""
     x_TD = torch.ones(tokens, width, device=device, dtype=dtype)
     weight_OD = torch.ones(2 * width, width, device=device, dtype=dtype)
@@ -49,7 +49,7 @@ def measured_rates(device: torch.device, dtype: torch.dtype, tokens: int, width:
             x = x + 1
         x.sum().backward()
 
-    return Rates(2 * products / (forward + backward), 2 * _BYTES / passing, _seconds(chain, device) / 300)
+    return Speed(2 * products / (forward + backward), 2 * _BYTES / passing, _seconds(chain, device) / 300)
 
 
 def _seconds(compute: Callable[[], object], device: torch.device) -> float:
