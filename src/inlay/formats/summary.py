@@ -108,6 +108,7 @@ class Summary(TypedDict):
     device: str
     dtype: str
     quantize: str
+    stream: bool
     seed: int
     command: str
 
