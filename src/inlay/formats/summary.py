@@ -103,6 +103,7 @@ class Summary(TypedDict):
     device: str
     dtype: str
     quantize: str
+    stream: NotRequired[bool]
     seed: int
     command: str
 

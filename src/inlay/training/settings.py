@@ -95,6 +95,10 @@ class Recipe(Settings):
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "
                 "part in the run; leave out --retain or --no-forgetting, or give a --retain-weight"
             )
+        if self.stream and self.recompute not in (NONE, ALL):
+            raise SettingsError(
+                f"stream is on, which computes every block again, and recompute is {self.recompute}; leave that out"
+            )
         if self.stream and self.quantize != "none":
             raise SettingsError(
                 f"stream is on, which reads the base as its files have it, and quantize is {self.quantize}; a "
