@@ -8,6 +8,7 @@ The limits above are no advice: they are where a value is surely a slip, or woul
 import dataclasses
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ class Settings:
             if unknown := next((name for name in values if name not in known), None):
                 raise SettingsError(f"{cls.__name__} has no setting {unknown}{did_you_mean(unknown, known, SETTINGS)}")
         return super().__new__(cls)
+
+
+def bytes_asked(text: str | None) -> int | None:
+    """Read an amount of memory: `8GB`, `3.5 GiB`, `500m`; powers of 1024 with an i. Raises SettingsError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE | re.ASCII)
+    if found is None or not (amount := float(found[1])):
+        raise SettingsError(f"memory is {text!r}, which is no amount; write it as 8GB or 500MiB")
+    return round(amount * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " "))
 
 
 def check_settings(settings: object, prefix: str = "") -> None:

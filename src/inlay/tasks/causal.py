@@ -140,6 +140,9 @@ class Causal(Task):
     def collate(self, rows: Sequence[TokenRow]) -> Batch:
         return packed(rows) if self.packs else padded(rows, self.length_step)
 
+    def in_parts(self, share: float) -> None:
+        self.micro_share = share
+
     def training_batch(self, rows: Sequence[int]) -> Batch:
         """Collate training rows; a packed batch has a row for each micro-batch, more where they do not fill them."""
         if not self.packs:

@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from ..attached.adapter import Adapter, plan_attach
 from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
+from ..cost import record
+from ..cost.machine import name_of
 from ..devices import has_tf32, tf32
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
@@ -25,7 +27,7 @@ from ..formats.files import write_text
 from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
-from ..models.recompute import Recomputing, chosen
+from ..models.recompute import NONE, Recomputing, chosen
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
@@ -33,6 +35,7 @@ from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import estimate
+from .forecast import fitted, forecast
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
@@ -95,6 +98,7 @@ class ActiveRun(Observer):
         with self.keeper.interrupts, tf32(self.run.device, self.run.settings.tf32):
             try:
                 self.state.run = self.before(self.run, self.journal)
+                self._forecast()
                 if self.checkpoint is None:
                     write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
                 model = self._load()
@@ -106,6 +110,7 @@ class ActiveRun(Observer):
                 self.state.fit_ended = time.perf_counter()
                 self._finish(of_base)
                 summary = self.output.write_summary("finished", None)
+                self._add_to_record()
             except (KeyboardInterrupt, Exception) as problem:
                 said = as_run_error(problem)
                 if self.checkpoint is None:
@@ -122,6 +127,39 @@ class ActiveRun(Observer):
         if self.state.asked.fail_below_baseline:
             check_beaten(finished)
         return finished
+
+    def _forecast(self) -> None:
+        """Tell what the run takes, and choose what makes it fit; one that goes on keeps what was chosen."""
+        self.state.forecast = told = forecast(self.run, may_choose=self.checkpoint is None)
+        self.state.run = fitted(self.run, told)
+        if told.note is not None:
+            self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
+
+    def _add_to_record(self) -> None:
+        """Tell this machine's record what was said of the run, and what it took."""
+        told, found, done = self.state.forecast, self.state.estimate, self.state.progress
+        if told is None or told.cost is None or found is None or not done.step:
+            return
+        machine, step = told.machine, told.cost.step
+        tokens = self.run.settings.batch_size * max(self.run.task.lengths("train"))
+        speed = machine.measured(tokens, self.run.task.base.width)
+        record.record(
+            record.Taken(
+                device=machine.device.type,
+                dtype=name_of(machine.dtype),
+                threads=torch.get_num_threads(),
+                task=self.run.task.name,
+                method=self.run.settings.method.name,
+                model=self.run.task.base.name,
+                said_seconds=told.cost.step_seconds(speed),
+                step_seconds=done.seconds / done.step,
+                said_tensors=told.cost.tensor_bytes,
+                tensors=found.step.peak,
+                weights=step.memory["weights"] + step.memory["adapter"],
+                before=machine.before,
+                process=self.state.peak_memory_bytes,
+            )
+        )
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -177,18 +215,26 @@ class ActiveRun(Observer):
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
+        assert (told := self.state.forecast) is not None
         self.state.adapter = adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
         commit(adapter)
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
-        self.recomputing = Recomputing(chosen(Sites(model, self.heads, run.part.name), run.settings.recompute))
+        self.recomputing = Recomputing(chosen(Sites(model, self.heads, run.part.name), run.settings.recompute or NONE))
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
         self.state.estimate = estimate(
-            adapter, run.plan, run.settings, run.task, self.state.objective, self.evaluation_seconds
+            adapter,
+            run.plan,
+            run.settings,
+            run.task,
+            self.state.objective,
+            self.evaluation_seconds,
+            told.way,
+            told.memory_bytes,
         )
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
@@ -200,7 +246,15 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             learning_rate=run.plan.learning_rate,
         )
-        self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **asdict(self.state.estimate))
+        found = self.state.estimate
+        self.journal.record(
+            "plan",
+            steps=run.plan.steps,
+            epochs=run.plan.epochs,
+            seconds=found.seconds,
+            memory_bytes=found.memory_bytes,
+            tensor_bytes=found.step.peak,
+        )
 
     def _first_batches(self) -> Iterator[Batch]:
         """Yield training batches where the model is, for a method that looks at data before it starts."""
