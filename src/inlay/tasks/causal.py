@@ -147,6 +147,9 @@ class Causal(Task):
         texts = [self.row("train", i) for i in rows]
         return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
 
+    def divide(self, share: float) -> None:
+        self.micro_share = share
+
     def size(self, rows: Sequence[int]) -> int:
         lengths = self.lengths("train")
         return sum(lengths[i] for i in rows) if self.packs else super().size(rows)

@@ -296,6 +296,9 @@ class Task(ABC):
         """Return what is needed to use the adapter later, beside the base: the `facts` and more."""
         return {"columns": self.data.columns}
 
+    def divide(self, share: float) -> None:
+        """Make batches of which a part of this share is computed at once."""
+
     # Scores.
 
     @abstractmethod

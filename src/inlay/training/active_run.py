@@ -16,23 +16,25 @@ from ..attached.adapter import Adapter, plan_attach
 from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
-from ..devices import has_tf32, tf32
+from ..devices import free_unused, has_tf32, tf32
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats.files import write_text
 from ..formats.summary import RunSummary
+from ..machine import out_of_memory
 from ..methods import loading
 from ..models.fingerprint import fingerprint
-from ..models.recompute import Recomputing, chosen
+from ..models.recompute import ALL, Recomputing, chosen
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
+from .checkpoint_fit import shrunk_of
 from .ending import Ending, as_run_error, check_beaten
-from .estimate import estimate
+from .estimate import Estimate, estimate
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
@@ -45,6 +47,7 @@ from .run_state import RunState
 from .score_parts import write_parts
 from .settings import RunSettings
 from .shared_base import NoSharing
+from .shrinking import Shrunk, smaller
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -76,6 +79,7 @@ class ActiveRun(Observer):
         self.evaluated: Evaluation | None = None  # last, on valid
         self.budget: ForgettingBudget | None = None
         self.recomputing = Recomputing([])
+        self.shrunk: tuple[Shrunk, ...] = ()
 
     @property
     def run(self) -> Prepared:
@@ -187,9 +191,9 @@ class ActiveRun(Observer):
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
-        self.state.estimate = estimate(
-            adapter, run.plan, run.settings, run.task, self.state.objective, self.evaluation_seconds
-        )
+        if self.checkpoint is not None:
+            self._divide(shrunk_of(self.checkpoint.progress))
+        self.state.estimate = self._estimate()
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
             self.state.estimate = replace(self.state.estimate, seconds=self.state.estimate.seconds + more)
@@ -201,6 +205,47 @@ class ActiveRun(Observer):
             learning_rate=run.plan.learning_rate,
         )
         self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **asdict(self.state.estimate))
+
+    def _estimate(self) -> Estimate:
+        run = self.run
+        while True:
+            try:
+                return estimate(
+                    self.adapter,
+                    run.plan,
+                    run.settings,
+                    run.task,
+                    self.state.objective,
+                    self.evaluation_seconds,
+                    self._micro_batch_size,
+                )
+            except Exception as problem:
+                if run.settings.on_oom == "stop" or (why := out_of_memory(problem)) is None:
+                    raise
+            for p in self.adapter.parameters():
+                p.grad = None
+            free_unused()
+            self.shrink(0, why)
+
+    @property
+    def _micro_batch_size(self) -> int:
+        settings = self.run.settings
+        return self.shrunk[-1].micro_batch_size if self.shrunk else settings.micro_batch_size or settings.batch_size
+
+    def shrink(self, step: int, why: str) -> Shrunk:
+        recomputes = self.run.settings.recompute == ALL or bool(self.shrunk and self.shrunk[-1].recomputes)
+        blocks = Sites(self.adapter.model, self.heads, self.run.part.name).blocks
+        found = smaller(step, self._micro_batch_size, self.run.settings.batch_size, lambda: bool(blocks), recomputes)
+        self._divide((*self.shrunk, found))
+        self.journal.record("shrink", **asdict(found), why=why.partition(";")[0])
+        return found
+
+    def _divide(self, shrunk: tuple[Shrunk, ...]) -> None:
+        self.shrunk = shrunk
+        self.run.task.divide(self._micro_batch_size / self.run.settings.batch_size)
+        if shrunk and shrunk[-1].recomputes:
+            self.recomputing.undo()
+            self.recomputing = Recomputing(chosen(Sites(self.adapter.model, self.heads, self.run.part.name), ALL))
 
     def _first_batches(self) -> Iterator[Batch]:
         """Yield training batches where the model is, for a method that looks at data before it starts."""
@@ -214,6 +259,7 @@ class ActiveRun(Observer):
         self.state.fit_began = time.perf_counter()
         if self.checkpoint is not None:
             self._go_on(training, self.checkpoint)
+        training.progress = replace(training.progress, shrunk=self.shrunk)
         self.state.training = training
         self.keeper.training = training if self.resumable else None
         batches = run.task.batches(run.settings.batch_size, run.settings.seed)

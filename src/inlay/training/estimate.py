@@ -41,9 +41,13 @@ def estimate(
     task: Task,
     objective: Objective,
     evaluation_seconds: float,
+    size: int | None = None,
 ) -> Estimate:
-    """Estimate time and memory; the adapter, its gradients and the random state stay as they were."""
-    size = settings.micro_batch_size or settings.batch_size
+    """Estimate time and memory with micro-batches of `size` rows, by default those that are asked for.
+
+    The adapter, its gradients and the random state stay as they were.
+    """
+    size = size or settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
     batches = {tuple(rows): task.size(rows) for rows in task.order(size, settings.seed)}
     average = statistics.mean(batches.values())

@@ -175,6 +175,10 @@ class RunState:
                 {"step": each.step, "to": each.to, "share": each.share, "why": each.why}
                 for each in progress.guard.returns
             ],
+            "divided": [
+                {"step": each.step, "micro_batch_size": each.micro_batch_size, "recomputes": each.recomputes}
+                for each in progress.shrunk
+            ],
             "metrics": {
                 "split": "valid",
                 "rows": len(run.task.lengths("valid")),
