@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from inlay.cli.flags import value_text
-from inlay.cli.methods import LEGEND, family_text, found_out, members
+from inlay.cli.methods_screen import LEGEND, family_text, found_out, members
 from inlay.core.method import Method
 from inlay.methods import FAMILIES, METHODS
 from inlay.methods.explained import explained, settings

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from defaults import NEEDED, SUITES
 
+from inlay.batches.batch import to_device
 from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
@@ -74,7 +75,7 @@ def range_test(
         rate = 10 ** (lowest + number / STEPS_A_DECADE)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["initial_lr"] / plan.learning_rate
-        loss = objective.loss(adapter.model, {key: value.to(training.device) for key, value in batch.items()})
+        loss = objective.loss(adapter.model, to_device(batch, training.device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(adapter.parameters()), settings.clip)
         rates.append(rate)

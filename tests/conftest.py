@@ -37,6 +37,12 @@ def little_to_collect() -> None:
 
 
 @pytest.fixture(autouse=True)
+def own_record(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the runs of a test out of this machine's record, and the record's corrections out of the test."""
+    monkeypatch.setenv("INLAY_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
     """A shell starts what it puts into the background with Ctrl-C ignored, and nohup with the end of a terminal; so
     would this process be, and others."""

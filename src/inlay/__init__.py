@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api.comparison import Comparison, compare
+    from .api.plan import Costs, plan
     from .api.rank import RankAnalysis, RankSuggestion, suggest_rank
     from .api.run import Run, open
     from .api.training import resume, train
@@ -51,6 +52,8 @@ _HOME = {
     "PeftFormat": "formats.peft_format",
     "train": "api.training",
     "resume": "api.training",
+    "plan": "api.plan",
+    "Costs": "api.plan",
     "suggest_rank": "api.rank",
     "RankAnalysis": "api.rank",
     "RankSuggestion": "api.rank",

@@ -66,6 +66,7 @@ def _known(stands_for: str, known: Iterable[str]) -> tuple[str, ...]:
     for each in filter(None, stands_for.split(" | ")):
         wanted, _, more = each.partition(" ")
         there = [name for name in known if wanted in (name, name.rpartition(".")[2])]
+        there = there or [name for name in known if name == wanted.rpartition(".")[2]]  # in Python, without `data.`
         found += [f"{name} {more}".strip() for name in there]
     return tuple(found)
 

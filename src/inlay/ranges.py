@@ -8,14 +8,16 @@ The limits above are no advice: they are where a value is surely a slip, or woul
 import dataclasses
 import math
 import numbers
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from inspect import Parameter, signature
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from .elsewhere import VALUES
+from .elsewhere import SETTINGS, VALUES
 from .errors import SettingsError, did_you_mean
 
 
@@ -56,6 +58,29 @@ RATIO = Range(above=0, most=1_000_000)
 COUNT = Range(1, 1_000_000)
 ROWS = Range(1, 1_000_000_000_000)
 TOKENS = Range(1, 100_000)
+
+
+class Settings:
+    """A dataclass of settings, which answers an unknown one with the name that was meant."""
+
+    def __new__(cls, *_: object, **values: object) -> Self:
+        """Raise SettingsError for a setting that the class does not have, also one that other tools call so."""
+        taken = signature(cls.__init__).parameters
+        if not any(each.kind is Parameter.VAR_KEYWORD for each in taken.values()):
+            known = [name for name in taken if name != "self"]
+            if unknown := next((name for name in values if name not in known), None):
+                raise SettingsError(f"{cls.__name__} has no setting {unknown}{did_you_mean(unknown, known, SETTINGS)}")
+        return super().__new__(cls)
+
+
+def bytes_asked(text: str | None) -> int | None:
+    """Read an amount of memory: `8GB`, `3.5 GiB`, `500m`; powers of 1024 with an i. Raises SettingsError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE | re.ASCII)
+    if found is None or not (amount := float(found[1])):
+        raise SettingsError(f"memory is {text!r}, which is no amount; write it as 8GB or 500MiB")
+    return round(amount * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " "))
 
 
 def check_settings(settings: object, prefix: str = "") -> None:

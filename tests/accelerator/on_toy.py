@@ -21,6 +21,7 @@ import torch
 
 from inlay.cli import main
 from inlay.data.settings import DataSettings
+from inlay.formats.peft import TENSORS
 from inlay.methods import METHODS
 from inlay.training.run import resume, train
 from inlay.training.settings import RunSettings
@@ -30,6 +31,7 @@ from ..shapes import SHAPES, method
 CALLS: Counter[str] = Counter()
 GIB = 2**30
 SERVED = ("lora", "full", "dora", "norm", "prefix")
+STREAMED = ("lora", "dora", "prefix")
 ANALYSED = ("lora", "oft", "dora", "ia3", "full", "sparse")
 
 
@@ -100,6 +102,12 @@ def settings(folder: Path, kind: str, name: str, out: str, **changes: Any) -> Ru
     return RunSettings(model=str(folder / kind), data=data, method=own, out=str(folder / out), **wanted)
 
 
+def same_adapters(*runs: Path) -> int:
+    """Return 1 if the adapters of two runs differ."""
+    one, other = ((run / "adapter" / TENSORS).read_bytes() for run in runs)
+    return int(one != other)
+
+
 def goes_on(folder: Path) -> object:
     """Interrupt a run, and go on with it."""
 
@@ -125,6 +133,10 @@ def run(folder: Path) -> None:
                 commands += [("merge", str(folder / f"merged-{out}"))]
             for verb, *more in commands:
                 tell(f"{verb} {out}", partial(main, [verb, str(folder / out), *more]))
+    for name in STREAMED:
+        out = f"streamed-{name}"
+        tell(f"stream {name}", partial(train, settings(folder, "llama", name, out, stream=True)))
+        tell(f"same {name}", lambda name=name, out=out: same_adapters(folder / out, folder / f"llama-{name}"))
     tell("doctor", partial(main, ["doctor"]))
     tell("resume", partial(goes_on, folder))
     tell("count", lambda: None, calls=CALLS)

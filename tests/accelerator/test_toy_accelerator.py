@@ -53,6 +53,7 @@ def test_every_method_on_an_accelerator_that_nobody_has_heard_of(tmp_path: Path)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr[-3000:]
     assert {each["did"]: each["failed"] for each in told if each["failed"]} == {}
+    assert sum(each["did"].startswith("same") for each in told) == 3
     assert sum(each["did"].startswith("train") for each in told) == 2 * len(METHODS)
 
     summary, calls = next(e["found"] for e in told if e["did"] == "resume"), told[-1]["calls"]

@@ -29,9 +29,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     load = Task.load
 
-    def counting(task: Task, dtype: Any) -> Any:
+    def counting(task: Task, *how: Any) -> Any:
         counted[task.base.path] += 1
-        return load(task, dtype)
+        return load(task, *how)
 
     monkeypatch.setattr(Task, "load", counting)
     return counted

@@ -21,9 +21,10 @@ from inlay.cli import VERBS, doctor, main
 from inlay.cli.compare_screen import print_result
 from inlay.cli.console import watching
 from inlay.cli.demo import _answer
+from inlay.cli.demos import DEMOS
 from inlay.cli.merge import _line as merge_line
+from inlay.cli.next_steps import next_steps
 from inlay.cli.screen import screens, show, width
-from inlay.cli.train import next_steps
 from inlay.lab.rank.analysis import Analysis, Layer
 from inlay.lab.rank.curve import CutCurve, Point
 from inlay.lab.rank.directions import AgainstBase, Overlap
@@ -32,7 +33,6 @@ from inlay.lab.rank.screen import analysis_screen, suggestion_screen
 from inlay.lab.rank.suggestion import Suggested, Suggestion
 from inlay.models.sites import Place
 from inlay.stats import Difference
-from inlay.tasks.demos import DEMOS
 
 from ..compare.fakes import accuracies, comparison_of, write_language_model
 from ..tiny_models import write_rows

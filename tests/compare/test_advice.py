@@ -117,6 +117,21 @@ def test_a_run_that_went_back_is_warned_of(tmp_path: Path) -> None:
     assert warning.startswith(
         "lora had to go back in 1 of 2 runs, as the training collapsed: with seed 1 after step 30"
     )
+    assert warning.endswith("it may be chance; its learning rate is near the edge.")
+
+
+@pytest.mark.parametrize(("searched", "todo"), [(False, "try --search, for a lower one."), (True, "--learning-rate.")])
+def test_no_search_is_advised_within_one(tmp_path: Path, searched: bool, todo: str) -> None:
+    def write(trial: Any, accuracy: float, rows: int, forgetting: bool) -> None:
+        write_classifier(trial, accuracy, rows, forgetting, majority=0.5)
+        path = trial.folder / "summary.json"
+        back = [{"step": 30, "to": 15, "share": 0.5, "why": "every row of valid gets the same answer"}]
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"went_back": back}))
+
+    table = comparison_of(tmp_path, {"lora": (0.97,), "full": (0.96,)}, write=write).table
+    found = advise(table, searched)
+    assert found is not None
+    assert [each.endswith(todo) for each in found.caveats] == [True, True]
 
 
 def test_the_noise_of_rows_is_that_of_the_same_rows(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 import inlay
-from inlay.errors import CheckpointError
+from inlay.errors import CheckpointError, SettingsError
 
 from ..shapes import LABELS, SHAPES, disturb, logits, method
 
@@ -181,3 +181,10 @@ def test_an_adapter_for_another_class_of_model_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"another class of model than BertModel.*task_type is SEQ_CLS"):
         inlay.load(body, tmp_path)
     assert inlay.adapters(body) == {}
+
+
+def test_what_would_be_uploaded_without_its_adapters_is_refused(tmp_path: Path) -> None:
+    model, _ = attached("lora")
+    with pytest.raises(SettingsError, match="would upload the model without its adapters.* hf upload NAME FOLDER"):
+        model.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    assert not (tmp_path / "saved").exists()

@@ -147,10 +147,22 @@ def test_exact_duplicates_are_counted_within_and_across_splits(tmp_path):
         Duplicates(kind="exact", splits=("valid", "test"), count=1, places=(("valid.jsonl:1", "test.jsonl:2"),)),
     )
     assert complaints(found, "error") == []
-    assert complaints(found, "warning")[:2] == [
-        "train.jsonl:11: the same text as train.jsonl:1 (3 rows have this)",
-        "valid.jsonl:1: the same text as train.jsonl:4",
-    ]
+    assert complaints(found, "warning")[0] == (
+        "valid.jsonl:1: the same text as train.jsonl:4; rows repeated in all: 1 of valid in train, 2 of test in train, "
+        "1 of test in valid, 3 within train"
+    )
+
+
+def test_the_worst_comes_first_and_repeated_rows_are_one_warning(tmp_path):
+    rows = labelled(20)
+    write_jsonl(tmp_path / "train.jsonl", [*rows, rows[0], rows[0] | {"label": "other"}, rows[1] | {"label": "YES"}])
+    write_jsonl(tmp_path / "valid.jsonl", rows[:4])
+    said = complaints(report(tmp_path), "warning")
+    assert "but" in said[0]
+    assert "for the same text" in said[0]
+    assert "the same text as" in said[1]
+    assert sum("the same text as" in each for each in said) == 1
+    assert any("differ only in case" in each for each in said[2:])
 
 
 def test_texts_that_differ_in_white_space_alone_are_told_apart_from_exact_ones(tmp_path):
@@ -162,7 +174,10 @@ def test_texts_that_differ_in_white_space_alone_are_told_apart_from_exact_ones(t
         ("white space", ("train",), 1),
         ("white space", ("train", "valid"), 1),
     ]
-    assert complaints(found, "warning")[1] == ("valid.jsonl:1: the same text but for white space as train.jsonl:5")
+    assert complaints(found, "warning")[0] == (
+        "valid.jsonl:1: the same text but for white space as train.jsonl:5; rows repeated in all: 1 of valid in train, "
+        "1 within train"
+    )
 
 
 def test_only_the_first_places_of_many_duplicates_are_listed(tmp_path):

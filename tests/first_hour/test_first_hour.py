@@ -57,7 +57,11 @@ def suggested(error: str) -> str:
 
 
 def test_from_an_excel_file_to_a_service(
-    tiny_bert: str, tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+    tiny_bert: str,
+    tmp_path: Path,
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     excel(tmp_path / "tickets.csv", "Id;TEXT;Score;LABEL", reviews(120))
@@ -102,6 +106,12 @@ def test_from_an_excel_file_to_a_service(
 
     seen = say("merge runs/tickets merged")
     assert 'transformers.AutoModelForSequenceClassification.from_pretrained("merged")' in seen
+    for verb in ("predict merged new.csv", "eval merged new.csv", "rank merged", "merge merged again"):
+        refused = say(verb, code=2)
+        assert "merged is a whole model (BertForSequenceClassification) without an adapter, such as inlay me" in refused
+    *_, code = shlex.split(refused.partition("with transformers: ")[2].partition("; inlay eval")[0])
+    exec(code, {})
+    assert re.search("'label': '(positive|negative)'", capsys.readouterr().out)
     classify: Any = transformers.pipeline("text-classification", model="merged", device="cpu")
     rows = map(json.loads, say("predict runs/tickets new.csv --data.text Message --json").splitlines())
     assert [found["label"] for found in classify([row["text"] for row in rows])] == answers

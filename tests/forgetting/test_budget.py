@@ -55,7 +55,7 @@ def test_what_is_kept_stays_inside_and_scores_best(asked: RunSettings[Any]) -> N
     opened = inlay.open(asked.out or "").evaluate(split="valid")
     assert opened["tuned"]["loss"] == pytest.approx(found["score"], rel=1e-5)  # the files are of that scale
     page, log = (Path(asked.out or "", name).read_text() for name in ("report.html", "log.txt"))
-    assert "that it may forget" in page
+    assert "side its budget of" in page
     assert "What was tried to stay inside" in page
     assert f"side {bound:g} nats per token: ".casefold() in log.casefold()
     assert f"outside {bound:g}" in log

@@ -102,11 +102,11 @@ def known_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             else made.get("tokenizer") or made.setdefault("tokenizer", tokenizer(base))
         )
 
-    def loaded(base: Base, auto_class: Any, config: Any, **how: Any) -> Any:
+    def loaded(base: Base, auto_class: Any, config: Any, take: Any = None, **how: Any) -> Any:
         if base.path != path or config is None or set(config.id2label.values()) != {"bad", "good"}:
-            return load(base, auto_class, config, **how)
+            return load(base, auto_class, config, take, **how)
         key = (*config.id2label.values(), *map(str, how.items()))
-        return copy.deepcopy(made.get(key) or made.setdefault(key, load(base, auto_class, config, **how)))
+        return copy.deepcopy(made.get(key) or made.setdefault(key, load(base, auto_class, config, take, **how)))
 
     monkeypatch.setattr(Base, "tokenizer", tokenizer_of)
     monkeypatch.setattr(Base, "load", loaded)

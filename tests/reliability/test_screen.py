@@ -24,12 +24,12 @@ from rich.text import Text
 
 from inlay.cli import main
 from inlay.cli import methods as methods_verb
+from inlay.cli.demos import DEMOS
 from inlay.cli.safe_console import console
 from inlay.cli.screen import Screen, print_json, screens
 from inlay.data.inputs import read_inputs
 from inlay.errors import DataError
 from inlay.outside import printable, shown, shown_lines
-from inlay.tasks.demos import DEMOS
 from inlay.training import keeper as keeper_module
 from inlay.training import run_output
 

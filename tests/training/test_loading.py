@@ -147,9 +147,12 @@ def test_each_parameter_arrives_by_its_name_once_and_those_that_are_new_do_not(t
     def take(arrival: Arrival) -> nn.Parameter:
         assert layer_of(arrival) is arrival.module
         arrived.append(arrival.key)
-        return arrival.parameter
+        return arrival.replaced_by(nn.Parameter(arrival.parameter.detach().clone()))
 
+    expected, _ = load()
     model, heads = load(take)
+    own = dict(expected.named_parameters())
+    assert all(torch.equal(p, own[name]) for name, p in model.named_parameters() if not name.startswith("classifier."))
     assert heads == ("classifier",)
     assert sorted(arrived) == sorted(n for n, _ in model.named_parameters() if not n.startswith("classifier."))
 

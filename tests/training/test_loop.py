@@ -9,6 +9,7 @@ import torch
 
 import inlay
 from inlay.batches.batch import LengthGroups, in_order_of_length
+from inlay.cost.run_cost import Way
 from inlay.data.formats import open_data
 from inlay.data.settings import DataSettings
 from inlay.tasks.metric import better_than, scores_of
@@ -148,7 +149,7 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     before = {name: p.clone() for name, p in adapter.named_parameters()}
     state = torch.get_rng_state()
     plan = make_plan(120, asked, task)
-    found = estimate(adapter, plan, asked, task, task, evaluation_seconds=100.0)
+    found = estimate(adapter, plan, asked, task, task, 100.0, way_of(asked))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in adapter.named_parameters())
     assert found.seconds > 100 * len(plan.evaluate_after)
@@ -167,19 +168,30 @@ def test_the_last_bit_of_one_number_tells_that_a_parameter_has_changed(monkeypat
         flat[-1] = was
 
 
-@pytest.mark.parametrize(("epochs", "passes"), [(1, 1), (10, 2)], ids=["short", "long"])
-def test_an_estimate_is_a_small_part_of_its_run(epochs: int, passes: int, tiny_bert: str, reviews_folder: str) -> None:
+def way_of(asked: RunSettings[Any]) -> Way:
+    return Way(
+        method=asked.method,
+        dtype=torch.float32,
+        batch_size=asked.batch_size,
+        micro_batch_size=asked.micro_batch_size,
+    )
+
+
+@pytest.mark.parametrize(("micro", "passes"), [(None, 2), (2, 3)], ids=["whole", "in parts"])
+def test_an_estimate_is_a_small_part_of_its_run(
+    micro: int | None, passes: int, tiny_bert: str, reviews_folder: str
+) -> None:
     from inlay.bases.base import find_base
     from inlay.tasks.classify import Classify
     from inlay.training.estimate import estimate
 
-    asked = settings(epochs=epochs, model=tiny_bert, data=DataSettings(path=reviews_folder))
+    asked = settings(epochs=1, model=tiny_bert, data=DataSettings(path=reviews_folder), micro_batch_size=micro)
     task, seen = Classify.prepare(find_base(tiny_bert), open_data(asked.data), asked), []
     task.tokenize(max_length=16)
     model, heads = task.load(torch.float32)
     adapter = inlay.attach(model, inlay.LoRA(), heads=heads)
     model.register_forward_hook(lambda *_: seen.append(None))
-    found = estimate(adapter, make_plan(120, asked, task), asked, task, task, evaluation_seconds=0.0)
+    found = estimate(adapter, make_plan(120, asked, task), asked, task, task, 0.0, way_of(asked))
     assert len(seen) == passes
     assert found.seconds > 0
 

@@ -92,12 +92,12 @@ def test_a_step_that_runs_out_of_memory_is_done_again_and_a_resumed_run_goes_on_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = ("--method", "lora", "--method.dropout", "0.1")
-    with memory_for(64, monkeypatch, after=3):
+    with memory_for(64, monkeypatch, after=5):
         assert train(tmp_path / "whole", CLASSIFIER, *shared) == 0
     (shrunk,) = events(tmp_path / "whole", "shrink")[:1]
     assert 1 < shrunk["step"] < 4
 
-    with memory_for(64, monkeypatch, after=3, stop=3):
+    with memory_for(64, monkeypatch, after=5, stop=3):
         assert train(tmp_path / "resumed", CLASSIFIER, *shared) == 130
     assert main(["resume", str(tmp_path / "resumed")]) == 0
     assert events(tmp_path / "resumed", "shrink") == events(tmp_path / "whole", "shrink")

@@ -59,8 +59,10 @@ def test_every_method_learns_and_leaves_the_files_that_the_contract_names(
     written = json.loads((out / "summary.json").read_text())
     assert written.keys() >= CONTRACT_FIELDS
     assert written["metrics"]["base"].keys() == written["metrics"]["tuned"].keys() == {"loss", "accuracy", "macro_f1"}
-    assert written["plan"].keys() == {"memory_bytes", "seconds"}
-    assert all(value > 0 for value in written["plan"].values())
+    assert written["plan"].keys() == {"memory_bytes", "seconds", "tensors"}
+    assert sum(written["tensors"].values()) == pytest.approx(sum(written["plan"]["tensors"].values()), rel=0.01)
+    assert written["plan"]["memory_bytes"] > 0
+    assert written["plan"]["seconds"] > 0
     assert written["status"] == "finished"
     assert written["adapter_bytes"] == (out / "adapter" / "adapter_model.safetensors").stat().st_size
     assert written["tokens_per_second"] > 0 < written["train_seconds"]

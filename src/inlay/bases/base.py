@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 from ..data.source import BUILTIN, BUILTIN_FOLDER, holds_rows
 from ..errors import SettingsError, did_you_mean
 from ..formats.base_files import count_as_files
-from ..formats.paths import path_of
+from ..formats.paths import nearest_path, path_of
 from ..formats.read import guarded, reason
 from ..hub import offline
 from ..models.sites import Sites
@@ -164,7 +164,7 @@ def find_base(name: str, *, fetch: bool = True) -> Base:
         known = ", ".join(BUILTIN + short for short in _builtins())
         raise SettingsError(
             f"model {name!r} is no folder with a model, no built-in ({known}) and not found on the hub: "
-            f"{reason(problem)}"
+            f"{reason(problem)}{nearest_path(Path(path), 'config.json')}"
         ) from None
     base = Base(name, path, config, fetch)
     if os.path.isdir(path):

@@ -8,6 +8,7 @@ even a copy.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import copy_context
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import cast
@@ -155,10 +156,12 @@ def _again(forward: Callable[..., object]) -> Callable[..., object]:
             return forward(*args, **kwargs)
         caches = [_Cache(each) for each in (*args, *kwargs.values()) if isinstance(each, Cache)]
 
+        context = copy_context()  # which adapters are in use, until the backward pass
+
         def computed(*args: object, **kwargs: object) -> object:
             for cache in caches:
                 cache.put_back()
-            return forward(*args, **kwargs)
+            return context.copy().run(forward, *args, **kwargs)
 
         # To its end: a layer that is left in the midst of its call would keep its weight.
         twice = cast(Callable[..., object], checkpoint)

@@ -81,6 +81,11 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
     return batch.rows(start, stop) if isinstance(batch, Collated) else {k: t[start:stop] for k, t in batch.items()}
 
 
+def documents_of(batch: Batch) -> Documents | None:
+    """Return the lengths of the texts in each row; None if they are not known."""
+    return batch.documents if isinstance(batch, Collated) else None
+
+
 def token_count(batch: Batch) -> int:
     """Count the tokens, without padding."""
     return sum(batch.tokens) if isinstance(batch, Collated) else int(batch["attention_mask"].sum())

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from ..models import document_attention, weights
 from ..models.fake_tensors import has_values
-from .batch import Batch, Collated, Documents, Trained
+from .batch import Batch, Collated, Documents, Trained, documents_of
+from .rounds import rounds
 
 Inputs = dict[str, Tensor | bool]  # a model's arguments by name
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
@@ -45,7 +46,7 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     losses of micro-batches add up to the batch's. Softmax is in float32 or finer whatever the model's dtype.
     """
     inputs, target_BT = _inputs_and_targets(model, batch)
-    documents = _documents(batch)
+    documents = documents_of(batch)
     found = _hidden_states(model, inputs, target_BT, documents)
     if found is None:
         logits_BTV = document_attention.run(model, inputs, documents).logits
@@ -63,7 +64,7 @@ def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
     """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
     one by one. Those of a model that computes its own logits go through it one by one."""
     inputs, target_BT = _inputs_and_targets(model, batch)
-    of_all = _documents(batch)
+    of_all = documents_of(batch)
     found = _hidden_states(model, inputs, target_BT, of_all) if len(target_BT) > 1 else None
     for row in range(len(target_BT)):
         if found is None:
@@ -86,10 +87,6 @@ def trained_tokens(batch: Batch) -> int:
 
 def _trained(batch: Batch) -> Trained | None:
     return batch.trained if isinstance(batch, Collated) else None
-
-
-def _documents(batch: Batch) -> Documents | None:
-    return batch.documents if isinstance(batch, Collated) else None
 
 
 @dataclass(frozen=True)
@@ -192,9 +189,8 @@ def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tens
     parameters: dict[Tensor, Tensor] = {}  # of the head that are trained, with their gradients
     logits = _CHUNK_LOGITS_ON_CPU if x_ND.device.type == "cpu" else _CHUNK_LOGITS
     size = max(_CHUNK_TOKENS, logits // weights.size(head)[0] // _CHUNK_STEP * _CHUNK_STEP)
-    for x_CD, gradient_CD, target_C in zip(
-        x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True
-    ):
+    chunks = zip(x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True)
+    for x_CD, gradient_CD, target_C in rounds(list(chunks)):
         used = len(x_CD)
         x_CD = F.pad(x_CD.detach(), (0, 0, 0, -used % _CHUNK_STEP)).requires_grad_(x_ND.requires_grad)
         z_CV = head(x_CD)
@@ -224,7 +220,8 @@ def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradie
     exact = torch.promote_types(z_CV.dtype, torch.float32)
     loss = torch.zeros((), device=z_CV.device, dtype=exact)
     rows = len(z_CV) if z_CV.device.type != "cpu" else max(1, _CACHED_LOGITS // z_CV.shape[1])
-    for z, target in zip(z_CV[: len(target_C)].split(rows), target_C[:, None].split(rows), strict=True):
+    pieces = zip(z_CV[: len(target_C)].split(rows), target_C[:, None].split(rows), strict=True)
+    for z, target in rounds(list(pieces)):
         p = z.to(exact, copy=True)
         slope = finish.apply_(p)
         highest, reached = p.amax(1, keepdim=True), p.gather(1, target)

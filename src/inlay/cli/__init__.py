@@ -16,6 +16,7 @@ VERBS = {
     "demo": "train a real adapter on a real model, offline, and see what came of it",
     "methods": "the methods by family; with a NAME: what it trains, its settings, its paper",
     "data": "what is in a data set, and every problem with its line",
+    "plan": "what each method would take of memory and time, before anything is loaded",
     "train": "train one adapter: MODEL DATA --method NAME",
     "resume": "continue an interrupted run: RUN",
     "compare": "several methods on the same data: a table, plots and advice",
@@ -26,7 +27,8 @@ VERBS = {
     "doctor": "what this machine has and what is missing; with a MODEL, what each target reaches",
 }
 
-ONLY_SHOW = (["methods"], ["data"], ["eval"], ["predict"], ["doctor"])  # and have nothing to do without a reader
+# Verbs that only show something, and have nothing to do without a reader.
+ONLY_SHOW = (["methods"], ["data"], ["plan"], ["eval"], ["predict"], ["doctor"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,10 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..api.displays import TerminalDisplay
-from ..api.progress import ProgressWatcher, sentence
-from ..training import journal
-from ..training.journal import Event, Watcher
+from ..formats.event import Event, Watcher
 from .safe_console import progress
 from .screen import print_json
 
@@ -18,6 +15,9 @@ _PLAIN_EVERY_SECONDS = 10
 @contextmanager
 def watching(json_lines: bool) -> Iterator[Watcher]:
     """Give a watcher that suits the output."""
+    from ..api.displays import TerminalDisplay
+    from ..api.progress import ProgressWatcher
+
     if json_lines:
         yield print_json
     elif sys.stdout.isatty():
@@ -34,6 +34,8 @@ class _Lines:
         self.last_step = 0.0
 
     def __call__(self, event: Event) -> None:
+        from ..api.progress import sentence
+
         text = self._step(event) if event["event"] == "step" and "trial" not in event else sentence(event)
         if text:
             print(text, flush=True)
@@ -42,4 +44,6 @@ class _Lines:
         if time.monotonic() - self.last_step < _PLAIN_EVERY_SECONDS and event["step"] != event["steps"]:
             return None
         self.last_step = time.monotonic()
-        return journal.sentence(event)
+        from ..training.journal import sentence
+
+        return sentence(event)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from ..ranges import SEED, check_settings
 from ..show.units import percent_text
-from ..tasks.demos import DEMOS, Demonstration
+from .demos import DEMOS, Demonstration
+from .next_steps import next_steps
 from .parse import parse
 from .screen import show
-from .train import next_steps, parse_settings, train_as_asked
 
 if TYPE_CHECKING:
     from ..api.run import Run
@@ -36,6 +36,8 @@ class Demo:
 
 def main(arguments: list[str]) -> int:
     command = parse(Demo, arguments, "demo")
+    from .train import parse_settings, train_as_asked
+
     run = [*DEMOS[command.task].run, "--seed", str(command.seed)]
     run += ["--out", command.out] if command.out else []
     settings = parse_settings([*run, *(["--json"] if command.json else [])])

@@ -8,7 +8,7 @@ from typing import TypeVar, get_args, get_origin
 
 from tyro.conf import Positional, Suppress
 
-from ..methods.explained import field_texts
+from ..field_texts import field_texts
 from ..ranges import Kind, kind_of
 
 _POSITIONAL, _SUPPRESS = get_args(Positional[str])[1], get_args(Suppress[str])[1]

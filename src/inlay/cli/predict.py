@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from ..errors import DataError, SettingsError
-from ..formats.paths import path_of
+from ..formats.paths import nearest_path, path_of
 from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
 from ..show.units import counted
@@ -139,7 +139,8 @@ def file_of(text: str) -> Path | None:
     except (OSError, ValueError):  # such as a name that is too long, which a text may well be
         if " " not in text and path.suffix in (*EXTENSIONS, ".txt", ".gz"):
             path_of(text, DataError, any_bytes=True)
-            raise DataError(f"{text}: no such file; to use this as a text, add a space to it") from None
+            near = nearest_path(path)
+            raise DataError(f"{text}: no such file{near}; to use this as a text, add a space to it") from None
         mode = 0
     if not text.strip():
         raise DataError("the text is empty; give one, or a file")

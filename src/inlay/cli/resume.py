@@ -6,9 +6,9 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from .console import watching
+from .next_steps import next_steps
 from .parse import parse
 from .screen import show
-from .train import next_steps
 
 
 @dataclass(frozen=True, kw_only=True)

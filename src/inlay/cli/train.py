@@ -12,13 +12,13 @@ from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
 from ..ranges import kind_of
-from ..tasks.naive import warning_of
 from ..training.journal import Event
 from ..training.settings import MethodT, RunSettings
 from .arguments import DataArguments, Model
 from .config_file import read_config_file
 from .console import watching
 from .flags import Flag
+from .next_steps import next_steps
 from .parse import parse, take
 from .screen import show
 
@@ -114,15 +114,3 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
 def short_flags(implied: Mapping[str, object]) -> list[str]:
     """Return the flags of the settings that a short name stands for."""
     return [part for name, value in implied.items() for part in (f"--{name}", str(value))]
-
-
-def next_steps(run: "Run") -> str:
-    folder, warning = run.folder, warning_of(run.summary)
-    lines = [
-        f"report  {folder}/report.html",
-        f"adapter {folder}/adapter",
-        f"next    inlay predict {folder} {run.example}",
-        f"        inlay eval {folder}",
-        *([f"warning {warning}"] if warning else []),
-    ]
-    return "\n".join(lines)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..models.sites import Sites
 from ..models.tokenizer import SavesFiles
-from ..ranges import check_settings
+from ..ranges import Settings, check_settings
 from .attachment import Attachment
 from .delta import Delta
 
@@ -64,7 +64,7 @@ class AdapterFormat(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method(Settings, ABC):
     """A way to fine-tune, with its settings."""
 
     name: ClassVar[str]  # as typed on the command line

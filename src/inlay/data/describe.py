@@ -118,7 +118,8 @@ def describe(settings: DataSettings) -> DataReport:
         items = {split: [_Item.generated(example) for example in texts[split]] for split in texts}
     duplicates = tuple(_duplicates(items))
     splits = {split: _split_report(items[split], labels) for split in items}
-    _warn_of_duplicates(duplicates, items, problems)
+    _warn_of_contradictions(items, problems)  # the worst first
+    _warn_of_duplicates(duplicates, problems)
     _warn_of_labels(labels, splits, source, problems)
     for split, sentence in small_splits({split: found.labels for split, found in splits.items()}):
         place = source.names.get(split, source.names["train"])
@@ -200,16 +201,35 @@ def _squeezed(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(" ".join(text.split()) for text in texts)
 
 
-def _warn_of_duplicates(duplicates: tuple[Duplicates, ...], items: dict[str, list[_Item]], problems: Problems) -> None:
-    for found in duplicates:
-        first, again = found.places[0]
-        problems.add(found, again, f"{_REPEATS[found.kind]} {first}", severity="warning", rows=found.count)
+def _warn_of_contradictions(items: dict[str, list[_Item]], problems: Problems) -> None:
     firsts: dict[tuple[str, ...], _Item] = {}
     for item in (item for split in items.values() for item in split):
         first = firsts.setdefault(item.texts, item)
         if item.label != first.label:
             message = f"the label is {shown(item.label)}, but {shown(first.label)} for the same text at {first.place}"
             problems.add("contradiction", item.place, message, severity="warning")
+
+
+def _warn_of_duplicates(duplicates: tuple[Duplicates, ...], problems: Problems) -> None:
+    """Warn once of all repeated texts, and once of prompts; the place is of a row that is in two splits, if any is, as
+    scores on such rows say less."""
+    for is_prompt in (False, True):
+        kind = [found for found in duplicates if (found.kind == "prompt") is is_prompt]
+        if not kind:
+            continue
+        worst = max(kind, key=lambda found: len(found.splits))
+        first, again = worst.places[0]
+        counts = Counter[tuple[str, ...]]()
+        for found in sorted(kind, key=lambda found: -len(found.splits)):
+            counts[found.splits] += found.count
+        where = [f"{count:,} {_where(splits)}" for splits, count in counts.items()]
+        more = f"; rows repeated in all: {', '.join(where)}" if sum(counts.values()) > 1 else ""
+        problems.add(("duplicates", is_prompt), again, f"{_REPEATS[worst.kind]} {first}{more}", severity="warning")
+
+
+def _where(splits: tuple[str, ...]) -> str:
+    first, *others = splits
+    return f"of {others[0]} in {first}" if others else f"within {first}"
 
 
 def _warn_of_labels(

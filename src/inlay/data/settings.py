@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from ..errors import SettingsError
-from ..ranges import ROWS, Range, check_settings
+from ..ranges import ROWS, Range, Settings, check_settings
 from .delimited import separator_in
 
 Format = Literal["auto", "messages", "conversations", "prompt-completion", "instruction", "labelled-text", "text"]
@@ -18,7 +18,7 @@ _NAMED_ROLES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(Settings):
     """How the rows of files are read: their format, their columns, and what stands between these."""
 
     format: Format = "auto"

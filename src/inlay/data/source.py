@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from ..errors import DataError, did_you_mean
-from ..formats.paths import path_of
+from ..formats.paths import nearest_path, path_of
 from .problems import Problems, listed
 from .rows import EXTENSIONS, Row, has_separators, read_files, read_rows, row_extension, table_row
 from .settings import Reading
@@ -96,11 +96,12 @@ def nearest_file(path: Path, others: Iterable[str] = ()) -> str:
     """Say `; did you mean data/train.csv?` for the nearest name in the folder of `path` or in `others`, if one is
     near.
     """
+    if near := nearest_path(path):
+        return near
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
-    names = [*(other.name for other in path.parent.iterdir()), *others]
-    near = get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.with_name(near[0])}?" if near else ""
+    near = get_close_matches(path.name, others, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _open_folder(asked: str, folder: Path, problems: Problems, reading: Reading, train: bool) -> Source:

@@ -1,6 +1,7 @@
 """Names from outside, as paths."""
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import InvalidRequest, SettingsError
@@ -25,3 +26,20 @@ def path_of(asked: str, error: type[InvalidRequest] = SettingsError, *, any_byte
         reason = (getattr(problem, "strerror", None) or str(problem)).lower()
         raise error(f"{start}: no path that can be used: {reason}") from None
     return path
+
+
+def nearest_path(path: Path, marked: str = "") -> str:
+    """Say `; did you mean runs/first?` for what is there by the nearest name, part by part; nothing if a part is like
+    no name in its folder, or if the folder that is found has no file `marked`."""
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        if not (found / part).exists():
+            try:
+                near = get_close_matches(part, os.listdir(found), n=1)
+            except OSError:
+                return ""
+            if not near:
+                return ""
+            part = near[0]
+        found /= part
+    return f"; did you mean {found}?" if found != path and (found / marked).exists() else ""

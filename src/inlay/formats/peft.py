@@ -3,6 +3,8 @@
 Reading is strict: methods/loading.py finds a place for every tensor, and a tensor for every place, or raises an error.
 """
 
+import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,17 @@ from torch import Tensor, nn
 from ..core.saving import FOLDER
 from ..errors import CheckpointError
 from . import seal
+from .paths import nearest_path
 from .peft_config import CONFIG, PeftConfig, read_config
 from .peft_tensors import SOURCES as SOURCES
 from .peft_tensors import TENSORS as TENSORS
 from .peft_tensors import read_tensors
+from .read import read_object
 from .seal import PROVENANCE as PROVENANCE
 from .seal import read_provenance
+
+_OF_MODEL = "config.json"
+_PIPELINES = {"ForSequenceClassification": "text-classification", "ForCausalLM": "text-generation"}
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,23 @@ def adapter_folder(folder: Path) -> Path:
         return beside[0]
     if beside:
         raise CheckpointError(f"{folder} holds several adapters; name one: {', '.join(map(str, beside))}")
+    if (folder / _OF_MODEL).is_file():
+        raise CheckpointError(_whole_model(folder))
     found = (
         f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
         if folder.is_dir()
-        else ("there is no such folder")
+        else f"there is no such folder{nearest_path(folder)}"
     )
     raise CheckpointError(f"{folder}: no {CONFIG} here or in its folder adapter; {found}")
+
+
+def _whole_model(folder: Path) -> str:
+    """Say what a model is that was named as an adapter, and how it is used: as a merged one is, by transformers."""
+    kinds = read_object(folder / _OF_MODEL, "a model's configuration").get("architectures") or ["unknown class"]
+    kind = str(kinds[0])
+    task = next((task for end, task in _PIPELINES.items() if kind.endswith(end)), None)
+    said = f"{folder} is a whole model ({kind}) without an adapter, such as inlay merge writes"
+    if task is None:
+        return f"{said}; train one on it with: inlay train {shlex.quote(str(folder))} DATA"
+    code = f'import transformers as t; print(t.pipeline("{task}", {json.dumps(str(folder))})("a text"))'
+    return f"{said}; use it with transformers: python -c {shlex.quote(code)}; inlay eval scores the run it is from"

@@ -40,6 +40,9 @@ class PlannedCost(TypedDict):
 
     seconds: float | None
     memory_bytes: int | None
+    """Of the process; on an accelerator of the tensors there."""
+    tensors: dict[str, int] | None
+    """Of the tensors at the peak, by what they are; None if the model cannot be followed without values."""
 
 
 class DeviceMemory(TypedDict):
@@ -94,6 +97,8 @@ class Summary(TypedDict):
     """Seconds from the first step to the last evaluation."""
     wall_seconds: float
     peak_memory_bytes: int
+    tensors: dict[str, int] | None
+    """The bytes of the tensors at the peak of a step, by what they are, as they were followed in the run."""
     device_memory: DeviceMemory | None
     """The parts of an accelerator's memory; None for a run on the CPU."""
     tokens_per_second: float
@@ -114,6 +119,7 @@ class Summary(TypedDict):
     device: str
     dtype: str
     quantize: str
+    stream: bool
     seed: int
     command: str
 

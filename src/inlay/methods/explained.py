@@ -14,15 +14,14 @@ The picture and the formula are indented. A docstring of another shape is shown 
 docstring of its package, as prose and indented blocks that stand for themselves.
 """
 
-import ast
 import dataclasses
 import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from ..core.method import Method
+from ..field_texts import field_texts
 
 SHAPE = ["text", "indented", "indented", "When", "Cost"]
 
@@ -85,33 +84,7 @@ def settings(method: type[Method]) -> list[Setting]:
     ]
 
 
-def field_texts(kind: type) -> dict[str, str]:
-    """Return the text below each field of a dataclass and of those that it inherits from, each in one line."""
-    texts: dict[str, str] = {}
-    for cls in reversed(kind.__mro__):
-        if dataclasses.is_dataclass(cls):
-            texts |= _own_texts(cls)
-    return texts
-
-
 def _kind(block: Block) -> str:
     if block.is_verbatim:
         return "indented"
     return next((part for part in ("When", "Cost") if block.text.startswith(f"{part}: ")), "text")
-
-
-@cache
-def _own_texts(cls: type) -> dict[str, str]:
-    """Find the text below each field; there is none where the source cannot be had, as in a console."""
-    try:
-        source = inspect.getsource(cls)
-    except OSError:
-        return {}
-    (definition,) = ast.parse(textwrap.dedent(source)).body
-    assert isinstance(definition, ast.ClassDef)
-    texts: dict[str, str] = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                texts[name] = " ".join(text.split())
-    return texts

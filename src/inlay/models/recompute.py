@@ -25,9 +25,12 @@ from .sites import Sites
 NONE, FEEDFORWARD, ALL = "none", "feed-forward", "all"
 
 
-def is_choice(asked: str) -> bool:
-    """Tell whether `chosen` knows such a choice."""
-    return asked in (NONE, FEEDFORWARD, ALL) or (asked.isascii() and asked.isdecimal() and int(asked) > 0)
+def check_choice(asked: str) -> None:
+    """Raise SettingsError for a choice that `chosen` does not know."""
+    if asked not in (NONE, FEEDFORWARD, ALL) and not (asked.isascii() and asked.isdecimal() and int(asked) > 0):
+        raise SettingsError(
+            f"recompute is {asked!r}; it can be {NONE}, {FEEDFORWARD}, {ALL}, or a number of blocks from 1"
+        )
 
 
 def chosen(sites: Sites, asked: str) -> list[nn.Module]:

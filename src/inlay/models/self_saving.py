@@ -15,6 +15,8 @@ from pathlib import Path
 
 from torch import nn
 
+from ..errors import SettingsError
+
 _SAYS = "_hf_peft_config_loaded"
 _SAVES = "save_pretrained"
 
@@ -30,14 +32,19 @@ class _SavesAll:
         self.model, self.beside, self.has_told = model, beside, False
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        says = self.model.__dict__.pop(_SAYS, None)
         own = getattr(type(self.model), _SAVES)
+        given = inspect.signature(own).bind(self.model, *args, **kwargs).arguments
+        if given.get("push_to_hub"):
+            raise SettingsError(
+                "save_pretrained(push_to_hub=True) would upload the model without its adapters, which are written "
+                "beside it afterwards; leave push_to_hub out, and upload the folder: hf upload NAME FOLDER"
+            )
+        says = self.model.__dict__.pop(_SAYS, None)
         try:
             result = own(self.model, *args, **kwargs)
         finally:
             if says is not None:
                 self.model.__dict__[_SAYS] = says
-        given = inspect.signature(own).bind(self.model, *args, **kwargs).arguments
         if given.get("is_main_process", True):
             folder = str(list(given.values())[1])  # the first argument, whatever it is called
             said = self.beside(self.model, Path(folder))

@@ -20,7 +20,7 @@ from ..show.forgetting import forgetting_section
 from ..show.page import templates
 from ..show.plots import Figure, Points
 from ..show.table import Column, Table
-from ..show.units import bytes_text, excess_text, seconds_text, text_or_unknown
+from ..show.units import UNKNOWN, bytes_text, excess_text, seconds_text, text_or_unknown
 from ..tasks import TASKS
 from ..tasks.metric import METRICS
 from ..tasks.naive import NaiveBaseline
@@ -111,20 +111,24 @@ def _is_finite(value: float | None) -> TypeGuard[float]:
 
 
 def costs_table(summary: Summary) -> Table:
-    """Return what was planned beside what it was."""
-    plan = summary.get("plan") or {}
-    planned_seconds = plan.get("seconds") if summary["status"] == "finished" else None  # it is that of a whole run
+    """Return what was planned beside what it was. A run that did not end took a part of the time planned."""
+    plan, ended = summary.get("plan") or {}, summary["status"] == "finished"
+    time = "Training time" if ended else "Training time (planned for all of it)"
     rows = [
-        ("Training time", planned_seconds, summary.get("train_seconds"), seconds_text),
+        (time, plan.get("seconds"), summary.get("train_seconds"), seconds_text),
         ("Whole run", None, summary.get("wall_seconds"), seconds_text),
         ("Peak memory", plan.get("memory_bytes"), summary.get("peak_memory_bytes"), bytes_text),
         ("Tokens per second", None, summary.get("tokens_per_second"), "{:,.0f}".format),
         ("Optimizer steps", None, summary.get("steps"), str),
     ]
+
+    def difference(name: str, planned: float | None, actual: float | None) -> str:
+        return UNKNOWN if name == time and not ended else excess_text(planned, actual)
+
     return Table(
         columns=[Column(name=name, right=bool(name)) for name in ("", "planned", "actual", "difference")],
         rows=[
-            [name, text_or_unknown(text, planned), text_or_unknown(text, actual), excess_text(planned, actual)]
+            [name, text_or_unknown(text, planned), text_or_unknown(text, actual), difference(name, planned, actual)]
             for name, planned, actual, text in rows
         ],
     )

@@ -4,7 +4,7 @@ import math
 
 from ..formats.summary import Summary
 from ..show.forgetting import CKA_SCALE, Forgetting, interval_text, level
-from ..show.reach import reach_text
+from ..show.reach import left_out_text
 from ..show.units import bytes_text, count_text, percent_text, seconds_text, signed, text_or_unknown
 from ..tasks.page import Tile
 
@@ -16,7 +16,7 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
     if trainable is not None and total:
         trained_details.append(f"{percent_text(trainable / total)} of {count_text(total)}")
     if reach := summary.get("coverage"):
-        trained_details.append(reach_text(reach))
+        trained_details.append(f"in layers with {percent_text(reach['share'])} of the body")
     if summary.get("adapter_bytes"):
         trained_details.append(f"adapter file {bytes_text(summary['adapter_bytes'])}")
     if summary.get("wall_seconds") is not None:
@@ -40,7 +40,12 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
             value=text_or_unknown(bytes_text, summary.get("peak_memory_bytes")),
             details=memory_details,
         ),
-        Tile(name="Trained parameters", value=text_or_unknown(count_text, trainable), details=trained_details),
+        Tile(
+            name="Trained parameters",
+            value=text_or_unknown(count_text, trainable),
+            details=trained_details,
+            more=("Left out", left) if reach and (left := left_out_text(reach)) else None,
+        ),
     ]
 
 

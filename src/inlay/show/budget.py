@@ -70,8 +70,7 @@ def budget_sentence(found: Chosen) -> str:
     side = "stays inside" if _holds(found) else "does not stay inside"
     checked = _number(found["checked"])
     return (
-        f"The model {side} the {_bound(found)} that it may forget: {checked} on the half of the passages that checks. "
-        f"{chose}."
+        f"The model {side} its budget of {_bound(found)}: {checked} on the half of the passages that checks. {chose}."
     )
 
 

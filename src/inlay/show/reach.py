@@ -45,18 +45,23 @@ def reach_of(coverage: "Coverage") -> Reach:
 
 def reach_text(reach: Reach) -> str:
     """Write in one sentence what is reached and what is left out."""
-    reached = f"{percent_text(reach['share'])} of the body's {count_text(reach['body_parameters'])} parameters"
+    share, parameters = percent_text(reach["share"]), count_text(reach["body_parameters"])
+    left = left_out_text(reach)
+    return (
+        f"{share} of the body's {parameters} parameters are in layers that it adapts"
+        f"{f'; left out: {left}' if left else ': nothing is left out'}"
+    )
+
+
+def left_out_text(reach: Reach) -> str:
+    """Write what lies in others, and why; nothing if none does."""
     by_cause: dict[str, list[str]] = {}
     for group in reach["left_out"][:_SHOWN]:
         what, _, why = group["reason"].partition(": ")
         by_cause.setdefault(why, []).append(f"{percent_text(group['share'])} {what}")
-    if not by_cause:
-        return f"{reached} are in layers that it adapts: nothing is left out"
     left = [", ".join(parts) + (f" ({why})" if why else "") for why, parts in by_cause.items()]
     more = len(reach["left_out"]) - _SHOWN
-    return (
-        f"{reached} are in layers that it adapts; left out: {'; '.join(left)}{f'; and {more} more' if more > 0 else ''}"
-    )
+    return "; ".join(left) + (f"; and {more} more" if more > 0 else "")
 
 
 def _collapsed(names: tuple[str, ...]) -> list[str]:

@@ -140,15 +140,15 @@ class Causal(Task):
     def collate(self, rows: Sequence[TokenRow]) -> Batch:
         return packed(rows) if self.packs else padded(rows, self.length_step)
 
+    def in_parts(self, share: float) -> None:
+        self.micro_share = share
+
     def training_batch(self, rows: Sequence[int]) -> Batch:
         """Collate training rows; a packed batch has a row for each micro-batch, more where they do not fill them."""
         if not self.packs:
             return self.batch_of(rows)
         texts = [self.row("train", i) for i in rows]
         return packed(texts, math.ceil(self.micro_share * sum(len(text["input_ids"]) for text in texts)))
-
-    def divide(self, share: float) -> None:
-        self.micro_share = share
 
     def size(self, rows: Sequence[int]) -> int:
         lengths = self.lengths("train")

@@ -18,7 +18,7 @@ from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
-from ..batches.batch import LENGTH_STEP, Batch, in_order_of_length, to_device, tokenize, tokenize_split
+from ..batches.batch import LENGTH_STEP, Batch, documents_of, in_order_of_length, to_device, tokenize, tokenize_split
 from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
 from ..data.formats import OpenedData
@@ -28,6 +28,7 @@ from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
 from ..formats.seal import read_provenance
 from ..formats.summary import Summary
+from ..models import document_attention
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..outside import shown
@@ -140,7 +141,8 @@ class Classify(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs = {key: value for key, value in batch.items() if key != "labels"}
-        return F.cross_entropy(model(**inputs).logits.float(), batch["labels"])
+        logits = document_attention.run(model, inputs, documents_of(batch)).logits
+        return F.cross_entropy(logits.float(), batch["labels"])
 
     def provenance(self) -> dict[str, object]:
         return {"labels": list(self.labels), "columns": self.data.columns}

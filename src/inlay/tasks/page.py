@@ -27,6 +27,8 @@ class Tile:
     before: str | None = None
     """The value of the baseline, or of the base model."""
     details: list[str]
+    more: tuple[str, str] | None = None
+    """A heading and a text that is shown below it when that is opened."""
 
 
 @dataclass(frozen=True, kw_only=True)

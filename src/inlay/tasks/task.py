@@ -256,6 +256,9 @@ class Task(ABC):
         """Choose which training rows share a batch, in each epoch."""
         return LengthGroups(self.lengths("train"), batch_size, seed)
 
+    def in_parts(self, share: float) -> None:
+        """Make batches that are computed in parts of this share, one after another."""
+
     def batches(self, batch_size: int, seed: int) -> DataLoader[int]:
         """Load batches of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each.
 
@@ -295,9 +298,6 @@ class Task(ABC):
     def provenance(self) -> dict[str, object]:
         """Return what is needed to use the adapter later, beside the base: the `facts` and more."""
         return {"columns": self.data.columns}
-
-    def divide(self, share: float) -> None:
-        """Make batches of which a part of this share is computed at once."""
 
     # Scores.
 

@@ -5,7 +5,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,25 +16,27 @@ from ..attached.adapter import Adapter, plan_attach
 from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
-from ..devices import free_unused, has_tf32, tf32
+from ..cost import record
+from ..cost.machine import name_of
+from ..devices import has_tf32, tf32
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats.files import write_text
 from ..formats.summary import RunSummary
-from ..machine import out_of_memory
 from ..methods import loading
 from ..models.fingerprint import fingerprint
-from ..models.recompute import ALL, Recomputing, chosen
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .checkpoint_fit import shrunk_of
+from .division import Division
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import Estimate, estimate
+from .forecast import Forecast, fitted, forecast
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
@@ -47,7 +49,7 @@ from .run_state import RunState
 from .score_parts import write_parts
 from .settings import RunSettings
 from .shared_base import NoSharing
-from .shrinking import Shrunk, smaller
+from .shrinking import Shrunk
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -78,8 +80,6 @@ class ActiveRun(Observer):
         self.of_best: Evaluation | None = None  # on valid, if this process made it
         self.evaluated: Evaluation | None = None  # last, on valid
         self.budget: ForgettingBudget | None = None
-        self.recomputing = Recomputing([])
-        self.shrunk: tuple[Shrunk, ...] = ()
 
     @property
     def run(self) -> Prepared:
@@ -99,6 +99,7 @@ class ActiveRun(Observer):
         with self.keeper.interrupts, tf32(self.run.device, self.run.settings.tf32):
             try:
                 self.state.run = self.before(self.run, self.journal)
+                self._forecast()
                 if self.checkpoint is None:
                     write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
                 model = self._load()
@@ -110,6 +111,7 @@ class ActiveRun(Observer):
                 self.state.fit_ended = time.perf_counter()
                 self._finish(of_base)
                 summary = self.output.write_summary("finished", None)
+                self._add_to_record()
             except (KeyboardInterrupt, Exception) as problem:
                 said = as_run_error(problem)
                 if self.checkpoint is None:
@@ -120,12 +122,45 @@ class ActiveRun(Observer):
                 raise said from problem
             with suppress(OSError):  # it is of no use any more, and does no harm
                 remove_checkpoint(self.run.folder)
-        self.recomputing.undo()
+        self.division.undo()
         self.bases.take_back(self.adapter)
         finished: RunSummary = {**summary, "folder": str(self.run.folder)}
         if self.state.asked.fail_below_baseline:
             check_beaten(finished)
         return finished
+
+    def _forecast(self) -> None:
+        """Tell what the run takes, and choose what makes it fit; one that goes on keeps what was chosen."""
+        self.state.forecast = told = forecast(self.run, may_choose=self.checkpoint is None)
+        self.state.run = fitted(self.run, told)
+        if told.note is not None:
+            self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
+
+    def _add_to_record(self) -> None:
+        """Tell this machine's record what was said of the run, and what it took."""
+        told, found, done = self.state.forecast, self.state.estimate, self.state.progress
+        if told is None or told.cost is None or found is None or not done.step:
+            return
+        machine, step = told.machine, told.cost.step
+        tokens = self.run.settings.batch_size * max(self.run.task.lengths("train"))
+        speed = machine.measured(tokens, self.run.task.base.width)
+        record.record(
+            record.Taken(
+                device=machine.device.type,
+                dtype=name_of(machine.dtype),
+                threads=torch.get_num_threads(),
+                task=self.run.task.name,
+                method=self.run.settings.method.name,
+                model=self.run.task.base.name,
+                said_seconds=told.cost.step_seconds(speed),
+                step_seconds=done.seconds / done.step,
+                said_tensors=told.cost.tensor_bytes,
+                tensors=found.step.peak,
+                weights=step.memory["weights"] + step.memory["adapter"],
+                before=machine.before,
+                process=self.state.peak_memory_bytes,
+            )
+        )
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -181,19 +216,19 @@ class ActiveRun(Observer):
 
     def _attach(self, model: nn.Module) -> None:
         run = self.run
+        assert (told := self.state.forecast) is not None
         self.state.adapter = adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
         commit(adapter)
         if self.checkpoint is None:
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
-        self.recomputing = Recomputing(chosen(Sites(model, self.heads, run.part.name), run.settings.recompute))
+        shrunk = shrunk_of(self.checkpoint.progress) if self.checkpoint is not None else ()
+        self.division = Division(run, adapter, Sites(model, self.heads, run.part.name), shrunk, self.journal)
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
-        if self.checkpoint is not None:
-            self._divide(shrunk_of(self.checkpoint.progress))
-        self.state.estimate = self._estimate()
+        self.state.estimate = self.division.tried(partial(self._estimate, told))
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
             self.state.estimate = replace(self.state.estimate, seconds=self.state.estimate.seconds + more)
@@ -204,48 +239,24 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             learning_rate=run.plan.learning_rate,
         )
-        self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **asdict(self.state.estimate))
+        found = self.state.estimate
+        self.journal.record(
+            "plan",
+            steps=run.plan.steps,
+            epochs=run.plan.epochs,
+            seconds=found.seconds,
+            memory_bytes=found.memory_bytes,
+            tensor_bytes=found.step.peak,
+        )
 
-    def _estimate(self) -> Estimate:
+    def _estimate(self, told: Forecast, size: int) -> Estimate:
         run = self.run
-        while True:
-            try:
-                return estimate(
-                    self.adapter,
-                    run.plan,
-                    run.settings,
-                    run.task,
-                    self.state.objective,
-                    self.evaluation_seconds,
-                    self._micro_batch_size,
-                )
-            except Exception as problem:
-                if run.settings.on_oom == "stop" or (why := out_of_memory(problem)) is None:
-                    raise
-            for p in self.adapter.parameters():
-                p.grad = None
-            free_unused()
-            self.shrink(0, why)
-
-    @property
-    def _micro_batch_size(self) -> int:
-        settings = self.run.settings
-        return self.shrunk[-1].micro_batch_size if self.shrunk else settings.micro_batch_size or settings.batch_size
+        settings, way = replace(run.settings, micro_batch_size=size), replace(told.way, micro_batch_size=size)
+        known = self.evaluation_seconds, way, told.memory_bytes
+        return estimate(self.adapter, run.plan, settings, run.task, self.state.objective, *known)
 
     def shrink(self, step: int, why: str) -> Shrunk:
-        recomputes = self.run.settings.recompute == ALL or bool(self.shrunk and self.shrunk[-1].recomputes)
-        blocks = Sites(self.adapter.model, self.heads, self.run.part.name).blocks
-        found = smaller(step, self._micro_batch_size, self.run.settings.batch_size, lambda: bool(blocks), recomputes)
-        self._divide((*self.shrunk, found))
-        self.journal.record("shrink", **asdict(found), why=why.partition(";")[0])
-        return found
-
-    def _divide(self, shrunk: tuple[Shrunk, ...]) -> None:
-        self.shrunk = shrunk
-        self.run.task.divide(self._micro_batch_size / self.run.settings.batch_size)
-        if shrunk and shrunk[-1].recomputes:
-            self.recomputing.undo()
-            self.recomputing = Recomputing(chosen(Sites(self.adapter.model, self.heads, self.run.part.name), ALL))
+        return self.division.shrink(step, why)
 
     def _first_batches(self) -> Iterator[Batch]:
         """Yield training batches where the model is, for a method that looks at data before it starts."""
@@ -259,7 +270,7 @@ class ActiveRun(Observer):
         self.state.fit_began = time.perf_counter()
         if self.checkpoint is not None:
             self._go_on(training, self.checkpoint)
-        training.progress = replace(training.progress, shrunk=self.shrunk)
+        training.progress = replace(training.progress, shrunk=self.division.shrunk)
         self.state.training = training
         self.keeper.training = training if self.resumable else None
         batches = run.task.batches(run.settings.batch_size, run.settings.seed)

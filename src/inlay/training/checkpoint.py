@@ -27,6 +27,7 @@ from ..data.problems import listed
 from ..errors import CheckpointError
 from ..forgetting.passages import GeneralText
 from ..formats.files import copy_whole, write_whole
+from ..formats.paths import nearest_path
 from ..formats.read import read_object, read_text
 from ..formats.summary import Summary
 from ..tasks.task import Task
@@ -246,7 +247,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def check_is_run(folder: Path) -> None:
     """Raise CheckpointError if it is not the folder of a run."""
     if not (folder / "run.yaml").is_file():
-        found = f"it holds {listed(sorted(p.name for p in folder.iterdir()))}" if folder.is_dir() else "no such folder"
+        found = f"no such folder{nearest_path(folder, 'run.yaml')}"
+        if folder.is_dir():
+            found = f"it holds {listed(sorted(p.name for p in folder.iterdir()))}"
         raise CheckpointError(f"{folder}: not the folder of a run, which has a run.yaml; {found}")
 
 

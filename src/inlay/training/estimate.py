@@ -1,10 +1,8 @@
-"""What a run will take, said before its first step, from two forward and backward passes that change nothing.
+"""What a run will take, said before its first step, from passes that change nothing.
 
-The largest batch of the first epoch tells the memory: what the process holds then, and the optimizer's two float32
-numbers for each trained one, on the CPU with the best step's and the start's beside them. One of average size, after
-it, tells the time of a step, and the base's evaluation, which has been timed, that of the others. For a run of few
-passes a second one would be too much: the time of the first counts by the token, and with what happens only the first
-time it is rather too long than too short.
+A step on the largest batch of the run is followed, as it was beforehand without values, so that both can be told beside
+each other. A batch of average size, after it, tells the time of a step, and the base's evaluation, which has been
+timed, that of the others.
 """
 
 import statistics
@@ -17,21 +15,23 @@ from ..attached.adapter import Adapter
 from ..batches.batch import Batch, to_device
 from ..batches.objective import Objective
 from ..core.method import Method
+from ..cost.run_cost import Way, largest_batch, micro_batches
+from ..cost.step import StepCost, follow_step
 from ..devices import is_accelerator, synchronize
 from ..tasks.task import Task
 from .loop import Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
 
-_OPTIMIZER_BYTES = 8  # for each trained number: AdamW's two moments
-_KEPT_BYTES = 4  # the best step's, and the start's to go back to, which are kept on the CPU
-_FEW_PASSES = 50  # of a run: one more is a fiftieth
+_KEPT_BYTES = 4  # of each trained number: the best step's, and the start's to go back to, which are kept on the CPU
 
 
 @dataclass(frozen=True)
 class Estimate:
     seconds: float  # of training, with its evaluations
-    memory_bytes: int
+    step_seconds: float
+    memory_bytes: int  # of the process, or of an accelerator's tensors
+    step: StepCost  # as it was followed with values
 
 
 def estimate(
@@ -41,29 +41,30 @@ def estimate(
     task: Task,
     objective: Objective,
     evaluation_seconds: float,
-    size: int | None = None,
+    way: Way,
+    said_bytes: int | None = None,
 ) -> Estimate:
-    """Estimate time and memory with micro-batches of `size` rows, by default those that are asked for.
+    """Estimate time and memory; the adapter, its gradients and the random state stay as they were.
 
-    The adapter, its gradients and the random state stay as they were.
+    `said_bytes` is the memory that was told before; without it, it is what the process has come to.
     """
-    size = size or settings.micro_batch_size or settings.batch_size
+    size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
     batches = {tuple(rows): task.size(rows) for rows in task.order(size, settings.seed)}
     average = statistics.mean(batches.values())
     typical = min(batches, key=lambda rows: abs(batches[rows] - average))
-    largest = max(batches, key=batches.__getitem__)
     passes = plan.steps * settings.batch_size / size
 
     with torch.random.fork_rng([device] if is_accelerator(device) else []):
-        seconds = _pass(adapter, objective, task.batch_of(largest), device) * average / batches[largest]
+        parts = micro_batches(largest_batch(task, way, plan.epochs, settings.seed)[0], way)
+        shown = [to_device(part, device) for part in parts[:2]]
+        step = follow_step(adapter, objective, shown, len(parts), settings.clip, way.block)
         memory = peak_memory_bytes(device)
-        if passes > _FEW_PASSES:
-            seconds = _pass(adapter, objective, task.batch_of(typical), device)
-    trained = sum(p.numel() for p in adapter.parameters())
+        seconds = _pass(adapter, objective, task.batch_of(typical), device)
     evaluations = len(plan.evaluate_after) * evaluation_seconds
-    more = _OPTIMIZER_BYTES + (_KEPT_BYTES * (1 + settings.guard) if device.type == "cpu" else 0)
-    return Estimate(passes * seconds + evaluations, memory + more * trained)
+    copies = _KEPT_BYTES * (1 + settings.guard) if device.type == "cpu" else 0
+    measured = memory + copies * step.trained
+    return Estimate(passes * seconds + evaluations, seconds * settings.batch_size / size, said_bytes or measured, step)
 
 
 def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.device) -> float:

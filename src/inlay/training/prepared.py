@@ -2,7 +2,8 @@
 
 import copy
 import re
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -55,6 +56,7 @@ class Prepared:
     reach: Reach  # of the method, as summary.json has it
     folder: Path
     text: GeneralText | None  # general, if forgetting is measured or held back
+    chosen: Mapping[str, str] = field(default_factory=dict)  # settings that were chosen so that the run fits: why
 
     @property
     def packed_for(self) -> torch.dtype | None:
@@ -108,7 +110,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     part = part_for_texts(empty, base.config)
     check_vocabulary(task.tokenizer, empty)
     planned = plan_attach(empty, settings.method, part=part.name)
-    recompute.chosen(Sites(empty, part=part.name), settings.recompute)  # which raises SettingsError
+    recompute.chosen(Sites(empty, part=part.name), settings.recompute or recompute.NONE)  # raises SettingsError
     if settings.plain:
         peft_plain.check(planned)
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:

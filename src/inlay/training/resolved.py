@@ -8,6 +8,7 @@ import yaml
 from ..devices import has_tf32
 from ..forgetting.passages import BUILTIN_PASSAGES
 from ..methods import METHODS
+from ..models import recompute
 from ..show.reach import reach_text
 from ..show.units import count_text
 from .prepared import Prepared
@@ -29,6 +30,8 @@ def resolved_yaml(run: Prepared) -> str:
         "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
+        "recompute": (recompute.NONE, "the run fits without"),
+        "memory": (None, "what is free"),
         "device": (str(run.device), "what is there"),
         "attention": (run.attention, "what transformers chooses for this model"),
         "retain": (BUILTIN_PASSAGES, "comes with Inlay"),
@@ -36,8 +39,8 @@ def resolved_yaml(run: Prepared) -> str:
     }
     lines = [f"model: {_inline(asked.pop('model'))}", *_block("data", data), *_block("method", method)]
     for name, value in asked.items():
-        automatic = value in (None, "auto")
-        final, reason = decided[name] if automatic else (value, "")
+        chosen = run.chosen.get(name)
+        final, reason = decided[name] if chosen is None and value in (None, "auto") else (value, chosen)
         if name == "tf32" and value:
             reason = "float32 matrices are multiplied so" if has_tf32(run.device) else f"{run.device} has none"
         lines.append(f"{name}: {_inline(final)}" + (f"  # {reason}" if reason else ""))

@@ -23,6 +23,7 @@ from ..tasks.metric import Scores
 from ..tasks.naive import Judgement, NaiveBaseline
 from .checkpoint import RunIdentity, data_fingerprint
 from .estimate import Estimate
+from .forecast import Forecast
 from .guard import Safe
 from .loop import Training
 from .memory import beside_bytes, device_memory, peak_memory_bytes
@@ -42,6 +43,7 @@ class RunState:
         self.beside_at_start = beside_bytes(run.device)
         self.total_parameters = 0
         self.adapter: Adapter | None = None
+        self.forecast: Forecast | None = None
         self.estimate: Estimate | None = None
         self.training: Training | None = None
         self.base_scores: Scores | None = None
@@ -152,6 +154,7 @@ class RunState:
         plan: PlannedCost = {
             "seconds": None if planned is None else planned.seconds,
             "memory_bytes": None if planned is None else planned.memory_bytes,
+            "tensors": dict(told.cost.step.memory) if (told := self.forecast) and told.cost else None,
         }
         return {
             "status": status,
@@ -167,6 +170,7 @@ class RunState:
             "train_seconds": round(self.train_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "tensors": None if planned is None else dict(planned.step.memory),
             "device_memory": device_memory(run.device, self.beside_at_start),
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,

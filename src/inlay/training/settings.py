@@ -10,14 +10,14 @@ from ..data.settings import DataSettings
 from ..devices import check_name
 from ..errors import SettingsError
 from ..methods import METHODS
-from ..models.recompute import ALL, FEEDFORWARD, NONE, is_choice
-from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, check_settings
+from ..models.recompute import check_choice
+from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, Settings, bytes_asked, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Settings):
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
 
     model: str
@@ -31,10 +31,10 @@ class Recipe:
     """Rows between two optimizer steps."""
     micro_batch_size: Annotated[int | None, COUNT] = None
     """Rows in one forward pass; less takes less memory and gives the same gradients. Default: batch_size."""
-    recompute: str = NONE
+    recompute: str | None = None
     """What the backward pass computes again in place of keeping it, which takes less memory and more time for the same
     gradients: none, feed-forward (that part of every block), all (every block, for about a third more time), or so many
-    blocks, such as 12."""
+    blocks, such as 12. Default: none if the run fits so."""
     on_oom: Literal["shrink", "stop"] = "shrink"
     """What to do when a step runs out of memory. shrink: do it again in smaller micro-batches and go on so, with the
     same gradients; and if one row does not fit, with --recompute all. stop: end with exit code 3."""
@@ -82,17 +82,24 @@ class Recipe:
     retain_weight: Annotated[float, WEIGHT] = 0.0
     """Weight of a second loss, on general text, which makes the model forget less: the cross-entropy of a language
     model, the distance that a classifier's sentence representations have moved. 0: off."""
+    memory: str | None = None
+    """What the run may take, such as 8GB; micro_batch_size and recompute are chosen for that, unless they are given.
+    Default: what is free."""
     checkpoint_minutes: Annotated[float, Range(0, 525_600)] = 10.0
     """Minutes between checkpoints; the last two are kept. `inlay resume` continues a killed run from the last, or from
     the one before if that is damaged. 0: only when the run is interrupted."""
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """What the run may take; None: what is free. Raises SettingsError for what is no amount."""
+        return bytes_asked(self.memory)
+
     def __post_init__(self) -> None:
         check_settings(self)
+        bytes_asked(self.memory)
         check_name(self.device)
-        if not is_choice(self.recompute):
-            raise SettingsError(
-                f"recompute is {self.recompute!r}; it can be {NONE}, {FEEDFORWARD}, {ALL}, or a number of blocks from 1"
-            )
+        if self.recompute is not None:
+            check_choice(self.recompute)
         if self.retain is not None and not (self.forgetting or self.retain_weight):
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "

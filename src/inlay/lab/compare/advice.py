@@ -39,8 +39,9 @@ class Advice:
         return " ".join([*self.findings, self.conclusion, *self.caveats])
 
 
-def advise(table: MethodTable) -> Advice | None:
-    """Return None if no contender has a score."""
+def advise(table: MethodTable, searched: bool = False) -> Advice | None:
+    """Return None if no contender has a score. `searched`: the learning rates were looked for, so that no search is
+    advised."""
     score = table.score
     rows = {row.label: row for row in table.finished if row.by_seed(score)}
     if not rows:
@@ -48,7 +49,7 @@ def advise(table: MethodTable) -> Advice | None:
     field, floor = field_of(table), floor_of(table)
     best = rows[field.best.name]
     within = [each.name for each in field.compared if each.is_within]
-    caveats = (*_failed_sentence(table), *curve_warnings(table.finished, score))
+    caveats = (*_failed_sentence(table), *curve_warnings(table.finished, score, searched))
     if floor is not None and not floor.is_beaten_by(best):
         return Advice(
             best=best.label,
@@ -57,7 +58,8 @@ def advise(table: MethodTable) -> Advice | None:
             is_told=False,
             sureness="unsure",
             findings=(_nothing_learned_sentence(best, floor, table),),
-            conclusion="Advice: none; --epochs gives them more time, and --search looks for better learning rates.",
+            conclusion="Advice: none; --epochs gives them more time"
+            + ("." if searched else ", and --search looks for better learning rates."),
             caveats=caveats,
         )
     unlearned = [row for row in rows.values() if floor is not None and not floor.is_beaten_by(row)]

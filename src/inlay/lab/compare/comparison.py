@@ -118,7 +118,7 @@ def _result(
         contenders=tuple(contenders),
         folder=folder,
         table=table,
-        advice=advise(table),
+        advice=advise(table, searched=bool(looking.tried)),
         sequences=tuple(sequence_rows(chains, runner.failures)),
         tried=tuple(looking.tried),
         notes=tuple(notes),

@@ -17,34 +17,36 @@ def points_of(run: Finished, key: str) -> Points:
     return tuple((e["epoch"], e[key]) for e in read_run(run.folder).evaluations if e.get(key) is not None)
 
 
-def curve_warnings(rows: Sequence[MethodRow], score: Quantity) -> list[str]:
-    """Say which methods' runs collapsed, or learned nothing while others did."""
-    return list(_warnings(rows, score))
+def curve_warnings(rows: Sequence[MethodRow], score: Quantity, searched: bool = False) -> list[str]:
+    """Say which methods' runs collapsed or had to go back, and what to do, which is no search where the rates are
+    `searched` already."""
+    return list(_warnings(rows, score, "a lower --learning-rate" if searched else "--search, for a lower one"))
 
 
-def _warnings(rows: Sequence[MethodRow], score: Quantity) -> Iterator[str]:
+def _warnings(rows: Sequence[MethodRow], score: Quantity, todo: str) -> Iterator[str]:
     for row in rows:
         fell = [(run.seed, *found) for run in row.runs if (found := collapse(run, score)) is not None]
         if fell:
             seed, top, end = fell[0]
             yield (
                 f"{row.label} collapsed in {len(fell)} of {len(row.runs)} runs: on valid, seed {seed} fell from "
-                f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge; --search looks for a lower "
-                "one."
+                f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge: try {todo}."
             )
         else:
-            yield from _returns(row)
+            yield from _returns(row, todo)
 
 
-def _returns(row: MethodRow) -> Iterator[str]:
+def _returns(row: MethodRow, todo: str) -> Iterator[str]:
     back = [(run.seed, run.summary.get("went_back") or []) for run in row.runs]
     gone = [(seed, events[0]) for seed, events in back if events]
     if gone:
         seed, first = gone[0]
+        cause = f"Its learning rate is too high for these data: try {todo}."
+        if len(gone) < len(row.runs):
+            cause = "The others did not, so it may be chance; its learning rate is near the edge."
         yield (
             f"{row.label} had to go back in {len(gone)} of {len(row.runs)} runs, as the training collapsed: with seed "
-            f"{seed} after step {first['step']}, for the first time. Its learning rate is too high for these data; "
-            "--search looks for a lower one."
+            f"{seed} after step {first['step']}, for the first time. {cause}"
         )
 
 

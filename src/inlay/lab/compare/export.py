@@ -2,8 +2,9 @@
 
 from .advice import Advice
 from .result import ComparisonResult
+from .sensitivity import legend
 from .table import MethodTable
-from .tables import methods_table, sequences_table, shown
+from .tables import methods_table, sensitivity_table, sequences_table, shown
 
 
 def table_rows(table: MethodTable) -> list[dict[str, object]]:
@@ -52,5 +53,8 @@ def as_markdown(result: ComparisonResult) -> str:
     if result.sequences:
         lines += ["", f"Learned one after another: {' → '.join([common.data.path, *common.then])}.", ""]
         lines.append(sequences_table(result).markdown())
+    if (sensitivity := sensitivity_table(result)).rows:
+        lines += ["", "## How much the rate matters", "", legend(table.score.unit.is_share), ""]
+        lines.append(sensitivity.markdown())
     lines += [f"\n{note}" for note in result.notes]
     return "\n".join([*lines, "", f"`{result.command}`", ""])

@@ -19,6 +19,7 @@ from .export import as_markdown
 from .plots import ScoreCurve, curve_plot, pareto_plot
 from .result import ComparisonResult
 from .samples import disagreements, texts_side_by_side
+from .sensitivity import legend
 from .table import COSTS, MethodRow, Quantity, naive_of
 from .tables import (
     costs_table,
@@ -83,6 +84,7 @@ def _page(result: ComparisonResult) -> dict[str, object]:
         "sequences": sequences_table(result, names if len(set(names)) == len(tasks) else tasks),
         "tried": tried_table(result),
         "sensitivity": sensitivity_table(result),
+        "sensitivity_legend": legend(table.score.unit.is_share),
         "samples": texts_side_by_side(table.finished),
         "disagreements": disagreements(table.finished),
         "samples_in_sight": _SAMPLES,

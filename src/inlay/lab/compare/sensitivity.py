@@ -10,6 +10,14 @@ CLOSE = 0.02  # of a share, or of a loss
 _FEW = 3  # rates that say something
 
 
+def legend(is_share: bool) -> str:
+    """Say how the table of sensitivities is read."""
+    return (
+        f"As good: rates whose score is within {'2 points' if is_share else '2 %'} of the best, and all between. The "
+        "smaller the factor, the more a method depends on its rate; the most sensitive one comes first."
+    )
+
+
 @dataclass(frozen=True)
 class Sensitivity:
     """The rates around a method's best one at which it is as good, as far as was tried."""

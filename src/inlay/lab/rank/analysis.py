@@ -19,7 +19,7 @@ from ...formats.files import check_free
 from ...inference.evaluation import ready_to_score, scored_rows
 from ...inference.opened import Found, Opened, find_adapter
 from ...models.sites import Place, Sites
-from ...ranges import RANK, check_settings
+from ...ranges import RANK, Settings, check_settings
 from .curve import CutCurve, Measure
 from .directions import LEADING, AgainstBase, Overlap, against_base, cosine, overlap
 from .export import Cut, write_cut
@@ -80,7 +80,7 @@ class Analysis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankSettings:
+class RankSettings(Settings):
     """What to analyse, and how much of it."""
 
     other: Path | None = None

@@ -1,0 +1,200 @@
+"""Plans from Python: what each method would take, before anything is loaded.
+
+plan = inlay.plan("builtin:minilm", rows, methods=["lora", "full"], memory="4GB")
+plan.table; plan.rows
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..core.method import Method
+from ..data.settings import DataSettings
+from ..errors import SettingsError, did_you_mean
+from ..methods import FAMILIES, METHODS
+from ..names import listed
+from ..show.table import Column, Table
+from ..show.units import bytes_text, count_text, seconds_text, text_or_unknown
+from ..training.plan_settings import PlanSettings
+from ..training.planning import Asked, NotPlanned, Planned, PlanResult
+from ..training.planning import plan as plan_all
+from .asked import named_method
+from .given_data import given_data
+from .given_model import given_model
+
+_BAR = 10  # letters
+
+
+def plan(
+    model: str | Path,
+    data: object = None,
+    methods: Sequence[str | Method | Asked] = (),
+    *,
+    progress: Callable[[str], None] = lambda label: None,
+    **settings: object,
+) -> "Costs":
+    """Tell the memory, the time and the file of each method, without loading weights.
+
+    Args:
+        model: A folder, a Hugging Face model id, or a built-in; of a folder its config.json is enough.
+        data: As for `inlay.train`; without it give `tokens`, and `rows` if the time of a run is wanted.
+        methods: Names, or methods with their settings. Default: all.
+        progress: Hears the name of each method as its turn comes.
+        settings: Those of `inlay plan`, such as `memory="8GB"`.
+
+    Raises SettingsError or DataError for what cannot be planned; a method that does not fit the model has its reason in
+    its row.
+    """
+    known = {field.name for field in fields(PlanSettings)} - {"methods"}
+    of_data = {field.name for field in fields(DataSettings)} - {"path"}
+    if unknown := next((name for name in settings if name not in known | of_data), None):
+        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known | of_data)}")
+    values: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
+    reading: dict[str, Any] = {name: value for name, value in settings.items() if name in of_data}
+    asked = [each if isinstance(each, Asked) else _asked(each) for each in methods] or list(_all())
+    wanted = PlanSettings(methods=tuple(each.label for each in asked), **values)
+    name = given_model(model, None).name
+    if data is None or isinstance(data, DataSettings):
+        return Costs(plan_all(name, data, wanted, asked, progress))
+    with given_data(data) as rows:
+        chosen = DataSettings(path=rows.path if isinstance(rows.path, str) else str(rows.path), **reading)
+        return Costs(plan_all(name, chosen, wanted, asked, progress))
+
+
+@dataclass(frozen=True, repr=False)
+class Costs:
+    """What each method would take."""
+
+    result: PlanResult
+
+    @property
+    def rows(self) -> Sequence[Planned | NotPlanned]:
+        return self.result.rows
+
+    @property
+    def table(self) -> Table:
+        """One row a method, by family: what it trains and saves, its memory beside what there is, its time."""
+        on_cpu = self.result.device == "cpu"
+        columns = [
+            Column(name="method"),
+            Column(name="trains", text=count_text, right=True),
+            Column(name="file", text=bytes_text, right=True),
+            Column(name="process" if on_cpu else "tensors", text=bytes_text, right=True),
+            Column(name=f"of {bytes_text(self.result.memory)}" if math.isfinite(self.result.memory) else "memory"),
+            Column(name="a step", text=_seconds, right=True),
+            Column(name="the run", text=_seconds, right=True),
+        ]
+        return Table(columns=columns, rows=[self._row(row) for row in self._by_family()])
+
+    @property
+    def parts(self) -> Table:
+        """One row a method: where the memory of its tensors goes when they take most."""
+        columns = [Column(name=name, right=bool(i), text=bytes_text) for i, name in enumerate(("method", *_PARTS))]
+        rows = [
+            [row.label, *(sum(row.memory[part] for part in own) for own in _PARTS.values()), row.tensor_bytes]
+            for row in self._by_family()
+        ]
+        return Table(columns=[*columns, Column(name="together", right=True, text=bytes_text)], rows=rows)
+
+    def _by_family(self) -> Iterator[Planned]:
+        planned = [row for row in self.rows if isinstance(row, Planned)]
+        for family in FAMILIES:
+            yield from (row for row in planned if row.method.family == family)
+
+    def _row(self, row: Planned) -> list[object]:
+        used = min(1.0, row.process_bytes / self.result.memory)
+        bar = (round(_BAR * used) * "█").ljust(_BAR, "░") if row.fits else "too much"
+        return [
+            row.label,
+            row.trained_parameters,
+            row.file_bytes,
+            row.process_bytes,
+            bar,
+            row.step_seconds,
+            row.run_seconds,
+        ]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The methods that do not fit the model, or cannot be followed, and why."""
+        return {row.label: row.why for row in self.rows if isinstance(row, NotPlanned)}
+
+    @property
+    def changes(self) -> list[str]:
+        """What makes the methods fit that do not, in words."""
+        found: dict[str, list[str]] = {}
+        for row in self._by_family():
+            if not row.fits:
+                flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in row.change.items())
+                found.setdefault(flags, []).append(row.label)
+        return [
+            f"{listed(labels)} fit{'s' * (len(labels) == 1)} with {flags}"
+            if flags
+            else f"{listed(labels)}: no micro-batch is small enough; try --quantize nf4, or a shorter --max-length"
+            for flags, labels in found.items()
+        ]
+
+    def as_json(self) -> dict[str, object]:
+        """Return the plan as one object: bytes and seconds."""
+        result = self.result
+        return {
+            "model": result.model,
+            "data": result.source,
+            "device": result.device,
+            "dtype": result.dtype,
+            "batch_size": result.batch_size,
+            "longest": result.longest,
+            "memory_bytes": None if math.isinf(result.memory) else round(result.memory),
+            "earlier_runs": result.earlier_runs,
+            "methods": {row.label: _object(row) for row in result.rows},
+        }
+
+    def __repr__(self) -> str:
+        return str(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.table.html()
+
+
+_PARTS = {
+    "weights": ("weights",),
+    "adapter": ("adapter",),
+    "optimizer": ("gradients", "optimizer"),
+    "activations": ("activations", "inputs"),
+    "other": ("loss", "temporaries"),
+}
+"""The columns of a table and what each holds; `other` comes and goes within a step."""
+
+
+def _object(row: Planned | NotPlanned) -> dict[str, object]:
+    if isinstance(row, NotPlanned):
+        return {"problem": row.why}
+    return {
+        "trained_parameters": row.trained_parameters,
+        "file_bytes": row.file_bytes,
+        "memory": dict(row.memory),
+        "tensor_bytes": row.tensor_bytes,
+        "evaluation_bytes": row.cost.evaluation_bytes,
+        "process_bytes": row.process_bytes,
+        "steps": row.steps,
+        "step_seconds": row.step_seconds,
+        "run_seconds": row.run_seconds,
+        "fits": row.fits,
+        "change": row.change,
+    }
+
+
+def _all() -> Iterator[Asked]:
+    for name, method in METHODS.items():
+        yield Asked(label=name, method=method())
+
+
+def _asked(method: str | Method) -> Asked:
+    chosen, implied = named_method(method)
+    return Asked(label=method if isinstance(method, str) else method.name, method=chosen, **implied)
+
+
+def _seconds(value: float) -> str:
+    return text_or_unknown(seconds_text, value)

@@ -1,0 +1,80 @@
+"""The settings that fit in the memory there is and cost the least time: rows at once, and what is computed again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import SettingsError
+from ..models.recompute import ALL, FEEDFORWARD, NONE
+from .run_cost import RunCost, Way
+from .speed import Speed
+
+KINDS = {NONE: 0.0, FEEDFORWARD: 0.5, ALL: 1.0}
+"""What is computed again in the backward pass, and about what share of the forward pass that is."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to take a step, and what it costs."""
+
+    way: Way
+    cost: RunCost
+    fits: bool
+
+
+def choose(
+    first: Candidate, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool], speed: Speed | None
+) -> Candidate:
+    """Return the fastest way that fits; if none does, the one that takes the least memory.
+
+    `first` is the way that was asked for, which does not fit. `cost_of` follows a step, which takes a second or two, so
+    that few are followed: of each kind of recomputation the smallest micro-batch, and then the largest for which there
+    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out.
+    """
+    best, least, asked = None, first, first.way.recompute
+    for kind in [kind for kind in KINDS if KINDS[kind] >= KINDS[asked]] if asked in KINDS else [asked]:
+        whole = replace(first.way, recompute=kind)
+        again = KINDS[kind] - KINDS[asked] if asked in KINDS else 0.0
+        if best is not None and _seconds(first, speed, again) >= _seconds(best, speed):
+            continue
+        try:
+            tried = _of_a_kind(whole, cost_of, fits)
+        except SettingsError:  # the model has no such parts
+            continue
+        for choice in tried:
+            least = min(least, choice, key=lambda each: each.cost.tensor_bytes)
+            if choice.fits and (best is None or _seconds(choice, speed) < _seconds(best, speed)):
+                best = choice
+    return best or least
+
+
+def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> list[Candidate]:
+    """Return the smallest micro-batch, and the largest that fits, if that is larger."""
+    sizes = _sizes(whole)
+    small = _followed(replace(whole, micro_batch_size=1), cost_of, fits)
+    if not small.fits or len(sizes) == 1:
+        return [small]
+    found, left, right = [small], 0, len(sizes) - 1  # the smallest is known to fit
+    while left < right:
+        middle = (left + right) // 2
+        tried = _followed(replace(whole, micro_batch_size=sizes[middle]), cost_of, fits)
+        found.append(tried)
+        left, right = (left, middle) if tried.fits else (middle + 1, right)
+    return found
+
+
+def _followed(way: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> Candidate:
+    cost = cost_of(way)
+    return Candidate(way, cost, fits(cost))
+
+
+def _sizes(way: Way) -> Sequence[int]:
+    """Return the micro-batches that divide the batch evenly, the largest first."""
+    most = min(way.batch_size, way.micro_batch_size or way.batch_size)
+    return [size for size in range(most, 0, -1) if way.batch_size % size == 0]
+
+
+def _seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:
+    """Return the time of a step with a share of its forward pass again; on a machine that is not here, its products."""
+    step = choice.cost.step
+    work = step.work.plus(step.forward, again * choice.way.rounds)
+    return work.products if speed is None else speed.seconds(work.of_tokens(choice.cost.share))

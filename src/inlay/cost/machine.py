@@ -1,0 +1,71 @@
+"""A machine on which a run computes, or will: its memory, how fast it is, and what earlier runs there have shown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..devices import pick_device
+from ..errors import SettingsError
+from ..tasks.task import Task
+from . import record
+from .run_cost import RunCost
+from .speed import Speed, measured_speed
+
+_COPIES = 8  # bytes of each trained number: the start's and the best step's, which are kept to go back to
+_CUDA_BLOCK = 512  # bytes, of which what its allocator hands out is a multiple
+_TOKENS, _WIDTH = 512, 1024  # of products that keep all cores busy, where a model's are larger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    device: torch.device
+    dtype: torch.dtype
+    is_here: bool
+    memory: float  # bytes that the run may take
+    before: int  # bytes that the process takes before the model is loaded
+    earlier: Sequence[record.Taken] = ()
+
+    @property
+    def block(self) -> int:
+        """The bytes that are handed out at once."""
+        return 1 if self.device.type == "cpu" else _CUDA_BLOCK
+
+    def taken(self, cost: RunCost, task: Task) -> int:
+        """Return the bytes that the process takes; on an accelerator those of the tensors there."""
+        if self.device.type != "cpu":
+            return cost.tensor_bytes
+        lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
+        more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
+        return self.before + cost.tensor_bytes + round(more) + _COPIES * cost.step.trained
+
+    def fits(self, cost: RunCost, task: Task) -> bool:
+        return self.taken(cost, task) <= self.memory
+
+    def speed(self, tokens: int, width: int | None) -> Speed | None:
+        """Measure how fast it computes, corrected by earlier runs; None of a machine that is not here."""
+        if not self.is_here:
+            return None
+        return self.measured(tokens, width).slower(record.time_factor(self.earlier))
+
+    def measured(self, tokens: int, width: int | None) -> Speed:
+        """Measure how fast it computes layers of this width, for so many tokens."""
+        return measured_speed(self.device, self.dtype, min(tokens, _TOKENS), min(width or _WIDTH, _WIDTH))
+
+
+def this_machine(device: torch.device, dtype: torch.dtype, memory: float, before: int) -> Machine:
+    """Return the machine that this process runs on, with its record."""
+    earlier = record.recorded(device.type, name_of(dtype), torch.get_num_threads())
+    return Machine(device=device, dtype=dtype, is_here=True, memory=memory, before=before, earlier=earlier)
+
+
+def is_here(device: torch.device) -> bool:
+    try:
+        pick_device(device.type)
+    except SettingsError:
+        return False
+    return True
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

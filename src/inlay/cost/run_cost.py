@@ -1,0 +1,154 @@
+"""What a run takes: the step on its largest batch, followed without values, and how many there are of it."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ..attached.adapter import plan_attach
+from ..batches.batch import Batch, Collated, rows_of
+from ..core.method import Method
+from ..errors import InlayError
+from ..models.document_attention import attend_by_document
+from ..models.fake_tensors import true_masks
+from ..models.recompute import NONE, Recomputing, chosen
+from ..models.sites import Sites
+from ..tasks.task import Task
+from .depth import depth, depths, shallow
+from .fake_model import empty_adapter, give_storage
+from .speed import Speed
+from .step import StepCost, follow_forward, follow_step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What a step's cost depends on, beside the task."""
+
+    method: Method
+    dtype: torch.dtype
+    part: str | None = None  # the module of the base that the method is kept to
+    packed: bool = False  # the base's layers in 4 bits
+    batch_size: int = 16
+    micro_batch_size: int | None = None
+    recompute: str = NONE
+    clip: float = 1.0
+    block: int = 1  # bytes that the device hands out at once
+
+    @property
+    def rounds(self) -> int:
+        """The micro-batches of a step."""
+        return -(-self.batch_size // (self.micro_batch_size or self.batch_size))
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """A run's cost, as far as it does not depend on the machine."""
+
+    step: StepCost  # on the largest batch
+    evaluation_bytes: int  # at its peak
+    share: float  # of the largest batch's tokens that one has on average
+
+    @property
+    def tensor_bytes(self) -> int:
+        """The most that tensors take."""
+        return max(self.step.peak, self.evaluation_bytes)
+
+    def step_seconds(self, speed: Speed) -> float:
+        """Return the time of an average step."""
+        return speed.seconds(self.step.work.of_tokens(self.share))
+
+
+class CannotBeFollowed(InlayError):
+    """A model asks its tensors for values, so that no step can be taken without them."""
+
+
+def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
+    """Follow a step on the largest batch of the run's epochs.
+
+    The task has its tokens and knows whether it packs them. A deep model is followed at two depths. Raises
+    CannotBeFollowed.
+    """
+    task = copy.copy(task)
+    task.in_parts((way.micro_batch_size or way.batch_size) / way.batch_size)
+    largest, share = largest_batch(task, way, epochs, seed)
+    found = depths(task.config)
+    if found is not None and not way.recompute.isdecimal() and _grows_evenly(task, way, found):
+        near, far = (_followed(_with_depth(task, blocks), way, largest) for blocks in found)
+        blocks = depth(task.config)
+        assert blocks is not None
+        steps = (blocks - found[0]) / (found[1] - found[0])
+        step, evaluation = near[0].further(far[0], steps), round(near[1] + steps * (far[1] - near[1]))
+    else:
+        step, evaluation = _followed(task, way, largest)
+    return RunCost(step, evaluation, share)
+
+
+def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float]:
+    """Return the largest batch of the first epochs, and what share of its tokens the average one has."""
+    order, sizes = task.order(way.batch_size, seed), dict[tuple[int, ...], int]()
+    for epoch in range(min(ceil(epochs), 10)):
+        order.set_epoch(epoch)
+        sizes |= {tuple(rows): task.size(rows) for rows in order}
+    largest = max(sizes, key=sizes.__getitem__)
+    return task.training_batch(largest), sum(sizes.values()) / len(sizes) / sizes[largest]
+
+
+def _followed(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+    try:
+        return _follow(task, way, batch)
+    except InlayError:
+        raise
+    except Exception as problem:  # of models that others wrote it may be any
+        lines = " ".join(f"{type(problem).__name__}: {problem}".split())
+        raise CannotBeFollowed(
+            f"a step of this model cannot be taken without values, so its cost cannot be told ({lines[:200]})"
+        ) from problem
+
+
+def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+    adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
+    parts = micro_batches(batch, way)
+    with FakeTensorMode() as fake, true_masks():
+        give_storage(adapter.model)
+        if "position_ids" in batch:
+            attend_by_document(adapter.model)
+        Recomputing(chosen(Sites(adapter.model, part=way.part), way.recompute))
+        shown = [_without_values(part, fake) for part in parts[:2]]
+        evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed
+        step = follow_step(adapter, task, shown, len(parts), way.clip, way.block)
+    return step, evaluation
+
+
+def micro_batches(batch: Batch, way: Way) -> list[Batch]:
+    """Return what is computed at once of a batch: so many rows, or each row of a packed one."""
+    rows = len(batch["input_ids"])
+    size = 1 if "position_ids" in batch else min(way.micro_batch_size or way.batch_size, rows)
+    return [rows_of(batch, start, start + size) for start in range(0, rows, size)]
+
+
+def _without_values(batch: Batch, fake: FakeTensorMode) -> Batch:
+    if isinstance(batch, Collated):
+        return batch.mapped(fake.from_tensor)
+    return {key: fake.from_tensor(tensor) for key, tensor in batch.items()}
+
+
+def _with_depth(task: Task, blocks: int) -> Task:
+    task = copy.copy(task)
+    task.config = shallow(task.config, blocks)
+    return task
+
+
+def _grows_evenly(task: Task, way: Way, found: Sequence[int]) -> bool:
+    """Tell whether the method trains as much of each block more."""
+    less, more = found
+    counts = [_trained(_with_depth(task, blocks), way) for blocks in (less, more)]
+    blocks = depth(task.config)
+    assert blocks is not None
+    return _trained(task, way) * (more - less) == counts[0] * (more - blocks) + counts[1] * (blocks - less)
+
+
+def _trained(task: Task, way: Way) -> int:
+    return sum(p.numel() for p in plan_attach(task.empty(), way.method, part=way.part).parameters())

@@ -1,0 +1,114 @@
+"""What a run is told to take before its weights are loaded, and what is chosen so that it fits."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+
+from ..core.method import Method
+from ..cost.choice import Candidate, choose
+from ..cost.machine import Machine, this_machine
+from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
+from ..cost.small_model import choose_batches
+from ..devices import is_accelerator
+from ..errors import DoesNotFit
+from ..models.recompute import NONE
+from ..show.units import bytes_text, counted
+from ..tasks.task import Task
+from .memory import available_memory_bytes
+from .prepared import Prepared
+from .settings import RunSettings
+
+CHOSEN = ("micro_batch_size", "recompute")
+"""The settings that may be chosen."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run's cost, as far as it can be told beforehand."""
+
+    task: Task
+    machine: Machine
+    way: Way
+    cost: RunCost | None  # None: the model cannot be followed, and `note` says why
+    note: str | None = None
+
+    @property
+    def told(self) -> str:
+        """The way in words."""
+        return _told(self.way)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return self.cost and self.machine.taken(self.cost, self.task)
+
+
+def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
+    """Follow a step of the run, and choose what makes it fit, if that may be. Raises DoesNotFit if nothing does."""
+    settings = run.settings
+    before = psutil.Process().memory_info().rss
+    free = free_memory_bytes(run.device, before)
+    asked = settings.memory_bytes
+    machine = this_machine(run.device, run.dtype, free if asked is None else asked, before)
+    way = way_of(run, machine)
+
+    task = copy.copy(run.task)
+    choose_batches(task, settings.method, run.part.name)
+
+    def cost_of(way: Way) -> RunCost:
+        return run_cost(task, way, run.plan.epochs, settings.seed)
+
+    try:
+        cost = cost_of(way)
+        if machine.fits(cost, task) or not may_choose:
+            return Forecast(task, machine, way, cost)
+        speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed)
+    except CannotBeFollowed as problem:
+        return Forecast(task, machine, way, None, str(problem))
+    needs = f"takes about {bytes_text(machine.taken(cost, task))}, and there is {bytes_text(machine.memory)}"
+    if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):
+        raise DoesNotFit(
+            f"the run {needs}; with {_told(chosen.way)} it still takes "
+            f"{bytes_text(machine.taken(chosen.cost, task))}. Try --quantize nf4, a shorter --max-length, a smaller "
+            "base, or a method that takes less (see inlay plan)"
+        )
+    why = f"so that the run fits: otherwise it {needs}"
+    return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
+
+
+def free_memory_bytes(device: torch.device, before: int) -> int:
+    """Return what a run may take: of the CPU's memory its process, which takes so much before."""
+    return available_memory_bytes(device) + (0 if is_accelerator(device) else before)
+
+
+def way_of(run: Prepared, machine: Machine) -> Way:
+    settings = run.settings
+    return Way(
+        method=settings.method,
+        dtype=run.dtype,
+        part=run.part.name,
+        packed=run.packed_for is not None,
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
+        recompute=settings.recompute or NONE,
+        clip=settings.clip,
+        block=machine.block,
+    )
+
+
+def fitted(run: Prepared, told: Forecast) -> Prepared:
+    """Return the run with what was chosen for it."""
+    before = way_of(run, told.machine)
+    changed = {name: getattr(told.way, name) for name in CHOSEN if getattr(told.way, name) != getattr(before, name)}
+    if not changed:
+        return run
+    settings: RunSettings[Method] = replace(run.settings, **changed)
+    run.task.in_parts((told.way.micro_batch_size or told.way.batch_size) / told.way.batch_size)
+    return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
+
+
+def _told(way: Way) -> str:
+    size = way.micro_batch_size or way.batch_size
+    return f"{counted(size, 'row')} at once, and recompute {way.recompute}"

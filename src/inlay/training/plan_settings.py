@@ -1,0 +1,50 @@
+"""What a plan is asked to do."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ..devices import check_name
+from ..models.recompute import check_choice
+from ..ranges import COUNT, ROWS, Range, bytes_asked, check_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """What is to be planned."""
+
+    methods: tuple[str, ...] = ()
+    """The methods, by name; `lora:rank=4` gives one its settings. Default: all that fit the model."""
+    memory: str | None = None
+    """What a run may take, such as 8GB. Default: what is free; of a device that is not here no limit."""
+    device: str = "auto"
+    """Where the run would compute: cpu, cuda, …, whether it is here or not. auto: an accelerator if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the frozen base and the activations."""
+    quantize: Literal["none", "nf4"] = "none"
+    """Keep the frozen base's linear layers in 4 bits."""
+    batch_size: Annotated[int, COUNT] = 16
+    """Rows between two optimizer steps."""
+    micro_batch_size: Annotated[int | None, COUNT] = None
+    """Rows in one forward pass. Default: batch_size."""
+    recompute: str | None = None
+    """What the backward pass computes again: none, feed-forward, all, or so many blocks. Default: none."""
+    max_length: Annotated[int | None, Range(8, 10_000_000)] = None
+    """Tokens after which a text is cut. Default: what the model can take, at most 512."""
+    epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
+    """Passes over the training data. Default: the method's."""
+    tokens: Annotated[int | None, Range(8, 10_000_000)] = None
+    """Tokens of every row, for a plan without DATA."""
+    rows: Annotated[int | None, ROWS] = None
+    """Rows to train on, for a plan without DATA. Default: 1,000."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        bytes_asked(self.memory)
+        if self.recompute is not None:
+            check_choice(self.recompute)
+        check_name(self.device)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """What a run may take; None: what is free. Raises SettingsError for what is no amount."""
+        return bytes_asked(self.memory)

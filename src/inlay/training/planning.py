@@ -1,0 +1,220 @@
+"""What each method would take on a model and data, before any weights are loaded."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import psutil
+import torch
+
+from ..bases.base import Base, find_base
+from ..bases.part import part_for_texts
+from ..core.method import Method
+from ..cost.choice import Candidate, choose
+from ..cost.machine import Machine, is_here, name_of, this_machine
+from ..cost.run_cost import RunCost, Way, run_cost
+from ..cost.small_model import choose_batches
+from ..data.settings import DataSettings
+from ..devices import best_dtype, pick_device
+from ..errors import InlayError, SettingsError
+from ..methods import METHODS
+from ..models.recompute import NONE
+from ..tasks.task import Task
+from ..tasks.unread import unread_task
+from .forecast import free_memory_bytes
+from .loop import make_plan
+from .plan_settings import PlanSettings
+from .prepared import read_task
+from .settings import RunSettings
+
+_CUDA_BLOCK = 512  # bytes; what its allocator hands out is a multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What one method would take."""
+
+    label: str
+    method: Method
+    trained_parameters: int
+    file_bytes: int
+    cost: RunCost
+    tensor_bytes: int  # at the peak
+    process_bytes: int  # with what is its own, and what its allocator keeps
+    steps: int
+    step_seconds: float | None  # None: of a device that is not here
+    run_seconds: float | None
+    fits: bool
+    change: dict[str, object] = field(default_factory=dict)  # the cheapest settings with which it fits
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """The bytes of each part at the peak."""
+        return self.cost.step.memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotPlanned:
+    """A method that does not fit the model."""
+
+    label: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanResult:
+    """The plan of every method, those that take least first."""
+
+    model: str
+    source: str
+    device: str
+    dtype: str
+    batch_size: int
+    longest: int  # tokens of the largest batch's rows
+    memory: float  # bytes that there are
+    packs: bool
+    rows: Sequence[Planned | NotPlanned]
+    earlier_runs: int  # on this machine, by which the figures are corrected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A method that takes part in a plan."""
+
+    label: str
+    method: Method
+    quantize: Literal["none", "nf4"] = "none"
+
+
+def plan(
+    model: str,
+    data: DataSettings | None,
+    settings: PlanSettings,
+    asked: Sequence[Asked],
+    watcher: Callable[[str], None] = lambda label: None,
+    *,
+    task: Task | None = None,
+) -> PlanResult:
+    """Plan every method; `watcher` hears of each as it begins. Raises SettingsError or DataError."""
+    base = task.base if task is not None else find_base(model)
+    machine = _machine(settings)
+    task = copy.copy(task or _task(model, base, data, settings))
+    if task.tokens.get("train") is None:
+        task.tokenize(settings.max_length or min(base.positions, task.tokenizer.model_max_length, 512))
+    run = _run(model, data, settings)
+    rows: list[Planned | NotPlanned] = []
+    for each in asked:
+        watcher(each.label)
+        try:
+            rows.append(_planned(task, each, replace(run, method=each.method), settings, machine))
+        except InlayError as problem:
+            rows.append(NotPlanned(label=each.label, why=str(problem)))
+    planned = sorted((row for row in rows if isinstance(row, Planned)), key=lambda row: row.process_bytes)
+    return PlanResult(
+        model=model,
+        source=data.path if data is not None else f"{settings.rows or 1000:,} rows of {settings.tokens} tokens",
+        device=str(machine.device),
+        dtype=name_of(machine.dtype),
+        batch_size=settings.batch_size,
+        longest=max(task.lengths("train")),
+        memory=machine.memory,
+        packs=getattr(task, "packs", False),
+        rows=[*planned, *(row for row in rows if isinstance(row, NotPlanned))],
+        earlier_runs=len(machine.earlier),
+    )
+
+
+def _planned(task: Task, asked: Asked, run: RunSettings[Method], settings: PlanSettings, machine: Machine) -> Planned:
+    packed = "nf4" in (asked.quantize, settings.quantize)
+    task = copy.copy(task)
+    part = part_for_texts(task.empty(), task.base.config).name
+    choose_batches(task, asked.method, part)
+    lengths = task.lengths("train")
+    steps = make_plan(len(lengths), run, task)
+    way = Way(
+        method=asked.method,
+        dtype=machine.dtype,
+        part=part,
+        packed=packed,
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
+        recompute=settings.recompute or NONE,
+        block=machine.block,
+    )
+
+    def cost_of(way: Way) -> RunCost:
+        return run_cost(task, way, steps.epochs, run.seed)
+
+    cost = cost_of(way)
+    speed = machine.speed(settings.batch_size * max(lengths), task.base.width)
+    change: dict[str, object] = {}
+    if not machine.fits(cost, task):
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed)
+        change = _changed(way, chosen.way) if chosen.fits else {}
+    seconds = evaluations = None
+    if speed is not None:
+        seconds = cost.step_seconds(speed)
+        share = sum(task.lengths("valid")) / (max(lengths) * settings.batch_size) if "valid" in task.tokens else 0.0
+        evaluations = len(steps.evaluate_after) * speed.seconds(cost.step.forward.of_tokens(share))
+    return Planned(
+        label=asked.label,
+        method=asked.method,
+        trained_parameters=cost.step.trained,
+        file_bytes=cost.step.saved_bytes,
+        cost=cost,
+        tensor_bytes=cost.tensor_bytes,
+        process_bytes=machine.taken(cost, task),
+        steps=steps.steps,
+        step_seconds=seconds,
+        run_seconds=None if seconds is None or evaluations is None else steps.steps * seconds + evaluations,
+        fits=machine.fits(cost, task),
+        change=change,
+    )
+
+
+def _changed(before: Way, after: Way) -> dict[str, object]:
+    """Return the settings in which two ways differ."""
+    names = ("micro_batch_size", "recompute")
+    return {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
+
+
+def _run(model: str, data: DataSettings | None, settings: PlanSettings) -> RunSettings[Method]:
+    """Return the settings of a run, but for its method."""
+    return RunSettings(
+        model=model,
+        data=data or DataSettings(path="rows"),
+        method=METHODS["lora"](),
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
+        recompute=settings.recompute,
+        max_length=settings.max_length,
+        epochs=settings.epochs,
+        dtype=settings.dtype,
+        quantize=settings.quantize,
+    )
+
+
+def _task(model: str, base: Base, data: DataSettings | None, settings: PlanSettings) -> Task:
+    if data is not None:
+        if settings.tokens is not None or settings.rows is not None:
+            raise SettingsError("tokens and rows are for a plan without DATA, whose rows are counted; leave them out")
+        return read_task(_run(model, data, settings), base)
+    if settings.tokens is None:
+        raise SettingsError("there are no rows to plan for: name DATA, or give --tokens, the length of a row")
+    return unread_task(base, settings.rows or 1000, settings.tokens)
+
+
+def _machine(settings: PlanSettings) -> Machine:
+    """Return the machine that is asked for. Raises SettingsError for a device that nobody knows."""
+    device = pick_device("auto") if settings.device == "auto" else torch.device(settings.device)
+    before, here = psutil.Process().memory_info().rss, is_here(device)
+    if settings.dtype != "auto":
+        dtype = getattr(torch, settings.dtype)
+    else:
+        dtype = best_dtype(device) if here else torch.bfloat16
+    if not here:
+        memory = settings.memory_bytes or math.inf
+        return Machine(device=device, dtype=dtype, is_here=False, memory=memory, before=before)
+    return this_machine(device, dtype, settings.memory_bytes or free_memory_bytes(device, before), before)

@@ -1,0 +1,62 @@
+"""The settings that fit and cost least time."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from inlay.cost.choice import Candidate, choose
+from inlay.cost.run_cost import Way
+from inlay.cost.speed import Speed
+from inlay.cost.work import Work
+from inlay.methods import METHODS
+
+RATES = Speed(products=1.0, bytes=1.0, operation=1.0)
+KEPT = {"none": 10, "feed-forward": 6, "all": 1}  # bytes of a row
+AGAIN = {"none": 0, "feed-forward": 20, "all": 40}  # products
+
+
+def cost(way: Way) -> Any:
+    size = way.micro_batch_size or way.batch_size
+    rounds = way.batch_size // size
+    step = SimpleNamespace(
+        work=Work(products=120 + AGAIN[way.recompute], operations=4 * rounds), forward=Work(products=40 / rounds)
+    )
+    return SimpleNamespace(tensor_bytes=100 + size * KEPT[way.recompute], step=step, share=1.0)
+
+
+def chosen(most: int, way: Way) -> tuple[Candidate, list[Way]]:
+    asked: list[Way] = []
+
+    def cost_of(way: Way) -> Any:
+        asked.append(way)
+        return cost(way)
+
+    first = Candidate(way, cost(way), fits=False)
+    return choose(first, cost_of, lambda each: each.tensor_bytes <= most, RATES), asked
+
+
+@pytest.mark.parametrize("most", range(102, 260, 4))
+def test_it_is_the_fastest_that_fits(most: int) -> None:
+    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16)
+    found, asked = chosen(most, way)
+    ways = [replace(way, micro_batch_size=size, recompute=kind) for size in (1, 2, 4, 8, 16) for kind in KEPT]
+    fitting = [each for each in ways if cost(each).tensor_bytes <= most]
+    if not fitting:
+        assert not found.fits
+        assert found.cost.tensor_bytes == 101
+        return
+    assert found.fits
+    assert RATES.seconds(found.cost.step.work) == min(RATES.seconds(cost(each).step.work) for each in fitting)
+    assert len(asked) <= 10
+
+
+def test_what_was_asked_for_is_kept_to() -> None:
+    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16, micro_batch_size=4, recompute="all")
+    found, asked = chosen(103, way)
+    assert found.fits
+    assert found.way.recompute == "all"
+    assert found.way.micro_batch_size == 2
+    assert {each.recompute for each in asked} == {"all"}

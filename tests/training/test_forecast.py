@@ -1,0 +1,69 @@
+"""What a run takes is told before it is loaded, and settings are chosen so that it fits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import inlay
+from inlay.cost.machine import Machine
+from inlay.cost.run_cost import CannotBeFollowed
+from inlay.errors import DoesNotFit
+from inlay.training import forecast as forecast_module
+
+KNOWN: dict[str, Any] = {"epochs": 1, "forgetting": False, "progress": False, "dtype": "float32", "samples": 0}
+
+
+@pytest.fixture
+def tensors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a process take its tensors and nothing else, so that a limit of kilobytes means something."""
+    monkeypatch.setattr(Machine, "taken", lambda self, cost, task: cost.tensor_bytes)
+
+
+def test_a_run_that_would_not_fit_is_made_to_with_the_same_adapter(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, tensors_alone: None
+) -> None:
+    whole = inlay.train(tiny_bert, reviews_folder, out=tmp_path / "whole", **KNOWN)
+    says = json.loads((whole.folder / "summary.json").read_text())
+    most = round(0.7 * sum(says["plan"]["tensors"].values()))
+    small = inlay.train(tiny_bert, reviews_folder, out=tmp_path / "small", memory=f"{most / 1000:.3f}kB", **KNOWN)
+    resolved = yaml.safe_load((small.folder / "resolved.yaml").read_text())
+    assert resolved["micro_batch_size"] < 16 or resolved["recompute"] != "none"
+    assert "# so that the run fits: otherwise it takes about" in (small.folder / "resolved.yaml").read_text()
+    assert "so that the run fits" in (small.folder / "log.txt").read_text()
+    took = json.loads((small.folder / "summary.json").read_text())
+    assert sum(took["tensors"].values()) <= most
+    one, other = (load_file(run.folder / "adapter" / "adapter_model.safetensors") for run in (whole, small))
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_what_cannot_fit_ends_before_anything_is_loaded(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match=r"takes about .*there is 9\.77 KiB.*--quantize nf4"):
+        inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", memory="10kB", **KNOWN)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_settings_that_were_given_are_kept(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, tensors_alone: None
+) -> None:
+    with pytest.raises(DoesNotFit, match="with 1 row at once, and recompute all"):
+        inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", memory="10kB", recompute="all", **KNOWN)
+
+
+def test_a_model_that_cannot_be_followed_trains_all_the_same(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise CannotBeFollowed("it looks at values")
+
+    monkeypatch.setattr(forecast_module, "run_cost", fails)
+    run = inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", **KNOWN)
+    says = json.loads((run.folder / "summary.json").read_text())
+    assert says["plan"]["tensors"] is None
+    assert says["plan"]["memory_bytes"] > 10**7
+    assert "it looks at values" in (run.folder / "log.txt").read_text()
