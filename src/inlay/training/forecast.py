@@ -89,6 +89,7 @@ def way_of(run: Prepared, machine: Machine) -> Way:
         dtype=run.dtype,
         part=run.part.name,
         packed=run.packed_for is not None,
+        streamed=settings.stream,
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,
         recompute=run.recomputed,
