@@ -95,9 +95,9 @@ class Costs:
             Column(name="file", text=bytes_text, right=True),
             Column(name="process" if self.result.device == "cpu" else "tensors", text=bytes_text, right=True),
             Column(name=f"of {bytes_text(limit)}" if math.isfinite(limit) else "compared"),
-            Column(name="a step", text=_seconds, right=True),
-            Column(name="the run", text=_seconds, right=True),
         ]
+        if timed := any(row.step_seconds is not None for row in self.planned):
+            columns += [Column(name=name, text=_seconds, right=True) for name in ("a step", "the run")]
         rows = [
             [
                 row.label,
@@ -105,8 +105,7 @@ class Costs:
                 row.file_bytes,
                 row.process_bytes,
                 _bar(row.process_bytes / most) if row.fits else "too much",
-                row.step_seconds,
-                row.run_seconds,
+                *([row.step_seconds, row.run_seconds] if timed else []),
             ]
             for row in self.planned
         ]

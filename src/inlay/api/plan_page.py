@@ -33,6 +33,7 @@ def render(
         "result": result,
         "fitting": [row.label for row in rows if row.fits],
         "planned": rows,
+        "timed": any(row.step_seconds is not None for row in rows),
         "limit": limit and bytes_text(limit),
         "what": "the process" if on_cpu else "tensors",
         "table": methods_table(rows, limit, on_cpu=on_cpu),
@@ -55,9 +56,9 @@ def methods_table(rows: Sequence[Planned], limit: float | None, *, on_cpu: bool)
         Column(name="trains", text=count_text, right=True),
         Column(name="file", text=bytes_text, right=True),
         Column(name="process" if on_cpu else "tensors", text=bytes_text, right=True),
-        Column(name="a step", text=_seconds, right=True),
-        Column(name="the run", text=_seconds, right=True),
     ]
+    if timed := any(row.step_seconds is not None for row in rows):
+        columns += [Column(name=name, text=_seconds, right=True) for name in ("a step", "the run")]
     if limit is not None:
         columns.append(Column(name=f"fits in {bytes_text(limit)}"))
     cells = [
@@ -67,8 +68,7 @@ def methods_table(rows: Sequence[Planned], limit: float | None, *, on_cpu: bool)
             row.trained_parameters,
             row.file_bytes,
             row.process_bytes,
-            row.step_seconds,
-            row.run_seconds,
+            *([row.step_seconds, row.run_seconds] if timed else []),
             *([] if limit is None else [fit_text(row)]),
         ]
         for row in rows

@@ -102,7 +102,7 @@ def _show(found: "Costs", page: Path | None) -> None:
     if families:
         print(f"\n{_by_family(found.table, families).screen(width())}\n")
         show("Memory of the tensors when they take most (optimizer: with gradients; other: loss and temporaries):", 2)
-        print(f"\n{_by_family(found.parts, families).screen(width())}\n")
+        print(f"\n{found.parts.screen(width())}\n")
     for line in found.changes:
         show(f"to fit    {line}", 10)
     for label, why in found.left_out.items():
