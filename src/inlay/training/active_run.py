@@ -27,7 +27,7 @@ from ..formats.files import write_text
 from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
-from ..models.recompute import NONE, Recomputing, chosen
+from ..models.recompute import Recomputing, chosen
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
@@ -222,7 +222,7 @@ class ActiveRun(Observer):
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
-        self.recomputing = Recomputing(chosen(Sites(model, self.heads, run.part.name), run.settings.recompute or NONE))
+        self.recomputing = Recomputing(chosen(Sites(model, self.heads, run.part.name), run.recomputed))
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
