@@ -7,22 +7,19 @@ even a copy.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import copy_context
-from functools import cached_property, wraps
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from transformers import Cache
 
 from ..attached.adapter import Adapter
 from ..errors import SettingsError
 from ..formats.base_files import stored_tensors, stored_value
 from ..models import mapped
+from ..models.recompute import Recomputing
 from ..models.sites import Sites
 from .arrival import Arrival
 from .base import Base
@@ -80,9 +77,8 @@ class Streaming:
             own = {name: p.detach() for name, p in layer._parameters.items() if p is not None}
             weights = _Weights(self.turn, block, own | {"weight": weight})
             add_hook_to_module(layer, AlignDevicesHook(self.device, offload=True, weights_map=weights))
-        for block in {block for _, block, _ in self.layers}:
-            module = self.sites.module(block)
-            module.forward = _again(module.forward)
+        blocks = dict.fromkeys(block for _, block, _ in self.layers)
+        Recomputing([self.sites.module(block) for block in blocks], to_the_end=True)
 
 
 def streamed(sites: Sites) -> dict[int, str]:
@@ -147,43 +143,3 @@ class _Weights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.own)
-
-
-def _again(forward: Callable[..., object]) -> Callable[..., object]:
-    @wraps(forward)
-    def forward_twice(*args: object, **kwargs: object) -> object:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        caches = [_Cache(each) for each in (*args, *kwargs.values()) if isinstance(each, Cache)]
-
-        context = copy_context()  # which adapters are in use, until the backward pass
-
-        def computed(*args: object, **kwargs: object) -> object:
-            for cache in caches:
-                cache.put_back()
-            return context.copy().run(forward, *args, **kwargs)
-
-        # To its end: a layer that is left in the midst of its call would keep its weight.
-        twice = cast(Callable[..., object], checkpoint)
-        result = twice(computed, *args, use_reentrant=False, early_stop=False, **kwargs)
-        for cache in caches:
-            cache.keep_changed()
-        return result
-
-    return forward_twice
-
-
-class _Cache:
-    """Keys and values of earlier positions, to which a block adds its own, as they were before: a prefix, say."""
-
-    def __init__(self, cache: Cache):
-        self.before = [(layer, dict(vars(layer))) for layer in cache.layers]
-
-    def put_back(self) -> None:
-        for layer, before in self.before:
-            vars(layer).clear()
-            vars(layer).update(before)
-
-    def keep_changed(self) -> None:
-        """Forget the layers that the block has left alone, which are other blocks'."""
-        self.before = [(layer, old) for layer, old in self.before if any(vars(layer)[k] is not old[k] for k in old)]

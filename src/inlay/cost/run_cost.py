@@ -1,7 +1,6 @@
 """What a run takes: the step on its largest batch, followed without values, and how many there are of it."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -11,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ..attached.adapter import plan_attach
 from ..batches.batch import Batch, Collated, rows_of
 from ..core.method import Method
-from ..errors import InlayError
+from ..errors import InlayError, TargetError
 from ..models.document_attention import attend_by_document
 from ..models.fake_tensors import true_masks
 from ..models.recompute import NONE, Recomputing, chosen
@@ -74,8 +73,8 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     task = copy.copy(task)
     task.in_parts((way.micro_batch_size or way.batch_size) / way.batch_size)
     largest, share = largest_batch(task, way, epochs, seed)
-    found = depths(task.config)
-    if found is not None and not way.recompute.isdecimal() and _grows_evenly(task, way, found):
+    found = None if way.recompute.isdecimal() else depths(task.config)  # so many blocks are of the whole
+    if found is not None and _grows_evenly(task, way, found):
         near, far = (_followed(_with_depth(task, blocks), way, largest) for blocks in found)
         blocks = depth(task.config)
         assert blocks is not None
@@ -141,13 +140,14 @@ def _with_depth(task: Task, blocks: int) -> Task:
     return task
 
 
-def _grows_evenly(task: Task, way: Way, found: Sequence[int]) -> bool:
-    """Tell whether the method trains as much of each block more."""
+def _grows_evenly(task: Task, way: Way, found: tuple[int, int]) -> bool:
+    """Tell whether the method trains as much of each block more, from the two depths on."""
     less, more = found
-    counts = [_trained(_with_depth(task, blocks), way) for blocks in (less, more)]
-    blocks = depth(task.config)
-    assert blocks is not None
-    return _trained(task, way) * (more - less) == counts[0] * (more - blocks) + counts[1] * (blocks - less)
+    try:
+        counts = [_trained(_with_depth(task, blocks), way) for blocks in (less, more, 2 * more - less)]
+    except TargetError:  # it trains blocks that are further up
+        return False
+    return counts[2] - counts[1] == counts[1] - counts[0]
 
 
 def _trained(task: Task, way: Way) -> int:

@@ -18,12 +18,15 @@ _VOCABULARY, _FEED_FORWARD = 512, 64
 def choose_batches(task: Task, method: Method, part: str | None) -> None:
     """Let the task choose how it makes batches, as it does when its model is loaded and has its adapter.
 
-    A model of which no small one can be made gets padded ones.
+    Only a method that adds positions can make a difference, and is attached. A model of which no small one can be made
+    gets padded batches.
     """
     try:
         with torch.random.fork_rng([]):
             model: Any = task.auto_class.from_config(_small(task.config), dtype=torch.float32)
-            attach(model.eval(), method, part=part)
+            model.eval()
+            if method.virtual_tokens:
+                attach(model, method, part=part)
     except (InlayError, RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError):
         return
     task.ready(model)

@@ -15,6 +15,7 @@ from itertools import takewhile
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import Cache
 
 from ..errors import SettingsError
 from . import weights
@@ -59,12 +60,16 @@ def chosen(sites: Sites, asked: str) -> list[nn.Module]:
 
 
 class Recomputing:
-    """Modules that are computed again, until `undo`."""
+    """Modules that are computed again, until `undo`; those that are already stay as they are.
 
-    def __init__(self, modules: Iterable[nn.Module]):
-        self.modules = list(modules)
+    The second run stops when the gradients have what they need. `to_the_end` it does not, so that what belongs to the
+    calls inside is done, such as to give back the weights that were brought for one.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], *, to_the_end: bool = False):
+        self.modules = [module for module in modules if not isinstance(module.__dict__.get("forward"), _Again)]
         for module in self.modules:
-            module.__dict__["forward"] = _Again(module)
+            module.__dict__["forward"] = _Again(module, to_the_end)
 
     def undo(self) -> None:
         for module in self.modules:
@@ -79,8 +84,8 @@ class Recomputing:
 class _Again:
     """A module's `forward`. An object and no function, so that a copy of the model has a copy of it."""
 
-    def __init__(self, module: nn.Module):
-        self.module = module
+    def __init__(self, module: nn.Module, to_the_end: bool):
+        self.module, self.to_the_end = module, to_the_end
         self.before: Callable[..., object] | None = module.__dict__.get("forward")  # what another library put there
         self.__signature__ = inspect.signature(module.forward)
 
@@ -93,15 +98,38 @@ class _Again:
         if not torch.is_grad_enabled():
             return self.own(*args, **kwargs)
         context, calls, count, names = copy_context(), 0, len(args), tuple(kwargs)
+        caches = [_Earlier(each) for each in (*args, *kwargs.values()) if isinstance(each, Cache)]
 
         def run(*values: object) -> object:
             nonlocal calls
             calls += 1
             again = partial(self.own, *values[:count], **dict(zip(names, values[count:], strict=True)))
+            for cache in caches:
+                cache.put_back()
             return again() if calls == 1 else context.copy().run(again)
 
         # By position: whose devices' random numbers are kept, it looks up in these alone.
-        return checkpoint(run, *args, *kwargs.values(), use_reentrant=False)
+        early = not self.to_the_end
+        result = checkpoint(run, *args, *kwargs.values(), use_reentrant=False, early_stop=early)
+        for cache in caches:
+            cache.keep_changed()
+        return result
+
+
+class _Earlier:
+    """What a cache has of earlier positions, such as a prefix, before a module has added its own."""
+
+    def __init__(self, cache: Cache):
+        self.layers = [(layer, dict(vars(layer))) for layer in cache.layers]
+
+    def put_back(self) -> None:
+        for layer, before in self.layers:
+            vars(layer).clear()
+            vars(layer).update(before)
+
+    def keep_changed(self) -> None:
+        """Forget the layers that the module has left alone, which are others'."""
+        self.layers = [(layer, old) for layer, old in self.layers if any(vars(layer)[k] is not old[k] for k in old)]
 
 
 def _of(sites: Sites, block: str, feedforward: Feedforward) -> list[nn.Module]:

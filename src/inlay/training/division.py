@@ -7,7 +7,7 @@ from typing import TypeVar
 from ..attached.adapter import Adapter
 from ..devices import free_unused
 from ..machine import out_of_memory
-from ..models.recompute import ALL, NONE, Recomputing, chosen
+from ..models.recompute import ALL, Recomputing, chosen
 from ..models.sites import Sites
 from .journal import Journal
 from .prepared import Prepared
@@ -27,8 +27,7 @@ class Division:
     journal: Journal
 
     def __post_init__(self) -> None:
-        asked = self.run.settings.recompute or NONE
-        self._recomputing = Recomputing(chosen(self.sites, ALL if self._recomputes else asked))
+        self._recomputing = Recomputing(chosen(self.sites, ALL if self._recomputes else self.run.recomputed))
         if self.shrunk:
             self._divide_batches()
 
@@ -42,7 +41,7 @@ class Division:
 
     @property
     def _recomputes(self) -> bool:
-        return self.shrunk[-1].recomputes if self.shrunk else self.run.settings.recompute == ALL
+        return self.shrunk[-1].recomputes if self.shrunk else self.run.recomputed == ALL
 
     def shrink(self, step: int, why: str) -> Shrunk:
         """Divide the step, which ran out of memory, and those after it further. Raises DoesNotFit if it cannot."""

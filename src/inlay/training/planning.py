@@ -104,11 +104,13 @@ def plan(
     if task.tokens.get("train") is None:
         task.tokenize(settings.max_length or min(base.positions, task.tokenizer.model_max_length, 512))
     run = _run(model, data, settings)
+    part = part_for_texts(task.empty(), base.config).name
+    choose_batches(task, METHODS["lora"](), part)
     rows: list[Planned | NotPlanned] = []
     for each in asked:
         watcher(each.label)
         try:
-            rows.append(_planned(task, each, replace(run, method=each.method), settings, machine))
+            rows.append(_planned(task, part, each, replace(run, method=each.method), settings, machine))
         except InlayError as problem:
             rows.append(NotPlanned(label=each.label, why=str(problem)))
     planned = sorted((row for row in rows if isinstance(row, Planned)), key=lambda row: row.process_bytes)
@@ -126,11 +128,13 @@ def plan(
     )
 
 
-def _planned(task: Task, asked: Asked, run: RunSettings[Method], settings: PlanSettings, machine: Machine) -> Planned:
+def _planned(
+    task: Task, part: str | None, asked: Asked, run: RunSettings[Method], settings: PlanSettings, machine: Machine
+) -> Planned:
     packed = "nf4" in (asked.quantize, settings.quantize)
-    task = copy.copy(task)
-    part = part_for_texts(task.empty(), task.base.config).name
-    choose_batches(task, asked.method, part)
+    if asked.method.virtual_tokens:
+        task = copy.copy(task)
+        choose_batches(task, asked.method, part)
     lengths = task.lengths("train")
     steps = make_plan(len(lengths), run, task)
     way = Way(

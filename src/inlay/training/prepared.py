@@ -64,6 +64,11 @@ class Prepared:
         return self.dtype if self.settings.quantize == "nf4" else None
 
     @property
+    def recomputed(self) -> str:
+        """What the backward pass computes again: of a streamed base every block."""
+        return recompute.ALL if self.settings.stream else self.settings.recompute or recompute.NONE
+
+    @property
     def streamed(self) -> Base | None:
         """The base, if its blocks stay in its files; None: they are loaded."""
         return self.task.base if self.settings.stream else None

@@ -10,7 +10,7 @@ from ..data.settings import DataSettings
 from ..devices import check_name
 from ..errors import SettingsError
 from ..methods import METHODS
-from ..models.recompute import check_choice
+from ..models.recompute import ALL, check_choice
 from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, Settings, bytes_asked, check_settings
 
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
@@ -104,6 +104,10 @@ class Recipe(Settings):
             raise SettingsError(
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "
                 "part in the run; leave out --retain or --no-forgetting, or give a --retain-weight"
+            )
+        if self.stream and self.recompute not in (None, ALL):
+            raise SettingsError(
+                f"stream is on, which computes every block again, and recompute is {self.recompute}; leave that out"
             )
         if self.stream and self.quantize != "none":
             raise SettingsError(

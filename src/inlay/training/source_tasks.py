@@ -26,7 +26,7 @@ from ..inference.opened import open_adapter
 from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
-from ..models.recompute import NONE, Recomputing, chosen
+from ..models.recompute import Recomputing, chosen
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..tasks.classify import Classify, log_probabilities
@@ -135,7 +135,7 @@ class _Student:
         choose_attention(loaded.model, settings.attention, run.device, run.dtype)
         method = MultitaskPrompt(tokens=asked.tokens, rank=asked.rank, tasks=len(tasks))
         self.adapter = attach(loaded.model, method, heads=loaded.heads, part=self.run.part.name)
-        Recomputing(chosen(Sites(loaded.model, loaded.heads, self.run.part.name), settings.recompute or NONE))
+        Recomputing(chosen(Sites(loaded.model, loaded.heads, self.run.part.name), run.recomputed))
         (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))
         own_KL = torch.zeros(len(tasks), len(labels), dtype=torch.bool)
         for own_L, task in zip(own_KL, tasks, strict=True):
