@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -83,3 +85,17 @@ def test_what_inlay_says_itself_stays_as_it_is() -> None:
     with pytest.raises(SettingsError) as raised, refusals():
         raise said
     assert raised.value is said
+
+
+def test_free_memory_is_what_the_processs_own_limit_leaves() -> None:
+    code = (
+        "import resource, psutil, torch\n"
+        "from inlay.training.memory import available_memory_bytes as free\n"
+        "whole = free()\n"
+        "taken = psutil.Process().memory_info().vms\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 10**9, resource.RLIM_INFINITY))\n"
+        "assert whole > free() > 9 * 10**8, (whole, free())\n"
+        "assert free() <= 10**9\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

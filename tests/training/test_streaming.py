@@ -16,6 +16,7 @@ from inlay.bases.base import find_base
 from inlay.bases.loading import load_onto
 from inlay.bases.streaming import Streaming
 from inlay.cli import main
+from inlay.cost.fake_model import share_storage
 from inlay.errors import SettingsError
 from inlay.formats.peft import TENSORS
 from inlay.models.fingerprint import fingerprint
@@ -79,6 +80,15 @@ def test_gradients_are_those_of_a_base_in_memory(kind: str, name: str, stored: s
         assert in_files(model) == before  # after the backward pass too
         assert adapter.base_fingerprint == fingerprint(Sites(shape.model(BITS[stored])))
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+
+
+def test_the_cost_is_told_with_the_weights_of_one_block() -> None:
+    model: Any = SHAPES["llama"].model()
+    inlay.attach(model, inlay.LoRA(rank=2))
+    share_storage(model)
+    distinct = {p.data_ptr() for n, p in model.model.layers.named_parameters() if n.endswith("_proj.weight")}
+    assert len(distinct) == WEIGHTS_OF_A_BLOCK["llama"]
+    assert model.model.layers[0].mlp.up_proj.weight is model.model.layers[1].mlp.up_proj.weight
 
 
 def test_starts_read_the_weights_in_the_files(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from ..attached.adapter import Adapter, plan_attach
 from ..bases.quantized import quantize
+from ..bases.streaming import streamed
 from ..core.method import Method
 from ..core.state import commit, state_of
+from ..models import weights
+from ..models.sites import Sites
 
 _SCALES = 256  # that have a scale in common
 
@@ -76,3 +79,13 @@ def scales_of(model: nn.Module) -> Iterator[Tensor]:
         while state is not None:
             yield from (value for value in vars(state).values() if isinstance(value, Tensor))
             state = state.state2
+
+
+def share_storage(model: nn.Module) -> None:
+    """Let the layers that a streamed base reads have one weight for all blocks, as those of one are there at a time."""
+    sites = Sites(model)
+    blocks, shared = streamed(sites), dict[tuple[str, torch.Size], nn.Parameter | None]()
+    for name, layer in sites.modules():
+        if (block := blocks.get(id(layer))) is not None:
+            key = name.removeprefix(block), weights.stored(layer).shape
+            layer._parameters["weight"] = shared.setdefault(key, layer._parameters["weight"])

@@ -17,7 +17,7 @@ from ..models.recompute import NONE, Recomputing, chosen
 from ..models.sites import Sites
 from ..tasks.task import Task
 from .depth import depth, depths, shallow
-from .fake_model import empty_adapter, give_storage
+from .fake_model import empty_adapter, give_storage, share_storage
 from .speed import Speed
 from .step import StepCost, follow_forward, follow_step
 
@@ -30,6 +30,7 @@ class Way:
     dtype: torch.dtype
     part: str | None = None  # the module of the base that the method is kept to
     packed: bool = False  # the base's layers in 4 bits
+    streamed: bool = False  # those of one block at a time
     batch_size: int = 16
     micro_batch_size: int | None = None
     recompute: str = NONE
@@ -112,6 +113,8 @@ def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
     parts = micro_batches(batch, way)
     with FakeTensorMode() as fake, true_masks():
         give_storage(adapter.model)
+        if way.streamed:
+            share_storage(adapter.model)
         if "position_ids" in batch:
             attend_by_document(adapter.model)
         Recomputing(chosen(Sites(adapter.model, part=way.part), way.recompute))

@@ -13,7 +13,6 @@ from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..devices import is_accelerator
 from ..errors import DoesNotFit
-from ..models.recompute import NONE
 from ..show.units import bytes_text, counted
 from ..tasks.task import Task
 from .memory import available_memory_bytes
@@ -90,9 +89,10 @@ def way_of(run: Prepared, machine: Machine) -> Way:
         dtype=run.dtype,
         part=run.part.name,
         packed=run.packed_for is not None,
+        streamed=settings.stream,
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,
-        recompute=settings.recompute or NONE,
+        recompute=run.recomputed,
         clip=settings.clip,
         block=machine.block,
     )

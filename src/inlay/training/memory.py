@@ -9,6 +9,7 @@ import ctypes
 import gc
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def memory_bytes(device: torch.device) -> int:
 
 def available_memory_bytes(device: torch.device = CPU) -> int:
     """Return what is free: of an accelerator, with what PyTorch keeps of it for no tensor; or of the machine's memory,
-    or of what a container's limit leaves, if that is less."""
+    or of what a container's limit or the process's own leaves, if that is less."""
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     if is_accelerator(device):
@@ -42,7 +43,19 @@ def available_memory_bytes(device: torch.device = CPU) -> int:
     free = psutil.virtual_memory().available
     with suppress(OSError, ValueError):  # there is no limit, or none of this kind
         free = min(free, int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
-    return free
+    return min([free, *_limits()])
+
+
+def _limits() -> Iterator[int]:
+    """Yield what the process's own limits leave: of its addresses, and of the data in them (`ulimit -v` and `-d`)."""
+    with suppress(ImportError):  # Windows has none
+        import resource
+
+        taken = psutil.Process().memory_info()
+        for limit, used in ((resource.RLIMIT_AS, taken.vms), (resource.RLIMIT_DATA, getattr(taken, "data", 0))):
+            most, _ = resource.getrlimit(limit)
+            if most != resource.RLIM_INFINITY:
+                yield max(0, most - used)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

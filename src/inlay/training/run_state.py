@@ -129,6 +129,7 @@ class RunState:
             "device": str(run.device),
             "dtype": str(run.dtype).removeprefix("torch."),
             "learning_rate": run.plan.learning_rate,
+            **{name: getattr(run.settings, name) for name in run.chosen},
         }
         return RunIdentity(
             settings=to_dict(replace(self.asked, **decided)),
