@@ -164,10 +164,10 @@ def test_texts_share_a_row_unless_a_prompt_comes_before_it(
 
 
 def test_each_row_of_a_packed_batch_is_a_micro_batch() -> None:
-    from inlay.training.loop import _parts  # what costs memory cannot be seen from outside
+    from inlay.training.passes import micro_batches  # what costs memory cannot be seen from outside
 
     batch = packed([{"input_ids": [1, 2, 3], "trained": [True] * 3} for _ in range(4)], capacity=6)
-    parts = [part["input_ids"].shape for part, _ in _parts(batch, 2, Counting())]
+    parts = [part["input_ids"].shape for part, _ in micro_batches(batch, 2, Counting())]
     assert parts == [(1, 32), (1, 32)]
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import inlay
 from inlay.batches.chunked_loss import IGNORED, causal_loss, trained_tokens
-from inlay.batches.packing import Shuffled, best_fit, can_pack, packed, packs_without_values, padded
+from inlay.batches.packing import Shuffled, best_fit, can_pack, packed, padded
 from inlay.models import document_attention
 from inlay.models.document_attention import Documents, attend_by_document
 
@@ -120,38 +120,6 @@ def test_models_that_would_mix_texts_are_not_packed() -> None:
     bloom = transformers.BloomForCausalLM(transformers.BloomConfig(**small, n_head=4))
     assert not can_pack(bloom)
     assert not can_pack(SHAPES["t5"].model())
-
-
-def large_models() -> dict[str, tuple[Any, bool]]:
-    """Configurations of models that have never been made in full, and whether they can be packed."""
-    large = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
-    grouped = {**large, "num_key_value_heads": 8}
-    both = ["sliding_attention"] * 5 + ["full_attention"]
-    return {
-        "llama": (transformers.LlamaConfig(**grouped, vocab_size=128256), True),
-        "gpt2": (transformers.GPT2Config(n_embd=1600, n_layer=48, n_head=25), True),
-        "mixtral": (transformers.MixtralConfig(**grouped, num_local_experts=16), True),
-        "gemma3": (transformers.Gemma3TextConfig(**grouped, head_dim=128, layer_types=both * 13 + both[4:]), True),
-        "mamba": (transformers.MambaConfig(hidden_size=4096, num_hidden_layers=64), False),
-        "bloom": (transformers.BloomConfig(hidden_size=4096, n_layer=30, n_head=32), False),
-    }
-
-
-@pytest.mark.parametrize("name", large_models())
-def test_a_model_without_values_is_packed_if_a_small_one_can_be(name: str) -> None:
-    config, expected = large_models()[name]
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    state = torch.get_rng_state()
-    assert packs_without_values(model, []) is expected
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("name", inlay.METHODS)
-def test_what_a_method_makes_of_packing_is_known_without_values(name: str) -> None:
-    model = SHAPES["llama"].model()
-    adapter = inlay.attach(model, method(name, SHAPES["llama"]))
-    assert packs_without_values(model, adapter.deltas.values()) is (name in PACKABLE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -67,3 +67,22 @@ def test_a_model_that_cannot_be_followed_trains_all_the_same(
     assert says["plan"]["tensors"] is None
     assert says["plan"]["memory_bytes"] > 10**7
     assert "it looks at values" in (run.folder / "log.txt").read_text()
+
+
+def test_a_run_that_goes_on_keeps_what_was_chosen_for_it(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, tensors_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = inlay.train(tiny_bert, reviews_folder, out=tmp_path / "whole", **KNOWN)
+    most = 0.7 * sum(json.loads((whole.folder / "summary.json").read_text())["plan"]["tensors"].values())
+    known = KNOWN | {"memory": f"{most / 1000:.3f}kB"}
+    small = inlay.train(tiny_bert, reviews_folder, out=tmp_path / "small", **known)
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", **known | {"progress": stop})
+    run = inlay.resume(tmp_path / "run", progress=False)
+    files = [each.folder / "adapter" / "adapter_model.safetensors" for each in (small, run)]
+    assert files[0].read_bytes() == files[1].read_bytes()

@@ -6,20 +6,16 @@ are those of the padded batch. No text is cut: `best_fit` fills rows as well as 
 
 import inspect
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
-from ..core.delta import Delta
 from ..data.tokens import TokenRow
-from ..methods.prompts.soft_prompt import SoftPrompt
 from .batch import LENGTH_STEP, Collated, Order, Trained, padded_length
 from .chunked_loss import IGNORED
-from .small_model import small_model
 
 _PACKED_STEP = 4 * LENGTH_STEP  # or more: a row of many texts has far more lengths to choose from
 
@@ -103,23 +99,6 @@ def can_pack(model: Any) -> bool:
     size, exact = alone.abs().max(), logits_BTV.dtype == torch.float32  # of `full`, the weights alone are in float32
     isolated = (after_first - after_other).abs().max() <= (1e-5 if exact else 1e-2) * size
     return bool(isolated and (after_first - alone).abs().max() <= (1e-4 if exact else 5e-2) * size)
-
-
-def packs_without_values(model: PreTrainedModel, deltas: Iterable[Delta]) -> bool:
-    """Tell what `can_pack` tells of a model without values and what is attached to it: a small one of its configuration
-    is tried out. Not to be called where all tensors are made without values."""
-    if any(isinstance(delta, SoftPrompt) for delta in deltas):
-        return False
-    key = type(model), model.config.to_json_string()
-    if key not in _tried:
-        try:
-            _tried[key] = can_pack(small_model(type(model), model.config))
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-            _tried[key] = False  # its parts do not go together in another size; padded rows are right for all
-    return _tried[key]
-
-
-_tried: dict[tuple[type, str], bool] = {}
 
 
 def _touched(logits_BTV: Tensor, x_BTD: Tensor) -> Tensor | None:

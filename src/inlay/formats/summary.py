@@ -69,6 +69,16 @@ class WentBack(TypedDict):
     why: str
 
 
+class DividedStep(TypedDict):
+    """A step that did not fit in memory, and how it and those after it were divided."""
+
+    step: int
+    """0: a trial before the first."""
+    micro_batch_size: int
+    recomputes: bool
+    """Whether every block was computed again in the backward pass."""
+
+
 class Summary(TypedDict):
     """A run's summary, complete whether it is finished, interrupted or failed."""
 
@@ -95,6 +105,7 @@ class Summary(TypedDict):
     steps: int
     best_step: int
     went_back: list[WentBack]
+    divided: list[DividedStep]
     metrics: Metrics
     baseline: Beaten
     coverage: Reach

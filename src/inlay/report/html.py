@@ -15,6 +15,7 @@ from ..formats.run_files import RunFiles, read_run
 from ..formats.summary import Summary
 from ..outside import printable
 from ..show.budget import budget_sentence, budget_table
+from ..show.divided import divided_text
 from ..show.forgetting import forgetting_section
 from ..show.page import templates
 from ..show.plots import Figure, Points
@@ -67,6 +68,7 @@ def _page(files: RunFiles) -> dict[str, object]:
         "decisions": decisions(summary.get("decided") or {}),
         "costs": costs_table(summary),
         "memory": memory_section(summary),
+        "divided": [divided_text(**each) for each in summary.get("divided") or ()],
         "asked": files.asked,
         "resolved": files.resolved,
         "damaged_lines": files.damaged_lines,

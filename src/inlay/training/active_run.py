@@ -27,15 +27,16 @@ from ..formats.files import write_text
 from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
-from ..models.recompute import Recomputing, chosen
 from ..models.sites import Sites
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
+from .checkpoint_fit import shrunk_of
+from .division import Division
 from .ending import Ending, as_run_error, check_beaten
-from .estimate import estimate
-from .forecast import fitted, forecast
+from .estimate import Estimate, estimate
+from .forecast import Forecast, fitted, forecast
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
@@ -48,6 +49,7 @@ from .run_state import RunState
 from .score_parts import write_parts
 from .settings import RunSettings
 from .shared_base import NoSharing
+from .shrinking import Shrunk
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -78,7 +80,6 @@ class ActiveRun(Observer):
         self.of_best: Evaluation | None = None  # on valid, if this process made it
         self.evaluated: Evaluation | None = None  # last, on valid
         self.budget: ForgettingBudget | None = None
-        self.recomputing = Recomputing([])
 
     @property
     def run(self) -> Prepared:
@@ -121,7 +122,7 @@ class ActiveRun(Observer):
                 raise said from problem
             with suppress(OSError):  # it is of no use any more, and does no harm
                 remove_checkpoint(self.run.folder)
-        self.recomputing.undo()
+        self.division.undo()
         self.bases.take_back(self.adapter)
         finished: RunSummary = {**summary, "folder": str(self.run.folder)}
         if self.state.asked.fail_below_baseline:
@@ -222,20 +223,12 @@ class ActiveRun(Observer):
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
-        self.recomputing = Recomputing(chosen(Sites(model, self.heads, run.part.name), run.recomputed))
+        shrunk = shrunk_of(self.checkpoint.progress) if self.checkpoint is not None else ()
+        self.division = Division(run, adapter, Sites(model, self.heads, run.part.name), shrunk, self.journal)
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
-        self.state.estimate = estimate(
-            adapter,
-            run.plan,
-            run.settings,
-            run.task,
-            self.state.objective,
-            self.evaluation_seconds,
-            told.way,
-            told.memory_bytes,
-        )
+        self.state.estimate = self.division.tried(partial(self._estimate, told))
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
             self.state.estimate = replace(self.state.estimate, seconds=self.state.estimate.seconds + more)
@@ -256,6 +249,15 @@ class ActiveRun(Observer):
             tensor_bytes=found.step.peak,
         )
 
+    def _estimate(self, told: Forecast, size: int) -> Estimate:
+        run = self.run
+        settings, way = replace(run.settings, micro_batch_size=size), replace(told.way, micro_batch_size=size)
+        known = self.evaluation_seconds, way, told.memory_bytes
+        return estimate(self.adapter, run.plan, settings, run.task, self.state.objective, *known)
+
+    def shrink(self, step: int, why: str) -> Shrunk:
+        return self.division.shrink(step, why)
+
     def _first_batches(self) -> Iterator[Batch]:
         """Yield training batches where the model is, for a method that looks at data before it starts."""
         settings = self.run.settings
@@ -268,6 +270,7 @@ class ActiveRun(Observer):
         self.state.fit_began = time.perf_counter()
         if self.checkpoint is not None:
             self._go_on(training, self.checkpoint)
+        training.progress = replace(training.progress, shrunk=self.division.shrunk)
         self.state.training = training
         self.keeper.training = training if self.resumable else None
         batches = run.task.batches(run.settings.batch_size, run.settings.seed)

@@ -191,13 +191,14 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
         "random": random_tensors(training.device),
     }
     tensors = {f"{part}.{key}": t.detach() for part, named in parts.items() for key, t in named.items()}
-    apart = ("best_state", "guard", "scale", "safe", "start", "inside")
+    apart = ("best_state", "guard", "scale", "shrunk", "safe", "start", "inside")
     own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in apart}
     best, steps = progress.best, {"safe": safe, "inside": inside}
     header = {
         "progress": own
         | {"best": best, "changed": training.changed, "guard": asdict(progress.guard)}
         | {"scale": asdict(progress.scale)}
+        | {"shrunk": [asdict(each) for each in progress.shrunk]}
         | {name: kept and {"step": kept.step, "scores": kept.scores} for name, kept in steps.items()},
         "random": random_numbers(),
         "about": asdict(identity),

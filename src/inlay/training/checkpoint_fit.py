@@ -13,6 +13,7 @@ from ..tasks.metric import scores_from_json
 from .guard import MOST_RETURNS, Guard, Return, Safe
 from .loop import Training
 from .progress import Progress
+from .shrinking import Shrunk
 
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
 _MOST = 2**53  # of anything that is counted
@@ -97,6 +98,7 @@ def progress_of(told: Told, main_score: str) -> Progress:
         values["guard"] = _guard_of(told["guard"])
     if "scale" in told:  # likewise
         values["scale"] = _scale_of(told["scale"])
+    values["shrunk"] = shrunk_of(told)
     return Progress(**values)
 
 
@@ -115,6 +117,17 @@ def _guard_of(told: Told) -> Guard:
     if len(returns) > MOST_RETURNS:
         raise ValueError(f"guard has {len(returns)} returns; a training goes back {MOST_RETURNS} times at most")
     return Guard(told["first_loss"], tuple(told["losses"]), returns)
+
+
+def shrunk_of(told: Told) -> tuple[Shrunk, ...]:
+    """Read how steps that did not fit in memory are divided. Raises ValueError for what no run has."""
+    found = tuple(Shrunk(**each) for each in told.get("shrunk", ()))  # a version before had none
+    for each in found:
+        if type(each.step) is not int or type(each.micro_batch_size) is not int or type(each.recomputes) is not bool:
+            raise ValueError(f"progress has {each!r}, which says of no step how it is divided")
+        if not (0 <= each.step < _MOST and 1 <= each.micro_batch_size < _MOST):
+            raise ValueError(f"progress has {each!r}, whose numbers are no counts")
+    return found
 
 
 def _scale_of(told: Told) -> LossScale:

@@ -14,6 +14,7 @@ from ..formats.files import as_json, make_folder, sync, write_whole
 from ..formats.read import guarded
 from ..outside import shown, shown_lines
 from ..show.budget import Chosen, Spent, chosen_text, spent_text
+from ..show.divided import divided_text
 from ..show.forgetting import Forgetting, forgetting_text
 from ..show.reach import Reach, reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
@@ -200,6 +201,8 @@ def sentence(event: Event) -> str:
                 f"back    after step {event['step']} to {to} and on at learning rate {event['learning_rate']:.2g}: "
                 f"{event['why']}"
             )
+        case "shrink":
+            return f"memory  {divided_text(event['step'], event['micro_batch_size'], event['recomputes'])}"
         case "forgetting":
             return forgetting_text(cast(Forgetting, event))
         case "spent":

@@ -3,10 +3,9 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from typing import Self, cast
 
 import torch
@@ -16,19 +15,24 @@ from torch.optim import AdamW, Optimizer
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch, Order, rows_of, to_device, token_count
+from ..batches.batch import Batch, to_device, token_count
 from ..batches.objective import Objective
 from ..core.method import Method
-from ..errors import TrainingFailed
+from ..devices import free_unused
+from ..errors import DoesNotFit, TrainingFailed
 from ..formats.event import Event
 from ..loss_scale import LossScale
+from ..machine import out_of_memory
 from ..methods.peak_rate import peak_rate
 from ..tasks.metric import Scores
 from ..tasks.task import Task
 from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
+from .passes import pass_through, rows_of_steps
 from .progress import Progress
+from .random_state import random_numbers, random_tensors, set_random_state
 from .settings import RunSettings
+from .shrinking import Shrunk
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
 _UNTOUCHED = Guard()
@@ -95,6 +99,10 @@ class Observer(ABC):
 
     def on_return(self, guard: Guard, learning_rate: float) -> None:
         """Take note that the training went back, and goes on with this rate at its peak."""
+
+    def shrink(self, step: int, why: str) -> Shrunk:
+        """Divide the step, which ran out of memory, and those after it further. Raises DoesNotFit if it cannot."""
+        raise DoesNotFit(why)
 
     def undivided(self) -> AbstractContextManager[object]:
         """Return the context after which, not within which, an interruption comes."""
@@ -214,7 +222,9 @@ def fit(
     """
     adapter, optimizer = training.adapter, training.optimizer
     model, method, parameters = adapter.model, adapter.method, list(adapter.parameters())
-    steps = _steps(batches, plan, training.progress.step)
+    steps = rows_of_steps(batches, plan.steps_per_epoch, training.progress.step)
+    collate = cast(Callable[[list[object]], Batch], batches.collate_fn)
+    batches.collate_fn = list  # a step that does not fit in memory makes other batches of the same rows
     if (settings.guard or observer.has_budget) and training.progress.step == 0:
         start = training.safe(0, None, training.copied())
         training.progress = replace(training.progress, safe=start if settings.guard else None, start=start)
@@ -267,31 +277,36 @@ def fit(
             continue
 
         with observer.whole_step():
-            step, batch = done.step + 1, next(steps)
+            step, rows = done.step + 1, next(steps)
             began = time.perf_counter()
             model.train()
             share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
-            batch, scale = to_device(batch, training.device), done.scale
-            tokens = done.tokens + token_count(batch)
+            scale, random = done.scale, (random_tensors(training.device), random_numbers())
             while True:
-                losses = list[Tensor]()
-                for part, part_share in _parts(batch, settings.micro_batch_size, objective):
-                    part_loss = objective.loss(model, part) * part_share
-                    scale.scaled(part_loss).backward()
-                    losses.append(part_loss.detach())
-                loss = sum(torch.stack(losses).tolist())
-                if (penalty := method.penalty(adapter)) is not None:
-                    scale.scaled(penalty).backward()
-                if step == 1:
-                    _check_gradients(adapter)
-                scale.unscale_(parameters)
-                gradient_norm = float(clip_grad_norm_(parameters, settings.clip))
-                if math.isfinite(gradient_norm) or not math.isfinite(loss) or (lower := scale.lowered()) is None:
-                    break
-                scale = lower  # it was too high for these rows, which are taken again
-                optimizer.zero_grad()
+                batch = to_device(collate(rows), training.device)
+                size = done.shrunk[-1].micro_batch_size if done.shrunk else settings.micro_batch_size
+                try:
+                    loss = pass_through(adapter, objective, batch, size, scale)
+                except Exception as problem:
+                    if settings.on_oom == "stop" or (why := out_of_memory(problem)) is None:
+                        raise
+                else:
+                    if step == 1:
+                        _check_gradients(adapter)
+                    scale.unscale_(parameters)
+                    gradient_norm = float(clip_grad_norm_(parameters, settings.clip))
+                    if math.isfinite(gradient_norm) or not math.isfinite(loss) or (lower := scale.lowered()) is None:
+                        break
+                    scale = lower  # it was too high for these rows, which are taken again
+                    optimizer.zero_grad()
+                    continue
+                optimizer.zero_grad()  # here, where the problem is gone with all that it holds of the step
+                free_unused()
+                set_random_state(*random, training.device)
+                training.progress = done = replace(done, shrunk=(*done.shrunk, observer.shrink(step, why)))
+            tokens = done.tokens + token_count(batch)
             learning_rate = float(optimizer.param_groups[0]["lr"])
             seconds = done.seconds + time.perf_counter() - began
             after = replace(done, step=step, tokens=tokens, seconds=seconds, scale=scale)
@@ -302,11 +317,9 @@ def fit(
                 guard = done.guard if objective.begins_least else done.guard.after(loss)
                 training.progress = replace(after, guard=guard, scale=scale.after_step())
         if training.progress is done:
-            problem = (
-                f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
-            )
-            if not _went_back(training, after, problem, plan, observer, by_chance=True):
-                raise TrainingFailed(f"{problem}; {_advice(plan, done)}")
+            what = f"step {step}: loss is {loss}, gradient norm {gradient_norm}, at learning rate {learning_rate:.2g}"
+            if not _went_back(training, after, what, plan, observer, by_chance=True):
+                raise TrainingFailed(f"{what}; {_advice(plan, done)}")
             continue
         observer.on_step(
             StepEvent(step, step / plan.steps_per_epoch, loss, learning_rate, gradient_norm, tokens, seconds)
@@ -336,29 +349,6 @@ def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
     if settings.epochs is not None:
         return settings.epochs
     return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
-
-
-def _steps(batches: DataLoader[object], plan: Plan, done: int) -> Iterator[Batch]:
-    """Yield the batches of every step after the first `done`, epoch after epoch."""
-    order = cast(Order, batches.batch_sampler)
-    begun, order.skip = divmod(done, plan.steps_per_epoch)
-    for epoch in count(begun):
-        order.set_epoch(epoch)
-        state = torch.get_rng_state()
-        for number, batch in enumerate(batches):
-            if number == 0 and order.skip:  # a loader draws a random number as an epoch begins, and this one has begun
-                torch.set_rng_state(state)
-            yield batch
-        order.skip = 0
-
-
-def _parts(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
-    """Yield micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
-    rows, whole = len(batch["input_ids"]), objective.weight(batch)
-    size = rows if size is None else 1 if "position_ids" in batch else size
-    for start in range(0, rows, size):
-        part = rows_of(batch, start, min(start + size, rows))
-        yield part, objective.weight(part) / whole
 
 
 def _went_back(

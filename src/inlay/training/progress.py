@@ -9,6 +9,7 @@ from ..formats.event import Event
 from ..loss_scale import LossScale
 from ..tasks.metric import Scores
 from .guard import Guard, Safe
+from .shrinking import Shrunk
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Progress:
     safe: Safe | None = None  # what it goes back to if it collapses
     start: Safe | None = None  # what it goes back to instead if that does not last, for as long as that can be
     scale: LossScale = field(default_factory=LossScale)  # of the loss in the next backward pass
+    shrunk: tuple[Shrunk, ...] = ()  # each time that a step ran out of memory
     inside: Safe | None = None  # the best step that forgets no more than was asked, if that was
 
     def has_told(self, event: Event) -> bool:
@@ -38,6 +40,8 @@ class Progress:
                 return step <= self.evaluated
             case {"event": "back", "step": int(step)}:
                 return any(each.step == step for each in self.guard.returns)
+            case {"event": "shrink", "step": int(step)}:
+                return any(each.step == step for each in self.shrunk)
             case {"event": "forgetting" | "budget" | "finished"} | {"event": "note", "step": _}:  # of the end
                 return False
             case _:

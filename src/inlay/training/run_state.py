@@ -129,6 +129,7 @@ class RunState:
             "device": str(run.device),
             "dtype": str(run.dtype).removeprefix("torch."),
             "learning_rate": run.plan.learning_rate,
+            **{name: getattr(run.settings, name) for name in run.chosen},
         }
         return RunIdentity(
             settings=to_dict(replace(self.asked, **decided)),
@@ -178,6 +179,10 @@ class RunState:
             "went_back": [
                 {"step": each.step, "to": each.to, "share": each.share, "why": each.why}
                 for each in progress.guard.returns
+            ],
+            "divided": [
+                {"step": each.step, "micro_batch_size": each.micro_batch_size, "recomputes": each.recomputes}
+                for each in progress.shrunk
             ],
             "metrics": {
                 "split": "valid",

@@ -35,6 +35,9 @@ class Recipe(Settings):
     """What the backward pass computes again in place of keeping it, which takes less memory and more time for the same
     gradients: none, feed-forward (that part of every block), all (every block, for about a third more time), or so many
     blocks, such as 12. Default: none if the run fits so."""
+    on_oom: Literal["shrink", "stop"] = "shrink"
+    """What to do when a step runs out of memory. shrink: do it again in smaller micro-batches and go on so, with the
+    same gradients; and if one row does not fit, with --recompute all. stop: end with exit code 3."""
     max_length: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
     warmup: Annotated[float, SHARE] = 0.05
