@@ -47,6 +47,7 @@ class Planned:
     step_seconds: float | None  # None: of a device that is not here
     run_seconds: float | None
     fits: bool
+    packed: bool = False  # the base's layers are in 4 bits
     change: dict[str, object] = field(default_factory=dict)  # the cheapest settings with which it fits
 
     @property
@@ -174,6 +175,7 @@ def _planned(
         step_seconds=seconds,
         run_seconds=None if seconds is None or evaluations is None else steps.steps * seconds + evaluations,
         fits=machine.fits(cost, task),
+        packed=packed,
         change=change,
     )
 
