@@ -8,6 +8,7 @@ import torch
 
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
+from ..cost.depth import depth
 from ..cost.machine import Machine, this_machine
 from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
@@ -63,7 +64,9 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
         if machine.fits(cost, task) or not may_choose:
             return Forecast(task, machine, way, cost)
         speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
-        chosen = choose(Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed)
+        chosen = choose(
+            Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed, depth(task.config)
+        )
     except CannotBeFollowed as problem:
         return Forecast(task, machine, way, None, str(problem))
     needs = f"takes about {bytes_text(machine.taken(cost, task))}, and there is {bytes_text(machine.memory)}"
