@@ -6,12 +6,14 @@ The model is a Llama of 8 billion parameters, by its configuration alone; 4 rows
 """
 
 import tempfile
+from collections.abc import Mapping, Sequence
 
 from transformers import LlamaConfig
 
 import inlay
 from inlay.show.memory_parts import PARTS, bar_pieces
 from inlay.show.units import bytes_text
+from inlay.training.planning import Planned
 
 METHODS = ("full", "last-layers", "pfeiffer", "lora", "qlora", "dora", "prefix")
 AGAIN = ("lora", "qlora")  # with every block computed again as well
@@ -45,18 +47,18 @@ def main() -> None:
         config.save_pretrained(folder)
         rows = {name: row.memory for name, row in planned(folder, METHODS, None).items()}
         again = {f"{name}, recompute": row.memory for name, row in planned(folder, AGAIN, "all").items()}
-    order = [*METHODS, *again]
+    order = [*METHODS, *(f"{name}, recompute" for name in AGAIN)]
     print(picture({name: (rows | again)[name] for name in order}))
 
 
-def planned(folder, methods, recompute):
+def planned(folder: str, methods: Sequence[str], recompute: str | None) -> dict[str, Planned]:
     found = inlay.plan(
         folder, methods=methods, tokens=1024, batch_size=4, device="cuda", memory="24GB", recompute=recompute
     )
     return {row.label: row for row in found.planned}
 
 
-def picture(rows) -> str:
+def picture(rows: Mapping[str, Mapping[str, int]]) -> str:
     whole = 1.02 * max(sum(memory.values()) for memory in rows.values())
     across = WIDTH - LEFT - RIGHT
     height = 46 + ROW * len(rows)
