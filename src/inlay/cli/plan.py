@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -64,7 +64,8 @@ def main(arguments: list[str]) -> int:
 
     contenders = [contender(label) for label in asked.methods]
     chosen = [Asked(label=each.label, method=each.method, quantize=each.quantize) for each in contenders]
-    data = None if asked.data.path is None else DataSettings(path=asked.data.path, **asked.data.asked())
+    reading: dict[str, Any] = asked.data.asked()
+    data = None if asked.data.path is None else DataSettings(path=asked.data.path, **reading)
     settings = {field.name: getattr(asked, field.name) for field in dataclasses.fields(PlanSettings)}
     del settings["methods"]
     with _progress(asked.json) as progress:

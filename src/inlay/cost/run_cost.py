@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,6 +21,9 @@ from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage, share_storage
 from .speed import Speed
 from .step import StepCost, follow_forward, follow_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +136,7 @@ def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
         if way.streamed:
             share_storage(adapter.model)
         if "position_ids" in batch:
-            attend_by_document(adapter.model)
+            attend_by_document(cast("PreTrainedModel", adapter.model))
         Recomputing(chosen(Sites(adapter.model, part=way.part), way.recompute))
         shown = [_without_values(part, fake) for part in parts[:2]]
         evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed
