@@ -146,6 +146,7 @@ def test_a_page_has_every_method_and_opens_offline(
         (("--tokens", "16", "--memory", "much"), "memory is 'much', which is no amount"),
         (("--tokens", "16", "--memory", "0GB"), "memory is '0GB', which is no amount"),
         (("--tokens", "2"), "tokens"),
+        (("--tokens", "1000000"), "tokens is 1000000; the model has room for"),
         (("--tokens", "16", "--recompute", "some"), "recompute"),
         (("--tokens", "16", "--device", "abacus"), "device"),
         (("--tokens", "16", "--methods", "lroa"), "did you mean lora"),

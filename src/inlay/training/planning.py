@@ -212,6 +212,8 @@ def _task(model: str, base: Base, data: DataSettings | None, settings: PlanSetti
         return read_task(_run(model, data, settings), base)
     if settings.tokens is None:
         raise SettingsError("there are no rows to plan for: name DATA, or give --tokens, the length of a row")
+    if settings.tokens > base.positions:
+        raise SettingsError(f"tokens is {settings.tokens}; the model has room for {base.positions}")
     return unread_task(base, settings.rows or 1000, settings.tokens)
 
 
