@@ -32,8 +32,8 @@ def choose(
 
     `first` is the way that was asked for, which does not fit. `cost_of` follows a step, which takes a second or two, so
     that few are followed: of each kind of recomputation the smallest micro-batch, and then the largest for which there
-    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out. Where
-    the `blocks` of the model are all computed again, as few as will do are in the end.
+    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out. If
+    all `blocks` of the model would be computed again, it is as few of them as will do.
     """
     best, least, asked = None, first, first.way.recompute
     for kind in [kind for kind in KINDS if KINDS[kind] >= KINDS[asked]] if asked in KINDS else [asked]:

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import psutil
 import torch
@@ -61,12 +62,11 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
 
     try:
         cost = cost_of(way)
-        if machine.fits(cost, task) or not may_choose:
+        fits = partial(machine.fits, task=task)
+        if fits(cost) or not may_choose:
             return Forecast(task, machine, way, cost)
         speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
-        chosen = choose(
-            Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed, depth(task.config)
-        )
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config))
     except CannotBeFollowed as problem:
         return Forecast(task, machine, way, None, str(problem))
     needs = f"takes about {bytes_text(machine.taken(cost, task))}, and there is {bytes_text(machine.memory)}"

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import psutil
@@ -156,10 +157,9 @@ def _planned(
     cost = cost_of(way)
     speed = machine.speed(settings.batch_size * max(lengths), task.base.width)
     change: dict[str, object] = {}
-    if not machine.fits(cost, task):
-        chosen = choose(
-            Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed, depth(task.config)
-        )
+    fits = partial(machine.fits, task=task)
+    if not fits(cost):
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config))
         change = _changed(way, chosen.way) if chosen.fits else {}
     seconds = evaluations = None
     if speed is not None:
