@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import psutil
@@ -13,6 +14,7 @@ from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
+from ..cost.depth import depth
 from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.run_cost import RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
@@ -155,8 +157,9 @@ def _planned(
     cost = cost_of(way)
     speed = machine.speed(settings.batch_size * max(lengths), task.base.width)
     change: dict[str, object] = {}
-    if not machine.fits(cost, task):
-        chosen = choose(Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed)
+    fits = partial(machine.fits, task=task)
+    if not fits(cost):
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config))
         change = _changed(way, chosen.way) if chosen.fits else {}
     seconds = evaluations = None
     if speed is not None:
