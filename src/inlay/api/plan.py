@@ -231,7 +231,7 @@ def _all() -> Iterator[Asked]:
 
 
 def _told_apart(asked: Iterable[Asked]) -> list[Asked]:
-    """Number the methods of one label from the second on, as `lora-2`."""
+    """Give the methods of one label numbers from the second on, as `lora-2`."""
     seen = Counter[str]()
     found = []
     for each in asked:
