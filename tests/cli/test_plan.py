@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inlay import LoRA
+from inlay import LoRA, plan
 from inlay.cli import main
 from inlay.cost.storages import PARTS
 
@@ -59,6 +59,12 @@ def test_the_rows_of_data_count(tiny_bert: str, reviews_folder: str, capsys: pyt
     assert few["data"] == reviews_folder
     assert many["methods"]["bitfit"]["memory"]["activations"] > 2 * few["methods"]["bitfit"]["memory"]["activations"]
     assert few["methods"]["bitfit"]["steps"] == pytest.approx(4 * many["methods"]["bitfit"]["steps"], abs=8)
+
+
+def test_a_method_that_is_named_twice_has_two_rows(bare: str) -> None:
+    found = plan(bare, methods=["lora", LoRA(rank=4)], tokens=16)
+    assert [row.label for row in found.planned] == ["lora-2", "lora"]
+    assert list(found.as_json()["methods"]) == ["lora-2", "lora"]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def test_a_device_that_is_not_here_has_memory_and_no_time(bare: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,15 @@ plan.table; plan.rows
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.method import Method
 from ..data.settings import DataSettings
+from ..elsewhere import SETTINGS
 from ..errors import SettingsError, did_you_mean
 from ..methods import FAMILIES, METHODS
 from ..names import listed
@@ -51,10 +53,10 @@ def plan(
     known = {field.name for field in fields(PlanSettings)} - {"methods"}
     of_data = {field.name for field in fields(DataSettings)} - {"path"}
     if unknown := next((name for name in settings if name not in known | of_data), None):
-        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known | of_data)}")
+        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known | of_data, SETTINGS)}")
     values: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
     reading: dict[str, Any] = {name: value for name, value in settings.items() if name in of_data}
-    asked = [each if isinstance(each, Asked) else _asked(each) for each in methods] or list(_all())
+    asked = _told_apart([each if isinstance(each, Asked) else _asked(each) for each in methods] or _all())
     wanted = PlanSettings(methods=tuple(each.label for each in asked), **values)
     name = given_model(model, None).name
     if data is None or isinstance(data, DataSettings):
@@ -226,6 +228,16 @@ def _object(row: Planned | NotPlanned) -> dict[str, object]:
 def _all() -> Iterator[Asked]:
     for name, method in METHODS.items():
         yield Asked(label=name, method=method())
+
+
+def _told_apart(asked: Iterable[Asked]) -> list[Asked]:
+    """Give the methods of one label numbers from the second on, as `lora-2`."""
+    seen = Counter[str]()
+    found = []
+    for each in asked:
+        seen[each.label] += 1
+        found.append(replace(each, label=f"{each.label}-{count}") if (count := seen[each.label]) > 1 else each)
+    return found
 
 
 def _asked(method: str | Method) -> Asked:
