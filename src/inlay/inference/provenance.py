@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.settings import DataSettings
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SettingsError
 from ..formats.places import PLACES
 from ..formats.read import guarded
 from ..formats.seal import PROVENANCE
@@ -41,7 +41,10 @@ def check_provenance(folder: Path, provenance: dict[str, Any]) -> None:
         raise CheckpointError(f"{path}: columns has no {lacking[0]}, which this task reads; copy it again")
     if "data" in provenance:
         with guarded(path, "settings of data"):
-            settings = DataSettings(**provenance["data"])
+            try:
+                settings = DataSettings(**provenance["data"])
+            except SettingsError as problem:  # which tells a user what was meant, and nobody has typed this
+                raise TypeError(str(problem)) from None
             rows = (settings.train_rows, settings.eval_rows)
             texts = (settings.path, *settings.named_columns().values())
             if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | None) for n in rows):
