@@ -20,6 +20,7 @@ RUN = Taken(
     said_tensors=500_000_000,
     tensors=500_000_000,
     weights=100_000_000,
+    copies=1_000_000,
     before=400_000_000,
     process=1_240_000_000,
 )
@@ -60,7 +61,9 @@ def test_time_and_process_are_corrected_by_the_middle_and_the_higher_runs() -> N
     assert beside([], "classify") == BESIDE
     runs = [replace(RUN, step_seconds=seconds) for seconds in (0.1, 0.2, 0.9)]
     assert time_factor(runs) == pytest.approx(2.0)
-    assert beside([RUN], "classify") == RUN.process - RUN.before - RUN.said_tensors - kept(500_000_000, 100_000_000)
+    assert beside([RUN], "classify") == RUN.process - RUN.before - RUN.said_tensors - RUN.copies - kept(
+        500_000_000, 100_000_000
+    )
     assert beside([RUN], "causal") == BESIDE
     more = [replace(RUN, process=RUN.process + i * 10_000_000) for i in range(4)]
     assert beside(more, "classify") - beside([RUN], "classify") == 20_000_000

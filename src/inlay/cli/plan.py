@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     asked = parse(PlanArguments, arguments, "plan", titles=_TITLES)
     page = None if asked.page is None else new_file("--page", asked.page, (".html",), "a page is")
     from ..api.plan import plan
-    from ..training.planning import Asked
+    from ..training.planning import Asked, Planned
     from .compare import contender
 
     contenders = [contender(label) for label in asked.methods]
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
         print_json(found.as_json() | ({} if page is None else {"page": str(page)}))
     else:
         _show(found, page)
-    return 0
+    return 0 if any(isinstance(row, Planned) for row in found.rows) else SettingsError.exit_code
 
 
 @contextmanager

@@ -56,4 +56,5 @@ def accuracy() -> Accuracy | None:
 
 
 def _process(run: Taken, earlier: Sequence[Taken]) -> float:
-    return run.before + run.said_tensors + kept(run.said_tensors, run.weights) + beside(earlier, run.task)
+    tensors = run.said_tensors + run.copies
+    return run.before + tensors + kept(run.said_tensors, run.weights) + beside(earlier, run.task)

@@ -13,6 +13,7 @@ from .run_cost import RunCost
 from .speed import Speed, measured_speed
 
 _COPIES = 8  # bytes of each trained number: the start's and the best step's, which are kept to go back to
+_CONTEXT = 500 * 2**20  # bytes of an accelerator that a process takes before its first tensor, or less
 _CUDA_BLOCK = 512  # bytes, of which what its allocator hands out is a multiple
 _TOKENS, _WIDTH = 512, 1024  # of products that keep all cores busy, where a model's are larger
 
@@ -32,12 +33,12 @@ class Machine:
         return 1 if self.device.type == "cpu" else _CUDA_BLOCK
 
     def taken(self, cost: RunCost, task: Task) -> int:
-        """Return the bytes that the process takes; on an accelerator those of the tensors there."""
+        """Return the bytes that the process takes; on an accelerator those of the tensors and its context there."""
         if self.device.type != "cpu":
-            return cost.tensor_bytes
+            return cost.tensor_bytes + _CONTEXT
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
         more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
-        return self.before + cost.tensor_bytes + round(more) + _COPIES * cost.step.trained
+        return self.before + cost.tensor_bytes + round(more) + copies(cost)
 
     def fits(self, cost: RunCost, task: Task) -> bool:
         return self.taken(cost, task) <= self.memory
@@ -51,6 +52,11 @@ class Machine:
     def measured(self, tokens: int, width: int | None) -> Speed:
         """Measure how fast it computes layers of this width, for so many tokens."""
         return measured_speed(self.device, self.dtype, min(tokens, _TOKENS), min(width or _WIDTH, _WIDTH))
+
+
+def copies(cost: RunCost) -> int:
+    """Return the bytes of the adapter's copies, which are on the CPU."""
+    return _COPIES * cost.step.trained
 
 
 def this_machine(device: torch.device, dtype: torch.dtype, memory: float, before: int) -> Machine:

@@ -32,6 +32,7 @@ class Taken:
     said_tensors: int  # bytes, at the peak
     tensors: int | None  # None: not followed
     weights: int  # bytes of the base and the adapter
+    copies: int  # bytes of the adapter's copies to go back to
     before: int  # bytes of the process before the model was loaded
     process: int  # bytes at the peak
 
@@ -76,7 +77,7 @@ def kept(tensors: int, lasting: int) -> float:
 def beside(runs: Sequence[Taken], task: str) -> float:
     """Return the bytes beside tensors and what is kept: rather more than less of what earlier runs of the task had."""
     found = [
-        each.process - each.before - each.said_tensors - kept(each.said_tensors, each.weights)
+        each.process - each.before - each.said_tensors - each.copies - kept(each.said_tensors, each.weights)
         for each in runs
         if each.task == task
     ]

@@ -17,7 +17,7 @@ from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..cost import record
-from ..cost.machine import name_of
+from ..cost.machine import copies, name_of
 from ..devices import has_tf32, tf32
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
@@ -157,6 +157,7 @@ class ActiveRun(Observer):
                 said_tensors=told.cost.tensor_bytes,
                 tensors=found.step.peak,
                 weights=step.memory["weights"] + step.memory["adapter"],
+                copies=copies(told.cost),
                 before=machine.before,
                 process=self.state.peak_memory_bytes,
             )
