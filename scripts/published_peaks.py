@@ -2,8 +2,8 @@
 
 python scripts/published_peaks.py > docs/published_peaks.md
 
-The settings are those of method_comparison/MetaMathQA in PEFT's repository (July 2026): bfloat16 base, float32 adapters,
-no recomputation, batches of 4 rows of at most 768 tokens, transformers' own loss. Nothing is fitted to the figures. It
+The settings are those of method_comparison/MetaMathQA in PEFT's repository (July 2026): a base in bfloat16, adapters in
+float32, no recomputation, batches of 4 rows of at most 768 tokens, transformers' own loss. Nothing is fitted. It
 is assumed that some batch has a row of 768 tokens and a shorter one, so that there is a mask; that CUDA hands memory
 out in blocks of 512 bytes; and that its kernels of attention keep what the CPU's keep. Their figure is PyTorch's peak
 of reserved memory on the GPU, ours that of the tensors alone.

@@ -55,6 +55,10 @@ SETTINGS = _spread({
     "quantize": "quantization quantization_bit quantization_method quant bits",
     "device": "device_map accelerator",
     "tf32": "allow_tf32",
+    "recompute all": "gradient_checkpointing gradient_checkpointing_enable use_gradient_checkpointing checkpointing "
+    "activation_checkpointing enable_activation_checkpointing recomputation remat",
+    "memory": "max_memory memory_limit max_gpu_memory gpu_memory gpu_memory_limit vram auto_find_batch_size",
+    "stream": "offload cpu_offload disk_offload offload_folder offload_state_dict low_cpu_mem_usage",
     "attention": "attn_implementation attn attention_implementation attn_impl",
     "attention flash_attention_2": "use_flash_attention_2 flash_attention flash_attn use_flash_attn",
     "device cuda": "gpu cuda use_gpu use_cuda",
@@ -95,12 +99,12 @@ SETTINGS = _spread({
     "search": "lr_search hparam_search n_trials trials",
     "with": "other compare_with",
     "json": "jsonl as_json json_output output_json",
-    "": "max_steps steps train_steps max_iters load_in_8bit 8bit gradient_checkpointing "
+    "": "max_steps steps train_steps max_iters load_in_8bit 8bit "
     "lr_scheduler_type lr_scheduler scheduler optim optimizer packing logging_steps report_to deepspeed valid_file "
     "validation_file valid valid_data validation val dev test test_data test_set eval_file test_file "
     "eval_dataset val_data val_file subset n_samples num_samples modules_to_save fan_in_fan_out lora_bias "
     "eval_batch_size per_device_eval_batch_size num_virtual_tokens top_p top_k num_beams template chat_template "
-    "neftune_noise_alpha label_smoothing max_memory save_total_limit group_by_length low_cpu_mem_usage",
+    "neftune_noise_alpha label_smoothing save_total_limit group_by_length",
 })  # fmt: skip
 
 METHODS = _spread({
@@ -147,9 +151,10 @@ VERBS = _spread({
     "data": "dataset datasets inspect preprocess describe",
     "resume": "continue restart go-on",
     "doctor": "env info check diagnose system status environment",
+    "plan": "estimate estimate-memory estimate_memory memory memory-usage vram cost costs",
     "demo": "example quickstart tutorial start try",
     "rank": "ranks spectrum svd svals",
-    "": "serve plan combine api webui download",
+    "": "serve combine api webui download",
 })  # fmt: skip
 
 VALUES = _spread({

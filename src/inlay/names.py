@@ -27,10 +27,10 @@ def meant(asked: str, known: Iterable[str], elsewhere: Mapping[str, str] | None 
     return _but_for_a_slip((whole, last), words | ends | {_plain(name): (name,) for name in known})
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str], word: str = "or") -> str:
     """Write `a, b or c`."""
     *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def _but_for_a_slip(asked: Iterable[str], meanings: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

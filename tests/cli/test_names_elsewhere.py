@@ -67,6 +67,12 @@ FLAGS = """
     --bf16                          --dtype bfloat16
     --fp16                          --dtype float16
     --attn-implementation           --attention
+    --gradient_checkpointing        --recompute all
+    --gradient_checkpointing_enable --recompute all
+    --enable_activation_checkpointing --recompute all
+    --max_memory                    --memory
+    --auto_find_batch_size          --memory
+    --low_cpu_mem_usage             --stream
     --use_flash_attention_2         --attention flash_attention_2
     --eval_steps                    --evaluations-per-epoch
     --early_stopping_patience       --patience
@@ -102,7 +108,6 @@ FLAGS = """
     --n_samples
     --max_steps
     --load_in_8bit
-    --gradient_checkpointing
     --lr_scheduler_type
     --report_to
     --eval_file
@@ -173,6 +178,7 @@ NAMES = """
     benchmark   compare
     export      merge
     env         doctor
+    estimate-memory plan
     method      methods
     rsume       resume
     serve

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import inlay
-from inlay.cli import VERBS, doctor, main
+from inlay.cli import VERBS, doctor, main, plan
 from inlay.cli.compare_screen import print_result
 from inlay.cli.console import watching
 from inlay.cli.demo import _answer
@@ -25,6 +25,7 @@ from inlay.cli.demos import DEMOS
 from inlay.cli.merge import _line as merge_line
 from inlay.cli.next_steps import next_steps
 from inlay.cli.screen import screens, show, width
+from inlay.cost.accuracy import Accuracy, Errors
 from inlay.lab.rank.analysis import Analysis, Layer
 from inlay.lab.rank.curve import CutCurve, Point
 from inlay.lab.rank.directions import AgainstBase, Overlap
@@ -35,6 +36,7 @@ from inlay.models.sites import Place
 from inlay.stats import Difference
 
 from ..compare.fakes import accuracies, comparison_of, write_language_model
+from ..plans import some_methods
 from ..tiny_models import write_rows
 
 WIDTHS = (80, 100, 120)
@@ -94,8 +96,10 @@ def examined() -> None:
     machine |= {"memory": "12.0 GiB free of 16.0 GiB", "computes in": "float32 (bfloat16 would be slower here)"}
     found = {"machine": machine, "packages": {"torch": "2.13.0"}, "extras": {"optuna": "missing"}}
     versions = {"optuna": None, "ray": None}
+    record = Accuracy(runs=12, time=Errors(0.081, 0.35), tensors=Errors(0.0, 0.0), process=Errors(0.034, -0.092))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor, "examine", lambda: found)
+        patch.setattr(doctor, "plans_on_record", lambda: record)
         patch.setattr(doctor, "_version", lambda name: versions.get(name, "1.0"))
         main(["doctor"])
 
@@ -170,6 +174,11 @@ def analysed() -> None:
 
 def scores(accuracy: float) -> dict[str, float]:
     return {"accuracy": accuracy, "macro_f1": accuracy - 0.03, "loss": 1.2}
+
+
+def planned() -> None:
+    with screens():
+        plan._show(some_methods(), Path("plan.html"))
 
 
 def suggested() -> None:
@@ -247,6 +256,7 @@ CASES: dict[str, Callable[[], object]] = {
     "compare-progress": replayed("compare-progress"),
     "demo-answers": demo_answers,
     "merge": merged,
+    "plan": planned,
     "rank": analysed,
     "rank-suggestion": suggested,
     "error-flag": verb("train", "m", "d", "--rank", "8"),

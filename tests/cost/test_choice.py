@@ -1,6 +1,6 @@
 """The settings that fit and cost least time."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ from inlay.cost.choice import Candidate, choose
 from inlay.cost.run_cost import Way
 from inlay.cost.speed import Speed
 from inlay.cost.work import Work
+from inlay.errors import SettingsError
 from inlay.methods import METHODS
 
 RATES = Speed(products=1.0, bytes=1.0, operation=1.0)
@@ -60,3 +61,53 @@ def test_what_was_asked_for_is_kept_to() -> None:
     assert found.way.recompute == "all"
     assert found.way.micro_batch_size == 2
     assert {each.recompute for each in asked} == {"all"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step whose memory falls by 9 bytes a row with each of ten blocks that is computed again."""
+
+    again: float  # blocks
+    size: int
+
+    @property
+    def bytes(self) -> float:
+        return 100 + self.size * (100 - 9 * self.again)
+
+    @property
+    def work(self) -> Work:
+        return Work(products=100 + 3 * self.again, operations=800 / self.size)
+
+    @property
+    def forward(self) -> Work:
+        return Work(products=30 * self.size / 16)
+
+    def further(self, other: "Step", steps: float) -> "Step":
+        return Step(self.again + steps * (other.again - self.again), self.size)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is told of such a step."""
+
+    step: Step
+    share: float = 1.0
+
+    @property
+    def tensor_bytes(self) -> float:
+        return self.step.bytes
+
+
+def test_no_more_blocks_are_computed_again_than_have_to() -> None:
+    def cost_of(way: Way) -> Any:
+        if way.recompute == "feed-forward":
+            raise SettingsError("there are none")
+        again = int({"none": "0", "all": "10"}.get(way.recompute, way.recompute))
+        return Cost(Step(again, way.micro_batch_size or way.batch_size))
+
+    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16)
+    fits: Any = lambda each: each.tensor_bytes <= 1000  # noqa: E731
+    found = choose(Candidate(way, cost_of(way), fits=False), cost_of, fits, RATES, blocks=10)
+    assert found.fits
+    assert found.way.recompute == "5"  # 100 + 16 * 55 = 980
+    assert found.way.micro_batch_size == 16

@@ -383,3 +383,35 @@ def test_a_language_models_texts_stand_side_by_side(tmp_path):
     assert "1 more" in words(part)
     assert "The loss fell from 3.000 to 1.500 nats per learned token" in words(section(page, "Verdict"))
     assert not {"Confusion matrix", "Scores by label", "Predictions"} & set(headings(page))
+
+
+def test_the_memory_stands_part_by_part_beside_what_was_planned(tmp_path):
+    told = {"weights": 50 << 20, "adapter": 3 << 20, "gradients": 0, "optimizer": 6 << 20, "activations": 400 << 20}
+    told |= {"loss": 4, "inputs": 1 << 20, "temporaries": 20 << 20}
+    taken = told | {"activations": 420 << 20}
+    plan = {"memory_bytes": 600 << 20, "seconds": 91.0, "tensors": told}
+    found = summary(plan=plan, tensors=taken, peak_memory_bytes=630 << 20)
+    page = write_report(write_run(tmp_path / "cpu", found, learning(150, 10))).read_text()
+    *_, parts = (
+        [["".join(cell.itertext()).replace("\xa0", " ") for cell in row] for row in each.iter("tr")]
+        for each in section(page, "Time, memory and speed").iter("table")
+    )
+    assert parts == [
+        ["", "planned", "actual", "difference"],
+        ["frozen weights", "50.0 MiB", "50.0 MiB", "none"],
+        ["adapter", "3.00 MiB", "3.00 MiB", "none"],
+        ["optimizer", "6.00 MiB", "6.00 MiB", "none"],
+        ["activations", "401 MiB", "421 MiB", "+5.0 %"],
+        ["temporaries", "20.0 MiB", "20.0 MiB", "none"],
+        ["all tensors", "480 MiB", "500 MiB", "+4.2 %"],
+        ["the process", "600 MiB", "630 MiB", "+5.0 %"],
+    ]
+    device = {"allocated_bytes": 610 << 20, "reserved_bytes": 700 << 20, "beside_bytes": None}
+    found = summary(plan=plan | {"tensors": None}, tensors=taken, device_memory=device)
+    page = write_report(write_run(tmp_path / "cuda", found, learning(150, 10))).read_text()
+    shown = words(section(page, "Time, memory and speed"))
+    assert "all tensors – 500 MiB – in use by tensors 600 MiB 610 MiB +1.7 %" in shown
+    assert "held by PyTorch – 700 MiB – beside it – – –" in shown
+    assert "Memory, part by part" not in words(
+        section(write_report(tickets(tmp_path / "old")).read_text(), "Time, memory and speed")
+    )

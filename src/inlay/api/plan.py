@@ -5,26 +5,29 @@ plan.table; plan.rows
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.method import Method
 from ..data.settings import DataSettings
+from ..elsewhere import SETTINGS
 from ..errors import SettingsError, did_you_mean
 from ..methods import FAMILIES, METHODS
 from ..names import listed
 from ..show.table import Column, Table
-from ..show.units import bytes_text, count_text, seconds_text, text_or_unknown
+from ..show.units import bytes_text, count_text, counted, seconds_text, text_or_unknown
 from ..training.plan_settings import PlanSettings
 from ..training.planning import Asked, NotPlanned, Planned, PlanResult
 from ..training.planning import plan as plan_all
 from .asked import named_method
 from .given_data import given_data
 from .given_model import given_model
+from .plan_page import flags, render
 
-_BAR = 10  # letters
+_BAR = 6  # letters
 
 
 def plan(
@@ -50,10 +53,10 @@ def plan(
     known = {field.name for field in fields(PlanSettings)} - {"methods"}
     of_data = {field.name for field in fields(DataSettings)} - {"path"}
     if unknown := next((name for name in settings if name not in known | of_data), None):
-        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known | of_data)}")
+        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known | of_data, SETTINGS)}")
     values: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
     reading: dict[str, Any] = {name: value for name, value in settings.items() if name in of_data}
-    asked = [each if isinstance(each, Asked) else _asked(each) for each in methods] or list(_all())
+    asked = _told_apart([each if isinstance(each, Asked) else _asked(each) for each in methods] or _all())
     wanted = PlanSettings(methods=tuple(each.label for each in asked), **values)
     name = given_model(model, None).name
     if data is None or isinstance(data, DataSettings):
@@ -74,47 +77,51 @@ class Costs:
         return self.result.rows
 
     @property
+    def planned(self) -> list[Planned]:
+        """The methods that fit the model, by family; in each the one that takes least comes first."""
+        known = list(FAMILIES)
+        planned = [row for row in self.rows if isinstance(row, Planned)]
+        return sorted(
+            planned,
+            key=lambda row: known.index(row.method.family) if row.method.family in known else len(known),
+        )
+
+    @property
     def table(self) -> Table:
         """One row a method, by family: what it trains and saves, its memory beside what there is, its time."""
-        on_cpu = self.result.device == "cpu"
+        limit = self.result.memory
+        most = limit if math.isfinite(limit) else max((row.process_bytes for row in self.planned), default=1)
         columns = [
             Column(name="method"),
             Column(name="trains", text=count_text, right=True),
             Column(name="file", text=bytes_text, right=True),
-            Column(name="process" if on_cpu else "tensors", text=bytes_text, right=True),
-            Column(name=f"of {bytes_text(self.result.memory)}" if math.isfinite(self.result.memory) else "memory"),
-            Column(name="a step", text=_seconds, right=True),
-            Column(name="the run", text=_seconds, right=True),
+            Column(name="process" if self.result.device == "cpu" else "tensors", text=bytes_text, right=True),
+            Column(name=f"of {bytes_text(limit)}" if math.isfinite(limit) else "compared"),
         ]
-        return Table(columns=columns, rows=[self._row(row) for row in self._by_family()])
+        if timed := any(row.step_seconds is not None for row in self.planned):
+            columns += [Column(name=name, text=_seconds, right=True) for name in ("a step", "the run")]
+        rows = [
+            [
+                row.label,
+                row.trained_parameters,
+                row.file_bytes,
+                row.process_bytes,
+                _bar(row.process_bytes / most) if row.fits else "too much",
+                *([row.step_seconds, row.run_seconds] if timed else []),
+            ]
+            for row in self.planned
+        ]
+        return Table(columns=columns, rows=rows)
 
     @property
     def parts(self) -> Table:
         """One row a method: where the memory of its tensors goes when they take most."""
-        columns = [Column(name=name, right=bool(i), text=bytes_text) for i, name in enumerate(("method", *_PARTS))]
+        columns = [Column(name=name, right=bool(i), text=bytes_text) for i, name in enumerate(("method", *_COLUMNS))]
         rows = [
-            [row.label, *(sum(row.memory[part] for part in own) for own in _PARTS.values()), row.tensor_bytes]
-            for row in self._by_family()
+            [row.label, *(sum(row.memory[part] for part in own) for own in _COLUMNS.values()), row.cost.step.peak]
+            for row in self.planned
         ]
-        return Table(columns=[*columns, Column(name="together", right=True, text=bytes_text)], rows=rows)
-
-    def _by_family(self) -> Iterator[Planned]:
-        planned = [row for row in self.rows if isinstance(row, Planned)]
-        for family in FAMILIES:
-            yield from (row for row in planned if row.method.family == family)
-
-    def _row(self, row: Planned) -> list[object]:
-        used = min(1.0, row.process_bytes / self.result.memory)
-        bar = (round(_BAR * used) * "█").ljust(_BAR, "░") if row.fits else "too much"
-        return [
-            row.label,
-            row.trained_parameters,
-            row.file_bytes,
-            row.process_bytes,
-            bar,
-            row.step_seconds,
-            row.run_seconds,
-        ]
+        return Table(columns=[*columns, Column(name="all", right=True, text=bytes_text)], rows=rows)
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -125,16 +132,41 @@ class Costs:
     def changes(self) -> list[str]:
         """What makes the methods fit that do not, in words."""
         found: dict[str, list[str]] = {}
-        for row in self._by_family():
+        for row in self.planned:
             if not row.fits:
-                flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in row.change.items())
-                found.setdefault(flags, []).append(row.label)
+                found.setdefault(flags(row.change) or self._why_not(row), []).append(row.label)
         return [
-            f"{listed(labels)} fit{'s' * (len(labels) == 1)} with {flags}"
-            if flags
-            else f"{listed(labels)}: no micro-batch is small enough; try --quantize nf4, or a shorter --max-length"
-            for flags, labels in found.items()
+            f"{listed(labels, 'and')} fit{'s' * (len(labels) == 1)} with {what}"
+            if what.startswith("--")
+            else f"{listed(labels, 'and')}: {what}"
+            for what, labels in found.items()
         ]
+
+    def _why_not(self, row: Planned) -> str:
+        """Say why no setting that may be chosen makes the method fit, and what else there is to try."""
+        if row.process_bytes - row.tensor_bytes > self.result.memory:
+            return "the process takes more than that already beside its tensors"
+        lasting = sum(row.memory[part] for part in ("weights", "adapter", "optimizer")) + 4 * row.trained_parameters
+        if lasting > self.result.memory and (row.packed or row.memory["weights"] < lasting / 2):
+            return "what stays from step to step is too much; train less of the base, or a smaller one"
+        packing = "" if row.packed else "--quantize nf4, "
+        return f"too much even with one row at once; try {packing}shorter rows or a smaller base"
+
+    @property
+    def precision(self) -> str:
+        """How far off the figures may be, in one sentence."""
+        if self.result.earlier_runs:
+            return (
+                f"Time and process are corrected by {counted(self.result.earlier_runs, 'earlier run')} on this machine."
+            )
+        if self.result.device == "cpu":
+            return "Tensors are exact; time and process may be off by a third, as no run here is on record yet."
+        return "Tensors are exact; the device's context and its kernels' workspace come on top."
+
+    @property
+    def page(self) -> str:
+        """The plan as a page that opens offline: HTML."""
+        return render(self.result, self.planned, self.left_out, self.changes, self.precision)
 
     def as_json(self) -> dict[str, object]:
         """Return the plan as one object: bytes and seconds."""
@@ -158,14 +190,21 @@ class Costs:
         return self.table.html()
 
 
-_PARTS = {
-    "weights": ("weights",),
+_COLUMNS = {
+    "frozen": ("weights",),
     "adapter": ("adapter",),
     "optimizer": ("gradients", "optimizer"),
     "activations": ("activations", "inputs"),
     "other": ("loss", "temporaries"),
 }
-"""The columns of a table and what each holds; `other` comes and goes within a step."""
+"""The columns of a table that a terminal has room for, and what each holds."""
+
+
+def _bar(share: float) -> str:
+    """Draw a share in blocks and their eighths, with its per cent."""
+    whole, eighths = divmod(round(8 * _BAR * min(share, 1.0)), 8)
+    blocks = "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
+    return f"{blocks or '▏':<{_BAR}}{f'{100 * share:.0f} %':>5}"
 
 
 def _object(row: Planned | NotPlanned) -> dict[str, object]:
@@ -189,6 +228,16 @@ def _object(row: Planned | NotPlanned) -> dict[str, object]:
 def _all() -> Iterator[Asked]:
     for name, method in METHODS.items():
         yield Asked(label=name, method=method())
+
+
+def _told_apart(asked: Iterable[Asked]) -> list[Asked]:
+    """Give the methods of one label numbers from the second on, as `lora-2`."""
+    seen = Counter[str]()
+    found = []
+    for each in asked:
+        seen[each.label] += 1
+        found.append(replace(each, label=f"{each.label}-{count}") if (count := seen[each.label]) > 1 else each)
+    return found
 
 
 def _asked(method: str | Method) -> Asked:

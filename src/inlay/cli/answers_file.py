@@ -1,15 +1,13 @@
 """The file that `predict FILE --out ANSWERS` writes: each row with its number, its own columns, and its answer."""
 
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..data.problems import Unreadable
 from ..data.rows import Row
-from ..errors import SettingsError
 from ..formats.files import as_json, write_whole
-from ..formats.paths import path_of
+from ..formats.paths import new_file
 
 _KINDS = (".csv", ".jsonl")
 
@@ -17,12 +15,7 @@ _KINDS = (".csv", ".jsonl")
 def answers_path(out: str) -> Path:
     """Return where the answers are to be written. Raises SettingsError if that is there already, or of no kind that is
     written."""
-    path = path_of(out)
-    if path.suffix.lower() not in _KINDS:
-        raise SettingsError(f"--out is {out}; answers are written as {' or '.join(_KINDS)}: name it so")
-    if os.path.lexists(path):
-        raise SettingsError(f"--out {out} is there already; name another file, or remove it")
-    return path
+    return new_file("--out", out, _KINDS, "answers are")
 
 
 def write_answers(path: Path, rows: Sequence[Row], answers: Sequence[Mapping[str, object]]) -> list[str]:

@@ -1,5 +1,6 @@
 """inlay doctor [MODEL]: what this machine and installation have; a model's layers, and what each target reaches."""
 
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from ..errors import SettingsError
+from ..show.units import counted, percent_text
 from .parse import parse
 from .screen import print_json, show
 
 if TYPE_CHECKING:
     import torch
+
+    from ..cost.accuracy import Accuracy, Errors
 
 _NEEDED = ("torch", "transformers", "accelerate", "tokenizers", "safetensors", "datasets", "numpy", "tyro", "rich")
 _FOR_DEVELOPERS = "dev"
@@ -51,10 +55,12 @@ def main(arguments: list[str]) -> int:
         show_model(command.model, command.method, command.json)
         return 0
     found = examine()
+    record = plans_on_record()
     if command.json:
-        print_json(found, indent=2)
+        print_json(found | ({"plans": dataclasses.asdict(record)} if record else {}), indent=2)
         return 0
-    for section, entries in found.items():
+    sections = found | (_accuracy(record) if record else {})
+    for section, entries in sections.items():
         print(section)
         for name, value in entries.items():
             show(f"  {name:<22} {value}", 25)
@@ -77,6 +83,32 @@ def _verdict(found: dict[str, dict[str, str]]) -> str:
     return "; ".join([ready, *(lacking or ["nothing is missing"])])
 
 
+def plans_on_record() -> "Accuracy | None":
+    from ..cost.accuracy import accuracy
+
+    return accuracy()
+
+
+def _accuracy(record: "Accuracy") -> dict[str, dict[str, str]]:
+    """Say how far the plans of earlier runs were from what these took."""
+    return {
+        f"plans, by {counted(record.runs, 'run')} on record": {
+            name: "exact to the byte" if not errors.worst else _error_text(errors)
+            for name, errors in (
+                ("time of a step", record.time),
+                ("tensors", record.tensors),
+                ("process", record.process),
+            )
+            if errors is not None
+        }
+    }
+
+
+def _error_text(errors: "Errors") -> str:
+    more = "more" if errors.worst > 0 else "less"
+    return f"off by {percent_text(errors.median)} (median); at worst {percent_text(abs(errors.worst))} {more} than told"
+
+
 def examine() -> dict[str, dict[str, str]]:
     import psutil
     import torch
@@ -84,7 +116,7 @@ def examine() -> dict[str, dict[str, str]]:
     from ..bases.attention import kinds_of_attention
     from ..devices import best_dtype, has_tf32, is_accelerator, name_of, pick_device
     from ..registries import REGISTRIES
-    from ..show.units import bytes_text, counted
+    from ..show.units import bytes_text
     from ..training.memory import available_memory_bytes
 
     device = pick_device("auto")

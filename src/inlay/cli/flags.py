@@ -16,7 +16,7 @@ _POSITIONAL, _SUPPRESS = get_args(Positional[str])[1], get_args(Suppress[str])[1
 _TEXTS = {
     "out": "FOLDER", "retain": "FILE", "model": "MODEL", "method": "NAME", "with": "RUN", "data": "DATA",
     "text": "COLUMN", "text-pair": "COLUMN", "label": "COLUMN", "prompt": "COLUMN", "completion": "COLUMN",
-    "device": "DEVICE",
+    "device": "DEVICE", "memory": "SIZE", "recompute": "BLOCKS", "page": "FILE",
 }  # fmt: skip
 
 

@@ -2,21 +2,37 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
-from ..data.settings import DataSettings
-from ..show.units import counted
+from ..data.settings import DataSettings, Reading
+from ..errors import SettingsError
+from ..formats.files import write_text
+from ..formats.paths import new_file
+from ..show.table import Table
 from ..training.plan_settings import PlanSettings
-from .arguments import Model, OtherData
+from .arguments import Model
 from .parse import parse
-from .screen import print_json, show, width
+from .screen import own, print_json, show, width
 
 if TYPE_CHECKING:
     from ..api.plan import Costs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsToPlan(Reading):  # a docstring would stand in the help
+    path: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
+    """The rows to train on, whose lengths count. Without them give --tokens."""
+
+    def __post_init__(self) -> None:
+        if self.path is None and (given := next(iter(self.asked()), None)) is not None:
+            raise SettingsError(f"data.{given} is given without DATA, whose rows it reads; name DATA")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,57 +43,86 @@ class PlanArguments(PlanSettings):
     """
 
     model: Model
-    data: OtherData = OtherData()
+    data: RowsToPlan = RowsToPlan()
     methods: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    page: str | None = None
+    """Write a page as well, with bars of what the memory goes to: a file such as plan.html."""
     json: bool = False
     """Print one JSON object instead of text."""
 
 
 _OWN = [field.name for field in dataclasses.fields(PlanSettings)]
-_TITLES = {**dict.fromkeys(_OWN, "The run"), "data.": "The data", "json": "The output"}
+_TITLES = {**dict.fromkeys(_OWN, "The run"), "data.": "The data", "page": "The output", "json": "The output"}
 
 
 def main(arguments: list[str]) -> int:
     asked = parse(PlanArguments, arguments, "plan", titles=_TITLES)
+    page = None if asked.page is None else new_file("--page", asked.page, (".html",), "a page is")
     from ..api.plan import plan
     from ..training.planning import Asked
     from .compare import contender
 
     contenders = [contender(label) for label in asked.methods]
     chosen = [Asked(label=each.label, method=each.method, quantize=each.quantize) for each in contenders]
-    data = None if asked.data.path is None else DataSettings(path=asked.data.path, **asked.data.asked())
+    reading: dict[str, Any] = asked.data.asked()
+    data = None if asked.data.path is None else DataSettings(path=asked.data.path, **reading)
     settings = {field.name: getattr(asked, field.name) for field in dataclasses.fields(PlanSettings)}
     del settings["methods"]
-    found = plan(asked.model, data, chosen, progress=_progress(asked.json), **settings)
+    with _progress(asked.json) as progress:
+        found = plan(asked.model, data, chosen, progress=progress, **settings)
+    if page is not None:
+        write_text(page, found.page)
     if asked.json:
-        print_json(found.as_json())
+        print_json(found.as_json() | ({} if page is None else {"page": str(page)}))
     else:
-        _show(found)
+        _show(found, page)
     return 0
 
 
-def _progress(quiet: bool) -> Callable[[str], None]:
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Name each method on a line of the terminal that is gone in the end."""
     if quiet or not sys.stderr.isatty():
-        return lambda label: None
-    return lambda label: print(f"\r\033[K{label} …", end="", file=sys.stderr, flush=True)
+        yield lambda label: None
+        return
+    terminal = own(sys.stderr)
+    try:
+        yield lambda label: print(f"\r\033[Kplanning {label} …", end="", file=terminal, flush=True)
+    finally:
+        print("\r\033[K", end="", file=terminal, flush=True)
 
 
-def _show(found: "Costs") -> None:
+def _show(found: "Costs", page: Path | None) -> None:
     result = found.result
     show(
         f"{result.model} on {result.source}: {result.batch_size} rows a step, of at most {result.longest} tokens"
         f"{', packed' if result.packs else ''}; {result.dtype} on {result.device}",
         2,
     )
-    print(found.table.screen(width()))
+    families = [row.method.family for row in found.planned]
+    if families:
+        print(f"\n{_by_family(found.table, families).screen(width())}\n")
+        show("Memory of the tensors when they take most (optimizer: with gradients; other: loss and temporaries):", 2)
+        print(f"\n{found.parts.screen(width())}\n")
     for line in found.changes:
-        show(line, 2)
+        show(f"to fit    {line}", 10)
     for label, why in found.left_out.items():
-        show(f"{label}: {why}", 2)
-    print()
-    show("what tensors take at most; the optimizer with gradients, other is the loss and what comes and goes:", 2)
-    print(found.parts.screen(width()))
-    if result.earlier_runs:
-        show(f"time and process are corrected by {counted(result.earlier_runs, 'earlier run')} on this machine", 2)
-    elif result.device == "cpu":
-        show("time and process may be off by a third: no run on this machine is on record yet", 2)
+        show(f"left out  {label}: {why}", 10)
+    if families:
+        show(f"note      {found.precision}", 10)
+    if page is not None:
+        show(f"page      {page}", 10)
+
+
+def _by_family(table: Table, families: list[str]) -> Table:
+    """Return the table with the families of its rows as headings, if there are several."""
+    if len(set(families)) < 2:
+        return table
+    return replace(table, rows=list(_headed(table, families)))
+
+
+def _headed(table: Table, families: list[str]) -> Iterator[list[object]]:
+    for family, rows in groupby(zip(families, table.rows, strict=True), key=lambda pair: pair[0]):
+        yield [family, *([""] * (len(table.columns) - 1))]
+        for _, (label, *values) in rows:
+            yield [f"  {label}", *values]

@@ -22,13 +22,18 @@ class Candidate:
 
 
 def choose(
-    first: Candidate, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool], speed: Speed | None
+    first: Candidate,
+    cost_of: Callable[[Way], RunCost],
+    fits: Callable[[RunCost], bool],
+    speed: Speed | None,
+    blocks: int | None = None,
 ) -> Candidate:
     """Return the fastest way that fits; if none does, the one that takes the least memory.
 
     `first` is the way that was asked for, which does not fit. `cost_of` follows a step, which takes a second or two, so
     that few are followed: of each kind of recomputation the smallest micro-batch, and then the largest for which there
-    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out.
+    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out. If
+    all `blocks` of the model would be computed again, it is as few of them as will do.
     """
     best, least, asked = None, first, first.way.recompute
     for kind in [kind for kind in KINDS if KINDS[kind] >= KINDS[asked]] if asked in KINDS else [asked]:
@@ -44,7 +49,22 @@ def choose(
             least = min(least, choice, key=lambda each: each.cost.tensor_bytes)
             if choice.fits and (best is None or _seconds(choice, speed) < _seconds(best, speed)):
                 best = choice
+    if best is not None and asked == NONE and best.way.recompute == ALL and blocks is not None:
+        best = _fewer_blocks(best, blocks, cost_of, fits)
     return best or least
+
+
+def _fewer_blocks(
+    best: Candidate, blocks: int, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]
+) -> Candidate:
+    """Return the way with as few blocks computed again as fit by a straight line, if they do when that is followed."""
+    none = cost_of(replace(best.way, recompute=NONE))
+    for count in range(1, blocks):
+        step = none.step.further(best.cost.step, count / blocks)
+        if fits(replace(best.cost, step=step)):
+            tried = _followed(replace(best.way, recompute=str(count)), cost_of, fits)
+            return tried if tried.fits else best
+    return best
 
 
 def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> list[Candidate]:

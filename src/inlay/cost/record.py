@@ -51,6 +51,11 @@ def recorded(device: str, dtype: str, threads: int) -> list[Taken]:
     return found[-_LATEST:]
 
 
+def all_recorded() -> list[Taken]:
+    """Return every run on record, the last one last."""
+    return _lines()
+
+
 def time_factor(runs: Sequence[Taken]) -> float:
     """Return by how much a step takes longer than said, in the middle of the runs; 1 if there are none."""
     return _median(each.step_seconds / each.said_seconds for each in runs if each.said_seconds > 0) or 1.0

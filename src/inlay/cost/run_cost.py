@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,6 +21,9 @@ from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage, share_storage
 from .speed import Speed
 from .step import StepCost, follow_forward, follow_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,23 @@ def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch
     return task.training_batch(largest), sum(sizes.values()) / len(sizes) / sizes[largest]
 
 
+_known: dict[object, tuple[StepCost, int]] = {}  # what was followed, as runs of a comparison often are alike
+
+
 def _followed(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+    key = type(task), task.config.to_json_string(), repr(way), _shape(batch)
+    if key not in _known:
+        _known[key] = _told(task, way, batch)
+    return _known[key]
+
+
+def _shape(batch: Batch) -> object:
+    """Return what a step's cost depends on of a batch."""
+    own = (batch.documents, batch.trained and batch.trained.counts) if isinstance(batch, Collated) else ()
+    return tuple((name, tuple(tensor.shape)) for name, tensor in batch.items()), own
+
+
+def _told(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
     try:
         return _follow(task, way, batch)
     except InlayError:
@@ -116,7 +136,7 @@ def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
         if way.streamed:
             share_storage(adapter.model)
         if "position_ids" in batch:
-            attend_by_document(adapter.model)
+            attend_by_document(cast("PreTrainedModel", adapter.model))
         Recomputing(chosen(Sites(adapter.model, part=way.part), way.recompute))
         shown = [_without_values(part, fake) for part in parts[:2]]
         evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed

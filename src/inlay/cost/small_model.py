@@ -21,6 +21,8 @@ def choose_batches(task: Task, method: Method, part: str | None) -> None:
     Only a method that adds positions can make a difference, and is attached. A model of which no small one can be made
     gets padded batches.
     """
+    if type(task).ready is Task.ready:
+        return  # it has no choice
     try:
         with torch.random.fork_rng([]):
             model: Any = task.auto_class.from_config(_small(task.config), dtype=torch.float32)

@@ -1,6 +1,7 @@
 """Names from outside, as paths."""
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -25,6 +26,20 @@ def path_of(asked: str, error: type[InvalidRequest] = SettingsError, *, any_byte
         start = asked if len(asked) <= 100 else f"{asked[:100]}… ({len(asked)} letters)"
         reason = (getattr(problem, "strerror", None) or str(problem)).lower()
         raise error(f"{start}: no path that can be used: {reason}") from None
+    return path
+
+
+def new_file(flag: str, asked: str, kinds: Sequence[str], what: str) -> Path:
+    """Return the path of a file that is to be written.
+
+    Raises SettingsError if it is there already, or if its name does not end as one of the `kinds` that `what` is
+    written as.
+    """
+    path = path_of(asked)
+    if path.suffix.lower() not in kinds:
+        raise SettingsError(f"{flag} is {asked}; {what} written as {' or '.join(kinds)}: name it so")
+    if os.path.lexists(path):
+        raise SettingsError(f"{flag} {asked} is there already; name another file, or remove it")
     return path
 
 

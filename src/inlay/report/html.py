@@ -26,6 +26,7 @@ from ..tasks.metric import METRICS
 from ..tasks.naive import NaiveBaseline
 from . import figures
 from .decisions import decisions
+from .memory import memory_section
 from .tiles import spans, tiles
 
 
@@ -66,6 +67,7 @@ def _page(files: RunFiles) -> dict[str, object]:
         "not_finite": [event["step"] for event in files.steps if not _is_finite(event.get("loss", 0.0))],
         "decisions": decisions(summary.get("decided") or {}),
         "costs": costs_table(summary),
+        "memory": memory_section(summary),
         "divided": [divided_text(**each) for each in summary.get("divided") or ()],
         "asked": files.asked,
         "resolved": files.resolved,

@@ -2,12 +2,14 @@
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import psutil
 import torch
 
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
+from ..cost.depth import depth
 from ..cost.machine import Machine, this_machine
 from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
@@ -60,10 +62,11 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
 
     try:
         cost = cost_of(way)
-        if machine.fits(cost, task) or not may_choose:
+        fits = partial(machine.fits, task=task)
+        if fits(cost) or not may_choose:
             return Forecast(task, machine, way, cost)
         speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
-        chosen = choose(Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed)
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config))
     except CannotBeFollowed as problem:
         return Forecast(task, machine, way, None, str(problem))
     needs = f"takes about {bytes_text(machine.taken(cost, task))}, and there is {bytes_text(machine.memory)}"

@@ -20,6 +20,7 @@ from ..devices import free_unused, is_accelerator, module_of
 from ..formats.summary import DeviceMemory
 
 CPU = torch.device("cpu")
+_V1, _V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 _STATUS, _CLEAR, _CGROUP = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/sys/fs/cgroup")
 
 
@@ -41,9 +42,24 @@ def available_memory_bytes(device: torch.device = CPU) -> int:
         module = module_of(device)
         return module.mem_get_info(device)[0] + module.memory_reserved(device) - module.memory_allocated(device)
     free = psutil.virtual_memory().available
-    with suppress(OSError, ValueError):  # there is no limit, or none of this kind
-        free = min(free, int((_CGROUP / "memory.max").read_text()) - int((_CGROUP / "memory.current").read_text()))
-    return min([free, *_limits()])
+    return min([free, *_limits(), *_groups()])
+
+
+def _groups() -> Iterator[int]:
+    """Yield what the limits of the control groups leave that the process is in: a container's, a service's."""
+    with suppress(OSError, ValueError):  # there are none
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, own = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            root, names = (_CGROUP, _V2) if not controllers else (_CGROUP / "memory", _V1)
+            inner = root / own.lstrip("/")
+            for folder in (inner, *inner.parents):
+                with suppress(OSError, ValueError):  # without a limit there is a word, or no such file
+                    most, used = (int((folder / name).read_text()) for name in names)
+                    yield max(0, most - used)
+                if folder == root:
+                    break
 
 
 def _limits() -> Iterator[int]:

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import psutil
@@ -13,6 +14,7 @@ from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
+from ..cost.depth import depth
 from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.run_cost import RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
@@ -47,6 +49,7 @@ class Planned:
     step_seconds: float | None  # None: of a device that is not here
     run_seconds: float | None
     fits: bool
+    packed: bool = False  # the base's layers are in 4 bits
     change: dict[str, object] = field(default_factory=dict)  # the cheapest settings with which it fits
 
     @property
@@ -154,8 +157,9 @@ def _planned(
     cost = cost_of(way)
     speed = machine.speed(settings.batch_size * max(lengths), task.base.width)
     change: dict[str, object] = {}
-    if not machine.fits(cost, task):
-        chosen = choose(Candidate(way, cost, fits=False), cost_of, lambda each: machine.fits(each, task), speed)
+    fits = partial(machine.fits, task=task)
+    if not fits(cost):
+        chosen = choose(Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config))
         change = _changed(way, chosen.way) if chosen.fits else {}
     seconds = evaluations = None
     if speed is not None:
@@ -174,6 +178,7 @@ def _planned(
         step_seconds=seconds,
         run_seconds=None if seconds is None or evaluations is None else steps.steps * seconds + evaluations,
         fits=machine.fits(cost, task),
+        packed=packed,
         change=change,
     )
 
@@ -207,6 +212,8 @@ def _task(model: str, base: Base, data: DataSettings | None, settings: PlanSetti
         return read_task(_run(model, data, settings), base)
     if settings.tokens is None:
         raise SettingsError("there are no rows to plan for: name DATA, or give --tokens, the length of a row")
+    if settings.tokens > base.positions:
+        raise SettingsError(f"tokens is {settings.tokens}; the model has room for {base.positions}")
     return unread_task(base, settings.rows or 1000, settings.tokens)
 
 

@@ -1,0 +1,166 @@
+"""inlay plan: what each method would take, from files without weights; what does not fit, and what cannot be asked."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inlay import LoRA, plan
+from inlay.cli import main
+from inlay.cost.storages import PARTS
+
+from ..plans import plan_of
+from ..plans import planned as planned_by_hand
+
+FEW = ("--methods", "lora", "lora:rank=4", "full")
+
+
+@pytest.fixture(scope="module")
+def bare(tiny_llama: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a config alone: neither weights nor a tokenizer."""
+    folder = tmp_path_factory.mktemp("bare")
+    shutil.copy(Path(tiny_llama) / "config.json", folder)
+    return str(folder)
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["plan", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["plan", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    return " ".join(shown.err.split())
+
+
+def test_a_config_is_enough(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, bare, "--tokens", "16", "--rows", "32", "--dtype", "float32", *FEW)
+    assert (found["device"], found["dtype"], found["batch_size"], found["longest"]) == ("cpu", "float32", 16, 16)
+    methods = found["methods"]
+    assert list(methods) == sorted(methods, key=lambda name: methods[name]["process_bytes"])
+    assert methods["lora"]["trained_parameters"] == 4 * methods["lora:rank=4"]["trained_parameters"]
+    for each in methods.values():
+        assert set(each["memory"]) == set(PARTS)
+        assert each["tensor_bytes"] == max(sum(each["memory"].values()), each["evaluation_bytes"])
+        assert each["process_bytes"] > each["tensor_bytes"]
+        assert each["fits"]
+        assert each["change"] == {}
+        assert each["run_seconds"] >= each["steps"] * each["step_seconds"] > 0
+    assert methods["full"]["memory"]["adapter"] == 4 * methods["full"]["trained_parameters"]
+
+
+def test_the_rows_of_data_count(tiny_bert: str, reviews_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    few = planned(capsys, tiny_bert, reviews_folder, "--methods", "bitfit", "--epochs", "2", "--batch-size", "2")
+    many = planned(capsys, tiny_bert, reviews_folder, "--methods", "bitfit", "--epochs", "2", "--batch-size", "8")
+    assert few["data"] == reviews_folder
+    assert many["methods"]["bitfit"]["memory"]["activations"] > 2 * few["methods"]["bitfit"]["memory"]["activations"]
+    assert few["methods"]["bitfit"]["steps"] == pytest.approx(4 * many["methods"]["bitfit"]["steps"], abs=8)
+
+
+def test_a_method_that_is_named_twice_has_two_rows(bare: str) -> None:
+    found = plan(bare, methods=["lora", LoRA(rank=4)], tokens=16)
+    assert [row.label for row in found.planned] == ["lora-2", "lora"]
+    assert list(found.as_json()["methods"]) == ["lora-2", "lora"]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def test_a_device_that_is_not_here_has_memory_and_no_time(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, bare, "--tokens", "16", "--device", "cuda", "--memory", "8GB", "--methods", "lora", "qlora")
+    assert (found["device"], found["dtype"], found["memory_bytes"]) == ("cuda", "bfloat16", 8_000_000_000)
+    lora, qlora = (found["methods"][name] for name in ("lora", "qlora"))
+    assert lora["step_seconds"] is lora["run_seconds"] is None
+    assert lora["process_bytes"] == lora["tensor_bytes"]
+    assert qlora["memory"]["weights"] != lora["memory"]["weights"]
+    assert qlora["trained_parameters"] == lora["trained_parameters"]
+    assert all(each["memory"][part] % 512 == 0 for each in (lora, qlora) for part in PARTS)
+    free = planned(capsys, bare, "--tokens", "16", "--device", "cuda", "--methods", "lora")
+    assert free["memory_bytes"] is None
+    assert free["methods"]["lora"]["fits"]
+
+
+def test_what_does_not_fit_says_what_would(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (bare, "--tokens", "64", "--device", "cuda", "--methods", "bitfit", "lora", "--batch-size", "2")
+    whole = planned(capsys, *asked)["methods"]["lora"]["tensor_bytes"]
+    found = planned(capsys, *asked, "--memory", f"{whole - 1}")["methods"]["lora"]
+    assert not found["fits"]
+    assert found["change"]
+    flags = [word for name, value in found["change"].items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert planned(capsys, *asked, "--memory", f"{whole - 1}", *flags)["methods"]["lora"]["fits"]
+
+
+def test_what_to_change_is_told_once_for_all_that_it_helps() -> None:
+    smaller: dict[str, object] = {"micro_batch_size": 4}
+    rows = [planned_by_hand(name, 1000, 9000, smaller) for name in ("lora", "dora", "ia3")]
+    assert plan_of(*rows).changes == ["ia3, lora and dora fit with --micro-batch-size 4"]
+    assert plan_of(planned_by_hand("lora", 1000, 9, None)).changes == []
+    (line,) = plan_of(planned_by_hand("lora", 1000, 9000, {"micro_batch_size": 2, "recompute": "all"})).changes
+    assert line == "lora fits with --micro-batch-size 2 --recompute all"
+
+
+def test_what_nothing_makes_fit_says_why() -> None:
+    def why(memory: int, trained: int = 1000, **others: Any) -> str:
+        (line,) = plan_of(planned_by_hand("lora", trained, 9000, {}, fits=False, **others), memory=memory).changes
+        return line
+
+    assert "try --quantize nf4, shorter rows" in why(4 * 2**30)
+    assert "try shorter rows" in why(4 * 2**30, packed=True)
+    assert "beside its tensors" in why(500 * 2**20)
+    assert "what stays from step to step" in why(2 * 2**30, trained=300_000_000)
+    assert "--quantize nf4" in why(750 * 2**20)
+    assert "what stays from step to step" in why(750 * 2**20, packed=True)
+
+
+def test_a_method_of_no_known_family_comes_last_and_is_not_left_out() -> None:
+    class Strange(LoRA):
+        family = "strange"  # pyright: ignore[reportAssignmentType]
+
+    rows = [planned_by_hand("lora", 1, 1, None, label="own", method=Strange()), planned_by_hand("full", 1, 1, None)]
+    assert [row[0] for row in plan_of(*rows).table.rows] == ["full", "own"]
+
+
+def test_a_method_that_does_not_fit_the_model_has_its_reason(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, bare, "--tokens", "16", "--methods", "bitfit", "lora")
+    assert "no biases" in found["methods"]["bitfit"]["problem"]
+    assert main(["plan", bare, "--tokens", "16", "--methods", "bitfit"]) == 0
+    assert "left out bitfit: " in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_page_has_every_method_and_opens_offline(
+    bare: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "plan.html"
+    arguments = (bare, "--tokens", "16", "--methods", "lora", "bitfit", "--memory", "40GB", "--device", "cuda")
+    assert planned(capsys, *arguments, "--page", str(page))["page"] == str(page)
+    text = page.read_text(encoding="utf-8")
+    assert "lora fits in 37.3 GiB" in " ".join(text.split())
+    assert "no biases" in text
+    assert text.count("<rect") >= 5
+    assert "://" not in text
+    assert "is there already" in refused(capsys, *arguments, "--page", str(page))
+    assert ".html: name it so" in refused(capsys, *arguments, "--page", str(tmp_path / "plan.pdf"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "there are no rows to plan for: name DATA, or give --tokens"),
+        (("DATA", "--tokens", "16"), "tokens and rows are for a plan without DATA"),
+        (("--tokens", "16", "--data.text", "words"), "data.text is given without DATA"),
+        (("--tokens", "16", "--memory", "much"), "memory is 'much', which is no amount"),
+        (("--tokens", "16", "--memory", "0GB"), "memory is '0GB', which is no amount"),
+        (("--tokens", "2"), "tokens"),
+        (("--tokens", "1000000"), "tokens is 1000000; the model has room for"),
+        (("--tokens", "16", "--recompute", "some"), "recompute"),
+        (("--tokens", "16", "--device", "abacus"), "device"),
+        (("--tokens", "16", "--methods", "lroa"), "did you mean lora"),
+        (("--tokens", "16", "--max-memory", "8GB"), "did you mean --memory"),
+        (("--tokens", "16", "--tokns", "8"), "did you mean --tokens"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(
+    arguments: tuple[str, ...], said: str, bare: str, reviews_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(capsys, bare, *(reviews_folder if each == "DATA" else each for each in arguments))
