@@ -117,7 +117,10 @@ def test_if_one_row_does_not_fit_every_block_is_computed_again(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((), "even one row at a time and every block computed again; try a smaller --max-length"),
+        (
+            (),
+            "even with one row at a time and every block computed again; try a smaller --max-length",
+        ),
         (("--on-oom", "stop"), "out of memory when 3.00 GiB more were asked for; try a smaller --micro-batch-size"),
     ],
 )

@@ -28,6 +28,6 @@ def smaller(step: int, now: int, batch_size: int, can_recompute: Callable[[], bo
     least = "one row at a time" + (" and every block computed again" if recomputes else "")
     what = f"step {step}" if step else "a step"
     raise DoesNotFit(
-        f"{what} does not fit in memory, even {least}; try a smaller --max-length, a base in fewer bits by --quantize "
+        f"out of memory in {what}, even with {least}; try a smaller --max-length, a base in fewer bits by --quantize "
         "nf4, or a smaller model"
     )
