@@ -124,7 +124,7 @@ def test_a_method_of_no_known_family_comes_last_and_is_not_left_out() -> None:
 def test_a_method_that_does_not_fit_the_model_has_its_reason(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, bare, "--tokens", "16", "--methods", "bitfit", "lora")
     assert "no biases" in found["methods"]["bitfit"]["problem"]
-    assert main(["plan", bare, "--tokens", "16", "--methods", "bitfit"]) == 0
+    assert main(["plan", bare, "--tokens", "16", "--methods", "bitfit"]) == 2
     assert "left out bitfit: " in " ".join(capsys.readouterr().out.split())
 
 

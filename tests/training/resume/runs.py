@@ -17,7 +17,7 @@ from inlay.training.settings import RunSettings
 
 from ...shapes import SHAPES, method
 
-TIMES = {"train_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes", "plan"}
+TIMES = {"train_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes", "tensors", "plan"}
 DROPOUT = 0.2
 
 
