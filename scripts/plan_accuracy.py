@@ -30,6 +30,7 @@ from inlay.tasks.task import Task
 from inlay.training.prepared import read_task
 from inlay.training.settings import RunSettings
 
+KINDS = ("encoder", "decoder padded", "decoder packed")
 NEEDED: dict[str, dict[str, dict[str, Any]]] = {
     "decoder": {"pattern": {"include": (r".*\.mlp\..*",)}, "bitfit": {"add_missing": True}},
     "encoder": {"pattern": {"include": (r".*\.attention\..*",)}},
@@ -39,11 +40,11 @@ NEEDED: dict[str, dict[str, dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     asked = parser.parse_args()
     worst, count, began = 0.0, 0, time.perf_counter()
-    kinds = ("encoder", "decoder padded", "decoder packed")
     for kind, length, dtype, again, micro in itertools.product(
-        kinds, (32, 128), (torch.float32, torch.bfloat16), ("none", "all"), (None, 4)
+        asked.kinds, (32, 128), (torch.float32, torch.bfloat16), ("none", "all"), (None, 4)
     ):
         task = small_task(kind, length)
         for name in asked.methods:
