@@ -31,6 +31,7 @@ from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
 from inlay.methods.peak_rate import peak_rate
 from inlay.show.table import Column, Table
+from inlay.training.settings import RunSettings
 
 HELD = ("subj", "mpqa", "mrpc", "emotion")
 CHOOSING = ("sst2", "cr", "trec", "ag_news", "cola", "rte", "boolq", "banking77")
@@ -60,6 +61,7 @@ class Suite:
     train_rows: int | None = None
     eval_rows: int | None = None
     epochs: float | None = None
+    evaluations_per_epoch: int = RunSettings.evaluations_per_epoch
     higher: int = 0  # half decades that its grid lies above CENTRE
 
     @property
@@ -68,7 +70,16 @@ class Suite:
 
 
 SUITES = {
-    "short": Suite("builtin:minilm", CHOOSING + HELD, "accuracy", (0, 1, 2), train_rows=600, eval_rows=400, epochs=2),
+    "short": Suite(
+        "builtin:minilm",
+        CHOOSING + HELD,
+        "accuracy",
+        (0, 1, 2),
+        train_rows=600,
+        eval_rows=400,
+        epochs=2,
+        evaluations_per_epoch=2,  # half of the default: half of a short run is evaluation
+    ),
     "long": Suite(
         "builtin:minilm",
         ("sst2", "trec", "cr", "mpqa"),
@@ -165,7 +176,6 @@ def grid(suite: Suite, method: str) -> list[float]:
 def run(trial: Trial, folder: Path, out: Path) -> Outcome:
     """Train once. A run that fails scores what the model scored before."""
     from inlay.training.run import train
-    from inlay.training.settings import RunSettings
 
     suite, began = SUITES[trial.suite], time.perf_counter()
     place = out / trial.suite / f"{trial.data.removeprefix('builtin:')}-{trial.method}-{trial.rate}-{trial.seed}"
@@ -177,6 +187,7 @@ def run(trial: Trial, folder: Path, out: Path) -> Outcome:
         method=METHODS[trial.method](**NEEDED[suite.model].get(trial.method, {})),
         out=str(place),
         epochs=suite.epochs,
+        evaluations_per_epoch=suite.evaluations_per_epoch,
         learning_rate=trial.rate,
         seed=trial.seed,
         samples=0,
