@@ -1,12 +1,12 @@
 """Plan the runs whose peaks Hugging Face PEFT publishes, and compare: Llama 3.2 3B on one NVIDIA L40S.
 
-python scripts/published_peaks.py > docs/published_peaks.md
+python scripts/published_peaks.py
 
 The settings are those of method_comparison/MetaMathQA in PEFT's repository (July 2026): a base in bfloat16, adapters in
 float32, no recomputation, batches of 4 rows of at most 768 tokens, transformers' own loss. Nothing is fitted. It
 is assumed that some batch has a row of 768 tokens and a shorter one, so that there is a mask; that CUDA hands memory
 out in blocks of 512 bytes; and that its kernels of attention keep what the CPU's keep. Their figure is PyTorch's peak
-of reserved memory on the GPU, ours that of the tensors alone.
+of reserved memory, as they are multiples of 2 MiB; ours is that of the tensors alone.
 """
 
 from dataclasses import dataclass
