@@ -55,12 +55,22 @@ def test_it_is_the_fastest_that_fits(most: int) -> None:
 
 
 def test_what_was_asked_for_is_kept_to() -> None:
-    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16, micro_batch_size=4, recompute="all")
-    found, asked = chosen(103, way)
+    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16, micro_batch_size=4)
+    asked: list[Way] = []
+
+    def cost_of(way: Way) -> Any:
+        asked.append(way)
+        return cost(way)
+
+    def choose_below(most: int, *, may_recompute: bool) -> Candidate:
+        fits: Any = lambda each: each.tensor_bytes <= most  # noqa: E731
+        return choose(Candidate(way, cost(way), fits=False), cost_of, fits, RATES, may_recompute=may_recompute)
+
+    found = choose_below(110, may_recompute=True)
     assert found.fits
     assert found.way.recompute == "all"
-    assert found.way.micro_batch_size == 2
-    assert {each.recompute for each in asked} == {"all"}
+    assert not choose_below(110, may_recompute=False).fits
+    assert {each.micro_batch_size for each in asked} == {4}
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,10 @@ def test_a_damaged_record_and_one_that_cannot_be_written_are_no_fault(home: Path
 
 
 def test_time_and_process_are_corrected_by_the_middle_and_the_higher_runs() -> None:
-    assert time_factor([]) == 1.0
+    assert time_factor([], "a") == 1.0
     assert beside([], "classify") == BESIDE
     runs = [replace(RUN, step_seconds=seconds) for seconds in (0.1, 0.2, 0.9)]
-    assert time_factor(runs) == pytest.approx(2.0)
+    assert time_factor([*runs, replace(RUN, model="b")], "a") == pytest.approx(2.0)
     assert beside([RUN], "classify") == RUN.process - RUN.before - RUN.said_tensors - RUN.copies - kept(
         500_000_000, 100_000_000
     )

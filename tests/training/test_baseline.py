@@ -36,7 +36,10 @@ def test_a_run_that_answers_one_label_says_so_everywhere(
     data, out = ham(tmp_path / "data"), tmp_path / "run"
     assert main(arguments(tiny_bert, data, out)) == 0
     said = capsys.readouterr().out.splitlines()
-    finding = 'accuracy 87.5 % on valid is no better than the most frequent label, "ham" (87.5 %); every row gets "ham"'
+    finding = (
+        'accuracy 87.5 % ± 9.0 (80 rows) on valid is no better than the most frequent label, "ham" (87.5 %); '
+        'every row gets "ham"'
+    )
     assert said[-1].startswith(f"warning {finding}. ")
     assert "--learning-rate" in said[-1]
     (base,) = (line for line in said if line.startswith("base"))

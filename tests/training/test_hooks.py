@@ -54,7 +54,7 @@ def test_each_hook_is_called_at_its_time(tiny_bert: str, reviews_folder: str, tm
     assert SEEN["first batch"]["labels"] == (16,)
     assert SEEN["first batch"]["input_ids"][0] == 16
     assert SEEN["steps"] == [(step, 8) for step in range(1, 9)]
-    assert SEEN["penalties"] == 8
+    assert SEEN["penalties"] == 8 + 2  # of the step that is followed before the run, without values and with them
     assert all((a == b).all() for a, b in zip(SEEN["start"], SEEN["rest"], strict=True))  # their learning rate is zero
     assert summary["status"] == "finished"
 

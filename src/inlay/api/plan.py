@@ -95,7 +95,7 @@ class Costs:
             Column(name="method"),
             Column(name="trains", text=count_text, right=True),
             Column(name="file", text=bytes_text, right=True),
-            Column(name="process" if self.result.device == "cpu" else "tensors", text=bytes_text, right=True),
+            Column(name="process" if self.result.device == "cpu" else "device", text=bytes_text, right=True),
             Column(name=f"of {bytes_text(limit)}" if math.isfinite(limit) else "compared"),
         ]
         if timed := any(row.step_seconds is not None for row in self.planned):
@@ -160,8 +160,11 @@ class Costs:
                 f"Time and process are corrected by {counted(self.result.earlier_runs, 'earlier run')} on this machine."
             )
         if self.result.device == "cpu":
-            return "Tensors are exact; time and process may be off by a third, as no run here is on record yet."
-        return "Tensors are exact; the device's context and its kernels' workspace come on top."
+            return (
+                "Tensors are exact. The process may be off by a third and time several times over: no run here is on "
+                "record yet."
+            )
+        return "Tensors are exact; the device has 500 MiB more for its context."
 
     @property
     def page(self) -> str:

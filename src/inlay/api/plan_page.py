@@ -35,7 +35,7 @@ def render(
         "planned": rows,
         "timed": any(row.step_seconds is not None for row in rows),
         "limit": limit and bytes_text(limit),
-        "what": "the process" if on_cpu else "tensors",
+        "what": "the process" if on_cpu else "the device",
         "table": methods_table(rows, limit, on_cpu=on_cpu),
         "bars": _bars(rows, limit, on_cpu=on_cpu),
         "parts": _parts(rows),
@@ -55,7 +55,7 @@ def methods_table(rows: Sequence[Planned], limit: float | None, *, on_cpu: bool)
         Column(name="family"),
         Column(name="trains", text=count_text, right=True),
         Column(name="file", text=bytes_text, right=True),
-        Column(name="process" if on_cpu else "tensors", text=bytes_text, right=True),
+        Column(name="process" if on_cpu else "device", text=bytes_text, right=True),
     ]
     if timed := any(row.step_seconds is not None for row in rows):
         columns += [Column(name=name, text=_seconds, right=True) for name in ("a step", "the run")]
@@ -100,7 +100,7 @@ def _bars(rows: Sequence[Planned], limit: float | None, *, on_cpu: bool) -> Bars
     columns = [
         Column(name="method", html=label),
         Column(name="memory", html=lambda memory: memory_bar(memory, whole, line), kind="bars"),
-        Column(name="process" if on_cpu else "tensors", text=bytes_text, right=True),
+        Column(name="process" if on_cpu else "device", text=bytes_text, right=True),
     ]
     table = Table(columns=columns, rows=[[row.label, bar(row), row.process_bytes] for row in rows])
     return Bars(table=table, limit=None if limit is None else bytes_text(limit), is_drawn=is_drawn)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ..data.settings import DataSettings, Reading
-from ..errors import SettingsError
+from ..errors import DoesNotFit, SettingsError
 from ..formats.files import write_text
 from ..formats.paths import new_file
+from ..ranges import ROWS
 from ..show.table import Table
 from ..training.plan_settings import PlanSettings
 from .arguments import Model
@@ -29,9 +30,15 @@ if TYPE_CHECKING:
 class RowsToPlan(Reading):  # a docstring would stand in the help
     path: Annotated[Positional[str | None], arg(metavar="[DATA]")] = None
     """The rows to train on, whose lengths count. Without them give --tokens."""
+    train_rows: Annotated[int | None, ROWS] = None
+    """Train on at most so many rows, evenly spread over the data. Default: all."""
+    eval_rows: Annotated[int | None, ROWS] = None
+    """Evaluate on at most so many rows of valid, evenly spread. Default: all."""
 
     def __post_init__(self) -> None:
-        if self.path is None and (given := next(iter(self.asked()), None)) is not None:
+        own = {"train_rows": self.train_rows, "eval_rows": self.eval_rows}
+        asked = {name: value for name, value in (self.asked() | own).items() if value is not None}
+        if self.path is None and (given := next(iter(asked), None)) is not None:
             raise SettingsError(f"data.{given} is given without DATA, whose rows it reads; name DATA")
 
 
@@ -65,7 +72,13 @@ def main(arguments: list[str]) -> int:
     contenders = [contender(label) for label in asked.methods]
     chosen = [Asked(label=each.label, method=each.method, quantize=each.quantize) for each in contenders]
     reading: dict[str, Any] = asked.data.asked()
-    data = None if asked.data.path is None else DataSettings(path=asked.data.path, **reading)
+    data = (
+        None
+        if asked.data.path is None
+        else DataSettings(
+            path=asked.data.path, train_rows=asked.data.train_rows, eval_rows=asked.data.eval_rows, **reading
+        )
+    )
     settings = {field.name: getattr(asked, field.name) for field in dataclasses.fields(PlanSettings)}
     del settings["methods"]
     with _progress(asked.json) as progress:
@@ -76,7 +89,10 @@ def main(arguments: list[str]) -> int:
         print_json(found.as_json() | ({} if page is None else {"page": str(page)}))
     else:
         _show(found, page)
-    return 0 if any(isinstance(row, Planned) for row in found.rows) else SettingsError.exit_code
+    planned = [row for row in found.rows if isinstance(row, Planned)]
+    if not planned:
+        return SettingsError.exit_code
+    return 0 if any(row.fits or row.change for row in planned) else DoesNotFit.exit_code
 
 
 @contextmanager

@@ -27,6 +27,7 @@ def choose(
     fits: Callable[[RunCost], bool],
     speed: Speed | None,
     blocks: int | None = None,
+    may_recompute: bool = True,
 ) -> Candidate:
     """Return the fastest way that fits; if none does, the one that takes the least memory.
 
@@ -36,9 +37,9 @@ def choose(
     all `blocks` of the model would be computed again, it is as few of them as will do.
     """
     best, least, asked = None, first, first.way.recompute
-    for kind in [kind for kind in KINDS if KINDS[kind] >= KINDS[asked]] if asked in KINDS else [asked]:
+    for kind in KINDS if may_recompute else [asked]:
         whole = replace(first.way, recompute=kind)
-        again = KINDS[kind] - KINDS[asked] if asked in KINDS else 0.0
+        again = KINDS[kind] if may_recompute else 0.0
         if best is not None and _seconds(first, speed, again) >= _seconds(best, speed):
             continue
         try:
@@ -49,7 +50,7 @@ def choose(
             least = min(least, choice, key=lambda each: each.cost.tensor_bytes)
             if choice.fits and (best is None or _seconds(choice, speed) < _seconds(best, speed)):
                 best = choice
-    if best is not None and asked == NONE and best.way.recompute == ALL and blocks is not None:
+    if best is not None and may_recompute and best.way.recompute == ALL and blocks is not None:
         best = _fewer_blocks(best, blocks, cost_of, fits)
     return best or least
 
@@ -70,7 +71,7 @@ def _fewer_blocks(
 def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> list[Candidate]:
     """Return the smallest micro-batch, and the largest that fits, if that is larger."""
     sizes = _sizes(whole)
-    small = _followed(replace(whole, micro_batch_size=1), cost_of, fits)
+    small = _followed(replace(whole, micro_batch_size=sizes[-1]), cost_of, fits)
     if not small.fits or len(sizes) == 1:
         return [small]
     found, left, right = [small], 0, len(sizes) - 1  # the smallest is known to fit
@@ -88,9 +89,10 @@ def _followed(way: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCo
 
 
 def _sizes(way: Way) -> Sequence[int]:
-    """Return the micro-batches that divide the batch evenly, the largest first."""
-    most = min(way.batch_size, way.micro_batch_size or way.batch_size)
-    return [size for size in range(most, 0, -1) if way.batch_size % size == 0]
+    """Return the micro-batches that divide the batch evenly, the largest first, or the one that is asked for."""
+    if way.micro_batch_size is not None:
+        return [way.micro_batch_size]
+    return [size for size in range(way.batch_size, 0, -1) if way.batch_size % size == 0]
 
 
 def _seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..bases.base import Base
 from ..devices import pick_device
 from ..errors import SettingsError
 from ..tasks.task import Task
@@ -43,11 +44,11 @@ class Machine:
     def fits(self, cost: RunCost, task: Task) -> bool:
         return self.taken(cost, task) <= self.memory
 
-    def speed(self, tokens: int, width: int | None) -> Speed | None:
+    def speed(self, tokens: int, base: Base) -> Speed | None:
         """Measure how fast it computes, corrected by earlier runs; None of a machine that is not here."""
         if not self.is_here:
             return None
-        return self.measured(tokens, width).slower(record.time_factor(self.earlier))
+        return self.measured(tokens, base.width).slower(record.time_factor(self.earlier, base.name))
 
     def measured(self, tokens: int, width: int | None) -> Speed:
         """Measure how fast it computes layers of this width, for so many tokens."""

@@ -57,9 +57,11 @@ def all_recorded() -> list[Taken]:
     return _lines()
 
 
-def time_factor(runs: Sequence[Taken]) -> float:
-    """Return by how much a step takes longer than said, in the middle of the runs; 1 if there are none."""
-    return _median(each.step_seconds / each.said_seconds for each in runs if each.said_seconds > 0) or 1.0
+def time_factor(runs: Sequence[Taken], model: str) -> float:
+    """Return by how much a step takes longer than said, in the middle of the runs, of this model if there are some; 1
+    if there are none."""
+    own = [each for each in runs if each.model == model] or runs
+    return _median(each.step_seconds / each.said_seconds for each in own if each.said_seconds > 0) or 1.0
 
 
 BESIDE = 230 * 2**20

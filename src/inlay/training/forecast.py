@@ -65,14 +65,21 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
         fits = partial(machine.fits, task=task)
         if fits(cost) or not may_choose:
             return Forecast(task, machine, way, cost)
-        speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base.width)
-        chosen = choose(Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config))
+        speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base)
+        chosen = choose(
+            Candidate(way, cost, fits=False),
+            cost_of,
+            fits,
+            speed,
+            depth(task.config),
+            settings.recompute is None and not settings.stream,
+        )
     except CannotBeFollowed as problem:
         return Forecast(task, machine, way, None, str(problem))
     needs = f"takes about {bytes_text(machine.taken(cost, task))}, and there is {bytes_text(machine.memory)}"
     if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):
         raise DoesNotFit(
-            f"the run {needs}; with {_told(chosen.way)} it still takes "
+            f"the run {needs}; with {_told(chosen.way)}{_asked(settings)} it still takes "
             f"{bytes_text(machine.taken(chosen.cost, task))}. Try --quantize nf4, a shorter --max-length, a smaller "
             "base, or a method that takes less (see inlay plan)"
         )
@@ -112,6 +119,12 @@ def fitted(run: Prepared, told: Forecast) -> Prepared:
     return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
 
 
+def _asked(settings: RunSettings[Method]) -> str:
+    """Say that settings which were given are kept to."""
+    given = [name for name in CHOSEN if getattr(settings, name) is not None]
+    return f", as {' and '.join(given)} {'are' if len(given) > 1 else 'is'} given," if given else ""
+
+
 def _told(way: Way) -> str:
     size = way.micro_batch_size or way.batch_size
-    return f"{counted(size, 'row')} at once, and recompute {way.recompute}"
+    return f"{counted(size, 'row')} at once and recompute {way.recompute}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ..devices import check_name
+from ..errors import SettingsError
 from ..models.recompute import check_choice
 from ..ranges import COUNT, ROWS, Range, bytes_asked, check_settings
 
@@ -43,6 +44,8 @@ class PlanSettings:
         if self.recompute is not None:
             check_choice(self.recompute)
         check_name(self.device)
+        if twice := next((name for name in self.methods if self.methods.count(name) > 1), None):
+            raise SettingsError(f"methods has {twice} twice; name it once")
 
     @property
     def memory_bytes(self) -> int | None:

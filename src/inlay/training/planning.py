@@ -155,11 +155,13 @@ def _planned(
         return run_cost(task, way, steps.epochs, run.seed)
 
     cost = cost_of(way)
-    speed = machine.speed(settings.batch_size * max(lengths), task.base.width)
+    speed = machine.speed(settings.batch_size * max(lengths), task.base)
     change: dict[str, object] = {}
     fits = partial(machine.fits, task=task)
     if not fits(cost):
-        chosen = choose(Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config))
+        chosen = choose(
+            Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config), settings.recompute is None
+        )
         change = _changed(way, chosen.way) if chosen.fits else {}
     seconds = evaluations = None
     if speed is not None:

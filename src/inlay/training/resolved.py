@@ -8,7 +8,6 @@ import yaml
 from ..devices import has_tf32
 from ..forgetting.passages import BUILTIN_PASSAGES
 from ..methods import METHODS
-from ..models import recompute
 from ..show.reach import reach_text
 from ..show.units import count_text
 from .prepared import Prepared
@@ -30,7 +29,7 @@ def resolved_yaml(run: Prepared) -> str:
         "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
-        "recompute": (recompute.NONE, "the run fits without"),
+        "recompute": (run.recomputed, "as it is streamed" if settings.stream else "unless it has to be"),
         "memory": (None, "what is free"),
         "device": (str(run.device), "what is there"),
         "attention": (run.attention, "what transformers chooses for this model"),

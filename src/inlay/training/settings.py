@@ -173,7 +173,7 @@ def from_dict(values: dict[str, Any]) -> RunSettings[Method]:
         method = {name: tuple(value) if isinstance(value, list) else value for name, value in values["method"].items()}
         built = METHODS[str(method.pop("name"))](**method)
         return RunSettings(**values | {"data": DataSettings(**values["data"]), "method": built})
-    except (KeyError, TypeError, AttributeError) as problem:
+    except (KeyError, TypeError, AttributeError, SettingsError) as problem:
         raise SettingsError(f"another version of Inlay had other settings: {problem}") from None
 
 
