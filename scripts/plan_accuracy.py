@@ -78,6 +78,8 @@ def small_task(kind: str, length: int) -> Task:
 def real(task: Task, way: Way) -> StepCost:
     """Follow the step of a model with values."""
     torch.manual_seed(0)
+    task = copy.copy(task)
+    task.in_parts((way.micro_batch_size or way.batch_size) / way.batch_size)
     auto: Any = AutoModelForCausalLM if task.writes else AutoModelForSequenceClassification
     model = auto.from_config(copy.deepcopy(task.config), dtype=way.dtype)
     adapter = attach(model, way.method)
