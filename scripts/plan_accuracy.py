@@ -17,8 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from inlay.attached.adapter import attach
+from inlay.batches.batch import divided
 from inlay.cost.depth import shallow
-from inlay.cost.run_cost import Way, largest_batch, micro_batches, run_cost
+from inlay.cost.run_cost import Way, largest_batch, run_cost
 from inlay.cost.small_model import choose_batches
 from inlay.cost.step import StepCost, follow_step
 from inlay.data.settings import DataSettings
@@ -79,11 +80,11 @@ def real(task: Task, way: Way) -> StepCost:
     """Follow the step of a model with values."""
     torch.manual_seed(0)
     task = copy.copy(task)
-    task.in_parts((way.micro_batch_size or way.batch_size) / way.batch_size)
+    task.in_parts(way.rows / way.batch_size)
     auto: Any = AutoModelForCausalLM if task.writes else AutoModelForSequenceClassification
     model = auto.from_config(copy.deepcopy(task.config), dtype=way.dtype)
     adapter = attach(model, way.method)
-    parts = micro_batches(largest_batch(task, way, 1, 0)[0], way)
+    parts = divided(largest_batch(task, way, 1, 0)[0], way.micro_batch_size)
     if "position_ids" in parts[0]:
         attend_by_document(model)
     Recomputing(chosen(Sites(model), way.recompute))

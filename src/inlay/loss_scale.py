@@ -25,7 +25,7 @@ class LossScale:
     factor: float = 1.0
     """A power of two; 1: the loss is as it is."""
     steps: int = 0
-    """Those since it was changed."""
+    """The steps since it was changed."""
 
     @classmethod
     def for_dtype(cls, dtype: torch.dtype) -> Self:

@@ -164,3 +164,10 @@ def test_what_cannot_be_asked_is_refused(
     arguments: tuple[str, ...], said: str, bare: str, reviews_folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused(capsys, bare, *(reviews_folder if each == "DATA" else each for each in arguments))
+
+
+def test_rows_that_are_not_read_are_counted_and_not_made(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (bare, "--tokens", "16", "--methods", "lora", "--epochs", "1", "--batch-size", "4")
+    few, many = (planned(capsys, *asked, "--rows", rows)["methods"]["lora"] for rows in ("4", "1000000000000"))
+    assert (few["steps"], many["steps"]) == (1, 250_000_000_000)
+    assert many["tensor_bytes"] == few["tensor_bytes"]

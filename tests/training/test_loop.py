@@ -156,6 +156,23 @@ def test_an_estimate_leaves_no_trace(tiny_bert: str, reviews_folder: str) -> Non
     assert found.memory_bytes > 10**7
 
 
+def test_an_estimate_changes_nothing_where_gradients_are_not_finite(tiny_bert: str, reviews_folder: str) -> None:
+    from inlay.bases.base import find_base
+    from inlay.tasks.classify import Classify
+    from inlay.training.estimate import estimate
+
+    asked = settings(epochs=1, model=tiny_bert, data=DataSettings(path=reviews_folder))
+    task = Classify.prepare(find_base(tiny_bert), open_data(asked.data), asked)
+    task.tokenize(max_length=16)
+    model, heads = task.load(torch.float32)
+    adapter = inlay.attach(model, inlay.LoRA(), heads=heads)
+    before = {name: p.clone() for name, p in adapter.named_parameters()}
+    for p in adapter.parameters():
+        p.register_hook(lambda gradient: gradient * torch.inf)
+    estimate(adapter, make_plan(120, asked, task), asked, task, task, 0.0, way_of(asked))
+    assert all(torch.equal(p, before[name]) for name, p in adapter.named_parameters())
+
+
 def test_the_last_bit_of_one_number_tells_that_a_parameter_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "_PART", 5)  # several parts of a parameter
     adapter = inlay.attach(SHAPES["bert"].model(), inlay.LoRA())

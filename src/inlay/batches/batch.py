@@ -81,6 +81,13 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
     return batch.rows(start, stop) if isinstance(batch, Collated) else {k: t[start:stop] for k, t in batch.items()}
 
 
+def divided(batch: Batch, size: int | None) -> list[Batch]:
+    """Return what is computed at once of a batch: so many rows, or each row of a packed one; None: the whole."""
+    rows = len(batch["input_ids"])
+    size = rows if size is None else 1 if "position_ids" in batch else size
+    return [rows_of(batch, start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
 def documents_of(batch: Batch) -> Documents | None:
     """Return the lengths of the texts in each row; None if they are not known."""
     return batch.documents if isinstance(batch, Collated) else None

@@ -1,7 +1,7 @@
 """What a run takes: the step on its largest batch, followed without values, and how many there are of it."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, cast
 
@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..attached.adapter import plan_attach
-from ..batches.batch import Batch, Collated, rows_of
+from ..batches.batch import Batch, Collated, divided
 from ..core.method import Method
 from ..errors import InlayError, TargetError
 from ..models.document_attention import attend_by_document
@@ -24,6 +24,10 @@ from .step import StepCost, follow_forward, follow_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+CHOSEN = ("micro_batch_size", "recompute")
+"""The settings that may be chosen so that a run fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +46,18 @@ class Way:
     block: int = 1  # bytes that the device hands out at once
 
     @property
+    def rows(self) -> int:
+        """The rows that are computed at once."""
+        return self.micro_batch_size or self.batch_size
+
+    @property
     def rounds(self) -> int:
         """The micro-batches of a step."""
-        return -(-self.batch_size // (self.micro_batch_size or self.batch_size))
+        return -(-self.batch_size // self.rows)
+
+    def changes_from(self, other: "Way") -> dict[str, object]:
+        """Return those of the settings that may be chosen in which it differs."""
+        return {name: getattr(self, name) for name in CHOSEN if getattr(self, name) != getattr(other, name)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     CannotBeFollowed.
     """
     task = copy.copy(task)
-    task.in_parts((way.micro_batch_size or way.batch_size) / way.batch_size)
+    task.in_parts(way.rows / way.batch_size)
     largest, share = largest_batch(task, way, epochs, seed)
     found = None if way.recompute.isdecimal() else depths(task.config)  # so many blocks are of the whole
     if found is not None and _grows_evenly(task, way, found):
@@ -104,7 +117,8 @@ _known: dict[object, tuple[StepCost, int]] = {}  # what was followed, as runs of
 
 
 def _followed(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
-    key = type(task), task.config.to_json_string(), repr(way), _shape(batch)
+    same = replace(way, micro_batch_size=way.rows)  # as if it had been asked for
+    key = type(task), task.config.to_json_string(), repr(same), _shape(batch)
     if key not in _known:
         _known[key] = _told(task, way, batch)
     return _known[key]
@@ -130,7 +144,7 @@ def _told(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
 
 def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
     adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
-    parts = micro_batches(batch, way)
+    parts = divided(batch, way.micro_batch_size)
     with FakeTensorMode() as fake, true_masks():
         give_storage(adapter.model)
         if way.streamed:
@@ -142,13 +156,6 @@ def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
         evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed
         step = follow_step(adapter, task, shown, len(parts), way.clip, way.block)
     return step, evaluation
-
-
-def micro_batches(batch: Batch, way: Way) -> list[Batch]:
-    """Return what is computed at once of a batch: so many rows, or each row of a packed one."""
-    rows = len(batch["input_ids"])
-    size = 1 if "position_ids" in batch else min(way.micro_batch_size or way.batch_size, rows)
-    return [rows_of(batch, start, start + size) for start in range(0, rows, size)]
 
 
 def _without_values(batch: Batch, fake: FakeTensorMode) -> Batch:

@@ -54,7 +54,8 @@ def follow_step(
     """Take a step on `parts`, one or two micro-batches of `rounds` alike, and follow it.
 
     With two the second finds gradients of the first, as all later ones do. The optimizer's averages are there from the
-    start, as in every step but a run's first. The rate is 0, so that no parameter changes.
+    start, as in every step but a run's first. In the end rate and gradients are 0, and no parameter
+    changes.
     """
     model, parameters = adapter.model, list(adapter.parameters())
     model.train()
@@ -82,6 +83,9 @@ def follow_step(
             penalty.backward()
         del penalty
         torch.nn.utils.clip_grad_norm_(parameters, clip)
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.zero_()  # a rate of 0 times what is not finite would not be 0
         optimizer.step()
     ends.remove()
     for p in parameters:

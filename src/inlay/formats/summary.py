@@ -40,18 +40,18 @@ class PlannedCost(TypedDict):
 
     seconds: float | None
     memory_bytes: int | None
-    """Of the process; on an accelerator of the tensors there."""
+    """The process's; on an accelerator its tensors' and its context's."""
     tensors: dict[str, int] | None
-    """Of the tensors at the peak, by what they are; None if the model cannot be followed without values."""
+    """The tensors' bytes at the peak, by what they are; None if the model cannot be followed without values."""
 
 
 class DeviceMemory(TypedDict):
     """What of an accelerator's memory was in use, in bytes."""
 
     allocated_bytes: int
-    """By tensors, at most."""
+    """What tensors took at most."""
     reserved_bytes: int
-    """By PyTorch for tensors, at most: with what it keeps for the next ones."""
+    """What PyTorch held for tensors at most, with what it keeps for the next ones."""
     beside_bytes: int | None
     """Beside that, at the end: the device's context, libraries' workspaces, other programs. None: unknown."""
     beside_at_start_bytes: int | None

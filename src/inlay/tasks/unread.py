@@ -17,7 +17,7 @@ _LABELS = ("0", "1")
 
 @dataclass(frozen=True)
 class UnreadRows:
-    """Rows of one length, all of whose tokens are learned."""
+    """Rows of one length, all of whose tokens are learned; one batch of them is enough, as all are alike."""
 
     count: int
     tokens: int

@@ -16,8 +16,6 @@ from ..attached.adapter import Adapter, plan_attach
 from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
-from ..cost import record
-from ..cost.machine import copies, name_of
 from ..devices import has_tf32, tf32
 from ..errors import TrainingFailed
 from ..forgetting.measurement import Measurement
@@ -42,6 +40,7 @@ from .journal import Journal
 from .keeper import Keeper
 from .loop import Observer, StepEvent, Training, fit
 from .memory import reset_peak_memory
+from .on_record import add_to_record
 from .prepared import Prepared
 from .resolved import resolved_yaml
 from .run_output import RunOutput
@@ -111,7 +110,7 @@ class ActiveRun(Observer):
                 self.state.fit_ended = time.perf_counter()
                 self._finish(of_base)
                 summary = self.output.write_summary("finished", None)
-                self._add_to_record()
+                add_to_record(self.state)
             except (KeyboardInterrupt, Exception) as problem:
                 said = as_run_error(problem)
                 if self.checkpoint is None:
@@ -135,33 +134,6 @@ class ActiveRun(Observer):
         self.state.run = fitted(self.run, told)
         if told.note is not None:
             self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
-
-    def _add_to_record(self) -> None:
-        """Tell this machine's record what was said of the run, and what it took."""
-        told, found, done = self.state.forecast, self.state.estimate, self.state.progress
-        if told is None or told.cost is None or found is None or not done.step:
-            return
-        machine, step = told.machine, told.cost.step
-        tokens = self.run.settings.batch_size * max(self.run.task.lengths("train"))
-        speed = machine.measured(tokens, self.run.task.base.width)
-        record.record(
-            record.Taken(
-                device=machine.device.type,
-                dtype=name_of(machine.dtype),
-                threads=torch.get_num_threads(),
-                task=self.run.task.name,
-                method=self.run.settings.method.name,
-                model=self.run.task.base.name,
-                said_seconds=told.cost.step_seconds(speed),
-                step_seconds=done.seconds / done.step,
-                said_tensors=told.cost.tensor_bytes,
-                tensors=found.step.peak,
-                weights=step.memory["weights"] + step.memory["adapter"],
-                copies=copies(told.cost),
-                before=machine.before,
-                process=self.state.peak_memory_bytes,
-            )
-        )
 
     def _load(self) -> nn.Module:
         run = self.run

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch, to_device
+from ..batches.batch import Batch, divided, to_device
 from ..batches.objective import Objective
 from ..core.method import Method
-from ..cost.run_cost import Way, largest_batch, micro_batches
+from ..cost.run_cost import Way, largest_batch
 from ..cost.step import StepCost, follow_step
 from ..devices import is_accelerator, synchronize
 from ..tasks.task import Task
@@ -29,7 +29,6 @@ _KEPT_BYTES = 4  # of each trained number: the best step's, and the start's to g
 @dataclass(frozen=True)
 class Estimate:
     seconds: float  # of training, with its evaluations
-    step_seconds: float
     memory_bytes: int  # of the process, or of an accelerator's tensors
     step: StepCost  # as it was followed with values
 
@@ -56,7 +55,7 @@ def estimate(
     passes = plan.steps * settings.batch_size / size
 
     with torch.random.fork_rng([device] if is_accelerator(device) else []):
-        parts = micro_batches(largest_batch(task, way, plan.epochs, settings.seed)[0], way)
+        parts = divided(largest_batch(task, way, plan.epochs, settings.seed)[0], way.micro_batch_size)
         shown = [to_device(part, device) for part in parts[:2]]
         step = follow_step(adapter, objective, shown, len(parts), settings.clip, way.block)
         memory = peak_memory_bytes(device)
@@ -64,7 +63,7 @@ def estimate(
     evaluations = len(plan.evaluate_after) * evaluation_seconds
     copies = _KEPT_BYTES * (1 + settings.guard) if device.type == "cpu" else 0
     measured = memory + copies * step.trained
-    return Estimate(passes * seconds + evaluations, seconds * settings.batch_size / size, said_bytes or measured, step)
+    return Estimate(passes * seconds + evaluations, said_bytes or measured, step)
 
 
 def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.device) -> float:

@@ -11,7 +11,7 @@ from ..core.method import Method
 from ..cost.choice import Candidate, choose
 from ..cost.depth import depth
 from ..cost.machine import Machine, this_machine
-from ..cost.run_cost import CannotBeFollowed, RunCost, Way, run_cost
+from ..cost.run_cost import CHOSEN, CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..devices import is_accelerator
 from ..errors import DoesNotFit
@@ -20,9 +20,6 @@ from ..tasks.task import Task
 from .memory import available_memory_bytes
 from .prepared import Prepared
 from .settings import RunSettings
-
-CHOSEN = ("micro_batch_size", "recompute")
-"""The settings that may be chosen."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,12 @@ def way_of(run: Prepared, machine: Machine) -> Way:
 
 def fitted(run: Prepared, told: Forecast) -> Prepared:
     """Return the run with what was chosen for it."""
-    before = way_of(run, told.machine)
-    changed = {name: getattr(told.way, name) for name in CHOSEN if getattr(told.way, name) != getattr(before, name)}
+    changed = told.way.changes_from(way_of(run, told.machine))
     if not changed:
         return run
-    settings: RunSettings[Method] = replace(run.settings, **changed)
-    run.task.in_parts((told.way.micro_batch_size or told.way.batch_size) / told.way.batch_size)
+    again = told.way.recompute if "recompute" in changed else run.settings.recompute
+    settings = replace(run.settings, micro_batch_size=told.way.micro_batch_size, recompute=again)
+    run.task.in_parts(told.way.rows / told.way.batch_size)
     return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
 
 
@@ -126,5 +123,4 @@ def _asked(settings: RunSettings[Method]) -> str:
 
 
 def _told(way: Way) -> str:
-    size = way.micro_batch_size or way.batch_size
-    return f"{counted(size, 'row')} at once and recompute {way.recompute}"
+    return f"{counted(way.rows, 'row')} at once and recompute {way.recompute}"

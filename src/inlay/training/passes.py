@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch, Order, rows_of
+from ..batches.batch import Batch, Order, divided
 from ..batches.objective import Objective
 from ..loss_scale import LossScale
 
@@ -42,8 +42,6 @@ def pass_through(adapter: Adapter, objective: Objective, batch: Batch, size: int
 
 def micro_batches(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:
     """Yield micro-batches with their share of what is learned, so that their gradients add up to the whole batch's."""
-    rows, whole = len(batch["input_ids"]), objective.weight(batch)
-    size = rows if size is None else 1 if "position_ids" in batch else size
-    for start in range(0, rows, size):
-        part = rows_of(batch, start, min(start + size, rows))
+    whole = objective.weight(batch)
+    for part in divided(batch, size):
         yield part, objective.weight(part) / whole

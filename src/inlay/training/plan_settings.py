@@ -38,6 +38,11 @@ class PlanSettings:
     rows: Annotated[int | None, ROWS] = None
     """Rows to train on, for a plan without DATA. Default: 1,000."""
 
+    @property
+    def unread_rows(self) -> int:
+        """The rows of a plan without DATA."""
+        return self.rows or 1_000
+
     def __post_init__(self) -> None:
         check_settings(self)
         bytes_asked(self.memory)

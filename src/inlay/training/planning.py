@@ -119,7 +119,7 @@ def plan(
     planned = sorted((row for row in rows if isinstance(row, Planned)), key=lambda row: row.process_bytes)
     return PlanResult(
         model=model,
-        source=data.path if data is not None else f"{settings.rows or 1000:,} rows of {settings.tokens} tokens",
+        source=data.path if data is not None else f"{settings.unread_rows:,} rows of {settings.tokens} tokens",
         device=str(machine.device),
         dtype=name_of(machine.dtype),
         batch_size=settings.batch_size,
@@ -139,7 +139,8 @@ def _planned(
         task = copy.copy(task)
         choose_batches(task, asked.method, part)
     lengths = task.lengths("train")
-    steps = make_plan(len(lengths), run, task)
+    count = len(lengths) if settings.tokens is None else settings.unread_rows
+    steps = make_plan(count, run, task)
     way = Way(
         method=asked.method,
         dtype=machine.dtype,
@@ -162,7 +163,7 @@ def _planned(
         chosen = choose(
             Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config), settings.recompute is None
         )
-        change = _changed(way, chosen.way) if chosen.fits else {}
+        change = chosen.way.changes_from(way) if chosen.fits else {}
     seconds = evaluations = None
     if speed is not None:
         seconds = cost.step_seconds(speed)
@@ -183,12 +184,6 @@ def _planned(
         packed=packed,
         change=change,
     )
-
-
-def _changed(before: Way, after: Way) -> dict[str, object]:
-    """Return the settings in which two ways differ."""
-    names = ("micro_batch_size", "recompute")
-    return {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
 
 
 def _run(model: str, data: DataSettings | None, settings: PlanSettings) -> RunSettings[Method]:
@@ -216,7 +211,7 @@ def _task(model: str, base: Base, data: DataSettings | None, settings: PlanSetti
         raise SettingsError("there are no rows to plan for: name DATA, or give --tokens, the length of a row")
     if settings.tokens > base.positions:
         raise SettingsError(f"tokens is {settings.tokens}; the model has room for {base.positions}")
-    return unread_task(base, settings.rows or 1000, settings.tokens)
+    return unread_task(base, settings.batch_size, settings.tokens)
 
 
 def _machine(settings: PlanSettings) -> Machine:

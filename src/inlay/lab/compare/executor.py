@@ -65,7 +65,7 @@ class LocalExecutor:
     """Jobs that there may be as soon as a first run has told what memory it takes, if there is room for them. Several
     runs of one thread get more done than one run of several."""
     accelerators: int = 0
-    """Those that processes are to be spread over, of one kind; 0: each takes the device that its settings name."""
+    """The accelerators of one kind that processes are to be spread over; 0: each takes the device of its settings."""
     _parameters: int = 0
     _started: list["ProcessWorker"] = field(default_factory=list)
 

@@ -1,0 +1,34 @@
+"""What this machine's record is told of a run that is finished: what was said of it, and what it took."""
+
+import torch
+
+from ..cost.machine import copies, name_of
+from ..cost.record import Taken, record
+from .run_state import RunState
+
+
+def add_to_record(state: RunState) -> None:
+    """Add the run to the record; not one of which nothing was said, or that took no step."""
+    told, found, done, run = state.forecast, state.estimate, state.progress, state.run
+    if told is None or told.cost is None or found is None or not done.step:
+        return
+    machine, memory = told.machine, told.cost.step.memory
+    tokens = run.settings.batch_size * max(run.task.lengths("train"))
+    record(
+        Taken(
+            device=machine.device.type,
+            dtype=name_of(machine.dtype),
+            threads=torch.get_num_threads(),
+            task=run.task.name,
+            method=run.settings.method.name,
+            model=run.task.base.name,
+            said_seconds=told.cost.step_seconds(machine.measured(tokens, run.task.base.width)),
+            step_seconds=done.seconds / done.step,
+            said_tensors=told.cost.tensor_bytes,
+            tensors=found.step.peak,
+            weights=memory["weights"] + memory["adapter"],
+            copies=copies(told.cost),
+            before=machine.before,
+            process=state.peak_memory_bytes,
+        )
+    )
