@@ -84,7 +84,7 @@ def joined() -> Iterator[None]:
             "one process"
         )
     store, own, members = next(rendezvous("env://", timeout=_PATIENCE))
-    backend = "cpu:gloo" + (f",cuda:{dist.Backend.NCCL}" if torch.cuda.is_available() else "")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _connection():
         dist.init_process_group(backend, store=store, rank=own, world_size=members, timeout=_PATIENCE)
     _Group.joined = group = _Group(own, members, store)
