@@ -1,6 +1,7 @@
 """Every error that Inlay raises on purpose, with the exit code the command line gives it.
 
 InlayError
+├── ProcessLost           1    a process that trained with this one is gone, or failed as it should not
 ├── InvalidRequest        2    wrong settings or data; nothing was changed or written
 │   ├── SettingsError          an unknown or impossible setting
 │   ├── TargetError            targets that match no module, or modules that the method cannot adapt
@@ -32,6 +33,10 @@ class InlayError(Exception):
     def __str__(self) -> str:
         said = super().__str__()
         return said if len(said) <= _BEGIN + _END else f"{said[:_BEGIN]} … {said[-_END:]}"
+
+
+class ProcessLost(InlayError):
+    pass
 
 
 class InvalidRequest(InlayError, ValueError):

@@ -33,6 +33,21 @@ def outliving_readers(goes_on: bool = True) -> Iterator[None]:
                 own.flush() if stream is not None else own.close()
 
 
+@contextmanager
+def silent(holds: bool) -> Iterator[None]:
+    """Lose all that Python writes in here, if that holds: another process speaks for this one."""
+    if not holds:
+        yield
+        return
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        sys.stdout = sys.stderr = nowhere
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+
 class _Outliving:
     """A text stream whose descriptor leads nowhere once it cannot be written any more."""
 

@@ -5,6 +5,8 @@ run = inlay.resume("runs/stopped")
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,10 @@ from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..formats.summary import RunSummary
+from ..launch import restarts
 from ..machine import refusals
 from ..models.tokenizer import Tokenizer
+from ..processes import from_first, is_first, joined, remembered
 from ..training.going_on import go_on as begin_or_go_on
 from ..training.journal import Watcher
 from ..training.prepared import free_folder, read_task
@@ -67,7 +71,9 @@ def train(
         of_data = data if isinstance(data, DataSettings) else rows
         asked = settings_of(RunSettings, given.name, of_data, quantized | settings | {"method": chosen})
         keeps = _Keeping()
-        with watching(progress) as watcher:
+        with joined(), watching(progress if is_first() else False) as watcher:
+            if restarts() and (began := remembered("folder")) is not None:
+                go_on, asked = True, replace(asked, out=began)
             if go_on:
                 if rows.own or given.base is not None:
                     raise SettingsError("go_on needs a model by its name and data in files, which are there later")
@@ -75,12 +81,12 @@ def train(
             else:
                 task = None
                 if rows.own:
-                    asked = with_rows_in(asked, free_folder(asked))
+                    asked = with_rows_in(asked, from_first(partial(free_folder, asked)))
                 if rows.own or given.base is not None:
                     with refusals():
                         task = read_task(asked, given.base, path=rows.path)
                 summary = train_one(asked, watcher, command, bases=keeps, task=task, begin=rows.keep)
-    return _finished(summary, given, asked.device, keeps)
+            return _finished(summary, given, asked.device, keeps)
 
 
 def resume(
@@ -104,10 +110,10 @@ def resume(
     """
     given = None if model is None else given_model(model, tokenizer)
     keeps = _Keeping()
-    with watching(progress) as watcher:
+    with joined(), watching(progress if is_first() else False) as watcher:
         base = given and given.found()
         summary = resume_one(path_of(str(folder)), watcher, fetch=allow_download, bases=keeps, base=base)
-    return _finished(summary, given, "auto", keeps)
+        return _finished(summary, given, "auto", keeps)
 
 
 class _Keeping(NoSharing):
@@ -121,4 +127,5 @@ class _Keeping(NoSharing):
 
 def _finished(summary: RunSummary, given: GivenModel | None, device: str, keeps: _Keeping) -> Run:
     own_files = given if given is not None and given.base is not None else None
-    return Run(Path(summary["folder"]), own_files, device, trained=keeps.adapter)
+    folder = from_first(lambda: summary["folder"])
+    return Run(Path(folder), own_files, device, trained=keeps.adapter)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from .. import __version__, elsewhere
 from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
+from ..launch import check_alone, own_number
 from ..machine import refusal
-from ..output import ReaderGone, outliving_readers
+from ..output import ReaderGone, outliving_readers, silent
 from ..show.lines import fitted
 from .screen import print_json, screens, show, width
 
@@ -27,6 +28,9 @@ VERBS = {
     "doctor": "what this machine has and what is missing; with a MODEL, what each target reaches",
 }
 
+# Verbs that several processes would each do as a whole.
+ALONE = ("demo", "compare", "eval", "predict", "rank", "merge")
+
 # Verbs that only show something, and have nothing to do without a reader.
 ONLY_SHOW = (["methods"], ["data"], ["plan"], ["eval"], ["predict"], ["doctor"])
 
@@ -34,7 +38,7 @@ ONLY_SHOW = (["methods"], ["data"], ["plan"], ["eval"], ["predict"], ["doctor"])
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with outliving_readers(goes_on=arguments[:1] not in ONLY_SHOW), screens():
+        with silent(own_number() > 0), outliving_readers(goes_on=arguments[:1] not in ONLY_SHOW), screens():
             return _guarded(arguments)
     except ReaderGone:
         return 0
@@ -69,6 +73,8 @@ def _run(arguments: list[str]) -> int:
             print(f"inlay {__version__}")
             return 0
         case [verb, *rest] if verb in VERBS:
+            if verb in ALONE:
+                check_alone()
             return importlib.import_module(f".{verb}", __name__).main(rest)
         case [verb, *_]:
             raise SettingsError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS, elsewhere.VERBS)}")

@@ -5,10 +5,12 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..ranges import Range
 from .console import watching
 from .next_steps import next_steps
-from .parse import parse
+from .parse import parse, take
 from .screen import show
+from .several import asks_for_several, run_in_several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +27,16 @@ class Resume:
     """The run's folder."""
     allow_download: bool = False
     """Download the base or the data that the run's files name, if this machine lacks them."""
+    processes: Annotated[int, Range(1, 10_000)] = 1
+    """Processes of this machine that share each step; it need not be the number that the run had."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 
 
 def main(arguments: list[str]) -> int:
     command = parse(Resume, arguments, "resume")
+    if asks_for_several(command.processes):
+        return run_in_several(command.processes, ["resume", *take(arguments, "--processes")[1]])
     with watching(command.json) as watcher:
         from ..api.training import resume
 

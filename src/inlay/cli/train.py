@@ -4,14 +4,14 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..methods import METHODS
-from ..ranges import kind_of
+from ..ranges import Range, kind_of
 from ..training.journal import Event
 from ..training.settings import MethodT, RunSettings
 from .arguments import DataArguments, Model
@@ -21,6 +21,7 @@ from .flags import Flag
 from .next_steps import next_steps
 from .parse import parse, take
 from .screen import show
+from .several import asks_for_several, run_in_several
 
 if TYPE_CHECKING:
     from ..api.run import Run
@@ -55,12 +56,18 @@ class Train(RunSettings[MethodT]):
     go_on: bool = False
     """Go on with the run in --out if it was stopped, begin it if there is none, leave it alone if it is finished: one
     command to repeat until it is done. The settings must be those that the run began with."""
+    processes: Annotated[int, Range(1, 10_000)] = 1
+    """Processes of this machine that share each step, one for each accelerator or some of the CPU's cores. For several
+    machines start the command with torchrun (docs/scale.md). The adapter is the same, bit for bit, whatever the number,
+    if micro_batch_size is."""
     json: bool = False
     """Print one JSON event per line instead of text."""
 
 
 def main(arguments: list[str]) -> int:
     settings = parse_settings(arguments)
+    if asks_for_several(settings.processes):
+        return run_in_several(settings.processes, ["train", *take(arguments, "--processes")[1]])
     run = train_as_asked(settings, arguments)
     if not settings.json:
         show(next_steps(run))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .. import processes
 from ..attached.adapter import Adapter, plan_attach
 from ..batches.batch import Batch, to_device
 from ..core.method import Method
@@ -30,7 +31,7 @@ from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
-from .checkpoint_fit import shrunk_of
+from .checkpoint_fit import own_tensors, shrunk_of
 from .division import Division
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import Estimate, estimate
@@ -38,7 +39,7 @@ from .forecast import Forecast, fitted, forecast
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
-from .loop import Observer, StepEvent, Training, fit
+from .loop import Observer, StepEvent, Training, fit, marks
 from .memory import reset_peak_memory
 from .on_record import add_to_record
 from .prepared import Prepared
@@ -110,10 +111,11 @@ class ActiveRun(Observer):
                 self.state.fit_ended = time.perf_counter()
                 self._finish(of_base)
                 summary = self.output.write_summary("finished", None)
-                add_to_record(self.state)
+                if processes.count() == 1:
+                    add_to_record(self.state)
             except (KeyboardInterrupt, Exception) as problem:
-                said = as_run_error(problem)
-                if self.checkpoint is None:
+                said = processes.first_failure(as_run_error(problem))
+                if self.checkpoint is None and processes.is_first():
                     with self.keeper.interrupts.deferred():
                         said = Ending(self.output, self.keeper, self.resumable).stop(said)
                 if said is problem:
@@ -130,7 +132,10 @@ class ActiveRun(Observer):
 
     def _forecast(self) -> None:
         """Tell what the run takes, and choose what makes it fit; one that goes on keeps what was chosen."""
-        self.state.forecast = told = forecast(self.run, may_choose=self.checkpoint is None)
+        run = self.run
+        tell = partial(forecast, run, may_choose=self.checkpoint is None)
+        told = replace(processes.from_first(lambda: replace(tell(), task=None)), task=run.task)
+        self.state.forecast = told
         self.state.run = fitted(self.run, told)
         if told.note is not None:
             self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
@@ -201,6 +206,8 @@ class ActiveRun(Observer):
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
+        values = zip(own_tensors(adapter), marks(own_tensors(adapter).values()), strict=True)
+        processes.check_equal(dict(values))
         self.state.estimate = self.division.tried(partial(self._estimate, told))
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
@@ -245,7 +252,7 @@ class ActiveRun(Observer):
             self._go_on(training, self.checkpoint)
         training.progress = replace(training.progress, shrunk=self.division.shrunk)
         self.state.training = training
-        self.keeper.training = training if self.resumable else None
+        self.keeper.training = training if self.resumable and processes.is_first() else None
         batches = run.task.batches(run.settings.batch_size, run.settings.seed)
         fit(training, self.state.objective, batches, run.plan, run.settings, self)
 

@@ -120,7 +120,7 @@ class Checkpoint:
 
         training.changed_before = self.progress["changed"]
         training.progress = replace(progress, best_state=parts.get("best", {}), **kept)
-        training.start = marks(adapter)
+        training.start = marks(adapter.parameters())
         set_random_state(parts["random"], self.random, device)
 
     def check(self, folder: Path, task: Task, text: GeneralText | None, plan: Plan) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
+from .. import processes
 from ..attached.adapter import Adapter
 from ..devices import free_unused
 from ..machine import out_of_memory
@@ -58,11 +59,14 @@ class Division:
     def tried(self, attempt: Callable[[int], T]) -> T:
         """Return what `attempt` gives with a size of micro-batches, smaller ones if it runs out of memory."""
         while True:
+            found, why = None, None
             try:
-                return attempt(self.micro_batch_size)
+                found = attempt(self.micro_batch_size)
             except Exception as problem:
                 if self.run.settings.on_oom == "stop" or (why := out_of_memory(problem)) is None:
                     raise
+            if (why := next(filter(None, processes.gathered(why)), None)) is None:
+                return cast(T, found)
             for p in self.adapter.parameters():
                 p.grad = None
             free_unused()

@@ -7,6 +7,7 @@ from functools import partial
 import psutil
 import torch
 
+from .. import processes
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
 from ..cost.depth import depth
@@ -50,6 +51,9 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     asked = settings.memory_bytes
     machine = this_machine(run.device, run.dtype, free if asked is None else asked, before)
     way = way_of(run, machine)
+    together = processes.count() if may_choose and settings.micro_batch_size is None else 1
+    if together > 1:
+        way = replace(way, micro_batch_size=_share(settings.batch_size, together))
 
     task = copy.copy(run.task)
     choose_batches(task, settings.method, run.part.name)
@@ -61,7 +65,7 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
         cost = cost_of(way)
         fits = partial(machine.fits, task=task)
         if fits(cost) or not may_choose:
-            return Forecast(task, machine, way, cost)
+            return Forecast(task, machine, way, cost, _shared(together))
         speed = machine.speed(run.task.base)
         chosen = choose(
             Candidate(way, cost, fits=False),
@@ -86,7 +90,18 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
 
 def free_memory_bytes(device: torch.device, before: int) -> int:
     """Return what a run may take: of the CPU's memory its process, which takes so much before."""
-    return available_memory_bytes(device) + (0 if is_accelerator(device) else before)
+    if is_accelerator(device):
+        return available_memory_bytes(device)
+    return available_memory_bytes(device) // processes.local_count() + before
+
+
+def _share(batch_size: int, among: int) -> int:
+    """Return the largest micro-batch with which each process has some of the rows."""
+    return max(size for size in range(1, batch_size // among + 1) if batch_size % size == 0)
+
+
+def _shared(among: int) -> str | None:
+    return f"so that each of {among} processes has its share of a step" if among > 1 else None
 
 
 def way_of(run: Prepared, machine: Machine) -> Way:

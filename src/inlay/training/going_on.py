@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from .. import processes
 from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.files import held, remove_unfinished
@@ -49,7 +50,7 @@ def go_on(
     """
     if settings.out is None:
         raise SettingsError("--go-on needs --out: the folder in which the run goes on, or begins")
-    folder, journal = Path(settings.out), Journal(watcher)
+    folder, journal = processes.mirrored(Path(settings.out)), Journal(watcher)
     if not (folder / "run.yaml").is_file():
         return train(settings, watcher, command, bases=bases)
     with held(folder):

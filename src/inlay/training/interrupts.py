@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import ClassVar, Self
 
+from .. import processes
+
 _Handler = Callable[[int, FrameType | None], object] | int | None
 _HANG_UP = getattr(signal, "SIGHUP", None)  # Windows has neither this nor SIGQUIT
 _DEFAULT = {
@@ -69,13 +71,18 @@ class Interrupts:
         self.raise_waiting()
 
     def raise_waiting(self) -> None:
-        if self.waiting:
+        if processes.any_of(self.waiting):
             raise KeyboardInterrupt
+
+    @property
+    def _breaks_off(self) -> bool:
+        """Whether a second signal does not wait: what starts several processes sends it beside the terminal's own."""
+        return not self.patient and processes.count() == 1
 
     def _received(self, number: int, _: object) -> None:
         if self.deferring:
             self.waiting = True
-        elif not self.holding or (self.waiting and not self.patient and number != _HANG_UP):
+        elif not self.holding or (self.waiting and self._breaks_off and number != _HANG_UP):
             raise KeyboardInterrupt
         elif not self.waiting:
             self.waiting = True

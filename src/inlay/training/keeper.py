@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from .. import processes
 from ..errors import CheckpointError
 from .checkpoint import RunIdentity, has_checkpoint, write_checkpoint
 from .interrupts import Interrupts
@@ -34,8 +35,11 @@ class Keeper:
 
     def between_steps(self) -> None:
         """Stop here if somebody has asked for that, and keep a checkpoint if it is time for one."""
-        self.interrupts.raise_waiting()
-        if 0 < 60 * self.minutes <= time.monotonic() - self._kept:
+        due = 0 < 60 * self.minutes <= time.monotonic() - self._kept
+        asked, is_due = zip(*processes.gathered((self.interrupts.waiting, due)), strict=True)
+        if any(asked):
+            raise KeyboardInterrupt
+        if is_due[0]:  # by the clock of the first, which keeps it
             self.keep()
             self.interrupts.raise_waiting()
 

@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Self, cast
@@ -30,7 +30,7 @@ from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
 from .passes import pass_through, rows_of_steps
 from .progress import Progress
-from .random_state import random_numbers, random_tensors, set_random_state
+from .random_state import Draws
 from .settings import RunSettings
 from .shrinking import Shrunk
 
@@ -137,7 +137,7 @@ class Training:
         asked = adapter.method.parameter_groups(adapter, plan.learning_rate)
         groups = [{**group, "initial_lr": group["lr"]} for group in asked]  # lr is that of the step
         optimizer = AdamW(groups, weight_decay=settings.weight_decay, fused=device.type in ("cpu", "cuda"))
-        return cls(adapter, optimizer, device, marks(adapter), Progress(scale=LossScale.for_dtype(dtype)))
+        return cls(adapter, optimizer, device, marks(adapter.parameters()), Progress(scale=LossScale.for_dtype(dtype)))
 
     @torch.no_grad()
     def put(self, state: Mapping[str, Tensor]) -> None:
@@ -195,15 +195,12 @@ class Training:
 
     @property
     def changed(self) -> bool:
-        return self.changed_before or marks(self.adapter) != self.start
+        return self.changed_before or marks(self.adapter.parameters()) != self.start
 
 
-def marks(adapter: Adapter) -> list[int]:
-    """Sum the bits of each parameter, read as integers: no copy is kept to see whether it has changed."""
-    return [
-        sum(int(part.view(torch.int32).sum()) for part in p.detach().flatten().split(_PART))
-        for p in adapter.parameters()
-    ]
+def marks(tensors: Iterable[Tensor]) -> list[int]:
+    """Sum the bits of each tensor, read as integers: no copy is kept to see whether it has changed."""
+    return [sum(int(part.view(torch.int32).sum()) for part in p.detach().flatten().split(_PART)) for p in tensors]
 
 
 def fit(
@@ -283,12 +280,12 @@ def fit(
             share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
-            scale, random = done.scale, (random_tensors(training.device), random_numbers())
+            scale, draws = done.scale, Draws(settings.seed, step, training.device)
             while True:
                 batch = to_device(collate(rows), training.device)
                 size = done.shrunk[-1].micro_batch_size if done.shrunk else settings.micro_batch_size
                 try:
-                    loss = pass_through(adapter, objective, batch, size, scale)
+                    loss = pass_through(adapter, objective, batch, size, scale, draws)
                 except Exception as problem:
                     if settings.on_oom == "stop" or (why := out_of_memory(problem)) is None:
                         raise
@@ -304,7 +301,6 @@ def fit(
                     continue
                 optimizer.zero_grad()  # here, where the problem is gone with all that it holds of the step
                 free_unused()
-                set_random_state(*random, training.device)
                 training.progress = done = replace(done, shrunk=(*done.shrunk, observer.shrink(step, why)))
             tokens = done.tokens + token_count(batch)
             learning_rate = float(optimizer.param_groups[0]["lr"])

@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .. import processes
 from ..attached.adapter import Adapter
-from ..batches.batch import Batch, Order, divided
+from ..batches.batch import Batch, Order, divided, token_count
 from ..batches.objective import Objective
 from ..loss_scale import LossScale
+from ..machine import out_of_memory
+from .gradients import Gradients, add_in_order, dealt, taken
+from .random_state import Draws
 
 
 def rows_of_steps(batches: DataLoader[object], per_epoch: int, done: int) -> Iterator[list[object]]:
@@ -28,16 +32,51 @@ def rows_of_steps(batches: DataLoader[object], per_epoch: int, done: int) -> Ite
         order.skip = 0
 
 
-def pass_through(adapter: Adapter, objective: Objective, batch: Batch, size: int | None, scale: LossScale) -> float:
-    """Compute the gradients of a step, in micro-batches of that size; returns its loss."""
-    losses = list[Tensor]()
-    for part, part_share in micro_batches(batch, size, objective):
-        part_loss = objective.loss(adapter.model, part) * part_share
-        scale.scaled(part_loss).backward()
-        losses.append(part_loss.detach())
+def pass_through(
+    adapter: Adapter, objective: Objective, batch: Batch, size: int | None, scale: LossScale, draws: Draws
+) -> float:
+    """Compute the gradients of a step, in micro-batches of that size; returns its loss.
+
+    Of several processes each computes some of the micro-batches, and all come to the gradients and the loss of one.
+    """
+    parameters = list(adapter.parameters())
+    parts = list(micro_batches(batch, size, objective))
+    owners = dealt([token_count(part) for part, _ in parts], processes.count())
+    losses, own, failed = dict[int, Tensor](), list[Gradients](), None
+    with draws.kept():
+        try:
+            row = 0
+            for i, (part, part_share) in enumerate(parts):
+                if owners[i] == processes.number():
+                    draws.begin(row)
+                    part_loss = objective.loss(adapter.model, part) * part_share
+                    scale.scaled(part_loss).backward()
+                    losses[i] = part_loss.detach()
+                    if processes.count() > 1:
+                        own.append(taken(parameters))
+                row += len(part["input_ids"])
+        except Exception as problem:
+            if processes.count() == 1 or out_of_memory(problem) is None:
+                raise
+            failed = problem
+    told = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True)) if losses else {}
+    if processes.count() > 1:
+        told = _agreed(told, failed)
+        add_in_order(parameters, own, owners)
     if (penalty := adapter.method.penalty(adapter)) is not None:
         scale.scaled(penalty).backward()
-    return sum(torch.stack(losses).tolist())
+    return sum(told[i] for i in range(len(parts)))
+
+
+def _agreed(losses: dict[int, float], failed: Exception | None) -> dict[int, float]:
+    """Return the losses of all micro-batches; raises in every process if one of them ran out of memory."""
+    found = processes.gathered((losses, None if failed is None else str(failed)))
+    if failed is not None:
+        raise failed
+    for number, (_, why) in enumerate(found):
+        if why is not None:
+            raise torch.OutOfMemoryError(f"process {number}: {why}")
+    return {i: loss for of_process, _ in found for i, loss in of_process.items()}
 
 
 def micro_batches(batch: Batch, size: int | None, objective: Objective) -> Iterator[tuple[Batch, float]]:

@@ -4,10 +4,12 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from .. import processes
 from ..attached.adapter import plan_attach
 from ..bases.attention import choose_attention
 from ..bases.base import Base, find_base
@@ -19,13 +21,14 @@ from ..bases.vocabulary import check_ids, check_vocabulary
 from ..batches.batch import LENGTH_STEP, length_step
 from ..core.method import Method
 from ..data.formats import open_data
-from ..devices import best_dtype, pick_device
+from ..devices import best_dtype, is_accelerator, pick_device
 from ..errors import SettingsError
 from ..forgetting.passages import LONGEST, GeneralText, general_text
 from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
+from ..launch import check_alone
 from ..methods.ranked import wide_note
 from ..models import recompute
 from ..models.modules import within
@@ -37,7 +40,6 @@ from ..tasks.task import Task
 from .budget import check_bound
 from .journal import Journal
 from .loop import Plan, make_plan
-from .processes import check_one_process
 from .settings import Recipe, RunSettings
 
 
@@ -87,7 +89,8 @@ def prepare_run(
     Without `fetch` no hub is asked for what the settings name. `task` has read the data for an earlier run that differs
     in the method; it stays as it is, and its tokens serve as far as they are of the same length.
     """
-    check_one_process()
+    if processes.count() == 1:
+        check_alone()
     with offline(not fetch):
         return _prepared(settings, journal, folder, copy.copy(task or read_task(settings, fetch=fetch)))
 
@@ -105,8 +108,8 @@ def read_task(
 def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | None, task: Task) -> Prepared:
     if folder is None:
         _check_takes_effect(settings, task)
-        folder = free_folder(settings)
-    device = pick_device(settings.device)
+        folder = processes.own_folder(processes.from_first(partial(free_folder, settings)))
+    device = _own_device(settings.device)
     dtype = pick_dtype(settings, device)
     base, empty = task.base, task.empty()
     if settings.quantize == "nf4":
@@ -153,8 +156,22 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     wide = wide_note(settings.method, ranked)
     for note in filter(None, (part.reason, wide, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
+    if settings.batch_size < processes.count():
+        raise SettingsError(
+            f"batch_size is {settings.batch_size}, fewer rows than the {processes.count()} processes that share a step"
+        )
     plan = make_plan(len(task.lengths("train")), settings, task)
     return Prepared(settings, task, plan, device, dtype, max_length, attention, part, reach, folder, text)
+
+
+def _own_device(asked: str) -> torch.device:
+    """Return the device that is asked for; of several processes each has one of its machine's accelerators."""
+    device = pick_device(asked)
+    if processes.count() == 1 or not is_accelerator(device):
+        return device
+    if device.type != "cuda":
+        raise SettingsError(f"several processes train on CPUs and on cuda devices, and device is {device}")
+    return pick_device(f"cuda:{processes.local_number()}")
 
 
 def _check_takes_effect(settings: RunSettings[Method], task: Task) -> None:

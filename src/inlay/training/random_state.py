@@ -1,12 +1,16 @@
 """The states of all random generators that a training may draw from."""
 
+import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
 
 from ..devices import generator_state, is_accelerator, set_generator_state
@@ -62,6 +66,31 @@ def set_random_state(tensors: dict[str, Tensor], numbers: RandomNumbers, device:
     set_random_tensors(tensors, device)
     random.setstate(_python_state(numbers))
     np.random.set_state(_numpy_state(numbers))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a step, such as dropout's: by the seed, the step and the row alone, whichever process
+    computes the row, and whatever was drawn before.
+    """
+
+    seed: int
+    step: int
+    device: torch.device
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Leave the random state after the block as it was before."""
+        before = random_tensors(self.device), random_numbers()
+        try:
+            yield
+        finally:
+            set_random_state(*before, self.device)
+
+    def begin(self, row: int) -> None:
+        """Begin to draw for the rows of the step's batch from this one on."""
+        digest = hashlib.sha256(f"{self.seed} {self.step} {row}".encode()).digest()
+        set_seed(int.from_bytes(digest[:4]))  # 32 bits are what NumPy takes
 
 
 def _python_state(numbers: RandomNumbers) -> tuple[int, tuple[int, ...], float | None]:

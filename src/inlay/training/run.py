@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from .. import processes
 from ..bases.base import Base
 from ..core.method import Method
 from ..errors import CheckpointError
@@ -55,6 +56,7 @@ def train(
         check_free(run.folder, "--out")  # still: another process may have been faster
         with begun(run, settings, journal):
             begin(run.folder)
+            processes.remember("folder", str(run.folder.absolute()))
             before = partial(learn_sources, tasks=sources, train=train)
             active = ActiveRun(
                 run, settings, journal, command, before=before, resumable=resumable, bases=bases, start=start
@@ -79,6 +81,7 @@ def resume(
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
+    folder = processes.mirrored(folder)
     check_is_run(folder)
     with held(folder):
         return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, base=base, bases=bases, task=task)

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import asdict
 from pathlib import Path
 
+from .. import processes
 from ..attached.adapter import Adapter
 from ..formats import peft
 from ..formats.files import replace_folder, write_json, write_text
@@ -60,7 +61,8 @@ class RunOutput:
         summary = self.state.summary(status, reason)
         path = self.path("summary.json")
         try:
-            write_report(self.run.folder, summary)
+            if processes.is_first():
+                write_report(self.run.folder, summary)
         except Exception as problem:  # the run has come to what it has come to nonetheless
             self.journal.tell("note", text=_without_report(self.run.folder, problem))
         write_json(path, summary)

@@ -1,0 +1,65 @@
+"""Several processes on this machine that train one adapter: torchrun's agent, which starts `inlay` so many times."""
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from ..errors import INTERRUPTED_EXIT_CODE, ProcessLost, SettingsError
+from ..launch import started
+
+_UNTIL_KILLED = 3600  # seconds that a process which is told to stop has for its step and its checkpoint
+
+
+def asks_for_several(count: int) -> bool:
+    """Tell whether processes are to be started. Raises SettingsError if they were, and are another number."""
+    if started() == 1:
+        return count > 1
+    if count not in (1, started()):
+        raise SettingsError(
+            f"--processes is {count}, and {started()} processes were started already, such as by torchrun; leave it out"
+        )
+    return False
+
+
+def run_in_several(count: int, arguments: Sequence[str]) -> int:
+    """Run `inlay` with these arguments in each of the processes; returns the exit code of the first that failed.
+
+    Raises ProcessLost if the system has ended that one.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the first process says what failed
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        shutdown_timeout=_UNTIL_KILLED,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "inlay", *arguments)
+    except SignalException:
+        return INTERRUPTED_EXIT_CODE
+    except ChildFailedError as problem:
+        number, failure = problem.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise ProcessLost(
+                f"process {number} was ended by the system ({name}); the run goes on from its last checkpoint with "
+                "inlay resume, if it has come to one"
+            ) from None
+        return failure.exitcode
+    return 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,68 @@
+"""How many processes were started together to train one adapter, as the environment tells each of them.
+
+torchrun sets RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT, and so do accelerate launch
+and what runs on clusters by either. Nothing here needs torch.
+"""
+
+import os
+
+from .errors import SettingsError
+
+_NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+_OF_OTHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+_OF_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+
+
+def started() -> int:
+    """Return how many processes were started together."""
+    return number_in("WORLD_SIZE", 1)
+
+
+def own_number() -> int:
+    """Return this process's number among those that were started together, from 0 on."""
+    return number_in("RANK", 0) if started() > 1 else 0
+
+
+def restarts() -> int:
+    """Return how often torchrun has started the processes anew, because one of them was lost."""
+    return number_in("TORCHELASTIC_RESTART_COUNT", 0) if started() > 1 else 0
+
+
+def check_alone() -> None:
+    """Raise SettingsError if this process is one of several that would each do the same."""
+    for name in ("WORLD_SIZE", *_OF_OTHERS):
+        if number_in(name, 1) > 1:
+            raise SettingsError(
+                f"the environment variable {name} is {os.environ[name]}, and only train and resume run in several "
+                "processes: each of these would do all of what is asked for; start it once, or unset the variable"
+            )
+
+
+def check_launcher() -> None:
+    """Raise SettingsError for processes that do not learn how to find each other, or that wait for another engine."""
+    if os.environ.get(_OF_DEEPSPEED) == "true":
+        raise SettingsError(
+            "accelerate was told to use DeepSpeed, which Inlay does not; start with torchrun or a plain accelerate "
+            "launch, and give --shard for a base that is divided over the processes"
+        )
+    if started() > 1:
+        if missing := [name for name in _NEEDED if name not in os.environ]:
+            raise SettingsError(
+                f"WORLD_SIZE is {started()}, but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
+                "set, by which the processes find each other; start them with torchrun, or on one machine with "
+                f"--processes {started()}"
+            )
+        return
+    for name in _OF_OTHERS:
+        if number_in(name, 1) > 1:
+            raise SettingsError(
+                f"the environment variable {name} is {os.environ[name]}: each of so many processes would train an "
+                "adapter of its own; start them with torchrun, which tells each of the others (docs/scale.md has the "
+                "files for Slurm and Kubernetes), or unset the variable"
+            )
+
+
+def number_in(name: str, default: int) -> int:
+    """Return the number in an environment variable; the default if there is none."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default

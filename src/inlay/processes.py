@@ -1,0 +1,317 @@
+"""The processes that train one adapter together. Each has a number, from 0 on; the first writes and speaks.
+
+A process that is alone is the first of one: nothing is sent, and hardly any other module need ask whether there are
+several. The one place that sends something to another process.
+"""
+
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from .errors import InlayError, ProcessLost, SettingsError
+from .launch import check_launcher, number_in, started
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_PATIENCE = timedelta(minutes=10)  # for another process in one exchange
+_FOR_A_REASON = 5.0  # seconds in which a process that has failed says why
+_FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
+
+
+@dataclass
+class _Group:
+    """The processes, while they are joined."""
+
+    number: int
+    count: int
+    store: Store
+    folders: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
+
+    joined: ClassVar["_Group | None"] = None
+
+
+def count() -> int:
+    """Return how many processes train together."""
+    return _Group.joined.count if _Group.joined else 1
+
+
+def number() -> int:
+    return _Group.joined.number if _Group.joined else 0
+
+
+def local_number() -> int:
+    """Return this process's number among those of its machine."""
+    return number_in("LOCAL_RANK", number()) if count() > 1 else 0
+
+
+def local_count() -> int:
+    """Return how many of the processes are on this machine."""
+    return number_in("LOCAL_WORLD_SIZE", count()) if count() > 1 else 1
+
+
+def is_first() -> bool:
+    return number() == 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Train together with the processes that were started with this one, for as long as the block runs.
+
+    What ends one of them ends all: each raises what the first to fail has raised, `process 1: …` before its words.
+    Raises SettingsError if they were started by something that does not say how they find each other.
+    """
+    check_launcher()
+    if _Group.joined is not None or started() == 1:
+        yield
+        return
+    if dist.is_initialized():
+        raise SettingsError(
+            "torch.distributed is initialized already, by the program that trains; let inlay.train do that, or start "
+            "one process"
+        )
+    store, own, members = next(rendezvous("env://", timeout=_PATIENCE))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _connection():
+        dist.init_process_group(backend, store=store, rank=own, world_size=members, timeout=_PATIENCE)
+    _Group.joined = group = _Group(own, members, store)
+    try:
+        yield
+    except BaseException as problem:
+        first = first_failure(problem)
+        _leave()
+        if own:  # the first, which tells of it, is not to be stopped before it has
+            _wait_until_told(store)
+        if first is problem:
+            raise
+        raise first from problem
+    else:
+        with suppress(RuntimeError):  # whoever is done may be gone
+            dist.barrier()
+        _leave()
+    finally:
+        with suppress(RuntimeError):
+            store.set("told", "")
+        _Group.joined = None
+        for each in group.folders:
+            with suppress(OSError):
+                each.cleanup()
+
+
+def first_failure(problem: BaseException) -> BaseException:
+    """Tell the other processes what has ended this one; returns what has ended the first to fail, if that is another.
+
+    Those then fail in what they next send or await, and come here as well.
+    """
+    group = _Group.joined
+    if group is None:
+        return problem
+    expected = isinstance(problem, InlayError | KeyboardInterrupt)
+    text = str(problem) if expected else "".join(traceback.format_exception(problem))
+    mine = f"{group.number}\n{type(problem).__name__}\n{text}"
+    lost = isinstance(problem, ProcessLost)
+    until = time.monotonic() + (_FOR_A_REASON if lost else 0)
+    try:
+        while lost and not group.store.check(["failed"]) and time.monotonic() < until:
+            time.sleep(0.05)
+        said = group.store.compare_set("failed", "", mine).decode()
+    except RuntimeError:  # the process that keeps the store is gone
+        return problem
+    _leave()
+    number_of, kind, text = said.split("\n", 2)
+    if int(number_of) == group.number or said == mine or not kind:
+        return problem
+    if kind == KeyboardInterrupt.__name__:
+        return KeyboardInterrupt()
+    known = _known_errors().get(kind)
+    if known is not None and text == str(problem) and isinstance(problem, known):
+        return problem  # all found the same
+    if known is ProcessLost:
+        return ProcessLost(text)
+    return known(f"process {number_of}: {text}") if known else ProcessLost(f"process {number_of} failed: {text}")
+
+
+def from_first(compute: Callable[[], T]) -> T:
+    """Return what `compute` gives the first process, or raise what it raises there, in all of them."""
+    if count() == 1:
+        return compute()
+    found: list[tuple[T | None, Exception | None]] = [(None, None)]
+    if is_first():
+        try:
+            found = [(compute(), None)]
+        except Exception as problem:
+            found = [(None, problem)]
+    with _connection():
+        dist.broadcast_object_list(found, src=0)
+    value, problem = found[0]
+    if problem is not None:
+        raise problem
+    return value  # pyright: ignore[reportReturnType]  # it is None only if that was computed
+
+
+def gathered(value: T) -> list[T]:
+    """Return every process's value, by process."""
+    if count() == 1:
+        return [value]
+    found: list[T] = [value] * count()
+    with _connection():
+        dist.all_gather_object(found, value)
+    return found
+
+
+def any_of(holds: bool) -> bool:
+    """Tell whether it holds in one of the processes."""
+    if count() == 1:
+        return holds
+    flag = torch.tensor([int(holds)])
+    with _connection():
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def check_equal(values: Mapping[str, object]) -> None:
+    """Raise ProcessLost, with the name of the first that differs, unless the values are the same in all processes."""
+    for other, theirs in enumerate(gathered(values)):
+        for name, value in theirs.items():
+            if values.get(name) != value:
+                raise ProcessLost(f"{name} differs between process {number()} and process {other}")
+
+
+def shared(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
+    """Return what `compute` gives for each item, in their order; each process computes its share of them.
+
+    The results are sent, so that they should be on the CPU. All compute equally often, as those that hold a shard of
+    the model must; items of falling size make fair shares.
+    """
+    if count() == 1:
+        return [compute(item) for item in items]
+    rounds = -(-len(items) // count())
+    own = [compute(items[min(count() * n + number(), len(items) - 1)]) for n in range(rounds)]
+    found = gathered(own)
+    return [found[i % count()][i // count()] for i in range(len(items))]
+
+
+def exchange(parts: Tensor, counts: Sequence[int]) -> Tensor:
+    """Send each process its slice of each of these, and return the slices that this one gets from all of them.
+
+    `parts` is (own, processes, n), `counts` how many of them each process has; the result is (sum of counts, n), in the
+    order of the processes.
+    """
+    own, _, n = parts.shape
+    out = parts.new_empty(sum(counts), n)
+    with _connection():
+        dist.all_to_all_single(
+            out.view(-1),
+            parts.transpose(0, 1).reshape(-1),
+            [each * n for each in counts],
+            [own * n] * count(),
+        )
+    return out
+
+
+def all_slices(own: Tensor) -> Tensor:
+    """Return every process's slice, one after the other."""
+    out = own.new_empty(count() * own.numel())
+    with _connection():
+        dist.all_gather_into_tensor(out, own)
+    return out
+
+
+def own_folder(folder: Path) -> Path:
+    """Return where this process writes what belongs into a folder: the first there, each other in one that is removed
+    as the processes part.
+    """
+    if is_first() or any(Path(each.name) in folder.parents for each in _scratch()):
+        return folder
+    scratch = tempfile.TemporaryDirectory(prefix="inlay-")
+    _scratch().append(scratch)
+    return Path(scratch.name) / (folder.name or "run")
+
+
+def mirrored(folder: Path) -> Path:
+    """Return where this process finds, and writes, what is in the first one's folder: a copy for each other."""
+    own = own_folder(folder)
+    if count() > 1:
+        for name in from_first(lambda: sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())):
+            content = from_first((folder / name).read_bytes)
+            if not is_first():
+                (own / name).parent.mkdir(parents=True, exist_ok=True)
+                (own / name).write_bytes(content)
+    return own
+
+
+def remember(name: str, value: str) -> None:
+    """Leave a text for the processes that torchrun starts in place of these, if one of them is lost."""
+    if (store := _agents_store()) is not None and is_first():
+        store.set(f"inlay/{name}", value)
+
+
+def remembered(name: str) -> str | None:
+    """Return what the processes before these have left; None if they left nothing, or nothing keeps it."""
+
+    def look() -> str | None:
+        store = _agents_store()
+        return store.get(f"inlay/{name}").decode() if store is not None and store.check([f"inlay/{name}"]) else None
+
+    return from_first(look)
+
+
+def _agents_store() -> Store | None:
+    """Return the store of torchrun's agent, which outlives these processes; each of its rounds has names of its own."""
+    if _Group.joined is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    store = _Group.joined.store
+    return store.underlying_store if isinstance(store, PrefixStore) else store
+
+
+def _scratch() -> list[tempfile.TemporaryDirectory[str]]:
+    return _Group.joined.folders if _Group.joined else []
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    """Turn what is said of a connection that has ended into an error of ours."""
+    try:
+        yield
+    except RuntimeError as problem:
+        if isinstance(problem, InlayError):
+            raise
+        raise ProcessLost(f"a process that trained with this one is gone, or cannot be reached: {problem}") from problem
+
+
+def _leave() -> None:
+    """Close the connections, so that nobody waits for this process."""
+    with suppress(RuntimeError, AssertionError, ValueError):
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _wait_until_told(store: Store) -> None:
+    until = time.monotonic() + _FOR_THE_FIRST
+    with suppress(RuntimeError):
+        while not store.check(["told"]) and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.5)  # in which it says so
+
+
+def _known_errors() -> dict[str, type[InlayError]]:
+    found: dict[str, type[InlayError]] = {}
+    kinds: list[type[InlayError]] = [InlayError]
+    while kinds:
+        kind = kinds.pop()
+        found[kind.__name__] = kind
+        kinds += kind.__subclasses__()
+    return found
