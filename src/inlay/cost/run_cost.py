@@ -75,7 +75,7 @@ class RunCost:
 
     def step_seconds(self, speed: Speed) -> float:
         """Return the time of an average step."""
-        return speed.seconds(self.step.work.of_tokens(self.share))
+        return speed.seconds(self.step.work_of(self.share))
 
 
 class CannotBeFollowed(InlayError):

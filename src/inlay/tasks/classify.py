@@ -19,6 +19,7 @@ from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
 from ..batches.batch import LENGTH_STEP, Batch, documents_of, in_order_of_length, to_device, tokenize, tokenize_split
+from ..core.attachment import Attachment
 from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
 from ..data.formats import OpenedData
@@ -28,7 +29,8 @@ from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
 from ..formats.seal import read_provenance
 from ..formats.summary import Summary
-from ..models import document_attention
+from ..models import document_attention, weights
+from ..models.modules import within
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..outside import shown
@@ -105,6 +107,23 @@ class Classify(Task):
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.about["labels"]) if self.about else self.data.labels
+
+    def start_head(self, adapter: Attachment) -> None:
+        """Put the labels' shares in train, as logits, in the biases of a new head, if it has some.
+
+        Else the first steps learn them by moving the features of all rows alike, which can leave them all the same: the
+        most frequent label is then all that is learned. Each label counts as one row more, as there may be none.
+        """
+        if not self.base_is_random:
+            return
+        heads = [(host, delta) for name, host, delta in adapter.hosts() if within(name, adapter.heads)]
+        linears = [dict(delta.trained(host)) for host, delta in heads if weights.is_linear(host)]
+        bias_L = linears[-1].get("bias") if linears else None
+        if bias_L is not None:
+            rows = len(self.data.splits["train"])
+            shares_L = torch.tensor(self.data.label_shares("train"))
+            with torch.no_grad():
+                bias_L.copy_(((rows * shares_L + 1) / (rows + len(shares_L))).log())
 
     def tokenize(self, max_length: int) -> None:
         self.max_length = max_length

@@ -198,6 +198,7 @@ class ActiveRun(Observer):
         self.state.adapter = adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
         commit(adapter)
         if self.checkpoint is None:
+            run.task.start_head(adapter)
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)

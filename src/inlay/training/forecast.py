@@ -66,7 +66,7 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
         fits = partial(machine.fits, task=task)
         if fits(cost) or not may_choose:
             return Forecast(task, machine, way, cost, _shared(together))
-        speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base)
+        speed = machine.speed(run.task.base)
         chosen = choose(
             Candidate(way, cost, fits=False),
             cost_of,
