@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import inlay
 from inlay import processes
-from inlay.batches.chunked_loss import causal_loss, trained_tokens
 from inlay.bases.quantized import quantize
+from inlay.batches.chunked_loss import causal_loss, trained_tokens
 from inlay.methods.full import Full
 from inlay.models import recompute
 from inlay.models.sharding import attaching, held_bytes, mesh_of, share_out

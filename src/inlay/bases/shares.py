@@ -7,11 +7,29 @@ quantized is quantized first.
 import torch
 from torch import Tensor, nn
 
+from ..attached.adapter import Adapter
+from ..errors import SettingsError
 from ..models import mapped
 from ..models.sharding import mesh_of, own_part, share_out, shared_blocks
 from ..models.sites import Sites
 from .arrival import Arrival
 from .quantized import Packing
+
+
+def check_shares(planned: Adapter, count: int | None) -> None:
+    """Raise SettingsError if so many processes cannot share out the base of an adapter that is planned on the model
+    without values; of a run that goes on the number is None, as one of them may go on alone."""
+    if count == 1:
+        raise SettingsError(
+            "shard is on, which shares the base out among several processes, and there is one; start more with "
+            "--processes or torchrun, or leave --shard out"
+        )
+    if not planned.removable:
+        raise SettingsError(
+            f"shard is on, and {planned.method.name} trains the base's own weights, which are whole on each process; "
+            "leave --shard out, or choose a method that leaves the base as it is: lora with a high --method.rank comes "
+            "nearest"
+        )
 
 
 class Sharing:

@@ -87,6 +87,17 @@ def shared_blocks(sites: Sites) -> dict[str, nn.Module]:
     return {name: block for name, block in sites.blocks.items() if alone.is_alone(block)}
 
 
+def _units(sites: Sites) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Return the modules whose weights are gathered alone: the blocks, and the embedding and the head, if these do not
+    share a weight."""
+    model, alone = sites.model, _Owners(sites.model)
+    blocks = list(shared_blocks(sites).values())
+    inside = {id(m) for block in blocks for m in block.modules()}
+    named = {id(m): m for m in (input_embeddings(model), output_embeddings(model)) if m is not None}
+    reachable = {id(m) for name, m in sites.modules() if name not in sites.bypassed} - inside
+    return blocks, [m for m in named.values() if id(m) in reachable and alone.is_alone(m)]
+
+
 def share_out(sites: Sites, mesh: DeviceMesh, parts: dict[tuple[nn.Module, str], Tensor]) -> None:
     """Keep on each process its part of every weight of the model, which is frozen, and gather the others for a call.
 
@@ -94,11 +105,7 @@ def share_out(sites: Sites, mesh: DeviceMesh, parts: dict[tuple[nn.Module, str],
     """
     model = sites.model
     model.requires_grad_(False)
-    blocks, alone = list(shared_blocks(sites).values()), _Owners(model)
-    inside = {id(m) for block in blocks for m in block.modules()}
-    named = [m for m in (input_embeddings(model), output_embeddings(model)) if m is not None]
-    outside = {id(m): m for n, m in sites.modules() if any(m is each for each in named) and n not in sites.bypassed}
-    others = [m for m in outside.values() if id(m) not in inside and alone.is_alone(m)]
+    blocks, others = _units(sites)
     for p in model.parameters():
         p.data = p.data.contiguous()
     scalars = {p for p in model.parameters() if p.ndim == 0}
@@ -154,6 +161,24 @@ def attaching(model: nn.Module) -> Iterator[None]:
         for unit in shares.units:
             handle = fully_shard.state(unit.module)._post_forward_hook_handle  # pyright: ignore
             unit.module._forward_hooks.move_to_end(handle.id)
+
+
+def planned_bytes(sites: Sites, count: int) -> tuple[int, int]:
+    """Return the bytes of a base, which may be without values, that each of `count` processes would hold between two
+    calls, and at most.
+
+    Beside its parts it then has gathered the two largest of the blocks, embedding and head, since the next is
+    gathered early, and what is left in the model.
+    """
+    blocks, others = _units(sites)
+    gathered = sorted(map(_bytes, (*blocks, *others)), reverse=True)
+    whole, in_units = _bytes(sites.model), sum(gathered)
+    held = -(-whole // count)
+    return held, held + (whole - in_units) + sum(gathered[:2])
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def held_bytes(model: nn.Module) -> int:
