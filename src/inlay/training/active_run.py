@@ -18,7 +18,7 @@ from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..devices import has_tf32, tf32
-from ..errors import TrainingFailed
+from ..errors import ProcessLost, TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
@@ -372,6 +372,8 @@ class ActiveRun(Observer):
         """Add the texts that the model writes. A model that cannot write some has learned nonetheless."""
         try:
             return self.run.task.complete(model, split, found)
+        except ProcessLost:
+            raise
         except Exception as problem:
             reason = " ".join(str(problem).split()) or type(problem).__name__
             self.journal.record(
