@@ -283,6 +283,7 @@ def _chunked_loss(
                 parameters[leaf] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     if not (x_ND.requires_grad or parameters):
         return loss / divisor, ramp_B1V
+    z_CV = None  # whose memory the next may have
     gradients = [gradient_ND, *(gradient.to(p.dtype) for p, gradient in parameters.items())]
     return _Known.apply(loss, divisor, ramp_B1V, len(gradients), *gradients, x_ND, *parameters)
 
@@ -324,7 +325,7 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
 
 
 class _Known(Function):
-    """A number whose gradients are known already, and beside it a tensor that is none of its arguments."""
+    """A number whose gradients are known already, and a copy of a tensor beside it."""
 
     @staticmethod
     def forward(
@@ -333,7 +334,7 @@ class _Known(Function):
         ctx.divisor = divisor
         ctx.save_for_backward(*tensors[:count])
         ctx.set_materialize_grads(False)
-        return loss / divisor, beside.view_as(beside)
+        return loss / divisor, beside.clone()
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
