@@ -5,10 +5,12 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from inlay.errors import INTERRUPTED_EXIT_CODE, InlayError
 from inlay.training.settings import RunSettings
 
 DIED = 137
@@ -16,11 +18,19 @@ _PROCESSES = multiprocessing.get_context("forkserver")  # forked from one that h
 _PROCESSES.set_forkserver_preload(["inlay.training.going_on", "tests.reliability.kills"])
 
 
+def no_fault(number: int) -> None:
+    """Leave the process as it is."""
+
+
 def started(
-    settings: RunSettings[Any], dies_at: int | None = None, counts: str | None = None, together: int = 1
+    settings: RunSettings[Any],
+    dies_at: int | None = None,
+    counts: str | None = None,
+    together: int = 1,
+    fault: Callable[[int], None] = no_fault,
 ) -> list[BaseProcess]:
     """Processes that begin the run `together` or go on with it; the first dies instead of its rename number `dies_at`,
-    counted from zero, and writes to the file `counts` how many it has made."""
+    counted from zero, and writes to the file `counts` how many it has made. `fault` is told each one's number."""
     port = _free_port() if together > 1 else 0
     begun = []
     for number in range(together):
@@ -29,7 +39,7 @@ def started(
         if place:
             found |= {"WORLD_SIZE": str(together), "LOCAL_WORLD_SIZE": str(together), "MASTER_ADDR": "127.0.0.1"}
         process = _PROCESSES.Process(
-            target=_work, args=(settings, found, None if number else dies_at, None if number else counts)
+            target=_work, args=(settings, found, None if number else dies_at, None if number else counts, fault, number)
         )
         process.start()
         begun.append(process)
@@ -76,7 +86,14 @@ def _steps(settings: RunSettings[Any]) -> int:
     return path.read_text().count('"event": "step"') if path.is_file() else 0
 
 
-def _work(settings: RunSettings[Any], place: dict[str, str], dies_at: int | None, counts: str | None) -> None:
+def _work(
+    settings: RunSettings[Any],
+    place: dict[str, str],
+    dies_at: int | None,
+    counts: str | None,
+    fault: Callable[[int], None],
+    number: int,
+) -> None:
     import torch
 
     from inlay.formats import files
@@ -101,7 +118,13 @@ def _work(settings: RunSettings[Any], place: dict[str, str], dies_at: int | None
 
     os.replace, files._exchange = counted(os.replace), counted(files._exchange)
     os.environ |= place
-    with joined():
-        go_on(settings)
+    fault(number)
+    try:
+        with joined():
+            go_on(settings)
+    except InlayError as problem:
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED_EXIT_CODE)
     if counts is not None:
         Path(counts).write_text(str(made))

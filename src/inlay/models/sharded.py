@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeGuard
 
+import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import AdapterStateError
@@ -20,6 +21,15 @@ _PARTS = "_inlay_parts"  # attribute of a module of a base that is shared out
 
 def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     return hasattr(tensor, "full_tensor")
+
+
+def reading(model: nn.Module) -> "torch.no_grad | torch.inference_mode":
+    """Return the context of forward passes without a backward one.
+
+    FSDP2 keeps the tensors that it gathers weights into and fills them again in training, which those that were made in
+    inference mode refuse.
+    """
+    return torch.no_grad() if any(map(is_sharded, model.parameters())) else torch.inference_mode()
 
 
 def is_shared_out(tensor: Tensor) -> bool:
