@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from inlay.attached.adapter import attach
+from inlay.attached.adapter import Adapter, attach
 from inlay.batches.batch import divided
 from inlay.cost.depth import shallow
 from inlay.cost.run_cost import Way, largest_batch, run_cost
@@ -76,14 +76,19 @@ def small_task(kind: str, length: int) -> Task:
     return task
 
 
+def adapted(task: Task, way: Way) -> Adapter:
+    """Attach the method to a model with random values."""
+    torch.manual_seed(0)
+    auto: Any = AutoModelForCausalLM if task.writes else AutoModelForSequenceClassification
+    return attach(auto.from_config(copy.deepcopy(task.config), dtype=way.dtype), way.method)
+
+
 def real(task: Task, way: Way) -> StepCost:
     """Follow the step of a model with values."""
-    torch.manual_seed(0)
     task = copy.copy(task)
     task.in_parts(way.rows / way.batch_size)
-    auto: Any = AutoModelForCausalLM if task.writes else AutoModelForSequenceClassification
-    model = auto.from_config(copy.deepcopy(task.config), dtype=way.dtype)
-    adapter = attach(model, way.method)
+    adapter = adapted(task, way)
+    model: Any = adapter.model
     parts = divided(largest_batch(task, way, 1, 0)[0], way.micro_batch_size)
     if "position_ids" in parts[0]:
         attend_by_document(model)

@@ -14,12 +14,14 @@ import torch
 pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
 pytest.register_assert_rewrite("inlay.testing.contract")
 
+from inlay.cost import calibration  # noqa: E402
 from inlay.registries import REGISTRIES  # noqa: E402
 
 from .shapes import SHAPES, Shape  # noqa: E402
 from .tiny_models import save_tiny_model, write_reviews  # noqa: E402
 
 torch.set_num_threads(1)  # the models here are too small to share
+calibration.STEPS[:] = [trial for trial in calibration.STEPS if trial.is_short]  # no test is about this machine's speed
 os.fsync = lambda _: None  # no file here needs to outlive a power failure, and a short run would wait for 250 of them
 
 

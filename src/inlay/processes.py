@@ -5,6 +5,7 @@ several. The one place that sends something to another process.
 """
 
 import os
+import pickle
 import tempfile
 import time
 import traceback
@@ -30,6 +31,7 @@ R = TypeVar("R")
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
 _PATIENCE = timedelta(minutes=10)  # for another process in one exchange
 _FOR_A_REASON = 5.0  # seconds in which a process that has failed says why
+_EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
 _FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
 
 
@@ -198,16 +200,28 @@ def check_equal(values: Mapping[str, object]) -> None:
 
 
 def shared(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
-    """Return what `compute` gives for each item, in their order; each process computes its share of them.
+    """Return what `compute` gives for each item, in their order; each process computes its share of them, the same one
+    each time.
 
     The results are sent, so that they should be on the CPU. All compute equally often, as those that hold a shard of
-    the model must; items of falling size make fair shares.
+    the model must; items of falling size make fair shares. What one of them raises all do.
     """
     if count() == 1:
         return [compute(item) for item in items]
-    rounds = -(-len(items) // count())
-    own = [compute(items[min(count() * n + number(), len(items) - 1)]) for n in range(rounds)]
-    found = gathered(own)
+    rounds = range(-(-len(items) // count()))
+    at_once = max(1, -(-len(rounds) // _EXCHANGES))
+    found: list[list[R]] = [[] for _ in range(count())]
+    for start in rounds[::at_once]:
+        own, failed = list[R](), None
+        try:
+            for n in rounds[start : start + at_once]:
+                own.append(compute(items[min(count() * n + number(), len(items) - 1)]))
+        except Exception as problem:
+            failed = problem
+        for of_all, (of_process, problem) in zip(found, gathered((own, failed and _to_send(failed))), strict=True):
+            if problem is not None:
+                raise failed or problem
+            of_all += of_process
     return [found[i % count()][i // count()] for i in range(len(items))]
 
 
@@ -285,6 +299,16 @@ def _agents_store() -> Store | None:
 
 def _scratch() -> list[tempfile.TemporaryDirectory[str]]:
     return _Group.joined.folders if _Group.joined else []
+
+
+def _to_send(problem: Exception) -> Exception:
+    """Return the error as another process can raise it, with where it came up."""
+    try:
+        sent = pickle.loads(pickle.dumps(problem))
+    except Exception:  # not every error can be
+        sent = RuntimeError(f"{type(problem).__name__}: {problem}")
+    sent.add_note(f"in process {number()}:\n{''.join(traceback.format_exception(problem))}")
+    return sent
 
 
 @contextmanager

@@ -9,12 +9,18 @@ import torch
 
 from inlay.cost.choice import Candidate, choose
 from inlay.cost.run_cost import Way
-from inlay.cost.speed import Speed
-from inlay.cost.work import Work
+from inlay.cost.speed import Rate, Speed
+from inlay.cost.work import Amount, Work
 from inlay.errors import SettingsError
 from inlay.methods import METHODS
 
-RATES = Speed(products=1.0, bytes=1.0, operation=1.0)
+RATES = Speed({"product": Rate(1.0, 1.0)}, multiplying=Rate(), passing=Rate())
+
+
+def work(products: float, operations: float = 0.0) -> Work:
+    return Work({"product": Amount(operations, products)})
+
+
 KEPT = {"none": 10, "feed-forward": 6, "all": 1}  # bytes of a row
 AGAIN = {"none": 0, "feed-forward": 20, "all": 40}  # products
 
@@ -23,7 +29,7 @@ def cost(way: Way) -> Any:
     size = way.micro_batch_size or way.batch_size
     rounds = way.batch_size // size
     step = SimpleNamespace(
-        work=Work(products=120 + AGAIN[way.recompute], operations=4 * rounds), forward=Work(products=40 / rounds)
+        work_of=lambda _: work(120 + AGAIN[way.recompute], operations=4 * rounds), forward=work(40 / rounds)
     )
     return SimpleNamespace(tensor_bytes=100 + size * KEPT[way.recompute], step=step, share=1.0)
 
@@ -50,7 +56,9 @@ def test_it_is_the_fastest_that_fits(most: int) -> None:
         assert found.cost.tensor_bytes == 101
         return
     assert found.fits
-    assert RATES.seconds(found.cost.step.work) == min(RATES.seconds(cost(each).step.work) for each in fitting)
+    assert RATES.seconds(found.cost.step.work_of(1)) == min(
+        RATES.seconds(cost(each).step.work_of(1)) for each in fitting
+    )
     assert len(asked) <= 10
 
 
@@ -86,11 +94,15 @@ class Step:
 
     @property
     def work(self) -> Work:
-        return Work(products=100 + 3 * self.again, operations=800 / self.size)
+        return work(100 + 3 * self.again, operations=800 / self.size)
 
     @property
     def forward(self) -> Work:
-        return Work(products=30 * self.size / 16)
+        return work(30 * self.size / 16)
+
+    def work_of(self, share: float) -> Work:
+        assert share == 1.0
+        return self.work
 
     def further(self, other: "Step", steps: float) -> "Step":
         return Step(self.again + steps * (other.again - self.again), self.size)

@@ -149,6 +149,24 @@ def finishing_models() -> Iterator[Any]:
     yield wild(transformers.CohereForCausalLM(transformers.CohereConfig(**small(), logit_scale=0.3)))
 
 
+class Multiplied(transformers.LlamaForCausalLM):
+    """Divides by a number that others multiply with."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().forward(*args, **kwargs | {"labels": None})
+        result.logits = result.logits / self.config.logit_scale
+        if (labels := kwargs.get("labels")) is not None:
+            result.loss = F.cross_entropy(result.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return result
+
+
+def test_a_scale_that_is_used_otherwise_than_by_most_is_found_by_a_second_call() -> None:
+    torch.manual_seed(0)
+    model = Multiplied(transformers.LlamaConfig(**LLAMA.to_dict() | {"logit_scale": 0.3}))
+    both(model, some_batch(), calls=2)
+    both(model, some_batch())
+
+
 def small() -> dict[str, Any]:
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     tokens = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
@@ -185,10 +203,12 @@ class WithoutHead(transformers.LlamaForCausalLM):
         return transformers.modeling_outputs.CausalLMOutputWithPast(loss=loss, logits=logits)
 
 
-@pytest.mark.parametrize("kind", [Shifted, WithoutHead])
-def test_a_model_with_a_head_of_its_own_kind_computes_its_own_logits(kind: Any) -> None:
+@pytest.mark.parametrize(("kind", "calls"), [(Shifted, 2), (WithoutHead, 1)])
+def test_a_model_with_a_head_of_its_own_kind_computes_its_own_logits(kind: Any, calls: int) -> None:
     torch.manual_seed(0)
-    both(kind(LLAMA), some_batch(), calls=2)
+    model = kind(LLAMA)
+    both(model, some_batch(), calls=calls)
+    both(model, some_batch())  # once it is known
 
 
 def rows_are_right(model: Any, batch: dict[str, Tensor]) -> None:
@@ -207,7 +227,7 @@ def test_rows_go_through_the_model_together_and_through_its_head_one_by_one(shap
     model.register_forward_hook(lambda *_: calls.append("model"))
     model.get_output_embeddings().register_forward_hook(lambda _, __, z_BTV: calls.append(tuple(z_BTV.shape[:2])))
     list(logits_of_rows(model, some_batch(rows=3, tokens=9)))
-    assert calls == [(3, 0), "model", (1, 9), (1, 9), (1, 9)]
+    assert calls == [(3, 1), "model", (1, 9), (1, 9), (1, 9)]
 
 
 @pytest.mark.parametrize("kind", [Shifted, WithoutHead])
@@ -266,8 +286,11 @@ def test_the_head_sees_trained_tokens_only_and_a_chunk_at_a_time() -> None:
     model = SHAPES["llama"].model()
     inlay.attach(model, inlay.LoRA())
     batch, seen = some_batch(), []
-    model.lm_head.register_forward_hook(lambda _, args, __: seen.append(args[0].flatten(0, -2).shape[0]))
+    calls, own = [], model.lm_head.forward
+    model.lm_head.forward = lambda x: seen.append(x.flatten(0, -2).shape[0]) or own(x)
+    model.lm_head.register_forward_hook(lambda *_: calls.append(None))
     causal_loss(model, batch, 1).backward()
+    assert len(calls) == 1  # whatever others do around a call, such as to gather the weights of it, is done once
     assert trained_tokens(batch) % STEP
     assert sum(seen) == filled(batch) < batch["input_ids"].numel()
     assert max(seen) == CHUNK
@@ -377,10 +400,11 @@ def test_a_second_backward_pass_is_refused() -> None:
 
 def test_nothing_stays_at_the_head_even_if_the_model_fails() -> None:
     model = SHAPES["llama"].model()
+    inlay.attach(model, inlay.LoRA(targets=("lm_head",)))
+    before = dict(model.lm_head.__dict__)
     causal_loss(model, some_batch(), 3)
-    assert not model.lm_head._forward_hooks
-    assert not model.lm_head._forward_pre_hooks
+    assert model.lm_head.__dict__ == before
     with pytest.raises(IndexError):
         causal_loss(model, some_batch() | {"input_ids": torch.full((4, 9), VOCABULARY)}, 3)
-    assert not model.lm_head._forward_hooks
-    assert not model.lm_head._forward_pre_hooks
+    assert model.lm_head.__dict__ == before
+    assert not model.lm_head.adapters.is_aside

@@ -1,20 +1,21 @@
 """The loss of a language model without the logits of the whole batch, which are larger than anything else in a step.
 
-The model runs as it always does, but its head gets no position instead of all, and a hook keeps the hidden states that
-were meant for it. Then the head is called on those that predict a trained token, a few hundred at a time, and the
-gradients of each chunk are computed at once: no logits outlive their chunk, and nothing is computed twice. The head is
-called, never read, so an adapter at it takes part, a quantized head works, and a frozen one costs no weight gradient.
+The model runs as it always does, but in the one call of its head the loss is computed: of the hidden states that
+predict a trained token, a few hundred at a time, with the gradients of each chunk at once. So no logits outlive their
+chunk, and nothing is computed twice. The head's forward runs and is never read, so an adapter at it takes part, a
+quantized head works, and a frozen one costs no weight gradient. What others do around the call of a module, such as
+FSDP2, which gathers its weights for that, is done once.
 
-Some models do more with the head's output: they scale it, or cap it softly. What this one does is found out by giving
-it a known output, once for each model. One that does something else again computes all of its logits.
+Some models do more with the head's output: they scale it, or cap it softly. What this one does its configuration
+tells, and once for each model that is tried, on a known output. One that does something else computes all its logits.
 
 Shape suffixes: B batch, T tokens, D width, N trained tokens, C those of a chunk, V vocabulary.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,10 +23,14 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from ..core.slot import Slot
+from ..core.state import SLOT
 from ..models import document_attention, weights
 from ..models.fake_tensors import has_values
 from .batch import Batch, Collated, Documents, Trained, documents_of
 from .rounds import rounds
+
+T = TypeVar("T")
 
 Inputs = dict[str, Tensor | bool]  # a model's arguments by name
 IGNORED = -100  # the label of a token that is not trained, as everywhere in transformers
@@ -46,34 +51,35 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     losses of micro-batches add up to the batch's. Softmax is in float32 or finer whatever the model's dtype.
     """
     inputs, target_BT = _inputs_and_targets(model, batch)
-    documents = documents_of(batch)
-    found = _hidden_states(model, inputs, target_BT, documents)
-    if found is None:
-        logits_BTV = document_attention.run(model, inputs, documents).logits
-        exact = torch.promote_types(logits_BTV.dtype, torch.float32)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).to(exact), target_BT.flatten(), reduction="sum") / divisor
-    x_BTD, head, finish = found
     known = None if target_BT is batch["labels"] else _trained(batch)  # of an encoder-decoder all are at their place
-    at_N = (target_BT != IGNORED).flatten().nonzero().squeeze(1) if known is None else known.at
-    x_ND = x_BTD.flatten(0, 1).index_select(0, at_N)
-    return _chunked_loss(head, finish, x_ND, target_BT.flatten()[at_N], divisor)
+
+    def loss_of(x_BTD: Tensor, head: "_Head", ramp_B1V: Tensor) -> tuple[Tensor, Tensor]:
+        at_N = (target_BT != IGNORED).flatten().nonzero().squeeze(1) if known is None else known.at
+        x_ND = x_BTD.flatten(0, 1).index_select(0, at_N)
+        return _chunked_loss(head, x_ND, target_BT.flatten()[at_N], divisor, ramp_B1V)
+
+    loss, logits_BTV = _through_head(model, inputs, documents_of(batch), target_BT.shape, loss_of)
+    if loss is not None:
+        return loss
+    exact = torch.promote_types(logits_BTV.dtype, torch.float32)
+    return F.cross_entropy(logits_BTV.flatten(0, 1).to(exact), target_BT.flatten(), reduction="sum") / divisor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
     """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
     one by one. Those of a model that computes its own logits go through it one by one."""
     inputs, target_BT = _inputs_and_targets(model, batch)
     of_all = documents_of(batch)
-    found = _hidden_states(model, inputs, target_BT, of_all) if len(target_BT) > 1 else None
+    found, _ = _through_head(model, inputs, of_all, target_BT.shape, _kept) if len(target_BT) > 1 else (None, None)
     for row in range(len(target_BT)):
         if found is None:
             alone = {key: value[row : row + 1] if isinstance(value, Tensor) else value for key, value in inputs.items()}
             documents = of_all and of_all[row : row + 1]
             z_TV, finish = document_attention.run(model, alone, documents).logits[0], _Finish()
         else:
-            x_BTD, head, finish = found
-            z_TV = head(x_BTD[row : row + 1])[0]
+            x_BTD, head = found
+            z_TV, finish = head.module(x_BTD[row : row + 1])[0], head.finish
         z_TV = z_TV.to(torch.promote_types(z_TV.dtype, torch.float32))
         finish.apply_(z_TV)
         yield z_TV
@@ -115,58 +121,125 @@ def _inputs_and_targets(model: Any, batch: Batch) -> tuple[Inputs, Tensor]:
     return inputs, F.pad(label_BT[:, 1:], (0, 1), value=IGNORED)
 
 
-def _hidden_states(
-    model: Any, inputs: Inputs, target_BT: Tensor, documents: Documents | None
-) -> tuple[Tensor, nn.Module, _Finish] | None:
-    """Return what the model gives its head, (B, T, D), the head, and what follows it; None if that is unknown."""
-    head = model.get_output_embeddings()
-    if head is None or not weights.is_linear(head):
-        return None
-    kept, ramps = [], []
+class _Head:
+    """A model's head while it computes something in place of logits, in a call of the model."""
 
-    def begin(*_: object) -> None:  # anew: a model may have to be called again
-        kept.clear()
-        ramps.clear()
+    def __init__(self, module: nn.Module, finish: _Finish, shape: torch.Size, compute: "_Compute[Any]"):
+        self.module, self.finish, self.shape, self.compute = module, finish, shape, compute
+        self.before: Callable[..., object] | None = module.__dict__.get("forward")  # what another library put there
+        slot = getattr(module, SLOT, None)
+        self.slot = slot if isinstance(slot, Slot) else None
+        self.calls = 0
+        self.found: object = None  # None: the logits are true ones
+        self.ramp_V: Tensor | None = None
 
-    def keep(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        kept.append(args[0])
-        return (args[0][:, :0].detach(), *args[1:])
+    def __enter__(self) -> Self:
+        self.module.__dict__["forward"] = self
+        if self.slot is not None:
+            self.slot.is_aside = True
+        return self
 
-    def replace(_: nn.Module, __: object, z_B0V: Tensor) -> Tensor:
-        ramp_V = torch.linspace(-_RAMP, _RAMP, z_B0V.shape[-1], device=z_B0V.device, dtype=z_B0V.dtype)
-        ramps.append(ramp_V)
-        return ramp_V.expand(len(z_B0V), 1, -1)
+    def __exit__(self, *_: object) -> None:
+        del self.module.__dict__["forward"]
+        if self.before is not None:
+            self.module.__dict__["forward"] = self.before
+        if self.slot is not None:
+            self.slot.is_aside = False
 
-    hooks = [model.register_forward_pre_hook(begin)]
-    hooks += [head.register_forward_pre_hook(keep, prepend=True), head.register_forward_hook(replace)]
-    try:
-        logits = document_attention.run(model, inputs, documents).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if len(kept) != 1 or kept[0].shape[:2] != target_BT.shape or logits.shape[-1] != len(ramps[0]):
-        return None
-    finish = _finish(model, model.config.get_text_config(), head, ramps[0], logits[0, 0])
-    return None if finish is None else (kept[0], head, finish)
+    def begin(self, *_: object) -> None:
+        """Forget an earlier call: a model may have to be called again."""
+        self.calls, self.found, self.ramp_V = 0, None, None
+
+    def __call__(self, x_BTD: Tensor, *args: object, **kwargs: object) -> Tensor:
+        self.calls += 1
+        self.__exit__()  # what is computed runs the module as it is
+        try:
+            if x_BTD.shape[:2] != self.shape or args or kwargs:
+                return self.logits(x_BTD, *args, **kwargs)
+            z_B0V = self.logits(x_BTD[:, :0].detach())
+            self.ramp_V = torch.linspace(-_RAMP, _RAMP, z_B0V.shape[-1], device=z_B0V.device, dtype=z_B0V.dtype)
+            self.found, result_B1V = self.compute(x_BTD, self, self.ramp_V.expand(len(x_BTD), 1, -1))
+            return result_B1V
+        finally:
+            self.__enter__()
+
+    def logits(self, *args: object, **kwargs: object) -> Tensor:
+        """Run the head's own forward, with an adapter at it."""
+        if self.slot is None:
+            return self.module.forward(*args, **kwargs)
+        return self.slot.around(self.module, args, kwargs)
 
 
-_found: WeakKeyDictionary[nn.Module, tuple[object, _Finish]] = WeakKeyDictionary()  # with what it was found for
+_Compute = Callable[[Tensor, _Head, Tensor], tuple[T, Tensor]]
+"""Takes what the head gets, the head, and what the head is to return; gives a result, and what the head returns."""
 
 
-def _finish(model: nn.Module, config: object, head: nn.Module, ramp_V: Tensor, logits_V: Tensor) -> _Finish | None:
-    """Find what the model does after its head, or remember it."""
-    numbers = [getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier")]
-    scales = {1.0} | {s for number in numbers if isinstance(number, int | float) for s in (number, 1 / number)}
-    cap = getattr(config, "final_logit_softcapping", None)
-    if not has_values(logits_V):  # what is configured is done, and it takes the same memory with any scale
-        return _Finish(cap=cap)
-    key = weakref.ref(head), tuple(numbers), cap, len(ramp_V)
-    if model in _found and _found[model][0] == key:
+def _kept(x_BTD: Tensor, head: _Head, ramp_B1V: Tensor) -> tuple[tuple[Tensor, _Head], Tensor]:
+    return (x_BTD, head), ramp_B1V
+
+
+def _through_head(
+    model: Any, inputs: Inputs, documents: Documents | None, shape: torch.Size, compute: _Compute[T]
+) -> tuple[T | None, Tensor]:
+    """Run the model, and in the call of its head `compute` on hidden states of this shape, in place of the logits.
+
+    Returns what that gives, or None where it cannot be; then the model's logits are true ones.
+    """
+    module = model.get_output_embeddings()
+    finish = _assumed(model, module) if module is not None and weights.is_linear(module) else None
+    while finish is not None:
+        with _Head(module, finish, shape, compute) as head:
+            hook = model.register_forward_pre_hook(head.begin)
+            try:
+                logits = document_attention.run(model, inputs, documents).logits
+            finally:
+                hook.remove()
+        if head.calls < 2 and head.ramp_V is None:
+            return None, logits
+        tried, finish = finish, _tried(model, head, logits)
+        if finish == tried:
+            return cast(T, head.found), logits
+    return None, document_attention.run(model, inputs, documents).logits
+
+
+_found: WeakKeyDictionary[nn.Module, tuple[object, _Finish | None]] = WeakKeyDictionary()  # with what it was found for
+
+
+def _assumed(model: Any, module: nn.Module) -> _Finish | None:
+    """Return what the model does after its head, as was found or as it is configured; None if that is not known."""
+    if model in _found and _found[model][0] == _key(model, module):
         return _found[model][1]
-    ways = [_Finish(scale) for scale in scales] + [_Finish(cap=cap)]
-    if (finish := _nearest(ways, ramp_V, logits_V)) is not None:
-        _found[model] = key, finish
-    return finish
+    (scale, logits_scaling, multiplier), cap = _configured(model)
+    if cap is not None:
+        return _Finish(cap=cap)
+    return _Finish(next((s for s in (scale, logits_scaling and 1 / logits_scaling, multiplier) if s), 1.0))
+
+
+def _tried(model: Any, head: _Head, logits: Tensor) -> _Finish | None:
+    """Find what the model has done after its head, or remember it; None if that is not known."""
+    if head.calls > 1 or head.ramp_V is None or logits.shape[-1] != len(head.ramp_V):
+        return None
+    if not has_values(logits):  # what is configured is done, and it takes the same memory with any scale
+        return head.finish
+    key = _key(model, head.module)
+    if model not in _found or _found[model][0] != key:
+        numbers, cap = _configured(model)
+        scales = {1.0} | {s for number in numbers if number for s in (number, 1 / number)}
+        ways = [*map(_Finish, scales), _Finish(cap=cap)]
+        _found[model] = key, _nearest(ways, head.ramp_V, logits[0, 0])
+    return _found[model][1]
+
+
+def _key(model: Any, module: nn.Module) -> object:
+    return weakref.ref(module), _configured(model), weights.size(module)[0]
+
+
+def _configured(model: Any) -> tuple[tuple[float | None, ...], float | None]:
+    """Read the numbers by which logits may be scaled, and the one that may cap them."""
+    config = model.config.get_text_config()
+    numbers = (getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier"))
+    scales = tuple(number if isinstance(number, int | float) else None for number in numbers)
+    return scales, getattr(config, "final_logit_softcapping", None)
 
 
 @torch.no_grad()
@@ -183,18 +256,21 @@ def _distance(way: _Finish, ramp_V: Tensor, logits_V: Tensor) -> float:
     return float((found_V - logits_V).abs().max())
 
 
-def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tensor, divisor: float) -> Tensor:
+def _chunked_loss(
+    head: _Head, x_ND: Tensor, target_N: Tensor, divisor: float, ramp_B1V: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the loss and the ramp, which whoever waits for gradients of the head's result knows the pass by."""
     loss = torch.zeros((), device=x_ND.device, dtype=torch.promote_types(x_ND.dtype, torch.float32))
     gradient_ND = torch.zeros_like(x_ND)
     parameters: dict[Tensor, Tensor] = {}  # of the head that are trained, with their gradients
     logits = _CHUNK_LOGITS_ON_CPU if x_ND.device.type == "cpu" else _CHUNK_LOGITS
-    size = max(_CHUNK_TOKENS, logits // weights.size(head)[0] // _CHUNK_STEP * _CHUNK_STEP)
+    size = max(_CHUNK_TOKENS, logits // weights.size(head.module)[0] // _CHUNK_STEP * _CHUNK_STEP)
     chunks = zip(x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True)
     for x_CD, gradient_CD, target_C in rounds(list(chunks)):
         used = len(x_CD)
         x_CD = F.pad(x_CD.detach(), (0, 0, 0, -used % _CHUNK_STEP)).requires_grad_(x_ND.requires_grad)
-        z_CV = head(x_CD)
-        loss += _cross_entropy_(z_CV.detach(), target_C, finish, z_CV.requires_grad)
+        z_CV = head.logits(x_CD)
+        loss += _cross_entropy_(z_CV.detach(), target_C, head.finish, z_CV.requires_grad)
         if not z_CV.requires_grad:
             continue
         leaves = list(_leaves(z_CV))
@@ -206,9 +282,10 @@ def _chunked_loss(head: nn.Module, finish: _Finish, x_ND: Tensor, target_N: Tens
             else:
                 parameters[leaf] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     if not (x_ND.requires_grad or parameters):
-        return loss / divisor
+        return loss / divisor, ramp_B1V
+    z_CV = None  # whose memory the next may have
     gradients = [gradient_ND, *(gradient.to(p.dtype) for p, gradient in parameters.items())]
-    return _Known.apply(loss, divisor, len(gradients), *gradients, x_ND, *parameters)
+    return _Known.apply(loss, divisor, ramp_B1V, len(gradients), *gradients, x_ND, *parameters)
 
 
 @torch.no_grad()
@@ -248,16 +325,19 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
 
 
 class _Known(Function):
-    """A number whose gradients are known already."""
+    """A number whose gradients are known already, and a copy of a tensor beside it."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, divisor: float, count: int, *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, loss: Tensor, divisor: float, beside: Tensor, count: int, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
         ctx.divisor = divisor
         ctx.save_for_backward(*tensors[:count])
-        return loss / divisor
+        ctx.set_materialize_grads(False)
+        return loss / divisor, beside.clone()
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         # In place: the gradient of a trained head is as large as the head. A second backward pass is refused, as ever.
         gradients = [gradient.mul_(outer[0] / ctx.divisor) for gradient in ctx.saved_tensors]
-        return (None, None, None, *(None for _ in gradients), *gradients)
+        return (None, None, None, None, *(None for _ in gradients), *gradients)

@@ -29,6 +29,7 @@ class Slot(Guest):
 
     routing: Routing
     hooks: tuple[RemovableHandle, RemovableHandle]
+    is_aside: bool  # calls of the host pass the deltas by: whoever set it runs them, by `around`
     _batch_axis: BatchAxis  # of the host's result
     _unmerged: dict[str, Tensor] | None = None  # the host's parameters from before an adapter was merged
 
@@ -39,7 +40,7 @@ class Slot(Guest):
             host.register_forward_hook(self._after, with_kwargs=True, always_call=True),
         )
         # As a module sets attributes it takes time, and there is a slot for each host.
-        self.__dict__.update(routing=routing, hooks=hooks, _batch_axis=BatchAxis())
+        self.__dict__.update(routing=routing, hooks=hooks, is_aside=False, _batch_axis=BatchAxis())
 
     def add(self, name: str, delta: Delta) -> None:
         self._modules[name] = delta
@@ -84,7 +85,19 @@ class Slot(Guest):
         """Tell whether the next call of the host runs this delta on the whole batch."""
         return any(other is delta for other in self._running())
 
+    def around(self, host: Host, args: Args, kwargs: Kwargs) -> Result:
+        """Run the active deltas around the host's forward, as a call of the host does, without its other hooks."""
+        result = None
+        try:
+            args, kwargs = self._before(host, args, kwargs)
+            result = host.forward(*args, **kwargs)
+        finally:
+            after = self._after(host, args, kwargs, result)
+        return result if after is None else after
+
     def _before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        if self.is_aside:
+            return args, kwargs
         running = self._running()
         if len(running) > 1:
             if self._unmerged is not None:
@@ -95,6 +108,8 @@ class Slot(Guest):
         return args, kwargs
 
     def _after(self, host: Host, args: Args, kwargs: Kwargs, result: Result | None) -> Result | None:
+        if self.is_aside:
+            return None
         if result is None:  # the host raised: an always-called hook runs all the same
             for name in self._modules:
                 self[name].release(host)

@@ -43,7 +43,7 @@ def accuracy() -> Accuracy | None:
     seconds, processes = [], []
     for run in runs:
         earlier = before[run.device, run.dtype, run.threads]
-        seconds.append((run.said_seconds * time_factor(earlier, run.model), run.step_seconds))
+        seconds.append((run.said_step_seconds * time_factor(earlier, run.model), run.step_seconds))
         if run.device == "cpu":
             processes.append((_process(run, earlier), run.process))
         earlier.append(run)

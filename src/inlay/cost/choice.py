@@ -97,6 +97,6 @@ def _sizes(way: Way) -> Sequence[int]:
 
 def _seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:
     """Return the time of a step with a share of its forward pass again; on a machine that is not here, its products."""
-    step = choice.cost.step
-    work = step.work.plus(step.forward, again * choice.way.rounds)
-    return work.products if speed is None else speed.seconds(work.of_tokens(choice.cost.share))
+    step, share = choice.cost.step, choice.cost.share
+    work = step.work_of(share).plus(step.forward.of_tokens(share), again * choice.way.rounds)
+    return work.products if speed is None else speed.seconds(work)

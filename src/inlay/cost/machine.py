@@ -10,13 +10,13 @@ from ..devices import pick_device
 from ..errors import SettingsError
 from ..tasks.task import Task
 from . import record
+from .calibration import measured_speed
 from .run_cost import RunCost
-from .speed import Speed, measured_speed
+from .speed import Speed
 
 _COPIES = 8  # bytes of each trained number: the start's and the best step's, which are kept to go back to
 _CONTEXT = 500 * 2**20  # bytes of an accelerator that a process takes before its first tensor, or less
 _CUDA_BLOCK = 512  # bytes, of which what its allocator hands out is a multiple
-_TOKENS, _WIDTH = 512, 1024  # of products that keep all cores busy, where a model's are larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +44,15 @@ class Machine:
     def fits(self, cost: RunCost, task: Task) -> bool:
         return self.taken(cost, task) <= self.memory
 
-    def speed(self, tokens: int, base: Base) -> Speed | None:
-        """Measure how fast it computes, corrected by earlier runs; None of a machine that is not here."""
+    def speed(self, base: Base) -> Speed | None:
+        """Return how fast it computes, corrected by earlier runs; None of a machine that is not here."""
         if not self.is_here:
             return None
-        return self.measured(tokens, base.width).slower(record.time_factor(self.earlier, base.name))
+        return self.measured().slower(record.time_factor(self.earlier, base.name))
 
-    def measured(self, tokens: int, width: int | None) -> Speed:
-        """Measure how fast it computes layers of this width, for so many tokens."""
-        return measured_speed(self.device, self.dtype, min(tokens, _TOKENS), min(width or _WIDTH, _WIDTH))
+    def measured(self) -> Speed:
+        """Return how fast it computes by what was measured alone."""
+        return measured_speed(self.device, self.dtype)
 
 
 def copies(cost: RunCost) -> int:

@@ -27,7 +27,7 @@ class Taken:
     task: str
     method: str
     model: str
-    said_seconds: float  # of a step, uncorrected
+    said_step_seconds: float  # of a step, uncorrected
     step_seconds: float
     said_tensors: int  # bytes, at the peak
     tensors: int | None  # None: not followed
@@ -61,7 +61,7 @@ def time_factor(runs: Sequence[Taken], model: str) -> float:
     """Return by how much a step takes longer than said, in the middle of the runs, of this model if there are some; 1
     if there are none."""
     own = [each for each in runs if each.model == model] or runs
-    return _median(each.step_seconds / each.said_seconds for each in own if each.said_seconds > 0) or 1.0
+    return _median(each.step_seconds / each.said_step_seconds for each in own if each.said_step_seconds > 0) or 1.0
 
 
 BESIDE = 230 * 2**20
@@ -117,7 +117,12 @@ def _taken(values: dict[str, Any]) -> Taken:
     return Taken(**values)
 
 
-def _path() -> Path:
-    home = os.environ.get("INLAY_HOME")
+def home() -> Path:
+    """Return the folder of what is known of this machine."""
+    own = os.environ.get("INLAY_HOME")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return (Path(home) if home else Path(cache) / "inlay") / "record.jsonl"
+    return Path(own) if own else Path(cache) / "inlay"
+
+
+def _path() -> Path:
+    return home() / "record.jsonl"

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -73,9 +73,16 @@ class RunCost:
         """The most that tensors take."""
         return max(self.step.peak, self.evaluation_bytes)
 
+    def of_weights(self, part: float) -> Self:
+        """Return the cost where so large a part of the weights is there."""
+        weights = self.step.memory["weights"]
+        left = round(part * weights)
+        step = replace(self.step, memory=self.step.memory | {"weights": left})
+        return replace(self, step=step, evaluation_bytes=self.evaluation_bytes - weights + left)
+
     def step_seconds(self, speed: Speed) -> float:
         """Return the time of an average step."""
-        return speed.seconds(self.step.work.of_tokens(self.share))
+        return speed.seconds(self.step.work_of(self.share))
 
 
 class CannotBeFollowed(InlayError):

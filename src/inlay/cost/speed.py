@@ -1,63 +1,90 @@
-"""How fast this machine computes, measured in a second or two, from which the time of a step is told."""
+"""How fast a machine computes: for each kind of operation the time of one, of its products and of its bytes."""
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import torch
-from torch.nn import functional as F
+from .work import VIEWS, Amount, Work
 
-from .work import Work
+_SHORTEST = 1e-6  # seconds; errors below that do not count
+_ASSUMED = 0.03  # of the weight of what was seen
+_PRODUCTS, _PASS = Amount(1, 1e9, 1e7, 5e6), Amount(1, 0, 1e7, 5e6)
 
-_TRIALS = 5
-_BYTES = 2**26  # more than a processor's cache holds
+
+class Rate(NamedTuple):
+    """Seconds that operations of a kind take."""
+
+    operation: float = 0.0  # for each
+    product: float = 0.0  # for a multiplication or addition
+    moved: float = 0.0  # for a byte that is read or written
+    made: float = 0.0  # for a byte of memory that is new
+
+    def seconds(self, amount: Amount) -> float:
+        return sum(each * number for each, number in zip(self, amount, strict=True))
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A machine's speed, as one training on all its threads has them."""
+    """A machine's speed, as one training on all its threads has it."""
 
-    products: float  # multiplications and additions a second, in matrix products
-    bytes: float  # that are read and written in a second
-    operation: float  # seconds that an operation takes beside that
+    rates: Mapping[str, Rate]
+    """By kind of operation."""
+    multiplying: Rate
+    """Of those kinds that compute products and are not known."""
+    passing: Rate
+    """Of the others that are not known."""
+    beside: Rate = Rate()
+    """Of all kinds, beside what they compute: what calls them takes, and giving their results' memory back."""
+    factor: float = 1.0
+    """By how much all of it takes longer."""
 
     def slower(self, factor: float) -> "Speed":
-        return Speed(self.products / factor, self.bytes / factor, self.operation * factor)
+        return replace(self, factor=self.factor * factor)
 
     def seconds(self, work: Work) -> float:
-        return work.products / self.products + work.moved / self.bytes + work.operations * self.operation
+        seconds = sum(
+            self._rate(kind, amount).seconds(amount) + self.beside.seconds(amount)
+            for kind, amount in work.amounts.items()
+        )
+        return self.factor * max(0.0, seconds)
+
+    def _rate(self, kind: str, amount: Amount) -> Rate:
+        return self.rates.get(kind) or (self.multiplying if amount.products else self.passing)
 
 
-@cache
-def measured_speed(device: torch.device, dtype: torch.dtype, tokens: int, width: int) -> Speed:
-    """Measure the machine on the products of a layer of this width for a batch of so many tokens."""
-    x_TD = torch.ones(tokens, width, device=device, dtype=dtype)
-    weight_OD = torch.ones(2 * width, width, device=device, dtype=dtype)
-    gradient_TO = torch.ones(tokens, 2 * width, device=device, dtype=dtype)
-    forward = _seconds(lambda: F.linear(x_TD, weight_OD), device)
-    backward = _seconds(lambda: gradient_TO @ weight_OD, device)
-    products = 2 * tokens * width * 2 * width
-    numbers = torch.ones(_BYTES // 4, device=device)
-    passing = _seconds(lambda: numbers.mul_(1.0), device)
-    small = torch.ones(16, 16, device=device, requires_grad=True)
-
-    def chain() -> None:
-        x = small
-        for _ in range(100):
-            x = x + 1
-        x.sum().backward()
-
-    return Speed(2 * products / (forward + backward), 2 * _BYTES / passing, _seconds(chain, device) / 300)
+Timed = tuple[Amount, float]
+"""What operations do, and their seconds."""
 
 
-def _seconds(compute: Callable[[], object], device: torch.device) -> float:
-    compute()
-    times = []
-    for _ in range(_TRIALS):
-        began = time.perf_counter()
-        compute()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        times.append(time.perf_counter() - began)
-    return min(times)  # the others waited for something else
+def fitted(timed: Mapping[str, Sequence[Timed]]) -> Speed:
+    """Return the speed that fits operations of each kind, with no rate below 0."""
+    groups = defaultdict[bool, list[Timed]](list)
+    for each in timed.values():
+        for amount, seconds in each:
+            groups[amount.products > 0].append((amount, seconds))
+    usual = {multiplies: _rate(each) for multiplies, each in groups.items()}
+    rates = {kind: _rate(each, None if kind == VIEWS else _large(usual, each)) for kind, each in timed.items()}
+    return Speed(rates, usual.get(True, Rate()), usual.get(False, Rate()))
+
+
+def _large(usual: Mapping[bool, Rate], timed: Sequence[Timed]) -> Timed:
+    """Return a large operation at the usual rate, which tells of a kind that was seen in small ones alone, or in those
+    of one size."""
+    amount = _PRODUCTS if timed[0][0].products else _PASS
+    return amount, usual[amount.products > 0].seconds(amount)
+
+
+def _rate(timed: Sequence[Timed], assumed: Timed | None = None) -> Rate:
+    """Fit by least squares; an error counts as much beside a short time as ten times it beside a hundred times that.
+    What is assumed hardly counts where something is known."""
+    import numpy as np
+    from scipy.optimize import nnls
+
+    every = [*timed, *([] if assumed is None else [assumed])]
+    amounts, seconds = np.array([amount for amount, _ in every]), np.array([s for _, s in every])
+    weights, sizes = 1 / np.sqrt(seconds + _SHORTEST), np.maximum(amounts.max(0), 1.0)
+    if assumed is not None:
+        weights[-1] *= _ASSUMED
+    found, _ = nnls(amounts / sizes * weights[:, None], seconds * weights)
+    return Rate(*(float(x) for x in found / sizes))

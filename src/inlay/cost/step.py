@@ -28,6 +28,7 @@ class StepCost:
 
     memory: dict[str, int]
     work: Work
+    update: Work  # the part of the work that is the same for any number of tokens: clipping, AdamW
     forward: Work  # of one micro-batch, which is what an evaluation of as many rows takes
     trained: int  # numbers
     saved_bytes: int  # of the adapter's file
@@ -36,12 +37,17 @@ class StepCost:
     def peak(self) -> int:
         return sum(self.memory.values())
 
+    def work_of(self, share: float) -> Work:
+        """Return the work of a step on this share of the tokens."""
+        return self.work.plus(self.update, -1).of_tokens(share).plus(self.update)
+
     def further(self, other: Self, steps: float) -> Self:
         """Return the cost at the end of a line from this one by the other, `steps` times as long."""
         return replace(
             self,
             memory={part: round(b + steps * (other.memory[part] - b)) for part, b in self.memory.items()},
             work=self.work.plus(other.work.plus(self.work, -1), steps),
+            update=self.update.plus(other.update.plus(self.update, -1), steps),
             forward=self.forward.plus(other.forward.plus(self.forward, -1), steps),
             trained=round(self.trained + steps * (other.trained - self.trained)),
             saved_bytes=round(self.saved_bytes + steps * (other.saved_bytes - self.saved_bytes)),
@@ -78,14 +84,16 @@ def follow_step(
             loss.backward()
             storages.name((p.grad for p in parameters if p.grad is not None), "gradients")
             del loss
-        trace.times = 1
+        trace.times, passes = 1, trace.work
         if (penalty := adapter.method.penalty(adapter)) is not None:
             penalty.backward()
         del penalty
         torch.nn.utils.clip_grad_norm_(parameters, clip)
+        trace.times = 0  # no step does that but this one
         for p in parameters:
             if p.grad is not None:
                 p.grad.zero_()  # a rate of 0 times what is not finite would not be 0
+        trace.times = 1
         optimizer.step()
     ends.remove()
     for p in parameters:
@@ -93,6 +101,7 @@ def follow_step(
     return StepCost(
         memory=storages.peak(),
         work=trace.work,
+        update=trace.work.plus(passes, -1),
         forward=forward,
         trained=sum(p.numel() for p in parameters),
         saved_bytes=sum(t.numel() * t.element_size() for _, _, t in adapter.tensors()),

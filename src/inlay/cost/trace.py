@@ -6,34 +6,34 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from .storages import Storages
-from .work import Work
+from .work import Amount, Work, work_of
 
 
 class Trace(TorchDispatchMode):
-    """Follows what PyTorch computes in its block, with values or without: bytes that live, products, bytes moved."""
+    """Follows what PyTorch computes in its block, with values or without: bytes that live, and the work."""
 
     def __init__(self, block: int = 1):
         super().__init__()
         self.storages = Storages(block)
-        self.work = Work()
         self.times = 1  # how often what is seen once is done
+        self._amounts: dict[str, Amount] = {}
+
+    @property
+    def work(self) -> Work:
+        """What has been done so far."""
+        return Work(dict(self._amounts))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        for tensor in made:
-            self.storages.see(tensor)
-        if made and not func.is_view and func.namespace != "prim":
-            count, products, moved = flop_registry.get(func._overloadpacket), 0, 0
-            if count is not None:
-                products = count(*args, **(kwargs or {}), out_val=result)
-            else:
-                read = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-                moved = sum(t.numel() * t.element_size() for t in (*made, *read))
-            self.work = self.work.plus(Work(products, moved, 1), self.times)
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.storages.see(leaf)
+        if (found := work_of(func, args, kwargs, result)) is not None:
+            kind, amount = found
+            self._amounts[kind] = self._amounts.get(kind, Amount()).plus(amount, self.times)
         return result

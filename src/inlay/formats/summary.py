@@ -122,6 +122,8 @@ class Summary(TypedDict):
     dtype: str
     quantize: str
     stream: bool
+    shard: bool
+    """Whether processes shared out the base."""
     seed: int
     command: str
 

@@ -3,10 +3,11 @@
 Whatever makes a tensor whole is work for all of these processes together: each of them must call it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeGuard
 
+import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import AdapterStateError
@@ -15,8 +16,20 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
+_PARTS = "_inlay_parts"  # attribute of a module of a base that is shared out
+
+
 def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     return hasattr(tensor, "full_tensor")
+
+
+def reading(model: nn.Module) -> "torch.no_grad | torch.inference_mode":
+    """Return the context of forward passes without a backward one.
+
+    FSDP2 keeps the tensors that it gathers weights into and fills them again in training, which those that were made in
+    inference mode refuse.
+    """
+    return torch.no_grad() if any(map(is_sharded, model.parameters())) else torch.inference_mode()
 
 
 def is_shared_out(tensor: Tensor) -> bool:
@@ -45,6 +58,21 @@ def fill(own: Tensor, values: Tensor) -> None:
 
         values = distribute_tensor(values.to(own.device), own.device_mesh, own.placements)
     own.copy_(values)
+
+
+def remember_parts(module: nn.Module) -> None:
+    """Let `lasting` know the module's parameters, which are parts now and gathered for a call."""
+    module.__dict__[_PARTS] = {name: p for name, p in module._parameters.items() if p is not None}
+
+
+def lasting(module: nn.Module) -> Mapping[str, Tensor] | None:
+    """Return what stands for parameters of a module as long as they have their values, by name, if that is not what is
+    read: a gathered tensor is filled again for each call, and does not tell. None if nobody can tell, as others have
+    shared them out.
+    """
+    if (parts := module.__dict__.get(_PARTS)) is not None:
+        return parts
+    return None if getattr(module, "_is_fsdp_managed_module", False) else {}
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
-from ..batches.batch import LENGTH_STEP, Batch, documents_of, in_order_of_length, to_device, tokenize, tokenize_split
+from ..batches.batch import LENGTH_STEP, Batch, documents_of, tokenize, tokenize_split
+from ..batches.evaluated import of_texts
+from ..core.attachment import Attachment
 from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
 from ..data.formats import OpenedData
@@ -28,7 +30,8 @@ from ..errors import CheckpointError, SettingsError
 from ..formats.peft_config import PeftConfig
 from ..formats.seal import read_provenance
 from ..formats.summary import Summary
-from ..models import document_attention
+from ..models import document_attention, weights
+from ..models.modules import within
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..outside import shown
@@ -105,6 +108,23 @@ class Classify(Task):
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(self.about["labels"]) if self.about else self.data.labels
+
+    def start_head(self, adapter: Attachment) -> None:
+        """Put the labels' shares in train, as logits, in the biases of a new head, if it has some.
+
+        Else the first steps learn them by moving the features of all rows alike, which can leave them all the same: the
+        most frequent label is then all that is learned. Each label counts as one row more, as there may be none.
+        """
+        if not self.base_is_random:
+            return
+        heads = [(host, delta) for name, host, delta in adapter.hosts() if within(name, adapter.heads)]
+        linears = [dict(delta.trained(host)) for host, delta in heads if weights.is_linear(host)]
+        bias_L = linears[-1].get("bias") if linears else None
+        if bias_L is not None:
+            rows = len(self.data.splits["train"])
+            shares_L = torch.tensor(self.data.label_shares("train"))
+            with torch.no_grad():
+                bias_L.copy_(((rows * shares_L + 1) / (rows + len(shares_L))).log())
 
     def tokenize(self, max_length: int) -> None:
         self.max_length = max_length
@@ -251,7 +271,6 @@ class Classify(Task):
         )
 
 
-@torch.inference_mode()
 def log_probabilities(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -259,13 +278,11 @@ def log_probabilities(
     step: int = LENGTH_STEP,
 ) -> Tensor:
     """Return (rows, labels), in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
-    model.eval()
-    device = next(model.parameters()).device
-    found: dict[int, Tensor] = {}
-    for positions, batch in in_order_of_length(tokenizer, rows, step=step):
-        logits = model(**to_device(batch, device)).logits
-        found |= zip(positions, logits.float().log_softmax(dim=-1).cpu(), strict=True)
-    return torch.stack([found[i] for i in range(len(rows))])
+
+    def of_batch(batch: Batch) -> Tensor:
+        return model(**batch).logits.float().log_softmax(dim=-1).cpu()
+
+    return torch.stack(of_texts(model, tokenizer, rows, of_batch, step))
 
 
 def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:

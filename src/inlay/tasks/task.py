@@ -19,6 +19,7 @@ from ..bases.auto_class import AutoClass, empty_model
 from ..bases.base import Base
 from ..bases.vocabulary import check_ids
 from ..batches.batch import LENGTH_STEP, Batch, LengthGroups, Order, pad, padded_length
+from ..core.attachment import Attachment
 from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..data.inputs import InputRows
@@ -201,6 +202,9 @@ class Task(ABC):
         """
         model, found = self.base.load(self.auto_class, self.config if self.new_head else None, take, dtype=dtype)
         return model, found.heads if self.new_head else ()
+
+    def start_head(self, adapter: Attachment) -> None:
+        """Let a new head begin with what is known of the answers without reading an input."""
 
     def ready(self, model: Any) -> list[str]:
         """Choose how batches are made for this model, which has its adapter; returns what there is to say of it."""

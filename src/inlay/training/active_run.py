@@ -19,7 +19,7 @@ from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..devices import has_tf32, tf32
-from ..errors import TrainingFailed
+from ..errors import ProcessLost, TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
@@ -27,6 +27,7 @@ from ..formats.files import write_text
 from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
+from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
 from ..show.units import counted
 from ..tasks.metric import Scores
@@ -164,6 +165,8 @@ class ActiveRun(Observer):
             dtype=str(run.dtype).removeprefix("torch."),
             quantize=run.settings.quantize,
             stream=run.settings.stream,
+            shard=run.shares_base,
+            **({"held_bytes": max(processes.gathered(held_bytes(model)))} if run.shares_base else {}),
             device=str(run.device),
             attention=run.attention,
             tf32=run.settings.tf32 and has_tf32(run.device),
@@ -205,9 +208,12 @@ class ActiveRun(Observer):
     def _attach(self, model: nn.Module) -> None:
         run = self.run
         assert (told := self.state.forecast) is not None
-        self.state.adapter = adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
-        commit(adapter)
+        with attaching(model):
+            adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
+            commit(adapter)
+        self.state.adapter = adapter
         if self.checkpoint is None:
+            run.task.start_head(adapter)
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
@@ -376,6 +382,8 @@ class ActiveRun(Observer):
         """Add the texts that the model writes. A model that cannot write some has learned nonetheless."""
         try:
             return self.run.task.complete(model, split, found)
+        except ProcessLost:
+            raise
         except Exception as problem:
             reason = " ".join(str(problem).split()) or type(problem).__name__
             self.journal.record(

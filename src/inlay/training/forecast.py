@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from .. import processes
+from ..bases.quantized import quantize
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
 from ..cost.depth import depth
@@ -16,6 +17,8 @@ from ..cost.run_cost import CHOSEN, CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..devices import is_accelerator
 from ..errors import DoesNotFit
+from ..models.sharding import planned_bytes
+from ..models.sites import Sites
 from ..show.units import bytes_text, counted
 from ..tasks.task import Task
 from .memory import available_memory_bytes
@@ -58,15 +61,18 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     task = copy.copy(run.task)
     choose_batches(task, settings.method, run.part.name)
 
+    part_of_base = _part_of_base(run) if run.shares_base else 1
+
     def cost_of(way: Way) -> RunCost:
-        return run_cost(task, way, run.plan.epochs, settings.seed)
+        cost = run_cost(task, way, run.plan.epochs, settings.seed)
+        return cost.of_weights(part_of_base)
 
     try:
         cost = cost_of(way)
         fits = partial(machine.fits, task=task)
         if fits(cost) or not may_choose:
             return Forecast(task, machine, way, cost, _shared(together))
-        speed = machine.speed(settings.batch_size * max(run.task.lengths("train")), run.task.base)
+        speed = machine.speed(run.task.base)
         chosen = choose(
             Candidate(way, cost, fits=False),
             cost_of,
@@ -86,6 +92,15 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
         )
     why = f"so that the run fits: otherwise it {needs}"
     return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
+
+
+def _part_of_base(run: Prepared) -> float:
+    """Return the part of the weights that a process has at most, of a base that is shared out."""
+    empty = run.task.empty()
+    if run.packed_for is not None:
+        quantize(empty, run.packed_for)
+    sites = Sites(empty)
+    return planned_bytes(sites, processes.local_count())[1] / planned_bytes(sites, 1)[0]
 
 
 def free_memory_bytes(device: torch.device, before: int) -> int:

@@ -13,7 +13,6 @@ def add_to_record(state: RunState) -> None:
     if told is None or told.cost is None or found is None or not done.step:
         return
     machine, memory = told.machine, told.cost.step.memory
-    tokens = run.settings.batch_size * max(run.task.lengths("train"))
     record(
         Taken(
             device=machine.device.type,
@@ -22,7 +21,7 @@ def add_to_record(state: RunState) -> None:
             task=run.task.name,
             method=run.settings.method.name,
             model=run.task.base.name,
-            said_seconds=told.cost.step_seconds(machine.measured(tokens, run.task.base.width)),
+            said_step_seconds=told.cost.step_seconds(machine.measured()),
             step_seconds=done.seconds / done.step,
             said_tensors=told.cost.tensor_bytes,
             tensors=found.step.peak,

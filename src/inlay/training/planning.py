@@ -156,7 +156,7 @@ def _planned(
         return run_cost(task, way, steps.epochs, run.seed)
 
     cost = cost_of(way)
-    speed = machine.speed(settings.batch_size * max(lengths), task.base)
+    speed = machine.speed(task.base)
     change: dict[str, object] = {}
     fits = partial(machine.fits, task=task)
     if not fits(cost):

@@ -204,6 +204,7 @@ class RunState:
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
             "stream": run.settings.stream,
+            "shard": run.shares_base,
             "seed": run.settings.seed,
             "command": shlex.join(self.command),
         }
