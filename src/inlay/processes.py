@@ -23,7 +23,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from .errors import InlayError, ProcessLost, SettingsError
-from .launch import check_launcher, number_in, started
+from .launch import check_launcher, number_in, restarts, started
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,7 +92,7 @@ def joined() -> Iterator[None]:
     if _Group.meeting is None:
         _Group.meeting = next(rendezvous("env://", timeout=_PATIENCE))
     kept, own, members = _Group.meeting
-    store = PrefixStore(f"inlay/{_Group.times}", kept)
+    store = PrefixStore(f"inlay/{restarts()}/{_Group.times}", kept)  # what others left there is not found
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _connection():
         dist.init_process_group(backend, store=store, rank=own, world_size=members, timeout=_PATIENCE)
@@ -291,11 +291,10 @@ def remembered(name: str) -> str | None:
 
 
 def _agents_store() -> Store | None:
-    """Return the store of torchrun's agent, which outlives these processes; each of its rounds has names of its own."""
+    """Return the store of torchrun's agent, which outlives these processes."""
     if _Group.meeting is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    store = _Group.meeting[0]
-    return store.underlying_store if isinstance(store, PrefixStore) else store
+    return _Group.meeting[0]
 
 
 def _scratch() -> list[tempfile.TemporaryDirectory[str]]:
