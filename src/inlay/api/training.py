@@ -16,7 +16,6 @@ from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..formats.summary import RunSummary
-from ..launch import restarts
 from ..machine import refusals
 from ..models.tokenizer import Tokenizer
 from ..processes import from_first, is_first, joined, remembered
@@ -72,7 +71,7 @@ def train(
         asked = settings_of(RunSettings, given.name, of_data, quantized | settings | {"method": chosen})
         keeps = _Keeping()
         with joined(), watching(progress if is_first() else False) as watcher:
-            if restarts() and (began := remembered("folder")) is not None:
+            if (began := remembered("folder")) is not None:  # torchrun has started these in place of lost ones
                 go_on, asked = True, replace(asked, out=began)
             if go_on:
                 if rows.own or given.base is not None:
