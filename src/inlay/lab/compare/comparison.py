@@ -211,7 +211,10 @@ def _executor(comparison: CompareSettings, total: int, command: Sequence[str]) -
     if comparison.jobs is None and not is_accelerator(device):
         return LocalExecutor(1, command, most=min(total, torch.get_num_threads()))
     several = torch.accelerator.device_count() if is_accelerator(device) and device.index is None else 0
-    return LocalExecutor(comparison.jobs or max(1, min(several, total)), command, accelerators=several)
+    if comparison.jobs is not None:
+        return LocalExecutor(comparison.jobs, command, accelerators=several)
+    most = min(total, max(several, torch.get_num_threads()))  # each keeps a core busy
+    return LocalExecutor(max(1, min(several, total)), command, most=most, accelerators=several)
 
 
 def _count(comparison: CompareSettings, contenders: Sequence[Contender]) -> int:
