@@ -69,8 +69,9 @@ class Shares:
 def mesh_of(device: torch.device) -> DeviceMesh:
     """Return the processes that share out the weights: all, or those of each machine, whose parts are then the same as
     on any other."""
-    count, local = processes.count(), processes.local_count()
-    if 1 < local < count:
+    count = processes.count()
+    local, *others = set(processes.gathered(processes.local_count()))
+    if 1 < local < count and not others:
         return init_device_mesh(device.type, (count // local, local), mesh_dim_names=("machines", "processes"))
     return init_device_mesh(device.type, (count,), mesh_dim_names=("processes",))
 
