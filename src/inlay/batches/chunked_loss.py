@@ -65,7 +65,7 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     return F.cross_entropy(logits_BTV.flatten(0, 1).to(exact), target_BT.flatten(), reduction="sum") / divisor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
     """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
     one by one. Those of a model that computes its own logits go through it one by one."""

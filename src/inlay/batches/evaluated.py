@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
-import torch
 from torch import nn
 
+from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
 from ..processes import shared
 from .batch import LENGTH_STEP, Batch, pad, to_device
@@ -31,7 +31,6 @@ def of_rows(batches: Sequence[Sequence[int]], found: Sequence[Sequence[R]]) -> l
     return [rows[i] for i in range(len(rows))]
 
 
-@torch.inference_mode()
 def of_texts(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -48,4 +47,5 @@ def of_texts(
     def of_batch(chosen: list[int]) -> Sequence[R]:
         return compute(to_device(pad(tokenizer, [rows[i] for i in chosen], step), device))
 
-    return of_rows(batches, shared(batches, of_batch))
+    with reading(model):
+        return of_rows(batches, shared(batches, of_batch))

@@ -21,6 +21,7 @@ from ..batches.chunked_loss import logits_of_rows
 from ..batches.evaluated import by_length, of_rows
 from ..batches.packing import padded
 from ..data.tokens import TokenRow
+from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
 from ..processes import shared
 from ..show.forgetting import LossChange
@@ -65,7 +66,6 @@ class LanguageBaseline:
             "kl_positions": int(self.positions_N.sum()),
         }
 
-    @torch.inference_mode()
     def _measured(self, model: nn.Module, measure: Callable[[int, Tensor], float]) -> tuple[Tensor, Tensor]:
         """Return the summed loss of each passage, and what `measure` gives for its number and the log-probabilities
         (T - 1, V) of its next tokens.
@@ -84,7 +84,8 @@ class LanguageBaseline:
             return found
 
         batches = by_length([len(row["input_ids"]) for row in self.rows], _ROWS)
-        losses, measured = zip(*of_rows(batches, shared(batches, of_batch)), strict=True)
+        with reading(model):
+            losses, measured = zip(*of_rows(batches, shared(batches, of_batch)), strict=True)
         return torch.tensor(losses, dtype=torch.float64), torch.tensor(measured, dtype=torch.float64)
 
     def _keep(self, i: int, log_TV: Tensor) -> int:

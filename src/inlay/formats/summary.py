@@ -117,6 +117,8 @@ class Summary(TypedDict):
     plan: PlannedCost
     versions: dict[str, str]
     device: str
+    processes: int
+    """The processes that shared each step, of those that finished the run."""
     dtype: str
     quantize: str
     stream: bool

@@ -30,6 +30,7 @@ from ..forgetting.retaining import Replay
 from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
+from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
 from ..processes import shared
 from ..show.units import text_or_unknown
@@ -217,7 +218,6 @@ class Causal(Task):
         longest = max(len(row["input_ids"]) - len(p) for row, p in zip(tokens.rows, tokens.prompts, strict=True))
         return int(_ANSWER_ROOM * longest)
 
-    @torch.inference_mode()
     def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> TokenLosses:
         """Return the losses of batches of rows of like length."""
         model.eval()
@@ -228,7 +228,8 @@ class Causal(Task):
             return causal_loss(model, to_device(batch, device), 1).item(), trained_tokens(batch)
 
         batches = by_length([len(row["input_ids"]) for row in rows], _EVALUATION_ROWS)
-        sums, counts = zip(*shared(batches, of_batch), strict=True)
+        with reading(model):
+            sums, counts = zip(*shared(batches, of_batch), strict=True)
         return TokenLosses(list(sums), list(counts))
 
     @property

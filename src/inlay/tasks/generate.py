@@ -7,13 +7,12 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ..batches.evaluated import by_length, of_rows
-from ..models.sharded import is_sharded
+from ..models.sharded import is_sharded, reading
 from ..processes import shared
 
 _ROWS = 16
 
 
-@torch.inference_mode()
 def generate(
     model: nn.Module,
     prompts: Sequence[list[int]],
@@ -45,9 +44,10 @@ def generate(
         return [list(_until(row, stop)) for row in written[:, ids_BT.shape[1] :].tolist()]
 
     batches = by_length([len(prompt) for prompt in prompts], rows)
-    if temperature:  # what is drawn depends on what was drawn before, so that each process draws all
-        return of_rows(batches, [of_batch(chosen) for chosen in batches])
-    return of_rows(batches, shared(batches, of_batch))
+    with reading(model):
+        if temperature:  # what is drawn depends on what was drawn before, so that each process draws all
+            return of_rows(batches, [of_batch(chosen) for chosen in batches])
+        return of_rows(batches, shared(batches, of_batch))
 
 
 def _left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -28,6 +29,7 @@ from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
+from ..show.units import counted
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
@@ -101,6 +103,7 @@ class ActiveRun(Observer):
             try:
                 self.state.run = self.before(self.run, self.journal)
                 self._forecast()
+                self._tell_of_processes()
                 if self.checkpoint is None:
                     write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
                 model = self._load()
@@ -140,6 +143,13 @@ class ActiveRun(Observer):
         self.state.run = fitted(self.run, told)
         if told.note is not None:
             self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
+
+    def _tell_of_processes(self) -> None:
+        if (count := processes.count()) > 1:
+            machines = counted(len(set(processes.gathered(socket.gethostname()))), "machine")
+            rows = self.run.settings.micro_batch_size or self.run.settings.batch_size
+            text = f"{count} processes on {machines} share each step, {counted(rows, 'row')} at once"
+            self.journal.record("note", text=text)
 
     def _load(self) -> nn.Module:
         run = self.run
