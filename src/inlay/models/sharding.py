@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from .. import processes
+from ..errors import DoesNotFit
 from . import weights
 from .heads import input_embeddings, output_embeddings
 from .modules import base_modules
@@ -130,6 +131,16 @@ def share_out(sites: Sites, mesh: DeviceMesh, parts: dict[tuple[nn.Module, str],
 def is_shared_out(model: nn.Module) -> bool:
     """Tell whether processes have shared out the model by `share_out`."""
     return _SHARES in model.__dict__
+
+
+def check_recovers(model: nn.Module, why: str) -> None:
+    """Raise DoesNotFit if a pass that ran out of memory cannot be done again, as others wait for its part of the
+    weights."""
+    if is_shared_out(model):
+        raise DoesNotFit(
+            f"{why}. As the base is shared out, the step cannot be done again: begin anew with a smaller "
+            "--micro-batch-size, or --recompute all"
+        )
 
 
 def takes_adapters(model: nn.Module) -> bool:
