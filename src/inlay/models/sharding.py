@@ -60,7 +60,7 @@ class _Unit:
 
 
 @dataclass
-class Shares:
+class SharedUnits:
     """What is remembered of a model that is shared out."""
 
     units: list["_Unit"]
@@ -123,7 +123,7 @@ def share_out(sites: Sites, mesh: DeviceMesh, parts: dict[tuple[nn.Module, str],
     for unit in units:  # the first time decides what gathered tensors are, and may not come in inference mode
         unit.gather()
         unit.part()
-    model.__dict__[_SHARES] = Shares(units)
+    model.__dict__[_SHARES] = SharedUnits(units)
     for module in model.modules():
         remember_parts(module)
 
@@ -146,7 +146,7 @@ def check_recovers(model: nn.Module, why: str) -> None:
 def takes_adapters(model: nn.Module) -> bool:
     """Tell whether an adapter can be attached to the model, though its weights are shared out."""
     shares = model.__dict__.get(_SHARES)
-    return isinstance(shares, Shares) and shares.takes_adapters
+    return isinstance(shares, SharedUnits) and shares.takes_adapters
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def attaching(model: nn.Module) -> Iterator[None]:
     let go after what adapters do at a call, which may read them.
     """
     shares = model.__dict__.get(_SHARES)
-    if not isinstance(shares, Shares):
+    if not isinstance(shares, SharedUnits):
         yield
         return
     outer = [unit for unit in shares.units if not unit.is_block]

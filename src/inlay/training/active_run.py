@@ -118,9 +118,9 @@ class ActiveRun(Observer):
                 if processes.count() == 1:
                     add_to_record(self.state)
             except (KeyboardInterrupt, Exception) as problem:
-                said = processes.first_failure(as_run_error(problem))
-                if self.checkpoint is None and processes.is_first():
-                    with self.keeper.interrupts.deferred():
+                with self.keeper.interrupts.deferred():
+                    said = processes.first_failure(as_run_error(problem))
+                    if self.checkpoint is None and processes.is_first():
                         said = Ending(self.output, self.keeper, self.resumable).stop(said)
                 if said is problem:
                     raise
