@@ -120,7 +120,7 @@ def check(shape: Shape, name: str, folder: Path, *, packed: bool = False, recomp
 
 
 def check_loading(shape: Shape, folder: Path, packed: bool) -> None:
-    """What is loaded as parts is the base, and nobody has had more of it than the parts, but for one weight at a time."""
+    """What is loaded as parts is the base, and there was never more of it than these, but for one weight at a time."""
     processes.from_first(lambda: shape.model(torch.bfloat16).save_pretrained(folder))
     base, alive, own = find_base(str(folder)), [0], Sharing.take
 

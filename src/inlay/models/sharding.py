@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,13 +51,13 @@ class _Unit:
 
     @contextmanager
     def _as_fsdp(self) -> Iterator[FSDPModule]:
-        own = type(self.module)
-        self.module.__class__ = self.kind
+        module: Any = self.module
+        own = type(module)
+        module.__class__ = self.kind
         try:
-            assert isinstance(self.module, FSDPModule)
-            yield self.module
+            yield module
         finally:
-            self.module.__class__ = own
+            module.__class__ = own
 
 
 @dataclass
@@ -128,7 +129,7 @@ def share_out(sites: Sites, mesh: DeviceMesh, parts: dict[tuple[nn.Module, str],
         remember_parts(module)
 
 
-def is_shared_out(model: nn.Module) -> bool:
+def has_shares(model: nn.Module) -> bool:
     """Tell whether processes have shared out the model by `share_out`."""
     return _SHARES in model.__dict__
 
@@ -136,7 +137,7 @@ def is_shared_out(model: nn.Module) -> bool:
 def check_recovers(model: nn.Module, why: str) -> None:
     """Raise DoesNotFit if a pass that ran out of memory cannot be done again, as others wait for its part of the
     weights."""
-    if is_shared_out(model):
+    if has_shares(model):
         raise DoesNotFit(
             f"{why}. As the base is shared out, the step cannot be done again: begin anew with a smaller "
             "--micro-batch-size, or --recompute all"
@@ -172,7 +173,7 @@ def attaching(model: nn.Module) -> Iterator[None]:
             unit.part()
         for unit in shares.units:
             handle = fully_shard.state(unit.module)._post_forward_hook_handle  # pyright: ignore
-            unit.module._forward_hooks.move_to_end(handle.id)
+            unit.module._forward_hooks.move_to_end(handle.id)  # pyright: ignore  # an OrderedDict
 
 
 def planned_bytes(sites: Sites, count: int) -> tuple[int, int]:

@@ -190,8 +190,8 @@ def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -
         check_streams(planned, task.base.path)
     if comparison.shard:
         raise SettingsError(
-            "shard is on, which shares the base out among the processes of a run, and each run of a comparison has one; "
-            "leave --shard out, or train the methods one after the other with inlay train"
+            "shard is on, which shares the base out among the processes of a run, and each run of a comparison has "
+            "one; leave --shard out, or train the methods one after the other with inlay train"
         )
 
 
