@@ -188,6 +188,11 @@ def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -
     planned = plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
     if comparison.stream:
         check_streams(planned, task.base.path)
+    if comparison.shard:
+        raise SettingsError(
+            "shard is on, which shares the base out among the processes of a run, and each run of a comparison has "
+            "one; leave --shard out, or train the methods one after the other with inlay train"
+        )
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
