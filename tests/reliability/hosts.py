@@ -1,6 +1,7 @@
 """Two hosts with a cable between them: network namespaces of this machine, which take root and iproute2 to make."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,10 @@ class Host:
             )
 
     def remove(self) -> None:
+        """End what runs there, and the host."""
+        found = subprocess.run(["ip", "netns", "pids", self.name], check=False, capture_output=True, text=True)
+        for number in found.stdout.split():
+            os.kill(int(number), signal.SIGKILL)
         subprocess.run(["ip", "netns", "del", self.name], check=False, capture_output=True)
 
 
