@@ -42,7 +42,7 @@ class _Group:
     number: int
     count: int
     store: Store
-    folders: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
+    folders: dict[Path, tempfile.TemporaryDirectory[str]] = field(default_factory=dict)  # for each of the first one's
 
     joined: ClassVar["_Group | None"] = None
     meeting: ClassVar[tuple[Store, int, int] | None] = None  # where they meet, each time that they join
@@ -115,7 +115,7 @@ def joined() -> Iterator[None]:
         with suppress(RuntimeError):
             store.set("told", "")
         _Group.joined = None
-        for each in group.folders:
+        for each in group.folders.values():
             with suppress(OSError):
                 each.cleanup()
 
@@ -252,14 +252,15 @@ def all_slices(own: Tensor) -> Tensor:
 
 
 def own_folder(folder: Path) -> Path:
-    """Return where this process writes what belongs into a folder: the first there, each other in one that is removed
-    as the processes part.
+    """Return where this process writes what belongs into a folder: the first there, each other in one, always the same,
+    that is removed as the processes part.
     """
-    if is_first() or any(Path(each.name) in folder.parents for each in _scratch()):
+    group = _Group.joined
+    if group is None or is_first() or any(Path(each.name) in folder.parents for each in group.folders.values()):
         return folder
-    scratch = tempfile.TemporaryDirectory(prefix="inlay-")
-    _scratch().append(scratch)
-    return Path(scratch.name) / (folder.name or "run")
+    if folder not in group.folders:
+        group.folders[folder] = tempfile.TemporaryDirectory(prefix="inlay-")
+    return Path(group.folders[folder].name) / (folder.name or "run")
 
 
 def mirrored(folder: Path) -> Path:
@@ -295,10 +296,6 @@ def _agents_store() -> Store | None:
     if _Group.meeting is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     return _Group.meeting[0]
-
-
-def _scratch() -> list[tempfile.TemporaryDirectory[str]]:
-    return _Group.joined.folders if _Group.joined else []
 
 
 def _to_send(problem: Exception) -> Exception:
