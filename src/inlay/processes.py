@@ -30,7 +30,7 @@ R = TypeVar("R")
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
 _PATIENCE = timedelta(minutes=10)  # for another process in one exchange
-_FOR_A_REASON = 5.0  # seconds in which a process that has failed says why
+_FOR_A_REASON = 1.0  # seconds; a process that fails says why before it leaves, but for one that was killed
 _EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
 _FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
 
