@@ -29,7 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
-_FOR_A_REASON = 5.0  # seconds in which a process that has failed says why
+_FOR_A_REASON = 1.0  # seconds; a process that fails says why before it leaves, but for one that was killed
 _EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
 _FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
 
@@ -49,7 +49,7 @@ class _Group:
     number: int
     count: int
     store: Store
-    folders: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
+    folders: dict[Path, tempfile.TemporaryDirectory[str]] = field(default_factory=dict)  # for each of the first one's
 
     joined: ClassVar["_Group | None"] = None
     meeting: ClassVar["_Meeting | None"] = None
@@ -122,7 +122,7 @@ def joined() -> Iterator[None]:
         with suppress(RuntimeError):
             store.set("told", "")
         _Group.joined = None
-        for each in group.folders:
+        for each in group.folders.values():
             with suppress(OSError):
                 each.cleanup()
 
@@ -259,14 +259,15 @@ def all_slices(own: Tensor) -> Tensor:
 
 
 def own_folder(folder: Path) -> Path:
-    """Return where this process writes what belongs into a folder: the first there, each other in one that is removed
-    as the processes part.
+    """Return where this process writes what belongs into a folder: the first there, each other in one, always the same,
+    that is removed as the processes part.
     """
-    if is_first() or any(Path(each.name) in folder.parents for each in _scratch()):
+    group = _Group.joined
+    if group is None or is_first() or any(Path(each.name) in folder.parents for each in group.folders.values()):
         return folder
-    scratch = tempfile.TemporaryDirectory(prefix="inlay-")
-    _scratch().append(scratch)
-    return Path(scratch.name) / (folder.name or "run")
+    if folder not in group.folders:
+        group.folders[folder] = tempfile.TemporaryDirectory(prefix="inlay-")
+    return Path(group.folders[folder].name) / (folder.name or "run")
 
 
 def mirrored(folder: Path) -> Path:
@@ -351,10 +352,6 @@ def _not_met(missing: set[int], where: str) -> OthersUnreachable:
         f"{names} did not come to {where} within {patience():g} seconds; see that all were started, and that their "
         "machines reach that address (INLAY_PATIENCE sets the seconds)"
     )
-
-
-def _scratch() -> list[tempfile.TemporaryDirectory[str]]:
-    return _Group.joined.folders if _Group.joined else []
 
 
 def _to_send(problem: Exception) -> Exception:
