@@ -17,7 +17,7 @@ from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..formats.summary import RunSummary
 from ..machine import refusals
-from ..models.sharding import is_shared_out
+from ..models.sharded import is_shared_out
 from ..models.tokenizer import Tokenizer
 from ..processes import from_first, is_first, joined, remembered
 from ..training.going_on import go_on as begin_or_go_on
@@ -122,7 +122,7 @@ class _Keeping(NoSharing):
     adapter: Adapter | None = None
 
     def take_back(self, adapter: Adapter) -> None:
-        if not is_shared_out(adapter.model):  # the processes that hold it part, and it is loaded anew when it is needed
+        if not any(map(is_shared_out, adapter.model.parameters())):  # else its holders part, and it is loaded anew
             self.adapter = adapter
 
 
