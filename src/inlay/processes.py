@@ -31,7 +31,7 @@ R = TypeVar("R")
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
 _FOR_A_REASON = 1.0  # seconds; a process that fails says why before it leaves, but for one that was killed
 _EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
-_FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
+_FOR_THE_FIRST = 60.0  # seconds in which the first says why a run has failed, and the others come to know it
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ def joined() -> Iterator[None]:
         first = first_failure(problem)
         _leave()
         if own:  # the first, which tells of it, is not to be stopped before it has
-            _wait_until_told(store)
+            _wait_for(store, ["told"])
+            time.sleep(0.5)  # in which it says so
+        elif not _agent_keeps_store() and not isinstance(first, ProcessLost):  # nor are the others to lose its store
+            _wait_for(store, [f"knows/{each}" for each in range(1, members)])
         if first is problem:
             raise
         raise first from problem
@@ -144,6 +147,7 @@ def first_failure(problem: BaseException) -> BaseException:
         while lost and not group.store.check(["failed"]) and time.monotonic() < until:
             time.sleep(0.05)
         said = group.store.compare_set("failed", "", mine).decode()
+        group.store.set(f"knows/{group.number}", "")
     except RuntimeError:  # what keeps the store is gone
         return OthersUnreachable(str(problem)) if lost else problem
     _leave()
@@ -384,12 +388,11 @@ def _leave() -> None:
             dist.destroy_process_group()
 
 
-def _wait_until_told(store: Store) -> None:
+def _wait_for(store: Store, names: list[str]) -> None:
     until = time.monotonic() + _FOR_THE_FIRST
     with suppress(RuntimeError):
-        while not store.check(["told"]) and time.monotonic() < until:
+        while not store.check(names) and time.monotonic() < until:
             time.sleep(0.05)
-        time.sleep(0.5)  # in which it says so
 
 
 def _known_errors() -> dict[str, type[InlayError]]:
