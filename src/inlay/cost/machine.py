@@ -34,9 +34,9 @@ class Machine:
         return 1 if self.device.type == "cpu" else _CUDA_BLOCK
 
     def taken(self, cost: RunCost, task: Task) -> int:
-        """Return the bytes that the process takes; on an accelerator those of the tensors and its context there."""
+        """Return the bytes that the process takes; on an accelerator what is reserved there, and its context."""
         if self.device.type != "cpu":
-            return cost.tensor_bytes + _CONTEXT
+            return cost.reserved_bytes + _CONTEXT
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
         more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
         return self.before + cost.tensor_bytes + round(more) + copies(cost)

@@ -73,6 +73,11 @@ class RunCost:
         """The most that tensors take."""
         return max(self.step.peak, self.evaluation_bytes)
 
+    @property
+    def reserved_bytes(self) -> int:
+        """The most that the device's allocator takes for them."""
+        return max(self.step.reserved, self.evaluation_bytes)
+
     def step_seconds(self, speed: Speed) -> float:
         """Return the time of an average step."""
         return speed.seconds(self.step.work_of(self.share))
