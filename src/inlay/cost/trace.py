@@ -22,6 +22,7 @@ class Trace(TorchDispatchMode):
         super().__init__()
         self.storages = Storages(block)
         self.times = 1  # how often what is seen once is done
+        self.kernels = set[object]()  # the matrix products of 16 bits that differ, as some libraries keep one for each
         self._amounts: dict[str, Amount] = {}
 
     @property
@@ -46,4 +47,6 @@ class Trace(TorchDispatchMode):
         if (found := work_of(func, args, kwargs, result)) is not None:
             kind, amount = found
             self._amounts[kind] = self._amounts.get(kind, Amount()).plus(amount, self.times)
+            if amount.products and isinstance(result, Tensor) and result.element_size() == 2:
+                self.kernels.add((func, *(leaf.shape for leaf in tree_leaves(args) if isinstance(leaf, Tensor))))
         return result
