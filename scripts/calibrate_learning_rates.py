@@ -239,6 +239,32 @@ What else was tried:
   does not prevent it. The guard (`--no-guard`) goes back from it instead.
 - **One rate for all**, with the guard alone: it rescues a rate that is too high, not one that is too low.
 
+## Where a classifier's head begins
+
+A new head is drawn at random, and the biases of its last layer are the logarithms of the labels' shares in `train`, so
+that the first loss is near to the entropy of the shares. With biases of zero the first thing that there is to learn is
+the shares, and the features learn it too: AdamW moves each number as far as it moves any other, all rows' features move
+alike, and a normalization makes what differs between rows small beside that. In 600 rows of goemotions (those with one
+of 28 labels; the most frequent one has 37.7 %) the features that the head reads differ between rows by 0.001 after 38
+steps, of a mean size of 0.2, and the run has not got beyond the most frequent label by step 76. It takes a few steps,
+so that neither a lower rate nor a longer warm-up avoids it. A head without biases, such as a Llama's or a GPT-2's, stays
+as it is.
+
+Accuracy after two epochs of 600 rows, of seeds 0, 1, 2 or the first of them, on 300 rows of `valid` (trec in the
+first two lines: 400):
+
+| | goemotions, 28 labels | 8 of its labels | trec |
+|---|---|---|---|
+| biases of zero, as before | 37.7 · 37.7 · 37.7 | 71.3 · 64.3 · 53.7 | 87.5 · 83.8 · 85.8 |
+| the labels' shares | 43.3 · 47.7 · 42.7 | 66.7 · 62.7 · 61.0 | 88.5 · 85.8 · 86.0 |
+| a rate of 1e-3 in place of 1.6e-3 | 37.7 | 61.0 | 88.3 |
+| a warm-up of 20 % in place of 5 % | 37.7 · 37.7 | 67.0 | 85.7 |
+| a tenth of the rate for the pooler's adapter | 37.7 · 37.7 | | |
+| a head whose weights begin at zero | 37.7 | 53.3 | |
+
+The guard seldom sees such a plateau: the answers of a run that learns slowly look the same in its first third, and to
+begin again with a lower rate costs it what it has.
+
 ```sh
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates
 python scripts/calibrate_learning_rates.py ../shared/data --out runs/rates --table > docs/learning_rates.md

@@ -12,21 +12,18 @@ as the fastest if no measured way that fits takes less than 98 % of its time.
 import argparse
 import copy
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
 import torch
 from plan_accuracy import KINDS, NEEDED, adapted, small_task
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
+from plan_time import least_seconds
 
 from inlay.cost.calibration import measured_speed
 from inlay.cost.choice import Candidate, choose
 from inlay.cost.depth import depth
 from inlay.cost.run_cost import RunCost, Way, largest_batch, run_cost
-from inlay.loss_scale import LossScale
 from inlay.methods import METHODS
 from inlay.models.document_attention import attend_by_document
 from inlay.models.recompute import ALL, FEEDFORWARD, NONE, Recomputing, chosen
@@ -34,9 +31,8 @@ from inlay.models.sites import Sites
 from inlay.show.table import Column, Table
 from inlay.show.units import bytes_text
 from inlay.tasks.task import Task
-from inlay.training.passes import pass_through
 
-LIMITS, REPEATS, SAME = 20, 3, 0.98
+LIMITS, SAME = 20, 0.98
 
 
 def main() -> None:
@@ -104,18 +100,7 @@ def _seconds(task: Task, way: Way) -> float:
     if "position_ids" in batch:
         attend_by_document(adapter.model)  # pyright: ignore[reportArgumentType]
     Recomputing(chosen(Sites(adapter.model), way.recompute))
-    parameters = list(adapter.parameters())
-    optimizer = AdamW(parameters, lr=1e-4, weight_decay=0.0, fused=True)
-    adapter.model.train()
-    taken = []
-    for _ in range(1 + REPEATS):
-        began = time.process_time()
-        pass_through(adapter, task, batch, way.micro_batch_size, LossScale.for_dtype(way.dtype))
-        clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        taken.append(time.process_time() - began)
-    return min(taken[1:])
+    return least_seconds(adapter, task, batch, way)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,12 @@ SETTINGS = _spread({
     "quantize nf4": "load_in_4bit load_in_4_bit load_4bit in_4bit 4bit 4_bit int4 nf4 qlora use_qlora use_4bit "
     "bnb_4bit_quant_type",
     "quantize": "quantization quantization_bit quantization_method quant bits",
-    "device": "device_map accelerator",
+    "device": "accelerator",
+    "device | shard | stream": "device_map",
+    "shard": "fsdp use_fsdp fsdp2 fully_shard fsdp_config fsdp_size hsdp sharding deepspeed deepspeed_config zero "
+    "zero2 zero3 zero_stage tp tp_plan tp_size tensor_parallel tensor_parallel_size model_parallel distributed_config",
+    "processes": "nproc nproc_per_node num_processes n_processes world_size gpus num_gpus n_gpus ngpus devices ddp "
+    "data_parallel dp multi_gpu",
     "tf32": "allow_tf32",
     "recompute all": "gradient_checkpointing gradient_checkpointing_enable use_gradient_checkpointing checkpointing "
     "activation_checkpointing enable_activation_checkpointing recomputation remat",
@@ -100,7 +105,7 @@ SETTINGS = _spread({
     "with": "other compare_with",
     "json": "jsonl as_json json_output output_json",
     "": "max_steps steps train_steps max_iters load_in_8bit 8bit "
-    "lr_scheduler_type lr_scheduler scheduler optim optimizer packing logging_steps report_to deepspeed valid_file "
+    "lr_scheduler_type lr_scheduler scheduler optim optimizer packing logging_steps report_to valid_file "
     "validation_file valid valid_data validation val dev test test_data test_set eval_file test_file "
     "eval_dataset val_data val_file subset n_samples num_samples modules_to_save fan_in_fan_out lora_bias "
     "eval_batch_size per_device_eval_batch_size num_virtual_tokens top_p top_k num_beams template chat_template "

@@ -10,7 +10,16 @@ from .errors import SettingsError
 
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 _OF_OTHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-_OF_DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
+_OF_ACCELERATE = {  # engines of accelerate's that would do what Inlay does, and how Inlay is told to
+    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed", "--shard divides the base over the processes, as ZeRO-3 does"),
+    "ACCELERATE_USE_FSDP": ("FSDP", "--shard divides the base over the processes, by FSDP2"),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", "--shard divides the base over the processes"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": (
+        "a parallelism config",
+        "every process has rows of its own, and --shard divides the base over them; layers and texts are not divided",
+    ),
+}
+_MIXED = "ACCELERATE_MIXED_PRECISION"
 
 
 def started() -> int:
@@ -40,10 +49,16 @@ def check_alone() -> None:
 
 def check_launcher() -> None:
     """Raise SettingsError for processes that do not learn how to find each other, or that wait for another engine."""
-    if os.environ.get(_OF_DEEPSPEED) == "true":
+    for name, (engine, instead) in _OF_ACCELERATE.items():
+        if os.environ.get(name) == "true":
+            raise SettingsError(
+                f"accelerate was told to use {engine} ({name}), which Inlay does not; start with torchrun, or with "
+                f"accelerate launch --multi_gpu and no more. In Inlay {instead}"
+            )
+    if (mixed := os.environ.get(_MIXED, "no")) not in ("", "no"):
         raise SettingsError(
-            "accelerate was told to use DeepSpeed, which Inlay does not; start with torchrun or a plain accelerate "
-            "launch, and give --shard for a base that is divided over the processes"
+            f"accelerate was told to compute in {mixed} ({_MIXED}), which Inlay does not ask it for; give accelerate "
+            "launch --mixed_precision no, and Inlay --dtype"
         )
     if started() > 1:
         if missing := [name for name in _NEEDED if name not in os.environ]:

@@ -5,6 +5,7 @@ several. The one place that sends something to another process.
 """
 
 import os
+import pickle
 import tempfile
 import time
 import traceback
@@ -22,13 +23,15 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from .errors import InlayError, ProcessLost, SettingsError
-from .launch import check_launcher, number_in, started
+from .launch import check_launcher, number_in, restarts, started
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
 _PATIENCE = timedelta(minutes=10)  # for another process in one exchange
 _FOR_A_REASON = 5.0  # seconds in which a process that has failed says why
+_EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
 _FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
 
 
@@ -42,6 +45,8 @@ class _Group:
     folders: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
 
     joined: ClassVar["_Group | None"] = None
+    meeting: ClassVar[tuple[Store, int, int] | None] = None  # where they meet, each time that they join
+    times: ClassVar[int] = 0
 
 
 def count() -> int:
@@ -83,7 +88,11 @@ def joined() -> Iterator[None]:
             "torch.distributed is initialized already, by the program that trains; let inlay.train do that, or start "
             "one process"
         )
-    store, own, members = next(rendezvous("env://", timeout=_PATIENCE))
+    _Group.times += 1
+    if _Group.meeting is None:
+        _Group.meeting = next(rendezvous("env://", timeout=_PATIENCE))
+    kept, own, members = _Group.meeting
+    store = PrefixStore(f"inlay/{restarts()}/{_Group.times}", kept)  # what others left there is not found
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _connection():
         dist.init_process_group(backend, store=store, rank=own, world_size=members, timeout=_PATIENCE)
@@ -191,16 +200,28 @@ def check_equal(values: Mapping[str, object]) -> None:
 
 
 def shared(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
-    """Return what `compute` gives for each item, in their order; each process computes its share of them.
+    """Return what `compute` gives for each item, in their order; each process computes its share of them, the same one
+    each time.
 
     The results are sent, so that they should be on the CPU. All compute equally often, as those that hold a shard of
-    the model must; items of falling size make fair shares.
+    the model must; items of falling size make fair shares. What one of them raises all do.
     """
     if count() == 1:
         return [compute(item) for item in items]
-    rounds = -(-len(items) // count())
-    own = [compute(items[min(count() * n + number(), len(items) - 1)]) for n in range(rounds)]
-    found = gathered(own)
+    rounds = range(-(-len(items) // count()))
+    at_once = max(1, -(-len(rounds) // _EXCHANGES))
+    found: list[list[R]] = [[] for _ in range(count())]
+    for start in rounds[::at_once]:
+        own, failed = list[R](), None
+        try:
+            for n in rounds[start : start + at_once]:
+                own.append(compute(items[min(count() * n + number(), len(items) - 1)]))
+        except Exception as problem:
+            failed = problem
+        for of_all, (of_process, problem) in zip(found, gathered((own, failed and _to_send(failed))), strict=True):
+            if problem is not None:
+                raise failed or problem
+            of_all += of_process
     return [found[i % count()][i // count()] for i in range(len(items))]
 
 
@@ -226,7 +247,7 @@ def all_slices(own: Tensor) -> Tensor:
     """Return every process's slice, one after the other."""
     out = own.new_empty(count() * own.numel())
     with _connection():
-        dist.all_gather_into_tensor(out, own)
+        _all_gather(out, own)
     return out
 
 
@@ -270,15 +291,24 @@ def remembered(name: str) -> str | None:
 
 
 def _agents_store() -> Store | None:
-    """Return the store of torchrun's agent, which outlives these processes; each of its rounds has names of its own."""
-    if _Group.joined is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    """Return the store of torchrun's agent, which outlives these processes."""
+    if _Group.meeting is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    store = _Group.joined.store
-    return store.underlying_store if isinstance(store, PrefixStore) else store
+    return _Group.meeting[0]
 
 
 def _scratch() -> list[tempfile.TemporaryDirectory[str]]:
     return _Group.joined.folders if _Group.joined else []
+
+
+def _to_send(problem: Exception) -> Exception:
+    """Return the error as another process can raise it, with where it came up."""
+    try:
+        sent = pickle.loads(pickle.dumps(problem))
+    except Exception:  # not every error can be
+        sent = RuntimeError(f"{type(problem).__name__}: {problem}")
+    sent.add_note(f"in process {number()}:\n{''.join(traceback.format_exception(problem))}")
+    return sent
 
 
 @contextmanager
@@ -289,7 +319,9 @@ def _connection() -> Iterator[None]:
     except RuntimeError as problem:
         if isinstance(problem, InlayError):
             raise
-        raise ProcessLost(f"a process that trained with this one is gone, or cannot be reached: {problem}") from problem
+        raise ProcessLost(
+            "a process that trained with this one is gone: it was killed, has crashed, or its machine cannot be reached"
+        ) from problem
 
 
 def _leave() -> None:

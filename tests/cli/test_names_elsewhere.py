@@ -37,7 +37,11 @@ FLAGS = """
     --ephocs
     --sead                          --seed
     --patiance                      --patience
-    --device-map                    --device
+    --device-map                    --device, --shard or --stream
+    --deepspeed                     --shard
+    --fsdp                          --shard
+    --tp                            --shard
+    --nproc-per-node                --processes
     --warmup_ratio                  --warmup
     --per_device_train_batch_size   --batch-size or --micro-batch-size
     --gradient_accumulation_steps   --micro-batch-size

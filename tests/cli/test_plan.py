@@ -123,6 +123,23 @@ def test_a_method_of_no_known_family_comes_last_and_is_not_left_out() -> None:
     assert [row[0] for row in plan_of(*rows).table.rows] == ["full", "own"]
 
 
+def test_processes_have_a_part_of_the_rows_and_of_the_base_each(
+    bare: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((Path(bare) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 24}))
+    asked = (str(tmp_path), "--tokens", "16", "--rows", "32", "--dtype", "float32", "--methods", "lora", "full")
+    alone, several = planned(capsys, *asked), planned(capsys, *asked, "--processes", "4", "--shard")
+    one, each = (found["methods"]["lora"]["memory"] for found in (alone, several))
+    assert each["activations"] < one["activations"] / 3
+    assert each["weights"] < one["weights"] / 2
+    assert each["adapter"] == one["adapter"]
+    assert "full trains the base's own weights" in str(several["methods"]["full"])
+    assert main(["plan", *asked, "--processes", "4", "--shard"]) == 0
+    assert "on each of 4 processes, which share the base out" in " ".join(capsys.readouterr().out.split())
+    assert "there is one; give more by processes" in refused(capsys, *asked, "--shard")
+
+
 def test_a_method_that_does_not_fit_the_model_has_its_reason(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, bare, "--tokens", "16", "--methods", "bitfit", "lora")
     assert "no biases" in found["methods"]["bitfit"]["problem"]

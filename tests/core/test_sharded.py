@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import inlay
@@ -56,6 +59,30 @@ def test_under_ddp_an_adapter_learns_what_it_would_alone(tmp_path: Path) -> None
             found.append({n: p.grad for n, p in adapter.named_parameters()})
             adapter.save(tmp_path / "adapter")
         torch.testing.assert_close(found[1], found[0])
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_model_that_another_engine_has_divided_takes_no_adapters() -> None:
+    partitioned = SHAPES["llama"].model()
+    p: Any = partitioned.lm_head.weight
+    p.ds_id, p.data = 0, torch.empty(0)
+    with pytest.raises(AdapterStateError, match=r"DeepSpeed \(ZeRO-3\).*use ZeRO-2, or FSDP2.*--shard"):
+        inlay.attach(partitioned, inlay.LoRA())
+    torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        divided, flat, parted = (SHAPES["llama"].model() for _ in range(3))
+        parallelize_module(divided, mesh, {"model.layers.0.mlp.up_proj": ColwiseParallel()})
+        with pytest.raises(AdapterStateError, match="tensor parallelism.*FSDP2"):
+            inlay.attach(divided, inlay.LoRA())
+        flat.model.layers[0] = FullyShardedDataParallel(flat.model.layers[0], device_id=torch.device("cpu"))
+        with pytest.raises(AdapterStateError, match="FSDP1.*use FSDP2"):
+            inlay.attach(flat, inlay.LoRA())
+        fully_shard(parted, mesh=mesh)
+        with pytest.raises(AdapterStateError, match="is sharded over processes already; attach or load adapters first"):
+            inlay.attach(parted, inlay.LoRA())
     finally:
         torch.distributed.destroy_process_group()
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import inlay
-from inlay.batches.batch import LengthGroups, in_order_of_length
+from inlay.batches.batch import LengthGroups
+from inlay.batches.evaluated import by_length
 from inlay.cost.run_cost import Way
 from inlay.data.formats import open_data
 from inlay.data.settings import DataSettings
@@ -105,7 +106,7 @@ def test_evaluation_returns_rows_in_their_own_order(tiny_bert: str, tmp_path: Pa
     together = log_probabilities(model, tokenizer, rows)
     alone = torch.cat([log_probabilities(model, tokenizer, [row]) for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    positions = [p for found, _ in in_order_of_length(tokenizer, rows, 8) for p in found]
+    positions = [p for batch in by_length([len(row["input_ids"]) for row in rows], 8) for p in batch]
     assert sorted(positions) == list(range(40))
     assert len(rows[positions[0]]["input_ids"]) == max(len(row["input_ids"]) for row in rows)
 

@@ -14,7 +14,7 @@ from ..core.method import Method
 from ..core.slot import Slot
 from ..core.state import SLOT, commit, known_state, state_of, state_with, withdraw
 from ..errors import AdapterStateError, CheckpointError, TargetError
-from ..models import sharded, weights
+from ..models import sharded, sharding, weights
 from ..models.fingerprint import came_packed, fingerprint, row_digests
 from ..models.sites import Sites
 from ..models.tokenizer import SavesFiles
@@ -212,11 +212,8 @@ def plan_attach(
     """Make the adapter that `attach` would attach, with every check made and nothing changed."""
     weights.keep_trainable(model)
     others = _others(model, name)
-    if any(sharded.is_sharded(p) for p in model.parameters()):
-        raise AdapterStateError(
-            f"{type(model).__name__} is sharded over processes already; attach or load adapters first, and shard "
-            "the model with them afterwards (fully_shard), so that they are trained alike everywhere"
-        )
+    if not sharding.takes_adapters(model):
+        sharded.check_takes_adapters(model)
     sites = Sites(model, None if heads is None else tuple(heads), part)
     deltas = dict(method.place(sites))
     for host_name, host in sites.head_hosts():

@@ -12,6 +12,7 @@ from ..devices import make_current
 from .arrival import Arrival, Take
 from .base import Base
 from .quantized import Packing
+from .shares import Sharing
 from .streaming import Streaming
 
 
@@ -30,18 +31,23 @@ def load_onto(
     seed: int,
     packed_for: torch.dtype | None,
     streamed: Base | None = None,
+    shard: bool = False,
 ) -> Loaded:
     """Load the model and its new heads, with every random number generator seeded, since a head is drawn while loading.
 
     Each parameter goes to the device as soon as `load` has read it and, if `packed_for` is a dtype, is quantized there
     to compute in that: there is never more than one of them beside what the model becomes. The layers of the blocks of
-    a base that is `streamed` stay in its files. Raises SettingsError if they cannot.
+    a base that is `streamed` stay in its files. With `shard` the processes share out the base, which is frozen.
+    Raises SettingsError if they cannot.
     """
     make_current(device)
     packing = None if packed_for is None else Packing(packed_for, device)
     streaming = None if streamed is None else Streaming(streamed, device)
+    sharing = Sharing(device, packing) if shard else None
     take = partial(_moved, device) if device.type != "cpu" else None
-    if packing is not None:
+    if sharing is not None:
+        take = sharing.take
+    elif packing is not None:
         take = packing.take
     elif streaming is not None:
         take = streaming.take
@@ -53,6 +59,8 @@ def load_onto(
         packing.finish(model, heads)
     if streaming is not None:
         streaming.finish()
+    if sharing is not None:
+        sharing.finish(model, heads)
     return Loaded(model, heads, total_parameters)
 
 

@@ -38,15 +38,19 @@ class Packing:
         self.packed: dict[int, nn.Module] = {}
 
     def take(self, arrival: Arrival) -> nn.Parameter:
+        return arrival.parameter if self.packed_of(arrival) is None else arrival.without_values()
+
+    def packed_of(self, arrival: Arrival) -> nn.Module | None:
+        """Quantize what has arrived; None if it is to stay as it is."""
         if self.wanted is None:
             self.wanted = {id(layer) for layer in unshared_linears(Sites(arrival.model))}
         layer, p = arrival.module, arrival.parameter
         if arrival.name != "weight" or id(layer) not in self.wanted:
-            return p
-        self.packed[id(layer)] = _packed(layer, p.detach().to(self.device), self.dtype)
+            return None
+        self.packed[id(layer)] = packed = _packed(layer, p.detach().to(self.device), self.dtype)
         if mapped.is_mapped(p):
             mapped.let_go(p)
-        return arrival.without_values()
+        return packed
 
     def finish(self, model: nn.Module, heads: Sequence[str]) -> None:
         """Put the quantized layers in their places, when all else is on the device."""

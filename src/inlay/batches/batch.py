@@ -126,19 +126,6 @@ def tokenize_split(tokenizer: Tokenizer, examples: Sequence[Example], max_length
     return Tokens(rows, [e.label for e in examples], cut)
 
 
-def in_order_of_length(
-    tokenizer: Tokenizer,
-    rows: Sequence[dict[str, list[int]]],
-    batch_size: int = 32,
-    step: int = LENGTH_STEP,
-) -> Iterator[tuple[list[int], Batch]]:
-    """Yield batches of all rows, the longest first so that memory runs out at once or never, with positions."""
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]["input_ids"]), i))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        yield chosen, pad(tokenizer, [rows[i] for i in chosen], step)
-
-
 def length_step(device: torch.device, dtype: torch.dtype) -> int:
     """Choose what lengths are padded to multiples of.
 

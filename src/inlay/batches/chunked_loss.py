@@ -65,7 +65,7 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     return F.cross_entropy(logits_BTV.flatten(0, 1).to(exact), target_BT.flatten(), reduction="sum") / divisor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
     """Yield (T, V) of each row in turn, in float32 or finer: the rows go through the model together, through its head
     one by one. Those of a model that computes its own logits go through it one by one."""
@@ -167,7 +167,7 @@ class _Head:
         """Run the head's own forward, with an adapter at it."""
         if self.slot is None:
             return self.module.forward(*args, **kwargs)
-        return self.slot.around(self.module, args, kwargs)
+        return cast(Tensor, self.slot.around(self.module, args, kwargs))
 
 
 _Compute = Callable[[Tensor, _Head, Tensor], tuple[T, Tensor]]
@@ -185,9 +185,9 @@ def _through_head(
 
     Returns what that gives, or None where it cannot be; then the model's logits are true ones.
     """
-    module = model.get_output_embeddings()
-    finish = _assumed(model, module) if module is not None and weights.is_linear(module) else None
-    while finish is not None:
+    module: nn.Module | None = model.get_output_embeddings()
+    finish = None if module is None or not weights.is_linear(module) else _assumed(model, module)
+    while module is not None and finish is not None:
         with _Head(module, finish, shape, compute) as head:
             hook = model.register_forward_pre_hook(head.begin)
             try:
@@ -283,6 +283,7 @@ def _chunked_loss(
                 parameters[leaf] = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     if not (x_ND.requires_grad or parameters):
         return loss / divisor, ramp_B1V
+    z_CV = None  # whose memory the next may have
     gradients = [gradient_ND, *(gradient.to(p.dtype) for p, gradient in parameters.items())]
     return _Known.apply(loss, divisor, ramp_B1V, len(gradients), *gradients, x_ND, *parameters)
 
@@ -324,7 +325,7 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
 
 
 class _Known(Function):
-    """A number whose gradients are known already, and beside it a tensor that is none of its arguments."""
+    """A number whose gradients are known already, and a copy of a tensor beside it."""
 
     @staticmethod
     def forward(
@@ -333,7 +334,7 @@ class _Known(Function):
         ctx.divisor = divisor
         ctx.save_for_backward(*tensors[:count])
         ctx.set_materialize_grads(False)
-        return loss / divisor, beside.view_as(beside)
+        return loss / divisor, beside.clone()
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:

@@ -75,10 +75,7 @@ def _give_storage_to(state: Any, device: str) -> None:
 def scales_of(model: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors beside the quantized weights by which these are read."""
     for module in model.modules():
-        state = getattr(module, "quant_state", None)
-        while state is not None:
-            yield from (value for value in vars(state).values() if isinstance(value, Tensor))
-            state = state.state2
+        yield from weights.scales(module)
 
 
 def share_storage(model: nn.Module) -> None:

@@ -3,7 +3,7 @@
 import copy
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -78,6 +78,14 @@ class RunCost:
     def reserved_bytes(self) -> int:
         """The most that the device's allocator takes for them."""
         return max(self.step.reserved, self.evaluation_bytes)
+
+    def of_weights(self, part: float) -> Self:
+        """Return the cost where so large a part of the weights is there."""
+        weights = self.step.memory["weights"]
+        left = round(part * weights)
+        memory, reserved = self.step.memory | {"weights": left}, self.step.reserved - weights + left
+        step = replace(self.step, memory=memory, reserved=reserved)
+        return replace(self, step=step, evaluation_bytes=self.evaluation_bytes - weights + left)
 
     def step_seconds(self, speed: Speed) -> float:
         """Return the time of an average step."""

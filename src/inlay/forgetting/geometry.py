@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..batches.batch import in_order_of_length, to_device, tokenize
+from ..batches.batch import tokenize
+from ..batches.evaluated import of_texts
 from ..batches.sentence import sentence_states
 from ..models.tokenizer import Tokenizer
 from ..show.forgetting import GeometryChange, ProbeScores
@@ -83,13 +84,6 @@ def nearest_is_own(states_ND: Tensor, domains: Sequence[str]) -> Tensor:
     return own_squared_N < squared_NC.scatter(1, own_N[:, None], torch.inf).amin(dim=1)
 
 
-@torch.inference_mode()
 def states_of(model: nn.Module, tokenizer: Tokenizer, rows: list[dict[str, list[int]]]) -> Tensor:
     """Return (N, D) in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
-    model.eval()
-    device = next(model.parameters()).device
-    found: dict[int, Tensor] = {}
-    for positions, batch in in_order_of_length(tokenizer, rows):
-        states_BD = sentence_states(model, to_device(batch, device))
-        found |= zip(positions, states_BD.cpu(), strict=True)
-    return torch.stack([found[i] for i in range(len(rows))])
+    return torch.stack(of_texts(model, tokenizer, rows, lambda batch: sentence_states(model, batch).cpu()))

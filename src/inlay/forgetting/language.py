@@ -10,7 +10,7 @@ each passage, the same number in each and evenly spread.
 Shape suffixes: B passages of a batch, T tokens, V vocabulary, K positions kept of a passage, N passages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,12 @@ from torch.nn import functional as F
 
 from ..batches.batch import to_device
 from ..batches.chunked_loss import logits_of_rows
+from ..batches.evaluated import by_length, of_rows
 from ..batches.packing import padded
 from ..data.tokens import TokenRow
+from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
+from ..processes import shared
 from ..show.forgetting import LossChange
 from ..stats import ratio
 from .passages import GeneralText
@@ -39,20 +42,13 @@ class LanguageBaseline:
         rows = general_rows(tokenizer, [p.text for p in text.measured], text.max_length)
         self.rows = rows[: first_within([len(row["input_ids"]) for row in rows], tokens, _FEWEST)]
         self.positions = 0  # of a passage, known with the size of the vocabulary
-        self.kept: dict[int, Tensor] = {}  # (K, V) by passage
+        self.kept: dict[int, Tensor] = {}  # (K, V) by passage, of those that this process measures
         self.counts_N = torch.tensor([len(row["input_ids"]) - 1 for row in self.rows], dtype=torch.float64)
-        self.losses_N = torch.zeros_like(self.counts_N)
-        for i, loss, log_TV in self._passes(model):
-            self.losses_N[i] = loss
-            self.kept[i] = log_TV[self._spread(log_TV)].to("cpu", torch.float32)
+        self.losses_N, self.positions_N = self._measured(model, self._keep)
 
     def compare(self, model: nn.Module) -> LossChange:
         """Measure how far the tuned model is from the base, for summary.json."""
-        losses_N, divergences_N = torch.zeros_like(self.losses_N), torch.zeros_like(self.losses_N)
-        for i, loss, log_TV in self._passes(model):
-            losses_N[i] = loss
-            base_KV, tuned_KV = self.kept[i].to(log_TV.device), log_TV[self._spread(log_TV)].float()
-            divergences_N[i] = F.kl_div(tuned_KV, base_KV, reduction="batchmean", log_target=True)
+        losses_N, divergences_N = self._measured(model, self._divergence)
         base_loss, _ = ratio(self.losses_N, self.counts_N)
         tuned_loss, _ = ratio(losses_N, self.counts_N)
         value, interval = ratio(losses_N - self.losses_N, self.counts_N)
@@ -67,22 +63,40 @@ class LanguageBaseline:
             "tuned_loss": tuned_loss,
             "kl": kl,
             "kl_interval": list(kl_interval),
-            "kl_positions": sum(len(kept) for kept in self.kept.values()),
+            "kl_positions": int(self.positions_N.sum()),
         }
 
-    @torch.inference_mode()
-    def _passes(self, model: nn.Module) -> Iterator[tuple[int, float, Tensor]]:
-        """Yield each passage's number, its summed loss, and the log-probabilities (T - 1, V) of its next tokens."""
+    def _measured(self, model: nn.Module, measure: Callable[[int, Tensor], float]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of each passage, and what `measure` gives for its number and the log-probabilities
+        (T - 1, V) of its next tokens.
+
+        The same processes get the same passages each time, so that what one keeps of the base is where it is needed.
+        """
         model.eval()
         device = next(model.parameters()).device
-        order = sorted(range(len(self.rows)), key=lambda i: (-len(self.rows[i]["input_ids"]), i))
-        for start in range(0, len(order), _ROWS):
-            chosen = order[start : start + _ROWS]
-            batch = to_device(padded([self.rows[i] for i in chosen]), device)
+
+        def of_batch(chosen: list[int]) -> list[tuple[float, float]]:
+            batch, found = to_device(padded([self.rows[i] for i in chosen]), device), []
             for i, logits_TV in zip(chosen, logits_of_rows(model, batch), strict=True):
                 log_TV = logits_TV[: len(self.rows[i]["input_ids"]) - 1].log_softmax(dim=-1)
                 target_T = torch.tensor(self.rows[i]["input_ids"][1:], device=device)
-                yield i, F.nll_loss(log_TV, target_T, reduction="sum").item(), log_TV
+                found.append((F.nll_loss(log_TV, target_T, reduction="sum").item(), measure(i, log_TV)))
+            return found
+
+        batches = by_length([len(row["input_ids"]) for row in self.rows], _ROWS)
+        with reading(model):
+            losses, measured = zip(*of_rows(batches, shared(batches, of_batch)), strict=True)
+        return torch.tensor(losses, dtype=torch.float64), torch.tensor(measured, dtype=torch.float64)
+
+    def _keep(self, i: int, log_TV: Tensor) -> int:
+        """Keep the passage's log-probabilities at some positions; returns how many."""
+        self.kept[i] = log_TV[self._spread(log_TV)].to("cpu", torch.float32)
+        return len(self.kept[i])
+
+    def _divergence(self, i: int, log_TV: Tensor) -> float:
+        """Return the mean KL from the base at the positions that are kept."""
+        base_KV, tuned_KV = self.kept[i].to(log_TV.device), log_TV[self._spread(log_TV)].float()
+        return F.kl_div(tuned_KV, base_KV, reduction="batchmean", log_target=True).item()
 
     def _spread(self, log_TV: Tensor) -> Tensor:
         """Choose the positions of the passage that are kept, (K,)."""

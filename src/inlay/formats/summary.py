@@ -117,9 +117,13 @@ class Summary(TypedDict):
     plan: PlannedCost
     versions: dict[str, str]
     device: str
+    processes: int
+    """The processes that shared each step, of those that finished the run."""
     dtype: str
     quantize: str
     stream: bool
+    shard: bool
+    """Whether processes shared out the base."""
     seed: int
     command: str
 

@@ -36,12 +36,13 @@ def fingerprint(sites: Sites) -> str | None:
         for name, p in module._parameters.items():
             if p is None or id(p) in digests:
                 continue
-            value = weights.value(module, name)
-            assert value is not None
-            if value.is_meta:
-                return None
-            before = module.__dict__.get(_BEFORE) if name == "weight" else None
-            found = before or _tensor_digest(value)
+            found = module.__dict__.get(_BEFORE) if name == "weight" else None
+            if found is None:
+                value = weights.value(module, name)
+                assert value is not None
+                if value.is_meta:
+                    return None
+                found = _tensor_digest(value)
             digests[id(p)] = rounded.get(found, found)
     return _combined(digests.values())
 

@@ -4,11 +4,11 @@ A linear host is used as it is, quantized or not: running it needs only its forw
 of the identity matrix is the weight). The 4-bit layers of bitsandbytes are read by its own look-up instead, since a
 layer computes ever after in the dtype of its first forward. Only merging writes, and only into plain floating-point
 tensors. What accelerate has offloaded is on the meta device between calls; it is read where accelerate keeps it, and
-brought to the device on which the host computes.
+brought to the device on which the host computes. What processes share out is gathered, by all of them together.
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,7 +19,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterStateError
-from .sharded import is_sharded
+from .sharded import is_sharded, whole
 from .source import gives_several
 
 _BLOCK = 2**22  # numbers, of a weight that is cast up in parts
@@ -219,6 +219,14 @@ def check_writable(host_name: str, host: Host, names: Iterable[str]) -> None:
             )
 
 
+def scales(host: Host) -> Iterator[Tensor]:
+    """Yield the tensors beside a quantized weight by which it is read."""
+    state = getattr(host, "quant_state", None)
+    while state is not None:
+        yield from (value for value in vars(state).values() if isinstance(value, Tensor))
+        state = state.state2
+
+
 def keep_trainable(model: nn.Module) -> None:
     """Keep the 4-bit layers of bitsandbytes from repacking their weights, and undo it where that has happened.
 
@@ -249,7 +257,7 @@ def _dense(host: Host) -> Tensor | None:
         return None
     if _is_plain(host, own):
         return own.T if is_flipped(host) else own
-    state = getattr(own, "quant_state", None)
+    state = getattr(own, "quant_state", None) or getattr(host, "quant_state", None)  # a gathered weight has none
     if state is None or _is_repacked(host):
         return None
     from bitsandbytes.functional import dequantize_4bit  # pyright: ignore[reportMissingImports]
@@ -286,7 +294,9 @@ def _current(host: Host, name: str) -> Tensor | None:
 
 
 def _brought(host: Host, name: str, tensor: Tensor) -> Tensor:
-    """Bring an offloaded tensor to where the host computes; any other stays as it is."""
+    """Bring an offloaded tensor to where the host computes, and gather a sharded one; any other stays as it is."""
+    if is_sharded(tensor):
+        return whole(tensor)
     if not tensor.is_meta or (hook := _offloading(host)) is None:
         return tensor
     return hook.weights_map[name].to(hook.execution_device, tensor.dtype)

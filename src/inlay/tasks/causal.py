@@ -15,6 +15,7 @@ from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
 from ..batches.batch import Batch, Order, to_device
 from ..batches.chunked_loss import causal_loss, trained_tokens
+from ..batches.evaluated import by_length
 from ..batches.packing import Shuffled, can_pack, packed, padded
 from ..data.conversation import Message
 from ..data.examples import Examples
@@ -29,7 +30,9 @@ from ..forgetting.retaining import Replay
 from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
+from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
+from ..processes import shared
 from ..show.units import text_or_unknown
 from ..stats import Means
 from .facts import COUNT, TOKENS, one_of
@@ -215,18 +218,19 @@ class Causal(Task):
         longest = max(len(row["input_ids"]) - len(p) for row, p in zip(tokens.rows, tokens.prompts, strict=True))
         return int(_ANSWER_ROOM * longest)
 
-    @torch.inference_mode()
     def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> TokenLosses:
         """Return the losses of batches of rows of like length."""
         model.eval()
         device = next(model.parameters()).device
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-        sums, counts = [], []
-        for start in range(0, len(order), _EVALUATION_ROWS):
-            batch = padded([rows[i] for i in order[start : start + _EVALUATION_ROWS]], self.length_step)
-            sums.append(causal_loss(model, to_device(batch, device), 1).item())
-            counts.append(trained_tokens(batch))
-        return TokenLosses(sums, counts)
+
+        def of_batch(chosen: list[int]) -> tuple[float, int]:
+            batch = padded([rows[i] for i in chosen], self.length_step)
+            return causal_loss(model, to_device(batch, device), 1).item(), trained_tokens(batch)
+
+        batches = by_length([len(row["input_ids"]) for row in rows], _EVALUATION_ROWS)
+        with reading(model):
+            sums, counts = zip(*shared(batches, of_batch), strict=True)
+        return TokenLosses(list(sums), list(counts))
 
     @property
     def _format(self) -> str:

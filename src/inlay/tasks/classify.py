@@ -18,7 +18,8 @@ from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
 from ..bases.vocabulary import check_ids
-from ..batches.batch import LENGTH_STEP, Batch, documents_of, in_order_of_length, to_device, tokenize, tokenize_split
+from ..batches.batch import LENGTH_STEP, Batch, documents_of, tokenize, tokenize_split
+from ..batches.evaluated import of_texts
 from ..core.attachment import Attachment
 from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
@@ -270,7 +271,6 @@ class Classify(Task):
         )
 
 
-@torch.inference_mode()
 def log_probabilities(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -278,13 +278,11 @@ def log_probabilities(
     step: int = LENGTH_STEP,
 ) -> Tensor:
     """Return (rows, labels), in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
-    model.eval()
-    device = next(model.parameters()).device
-    found: dict[int, Tensor] = {}
-    for positions, batch in in_order_of_length(tokenizer, rows, step=step):
-        logits = model(**to_device(batch, device)).logits
-        found |= zip(positions, logits.float().log_softmax(dim=-1).cpu(), strict=True)
-    return torch.stack([found[i] for i in range(len(rows))])
+
+    def of_batch(batch: Batch) -> Tensor:
+        return model(**batch).logits.float().log_softmax(dim=-1).cpu()
+
+    return torch.stack(of_texts(model, tokenizer, rows, of_batch, step))
 
 
 def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:

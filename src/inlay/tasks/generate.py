@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
+from ..batches.evaluated import by_length, of_rows
+from ..models.sharded import is_sharded, reading
+from ..processes import shared
+
 _ROWS = 16
 
 
-@torch.inference_mode()
 def generate(
     model: nn.Module,
     prompts: Sequence[list[int]],
@@ -30,15 +33,21 @@ def generate(
         eos_token_id=list(stop) or None,
         pad_token_id=pad,
     )
-    found: dict[int, list[int]] = {}
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    for start in range(0, len(order), rows):
-        chosen = order[start : start + rows]
+    # Whoever has a shard of the model must call it as often as the others, until the last text of all has ended.
+    in_step = any(map(is_sharded, model.parameters()))
+
+    def of_batch(chosen: list[int]) -> list[list[int]]:
         ids_BT, mask_BT = _left_padded([prompts[i] for i in chosen], pad, next(model.parameters()).device)
-        written = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=asked)  # pyright: ignore[reportCallIssue]
-        for i, row in zip(chosen, written[:, ids_BT.shape[1] :].tolist(), strict=True):
-            found[i] = list(_until(row, stop))
-    return [found[i] for i in range(len(prompts))]
+        written = model.generate(  # pyright: ignore[reportCallIssue]
+            input_ids=ids_BT, attention_mask=mask_BT, generation_config=asked, synced_gpus=in_step
+        )
+        return [list(_until(row, stop)) for row in written[:, ids_BT.shape[1] :].tolist()]
+
+    batches = by_length([len(prompt) for prompt in prompts], rows)
+    with reading(model):
+        if temperature:  # what is drawn depends on what was drawn before, so that each process draws all
+            return of_rows(batches, [of_batch(chosen) for chosen in batches])
+        return of_rows(batches, shared(batches, of_batch))
 
 
 def _left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -18,7 +19,7 @@ from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..devices import has_tf32, tf32
-from ..errors import TrainingFailed
+from ..errors import ProcessLost, TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
@@ -26,7 +27,9 @@ from ..formats.files import write_text
 from ..formats.summary import RunSummary
 from ..methods import loading
 from ..models.fingerprint import fingerprint
+from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
+from ..show.units import counted
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
@@ -100,6 +103,7 @@ class ActiveRun(Observer):
             try:
                 self.state.run = self.before(self.run, self.journal)
                 self._forecast()
+                self._tell_of_processes()
                 if self.checkpoint is None:
                     write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
                 model = self._load()
@@ -114,9 +118,9 @@ class ActiveRun(Observer):
                 if processes.count() == 1:
                     add_to_record(self.state)
             except (KeyboardInterrupt, Exception) as problem:
-                said = processes.first_failure(as_run_error(problem))
-                if self.checkpoint is None and processes.is_first():
-                    with self.keeper.interrupts.deferred():
+                with self.keeper.interrupts.deferred():
+                    said = processes.first_failure(as_run_error(problem))
+                    if self.checkpoint is None and processes.is_first():
                         said = Ending(self.output, self.keeper, self.resumable).stop(said)
                 if said is problem:
                     raise
@@ -140,6 +144,13 @@ class ActiveRun(Observer):
         if told.note is not None:
             self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
 
+    def _tell_of_processes(self) -> None:
+        if (count := processes.count()) > 1:
+            machines = counted(len(set(processes.gathered(socket.gethostname()))), "machine")
+            rows = self.run.settings.micro_batch_size or self.run.settings.batch_size
+            text = f"{count} processes on {machines} share each step, {counted(rows, 'row')} at once"
+            self.journal.record("note", text=text)
+
     def _load(self) -> nn.Module:
         run = self.run
         loaded = self.bases.lend(run)
@@ -154,6 +165,8 @@ class ActiveRun(Observer):
             dtype=str(run.dtype).removeprefix("torch."),
             quantize=run.settings.quantize,
             stream=run.settings.stream,
+            shard=run.shares_base,
+            **({"held_bytes": max(processes.gathered(held_bytes(model)))} if run.shares_base else {}),
             device=str(run.device),
             attention=run.attention,
             tf32=run.settings.tf32 and has_tf32(run.device),
@@ -195,8 +208,10 @@ class ActiveRun(Observer):
     def _attach(self, model: nn.Module) -> None:
         run = self.run
         assert (told := self.state.forecast) is not None
-        self.state.adapter = adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
-        commit(adapter)
+        with attaching(model):
+            adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
+            commit(adapter)
+        self.state.adapter = adapter
         if self.checkpoint is None:
             run.task.start_head(adapter)
             run.settings.method.initialize_from_data(adapter, self._first_batches())
@@ -367,6 +382,8 @@ class ActiveRun(Observer):
         """Add the texts that the model writes. A model that cannot write some has learned nonetheless."""
         try:
             return self.run.task.complete(model, split, found)
+        except ProcessLost:
+            raise
         except Exception as problem:
             reason = " ".join(str(problem).split()) or type(problem).__name__
             self.journal.record(

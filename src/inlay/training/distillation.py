@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches.batch import Batch, in_order_of_length, to_device
+from ..batches.batch import Batch
+from ..batches.evaluated import of_texts
 from ..batches.sentence import mean_state
 from ..methods.prompts.task_prompt import TaskPrompt
 from ..models.tokenizer import Tokenizer
@@ -31,7 +32,6 @@ class Lesson:
     state_D: Tensor
 
 
-@torch.inference_mode()
 def lessons(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -40,16 +40,14 @@ def lessons(
     labels: int,
 ) -> list[Lesson]:
     """Return what the teacher says of each row; its labels are `own` of the `labels` of all tasks together."""
-    model.eval()
-    device = next(model.parameters()).device
-    found: dict[int, Lesson] = {}
-    for positions, batch in in_order_of_length(tokenizer, rows):
-        output = model(**to_device(batch, device), output_hidden_states=True)
-        wide_BL = torch.zeros(len(positions), labels)
+
+    def of_batch(batch: Batch) -> Tensor:
+        output = model(**batch, output_hidden_states=True)
+        wide_BL = torch.zeros(len(batch["input_ids"]), labels)
         wide_BL[:, own] = output.logits.float().softmax(dim=-1).cpu()
-        state_BD = mean_state(output, batch["attention_mask"].to(device)).cpu()
-        found |= zip(positions, map(Lesson, wide_BL, state_BD), strict=True)
-    return [found[i] for i in range(len(rows))]
+        return torch.cat((wide_BL, mean_state(output, batch["attention_mask"]).cpu()), dim=1)
+
+    return [Lesson(row[:labels], row[labels:]) for row in of_texts(model, tokenizer, rows, of_batch)]
 
 
 @dataclass(frozen=True)

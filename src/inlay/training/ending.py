@@ -4,7 +4,7 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError, TrainingFailed
+from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError, ProcessLost, TrainingFailed
 from ..formats.summary import RunSummary
 from ..machine import as_far_as_possible, file_problem, out_of_memory, said_of
 from ..tasks.naive import warning_of
@@ -41,7 +41,7 @@ class Ending:
         else:
             reason += self._what_is_kept()
             match said:
-                case KeyboardInterrupt() | DiskFailed():
+                case KeyboardInterrupt() | DiskFailed() | ProcessLost():
                     reason += self._how_to_go_on("" if status == "interrupted" else "see to that, then ")
                 case InlayError() if not isinstance(said, DoesNotFit):
                     with as_far_as_possible():

@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from .. import processes
+from ..bases.quantized import quantize
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
 from ..cost.depth import depth
@@ -16,6 +17,8 @@ from ..cost.run_cost import CHOSEN, CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..devices import is_accelerator
 from ..errors import DoesNotFit
+from ..models.sharding import planned_bytes
+from ..models.sites import Sites
 from ..show.units import bytes_text, counted
 from ..tasks.task import Task
 from .memory import available_memory_bytes
@@ -53,13 +56,16 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     way = way_of(run, machine)
     together = processes.count() if may_choose and settings.micro_batch_size is None else 1
     if together > 1:
-        way = replace(way, micro_batch_size=_share(settings.batch_size, together))
+        way = replace(way, micro_batch_size=share_of(settings.batch_size, together))
 
     task = copy.copy(run.task)
     choose_batches(task, settings.method, run.part.name)
 
+    part = part_of_base(run.task, run.packed_for, processes.local_count()) if run.shares_base else 1
+
     def cost_of(way: Way) -> RunCost:
-        return run_cost(task, way, run.plan.epochs, settings.seed)
+        cost = run_cost(task, way, run.plan.epochs, settings.seed)
+        return cost.of_weights(part)
 
     try:
         cost = cost_of(way)
@@ -88,6 +94,15 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
 
 
+def part_of_base(task: Task, packed_for: torch.dtype | None, among: int) -> float:
+    """Return the part of the weights that a process has at most, of a base that so many share out."""
+    empty = task.empty()
+    if packed_for is not None:
+        quantize(empty, packed_for)
+    sites = Sites(empty)
+    return planned_bytes(sites, among)[1] / planned_bytes(sites, 1)[0]
+
+
 def free_memory_bytes(device: torch.device, before: int) -> int:
     """Return what a run may take: of the CPU's memory its process, which takes so much before."""
     if is_accelerator(device):
@@ -95,7 +110,7 @@ def free_memory_bytes(device: torch.device, before: int) -> int:
     return available_memory_bytes(device) // processes.local_count() + before
 
 
-def _share(batch_size: int, among: int) -> int:
+def share_of(batch_size: int, among: int) -> int:
     """Return the largest micro-batch with which each process has some of the rows."""
     return max(size for size in range(1, batch_size // among + 1) if batch_size % size == 0)
 

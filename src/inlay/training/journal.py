@@ -153,6 +153,11 @@ def _event(line: bytes) -> Event | None:
     return found if isinstance(found, dict) else None
 
 
+def _share_text(event: Event) -> str:
+    held = event.get("held_bytes")
+    return "" if held is None else f", shared out among the processes: {bytes_text(held)} of it on each"
+
+
 def sentence(event: Event) -> str:
     """Return the event in one line for people."""
     match event["event"]:
@@ -169,6 +174,7 @@ def sentence(event: Event) -> str:
                 f"model   {shown(event['model'])}: {event['class']}, {count_text(event['total_parameters'])} "
                 f"parameters in {event['dtype']}{packed} on {event['device']}{ways}"
                 + (", its blocks read from the files in each pass" if event.get("stream") else "")
+                + _share_text(event)
             )
         case "method":
             share = event["trainable_parameters"] / event["total_parameters"]

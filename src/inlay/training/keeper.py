@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from .. import processes
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ProcessLost
 from .checkpoint import RunIdentity, has_checkpoint, write_checkpoint
 from .interrupts import Interrupts
 from .journal import Journal
@@ -30,7 +30,11 @@ class Keeper:
         """Let interruptions wait until the step is done, and told."""
         with self.interrupts.held():
             self._whole = False
-            yield
+            try:
+                yield
+            except ProcessLost:  # they are waited for before a step has changed anything
+                self._whole = True
+                raise
             self._whole = True
 
     def between_steps(self) -> None:

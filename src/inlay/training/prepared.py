@@ -16,6 +16,7 @@ from ..bases.base import Base, find_base
 from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
+from ..bases.shares import check_shares
 from ..bases.streaming import check_streams
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..batches.batch import LENGTH_STEP, length_step
@@ -71,6 +72,11 @@ class Prepared:
         return recompute.ALL if self.settings.stream else self.settings.recompute or recompute.NONE
 
     @property
+    def shares_base(self) -> bool:
+        """Whether the processes share the base out; one that goes on alone has it whole."""
+        return self.settings.shard and processes.count() > 1
+
+    @property
     def streamed(self) -> Base | None:
         """The base, if its blocks stay in its files; None: they are loaded."""
         return self.task.base if self.settings.stream else None
@@ -106,6 +112,7 @@ def read_task(
 
 
 def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | None, task: Task) -> Prepared:
+    folder_is_new = folder is None
     if folder is None:
         _check_takes_effect(settings, task)
         folder = processes.own_folder(processes.from_first(partial(free_folder, settings)))
@@ -125,6 +132,8 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
         check_narrow(task.empty, settings.method, part.name, dtype)
     if settings.stream:
         check_streams(planned, base.path)
+    if settings.shard:
+        check_shares(planned, processes.count() if folder_is_new else None)
     reach = reach_of(planned.coverage)
     room = _room(settings, base, task.tokenizer)
     max_length = settings.max_length or min(room, 512)

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 import transformers
 
-from .. import __version__
+from .. import __version__, processes
 from ..attached.adapter import Adapter
 from ..batches.objective import Objective
 from ..core.method import Method
@@ -200,9 +200,11 @@ class RunState:
             "plan": plan,
             "versions": versions(),
             "device": str(run.device),
+            "processes": processes.count(),
             "dtype": str(run.dtype).removeprefix("torch."),
             "quantize": run.settings.quantize,
             "stream": run.settings.stream,
+            "shard": run.shares_base,
             "seed": run.settings.seed,
             "command": shlex.join(self.command),
         }

@@ -63,6 +63,9 @@ class Recipe(Settings):
     stream: bool = False
     """Last resort, slower: leave the frozen base's blocks in its files, and read one after the other in each forward
     and backward pass. For a base larger than the memory, in safetensors and not quantized. Gradients are the same."""
+    shard: bool = False
+    """Share the frozen base out among the processes that train: each keeps a part of every weight, and a block's are
+    gathered for its calls. For a base larger than the memory of one device. Gradients are the same."""
     device: str = "auto"
     """Where to compute: cpu, or an accelerator, such as cuda, mps or xpu; cuda:1 is the second. auto: an accelerator if
     there is one."""
@@ -113,6 +116,11 @@ class Recipe(Settings):
             raise SettingsError(
                 f"stream is on, which reads the base as its files have it, and quantize is {self.quantize}; a "
                 "quantized base takes a quarter of the memory and stays in it: leave one out"
+            )
+        if self.stream and self.shard:
+            raise SettingsError(
+                "stream and shard are both on: one reads the base's blocks from its files, the other has the processes "
+                "keep a part of them each; leave one out"
             )
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise SettingsError(

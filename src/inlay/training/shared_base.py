@@ -26,7 +26,7 @@ from .random_state import random_tensors, set_random_tensors
 def load_base(run: Prepared) -> Loaded:
     """Load the run's model where the run computes, and seed every random number generator."""
     load = partial(run.task.load, run.dtype)
-    loaded = load_onto(run.device, load, run.settings.seed, run.packed_for, run.streamed)
+    loaded = load_onto(run.device, load, run.settings.seed, run.packed_for, run.streamed, run.shares_base)
     choose_attention(loaded.model, run.settings.attention, run.device, run.dtype)
     return loaded
 
@@ -62,6 +62,8 @@ class SharedBase(NoSharing):
     _starts: dict[int, _Start] = field(default_factory=dict)  # by seed
 
     def lend(self, run: Prepared) -> Loaded:
+        if run.shares_base:
+            return load_base(run)  # which is not taken back, as adapters stay in it
         if _key(run) != self._key:
             self._key, self._held, self._starts = _key(run), None, {}
         seed, held, self._held = run.settings.seed, self._held, None

@@ -27,6 +27,7 @@ from ..methods.prompts.multitask import MultitaskPrompt
 from ..methods.prompts.prompt import PromptTuning
 from ..methods.prompts.task_prompt import TaskPrompt
 from ..models.recompute import Recomputing, chosen
+from ..models.sharding import attaching
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..tasks.classify import Classify, log_probabilities
@@ -131,10 +132,12 @@ class _Student:
             settings.seed,
             run.packed_for,
             run.streamed,
+            run.shares_base,
         )
         choose_attention(loaded.model, settings.attention, run.device, run.dtype)
         method = MultitaskPrompt(tokens=asked.tokens, rank=asked.rank, tasks=len(tasks))
-        self.adapter = attach(loaded.model, method, heads=loaded.heads, part=self.run.part.name)
+        with attaching(loaded.model):
+            self.adapter = attach(loaded.model, method, heads=loaded.heads, part=self.run.part.name)
         Recomputing(chosen(Sites(loaded.model, loaded.heads, self.run.part.name), run.recomputed))
         (self.prompt,) = (delta for delta in self.adapter.deltas.values() if isinstance(delta, TaskPrompt))
         own_KL = torch.zeros(len(tasks), len(labels), dtype=torch.bool)

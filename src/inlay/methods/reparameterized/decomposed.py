@@ -15,7 +15,7 @@ where M is the host's forward of A's rows. A row whose update cancels most of it
 is formed after all. The norms are kept until the base, A or B changes.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import chain
 
@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
 from ...devices import has_float64
-from ...models import transforms, weights
+from ...models import sharded, transforms, weights
 from ...models.fake_tensors import has_values
 from ...models.weights import Host
 from ..starts.kaiming import KAIMING
@@ -75,7 +75,8 @@ class Decomposed(LowRank):
             return self._norms(host, row_squares(host))
         if transforms.at_work():
             return row_norms(super().fold(weights.read(host))["weight"].detach())
-        base, own = [*_tensors(host, without=("bias",))], [*_tensors(self)]
+        if (base := _tensors(host, without=("bias",))) is None or (own := _tensors(self)) is None:
+            return self._norms(host, row_squares(host))
         # Kept values serve later calls that record gradients, for which a tensor of inference mode is no use.
         with torch.inference_mode(False):
             squares_O = self._keep("base", base, lambda: row_squares(host))
@@ -146,10 +147,15 @@ def _fine(device: torch.device) -> torch.dtype:
     return torch.float64 if has_float64(device) else torch.float32
 
 
-def _tensors(module: nn.Module, without: Collection[str] = ()) -> Iterator[Tensor]:
-    """Yield what a read of the module's own tensors gives now: others may stand in for them."""
+def _tensors(module: nn.Module, without: Collection[str] = ()) -> list[Tensor] | None:
+    """Return what a read of the module's own tensors gives now, since others may stand in for them, or what lasts in
+    place of that; None if their values may change unseen.
+    """
+    if (parts := sharded.lasting(module)) is None:
+        return None
     own = chain(module._parameters.items(), module._buffers.items())
-    return (module.__dict__.get(name, t) for name, t in own if t is not None and name not in without)
+    names = {name: t for name, t in own if t is not None and name not in without}
+    return [module.__dict__.get(name, parts.get(name, t)) for name, t in names.items()]
 
 
 def _mark(tensor: Tensor) -> object:

@@ -1,0 +1,51 @@
+"""Rows that a model only reads, to be scored or measured: in batches of like length, which a run's processes share.
+
+A batch has the same rows however many processes there are, so that each row gets the same bits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import TypeVar
+
+from torch import nn
+
+from ..models.sharded import reading
+from ..models.tokenizer import Tokenizer
+from ..processes import shared
+from .batch import LENGTH_STEP, Batch, pad, to_device
+
+R = TypeVar("R")
+
+_TEXTS = 32  # of a batch
+
+
+def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Divide rows into batches of their numbers, the longest first so that memory runs out at once or never."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def of_rows(batches: Sequence[Sequence[int]], found: Sequence[Sequence[R]]) -> list[R]:
+    """Order what was found for the rows of each batch by the rows' numbers."""
+    rows = dict(zip(chain.from_iterable(batches), chain.from_iterable(found), strict=True))
+    return [rows[i] for i in range(len(rows))]
+
+
+def of_texts(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    rows: Sequence[Mapping[str, object]],
+    compute: Callable[[Batch], Sequence[R]],
+    step: int = LENGTH_STEP,
+) -> list[R]:
+    """Return for each row what `compute` gives, on the CPU, of a batch where the model is. Leaves the model in
+    evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    batches = by_length([len(row["input_ids"]) for row in rows], _TEXTS)
+
+    def of_batch(chosen: list[int]) -> Sequence[R]:
+        return compute(to_device(pad(tokenizer, [rows[i] for i in chosen], step), device))
+
+    with reading(model):
+        return of_rows(batches, shared(batches, of_batch))

@@ -1,0 +1,138 @@
+"""Several processes train the adapter that one trains, bit for bit, and go on in any number after a kill."""
+
+import errno
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inlay.tasks.classify import Classify
+
+from ..training.resume.runs import assert_same
+from .kills import finished, killed
+from .test_kills import REMEMBERING, asked_of
+
+
+def divided(model: str, data: str, out: Path, name: str) -> Any:
+    """Micro-batches of two rows, of which neither two nor three processes have equally many."""
+    return asked_of(model, data, out, name, batch_size=10, micro_batch_size=2, epochs=9)
+
+
+def check_numbers(asked: Any, tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    whole = tmp_path / "whole"
+    assert finished(replace(asked, out=str(whole))) == 0
+    for number in numbers:
+        run = tmp_path / f"run-{number}"
+        assert finished(replace(asked, out=str(run)), together=number) == 0
+        assert_same(run, whole)
+
+
+@pytest.mark.parametrize("name", ["lora", "adalora"])
+def test_two_and_three_processes_train_what_one_does(
+    name: str, dropping_bert: str, few_reviews: str, tmp_path: Path
+) -> None:
+    check_numbers(divided(dropping_bert, few_reviews, tmp_path, name), tmp_path, (2, 3))
+
+
+def check_kills(asked: Any, tmp_path: Path, kills: int, seed: int) -> None:
+    """One of two processes is killed, whichever; one or three go on, or two."""
+    drawn, whole, run = random.Random(seed), tmp_path / "whole", tmp_path / "run"
+    assert finished(replace(asked, out=str(whole))) == 0
+    again = replace(asked, out=str(run))
+    while kills:
+        victim, steps = drawn.randrange(2), drawn.randrange(9)
+        if killed(again, steps, drawn.uniform(0, 0.05), together=2, victim=victim):
+            kills -= 1
+        assert finished(again, together=drawn.choice([1, 2, 3])) == 0
+        assert_same(run, whole)
+        shutil.rmtree(run)
+
+
+def test_a_run_whose_process_is_killed_goes_on_in_another_number(
+    dropping_bert: str, few_reviews: str, tmp_path: Path
+) -> None:
+    check_kills(divided(dropping_bert, few_reviews, tmp_path, "adalora"), tmp_path, kills=2, seed=4)
+
+
+def loss_that(number: int, fault: Callable[[], object]) -> None:
+    """Meet the fault as process 1 computes its fifth loss."""
+    if number != 1:
+        return
+    whole, calls = Classify.loss, itertools.count()
+
+    def loss(*arguments: Any) -> Any:
+        if next(calls) == 8:
+            fault()
+        return whole(*arguments)
+
+    Classify.loss = loss
+
+
+def runs_out_of_memory() -> None:
+    raise torch.OutOfMemoryError("tried to allocate 1 GiB")
+
+
+def has_a_bug() -> None:
+    raise TypeError("this is no number")
+
+
+def is_stopped() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def is_full() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file")
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "summary.json").read_text())
+
+
+def test_what_ends_one_process_ends_all_and_is_told(dropping_bert: str, few_reviews: str, tmp_path: Path) -> None:
+    asked = divided(dropping_bert, few_reviews, tmp_path / "bug", "lora")
+    assert finished(asked, together=2, fault=partial(loss_that, fault=has_a_bug)) == 1
+    summary = summary_of(tmp_path / "bug")
+    assert summary["status"] == "failed"
+    assert summary["reason"].startswith("process 1 failed: Traceback")
+    assert "TypeError: this is no number" in summary["reason"]
+    assert "go on with: inlay resume" in summary["reason"]
+
+    asked = divided(dropping_bert, few_reviews, tmp_path / "full", "lora")
+    assert finished(asked, together=2, fault=partial(loss_that, fault=is_full)) == 4
+    assert "process 1: /a/file: No space left on device" in summary_of(tmp_path / "full")["reason"]
+
+
+def test_a_process_without_memory_makes_all_divide_the_step(
+    dropping_bert: str, few_reviews: str, tmp_path: Path
+) -> None:
+    asked = divided(dropping_bert, few_reviews, tmp_path / "run", "lora")
+    assert finished(asked, together=2, fault=partial(loss_that, fault=runs_out_of_memory)) == 0
+    assert [each["micro_batch_size"] for each in summary_of(tmp_path / "run")["divided"]] == [1]
+
+
+def test_a_signal_to_one_process_stops_all_after_the_step(dropping_bert: str, few_reviews: str, tmp_path: Path) -> None:
+    asked = divided(dropping_bert, few_reviews, tmp_path, "lora")
+    assert finished(replace(asked, out=str(tmp_path / "whole"))) == 0
+    run = replace(asked, out=str(tmp_path / "run"))
+    assert finished(run, together=2, fault=partial(loss_that, fault=is_stopped)) == 130
+    assert summary_of(tmp_path / "run")["status"] == "interrupted"
+    assert finished(run, together=3) == 0
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_runs_killed_twenty_times_in_all_go_on_in_another_number(
+    name: str, dropping_bert: str, few_reviews: str, tmp_path: Path
+) -> None:
+    check_kills(divided(dropping_bert, few_reviews, tmp_path, name), tmp_path, kills=3, seed=len(name))
