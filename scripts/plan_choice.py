@@ -14,7 +14,6 @@ import copy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 
 import torch
 from plan_accuracy import KINDS, NEEDED, adapted, small_task
@@ -46,37 +45,38 @@ def main() -> None:
     task = small_task(asked.kind, asked.length, asked.blocks)
     method = METHODS[asked.method](**NEEDED[asked.kind.split()[0]].get(asked.method, {}))
     first = Way(method=method, dtype=torch.float32, batch_size=16)
-    cost_of = cache(lambda way: run_cost(task, way))
+
+    def cost_of(way: Way) -> RunCost:
+        return run_cost(task, way)  # which knows what it has followed
+
     blocks = depth(task.config) or 1
     ways = [
         replace(first, micro_batch_size=size, recompute=again)
         for size in (16, 8, 4, 2, 1)
         for again in (NONE, FEEDFORWARD, *map(str, range(1, blocks)), ALL)
     ]
-    seconds = {}
+    seconds, takes = dict[str, float](), dict[str, int]()
     for way in ways:
-        seconds[way] = _seconds(task, way)
+        seconds[_words(way)], takes[_words(way)] = _seconds(task, way), cost_of(way).tensor_bytes
         told = measured_speed(torch.device("cpu"), way.dtype).seconds(cost_of(way).step.work)
-        what = f"{way.rows} rows, {way.recompute}: {seconds[way]:.3f} s (told {told:.3f})"
-        print(what, bytes_text(cost_of(way).tensor_bytes), file=sys.stderr, flush=True)
-    sizes = [cost_of(way).tensor_bytes for way in ways]
+        what = f"{_words(way)}: {seconds[_words(way)]:.3f} s (told {told:.3f})"
+        print(what, bytes_text(takes[_words(way)]), file=sys.stderr, flush=True)
     rows, right = [], 0
+    least, most = min(takes.values()), max(takes.values())
     for number in range(LIMITS):
-        limit = min(sizes) + (max(sizes) - min(sizes)) * number / LIMITS
+        limit = least + (most - least) * number / LIMITS
         found = _chosen(first, cost_of, limit, blocks)
-        own = seconds[replace(found.way, micro_batch_size=found.way.rows)]
-        fitting = {way: taken for way, taken in seconds.items() if cost_of(way).tensor_bytes <= limit}
-        fastest = min(fitting, key=fitting.__getitem__)
-        is_right = found.fits and own * SAME <= fitting[fastest]
+        own = _words(found.way)
+        fastest = min((way for way, size in takes.items() if size <= limit), key=seconds.__getitem__)
+        is_right = found.fits and seconds[own] * SAME <= seconds[fastest]
         right += is_right
-        pair = (*_words(found.way, own), *_words(fastest, fitting[fastest]))
-        rows.append([bytes_text(limit), *pair, "" if is_right else "no"])
+        times = (f"{seconds[way]:.3f}" for way in (own, fastest))
+        rows.append([bytes_text(limit), own, next(times), fastest, next(times), "" if is_right else "no"])
     names = ("limit", "chosen", "seconds", "fastest that fits", "seconds", "")
     print(Table(columns=[Column(name=name, right=name == "seconds") for name in names], rows=rows).markdown())
     print(f"the fastest in {right} of {LIMITS}")
-    most = replace(first, micro_batch_size=16)
     for again in (FEEDFORWARD, ALL):
-        print(f"recompute {again}: {seconds[replace(most, recompute=again)] / seconds[most]:.2f} of a step")
+        print(f"recompute {again}: {seconds[f'16 rows, {again}'] / seconds[f'16 rows, {NONE}']:.2f} of a step")
 
 
 def _chosen(first: Way, cost_of: Callable[[Way], RunCost], limit: float, blocks: int) -> Candidate:
@@ -88,8 +88,8 @@ def _chosen(first: Way, cost_of: Callable[[Way], RunCost], limit: float, blocks:
     return start if start.fits else choose(start, cost_of, fits, speed, blocks)
 
 
-def _words(way: Way, seconds: float) -> tuple[str, str]:
-    return f"{way.rows} rows, {way.recompute}", f"{seconds:.3f}"
+def _words(way: Way) -> str:
+    return f"{way.rows} rows, {way.recompute}"
 
 
 def _seconds(task: Task, way: Way) -> float:

@@ -62,7 +62,7 @@ def test_the_rows_of_data_count(tiny_bert: str, reviews_folder: str, capsys: pyt
 
 
 def test_a_method_that_is_named_twice_has_two_rows(bare: str) -> None:
-    found = plan(bare, methods=["lora", LoRA(rank=4)], tokens=16)
+    found = plan(bare, methods=["lora", LoRA(rank=4)], tokens=16, dtype="float32")
     assert [row.label for row in found.planned] == ["lora-2", "lora"]
     assert list(found.as_json()["methods"]) == ["lora-2", "lora"]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
