@@ -367,6 +367,7 @@ class ActiveRun(Observer):
             if self.state.budget is not None:
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
+        self.state.peak_of_others = max(processes.gathered(self.state.peak_memory_bytes))
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
