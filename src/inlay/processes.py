@@ -20,7 +20,7 @@ from typing import ClassVar, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from .errors import InlayError, OthersUnreachable, ProcessLost, SettingsError
 from .launch import check_launcher, number_in, own_number, patience, started
@@ -328,7 +328,9 @@ def _meet(own: int, members: int) -> _Meeting:
     missing, place = set(range(1, members)) if own == 0 else {0}, uuid.uuid4().hex
     keeps = own == 0 and not _agent_keeps_store()
     try:
-        kept = TCPStore(address, port, is_master=keeps, timeout=_patience(), wait_for_workers=False, multi_tenant=True)
+        kept = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  # it is documented there
+            address, port, is_master=keeps, timeout=_patience(), wait_for_workers=False, multi_tenant=True
+        )
         if own:
             kept.set(f"inlay/here/{own}", place)
             first = kept.get(f"inlay/to/{place}").decode()
