@@ -44,6 +44,8 @@ def plan_of(*rows: Planned | NotPlanned, **others: Any) -> Costs:
         "memory": 3 * 2**30,
         "packs": False,
         "rows": rows,
+        "processes": 1,
+        "shard": False,
         "earlier_runs": 0,
     }
     return Costs(PlanResult(**values | others))

@@ -14,6 +14,7 @@ from inlay.cli import VERBS, main
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = {"inlay", "python", "pip", "git", "make", "cd", "uvicorn"}
+LAUNCHERS = {"torchrun", "accelerate"}  # which start Inlay
 SHELL = {"for", "do", "done", "then"}
 MANY = {"--methods", "--then", "--ranks"}  # flags that take several values
 PLACES = {"resume": 1, "demo": 0, "methods": 1, "doctor": 1}  # names that a verb takes without a flag, where not two
@@ -33,6 +34,8 @@ def commands(page: Path) -> Iterator[list[str]]:
                 words = shlex.split(part, comments=True)
                 while words and words[0] in SHELL - {"for"}:
                     del words[0]
+                if words and words[0] in LAUNCHERS:
+                    words = words[words.index("inlay") :]
                 if words and words[0] != "for":
                     yield words
 

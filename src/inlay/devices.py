@@ -6,6 +6,7 @@ common is asked of `torch.accelerator` and of the device's own module, whose fun
 some can is told here.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,13 @@ from .errors import SettingsError, did_you_mean
 
 _KINDS = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")  # known by name where they are not
 _PINNING = ("cuda", "xpu", "npu", "hpu")  # which read the machine's memory while it goes on
+_VISIBLE = {  # the environment's list of those that a process sees, by kind
+    "cuda": "CUDA_VISIBLE_DEVICES",
+    "hip": "HIP_VISIBLE_DEVICES",  # AMD's, which are "cuda" to PyTorch
+    "xpu": "ZE_AFFINITY_MASK",
+    "npu": "ASCEND_RT_VISIBLE_DEVICES",
+    "hpu": "HABANA_VISIBLE_MODULES",
+}
 _TENSOR_CORES = (7, 0)  # NVIDIA's first generation that multiplies float16 faster than float32
 _AMPERE = (8, 0)  # the first with bfloat16 and TF32
 
@@ -78,6 +86,18 @@ def make_current(device: torch.device) -> None:
     """Let kernels that ask for no device run where the tensors are, if that is one of several."""
     if device.index is not None and is_accelerator(device):
         module_of(device).set_device(device)
+
+
+def environment_with(number: int) -> dict[str, str]:
+    """Return the environment in which a new process sees one of the accelerators that this one sees, by its number,
+    and no other; nothing if their kind has no such list."""
+    found = accelerator()
+    kind = None if found is None else "hip" if found.type == "cuda" and torch.version.hip else found.type
+    if kind not in _VISIBLE:
+        return {}
+    name = _VISIBLE[kind]
+    seen = [each for each in os.environ.get(name, "").split(",") if each]
+    return {name: seen[number] if seen else str(number)}
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,10 @@ from ..tiny_models import WORDS, save_tiny_model, write_reviews, write_rows
 HERE = Path(__file__).parent
 
 
-def build(folder: Path) -> None:
-    """Compile toy.cpp into `folder`; skip where that cannot be done."""
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy.cpp compiled; skip where that cannot be done."""
+    folder = tmp_path_factory.mktemp("toy")
     compiler, python = shutil.which(os.environ.get("CXX", "c++")), Path(sysconfig.get_paths()["include"])
     if compiler is None or not (python / "Python.h").is_file():
         pytest.skip("there is no C++ compiler, or Python's headers are missing")
@@ -35,24 +38,38 @@ def build(folder: Path) -> None:
         ],
         check=True,
     )  # fmt: skip
+    return folder
 
 
-@pytest.mark.slow
-def test_every_method_on_an_accelerator_that_nobody_has_heard_of(tmp_path: Path) -> None:
-    build(tmp_path)
-    for name in ("bert", "llama"):
-        save_tiny_model(SHAPES[name], tmp_path / name)
-    write_reviews(tmp_path / "reviews")
-    rows = [{"prompt": f"the {noun}", "completion": f"was {word}"} for noun in WORDS[6:9] for word in WORDS[:6]]
-    for split in ("train", "valid"):
-        write_rows(tmp_path / "completions" / f"{split}.jsonl", rows)
+def told_by(module: str, folder: Path) -> list[dict[str, Any]]:
+    """What the module says that it did, in a process of its own, all of which was to work."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.accelerator.on_toy", str(tmp_path)],
+        [sys.executable, "-m", f"tests.accelerator.{module}", str(folder)],
         cwd=HERE.parent.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stderr[-3000:]
     assert {each["did"]: each["failed"] for each in told if each["failed"]} == {}
+    return told
+
+
+@pytest.mark.slow
+def test_every_method_learns_in_a_users_loop_on_a_model_that_is_on_two_devices(built: Path) -> None:
+    told = {each["did"]: each["found"] for each in told_by("on_two_devices", built)}
+    assert len(told) == 2 * len(METHODS)
+    assert {told[f"{kind} lora"] for kind in ("llama", "bert")} == {"cpu toy; merged"}
+    assert sum(found.endswith("merged") for found in told.values()) > len(METHODS)
+
+
+@pytest.mark.slow
+def test_every_method_on_an_accelerator_that_nobody_has_heard_of(built: Path) -> None:
+    for name in ("bert", "llama"):
+        save_tiny_model(SHAPES[name], built / name)
+    write_reviews(built / "reviews")
+    rows = [{"prompt": f"the {noun}", "completion": f"was {word}"} for noun in WORDS[6:9] for word in WORDS[:6]]
+    for split in ("train", "valid"):
+        write_rows(built / "completions" / f"{split}.jsonl", rows)
+    told = told_by("on_toy", built)
     assert sum(each["did"].startswith("same") for each in told) == 3
     assert sum(each["did"].startswith("train") for each in told) == 2 * len(METHODS)
 

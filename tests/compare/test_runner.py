@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from inlay import devices
 from inlay.data import formats
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError
@@ -175,7 +176,6 @@ def test_jobs_that_are_asked_for_are_had_whatever_the_memory(monkeypatch: pytest
     assert here.jobs == 3
 
 
-@pytest.mark.usefixtures("workers_forked")
 class Started:
     """Stands for processes: what they are started with, and whether they are alive."""
 
@@ -203,6 +203,55 @@ def test_each_run_gets_an_accelerator_that_no_other_has(monkeypatch: pytest.Monk
     assert two.start().process.own in (0, 1)  # more jobs than accelerators share them
     alone: Any = LocalExecutor(2, ())
     assert alone.start().process.own is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "hip", "name", "before", "seen"),
+    [
+        ("cuda", None, "CUDA_VISIBLE_DEVICES", None, ["0", "1"]),
+        ("cuda", None, "CUDA_VISIBLE_DEVICES", "5,GPU-8a", ["5", "GPU-8a"]),  # of which this process sees two
+        ("cuda", "6.2", "HIP_VISIBLE_DEVICES", "3,2", ["3", "2"]),
+        ("xpu", None, "ZE_AFFINITY_MASK", None, ["0", "1"]),
+        ("toy", None, "CUDA_VISIBLE_DEVICES", "7", ["7", "7"]),  # whose list nobody knows
+    ],
+)
+def test_a_process_sees_its_own_accelerator_alone(
+    kind: str, hip: str | None, name: str, before: str | None, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str | None] = []
+    context = SimpleNamespace(Pipe=lambda: (Started(), Started()), Process=Started)
+    monkeypatch.setattr(executor.multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(Started, "start", lambda _: found.append(os.environ.get(name)))
+    monkeypatch.setattr(devices, "accelerator", lambda: SimpleNamespace(type=kind))
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    two: Any = LocalExecutor(2, (), accelerators=2)
+    chosen = [two.start().process.own for _ in range(2)]
+    assert found == seen
+    assert chosen == ([0, 1] if kind == "toy" else [None, None])
+    assert os.environ.get(name) == before
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "accelerators", "jobs"),
+    [(1.0, 2, 2), (4.0, 2, 4), (80.0, 2, 8), (4.0, 1, 2), (4.0, 0, 2)],
+)
+def test_several_runs_share_an_accelerator_if_they_fit(free_gib: float, accelerators: int, jobs: int) -> None:
+    """One takes 1.24 GiB at most, and half a GiB for its context."""
+    here = LocalExecutor(max(1, accelerators), (), most=8, accelerators=accelerators)
+    here.on_event({"event": "model", "total_parameters": 22_700_000})
+    here.on_event({"event": "plan", "memory_bytes": 750 << 20, "free_bytes": int(free_gib * 2**30)})
+    assert here.jobs == jobs
+
+
+def test_a_run_tells_what_is_free_where_its_base_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "available_memory_bytes", lambda device: 7 if device.type == "cuda" else 0)
+    here, there = multiprocessing.Pipe()
+    for device, more in ((torch.device("cuda"), {"free_bytes": 7}), (torch.device("cpu"), {}), (None, {})):
+        worker._Line(there, device=device)({"event": "plan"})
+        assert here.recv() == {"event": "plan"} | more
 
 
 def test_a_worker_computes_on_its_own_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:

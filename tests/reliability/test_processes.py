@@ -69,3 +69,16 @@ def test_one_process_trains(value: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     launch.check_launcher()
     launch.check_alone()
+    assert launch.own_number() == 0
+
+
+def test_all_but_the_first_process_are_silent(
+    tiny_bert: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for number, said in (("0", "--processes is 3, and 2 processes were started already"), ("1", "")):
+        monkeypatch.setenv("RANK", number)
+        assert main(["train", tiny_bert, "rows.csv", "--processes", "3"]) == 2
+        found = " ".join(capsys.readouterr().err.split())
+        assert said in found
+        assert bool(found) is bool(said)

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+import inlay
 from inlay import processes
 from inlay.tasks import causal, generate
 
@@ -137,6 +138,21 @@ def test_a_step_sends_what_docs_scale_says(tiny_bert: str, labelled: str, tmp_pa
         assert 0 < min(sent["objects"]) < 500  # between two steps without an evaluation
     assert sorted(map(sum, zip(*shares, strict=True))) == [2, 5, 5]  # micro-batches: of 4 rows, 10 and 10
     assert {tuple(sorted(each)) for each in zip(*shares, strict=True)} == {(1, 1), (2, 3)}
+
+
+@pytest.mark.slow
+def test_processes_learn_source_tasks_together(
+    tiny_bert: str, labelled: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    """Each process but the first has teachers in a folder of its own, where it finds them again."""
+    asked = inlay.MultitaskPrompt(tokens=4, sources=(labelled, reviews_folder))
+    for number in (1, 2):
+        run = evaluating(
+            tiny_bert, labelled, tmp_path / str(number), method=asked, epochs=1, forget_at_most=None, forgetting=False
+        )
+        assert finished(run, together=number) == 0
+    for name in ("adapter/adapter_model.safetensors", "sources/adapter/adapter_model.safetensors", "predictions.jsonl"):
+        assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "1" / name).read_bytes(), name
 
 
 def test_texts_that_are_drawn_are_written_by_each_process(monkeypatch: pytest.MonkeyPatch) -> None:

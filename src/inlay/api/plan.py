@@ -168,6 +168,14 @@ class Costs:
         """The plan as a page that opens offline: HTML."""
         return render(self.result, self.planned, self.left_out, self.changes, self.precision)
 
+    @property
+    def together(self) -> str:
+        """What the processes are that share a step, in words; empty if there is one."""
+        if self.result.processes == 1:
+            return ""
+        base = "share the base out as well" if self.result.shard else "have the whole base each"
+        return f", on each of {self.result.processes} processes, which {base}"
+
     def as_json(self) -> dict[str, object]:
         """Return the plan as one object: bytes and seconds."""
         result = self.result
@@ -179,6 +187,8 @@ class Costs:
             "batch_size": result.batch_size,
             "longest": result.longest,
             "memory_bytes": None if math.isinf(result.memory) else round(result.memory),
+            "processes": result.processes,
+            "shard": result.shard,
             "earlier_runs": result.earlier_runs,
             "methods": {row.label: _object(row) for row in result.rows},
         }

@@ -167,7 +167,7 @@ class _Head:
         """Run the head's own forward, with an adapter at it."""
         if self.slot is None:
             return self.module.forward(*args, **kwargs)
-        return self.slot.around(self.module, args, kwargs)
+        return cast(Tensor, self.slot.around(self.module, args, kwargs))
 
 
 _Compute = Callable[[Tensor, _Head, Tensor], tuple[T, Tensor]]
@@ -185,9 +185,9 @@ def _through_head(
 
     Returns what that gives, or None where it cannot be; then the model's logits are true ones.
     """
-    module = model.get_output_embeddings()
-    finish = _assumed(model, module) if module is not None and weights.is_linear(module) else None
-    while finish is not None:
+    module: nn.Module | None = model.get_output_embeddings()
+    finish = None if module is None or not weights.is_linear(module) else _assumed(model, module)
+    while module is not None and finish is not None:
         with _Head(module, finish, shape, compute) as head:
             hook = model.register_forward_pre_hook(head.begin)
             try:

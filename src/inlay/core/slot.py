@@ -87,13 +87,13 @@ class Slot(Guest):
 
     def around(self, host: Host, args: Args, kwargs: Kwargs) -> Result:
         """Run the active deltas around the host's forward, as a call of the host does, without its other hooks."""
-        result = None
+        result: Any = None
         try:
             args, kwargs = self._before(host, args, kwargs)
             result = host.forward(*args, **kwargs)
         finally:
-            after = self._after(host, args, kwargs, result)
-        return result if after is None else after
+            result = self._after(host, args, kwargs, result)
+        return result
 
     def _before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         if self.is_aside:

@@ -67,7 +67,9 @@ def check_takes_adapters(model: nn.Module) -> None:
 def _is_tensor_parallel(model: nn.Module) -> bool:
     """Tell whether weights are divided that FSDP2 does not gather for a call, or divided twice."""
     gathered = tuple(
-        f"{name}." if name else "" for name, m in model.named_modules() if fully_shard.state(m) is not None
+        f"{name}." if name else ""
+        for name, m in model.named_modules()
+        if fully_shard.state(m) is not None  # pyright: ignore
     )
     return any(
         not name.startswith(gathered) or sum(placement.is_shard() for placement in p.placements) > 1

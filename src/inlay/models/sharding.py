@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from .. import processes
+from ..errors import DoesNotFit
 from . import weights
 from .heads import input_embeddings, output_embeddings
 from .modules import base_modules
@@ -49,17 +51,17 @@ class _Unit:
 
     @contextmanager
     def _as_fsdp(self) -> Iterator[FSDPModule]:
-        own = type(self.module)
-        self.module.__class__ = self.kind
+        module: Any = self.module
+        own = type(module)
+        module.__class__ = self.kind
         try:
-            assert isinstance(self.module, FSDPModule)
-            yield self.module
+            yield module
         finally:
-            self.module.__class__ = own
+            module.__class__ = own
 
 
 @dataclass
-class Shares:
+class SharedUnits:
     """What is remembered of a model that is shared out."""
 
     units: list["_Unit"]
@@ -69,8 +71,9 @@ class Shares:
 def mesh_of(device: torch.device) -> DeviceMesh:
     """Return the processes that share out the weights: all, or those of each machine, whose parts are then the same as
     on any other."""
-    count, local = processes.count(), processes.local_count()
-    if 1 < local < count:
+    count = processes.count()
+    local, *others = set(processes.gathered(processes.local_count()))
+    if 1 < local < count and not others:
         return init_device_mesh(device.type, (count // local, local), mesh_dim_names=("machines", "processes"))
     return init_device_mesh(device.type, (count,), mesh_dim_names=("processes",))
 
@@ -121,20 +124,30 @@ def share_out(sites: Sites, mesh: DeviceMesh, parts: dict[tuple[nn.Module, str],
     for unit in units:  # the first time decides what gathered tensors are, and may not come in inference mode
         unit.gather()
         unit.part()
-    model.__dict__[_SHARES] = Shares(units)
+    model.__dict__[_SHARES] = SharedUnits(units)
     for module in model.modules():
         remember_parts(module)
 
 
-def is_shared_out(model: nn.Module) -> bool:
+def has_shares(model: nn.Module) -> bool:
     """Tell whether processes have shared out the model by `share_out`."""
     return _SHARES in model.__dict__
+
+
+def check_recovers(model: nn.Module, why: str) -> None:
+    """Raise DoesNotFit if a pass that ran out of memory cannot be done again, as others wait for its part of the
+    weights."""
+    if has_shares(model):
+        raise DoesNotFit(
+            f"{why}. As the base is shared out, the step cannot be done again: begin anew with a smaller "
+            "--micro-batch-size, or --recompute all"
+        )
 
 
 def takes_adapters(model: nn.Module) -> bool:
     """Tell whether an adapter can be attached to the model, though its weights are shared out."""
     shares = model.__dict__.get(_SHARES)
-    return isinstance(shares, Shares) and shares.takes_adapters
+    return isinstance(shares, SharedUnits) and shares.takes_adapters
 
 
 @contextmanager
@@ -145,7 +158,7 @@ def attaching(model: nn.Module) -> Iterator[None]:
     let go after what adapters do at a call, which may read them.
     """
     shares = model.__dict__.get(_SHARES)
-    if not isinstance(shares, Shares):
+    if not isinstance(shares, SharedUnits):
         yield
         return
     outer = [unit for unit in shares.units if not unit.is_block]
@@ -160,7 +173,7 @@ def attaching(model: nn.Module) -> Iterator[None]:
             unit.part()
         for unit in shares.units:
             handle = fully_shard.state(unit.module)._post_forward_hook_handle  # pyright: ignore
-            unit.module._forward_hooks.move_to_end(handle.id)
+            unit.module._forward_hooks.move_to_end(handle.id)  # pyright: ignore  # an OrderedDict
 
 
 def planned_bytes(sites: Sites, count: int) -> tuple[int, int]:

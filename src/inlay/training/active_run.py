@@ -118,9 +118,9 @@ class ActiveRun(Observer):
                 if processes.count() == 1:
                     add_to_record(self.state)
             except (KeyboardInterrupt, Exception) as problem:
-                said = processes.first_failure(as_run_error(problem))
-                if self.checkpoint is None and processes.is_first():
-                    with self.keeper.interrupts.deferred():
+                with self.keeper.interrupts.deferred():
+                    said = processes.first_failure(as_run_error(problem))
+                    if self.checkpoint is None and processes.is_first():
                         said = Ending(self.output, self.keeper, self.resumable).stop(said)
                 if said is problem:
                     raise
@@ -367,6 +367,7 @@ class ActiveRun(Observer):
             if self.state.budget is not None:
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
+        self.state.peak_of_others = max(processes.gathered(self.state.peak_memory_bytes))
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:

@@ -9,6 +9,7 @@ from ..attached.adapter import Adapter
 from ..devices import free_unused
 from ..machine import out_of_memory
 from ..models.recompute import ALL, Recomputing, chosen
+from ..models.sharding import check_recovers
 from ..models.sites import Sites
 from .journal import Journal
 from .prepared import Prepared
@@ -65,6 +66,7 @@ class Division:
             except Exception as problem:
                 if self.run.settings.on_oom == "stop" or (why := out_of_memory(problem)) is None:
                     raise
+                check_recovers(self.adapter.model, why)
             if (why := next(filter(None, processes.gathered(why)), None)) is None:
                 return cast(T, found)
             for p in self.adapter.parameters():

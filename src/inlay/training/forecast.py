@@ -56,16 +56,16 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     way = way_of(run, machine)
     together = processes.count() if may_choose and settings.micro_batch_size is None else 1
     if together > 1:
-        way = replace(way, micro_batch_size=_share(settings.batch_size, together))
+        way = replace(way, micro_batch_size=share_of(settings.batch_size, together))
 
     task = copy.copy(run.task)
     choose_batches(task, settings.method, run.part.name)
 
-    part_of_base = _part_of_base(run) if run.shares_base else 1
+    part = part_of_base(run.task, run.packed_for, processes.local_count()) if run.shares_base else 1
 
     def cost_of(way: Way) -> RunCost:
         cost = run_cost(task, way, run.plan.epochs, settings.seed)
-        return cost.of_weights(part_of_base)
+        return cost.of_weights(part)
 
     try:
         cost = cost_of(way)
@@ -94,13 +94,13 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
 
 
-def _part_of_base(run: Prepared) -> float:
-    """Return the part of the weights that a process has at most, of a base that is shared out."""
-    empty = run.task.empty()
-    if run.packed_for is not None:
-        quantize(empty, run.packed_for)
+def part_of_base(task: Task, packed_for: torch.dtype | None, among: int) -> float:
+    """Return the part of the weights that a process has at most, of a base that so many share out."""
+    empty = task.empty()
+    if packed_for is not None:
+        quantize(empty, packed_for)
     sites = Sites(empty)
-    return planned_bytes(sites, processes.local_count())[1] / planned_bytes(sites, 1)[0]
+    return planned_bytes(sites, among)[1] / planned_bytes(sites, 1)[0]
 
 
 def free_memory_bytes(device: torch.device, before: int) -> int:
@@ -110,7 +110,7 @@ def free_memory_bytes(device: torch.device, before: int) -> int:
     return available_memory_bytes(device) // processes.local_count() + before
 
 
-def _share(batch_size: int, among: int) -> int:
+def share_of(batch_size: int, among: int) -> int:
     """Return the largest micro-batch with which each process has some of the rows."""
     return max(size for size in range(1, batch_size // among + 1) if batch_size % size == 0)
 

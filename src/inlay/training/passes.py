@@ -14,7 +14,7 @@ from ..batches.batch import Batch, Order, divided, token_count
 from ..batches.objective import Objective
 from ..loss_scale import LossScale
 from ..machine import out_of_memory
-from ..models.sharding import is_shared_out
+from ..models.sharding import check_recovers, has_shares
 from .gradients import Gradients, add_in_order, dealt, taken
 from .random_state import Draws
 
@@ -56,14 +56,15 @@ def pass_through(
                     if processes.count() > 1:
                         own.append(taken(parameters))
                 row += len(part["input_ids"])
-            if is_shared_out(adapter.model):  # all gather its weights together, and so pass equally often
+            if has_shares(adapter.model):  # all gather its weights together, and so pass equally often
                 rounds = [owners.count(number) for number in range(processes.count())]
                 for _ in range(max(rounds) - rounds[processes.number()]):
                     (0 * scale.scaled(objective.loss(adapter.model, parts[0][0]))).backward()
                     taken(parameters)
         except Exception as problem:
-            if processes.count() == 1 or out_of_memory(problem) is None:
+            if processes.count() == 1 or (why := out_of_memory(problem)) is None:
                 raise
+            check_recovers(adapter.model, why)
             failed = problem
     told = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True)) if losses else {}
     if processes.count() > 1:

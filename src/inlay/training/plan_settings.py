@@ -29,6 +29,10 @@ class PlanSettings:
     """Rows in one forward pass. Default: batch_size."""
     recompute: str | None = None
     """What the backward pass computes again: none, feed-forward, all, or so many blocks. Default: none."""
+    processes: Annotated[int, Range(1, 10_000)] = 1
+    """Processes that share each step; what is told is what one of them takes."""
+    shard: bool = False
+    """Share the frozen base out among the processes, as train --shard does."""
     max_length: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
     epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
@@ -49,6 +53,14 @@ class PlanSettings:
         if self.recompute is not None:
             check_choice(self.recompute)
         check_name(self.device)
+        if self.shard and self.processes == 1:
+            raise SettingsError(
+                "shard is on, which shares the base out among processes, and there is one; give more by processes"
+            )
+        if self.batch_size < self.processes:
+            raise SettingsError(
+                f"batch_size is {self.batch_size}, fewer rows than the {self.processes} processes that share a step"
+            )
         if twice := next((name for name in self.methods if self.methods.count(name) > 1), None):
             raise SettingsError(f"methods has {twice} twice; name it once")
 

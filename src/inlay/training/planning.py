@@ -10,8 +10,10 @@ from typing import Literal
 import psutil
 import torch
 
+from ..attached.adapter import plan_attach
 from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
+from ..bases.shares import check_shares
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
 from ..cost.depth import depth
@@ -25,7 +27,7 @@ from ..methods import METHODS
 from ..models.recompute import NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
-from .forecast import free_memory_bytes
+from .forecast import free_memory_bytes, part_of_base, share_of
 from .loop import make_plan
 from .plan_settings import PlanSettings
 from .prepared import read_task
@@ -79,6 +81,8 @@ class PlanResult:
     memory: float  # bytes that there are
     packs: bool
     rows: Sequence[Planned | NotPlanned]
+    processes: int  # that share a step, one of which takes what is told
+    shard: bool  # they share the base out as well
     earlier_runs: int  # on this machine, by which the figures are corrected
 
 
@@ -127,6 +131,8 @@ def plan(
         memory=machine.memory,
         packs=getattr(task, "packs", False),
         rows=[*planned, *(row for row in rows if isinstance(row, NotPlanned))],
+        processes=settings.processes,
+        shard=settings.shard,
         earlier_runs=len(machine.earlier),
     )
 
@@ -141,19 +147,23 @@ def _planned(
     lengths = task.lengths("train")
     count = len(lengths) if settings.tokens is None else settings.unread_rows
     steps = make_plan(count, run, task)
+    shared = settings.micro_batch_size is None and settings.processes > 1
     way = Way(
         method=asked.method,
         dtype=machine.dtype,
         part=part,
         packed=packed,
         batch_size=settings.batch_size,
-        micro_batch_size=settings.micro_batch_size,
+        micro_batch_size=share_of(settings.batch_size, settings.processes) if shared else settings.micro_batch_size,
         recompute=settings.recompute or NONE,
         block=machine.block,
     )
+    if settings.shard:
+        check_shares(plan_attach(task.empty(), asked.method, part=part), settings.processes)
+    base_part = part_of_base(task, machine.dtype if packed else None, settings.processes) if settings.shard else 1
 
     def cost_of(way: Way) -> RunCost:
-        return run_cost(task, way, steps.epochs, run.seed)
+        return run_cost(task, way, steps.epochs, run.seed).of_weights(base_part)
 
     cost = cost_of(way)
     speed = machine.speed(task.base)

@@ -1,11 +1,12 @@
 """One run, from what was asked to the files that show what came of it: begun, or gone on with (active_run.py)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
 import yaml
 
 from .. import processes
@@ -16,6 +17,7 @@ from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..formats.summary import RunSummary
 from ..hub import offline
 from ..machine import refusals
+from ..show.units import counted
 from ..tasks.task import Task
 from .active_run import ActiveRun
 from .checkpoint import anew, check_is_run, read_checkpoint
@@ -56,7 +58,8 @@ def train(
         check_free(run.folder, "--out")  # still: another process may have been faster
         with begun(run, settings, journal):
             begin(run.folder)
-            processes.remember("folder", str(run.folder.absolute()))
+            if resumable:
+                processes.remember("folder", str(run.folder.absolute()))
             before = partial(learn_sources, tasks=sources, train=train)
             active = ActiveRun(
                 run, settings, journal, command, before=before, resumable=resumable, bases=bases, start=start
@@ -140,8 +143,18 @@ def go_on_from_checkpoint(
         others = [f"{k} {v}, not {own.get(k)}" for k, v in checkpoint.identity.versions.items() if own.get(k) != v]
         if others:
             journal.record("note", text=f"begun with {', '.join(others)}: what follows may differ in the last digits")
+        _tell_of_threads(folder, journal)
         command = checkpoint.identity.command
         return ActiveRun(run, settings, journal, command, checkpoint=checkpoint, bases=bases).finish()
+
+
+def _tell_of_threads(folder: Path, journal: Journal) -> None:
+    """Say if the CPU has another number of threads than when the run began, as sums are then divided otherwise."""
+    with suppress(CheckpointError):  # the file of events is not needed to go on
+        begun, now = first_event(folder, "model").get("threads"), torch.get_num_threads()
+        if begun not in (None, now):
+            text = f"begun with {counted(begun, 'thread')} a process, not {now}: what follows may differ in the last"
+            journal.record("note", text=f"{text} digits; OMP_NUM_THREADS={begun} keeps it the same")
 
 
 def _names(settings: RunSettings[Method]) -> dict[str, object]:

@@ -40,6 +40,7 @@ class RunState:
         self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
         self.fit_began: float | None = None
         self.fit_ended: float | None = None
+        self.peak_of_others = 0  # the most that a process which shares the run took, in bytes
         self.beside_at_start = beside_bytes(run.device)
         self.total_parameters = 0
         self.adapter: Adapter | None = None
@@ -115,7 +116,8 @@ class RunState:
 
     @property
     def peak_memory_bytes(self) -> int:
-        return max(peak_memory_bytes(self.run.device), self.earlier.peak_memory_bytes if self.earlier else 0)
+        earlier = self.earlier.peak_memory_bytes if self.earlier else 0
+        return max(peak_memory_bytes(self.run.device), earlier, self.peak_of_others)
 
     @property
     def trainable_parameters(self) -> int:

@@ -188,6 +188,11 @@ def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -
     planned = plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
     if comparison.stream:
         check_streams(planned, task.base.path)
+    if comparison.shard:
+        raise SettingsError(
+            "shard is on, which shares the base out among the processes of a run, and each run of a comparison has "
+            "one; leave --shard out, or train the methods one after the other with inlay train"
+        )
 
 
 def _check_folder(folder: Path, trials: Sequence[Trial], rates_are_searched: bool) -> None:
@@ -211,7 +216,10 @@ def _executor(comparison: CompareSettings, total: int, command: Sequence[str]) -
     if comparison.jobs is None and not is_accelerator(device):
         return LocalExecutor(1, command, most=min(total, torch.get_num_threads()))
     several = torch.accelerator.device_count() if is_accelerator(device) and device.index is None else 0
-    return LocalExecutor(comparison.jobs or max(1, min(several, total)), command, accelerators=several)
+    if comparison.jobs is not None:
+        return LocalExecutor(comparison.jobs, command, accelerators=several)
+    most = min(total, max(several, torch.get_num_threads()))  # each keeps a core busy
+    return LocalExecutor(max(1, min(several, total)), command, most=most, accelerators=several)
 
 
 def _count(comparison: CompareSettings, contenders: Sequence[Contender]) -> int:

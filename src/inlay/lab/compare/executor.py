@@ -4,17 +4,21 @@ A worker takes a trial through its connection, and sends the trial's events and 
 """
 
 import multiprocessing
+import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+from ...devices import environment_with
 from ...formats.event import Event
 from ...training.memory import available_memory_bytes
 from . import worker
 
 _MARGIN = 1.3  # a run's peak is up to a fifth above its plan
+_CONTEXT_BYTES = 2**29  # of an accelerator, that a process takes beside its tensors
 _FULL_BYTES = 12  # for each parameter, if a later run trains all of them: gradient and the optimizer's two moments
 
 
@@ -62,8 +66,8 @@ class LocalExecutor:
     jobs: int
     command: Sequence[str]
     most: int | None = None
-    """Jobs that there may be as soon as a first run has told what memory it takes, if there is room for them. Several
-    runs of one thread get more done than one run of several."""
+    """Jobs that there may be as soon as a first run has told what memory it takes, if there is room for them, of the
+    machine or of each accelerator. Several runs of one thread get more done than one run of several."""
     accelerators: int = 0
     """The accelerators of one kind that processes are to be spread over; 0: each takes the device of its settings."""
     _parameters: int = 0
@@ -74,7 +78,10 @@ class LocalExecutor:
             self._parameters = event["total_parameters"]
         elif event["event"] == "plan" and self.most is not None:
             each = int(_MARGIN * event["memory_bytes"]) + _FULL_BYTES * self._parameters
-            self.jobs = min(self.most, 1 + available_memory_bytes() // each)
+            if (free := event.get("free_bytes")) is None:
+                self.jobs = min(self.most, 1 + available_memory_bytes() // each)
+            else:
+                self.jobs = min(self.most, max(1, self.accelerators) * max(1, free // (each + _CONTEXT_BYTES)))
             self.most = None
 
     def start(self) -> "ProcessWorker":
@@ -87,14 +94,32 @@ class LocalExecutor:
         self._started = [each for each in self._started if each.process.is_alive()]
         used = [each.accelerator for each in self._started]
         own = min(range(self.accelerators), key=used.count, default=None)
-        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command), own), daemon=True)
-        process.start()
+        sees = {} if own is None else environment_with(own)
+        chosen = None if sees else own  # by its number, where a process cannot but see all
+        process = context.Process(target=worker.main, args=(there, threads, tuple(self.command), chosen), daemon=True)
+        with _environment(sees):
+            process.start()
         there.close()
         self._started.append(ProcessWorker(process, here, own))
         return self._started[-1]
 
     def close(self) -> None:
         pass
+
+
+@contextmanager
+def _environment(given: Mapping[str, str]) -> Iterator[None]:
+    """Give these to the processes that are started in the block: libraries read them before anything can set them."""
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @dataclass

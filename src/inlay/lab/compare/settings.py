@@ -31,8 +31,8 @@ class CompareSettings(Recipe):
     then: tuple[str, ...] = ()
     """Data sets to learn after DATA, one after another, to see what the model forgets of the earlier ones."""
     jobs: Annotated[int | None, Range(1, 1_000)] = None
-    """Runs at a time, each in its own process with a share of the cores. Default: one an accelerator; without
-    any one a core, as far as memory allows, and on a cluster one a machine."""
+    """Runs at a time, each in its own process with a share of the cores. Default: one an accelerator, or several
+    if they fit; without any one a core, as far as memory allows, and on a cluster one a machine."""
     cluster: str | None = None
     """Address of a Ray cluster to run on, whose machines share this directory; auto: the one of this machine."""
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+import torch
+
 from ...devices import is_accelerator, make_current, pick_device
 from ...errors import CheckpointError, InlayError
 from ...formats.files import write_json
@@ -13,6 +15,7 @@ from ...output import outliving_readers
 from ...registries import register
 from ...training.interrupts import Interrupts
 from ...training.journal import Event, Watcher
+from ...training.memory import available_memory_bytes
 from ...training.shared_base import NoSharing, SharedBase
 from .sequence import scores_on_earlier
 from .task_files import load_task
@@ -50,8 +53,6 @@ def main(connection: Connection, threads: int | None, command: Sequence[str], ow
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)
     Interrupts.patient = True  # which a system that stops everything may have sent as well
-    import torch
-
     if threads is not None:
         torch.set_num_threads(threads)
     if own is not None:
@@ -61,11 +62,12 @@ def main(connection: Connection, threads: int | None, command: Sequence[str], ow
         try:
             while not ends:
                 trial: Trial = connection.recv()
+                tell.device = device = pick_device(trial.settings.device)
                 reason = failure(trial, bases, tell, command)
                 # On an accelerator the allocator tells what a run took. On the CPU it is the process, and what
                 # libraries keep from one run (kernels made for each shape) would count as the next one's, by up to a
                 # quarter.
-                ends = not is_accelerator(pick_device(trial.settings.device))
+                ends = not is_accelerator(device)
                 connection.send(Outcome(reason, ends))
         except (KeyboardInterrupt, EOFError, BrokenPipeError):  # stopped, or the parent is gone
             pass
@@ -74,14 +76,20 @@ def main(connection: Connection, threads: int | None, command: Sequence[str], ow
 
 @dataclass
 class _Line:
-    """The way to the parent. When that is gone, nobody waits for the run, which is interrupted."""
+    """The way to the parent. When that is gone, nobody waits for the run, which is interrupted.
+
+    What a run will take is told with what is free on its accelerator, if it has one, where its base is by then.
+    """
 
     connection: Connection
     gone: bool = False
+    device: torch.device | None = None
 
     def __call__(self, event: Event) -> None:
         if self.gone:
             return
+        if event["event"] == "plan" and self.device is not None and is_accelerator(self.device):
+            event = {**event, "free_bytes": available_memory_bytes(self.device)}
         try:
             self.connection.send(event)
         except OSError:

@@ -16,7 +16,10 @@ from ...errors import AdapterStateError
 
 @dataclass(frozen=True)
 class Placement:
-    """The place of `count` positions: after `lead_B` of each row's, or before all rows if that is None."""
+    """The place of `count` positions: after `lead_B` of each row's, or before all rows if that is None.
+
+    A model whose layers are on several devices gives back what it was given on another one.
+    """
 
     count: int
     lead_B: Tensor | None
@@ -41,10 +44,10 @@ class Placement:
         """Return the text with the prompt in its place along `dim`, which is 1, or the last of what has no rows of its
         own.
         """
-        both = torch.cat([prompt.to(text.dtype).expand(*_but(text, dim, prompt.shape[dim])), text], dim=dim)
+        both = torch.cat([prompt.to(text).expand(*_but(text, dim, prompt.shape[dim])), text], dim=dim)
         if self.lead_B is None:
             return both
-        place_N, lead_B1 = torch.arange(both.shape[dim], device=text.device), self.lead_B[:, None]
+        place_N, lead_B1 = torch.arange(both.shape[dim], device=text.device), self.lead_B[:, None].to(text.device)
         from_prompt_BN = (place_N - lead_B1).clamp(min=0)
         source_BN = torch.where(
             place_N < lead_B1, place_N + self.count, torch.where(from_prompt_BN < self.count, from_prompt_BN, place_N)
@@ -69,7 +72,7 @@ class Placement:
 
     def first_of(self, both: Tensor) -> Tensor:
         """Return the prompt's first position of (B, N, ...)."""
-        return both[:, :1] if self.lead_B is None else pick(both, self.lead_B[:, None], 1)
+        return both[:, :1] if self.lead_B is None else pick(both, self.lead_B[:, None].to(both.device), 1)
 
     def text_of(self, both: Tensor) -> Tensor:
         """Return the text's positions of (B, N, ...), contiguous: a linear layer copies its weight for
@@ -78,7 +81,7 @@ class Placement:
         if self.lead_B is None:
             return both[:, self.count :].contiguous()
         place_T = torch.arange(both.shape[1] - self.count, device=both.device)
-        return pick(both, place_T + self.count * (place_T >= self.lead_B[:, None]), 1)
+        return pick(both, place_T + self.count * (place_T >= self.lead_B[:, None].to(both.device)), 1)
 
 
 def pick(x: Tensor, source_BN: Tensor, dim: int) -> Tensor:

@@ -54,7 +54,9 @@ class PrefixTable(TextPositions):
 class Prefix(PrefixTable):
     def __init__(self, start: list[tuple[Tensor, Tensor]]):
         super().__init__()
-        self.prompt_embeddings = nn.Parameter(torch.cat([t.transpose(0, 1).flatten(1) for kv in start for t in kv], 1))
+        device = start[0][0].device  # layers may be on others
+        rows = [t.transpose(0, 1).flatten(1).to(device) for kv in start for t in kv]
+        self.prompt_embeddings = nn.Parameter(torch.cat(rows, 1))
 
     def columns(self, part: slice) -> Tensor:
         return self.prompt_embeddings[:, part]
@@ -90,6 +92,6 @@ class PrefixAtLayer(EarlierKeys):
         self.part = slice(2 * layer * self.width, 2 * (layer + 1) * self.width)
 
     def earlier(self, key_BHTC: Tensor, value_BHTC: Tensor) -> tuple[Tensor, Tensor]:
-        rows_PN = self.table.columns(self.part).to(key_BHTC.dtype)
+        rows_PN = self.table.columns(self.part).to(key_BHTC)
         key_HPC, value_HPC = rows_PN.view(self.count, 2, self.heads, -1).permute(1, 2, 0, 3)
         return key_HPC, value_HPC
