@@ -66,12 +66,12 @@ def main() -> None:
     print(f"{count} steps, worst {worst:.3%}, {time.perf_counter() - began:.0f} s")
 
 
-def small_task(kind: str, length: int) -> Task:
-    """Return a task on a model of two blocks, with real rows."""
+def small_task(kind: str, length: int, blocks: int = 2) -> Task:
+    """Return a task on a model of so many blocks, with real rows."""
     encodes = kind == "encoder"
     model, data = ("builtin:minilm", "builtin:tickets") if encodes else ("builtin:tiny-lm", "builtin:captions")
     task = read_task(RunSettings(model=model, data=DataSettings(path=data, train_rows=64), method=METHODS["lora"]()))
-    task.config = shallow(task.config, 2)
+    task.config = shallow(task.config, blocks)
     task.tokenize(length)
     return task
 

@@ -160,8 +160,11 @@ def group() -> Iterator[Group]:
         made.folder.rmdir()
 
 
-def run(what: str, command: list[str], base: Path, limit: int | None) -> bool:
-    """Run the command, within a limit if there is one, and print what it took; returns whether it ended well."""
+def run(what: str, command: list[str], base: Path, limit: int | None, before: Callable[[], None] | None = None) -> bool:
+    """Run the command, within a limit if there is one, and print what it took; returns whether it ended well.
+
+    `before` is what the process does first.
+    """
     for file in base.glob("*.safetensors"):
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -169,7 +172,13 @@ def run(what: str, command: list[str], base: Path, limit: int | None) -> bool:
         if limit is not None:
             limited.set(limit)
         began = time.perf_counter()
-        process = subprocess.Popen(command, preexec_fn=limited.enter, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+        def enter() -> None:
+            limited.enter()
+            if before is not None:
+                before()
+
+        process = subprocess.Popen(command, preexec_fn=enter, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         most: dict[str, int] = {}
         watch = threading.Thread(target=_watch, args=(process, most))
         watch.start()

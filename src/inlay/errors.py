@@ -2,6 +2,7 @@
 
 InlayError
 ├── ProcessLost           1    a process that trained with this one is gone, or failed as it should not
+│   └── OthersUnreachable      the processes have not found each other, or have lost the one that speaks for them
 ├── InvalidRequest        2    wrong settings or data; nothing was changed or written
 │   ├── SettingsError          an unknown or impossible setting
 │   ├── TargetError            targets that match no module, or modules that the method cannot adapt
@@ -36,6 +37,10 @@ class InlayError(Exception):
 
 
 class ProcessLost(InlayError):
+    pass
+
+
+class OthersUnreachable(ProcessLost):
     pass
 
 

@@ -20,6 +20,8 @@ _OF_ACCELERATE = {  # engines of accelerate's that would do what Inlay does, and
     ),
 }
 _MIXED = "ACCELERATE_MIXED_PRECISION"
+_PATIENCE = "INLAY_PATIENCE"  # seconds that a process waits for another in one exchange
+_TEN_MINUTES = 600.0
 
 
 def started() -> int:
@@ -32,9 +34,16 @@ def own_number() -> int:
     return number_in("RANK", 0) if started() > 1 else 0
 
 
-def restarts() -> int:
-    """Return how often torchrun has started the processes anew, because one of them was lost."""
-    return number_in("TORCHELASTIC_RESTART_COUNT", 0) if started() > 1 else 0
+def patience() -> float:
+    """Return the seconds that a process waits for another before it takes it for lost."""
+    asked = os.environ.get(_PATIENCE, "")
+    try:
+        seconds = float(asked) if asked else _TEN_MINUTES
+    except ValueError:
+        seconds = 0
+    if not 1 <= seconds <= 1e6:
+        raise SettingsError(f"the environment variable {_PATIENCE} is {asked}; it takes seconds, from 1 to 1e6")
+    return seconds
 
 
 def check_alone() -> None:
@@ -49,6 +58,7 @@ def check_alone() -> None:
 
 def check_launcher() -> None:
     """Raise SettingsError for processes that do not learn how to find each other, or that wait for another engine."""
+    patience()
     for name, (engine, instead) in _OF_ACCELERATE.items():
         if os.environ.get(name) == "true":
             raise SettingsError(

@@ -9,6 +9,7 @@ import pickle
 import tempfile
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,20 +20,26 @@ from typing import ClassVar, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed import PrefixStore, Store, TCPStore
 
-from .errors import InlayError, ProcessLost, SettingsError
-from .launch import check_launcher, number_in, restarts, started
+from .errors import InlayError, OthersUnreachable, ProcessLost, SettingsError
+from .launch import check_launcher, number_in, own_number, patience, started
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
-_PATIENCE = timedelta(minutes=10)  # for another process in one exchange
 _FOR_A_REASON = 1.0  # seconds; a process that fails says why before it leaves, but for one that was killed
 _EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
 _FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """What the processes find each other by, each time that they join."""
+
+    kept: Store  # with torchrun by its agent: it outlives these processes
+    place: str  # in the store, of these processes alone
 
 
 @dataclass
@@ -45,7 +52,7 @@ class _Group:
     folders: dict[Path, tempfile.TemporaryDirectory[str]] = field(default_factory=dict)  # for each of the first one's
 
     joined: ClassVar["_Group | None"] = None
-    meeting: ClassVar[tuple[Store, int, int] | None] = None  # where they meet, each time that they join
+    meeting: ClassVar["_Meeting | None"] = None
     times: ClassVar[int] = 0
 
 
@@ -89,13 +96,13 @@ def joined() -> Iterator[None]:
             "one process"
         )
     _Group.times += 1
+    own, members = own_number(), started()
     if _Group.meeting is None:
-        _Group.meeting = next(rendezvous("env://", timeout=_PATIENCE))
-    kept, own, members = _Group.meeting
-    store = PrefixStore(f"inlay/{restarts()}/{_Group.times}", kept)  # what others left there is not found
+        _Group.meeting = _meet(own, members)
+    store = PrefixStore(f"{_Group.meeting.place}/{_Group.times}", _Group.meeting.kept)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _connection():
-        dist.init_process_group(backend, store=store, rank=own, world_size=members, timeout=_PATIENCE)
+        dist.init_process_group(backend, store=store, rank=own, world_size=members, timeout=_patience())
     _Group.joined = group = _Group(own, members, store)
     try:
         yield
@@ -137,8 +144,8 @@ def first_failure(problem: BaseException) -> BaseException:
         while lost and not group.store.check(["failed"]) and time.monotonic() < until:
             time.sleep(0.05)
         said = group.store.compare_set("failed", "", mine).decode()
-    except RuntimeError:  # the process that keeps the store is gone
-        return problem
+    except RuntimeError:  # what keeps the store is gone
+        return OthersUnreachable(str(problem)) if lost else problem
     _leave()
     number_of, kind, text = said.split("\n", 2)
     if int(number_of) == group.number or said == mine or not kind:
@@ -276,9 +283,9 @@ def mirrored(folder: Path) -> Path:
 
 
 def remember(name: str, value: str) -> None:
-    """Leave a text for the processes that torchrun starts in place of these, if one of them is lost."""
+    """Leave a text for the processes that torchrun starts in place of these, where they join as these have."""
     if (store := _agents_store()) is not None and is_first():
-        store.set(f"inlay/{name}", value)
+        store.set(name, value)
 
 
 def remembered(name: str) -> str | None:
@@ -286,16 +293,65 @@ def remembered(name: str) -> str | None:
 
     def look() -> str | None:
         store = _agents_store()
-        return store.get(f"inlay/{name}").decode() if store is not None and store.check([f"inlay/{name}"]) else None
+        return store.get(name).decode() if store is not None and store.check([name]) else None
 
     return from_first(look)
 
 
 def _agents_store() -> Store | None:
     """Return the store of torchrun's agent, which outlives these processes."""
-    if _Group.meeting is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if _Group.meeting is None or not _agent_keeps_store():
         return None
-    return _Group.meeting[0]
+    return PrefixStore(f"inlay/{_Group.times}", _Group.meeting.kept)
+
+
+def _agent_keeps_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _patience() -> timedelta:
+    """Return how long a process waits for another in one exchange."""
+    return timedelta(seconds=patience())
+
+
+def _meet(own: int, members: int) -> _Meeting:
+    """Find the processes that were started with this one. Raises OthersUnreachable if one of them does not come.
+
+    They agree on a place in the store: there may be what those before them have left, and torchrun's count of restarts
+    is not the same on all machines.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    missing, place = set(range(1, members)) if own == 0 else {0}, uuid.uuid4().hex
+    keeps = own == 0 and not _agent_keeps_store()
+    try:
+        kept = TCPStore(address, port, is_master=keeps, timeout=_patience(), wait_for_workers=False, multi_tenant=True)
+        if own:
+            kept.set(f"inlay/here/{own}", place)
+            first = kept.get(f"inlay/to/{place}").decode()
+            kept.set(f"inlay/{first}/{own}", "")
+            return _Meeting(kept, f"inlay/{first}")
+        until = time.monotonic() + patience()
+        while missing and time.monotonic() < until:
+            for other in list(missing):
+                if kept.check([f"inlay/{place}/{other}"]):
+                    missing.remove(other)
+                elif kept.check([f"inlay/here/{other}"]):  # it may be one from before
+                    kept.set(f"inlay/to/{kept.get(f'inlay/here/{other}').decode()}", place)
+            time.sleep(0.02)
+    except (RuntimeError, OSError) as problem:
+        why = f" ({' '.join(str(problem).split())})" if keeps else ""
+        raise _not_met(missing, f"{address}:{port}{why}") from problem
+    if missing:
+        raise _not_met(missing, f"{address}:{port}")
+    return _Meeting(kept, f"inlay/{place}")
+
+
+def _not_met(missing: set[int], where: str) -> OthersUnreachable:
+    names = f"process{'es' if len(missing) > 1 else ''} {', '.join(str(each) for each in sorted(missing))}"
+    return OthersUnreachable(
+        f"{names} did not come to {where} within {patience():g} seconds; see that all were started, and that their "
+        "machines reach that address (INLAY_PATIENCE sets the seconds)"
+    )
 
 
 def _to_send(problem: Exception) -> Exception:

@@ -62,7 +62,7 @@ def test_the_rows_of_data_count(tiny_bert: str, reviews_folder: str, capsys: pyt
 
 
 def test_a_method_that_is_named_twice_has_two_rows(bare: str) -> None:
-    found = plan(bare, methods=["lora", LoRA(rank=4)], tokens=16)
+    found = plan(bare, methods=["lora", LoRA(rank=4)], tokens=16, dtype="float32")
     assert [row.label for row in found.planned] == ["lora-2", "lora"]
     assert list(found.as_json()["methods"]) == ["lora-2", "lora"]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
@@ -72,7 +72,9 @@ def test_a_device_that_is_not_here_has_memory_and_no_time(bare: str, capsys: pyt
     assert (found["device"], found["dtype"], found["memory_bytes"]) == ("cuda", "bfloat16", 8_000_000_000)
     lora, qlora = (found["methods"][name] for name in ("lora", "qlora"))
     assert lora["step_seconds"] is lora["run_seconds"] is None
-    assert lora["process_bytes"] == lora["tensor_bytes"] + 500 * 2**20  # its context
+    reserved = lora["process_bytes"] - 500 * 2**20  # its context
+    assert reserved >= lora["tensor_bytes"]
+    assert reserved % 2**21 == 0
     assert qlora["memory"]["weights"] != lora["memory"]["weights"]
     assert qlora["trained_parameters"] == lora["trained_parameters"]
     assert all(each["memory"][part] % 512 == 0 for each in (lora, qlora) for part in PARTS)
@@ -82,7 +84,7 @@ def test_a_device_that_is_not_here_has_memory_and_no_time(bare: str, capsys: pyt
 
 
 def test_what_does_not_fit_says_what_would(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = (bare, "--tokens", "64", "--device", "cuda", "--methods", "bitfit", "lora", "--batch-size", "2")
+    asked = (bare, "--tokens", "64", "--device", "cuda", "--methods", "bitfit", "lora", "--batch-size", "64")
     whole = planned(capsys, *asked)["methods"]["lora"]["process_bytes"]
     found = planned(capsys, *asked, "--memory", f"{whole - 1}")["methods"]["lora"]
     assert not found["fits"]

@@ -21,6 +21,7 @@ RUN = Taken(
     tensors=500_000_000,
     weights=100_000_000,
     copies=1_000_000,
+    kernels=2_000_000,
     before=400_000_000,
     process=1_240_000_000,
 )
@@ -61,7 +62,7 @@ def test_time_and_process_are_corrected_by_the_middle_and_the_higher_runs() -> N
     assert beside([], "classify") == BESIDE
     runs = [replace(RUN, step_seconds=seconds) for seconds in (0.1, 0.2, 0.9)]
     assert time_factor([*runs, replace(RUN, model="b")], "a") == pytest.approx(2.0)
-    assert beside([RUN], "classify") == RUN.process - RUN.before - RUN.said_tensors - RUN.copies - kept(
+    assert beside([RUN], "classify") == RUN.process - RUN.before - RUN.said_tensors - 3_000_000 - kept(
         500_000_000, 100_000_000
     )
     assert beside([RUN], "causal") == BESIDE

@@ -31,7 +31,7 @@ def started(
 ) -> list[BaseProcess]:
     """Processes that begin the run `together` or go on with it; the first dies instead of its rename number `dies_at`,
     counted from zero, and writes to the file `counts` how many it has made. `fault` is told each one's number."""
-    port = _free_port() if together > 1 else 0
+    port = free_port() if together > 1 else 0
     begun = []
     for number in range(together):
         place = {"RANK": number, "LOCAL_RANK": number, "MASTER_PORT": port} if together > 1 else {}
@@ -73,7 +73,7 @@ def killed(settings: RunSettings[Any], steps: int, seconds: float, together: int
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as own:
         own.bind(("127.0.0.1", 0))
         return own.getsockname()[1]

@@ -16,9 +16,8 @@ from ..data.settings import DataSettings
 from ..errors import SettingsError
 from ..formats.paths import path_of
 from ..formats.summary import RunSummary
-from ..launch import restarts
 from ..machine import refusals
-from ..models.sharding import is_shared_out
+from ..models.sharded import is_shared_out
 from ..models.tokenizer import Tokenizer
 from ..processes import from_first, is_first, joined, remembered
 from ..training.going_on import go_on as begin_or_go_on
@@ -73,7 +72,7 @@ def train(
         asked = settings_of(RunSettings, given.name, of_data, quantized | settings | {"method": chosen})
         keeps = _Keeping()
         with joined(), watching(progress if is_first() else False) as watcher:
-            if restarts() and (began := remembered("folder")) is not None:
+            if (began := remembered("folder")) is not None:  # torchrun has started these in place of lost ones
                 go_on, asked = True, replace(asked, out=began)
             if go_on:
                 if rows.own or given.base is not None:
@@ -123,7 +122,7 @@ class _Keeping(NoSharing):
     adapter: Adapter | None = None
 
     def take_back(self, adapter: Adapter) -> None:
-        if not is_shared_out(adapter.model):  # the processes that hold it part, and it is loaded anew when it is needed
+        if not any(map(is_shared_out, adapter.model.parameters())):  # else its holders part, and it is loaded anew
             self.adapter = adapter
 
 

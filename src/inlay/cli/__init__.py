@@ -6,7 +6,14 @@ import traceback
 from collections.abc import Sequence
 
 from .. import __version__, elsewhere
-from ..errors import INTERRUPTED_EXIT_CODE, DiskFailed, InlayError, SettingsError, did_you_mean
+from ..errors import (
+    INTERRUPTED_EXIT_CODE,
+    DiskFailed,
+    InlayError,
+    OthersUnreachable,
+    SettingsError,
+    did_you_mean,
+)
 from ..launch import check_alone, own_number
 from ..machine import refusal
 from ..output import ReaderGone, outliving_readers, silent
@@ -98,4 +105,6 @@ def _report(problem: InlayError, arguments: list[str]) -> int:
         event = {"event": "error", "kind": type(problem).__name__, "exit_code": problem.exit_code, "text": str(problem)}
         print_json(event)
     print(fitted(f"inlay: {problem}", width(sys.stderr)), file=sys.stderr)
+    if isinstance(problem, OthersUnreachable) and own_number() > 0 and sys.__stderr__ is not None:
+        print(f"inlay: process {own_number()}: {problem}", file=sys.__stderr__)  # nobody else says so
     return problem.exit_code

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from ..launch import own_number
 from ..ranges import Range
 from .console import watching
 from .next_steps import next_steps
@@ -41,6 +42,6 @@ def main(arguments: list[str]) -> int:
         from ..api.training import resume
 
         run = resume(command.run, progress=watcher, allow_download=command.allow_download)
-    if not command.json:
+    if not command.json and own_number() == 0:  # which has the run's folder
         show(next_steps(run))
     return 0

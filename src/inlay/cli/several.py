@@ -34,7 +34,9 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the first process says what failed
+    for name in logging.root.manager.loggerDict:  # each has a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the first process says what failed
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -10,6 +10,7 @@ from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
+from ..launch import own_number
 from ..methods import METHODS
 from ..ranges import Range, kind_of
 from ..training.journal import Event
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
     if asks_for_several(settings.processes):
         return run_in_several(settings.processes, ["train", *take(arguments, "--processes")[1]])
     run = train_as_asked(settings, arguments)
-    if not settings.json:
+    if not settings.json and own_number() == 0:  # which has the run's folder
         show(next_steps(run))
     return 0
 

@@ -15,6 +15,7 @@ from .run_cost import RunCost
 from .speed import Speed
 
 _COPIES = 8  # bytes of each trained number: the start's and the best step's, which are kept to go back to
+_KERNEL, _MOST_KERNELS = round(0.55 * 2**20), 1024  # bytes of oneDNN's kernel for a product, and how many it keeps
 _CONTEXT = 500 * 2**20  # bytes of an accelerator that a process takes before its first tensor, or less
 _CUDA_BLOCK = 512  # bytes, of which what its allocator hands out is a multiple
 
@@ -34,12 +35,12 @@ class Machine:
         return 1 if self.device.type == "cpu" else _CUDA_BLOCK
 
     def taken(self, cost: RunCost, task: Task) -> int:
-        """Return the bytes that the process takes; on an accelerator those of the tensors and its context there."""
+        """Return the bytes that the process takes; on an accelerator what is reserved there, and its context."""
         if self.device.type != "cpu":
-            return cost.tensor_bytes + _CONTEXT
+            return cost.reserved_bytes + _CONTEXT
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
         more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
-        return self.before + cost.tensor_bytes + round(more) + copies(cost)
+        return self.before + cost.tensor_bytes + round(more) + copies(cost) + kernels(cost)
 
     def fits(self, cost: RunCost, task: Task) -> bool:
         return self.taken(cost, task) <= self.memory
@@ -58,6 +59,11 @@ class Machine:
 def copies(cost: RunCost) -> int:
     """Return the bytes of the adapter's copies, which are on the CPU."""
     return _COPIES * cost.step.trained
+
+
+def kernels(cost: RunCost) -> int:
+    """Return the bytes of what a CPU's library keeps of each matrix product of 16 bits that it has seen once."""
+    return _KERNEL * min(_MOST_KERNELS, cost.step.kernels * cost.shapes)
 
 
 def this_machine(device: torch.device, dtype: torch.dtype, memory: float, before: int) -> Machine:

@@ -33,8 +33,14 @@ class Taken:
     tensors: int | None  # None: not followed
     weights: int  # bytes of the base and the adapter
     copies: int  # bytes of the adapter's copies to go back to
+    kernels: int  # bytes of kernels that are kept
     before: int  # bytes of the process before the model was loaded
     process: int  # bytes at the peak
+
+    @property
+    def beside_known(self) -> int:
+        """The bytes beside tensors that are told by themselves."""
+        return self.copies + self.kernels
 
 
 def record(taken: Taken) -> None:
@@ -79,7 +85,7 @@ def kept(tensors: int, lasting: int) -> float:
 def beside(runs: Sequence[Taken], task: str) -> float:
     """Return the bytes beside tensors and what is kept: rather more than less of what earlier runs of the task had."""
     found = [
-        each.process - each.before - each.said_tensors - each.copies - kept(each.said_tensors, each.weights)
+        each.process - each.before - each.said_tensors - each.beside_known - kept(each.said_tensors, each.weights)
         for each in runs
         if each.task == task
     ]

@@ -67,17 +67,24 @@ class RunCost:
     step: StepCost  # on the largest batch
     evaluation_bytes: int  # at its peak
     share: float  # of the largest batch's tokens that one has on average
+    shapes: int = 1  # of batches, of which no two are alike
 
     @property
     def tensor_bytes(self) -> int:
         """The most that tensors take."""
         return max(self.step.peak, self.evaluation_bytes)
 
+    @property
+    def reserved_bytes(self) -> int:
+        """The most that the device's allocator takes for them."""
+        return max(self.step.reserved, self.evaluation_bytes)
+
     def of_weights(self, part: float) -> Self:
         """Return the cost where so large a part of the weights is there."""
         weights = self.step.memory["weights"]
         left = round(part * weights)
-        step = replace(self.step, memory=self.step.memory | {"weights": left})
+        memory, reserved = self.step.memory | {"weights": left}, self.step.reserved - weights + left
+        step = replace(self.step, memory=memory, reserved=reserved)
         return replace(self, step=step, evaluation_bytes=self.evaluation_bytes - weights + left)
 
     def step_seconds(self, speed: Speed) -> float:
@@ -97,7 +104,7 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     """
     task = copy.copy(task)
     task.in_parts(way.rows / way.batch_size)
-    largest, share = largest_batch(task, way, epochs, seed)
+    largest, share, shapes = largest_batch(task, way, epochs, seed)
     found = None if way.recompute.isdecimal() else depths(task.config)  # so many blocks are of the whole
     if found is not None and _grows_evenly(task, way, found):
         near, far = (_followed(_with_depth(task, blocks), way, largest) for blocks in found)
@@ -107,17 +114,19 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
         step, evaluation = near[0].further(far[0], steps), round(near[1] + steps * (far[1] - near[1]))
     else:
         step, evaluation = _followed(task, way, largest)
-    return RunCost(step, evaluation, share)
+    return RunCost(step, evaluation, share, shapes)
 
 
-def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float]:
-    """Return the largest batch of the first epochs, and what share of its tokens the average one has."""
+def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float, int]:
+    """Return the largest batch of the first epochs, what share of its tokens the average one has, and how many sizes
+    there are."""
     order, sizes = task.order(way.batch_size, seed), dict[tuple[int, ...], int]()
     for epoch in range(min(ceil(epochs), 10)):
         order.set_epoch(epoch)
         sizes |= {tuple(rows): task.size(rows) for rows in order}
     largest = max(sizes, key=sizes.__getitem__)
-    return task.training_batch(largest), sum(sizes.values()) / len(sizes) / sizes[largest]
+    share = sum(sizes.values()) / len(sizes) / sizes[largest]
+    return task.training_batch(largest), share, len(set(sizes.values()))
 
 
 _known: dict[object, tuple[StepCost, int]] = {}  # what was followed, as runs of a comparison often are alike

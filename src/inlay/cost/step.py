@@ -17,6 +17,7 @@ from ..batches.batch import Batch
 from ..batches.objective import Objective
 from ..batches.rounds import counting
 from ..core.state import SLOT
+from .caching_allocator import reserved
 from .fake_model import scales_of
 from .trace import Trace
 from .work import Work
@@ -32,6 +33,8 @@ class StepCost:
     forward: Work  # of one micro-batch, which is what an evaluation of as many rows takes
     trained: int  # numbers
     saved_bytes: int  # of the adapter's file
+    kernels: int  # matrix products of 16 bits, of which no two are alike
+    reserved: int  # bytes that the device's allocator takes for its memory
 
     @property
     def peak(self) -> int:
@@ -51,6 +54,8 @@ class StepCost:
             forward=self.forward.plus(other.forward.plus(self.forward, -1), steps),
             trained=round(self.trained + steps * (other.trained - self.trained)),
             saved_bytes=round(self.saved_bytes + steps * (other.saved_bytes - self.saved_bytes)),
+            kernels=round(self.kernels + steps * (other.kernels - self.kernels)),
+            reserved=round(self.reserved + steps * (other.reserved - self.reserved)),
         )
 
 
@@ -98,13 +103,16 @@ def follow_step(
     ends.remove()
     for p in parameters:
         p.grad = None
+    memory = storages.peak()
     return StepCost(
-        memory=storages.peak(),
+        memory=memory,
         work=trace.work,
         update=trace.work.plus(passes, -1),
         forward=forward,
         trained=sum(p.numel() for p in parameters),
         saved_bytes=sum(t.numel() * t.element_size() for _, _, t in adapter.tensors()),
+        kernels=len(trace.kernels),
+        reserved=reserved(storages.changes) if block > 1 else sum(memory.values()),
     )
 
 

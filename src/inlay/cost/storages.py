@@ -7,7 +7,7 @@ more.
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -63,6 +63,11 @@ class Storages:
         for number in self._numbers.values():
             if self._parts[number] == part:
                 self._parts[number] = to
+
+    @property
+    def changes(self) -> Sequence[tuple[int, int]]:
+        """Each storage's number and bytes as it comes, and the same less than 0 as it goes."""
+        return self._changes
 
     @property
     def now(self) -> int:

@@ -75,14 +75,14 @@ class Interrupts:
             raise KeyboardInterrupt
 
     @property
-    def _breaks_off(self) -> bool:
+    def breaks_off(self) -> bool:
         """Whether a second signal does not wait: what starts several processes sends it beside the terminal's own."""
         return not self.patient and processes.count() == 1
 
     def _received(self, number: int, _: object) -> None:
         if self.deferring:
             self.waiting = True
-        elif not self.holding or (self.waiting and self._breaks_off and number != _HANG_UP):
+        elif not self.holding or (self.waiting and self.breaks_off and number != _HANG_UP):
             raise KeyboardInterrupt
         elif not self.waiting:
             self.waiting = True

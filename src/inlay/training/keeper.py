@@ -61,4 +61,5 @@ class Keeper:
         return has_checkpoint(self.folder)
 
     def _say_to_wait(self) -> None:
-        self.journal.tell("note", text="stopping after this step; a second Ctrl-C or signal does not wait for it")
+        second = "; a second Ctrl-C or signal does not wait for it" if self.interrupts.breaks_off else ""
+        self.journal.tell("note", text=f"stopping after this step{second}")

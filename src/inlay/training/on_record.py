@@ -2,7 +2,7 @@
 
 import torch
 
-from ..cost.machine import copies, name_of
+from ..cost.machine import copies, kernels, name_of
 from ..cost.record import Taken, record
 from .run_state import RunState
 
@@ -27,6 +27,7 @@ def add_to_record(state: RunState) -> None:
             tensors=found.step.peak,
             weights=memory["weights"] + memory["adapter"],
             copies=copies(told.cost),
+            kernels=kernels(told.cost),
             before=machine.before,
             process=state.peak_memory_bytes,
         )

@@ -58,7 +58,8 @@ def train(
         check_free(run.folder, "--out")  # still: another process may have been faster
         with begun(run, settings, journal):
             begin(run.folder)
-            processes.remember("folder", str(run.folder.absolute()))
+            if resumable:
+                processes.remember("folder", str(run.folder.absolute()))
             before = partial(learn_sources, tasks=sources, train=train)
             active = ActiveRun(
                 run, settings, journal, command, before=before, resumable=resumable, bases=bases, start=start
