@@ -247,8 +247,8 @@ the shares, and the features learn it too: AdamW moves each number as far as it 
 alike, and a normalization makes what differs between rows small beside that. In 600 rows of goemotions (those with one
 of 28 labels; the most frequent one has 37.7 %) the features that the head reads differ between rows by 0.001 after 38
 steps, of a mean size of 0.2, and the run has not got beyond the most frequent label by step 76. It takes a few steps,
-so that neither a lower rate nor a longer warm-up avoids it. A head without biases, such as a Llama's or a GPT-2's, stays
-as it is.
+so that neither a lower rate nor a longer warm-up avoids it. A head without biases, such as a Llama's or a GPT-2's,
+stays as it is.
 
 Accuracy after two epochs of 600 rows, of seeds 0, 1, 2 or the first of them, on 300 rows of `valid` (trec in the
 first two lines: 400):

@@ -15,7 +15,7 @@ Shape suffixes: B batch, T tokens, D width, N trained tokens, C those of a chunk
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -29,6 +29,9 @@ from ..models import document_attention, weights
 from ..models.fake_tensors import has_values
 from .batch import Batch, Collated, Documents, Trained, documents_of
 from .rounds import rounds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
 
@@ -124,7 +127,7 @@ def _inputs_and_targets(model: Any, batch: Batch) -> tuple[Inputs, Tensor]:
 class _Head:
     """A model's head while it computes something in place of logits, in a call of the model."""
 
-    def __init__(self, module: nn.Module, finish: _Finish, shape: torch.Size, compute: "_Compute[Any]"):
+    def __init__(self, module: nn.Module, finish: _Finish, shape: torch.Size, compute: "_Compute[object]"):
         self.module, self.finish, self.shape, self.compute = module, finish, shape, compute
         self.before: Callable[..., object] | None = module.__dict__.get("forward")  # what another library put there
         slot = getattr(module, SLOT, None)
@@ -205,7 +208,7 @@ def _through_head(
 _found: WeakKeyDictionary[nn.Module, tuple[object, _Finish | None]] = WeakKeyDictionary()  # with what it was found for
 
 
-def _assumed(model: Any, module: nn.Module) -> _Finish | None:
+def _assumed(model: "PreTrainedModel", module: nn.Module) -> _Finish | None:
     """Return what the model does after its head, as was found or as it is configured; None if that is not known."""
     if model in _found and _found[model][0] == _key(model, module):
         return _found[model][1]
@@ -215,7 +218,7 @@ def _assumed(model: Any, module: nn.Module) -> _Finish | None:
     return _Finish(next((s for s in (scale, logits_scaling and 1 / logits_scaling, multiplier) if s), 1.0))
 
 
-def _tried(model: Any, head: _Head, logits: Tensor) -> _Finish | None:
+def _tried(model: "PreTrainedModel", head: _Head, logits: Tensor) -> _Finish | None:
     """Find what the model has done after its head, or remember it; None if that is not known."""
     if head.calls > 1 or head.ramp_V is None or logits.shape[-1] != len(head.ramp_V):
         return None
@@ -230,11 +233,11 @@ def _tried(model: Any, head: _Head, logits: Tensor) -> _Finish | None:
     return _found[model][1]
 
 
-def _key(model: Any, module: nn.Module) -> object:
+def _key(model: "PreTrainedModel", module: nn.Module) -> object:
     return weakref.ref(module), _configured(model), weights.size(module)[0]
 
 
-def _configured(model: Any) -> tuple[tuple[float | None, ...], float | None]:
+def _configured(model: "PreTrainedModel") -> tuple[tuple[float | None, ...], float | None]:
     """Read the numbers by which logits may be scaled, and the one that may cap them."""
     config = model.config.get_text_config()
     numbers = (getattr(config, name, None) for name in ("logit_scale", "logits_scaling", "lm_head_multiplier"))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
@@ -34,18 +35,19 @@ def of_rows(batches: Sequence[Sequence[int]], found: Sequence[Sequence[R]]) -> l
 def of_texts(
     model: nn.Module,
     tokenizer: Tokenizer,
-    rows: Sequence[Mapping[str, object]],
-    compute: Callable[[Batch], Sequence[R]],
+    rows: Sequence[Mapping[str, list[int]]],
+    compute: Callable[[Batch], Tensor],
     step: int = LENGTH_STEP,
-) -> list[R]:
-    """Return for each row what `compute` gives, on the CPU, of a batch where the model is. Leaves the model in
+) -> Tensor:
+    """Return (rows, …) on the CPU: what `compute` gives of each batch, which is where the model is. Leaves the model in
     evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
     batches = by_length([len(row["input_ids"]) for row in rows], _TEXTS)
 
-    def of_batch(chosen: list[int]) -> Sequence[R]:
-        return compute(to_device(pad(tokenizer, [rows[i] for i in chosen], step), device))
+    def of_batch(chosen: list[int]) -> Tensor:
+        return compute(to_device(pad(tokenizer, [rows[i] for i in chosen], step), device)).cpu()
 
     with reading(model):
-        return of_rows(batches, shared(batches, of_batch))
+        found = torch.cat(shared(batches, of_batch))
+    return found[torch.tensor(list(chain.from_iterable(batches))).argsort()]

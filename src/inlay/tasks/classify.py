@@ -280,9 +280,9 @@ def log_probabilities(
     """Return (rows, labels), in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
 
     def of_batch(batch: Batch) -> Tensor:
-        return model(**batch).logits.float().log_softmax(dim=-1).cpu()
+        return model(**batch).logits.float().log_softmax(dim=-1)
 
-    return torch.stack(of_texts(model, tokenizer, rows, of_batch, step))
+    return of_texts(model, tokenizer, rows, of_batch, step)
 
 
 def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
