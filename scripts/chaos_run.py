@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import inlay
+from inlay.formats import files
 from inlay.processes import is_first
 from inlay.training import keeper
 from inlay.training.checkpoint import CHECKPOINT, write_checkpoint
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--method", default="lora")
     asked = parser.parse_args()
     keeper.write_checkpoint = write_and_name
+    files._unfinished = lambda path: path.with_name(f".{path.name}.0{files._UNFINISHED}")  # in each start the same
     inlay.train(
         "builtin:tiny-lm",
         "builtin:captions",

@@ -20,7 +20,7 @@ from typing import ClassVar, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from .errors import InlayError, OthersUnreachable, ProcessLost, SettingsError
 from .launch import check_launcher, number_in, own_number, patience, started
@@ -31,7 +31,7 @@ R = TypeVar("R")
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
 _FOR_A_REASON = 1.0  # seconds; a process that fails says why before it leaves, but for one that was killed
 _EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
-_FOR_THE_FIRST = 60.0  # seconds in which the first writes down and says why a run has failed
+_FOR_THE_FIRST = 60.0  # seconds in which the first says why a run has failed, and the others come to know it
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ def joined() -> Iterator[None]:
         first = first_failure(problem)
         _leave()
         if own:  # the first, which tells of it, is not to be stopped before it has
-            _wait_until_told(store)
+            _wait_for(store, ["told"])
+            time.sleep(0.5)  # in which it says so
+        elif not _agent_keeps_store() and not isinstance(first, ProcessLost):  # nor are the others to lose its store
+            _wait_for(store, [f"knows/{each}" for each in range(1, members)])
         if first is problem:
             raise
         raise first from problem
@@ -144,6 +147,7 @@ def first_failure(problem: BaseException) -> BaseException:
         while lost and not group.store.check(["failed"]) and time.monotonic() < until:
             time.sleep(0.05)
         said = group.store.compare_set("failed", "", mine).decode()
+        group.store.set(f"knows/{group.number}", "")
     except RuntimeError:  # what keeps the store is gone
         return OthersUnreachable(str(problem)) if lost else problem
     _leave()
@@ -324,7 +328,9 @@ def _meet(own: int, members: int) -> _Meeting:
     missing, place = set(range(1, members)) if own == 0 else {0}, uuid.uuid4().hex
     keeps = own == 0 and not _agent_keeps_store()
     try:
-        kept = TCPStore(address, port, is_master=keeps, timeout=_patience(), wait_for_workers=False, multi_tenant=True)
+        kept = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  # it is documented there
+            address, port, is_master=keeps, timeout=_patience(), wait_for_workers=False, multi_tenant=True
+        )
         if own:
             kept.set(f"inlay/here/{own}", place)
             first = kept.get(f"inlay/to/{place}").decode()
@@ -384,12 +390,11 @@ def _leave() -> None:
             dist.destroy_process_group()
 
 
-def _wait_until_told(store: Store) -> None:
+def _wait_for(store: Store, names: list[str]) -> None:
     until = time.monotonic() + _FOR_THE_FIRST
     with suppress(RuntimeError):
-        while not store.check(["told"]) and time.monotonic() < until:
+        while not store.check(names) and time.monotonic() < until:
             time.sleep(0.05)
-        time.sleep(0.5)  # in which it says so
 
 
 def _known_errors() -> dict[str, type[InlayError]]:

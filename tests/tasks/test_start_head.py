@@ -1,6 +1,7 @@
 """Where a new head begins: at the labels' shares in train."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,8 @@ def test_a_head_without_biases_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_a_head_that_knows_the_labels_stays_as_it_is(tiny_bert: str, tmp_path: Path) -> None:
     adapter, _ = started(tiny_bert, tmp_path, inlay.Full())
-    adapter.model.save_pretrained(tmp_path / "trained")
+    model: Any = adapter.model
+    model.save_pretrained(tmp_path / "trained")
     find_base(tiny_bert).tokenizer().save_pretrained(tmp_path / "trained")
     adapter, before = started(str(tmp_path / "trained"), tmp_path, inlay.LoRA())
     assert all(torch.equal(p, before[name]) for name, p in adapter.named_parameters())
