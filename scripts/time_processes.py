@@ -2,8 +2,8 @@
 
 python scripts/time_processes.py [--pairs 3]
 
-LoRA on builtin:minilm and builtin:tickets, 16 rows a step: at once in one process, eight each in two. The time of a step
-is that of training alone, as the run's summary has its tokens a second.
+LoRA on builtin:minilm and builtin:tickets, 16 rows a step: at once in one process, eight each in two. The time is that
+of training alone, by the tokens a second of the run's summary.
 """
 
 import argparse
