@@ -38,7 +38,7 @@ def test_memory_that_runs_out(
     monkeypatch.setattr(Classify, "loss", exhausting)
     run = tmp_path / "run"
     flags = ["--epochs", "1", "--evaluations-per-epoch", "4", "--no-forgetting", "--out", str(run)]
-    flags += ["--on-oom", "stop"]
+    flags += ["--on-oom", "stop", "--no-guard"]
     assert main(["train", tiny_bert, reviews_folder, *flags]) == 3
     said = capsys.readouterr().err
     assert "out of memory" in said
