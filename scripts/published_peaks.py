@@ -1,6 +1,7 @@
 """Plan the runs whose peaks Hugging Face PEFT publishes, and compare: Llama 3.2 3B on one NVIDIA L40S.
 
-python scripts/published_peaks.py
+python scripts/published_peaks.py                    with a longest row of 768 tokens, which is their limit
+python scripts/published_peaks.py --longest 706      with another
 
 Of each run two peaks are told: that of tensors with the method as Inlay has it, and what CUDA would reserve for PEFT's
 own layers, which is what they publish (multiples of 2 MiB). Both come from steps that are followed without values; what
@@ -12,16 +13,18 @@ and value cache left on, and the output of a step kept until the next one has it
 every ten steps, so the longest batch, the first of its twenty, comes after a short one and an empty cache. Nothing is
 fitted.
 
-It is assumed that some batch has a row of 768 tokens, which is their limit, and shorter ones, so that there is a mask;
-that cuBLAS takes the workspace that is its default (8.125 MiB); that CUDA's kernels keep what the CPU's keep; and that
-PEFT and transformers of the installed versions do what those of July 2026 did.
+It is assumed that some batch has a row of so many tokens and shorter ones, so that there is a mask; that cuBLAS takes
+the workspace that is its default (8.125 MiB); that CUDA's kernels keep what the CPU's keep; and that PEFT and
+transformers of the installed versions do what those of July 2026 did.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import peft
 import torch
@@ -104,7 +107,8 @@ PUBLISHED: dict[
         20.45,
     ),
 }
-LENGTHS, SHORT = (768, 760, 750, 740), (96, 92, 88, 84)
+LONGEST, SHORT = 768, 96  # tokens of the longest row of two batches
+SHORTER = (0, 4, 8, 12)  # tokens by which the rows of a batch are; what counts is the first
 WORKSPACE = 8_519_680  # bytes
 
 
@@ -115,7 +119,7 @@ class TheirLoss:
     begins_least = False
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        with _knowing(LENGTHS):
+        with _knowing([LONGEST - n for n in SHORTER]):
             return model(**batch, use_cache=False).loss
 
     def weight(self, batch: Batch) -> int:
@@ -126,20 +130,23 @@ class TheirLoss:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--longest", type=int, default=LONGEST)
+    longest = parser.parse_args().longest
     rows = []
     for name, (method, config, published) in PUBLISHED.items():
         near, far = (follow(method, blocks) for blocks in (2, 3))
         ours = near.further(far, CONFIG.num_hidden_layers - 2).peak / 2**30
-        theirs = reserved(config) / 2**30
+        theirs = reserved(config, longest) / 2**30
         rows.append([name, f"{published:.2f}", f"{ours:.2f}", f"{theirs:.2f}", f"{theirs / published - 1:+.1%}"])
         print(*rows[-1], file=sys.stderr, flush=True)
-    names = ("run", "published, GiB", "Inlay's tensors", "PEFT's, reserved", "difference")
+    names = ("run", "published, GiB", f"Inlay's tensors at {LONGEST}", "PEFT's, reserved", "difference")
     columns = [Column(name=n, right=bool(i)) for i, n in enumerate(names)]
     print("# Published peaks\n\n" + (__doc__ or "").partition("\n\n")[2].partition("\n\n")[2])
     print(Table(columns=columns, rows=rows).markdown())
 
 
-def reserved(config: peft.PeftConfig) -> int:
+def reserved(config: peft.PeftConfig, longest_row: int = LONGEST) -> int:
     """Return the most that CUDA reserves in a step on the longest batch, after one on a short batch."""
     with torch.device("meta"):
         base = LlamaForCausalLM._from_config(CONFIG, dtype=torch.bfloat16)
@@ -148,6 +155,8 @@ def reserved(config: peft.PeftConfig) -> int:
     trace, emptied = Trace(512), 0
     with FakeTensorMode(), true_masks():
         give_storage(model)
+        numbers = getattr(model, "prompt_tokens", {})  # of a prompt's embeddings, which are no buffer of theirs
+        numbers |= {name: torch.zeros(each.shape, dtype=each.dtype) for name, each in numbers.items()}
         trace.storages.name((*model.parameters(), *model.buffers()), "weights")
         parameters = [p for p in model.parameters() if p.requires_grad]
         for p in parameters:
@@ -156,10 +165,11 @@ def reserved(config: peft.PeftConfig) -> int:
         optimizer.step()
         trace.storages.name((t for state in optimizer.state.values() for t in state.values()), "optimizer")
         outputs = None
-        for lengths in (SHORT, LENGTHS):
+        for longest in (SHORT, longest_row):
+            lengths = [longest - n for n in SHORTER]
             ids_BT = torch.zeros(len(lengths), lengths[0], dtype=torch.long)
             batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": ids_BT.clone()}
-            with trace, _knowing(lengths):
+            with trace, _knowing(lengths), patch.object(torch, "rand", return_value=1.0):  # a draw, whether to drop
                 optimizer.zero_grad()
                 outputs = model(**batch, num_items_in_batch=sum(lengths))  # the last one's are there until then
                 outputs.loss.backward()
@@ -195,7 +205,7 @@ def follow(method: inlay.Method, blocks: int) -> StepCost:
     adapter = empty_adapter(empty, method, torch.bfloat16, part=None, packed=False)
     with FakeTensorMode(), true_masks():
         give_storage(adapter.model)
-        ids_BT = torch.zeros(len(LENGTHS), LENGTHS[0], dtype=torch.long)
+        ids_BT = torch.zeros(len(SHORTER), LONGEST, dtype=torch.long)
         batch = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "labels": ids_BT.clone()}
         return follow_step(adapter, TheirLoss(), [batch], 1, 1.0, block=512)
 

@@ -129,7 +129,17 @@ def test_predict_reads_what_is_piped_to_it(
 def test_json_events_are_one_object_a_line(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["train", tiny_bert, reviews_folder, "--epochs", "1", "--out", str(tmp_path / "r"), "--json"]
+    arguments = [
+        "train",
+        tiny_bert,
+        reviews_folder,
+        "--epochs",
+        "1",
+        "--no-guard",
+        "--out",
+        str(tmp_path / "r"),
+        "--json",
+    ]
     assert main(arguments) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {e["event"] for e in events} == {

@@ -52,10 +52,10 @@ def test_what_calls_an_operation_and_gives_its_memory_back_counts_for_each() -> 
 
 def test_it_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INLAY_HOME", str(tmp_path))
-    measured = list[calibration.Trial]()
+    measured = list[calibration.SmallStep]()
     own = calibration._stepper
 
-    def stepper(trial: calibration.Trial, *more: Any) -> Any:
+    def stepper(trial: calibration.SmallStep, *more: Any) -> Any:
         measured.append(trial)
         return own(trial, *more)
 

@@ -160,7 +160,7 @@ class Costs:
                 f"Time and process are corrected by {counted(self.result.earlier_runs, 'earlier run')} on this machine."
             )
         if self.result.device == "cpu":
-            return "Tensors are exact. The process and time may be off by a third: no run here is on record yet."
+            return "Tensors are exact. The process may be a third off and time half: no run here is on record yet."
         return "Tensors are exact; the device has 500 MiB more for its context."
 
     @property

@@ -9,11 +9,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, reduce
-from typing import Any
 
 import torch
+from torch import nn
+from torch._ops import OpOverload
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,13 +31,14 @@ from .depth import shallow
 from .speed import Rate, Speed, Timed, fitted
 from .work import Amount, work_of
 
-_VERSION = 1
+_VERSION = 2
+_OTHERS = ("multiplying", "passing", "beside")
 _BLOCKS = 2
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Steps of one model and method, on rows of one length."""
+class SmallStep:
+    """A step of one model and method, on rows of one length."""
 
     model: str
     method: str
@@ -52,9 +54,14 @@ class Trial:
 
 
 STEPS = [
-    Trial(model, *numbers)
+    step
     for model in ("builtin:tiny-lm", "builtin:minilm")
-    for numbers in (("lora", 64, 1, 8, 20), ("full", 384, 8, 32), ("full", 512, 2, 64), ("lora", 128, 16, 128))
+    for step in (
+        SmallStep(model, "lora", 64, 1, 8, repeats=20),
+        SmallStep(model, "full", 384, 8, 32),
+        SmallStep(model, "full", 512, 2, 64),
+        SmallStep(model, "lora", 128, 16, 128),
+    )
 ]
 _VOCABULARY = 8192
 
@@ -64,20 +71,25 @@ def measured_speed(device: torch.device, dtype: torch.dtype) -> Speed:
     """Return how fast the machine computes, as it is on file, or as it is measured now and put on file."""
     key = f"{_VERSION} {torch.__version__} {_name(device)} {dtype} {torch.get_num_threads()}"
     path = record.home() / "speed.json"
-    known: dict[str, Any] = {}
+    known: dict[str, dict[str, Sequence[float]]] = {}
     with suppress(OSError, ValueError):
         known = json.loads(path.read_text(encoding="utf-8"))
     with suppress(KeyError, TypeError):
-        return _speed(known[key])
+        return _read(known[key])
     found = _measure(device, dtype)
     with suppress(OSError):
-        write_json(path, known | {key: asdict(found)})
+        write_json(path, known | {key: _written(found)})
     return found
 
 
-def _speed(values: dict[str, Any]) -> Speed:
-    rates = {kind: Rate(*rate) for kind, rate in values["rates"].items()}
-    return Speed(rates, Rate(*values["multiplying"]), Rate(*values["passing"]), Rate(*values["beside"]))
+def _written(speed: Speed) -> dict[str, Sequence[float]]:
+    return {**speed.rates, **{name: getattr(speed, name) for name in _OTHERS}}
+
+
+def _read(values: Mapping[str, Sequence[float]]) -> Speed:
+    rates = {kind: Rate(*rate) for kind, rate in values.items()}
+    multiplying, passing, beside = (rates.pop(name) for name in _OTHERS)
+    return Speed(rates, multiplying, passing, beside)
 
 
 def _name(device: torch.device) -> str:
@@ -85,7 +97,7 @@ def _name(device: torch.device) -> str:
 
 
 def _measure(device: torch.device, dtype: torch.dtype) -> Speed:
-    timed, steps = defaultdict[str, list[Timed]](list), list[tuple[Trial, Amount, float]]()
+    timed, steps = defaultdict[str, list[Timed]](list), list[tuple[SmallStep, Amount, float]]()
     with torch.random.fork_rng([device] if is_accelerator(device) else []):
         for trial in STEPS:
             step = _stepper(trial, device, dtype)
@@ -99,7 +111,7 @@ def _measure(device: torch.device, dtype: torch.dtype) -> Speed:
     return replace(fitted(timed), beside=_beside(steps))
 
 
-def _beside(steps: Sequence[tuple[Trial, Amount, float]]) -> Rate:
+def _beside(steps: Sequence[tuple[SmallStep, Amount, float]]) -> Rate:
     """Return what steps take beside their operations: short ones for each of them, the others for their memory too."""
     short, long = ([each for each in steps if each[0].is_short is wanted] for wanted in (True, False))
     operation = sum(s for *_, s in short) / sum(amount.operations for _, amount, _ in short)
@@ -107,7 +119,7 @@ def _beside(steps: Sequence[tuple[Trial, Amount, float]]) -> Rate:
     return Rate(operation, made=max(0.0, more) / max(1.0, sum(amount.made for _, amount, _ in long)))
 
 
-def _stepper(trial: Trial, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+def _stepper(trial: SmallStep, device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
     """Return what takes a training step, again and again, on a model with random values."""
     task = unread_task(find_base(trial.model), trial.rows, trial.tokens)
     config = task.config = shallow(task.config, _BLOCKS)
@@ -117,7 +129,7 @@ def _stepper(trial: Trial, device: torch.device, dtype: torch.dtype) -> Callable
     config.hidden_size = trial.width
     if getattr(config, "num_key_value_heads", None) is not None:
         config.num_key_value_heads = config.num_attention_heads
-    model: Any = task.auto_class.from_config(config, dtype=dtype)
+    model: nn.Module = task.auto_class.from_config(config, dtype=dtype)
     adapter = attach(model.to(device), METHODS[trial.method]())
     model.train()
     parameters = list(adapter.parameters())
@@ -142,8 +154,8 @@ class _Stopwatch(TorchDispatchMode):
         self.found = list[tuple[str, Amount, float]]()
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: Mapping[str, object] | None = None
+    ) -> object:
         kwargs, clock = kwargs or {}, self.clock
         began = clock()
         result = func(*args, **kwargs)

@@ -64,7 +64,8 @@ def _fewer_blocks(
         step = none.step.further(best.cost.step, count / blocks)
         if fits(replace(best.cost, step=step)):
             tried = _followed(replace(best.way, recompute=str(count)), cost_of, fits)
-            return tried if tried.fits else best
+            if tried.fits:
+                return tried
     return best
 
 

@@ -14,7 +14,7 @@ from .calibration import measured_speed
 from .run_cost import RunCost
 from .speed import Speed
 
-_COPIES = 8  # bytes of each trained number: the start's and the best step's, which are kept to go back to
+_NUMBER = 4  # bytes of one that is trained
 _KERNEL, _MOST_KERNELS = round(0.55 * 2**20), 1024  # bytes of oneDNN's kernel for a product, and how many it keeps
 _CONTEXT = 500 * 2**20  # bytes of an accelerator that a process takes before its first tensor, or less
 _CUDA_BLOCK = 512  # bytes, of which what its allocator hands out is a multiple
@@ -40,7 +40,7 @@ class Machine:
             return cost.reserved_bytes + _CONTEXT
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
         more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
-        return self.before + cost.tensor_bytes + round(more) + copies(cost) + kernels(cost)
+        return self.before + cost.tensor_bytes + round(more) + copies(cost.step.trained) + kernels(cost)
 
     def fits(self, cost: RunCost, task: Task) -> bool:
         return self.taken(cost, task) <= self.memory
@@ -56,9 +56,9 @@ class Machine:
         return measured_speed(self.device, self.dtype)
 
 
-def copies(cost: RunCost) -> int:
-    """Return the bytes of the adapter's copies, which are on the CPU."""
-    return _COPIES * cost.step.trained
+def copies(trained: int, *, of_start: bool = True) -> int:
+    """Return the bytes of copies on the CPU of so many numbers: the best step's, and the start's to go back to."""
+    return _NUMBER * trained * (1 + of_start)
 
 
 def kernels(cost: RunCost) -> int:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -53,7 +54,9 @@ class Work:
         )
 
 
-def work_of(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> tuple[str, Amount] | None:
+def work_of(
+    func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object], result: object
+) -> tuple[str, Amount] | None:
     """Return an operation's kind and what it does; None of one that touches no tensor."""
     if func.is_view:
         return VIEWS, Amount(1)

@@ -15,6 +15,7 @@ from ..attached.adapter import Adapter
 from ..batches.batch import Batch, divided, to_device
 from ..batches.objective import Objective
 from ..core.method import Method
+from ..cost.machine import copies
 from ..cost.run_cost import Way, largest_batch
 from ..cost.step import StepCost, follow_step
 from ..devices import is_accelerator, synchronize
@@ -22,8 +23,6 @@ from ..tasks.task import Task
 from .loop import Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
-
-_KEPT_BYTES = 4  # of each trained number: the best step's, and the start's to go back to, which are kept on the CPU
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ def estimate(
         memory = peak_memory_bytes(device)
         seconds = _pass(adapter, objective, task.batch_of(typical), device)
     evaluations = len(plan.evaluate_after) * evaluation_seconds
-    copies = _KEPT_BYTES * (1 + settings.guard) if device.type == "cpu" else 0
-    measured = memory + copies * step.trained
+    measured = memory + (copies(step.trained, of_start=settings.guard) if device.type == "cpu" else 0)
     return Estimate(passes * seconds + evaluations, said_bytes or measured, step)
 
 

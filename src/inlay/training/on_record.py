@@ -26,7 +26,7 @@ def add_to_record(state: RunState) -> None:
             said_tensors=told.cost.tensor_bytes,
             tensors=found.step.peak,
             weights=memory["weights"] + memory["adapter"],
-            copies=copies(told.cost),
+            copies=copies(told.cost.step.trained),
             kernels=kernels(told.cost),
             before=machine.before,
             process=state.peak_memory_bytes,
