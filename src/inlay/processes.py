@@ -216,12 +216,13 @@ def check_equal(values: Mapping[str, object]) -> None:
                 raise ProcessLost(f"{name} differs between process {number()} and process {other}")
 
 
-def shared(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
+def shared(items: Sequence[T], compute: Callable[[T], R], *, in_step: bool = False) -> list[R]:
     """Return what `compute` gives for each item, in their order; each process computes its share of them, the same one
     each time.
 
     The results are sent, so that they should be on the CPU. All compute equally often, as those that hold a shard of
-    the model must; items of falling size make fair shares. What one of them raises all do.
+    the model must; items of falling size make fair shares. What one of them raises all do. `in_step` they send each
+    other something in `compute`, where nobody would hear what another has raised: whoever does is to leave.
     """
     if count() == 1:
         return [compute(item) for item in items]
@@ -234,6 +235,8 @@ def shared(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
             for n in rounds[start : start + at_once]:
                 own.append(compute(items[min(count() * n + number(), len(items) - 1)]))
         except Exception as problem:
+            if in_step:
+                raise
             failed = problem
         for of_all, (of_process, problem) in zip(found, gathered((own, failed and _to_send(failed))), strict=True):
             if problem is not None:

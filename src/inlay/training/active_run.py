@@ -378,6 +378,8 @@ class ActiveRun(Observer):
         except ProcessLost:
             raise
         except Exception as problem:
+            if self.run.shares_base:  # the others wait for this process's part of the weights, if they have not failed
+                raise
             reason = " ".join(str(problem).split()) or type(problem).__name__
             self.journal.record(
                 "note",
