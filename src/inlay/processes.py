@@ -4,12 +4,10 @@ A process that is alone is the first of one: nothing is sent, and hardly any oth
 several. The one place that sends something to another process.
 """
 
-import os
 import pickle
 import tempfile
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +22,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from .errors import InlayError, OthersUnreachable, ProcessLost, SettingsError
 from .launch import check_launcher, number_in, own_number, patience, started
+from .machine import out_of_memory
+from .meeting import Meeting, agent_keeps_store, meet
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,14 +32,6 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _FOR_A_REASON = 1.0  # seconds; a process that fails says why before it leaves, but for one that was killed
 _EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
 _FOR_THE_FIRST = 60.0  # seconds in which the first says why a run has failed, and the others come to know it
-
-
-@dataclass(frozen=True)
-class _Meeting:
-    """What the processes find each other by, each time that they join."""
-
-    kept: Store  # with torchrun by its agent: it outlives these processes
-    place: str  # in the store, of these processes alone
 
 
 @dataclass
@@ -52,7 +44,7 @@ class _Group:
     folders: dict[Path, tempfile.TemporaryDirectory[str]] = field(default_factory=dict)  # for each of the first one's
 
     joined: ClassVar["_Group | None"] = None
-    meeting: ClassVar["_Meeting | None"] = None
+    meeting: ClassVar[Meeting | None] = None
     times: ClassVar[int] = 0
 
 
@@ -98,11 +90,13 @@ def joined() -> Iterator[None]:
     _Group.times += 1
     own, members = own_number(), started()
     if _Group.meeting is None:
-        _Group.meeting = _meet(own, members)
+        _Group.meeting = meet(own, members)
     store = PrefixStore(f"{_Group.meeting.place}/{_Group.times}", _Group.meeting.kept)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _connection():
-        dist.init_process_group(backend, store=store, rank=own, world_size=members, timeout=_patience())
+        dist.init_process_group(
+            backend, store=store, rank=own, world_size=members, timeout=timedelta(seconds=patience())
+        )
     _Group.joined = group = _Group(own, members, store)
     try:
         yield
@@ -112,14 +106,14 @@ def joined() -> Iterator[None]:
         if own:  # the first, which tells of it, is not to be stopped before it has
             _wait_for(store, ["told"])
             time.sleep(0.5)  # in which it says so
-        elif not _agent_keeps_store() and not isinstance(first, ProcessLost):  # nor are the others to lose its store
+        elif not agent_keeps_store() and not isinstance(first, ProcessLost):  # nor are the others to lose its store
             _wait_for(store, [f"knows/{each}" for each in range(1, members)])
         if first is problem:
             raise
         raise first from problem
     else:
-        with suppress(RuntimeError):  # whoever is done may be gone
-            dist.barrier()
+        with suppress(ProcessLost):  # whoever is done may be gone
+            gathered(None)
         _leave()
     finally:
         with suppress(RuntimeError):
@@ -138,8 +132,9 @@ def first_failure(problem: BaseException) -> BaseException:
     group = _Group.joined
     if group is None:
         return problem
+    problem = _as_lost(problem)
     expected = isinstance(problem, InlayError | KeyboardInterrupt)
-    text = str(problem) if expected else "".join(traceback.format_exception(problem))
+    text = _by_the_first(str(problem)) if expected else "".join(traceback.format_exception(problem))
     mine = f"{group.number}\n{type(problem).__name__}\n{text}"
     lost = isinstance(problem, ProcessLost)
     until = time.monotonic() + (_FOR_A_REASON if lost else 0)
@@ -157,11 +152,22 @@ def first_failure(problem: BaseException) -> BaseException:
     if kind == KeyboardInterrupt.__name__:
         return KeyboardInterrupt()
     known = _known_errors().get(kind)
-    if known is not None and text == str(problem) and isinstance(problem, known):
+    if known is not None and text == _by_the_first(str(problem)) and isinstance(problem, known):
         return problem  # all found the same
     if known is ProcessLost:
         return ProcessLost(text)
     return known(f"process {number_of}: {text}") if known else ProcessLost(f"process {number_of} failed: {text}")
+
+
+@contextmanager
+def gathering() -> Iterator[None]:
+    """Raise ProcessLost if a process is gone with which a call of a shared model in the block gathers its weights."""
+    try:
+        yield
+    except Exception as problem:
+        if (lost := _as_lost(problem)) is problem:
+            raise
+        raise lost from problem
 
 
 def from_first(compute: Callable[[], T]) -> T:
@@ -210,12 +216,13 @@ def check_equal(values: Mapping[str, object]) -> None:
                 raise ProcessLost(f"{name} differs between process {number()} and process {other}")
 
 
-def shared(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
+def shared(items: Sequence[T], compute: Callable[[T], R], *, in_step: bool = False) -> list[R]:
     """Return what `compute` gives for each item, in their order; each process computes its share of them, the same one
     each time.
 
     The results are sent, so that they should be on the CPU. All compute equally often, as those that hold a shard of
-    the model must; items of falling size make fair shares. What one of them raises all do.
+    the model must; items of falling size make fair shares. What one of them raises all do. `in_step` they send each
+    other something in `compute`, where nobody would hear what another has raised: whoever does is to leave.
     """
     if count() == 1:
         return [compute(item) for item in items]
@@ -228,6 +235,8 @@ def shared(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
             for n in rounds[start : start + at_once]:
                 own.append(compute(items[min(count() * n + number(), len(items) - 1)]))
         except Exception as problem:
+            if in_step:
+                raise
             failed = problem
         for of_all, (of_process, problem) in zip(found, gathered((own, failed and _to_send(failed))), strict=True):
             if problem is not None:
@@ -271,7 +280,11 @@ def own_folder(folder: Path) -> Path:
         return folder
     if folder not in group.folders:
         group.folders[folder] = tempfile.TemporaryDirectory(prefix="inlay-")
-    return Path(group.folders[folder].name) / (folder.name or "run")
+    return _inside(group.folders[folder], folder)
+
+
+def _inside(own: tempfile.TemporaryDirectory[str], folder: Path) -> Path:
+    return Path(own.name) / (folder.name or "run")
 
 
 def mirrored(folder: Path) -> Path:
@@ -304,60 +317,9 @@ def remembered(name: str) -> str | None:
 
 def _agents_store() -> Store | None:
     """Return the store of torchrun's agent, which outlives these processes."""
-    if _Group.meeting is None or not _agent_keeps_store():
+    if _Group.meeting is None or not agent_keeps_store():
         return None
     return PrefixStore(f"inlay/{_Group.times}", _Group.meeting.kept)
-
-
-def _agent_keeps_store() -> bool:
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-
-
-def _patience() -> timedelta:
-    """Return how long a process waits for another in one exchange."""
-    return timedelta(seconds=patience())
-
-
-def _meet(own: int, members: int) -> _Meeting:
-    """Find the processes that were started with this one. Raises OthersUnreachable if one of them does not come.
-
-    They agree on a place in the store: there may be what those before them have left, and torchrun's count of restarts
-    is not the same on all machines.
-    """
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    missing, place = set(range(1, members)) if own == 0 else {0}, uuid.uuid4().hex
-    keeps = own == 0 and not _agent_keeps_store()
-    try:
-        kept = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  # it is documented there
-            address, port, is_master=keeps, timeout=_patience(), wait_for_workers=False, multi_tenant=True
-        )
-        if own:
-            kept.set(f"inlay/here/{own}", place)
-            first = kept.get(f"inlay/to/{place}").decode()
-            kept.set(f"inlay/{first}/{own}", "")
-            return _Meeting(kept, f"inlay/{first}")
-        until = time.monotonic() + patience()
-        while missing and time.monotonic() < until:
-            for other in list(missing):
-                if kept.check([f"inlay/{place}/{other}"]):
-                    missing.remove(other)
-                elif kept.check([f"inlay/here/{other}"]):  # it may be one from before
-                    kept.set(f"inlay/to/{kept.get(f'inlay/here/{other}').decode()}", place)
-            time.sleep(0.02)
-    except (RuntimeError, OSError) as problem:
-        why = f" ({' '.join(str(problem).split())})" if keeps else ""
-        raise _not_met(missing, f"{address}:{port}{why}") from problem
-    if missing:
-        raise _not_met(missing, f"{address}:{port}")
-    return _Meeting(kept, f"inlay/{place}")
-
-
-def _not_met(missing: set[int], where: str) -> OthersUnreachable:
-    names = f"process{'es' if len(missing) > 1 else ''} {', '.join(str(each) for each in sorted(missing))}"
-    return OthersUnreachable(
-        f"{names} did not come to {where} within {patience():g} seconds; see that all were started, and that their "
-        "machines reach that address (INLAY_PATIENCE sets the seconds)"
-    )
 
 
 def _to_send(problem: Exception) -> Exception:
@@ -376,11 +338,32 @@ def _connection() -> Iterator[None]:
     try:
         yield
     except RuntimeError as problem:
-        if isinstance(problem, InlayError):
+        if isinstance(problem, InlayError) or out_of_memory(problem) is not None:
             raise
-        raise ProcessLost(
-            "a process that trained with this one is gone: it was killed, has crashed, or its machine cannot be reached"
-        ) from problem
+        raise _lost() from problem
+
+
+def _as_lost(problem: BaseException) -> BaseException:
+    """Return ProcessLost for an error that comes from within torch.distributed, which has no class for it; anything
+    else as it is."""
+    if not isinstance(problem, RuntimeError) or isinstance(problem, InlayError) or out_of_memory(problem) is not None:
+        return problem
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(problem.__traceback__)]
+    callers = [name for name in modules if name != "torch._ops"]
+    return _lost() if callers and callers[-1].startswith("torch.distributed.") else problem
+
+
+def _lost() -> ProcessLost:
+    return ProcessLost(
+        "a process that trained with this one is gone: it was killed, has crashed, or its machine cannot be reached"
+    )
+
+
+def _by_the_first(text: str) -> str:
+    """Return a text as the first process would say it, whose folders have other names than this one's."""
+    for folder, own in _Group.joined.folders.items() if _Group.joined else ():
+        text = text.replace(str(_inside(own, folder)), str(folder))
+    return text
 
 
 def _leave() -> None:

@@ -34,8 +34,9 @@ def test_processes_that_do_not_learn_of_each_other_do_not_train(
 ) -> None:
     train = ["train", tiny_bert, reviews_folder, "--out", str(tmp_path / "out")]
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    assert main(train) == 2
-    assert "SLURM_STEP_NUM_TASKS is 4: each of so many processes would train" in capsys.readouterr().err
+    for more in ([], ["--processes", "2"]):
+        assert main([*train, *more]) == 2
+        assert "SLURM_STEP_NUM_TASKS is 4: each of so many processes would train" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "4")
     for needed in launch._NEEDED:
         monkeypatch.delenv(needed, raising=False)

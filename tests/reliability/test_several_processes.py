@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
+from inlay import processes
+from inlay.errors import DoesNotFit, SettingsError
+from inlay.machine import out_of_memory
 from inlay.tasks.classify import Classify
+from inlay.training import passes, prepared, together
 
 from ..training.resume.runs import assert_same
-from .kills import finished, killed
+from .kills import finished, killed, started
 from .test_kills import REMEMBERING, asked_of
 
 
@@ -136,3 +141,76 @@ def test_runs_killed_twenty_times_in_all_go_on_in_another_number(
     name: str, dropping_bert: str, few_reviews: str, tmp_path: Path
 ) -> None:
     check_kills(divided(dropping_bert, few_reviews, tmp_path, name), tmp_path, kills=3, seed=len(name))
+
+
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_process_with_which_others_share_the_base_out_is_lost_and_the_run_goes_on(
+    dropping_bert: str, few_reviews: str, tmp_path: Path
+) -> None:
+    """The others find it gone within a call of the model, where FSDP2 gathers weights."""
+    asked = replace(divided(dropping_bert, few_reviews, tmp_path / "run", "lora"), shard=True)
+    first, second = started(asked, together=2, fault=partial(loss_that, fault=dies))
+    second.join()
+    first.join(20)
+    assert (first.exitcode, second.exitcode) == (1, -signal.SIGKILL)
+    reason = summary_of(tmp_path / "run")["reason"]
+    assert reason.startswith("a process that trained with this one is gone")
+    assert "go on with: inlay resume" in reason
+    assert finished(asked, together=2) == 0
+
+
+def reads_other_data(number: int) -> None:
+    if number == 1:
+        together.data_fingerprint = lambda *_: "other"
+
+
+@pytest.mark.slow
+def test_processes_that_read_other_data_end(dropping_bert: str, few_reviews: str, tmp_path: Path) -> None:
+    asked = divided(dropping_bert, few_reviews, tmp_path / "run", "lora")
+    assert finished(asked, together=2, fault=reads_other_data) == 1
+    assert "the data differs between process" in summary_of(tmp_path / "run")["reason"]
+
+
+@pytest.fixture
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    group = processes._Group(1, 2, HashStore())
+    monkeypatch.setattr(processes._Group, "joined", group)
+    yield monkeypatch
+    for each in group.folders.values():
+        each.cleanup()
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_what_a_process_tells_names_the_folders_of_the_first() -> None:
+    own = processes.own_folder(Path("runs/first"))
+    assert own != Path("runs/first")
+    assert processes._by_the_first(f"{own} has no checkpoint") == "runs/first has no checkpoint"
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_a_process_without_memory_for_the_sum_ends_all_as_none_can_go_back() -> None:
+    with pytest.raises(DoesNotFit, match="as the processes' gradients were added") as found, passes._by_all():
+        runs_out_of_memory()
+    assert out_of_memory(found.value) is None  # so that no step is tried again
+
+
+def test_one_of_several_accelerators_is_not_for_several_processes(second_of_two: pytest.MonkeyPatch) -> None:
+    second_of_two.setattr(prepared, "pick_device", torch.device)
+    second_of_two.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SettingsError, match="2 processes take one each; give cuda, and"):
+        prepared._own_device("cuda:1", is_new=True)
+    for asked, is_new in (("cuda", True), ("cuda:0", False)):
+        assert prepared._own_device(asked, is_new=is_new) == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(("rows", "end"), [(8, "8 rows at once"), (16, "; 1 of them has none: give a smaller --micro")])
+def test_processes_that_have_no_rows_are_told_of(
+    rows: int, end: str, second_of_two: pytest.MonkeyPatch, dropping_bert: str, few_reviews: str
+) -> None:
+    second_of_two.setattr(processes, "gathered", lambda value: [value, value])
+    asked = asked_of(dropping_bert, few_reviews, Path("run"), "lora", batch_size=16, micro_batch_size=rows)
+    assert end in (together.told_of_processes(asked) or "")

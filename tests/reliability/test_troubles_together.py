@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from inlay import processes
 from inlay.cli import main
 from inlay.errors import SettingsError
 from inlay.formats.files import held
 from inlay.launch import patience
+from inlay.meeting import meet
 
 from ..training.resume.runs import assert_same
 from .full_disk import FullDisk
@@ -101,7 +101,7 @@ def test_processes_that_torchrun_starts_again_do_not_meet_those_before_them(monk
     found = set[str]()
     for _ in range(3):
         with ThreadPoolExecutor(3) as threads:
-            (met,) = {each.place for each in threads.map(lambda own: processes._meet(own, 3), (2, 1, 0))}
+            (met,) = {each.place for each in threads.map(lambda own: meet(own, 3), (2, 1, 0))}
         found.add(met)
     assert len(found) == 3
 

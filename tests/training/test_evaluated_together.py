@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 import inlay
 from inlay import processes
+from inlay.batches import evaluated
 from inlay.tasks import causal, generate
 
 from ..reliability.kills import finished
@@ -93,6 +94,20 @@ def test_what_fails_in_one_process_fails_in_all(tiny_llama: str, prompted: str, 
     assert "in process 1" in reason or "process 1 failed" in reason
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [fails_to_write, fails_to_score])
+def test_what_fails_in_one_process_that_has_a_part_of_the_base_ends_all(
+    fault: Callable[[int], None], tiny_llama: str, prompted: str, tmp_path: Path
+) -> None:
+    """The others wait for its part, in a call of the model, where no other word of it is heard."""
+    given = {"method": method("lora", SHAPES["llama"]), "forget_at_most": None, "forgetting": False}
+    asked = evaluating(tiny_llama, prompted, tmp_path / "run", samples=40, shard=True, **given)
+    assert finished(asked, together=2, fault=fault) == 1
+    reason = json.loads((tmp_path / "run" / "summary.json").read_text())["reason"]
+    assert reason.startswith("process 1 failed: Traceback")
+    assert ("there are no words" if fault is fails_to_write else "there is no loss") in reason
+
+
 def counts_bytes(number: int, folder: Path) -> None:
     """Write down what this process sends to others: a line for each exchange."""
     told = (folder / f"sent-{number}").open("w", buffering=1)
@@ -158,7 +173,7 @@ def test_processes_learn_source_tasks_together(
 def test_texts_that_are_drawn_are_written_by_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """They depend on what was drawn before, whichever process that was."""
     shape = SHAPES["llama"]
-    monkeypatch.setattr(generate, "shared", None)
+    monkeypatch.setattr(evaluated, "shared", None)
     torch.manual_seed(0)
     assert len(generate.generate(shape.model(), [[5, 6], [7]], [1], 0, 3, temperature=1.0)) == 2
     with pytest.raises(TypeError):

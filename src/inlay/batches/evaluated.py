@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..models.sharded import reading
+from ..models.sharded import is_sharded, reading
 from ..models.tokenizer import Tokenizer
 from ..processes import shared
 from .batch import LENGTH_STEP, Batch, pad, to_device
@@ -32,6 +32,17 @@ def of_rows(batches: Sequence[Sequence[int]], found: Sequence[Sequence[R]]) -> l
     return [rows[i] for i in range(len(rows))]
 
 
+def of_batches(
+    model: nn.Module, batches: Sequence[list[int]], compute: Callable[[list[int]], R], *, by_each: bool = False
+) -> list[R]:
+    """Return what `compute` gives of each batch by calls of the model, in their order; the processes share the batches,
+    or compute all of them `by_each`."""
+    with reading(model):
+        if by_each:
+            return [compute(chosen) for chosen in batches]
+        return shared(batches, compute, in_step=any(map(is_sharded, model.parameters())))
+
+
 def of_texts(
     model: nn.Module,
     tokenizer: Tokenizer,
@@ -48,6 +59,5 @@ def of_texts(
     def of_batch(chosen: list[int]) -> Tensor:
         return compute(to_device(pad(tokenizer, [rows[i] for i in chosen], step), device)).cpu()
 
-    with reading(model):
-        found = torch.cat(shared(batches, of_batch))
+    found = torch.cat(of_batches(model, batches, of_batch))
     return found[torch.tensor(list(chain.from_iterable(batches))).argsort()]

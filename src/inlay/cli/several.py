@@ -8,14 +8,17 @@ import uuid
 from collections.abc import Sequence
 
 from ..errors import INTERRUPTED_EXIT_CODE, ProcessLost, SettingsError
-from ..launch import started
+from ..launch import check_launcher, started
 
 _UNTIL_KILLED = 3600  # seconds that a process which is told to stop has for its step and its checkpoint
 
 
 def asks_for_several(count: int) -> bool:
-    """Tell whether processes are to be started. Raises SettingsError if they were, and are another number."""
+    """Tell whether processes are to be started. Raises SettingsError if they were, and are another number, or if others
+    would each start some."""
     if started() == 1:
+        if count > 1:
+            check_launcher()
         return count > 1
     if count not in (1, started()):
         raise SettingsError(

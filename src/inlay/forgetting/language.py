@@ -18,12 +18,10 @@ from torch.nn import functional as F
 
 from ..batches.batch import to_device
 from ..batches.chunked_loss import logits_of_rows
-from ..batches.evaluated import by_length, of_rows
+from ..batches.evaluated import by_length, of_batches, of_rows
 from ..batches.packing import padded
 from ..data.tokens import TokenRow
-from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
-from ..processes import shared
 from ..show.forgetting import LossChange
 from ..stats import ratio
 from .passages import GeneralText
@@ -84,8 +82,7 @@ class LanguageBaseline:
             return found
 
         batches = by_length([len(row["input_ids"]) for row in self.rows], _ROWS)
-        with reading(model):
-            losses, measured = zip(*of_rows(batches, shared(batches, of_batch)), strict=True)
+        losses, measured = zip(*of_rows(batches, of_batches(model, batches, of_batch)), strict=True)
         return torch.tensor(losses, dtype=torch.float64), torch.tensor(measured, dtype=torch.float64)
 
     def _keep(self, i: int, log_TV: Tensor) -> int:

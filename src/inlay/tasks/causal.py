@@ -15,7 +15,7 @@ from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
 from ..batches.batch import Batch, Order, to_device
 from ..batches.chunked_loss import causal_loss, trained_tokens
-from ..batches.evaluated import by_length
+from ..batches.evaluated import by_length, of_batches
 from ..batches.packing import Shuffled, can_pack, packed, padded
 from ..data.conversation import Message
 from ..data.examples import Examples
@@ -30,9 +30,7 @@ from ..forgetting.retaining import Replay
 from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
-from ..models.sharded import reading
 from ..models.tokenizer import Tokenizer
-from ..processes import shared
 from ..show.units import text_or_unknown
 from ..stats import Means
 from .facts import COUNT, TOKENS, one_of
@@ -228,8 +226,7 @@ class Causal(Task):
             return causal_loss(model, to_device(batch, device), 1).item(), trained_tokens(batch)
 
         batches = by_length([len(row["input_ids"]) for row in rows], _EVALUATION_ROWS)
-        with reading(model):
-            sums, counts = zip(*shared(batches, of_batch), strict=True)
+        sums, counts = zip(*of_batches(model, batches, of_batch), strict=True)
         return TokenLosses(list(sums), list(counts))
 
     @property

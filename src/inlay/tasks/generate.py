@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from ..batches.evaluated import by_length, of_rows
-from ..models.sharded import is_sharded, reading
-from ..processes import shared
+from ..batches.evaluated import by_length, of_batches, of_rows
+from ..models.sharded import is_sharded
 
 _ROWS = 16
 
@@ -44,10 +43,8 @@ def generate(
         return [list(_until(row, stop)) for row in written[:, ids_BT.shape[1] :].tolist()]
 
     batches = by_length([len(prompt) for prompt in prompts], rows)
-    with reading(model):
-        if temperature:  # what is drawn depends on what was drawn before, so that each process draws all
-            return of_rows(batches, [of_batch(chosen) for chosen in batches])
-        return of_rows(batches, shared(batches, of_batch))
+    # What is drawn depends on what was drawn before, so that each process draws all.
+    return of_rows(batches, of_batches(model, batches, of_batch, by_each=bool(temperature)))
 
 
 def _left_padded(rows: Sequence[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 import math
 import shlex
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -29,12 +28,11 @@ from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
-from ..show.units import counted
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
-from .checkpoint_fit import own_tensors, shrunk_of
+from .checkpoint_fit import shrunk_of
 from .division import Division
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import Estimate, estimate
@@ -42,7 +40,7 @@ from .forecast import Forecast, fitted, forecast
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
-from .loop import Observer, StepEvent, Training, fit, marks
+from .loop import Observer, StepEvent, Training, fit
 from .memory import reset_peak_memory
 from .on_record import add_to_record
 from .prepared import Prepared
@@ -53,6 +51,7 @@ from .score_parts import write_parts
 from .settings import RunSettings
 from .shared_base import NoSharing
 from .shrinking import Shrunk
+from .together import check_alike, told_of_processes
 
 _STEP_EVENTS = 400  # in a run's metrics, at most
 
@@ -103,7 +102,8 @@ class ActiveRun(Observer):
             try:
                 self.state.run = self.before(self.run, self.journal)
                 self._forecast()
-                self._tell_of_processes()
+                if (text := told_of_processes(self.run.settings)) is not None:
+                    self.journal.record("note", text=text)
                 if self.checkpoint is None:
                     write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
                 model = self._load()
@@ -143,13 +143,6 @@ class ActiveRun(Observer):
         self.state.run = fitted(self.run, told)
         if told.note is not None:
             self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
-
-    def _tell_of_processes(self) -> None:
-        if (count := processes.count()) > 1:
-            machines = counted(len(set(processes.gathered(socket.gethostname()))), "machine")
-            rows = self.run.settings.micro_batch_size or self.run.settings.batch_size
-            text = f"{count} processes on {machines} share each step, {counted(rows, 'row')} at once"
-            self.journal.record("note", text=text)
 
     def _load(self) -> nn.Module:
         run = self.run
@@ -222,8 +215,7 @@ class ActiveRun(Observer):
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         for text in run.task.ready(model) if run.settings.attention == "auto" else ():
             self.journal.record("note", text=text)
-        values = zip(own_tensors(adapter), marks(own_tensors(adapter).values()), strict=True)
-        processes.check_equal(dict(values))
+        check_alike(self.state)
         self.state.estimate = self.division.tried(partial(self._estimate, told))
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
@@ -386,6 +378,8 @@ class ActiveRun(Observer):
         except ProcessLost:
             raise
         except Exception as problem:
+            if self.run.shares_base:  # the others wait for this process's part of the weights, if they have not failed
+                raise
             reason = " ".join(str(problem).split()) or type(problem).__name__
             self.journal.record(
                 "note",

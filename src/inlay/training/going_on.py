@@ -50,9 +50,10 @@ def go_on(
     """
     if settings.out is None:
         raise SettingsError("--go-on needs --out: the folder in which the run goes on, or begins")
-    folder, journal = processes.mirrored(Path(settings.out)), Journal(watcher)
-    if not (folder / "run.yaml").is_file():
+    folder, journal = Path(settings.out), Journal(watcher)
+    if not processes.from_first((folder / "run.yaml").is_file):
         return train(settings, watcher, command, bases=bases)
+    folder = processes.mirrored(folder)
     with held(folder):
         check_same_settings(folder, settings)
         summary = read_summary(folder)

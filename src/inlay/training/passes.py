@@ -1,6 +1,7 @@
 """The rows of each step, and the passes forward and backward through its micro-batches."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import cast
 
@@ -12,6 +13,7 @@ from .. import processes
 from ..attached.adapter import Adapter
 from ..batches.batch import Batch, Order, divided, token_count
 from ..batches.objective import Objective
+from ..errors import DoesNotFit
 from ..loss_scale import LossScale
 from ..machine import out_of_memory
 from ..models.sharding import check_recovers, has_shares
@@ -44,7 +46,7 @@ def pass_through(
     parts = list(micro_batches(batch, size, objective))
     owners = dealt([token_count(part) for part, _ in parts], processes.count())
     losses, own, failed = dict[int, Tensor](), list[Gradients](), None
-    with draws.kept():
+    with draws.kept(), processes.gathering():
         try:
             row = 0
             for i, (part, part_share) in enumerate(parts):
@@ -69,10 +71,27 @@ def pass_through(
     told = dict(zip(losses, torch.stack([*losses.values()]).tolist(), strict=True)) if losses else {}
     if processes.count() > 1:
         told = _agreed(told, failed)
-        add_in_order(parameters, own, owners)
-    if (penalty := adapter.method.penalty(adapter)) is not None:
-        scale.scaled(penalty).backward()
+    with _by_all():
+        if processes.count() > 1:
+            add_in_order(parameters, own, owners)
+        if (penalty := adapter.method.penalty(adapter)) is not None:
+            scale.scaled(penalty).backward()
     return sum(told[i] for i in range(len(parts)))
+
+
+@contextmanager
+def _by_all() -> Iterator[None]:
+    """Raise DoesNotFit if one of several processes runs out of memory in the block: the others do not, and go on."""
+    try:
+        yield
+    except Exception as problem:
+        if processes.count() == 1 or (why := out_of_memory(problem)) is None:
+            raise
+        raise DoesNotFit(
+            f"{why.partition(';')[0]} as the processes' gradients were added, after which the step cannot be done "
+            "again; each keeps those of all its micro-batches: try fewer, by a larger --micro-batch-size or more "
+            "processes"
+        ) from None
 
 
 def _agreed(losses: dict[int, float], failed: Exception | None) -> dict[int, float]:

@@ -116,7 +116,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     if folder is None:
         _check_takes_effect(settings, task)
         folder = processes.own_folder(processes.from_first(partial(free_folder, settings)))
-    device = _own_device(settings.device)
+    device = _own_device(settings.device, is_new=folder_is_new)
     dtype = pick_dtype(settings, device)
     base, empty = task.base, task.empty()
     if settings.quantize == "nf4":
@@ -173,11 +173,17 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     return Prepared(settings, task, plan, device, dtype, max_length, attention, part, reach, folder, text)
 
 
-def _own_device(asked: str) -> torch.device:
-    """Return the device that is asked for; of several processes each has one of its machine's accelerators."""
+def _own_device(asked: str, *, is_new: bool) -> torch.device:
+    """Return the device that is asked for; of several processes each has one of its machine's accelerators, also in a
+    run that one process began on some other."""
     device = pick_device(asked)
     if processes.count() == 1 or not is_accelerator(device):
         return device
+    if is_new and device.index is not None:
+        raise SettingsError(
+            f"device is {device}, and {processes.count()} processes take one each; give {device.type}, and choose "
+            "those that they see by the environment, such as CUDA_VISIBLE_DEVICES"
+        )
     if device.type != "cuda":
         raise SettingsError(f"several processes train on CPUs and on cuda devices, and device is {device}")
     return pick_device(f"cuda:{processes.local_number()}")

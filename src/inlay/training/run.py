@@ -84,8 +84,8 @@ def resume(
 
     Raises CheckpointError or another InvalidRequest, which leave it as it was, if it cannot go on; else as `train`.
     """
+    processes.from_first(partial(check_is_run, folder))
     folder = processes.mirrored(folder)
-    check_is_run(folder)
     with held(folder):
         return go_on_from_checkpoint(folder, Journal(watcher), fetch=fetch, base=base, bases=bases, task=task)
 
