@@ -42,7 +42,7 @@ def check_numbers(asked: Any, tmp_path: Path, numbers: tuple[int, ...]) -> None:
         assert_same(run, whole)
 
 
-@pytest.mark.parametrize("name", ["lora", "adalora"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("adalora", marks=pytest.mark.slow)])
 def test_two_and_three_processes_train_what_one_does(
     name: str, dropping_bert: str, few_reviews: str, tmp_path: Path
 ) -> None:

@@ -29,7 +29,9 @@ def has_no_room(number: int, of: int, below: str, first: int) -> None:
         FullDisk(Path(below), first=first, for_good=True).install(pytest.MonkeyPatch())
 
 
-@pytest.mark.parametrize(("of", "first"), [(0, 60), (1, 0), (1, 12)])
+@pytest.mark.parametrize(
+    ("of", "first"), [pytest.param(0, 60, marks=pytest.mark.slow), pytest.param(1, 0, marks=pytest.mark.slow), (1, 12)]
+)
 def test_a_full_disk_of_one_process_ends_all_and_the_run_goes_on_when_there_is_room(
     of: int, first: int, dropping_bert: str, few_reviews: str, tmp_path: Path
 ) -> None:
@@ -53,6 +55,7 @@ def comes_late_and_lives_tomorrow(number: int) -> None:
         time.localtime = lambda seconds=None: local(time.time() if seconds is None else seconds)
 
 
+@pytest.mark.slow
 def test_a_process_that_comes_late_by_another_clock_changes_nothing(
     dropping_bert: str, few_reviews: str, tmp_path: Path
 ) -> None:
