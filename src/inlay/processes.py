@@ -29,6 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before PyTorch 2.13
+_CAME_FROM = "_inlay_came_from"  # attribute of an error that another process has sent: its number
 _FOR_A_REASON = 1.0  # seconds; a process that fails says why before it leaves, but for one that was killed
 _EXCHANGES = 8  # of shared work: none waits for longer, nor goes on after another's failure, than an eighth of it takes
 _FOR_THE_FIRST = 60.0  # seconds in which the first says why a run has failed, and the others come to know it
@@ -137,9 +138,10 @@ def first_failure(problem: BaseException) -> BaseException:
     text = _by_the_first(str(problem)) if expected else "".join(traceback.format_exception(problem))
     mine = f"{group.number}\n{type(problem).__name__}\n{text}"
     lost = isinstance(problem, ProcessLost)
-    until = time.monotonic() + (_FOR_A_REASON if lost else 0)
+    waits = lost or getattr(problem, _CAME_FROM, group.number) != group.number  # for whoever failed first to say so
+    until = time.monotonic() + (_FOR_A_REASON if waits else 0)
     try:
-        while lost and not group.store.check(["failed"]) and time.monotonic() < until:
+        while waits and not group.store.check(["failed"]) and time.monotonic() < until:
             time.sleep(0.05)
         said = group.store.compare_set("failed", "", mine).decode()
         group.store.set(f"knows/{group.number}", "")
@@ -328,6 +330,7 @@ def _to_send(problem: Exception) -> Exception:
         sent = pickle.loads(pickle.dumps(problem))
     except Exception:  # not every error can be
         sent = RuntimeError(f"{type(problem).__name__}: {problem}")
+    setattr(sent, _CAME_FROM, number())
     sent.add_note(f"in process {number()}:\n{''.join(traceback.format_exception(problem))}")
     return sent
 
