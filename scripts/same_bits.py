@@ -58,7 +58,7 @@ def train_all(out: Path, methods: list[str], sets: list[str]) -> None:
         for each in sets:
             model, data, more = SETS[each]
             folder = out / each.replace(", ", "-") / name
-            if (folder / "summary.json").is_file():
+            if (folder / "summary.json").is_file() and read(folder)["status"] == "finished":
                 continue
             inlay.train(
                 model,
@@ -75,6 +75,7 @@ def train_all(out: Path, methods: list[str], sets: list[str]) -> None:
                 device="cpu",
                 dtype="float32",
                 progress=False,
+                go_on=True,
                 **more,
             )
 
@@ -84,6 +85,10 @@ def compared(out: Path, method: str, each: str) -> str:
     same_files = len({(f / "adapter" / "adapter_model.safetensors").read_bytes() for f in folders}) == 1
     same_losses = len({tuple(losses(f)) for f in folders}) == 1
     return "equal" if same_files and same_losses else "losses equal" if same_losses else "DIFFER"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
