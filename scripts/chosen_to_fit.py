@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 from safetensors.torch import load_file
-from within_memory import group, run
+from within_memory import can_be_limited, run
 
 from inlay.data.source import BUILTIN_FOLDER
 
@@ -42,11 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
-    try:
-        with group():
-            pass
-    except OSError as problem:
-        print(f"no limit can be set: {problem}")
+    if not can_be_limited():
         return 77
     data = folder / "data"
     make_data(data)

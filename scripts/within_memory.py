@@ -206,6 +206,16 @@ def _watch(process: "subprocess.Popen[bytes]", most: dict[str, int]) -> None:
         time.sleep(0.02)
 
 
+def can_be_limited() -> bool:
+    """Tell whether a control group can be made here, and say why if not."""
+    try:
+        with group():
+            return True
+    except OSError as problem:
+        print(f"no limit can be set: {problem}")
+        return False
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -217,11 +227,7 @@ def main() -> int:
     if asked.gradients:
         write_gradients(base, folder / f"{asked.gradients}.safetensors", stream=asked.gradients == "streamed")
         return 0
-    try:
-        with group():
-            pass
-    except OSError as problem:
-        print(f"no limit can be set: {problem}")
+    if not can_be_limited():
         return 77
     if not (base / "config.json").is_file():
         make_base(base)

@@ -139,10 +139,9 @@ def first_failure(problem: BaseException) -> BaseException:
     mine = f"{group.number}\n{type(problem).__name__}\n{text}"
     lost = isinstance(problem, ProcessLost)
     waits = lost or getattr(problem, _CAME_FROM, group.number) != group.number  # for whoever failed first to say so
-    until = time.monotonic() + (_FOR_A_REASON if waits else 0)
+    if waits:
+        _wait_for(group.store, ["failed"], _FOR_A_REASON)
     try:
-        while waits and not group.store.check(["failed"]) and time.monotonic() < until:
-            time.sleep(0.05)
         said = group.store.compare_set("failed", "", mine).decode()
         group.store.set(f"knows/{group.number}", "")
     except RuntimeError:  # what keeps the store is gone
@@ -177,16 +176,18 @@ def from_first(compute: Callable[[], T]) -> T:
     if count() == 1:
         return compute()
     found: list[tuple[T | None, Exception | None]] = [(None, None)]
+    failed = None
     if is_first():
         try:
             found = [(compute(), None)]
         except Exception as problem:
-            found = [(None, problem)]
+            failed = problem
+            found = [(None, _to_send(problem))]
     with _connection():
         dist.broadcast_object_list(found, src=0)
     value, problem = found[0]
     if problem is not None:
-        raise problem
+        raise failed or problem
     return value  # pyright: ignore[reportReturnType]  # it is None only if that was computed
 
 
@@ -202,12 +203,7 @@ def gathered(value: T) -> list[T]:
 
 def any_of(holds: bool) -> bool:
     """Tell whether it holds in one of the processes."""
-    if count() == 1:
-        return holds
-    flag = torch.tensor([int(holds)])
-    with _connection():
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag.item())
+    return any(gathered(holds))
 
 
 def check_equal(values: Mapping[str, object]) -> None:
@@ -376,8 +372,9 @@ def _leave() -> None:
             dist.destroy_process_group()
 
 
-def _wait_for(store: Store, names: list[str]) -> None:
-    until = time.monotonic() + _FOR_THE_FIRST
+def _wait_for(store: Store, names: list[str], seconds: float = _FOR_THE_FIRST) -> None:
+    """Wait until these are in the store, or the time is over, or the store is gone."""
+    until = time.monotonic() + seconds
     with suppress(RuntimeError):
         while not store.check(names) and time.monotonic() < until:
             time.sleep(0.05)

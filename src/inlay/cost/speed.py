@@ -29,15 +29,15 @@ class Speed:
     """A machine's speed, as one training on all its threads has it."""
 
     rates: Mapping[str, Rate]
-    """By kind of operation."""
+    """Rates by kind of operation."""
     multiplying: Rate
-    """Of those kinds that compute products and are not known."""
+    """The rate of kinds that compute products and are not known."""
     passing: Rate
-    """Of the others that are not known."""
+    """The rate of other kinds that are not known."""
     beside: Rate = Rate()
-    """Of all kinds, beside what they compute: what calls them takes, and giving their results' memory back."""
+    """The time of each operation beside what it computes: calling it, and giving its result's memory back."""
     factor: float = 1.0
-    """By how much all of it takes longer."""
+    """The factor by which all of it takes longer."""
 
     def slower(self, factor: float) -> "Speed":
         return replace(self, factor=self.factor * factor)

@@ -136,7 +136,7 @@ class RunState:
         return RunIdentity(
             settings=to_dict(replace(self.asked, **decided)),
             asked=run_yaml,
-            data=self._data,
+            data=self.data,
             base=adapter.base_fingerprint,
             versions=versions(),
             command=list(self.command),
@@ -146,7 +146,8 @@ class RunState:
         )
 
     @cached_property
-    def _data(self) -> str:
+    def data(self) -> str:
+        """The fingerprint of the data."""
         return data_fingerprint(self.run.task, self.run.text)
 
     def summary(self, status: str, reason: str | None) -> Summary:

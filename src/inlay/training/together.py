@@ -5,7 +5,6 @@ import socket
 from .. import processes
 from ..core.method import Method
 from ..show.units import counted
-from .checkpoint import data_fingerprint
 from .checkpoint_fit import own_tensors
 from .loop import marks
 from .run_state import RunState, versions
@@ -35,5 +34,5 @@ def check_alike(state: RunState) -> None:
     tensors = own_tensors(adapter)
     asked = {f"the setting {name}": value for name, value in to_dict(state.asked).items() if name not in _PLACES}
     own = {f"the version of {name}": version for name, version in versions().items()}
-    alike = {"the data": data_fingerprint(run.task, run.text), "the base": adapter.base_fingerprint, "dtype": run.dtype}
+    alike = {"the data": state.data, "the base": adapter.base_fingerprint, "dtype": run.dtype}
     processes.check_equal(alike | own | asked | dict(zip(tensors, marks(tensors.values()), strict=True)))
