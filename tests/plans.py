@@ -15,7 +15,7 @@ def planned(name: str, trained: int, activations: int, change: dict[str, object]
     """A method on a base of 800 MiB, with activations in MiB; with a change it does not fit."""
     memory = {"weights": 800 * _M, "adapter": 4 * trained, "gradients": 0, "optimizer": 8 * trained}
     memory |= {"activations": activations * _M, "loss": 3 * _M, "inputs": 4096, "temporaries": 20 * _M}
-    cost: Any = SimpleNamespace(step=SimpleNamespace(memory=memory, peak=sum(memory.values())), evaluation_bytes=0)
+    cost: Any = SimpleNamespace(step=SimpleNamespace(memory=memory, peak=sum(memory.values())))
     values: dict[str, Any] = {
         "label": name,
         "method": METHODS[name.partition(":")[0]](),

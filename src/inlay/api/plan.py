@@ -225,7 +225,6 @@ def _object(row: Planned | NotPlanned) -> dict[str, object]:
         "file_bytes": row.file_bytes,
         "memory": dict(row.memory),
         "tensor_bytes": row.tensor_bytes,
-        "evaluation_bytes": row.cost.evaluation_bytes,
         "process_bytes": row.process_bytes,
         "steps": row.steps,
         "step_seconds": row.step_seconds,

@@ -40,7 +40,6 @@ def render(
         "bars": _bars(rows, limit, on_cpu=on_cpu),
         "parts": _parts(rows),
         "part_names": [*PARTS, *([BESIDE] if on_cpu else [])],
-        "evaluated": [row.label for row in rows if row.cost.evaluation_bytes > row.cost.step.peak],
         "changes": changes,
         "left_out": left_out,
         "precision": precision,

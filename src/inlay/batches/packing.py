@@ -47,9 +47,13 @@ def packed(texts: Sequence[TokenRow], capacity: int | None = None) -> Collated:
     """
     lengths = [len(text["input_ids"]) for text in texts]
     rows = best_fit(lengths, sum(lengths) if capacity is None else capacity)
-    longest = max(sum(lengths[i] for i in row) for row in rows)
+    return _batch(texts, rows, packed_length(max(sum(lengths[i] for i in row) for row in rows)), are_packed=True)
+
+
+def packed_length(longest: int) -> int:
+    """Return the length to which packed rows are padded, the longest of which has so many tokens."""
     step = max(_PACKED_STEP, 2 ** (longest.bit_length() - 5))  # sixteen lengths up to the double
-    return _batch(texts, rows, -(-longest // step) * step, are_packed=True)
+    return -(-longest // step) * step
 
 
 def padded(texts: Sequence[TokenRow], step: int = LENGTH_STEP) -> Collated:

@@ -37,7 +37,7 @@ class Machine:
     def taken(self, cost: RunCost, task: Task) -> int:
         """Return the bytes that the process takes; on an accelerator what is reserved there, and its context."""
         if self.device.type != "cpu":
-            return cost.reserved_bytes + _CONTEXT
+            return cost.step.reserved + _CONTEXT
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
         more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
         return self.before + cost.tensor_bytes + round(more) + copies(cost.step.trained) + kernels(cost)

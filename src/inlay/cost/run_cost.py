@@ -20,7 +20,7 @@ from ..tasks.task import Task
 from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage, share_storage
 from .speed import Speed
-from .step import StepCost, follow_forward, follow_step
+from .step import StepCost, follow_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,28 +64,21 @@ class Way:
 class RunCost:
     """A run's cost, as far as it does not depend on the machine."""
 
-    step: StepCost  # on the largest batch
-    evaluation_bytes: int  # at its peak
+    step: StepCost  # on the largest batch; an evaluation of as many rows keeps less
     share: float  # of the largest batch's tokens that one has on average
     shapes: int = 1  # of batches, of which no two are alike
 
     @property
     def tensor_bytes(self) -> int:
         """The most that tensors take."""
-        return max(self.step.peak, self.evaluation_bytes)
-
-    @property
-    def reserved_bytes(self) -> int:
-        """The most that the device's allocator takes for them."""
-        return max(self.step.reserved, self.evaluation_bytes)
+        return self.step.peak
 
     def of_weights(self, part: float) -> Self:
         """Return the cost where so large a part of the weights is there."""
         weights = self.step.memory["weights"]
         left = round(part * weights)
         memory, reserved = self.step.memory | {"weights": left}, self.step.reserved - weights + left
-        step = replace(self.step, memory=memory, reserved=reserved)
-        return replace(self, step=step, evaluation_bytes=self.evaluation_bytes - weights + left)
+        return replace(self, step=replace(self.step, memory=memory, reserved=reserved))
 
     def step_seconds(self, speed: Speed) -> float:
         """Return the time of an average step."""
@@ -111,10 +104,10 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
         blocks = depth(task.config)
         assert blocks is not None
         steps = (blocks - found[0]) / (found[1] - found[0])
-        step, evaluation = near[0].further(far[0], steps), round(near[1] + steps * (far[1] - near[1]))
+        step = near.further(far, steps)
     else:
-        step, evaluation = _followed(task, way, largest)
-    return RunCost(step, evaluation, share, shapes)
+        step = _followed(task, way, largest)
+    return RunCost(step, share, shapes)
 
 
 def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float, int]:
@@ -124,15 +117,16 @@ def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch
     for epoch in range(min(ceil(epochs), 10)):
         order.set_epoch(epoch)
         sizes |= {tuple(rows): task.size(rows) for rows in order}
-    largest = max(sizes, key=sizes.__getitem__)
+    lengths = task.lengths("train")
+    largest = max(sizes, key=lambda rows: (sizes[rows], sum(lengths[i] for i in rows)))
     share = sum(sizes.values()) / len(sizes) / sizes[largest]
     return task.training_batch(largest), share, len(set(sizes.values()))
 
 
-_known: dict[object, tuple[StepCost, int]] = {}  # what was followed, as runs of a comparison often are alike
+_known: dict[object, StepCost] = {}  # what was followed, as runs of a comparison often are alike
 
 
-def _followed(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+def _followed(task: Task, way: Way, batch: Batch) -> StepCost:
     same = replace(way, micro_batch_size=way.rows)  # as if it had been asked for
     key = type(task), task.config.to_json_string(), repr(same), _shape(batch)
     if key not in _known:
@@ -146,7 +140,7 @@ def _shape(batch: Batch) -> object:
     return tuple((name, tuple(tensor.shape)) for name, tensor in batch.items()), own
 
 
-def _told(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+def _told(task: Task, way: Way, batch: Batch) -> StepCost:
     try:
         return _follow(task, way, batch)
     except InlayError:
@@ -158,7 +152,7 @@ def _told(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
         ) from problem
 
 
-def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
+def _follow(task: Task, way: Way, batch: Batch) -> StepCost:
     adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
     parts = divided(batch, way.micro_batch_size)
     with FakeTensorMode() as fake, true_masks():
@@ -169,9 +163,7 @@ def _follow(task: Task, way: Way, batch: Batch) -> tuple[StepCost, int]:
             attend_by_document(cast("PreTrainedModel", adapter.model))
         Recomputing(chosen(Sites(adapter.model, part=way.part), way.recompute))
         shown = [_without_values(part, fake) for part in parts[:2]]
-        evaluation = follow_forward(adapter, task, shown[0], way.block)  # first, as some keep what a pass has computed
-        step = follow_step(adapter, task, shown, len(parts), way.clip, way.block)
-    return step, evaluation
+        return follow_step(adapter, task, shown, len(parts), way.clip, way.block)
 
 
 def _without_values(batch: Batch, fake: FakeTensorMode) -> Batch:

@@ -116,17 +116,6 @@ def follow_step(
     )
 
 
-def follow_forward(adapter: Adapter, objective: Objective, batch: Batch, block: int = 1) -> int:
-    """Return the most bytes that are alive in a forward pass without gradients, between two steps."""
-    trace = Trace(block)
-    _name_model(adapter, trace)
-    adapter.model.eval()
-    with torch.no_grad(), trace, counting(trace):
-        objective.loss(adapter.model, batch)
-    averages = 2 * sum(p.numel() * p.element_size() for p in adapter.parameters())  # the optimizer's
-    return averages + sum(trace.storages.peak().values())
-
-
 def _name_model(adapter: Adapter, trace: Trace) -> None:
     model, name = adapter.model, trace.storages.name
     name((*model.parameters(), *model.buffers(), *scales_of(model)), "weights")

@@ -16,7 +16,7 @@ from ..bases.vocabulary import check_ids
 from ..batches.batch import Batch, Order, to_device
 from ..batches.chunked_loss import causal_loss, trained_tokens
 from ..batches.evaluated import by_length, of_batches
-from ..batches.packing import Shuffled, can_pack, packed, padded
+from ..batches.packing import Shuffled, can_pack, packed, packed_length, padded
 from ..data.conversation import Message
 from ..data.examples import Examples
 from ..data.formats import OpenedData, in_place_of_labels
@@ -153,7 +153,7 @@ class Causal(Task):
 
     def size(self, rows: Sequence[int]) -> int:
         lengths = self.lengths("train")
-        return sum(lengths[i] for i in rows) if self.packs else super().size(rows)
+        return packed_length(sum(lengths[i] for i in rows)) if self.packs else super().size(rows)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return causal_loss(model, batch, self.weight(batch))
