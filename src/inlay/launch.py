@@ -77,6 +77,12 @@ def check_launcher() -> None:
                 "set, by which the processes find each other; start them with torchrun, or on one machine with "
                 f"--processes {started()}"
             )
+        for name, most in (("RANK", started() - 1), ("MASTER_PORT", 65_535)):
+            if not os.environ[name].isdecimal() or int(os.environ[name]) > most:
+                raise SettingsError(
+                    f"WORLD_SIZE is {started()}, and the environment variable {name} is {os.environ[name]!r}; it takes "
+                    f"a number from 0 to {most}, which torchrun sets"
+                )
         return
     for name in _OF_OTHERS:
         if number_in(name, 1) > 1:
@@ -85,6 +91,14 @@ def check_launcher() -> None:
                 "adapter of its own; start them with torchrun, which tells each of the others (docs/scale.md has the "
                 "files for Slurm and Kubernetes), or unset the variable"
             )
+
+
+def check_each_has_rows(batch_size: int, count: int) -> None:
+    """Raise SettingsError for a step of fewer rows than there are processes that share it."""
+    if batch_size < count:
+        raise SettingsError(
+            f"batch_size is {batch_size}, fewer rows than the {count} processes that share a step; start fewer"
+        )
 
 
 def number_in(name: str, default: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 from inlay import LoRA, plan
 from inlay.cli import main
 from inlay.cost.storages import PARTS
+from inlay.training import forecast
 
 from ..plans import plan_of
 from ..plans import planned as planned_by_hand
@@ -91,6 +92,38 @@ def test_what_does_not_fit_says_what_would(bare: str, capsys: pytest.CaptureFixt
     assert found["change"]
     flags = [word for name, value in found["change"].items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert planned(capsys, *asked, "--memory", f"{whole - 1}", *flags)["methods"]["lora"]["fits"]
+
+
+@pytest.mark.parametrize("processes", ["1", "4"])
+def test_what_makes_it_fit_may_be_fewer_rows_at_once_however_many_processes_share_them(
+    processes: str, bare: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (
+        bare,
+        "--tokens",
+        "64",
+        "--device",
+        "cuda",
+        "--methods",
+        "lora",
+        "--batch-size",
+        "256",
+        "--recompute",
+        "all",
+    )
+    asked = (*asked, "--processes", processes)
+    whole = planned(capsys, *asked)["methods"]["lora"]["process_bytes"]
+    change = planned(capsys, *asked, "--memory", f"{whole - 1}")["methods"]["lora"]["change"]
+    assert list(change) == ["micro_batch_size"]
+    assert change["micro_batch_size"] < 256 // int(processes)
+    flags = ("--memory", f"{whole - 1}", "--micro-batch-size", str(change["micro_batch_size"]))
+    assert planned(capsys, *asked, *flags)["methods"]["lora"]["fits"]
+
+
+def test_the_free_memory_of_a_cpu_is_shared_out_among_processes(bare: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "available_memory_bytes", lambda device: 40_000_000_000)
+    limits = [plan(bare, methods=["lora"], tokens=16, processes=count, device="cpu").result for count in (1, 4)]
+    assert limits[0].memory - limits[1].memory == pytest.approx(30e9, abs=1e9)
 
 
 def test_what_to_change_is_told_once_for_all_that_it_helps() -> None:

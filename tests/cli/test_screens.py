@@ -311,3 +311,11 @@ def test_a_screen_of_a_run(name: str, workplace: Path, monkeypatch: pytest.Monke
 
 def test_no_screen_is_left_over() -> None:
     assert {file.stem for file in FOLDER.glob("*.txt")} == {*CASES, *IN_A_WORKPLACE}
+
+
+def test_a_folder_that_a_shell_would_take_for_two_words_is_quoted_in_a_command() -> None:
+    run: Any = SimpleNamespace(folder=Path("my runs/first"), summary={}, example='"a text"')
+    told = next_steps(run)
+    assert "inlay predict 'my runs/first' \"a text\"" in told
+    assert "inlay eval 'my runs/first'" in told
+    assert "report  my runs/first/report.html" in told

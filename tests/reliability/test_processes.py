@@ -46,6 +46,20 @@ def test_processes_that_do_not_learn_of_each_other_do_not_train(
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("RANK", "2"), ("RANK", "one"), ("RANK", "-1"), ("MASTER_PORT", "port"), ("MASTER_PORT", "70000")],
+)
+def test_a_place_among_the_processes_that_is_none_is_refused(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for each, its in (place | {name: value}).items():
+        monkeypatch.setenv(each, its)
+    with pytest.raises(SettingsError, match=f"variable {name} is {value!r}; it takes a number from 0 to "):
+        launch.check_launcher()
+
+
+@pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("ACCELERATE_USE_DEEPSPEED", "true", "use DeepSpeed .*--shard"),

@@ -1,6 +1,8 @@
 """A run from its settings to its files, on a small model and data."""
 
 import json
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from inlay.data import formats as formats_module
 from inlay.data.classification import load_classification
 from inlay.data.settings import DataSettings
 from inlay.errors import SettingsError, TrainingFailed
+from inlay.formats.files import held
 from inlay.stats import Shares
 from inlay.tasks import classify as classify_module
 from inlay.tasks.classify import Classify
@@ -39,6 +42,29 @@ def settings(model: str, data: str, out: Path, method: str = "lora", **changes: 
         out=str(out),
         **wanted,
     )
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_run_whose_name_another_has_taken_meanwhile_takes_the_next(
+    ends: bool, tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several that are started in the same second all find the first name free."""
+    monkeypatch.chdir(tmp_path)
+    taken = Path("runs", f"{Path(reviews_folder).name}-lora")
+    with ExitStack() as other:
+
+        def faster(event: dict[str, Any]) -> None:
+            if event["event"] == "data":
+                other.enter_context(held(taken))
+                (taken / "run.yaml").touch()
+                if ends:
+                    other.close()
+
+        asked = replace(settings(tiny_bert, reviews_folder, tmp_path, epochs=0.1, forgetting=False), out=None)
+        summary = train(asked, faster)
+    assert summary.get("folder") == f"{taken}-2"
+    assert json.loads(Path(f"{taken}-2", "summary.json").read_text())["status"] == "finished"
+    assert [path.name for path in taken.iterdir()] == ["run.yaml"]
 
 
 @pytest.mark.parametrize("method", inlay.METHODS)

@@ -1,5 +1,6 @@
 """inlay demo: a real adapter on a real pretrained model, offline, within a few minutes on two cores."""
 
+import shlex
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     run += ["--out", command.out] if command.out else []
     settings = parse_settings([*run, *(["--json"] if command.json else [])])
     if not command.json:
-        show(f"$ inlay train {' '.join(run)}\n", indent=4)
+        show(f"$ inlay train {shlex.join(run)}\n", indent=4)
     trained = train_as_asked(settings, run)
     if not command.json:
         print()

@@ -1,5 +1,6 @@
 """What can be done with a run that is finished, as commands to copy."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,11 +12,12 @@ def next_steps(run: "Run") -> str:
     from ..tasks.naive import warning_of
 
     folder, warning = run.folder, warning_of(run.summary)
+    named = shlex.quote(str(folder))
     lines = [
         f"report  {folder}/report.html",
         f"adapter {folder}/adapter",
-        f"next    inlay predict {folder} {run.example}",
-        f"        inlay eval {folder}",
+        f"next    inlay predict {named} {run.example}",
+        f"        inlay eval {named}",
         *([f"warning {warning}"] if warning else []),
     ]
     return "\n".join(lines)

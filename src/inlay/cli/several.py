@@ -32,7 +32,7 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
 
     Raises ProcessLost if the system has ended that one.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -48,10 +48,12 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        logs_specs=DefaultLogsSpecs(os.devnull),  # else it leaves a temporary folder
         shutdown_timeout=_UNTIL_KILLED,
     )
+    path = () if sys.path[:1] == [os.getcwd()] else ("-P",)  # no file here is to hide a module, if it does not already
     try:
-        elastic_launch(config, sys.executable)("-m", "inlay", *arguments)
+        elastic_launch(config, sys.executable)(*path, "-m", "inlay", *arguments)
     except SignalException:
         return INTERRUPTED_EXIT_CODE
     except ChildFailedError as problem:

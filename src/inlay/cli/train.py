@@ -10,7 +10,7 @@ from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.paths import path_of
-from ..launch import own_number
+from ..launch import check_each_has_rows, own_number
 from ..methods import METHODS
 from ..ranges import Range, kind_of
 from ..training.journal import Event
@@ -63,6 +63,10 @@ class Train(RunSettings[MethodT]):
     if micro_batch_size is."""
     json: bool = False
     """Print one JSON event per line instead of text."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_each_has_rows(self.batch_size, self.processes)
 
 
 def main(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ import torch
 from .. import processes
 from ..bases.quantized import quantize
 from ..core.method import Method
-from ..cost.choice import Candidate, choose
+from ..cost.choice import Candidate
 from ..cost.depth import depth
 from ..cost.machine import Machine, this_machine
 from ..cost.run_cost import CHOSEN, CannotBeFollowed, RunCost, Way, run_cost
@@ -23,6 +23,7 @@ from ..show.units import bytes_text, counted
 from ..tasks.task import Task
 from .memory import available_memory_bytes
 from .prepared import Prepared
+from .rows_at_once import choose_among, share_of
 from .settings import RunSettings
 
 
@@ -50,7 +51,7 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
     """Follow a step of the run, and choose what makes it fit, if that may be. Raises DoesNotFit if nothing does."""
     settings = run.settings
     before = psutil.Process().memory_info().rss
-    free = free_memory_bytes(run.device, before)
+    free = free_memory_bytes(run.device, before, processes.local_count())
     asked = settings.memory_bytes
     machine = this_machine(run.device, run.dtype, free if asked is None else asked, before)
     way = way_of(run, machine)
@@ -73,7 +74,8 @@ def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
         if fits(cost) or not may_choose:
             return Forecast(task, machine, way, cost, _shared(together))
         speed = machine.speed(run.task.base)
-        chosen = choose(
+        chosen = choose_among(
+            together,
             Candidate(way, cost, fits=False),
             cost_of,
             fits,
@@ -103,16 +105,11 @@ def part_of_base(task: Task, packed_for: torch.dtype | None, among: int) -> floa
     return planned_bytes(sites, among)[1] / planned_bytes(sites, 1)[0]
 
 
-def free_memory_bytes(device: torch.device, before: int) -> int:
-    """Return what a run may take: of the CPU's memory its process, which takes so much before."""
+def free_memory_bytes(device: torch.device, before: int, among: int) -> int:
+    """Return what a run may take: of the CPU's memory one of its processes here, which takes so much before."""
     if is_accelerator(device):
         return available_memory_bytes(device)
-    return available_memory_bytes(device) // processes.local_count() + before
-
-
-def share_of(batch_size: int, among: int) -> int:
-    """Return the largest micro-batch with which each process has some of the rows."""
-    return max(size for size in range(1, batch_size // among + 1) if batch_size % size == 0)
+    return available_memory_bytes(device) // among + before
 
 
 def _shared(among: int) -> str | None:

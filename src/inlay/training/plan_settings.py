@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from ..devices import check_name
 from ..errors import SettingsError
+from ..launch import check_each_has_rows
 from ..models.recompute import check_choice
 from ..ranges import COUNT, ROWS, Range, bytes_asked, check_settings
 
@@ -16,7 +17,8 @@ class PlanSettings:
     methods: tuple[str, ...] = ()
     """The methods, by name; `lora:rank=4` gives one its settings. Default: all that fit the model."""
     memory: str | None = None
-    """What a run may take, such as 8GB. Default: what is free; of a device that is not here no limit."""
+    """What a run may take, such as 8GB; each of several processes. Default: what is free, shared out among processes on
+    a CPU; of a device that is not here no limit."""
     device: str = "auto"
     """Where the run would compute: cpu, cuda, …, whether it is here or not. auto: an accelerator if there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -57,10 +59,7 @@ class PlanSettings:
             raise SettingsError(
                 "shard is on, which shares the base out among processes, and there is one; give more by processes"
             )
-        if self.batch_size < self.processes:
-            raise SettingsError(
-                f"batch_size is {self.batch_size}, fewer rows than the {self.processes} processes that share a step"
-            )
+        check_each_has_rows(self.batch_size, self.processes)
         if twice := next((name for name in self.methods if self.methods.count(name) > 1), None):
             raise SettingsError(f"methods has {twice} twice; name it once")
 

@@ -15,7 +15,7 @@ from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
 from ..bases.shares import check_shares
 from ..core.method import Method
-from ..cost.choice import Candidate, choose
+from ..cost.choice import Candidate
 from ..cost.depth import depth
 from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.run_cost import RunCost, Way, run_cost
@@ -27,10 +27,11 @@ from ..methods import METHODS
 from ..models.recompute import NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
-from .forecast import free_memory_bytes, part_of_base, share_of
+from .forecast import free_memory_bytes, part_of_base
 from .loop import make_plan
 from .plan_settings import PlanSettings
 from .prepared import read_task
+from .rows_at_once import choose_among, share_of
 from .settings import RunSettings
 
 _CUDA_BLOCK = 512  # bytes; what its allocator hands out is a multiple
@@ -170,8 +171,14 @@ def _planned(
     change: dict[str, object] = {}
     fits = partial(machine.fits, task=task)
     if not fits(cost):
-        chosen = choose(
-            Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config), settings.recompute is None
+        chosen = choose_among(
+            settings.processes if shared else 1,
+            Candidate(way, cost, fits=False),
+            cost_of,
+            fits,
+            speed,
+            depth(task.config),
+            settings.recompute is None,
         )
         change = chosen.way.changes_from(way) if chosen.fits else {}
     seconds = evaluations = None
@@ -235,4 +242,5 @@ def _machine(settings: PlanSettings) -> Machine:
     if not here:
         memory = settings.memory_bytes or math.inf
         return Machine(device=device, dtype=dtype, is_here=False, memory=memory, before=before)
-    return this_machine(device, dtype, settings.memory_bytes or free_memory_bytes(device, before), before)
+    memory = settings.memory_bytes or free_memory_bytes(device, before, settings.processes)
+    return this_machine(device, dtype, memory, before)

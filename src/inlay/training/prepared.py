@@ -29,7 +29,7 @@ from ..formats import peft_plain
 from ..formats.files import check_free
 from ..formats.paths import path_of
 from ..hub import offline
-from ..launch import check_alone
+from ..launch import check_alone, check_each_has_rows
 from ..methods.ranked import wide_note
 from ..models import recompute
 from ..models.modules import within
@@ -165,10 +165,7 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     wide = wide_note(settings.method, ranked)
     for note in filter(None, (part.reason, wide, *task.notes(), *(text.notes if text else ()), *found)):
         journal.record("note", text=note)
-    if settings.batch_size < processes.count():
-        raise SettingsError(
-            f"batch_size is {settings.batch_size}, fewer rows than the {processes.count()} processes that share a step"
-        )
+    check_each_has_rows(settings.batch_size, processes.count())
     plan = make_plan(len(task.lengths("train")), settings, task)
     return Prepared(settings, task, plan, device, dtype, max_length, attention, part, reach, folder, text)
 

@@ -1,7 +1,7 @@
 """One run, from what was asked to the files that show what came of it: begun, or gone on with (active_run.py)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import yaml
 from .. import processes
 from ..bases.base import Base
 from ..core.method import Method
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SettingsError
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..formats.summary import RunSummary
 from ..hub import offline
@@ -22,7 +22,7 @@ from ..tasks.task import Task
 from .active_run import ActiveRun
 from .checkpoint import anew, check_is_run, read_checkpoint
 from .journal import Journal, Watcher, first_event
-from .prepared import Prepared, prepare_run, read_task
+from .prepared import Prepared, free_folder, prepare_run, read_task
 from .run_state import versions
 from .settings import RunSettings, from_dict, non_default, to_dict
 from .shared_base import NoSharing
@@ -52,19 +52,45 @@ def train(
     checkpoint that `resume` goes on from; a run that is part of another is not `resumable` by itself.
     """
     journal = Journal(watcher)
-    run = prepare_run(without_sources(settings), journal, task=task)
-    sources = source_tasks(settings, run.folder)
-    with held(run.folder):
-        check_free(run.folder, "--out")  # still: another process may have been faster
-        with begun(run, settings, journal):
-            begin(run.folder)
-            if resumable:
-                processes.remember("folder", str(run.folder.absolute()))
-            before = partial(learn_sources, tasks=sources, train=train)
-            active = ActiveRun(
-                run, settings, journal, command, before=before, resumable=resumable, bases=bases, start=start
-            )
-            return active.finish()
+    prepared = prepare_run(without_sources(settings), journal, task=task)
+    sources = source_tasks(settings, prepared.folder)
+    with _in_free_folder(prepared, settings) as run, begun(run, settings, journal):
+        if run.folder != prepared.folder:
+            sources = source_tasks(settings, run.folder)
+        begin(run.folder)
+        if resumable:
+            processes.remember("folder", str(run.folder.absolute()))
+        before = partial(learn_sources, tasks=sources, train=train)
+        active = ActiveRun(
+            run, settings, journal, command, before=before, resumable=resumable, bases=bases, start=start
+        )
+        return active.finish()
+
+
+@contextmanager
+def _in_free_folder(run: Prepared, settings: RunSettings[Method]) -> Iterator[Prepared]:
+    """Hold the run's folder, which must still be free: another run may have been faster. If nobody has asked for this
+    one, it is then the next of its name. Raises SettingsError."""
+    with ExitStack() as stack:
+
+        def another() -> Path | None:
+            """Hold the folder; returns the one to try in its place if that cannot be."""
+            try:
+                with ExitStack() as tried:
+                    tried.enter_context(held(run.folder))
+                    check_free(run.folder, "--out")
+                    stack.push(tried.pop_all())
+            except SettingsError:
+                if settings.out is not None or (folder := free_folder(settings)) == run.folder:
+                    raise
+                return folder
+            return None
+
+        while (folder := processes.from_first(another)) is not None:
+            run = replace(run, folder=processes.own_folder(folder))
+        if not processes.is_first():
+            stack.enter_context(held(run.folder))
+        yield run
 
 
 @refusals()

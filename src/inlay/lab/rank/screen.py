@@ -1,5 +1,6 @@
 """The results of `inlay rank` as text."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -59,7 +60,8 @@ def suggestion_screen(result: Suggestion, columns: int | None = None) -> str:
         *(fitted(f"· {sentence}", columns, "  ") for sentence in suggestion_notes(result)),
     ]
     if result.settings_file is not None:
-        lines += ["", f"settings {result.settings_file}", f"next     inlay train --config {result.settings_file}"]
+        named = shlex.quote(str(result.settings_file))
+        lines += ["", f"settings {result.settings_file}", f"next     inlay train --config {named}"]
     return "\n".join(lines)
 
 

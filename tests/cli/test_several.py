@@ -1,0 +1,37 @@
+"""The processes that `inlay train --processes N` starts on this machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inlay.cli import main
+from inlay.cli.train import parse_settings
+from inlay.errors import SettingsError
+
+START = "import sys; from inlay.cli.several import run_in_several; sys.exit(run_in_several(2, ['methods', 'lora']))"
+
+
+def test_they_leave_no_folder_and_take_no_module_from_where_they_are_called(tmp_path: Path) -> None:
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    for folder in (here, temporary):
+        folder.mkdir()
+    (here / "torch.py").write_text("raise SystemExit('this is no torch')")
+    env = os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run([sys.executable, "-P", "-c", START], cwd=here, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("usage: inlay train MODEL DATA --method lora") <= 1
+    assert done.stdout.startswith("lora")
+    assert not [*temporary.iterdir()]
+
+
+def test_more_of_them_than_rows_of_a_step_are_refused_before_any_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(SettingsError, match="batch_size is 4, fewer rows than the 5 processes that share a step"):
+        parse_settings(["model", "rows.csv", "--batch-size", "4", "--processes", "5"])
+    assert main(["train", "model", "rows.csv", "--processes", "5000"]) == 2
+    assert "batch_size is 16, fewer rows than the 5000 processes" in " ".join(capsys.readouterr().err.split())
