@@ -20,6 +20,7 @@ _OF_ACCELERATE = {  # engines of accelerate's that would do what Inlay does, and
     ),
 }
 _MIXED = "ACCELERATE_MIXED_PRECISION"
+STARTED_BY = "INLAY_STARTED_BY"  # the number of the process by which `inlay` has started several
 _PATIENCE = "INLAY_PATIENCE"  # seconds that a process waits for another in one exchange
 _TEN_MINUTES = 600.0
 
@@ -32,6 +33,12 @@ def started() -> int:
 def own_number() -> int:
     """Return this process's number among those that were started together, from 0 on."""
     return number_in("RANK", 0) if started() > 1 else 0
+
+
+def is_left_behind() -> bool:
+    """Tell whether the process by which `inlay` has started this one is gone: it was killed, and could not say so."""
+    by = number_in(STARTED_BY, 0)
+    return started() > 1 and by > 0 and os.getppid() != by
 
 
 def patience() -> float:

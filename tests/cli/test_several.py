@@ -1,13 +1,16 @@
 """The processes that `inlay train --processes N` starts on this machine."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from inlay.cli import main
+from inlay.cli.several import _temporary_folder
 from inlay.cli.train import parse_settings
 from inlay.errors import SettingsError
 
@@ -25,6 +28,19 @@ def test_they_leave_no_folder_and_take_no_module_from_where_they_are_called(tmp_
     assert done.stdout.count("usage: inlay train MODEL DATA --method lora") <= 1
     assert done.stdout.startswith("lora")
     assert not [*temporary.iterdir()]
+
+
+def test_what_one_that_is_killed_has_in_the_temporary_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, str(tmp_path))
+    dies = "import os, signal, tempfile; tempfile.mkdtemp(); os.kill(os.getpid(), signal.SIGKILL)"
+    with _temporary_folder():
+        assert subprocess.run([sys.executable, "-c", dies]).returncode == -signal.SIGKILL
+        assert len([*tmp_path.rglob("*")]) == 2
+    assert not [*tmp_path.iterdir()]
 
 
 def test_more_of_them_than_rows_of_a_step_are_refused_before_any_is_started(

@@ -19,6 +19,7 @@ from torch.distributed import HashStore
 
 from inlay import processes
 from inlay.errors import DoesNotFit, SettingsError
+from inlay.launch import STARTED_BY
 from inlay.machine import out_of_memory
 from inlay.tasks.classify import Classify
 from inlay.training import passes, prepared, together
@@ -133,6 +134,20 @@ def test_a_signal_to_one_process_stops_all_after_the_step(dropping_bert: str, fe
     assert summary_of(tmp_path / "run")["status"] == "interrupted"
     assert finished(run, together=3) == 0
     assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def is_left_behind(number: int) -> None:
+    os.environ[STARTED_BY] = str(os.getppid() if number == 0 else os.getpid())
+
+
+def test_processes_whose_launcher_is_gone_stop_with_a_checkpoint(
+    dropping_bert: str, few_reviews: str, tmp_path: Path
+) -> None:
+    asked = divided(dropping_bert, few_reviews, tmp_path / "run", "lora")
+    assert finished(asked, together=2, fault=is_left_behind) == 130
+    summary = summary_of(tmp_path / "run")
+    assert summary["status"] == "interrupted"
+    assert "go on with: inlay resume" in summary["reason"]
 
 
 @pytest.mark.slow

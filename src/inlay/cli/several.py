@@ -4,11 +4,13 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ..errors import INTERRUPTED_EXIT_CODE, ProcessLost, SettingsError
-from ..launch import check_launcher, started
+from ..launch import STARTED_BY, check_launcher, started
 
 _UNTIL_KILLED = 3600  # seconds that a process which is told to stop has for its step and its checkpoint
 
@@ -37,6 +39,7 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+    os.environ[STARTED_BY] = str(os.getpid())
     for name in logging.root.manager.loggerDict:  # each has a level of its own
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the first process says what failed
@@ -53,7 +56,8 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
     )
     path = () if sys.path[:1] == [os.getcwd()] else ("-P",)  # no file here is to hide a module, if it does not already
     try:
-        elastic_launch(config, sys.executable)(*path, "-m", "inlay", *arguments)
+        with _temporary_folder():
+            elastic_launch(config, sys.executable)(*path, "-m", "inlay", *arguments)
     except SignalException:
         return INTERRUPTED_EXIT_CODE
     except ChildFailedError as problem:
@@ -66,6 +70,15 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
             ) from None
         return failure.exitcode
     return 0
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[None]:
+    """Let the processes put what is temporary where it is removed once they have ended, however they have."""
+    with tempfile.TemporaryDirectory(prefix="inlay-", ignore_cleanup_errors=True) as folder:
+        for name in ("TMPDIR", "TEMP", "TMP"):
+            os.environ[name] = folder
+        yield
 
 
 def _cores() -> int:

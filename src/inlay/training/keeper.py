@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from .. import processes
 from ..errors import CheckpointError, ProcessLost
+from ..launch import is_left_behind
 from .checkpoint import RunIdentity, has_checkpoint, write_checkpoint
 from .interrupts import Interrupts
 from .journal import Journal
@@ -38,9 +39,10 @@ class Keeper:
             self._whole = True
 
     def between_steps(self) -> None:
-        """Stop here if somebody has asked for that, and keep a checkpoint if it is time for one."""
+        """Stop here if somebody has asked for that or can no longer, and keep a checkpoint if it is time for one."""
         due = 0 < 60 * self.minutes <= time.monotonic() - self._kept
-        asked, is_due = zip(*processes.gathered((self.interrupts.waiting, due)), strict=True)
+        stopped = self.interrupts.waiting or is_left_behind()
+        asked, is_due = zip(*processes.gathered((stopped, due)), strict=True)
         if any(asked):
             raise KeyboardInterrupt
         if is_due[0]:  # by the clock of the first, which keeps it
