@@ -14,6 +14,7 @@ from ..attached.adapter import plan_attach
 from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
 from ..bases.shares import check_shares
+from ..bases.streaming import check_streams
 from ..core.method import Method
 from ..cost.choice import Candidate, choose
 from ..cost.depth import depth
@@ -24,14 +25,14 @@ from ..data.settings import DataSettings
 from ..devices import best_dtype, pick_device
 from ..errors import InlayError, SettingsError
 from ..methods import METHODS
-from ..models.recompute import NONE
+from ..models.recompute import ALL, NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
 from .forecast import free_memory_bytes, part_of_base, share_of
 from .loop import make_plan
 from .plan_settings import PlanSettings
 from .prepared import read_task
-from .settings import RunSettings
+from .settings import RunSettings, check_with_stream
 
 _CUDA_BLOCK = 512  # bytes; what its allocator hands out is a multiple
 
@@ -83,6 +84,7 @@ class PlanResult:
     rows: Sequence[Planned | NotPlanned]
     processes: int  # that share a step, one of which takes what is told
     shard: bool  # they share the base out as well
+    stream: bool  # its blocks stay in its files
     earlier_runs: int  # on this machine, by which the figures are corrected
 
 
@@ -133,6 +135,7 @@ def plan(
         rows=[*planned, *(row for row in rows if isinstance(row, NotPlanned))],
         processes=settings.processes,
         shard=settings.shard,
+        stream=settings.stream,
         earlier_runs=len(machine.earlier),
     )
 
@@ -153,13 +156,17 @@ def _planned(
         dtype=machine.dtype,
         part=part,
         packed=packed,
+        streamed=settings.stream,
         batch_size=settings.batch_size,
         micro_batch_size=share_of(settings.batch_size, settings.processes) if shared else settings.micro_batch_size,
-        recompute=settings.recompute or NONE,
+        recompute=ALL if settings.stream else settings.recompute or NONE,
         block=machine.block,
     )
     if settings.shard:
         check_shares(plan_attach(task.empty(), asked.method, part=part), settings.processes)
+    if settings.stream:
+        check_with_stream(settings.recompute, asked.quantize, shard=settings.shard)
+        check_streams(plan_attach(task.empty(), asked.method, part=part))
     base_part = part_of_base(task, machine.dtype if packed else None, settings.processes) if settings.shard else 1
 
     def cost_of(way: Way) -> RunCost:
@@ -171,7 +178,12 @@ def _planned(
     fits = partial(machine.fits, task=task)
     if not fits(cost):
         chosen = choose(
-            Candidate(way, cost, fits=False), cost_of, fits, speed, depth(task.config), settings.recompute is None
+            Candidate(way, cost, fits=False),
+            cost_of,
+            fits,
+            speed,
+            depth(task.config),
+            settings.recompute is None and not settings.stream,
         )
         change = chosen.way.changes_from(way) if chosen.fits else {}
     seconds = evaluations = None
