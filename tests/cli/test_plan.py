@@ -140,6 +140,17 @@ def test_processes_have_a_part_of_the_rows_and_of_the_base_each(
     assert "there is one; give more by processes" in refused(capsys, *asked, "--shard")
 
 
+@pytest.mark.parametrize(("number", "part"), [(2, 0.5), (3, 0.5), (4, 0.25)])
+def test_processes_share_the_time_of_a_step(
+    number: int, part: float, bare: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (bare, "--tokens", "16", "--rows", "32", "--micro-batch-size", "2", "--batch-size", "8")
+    asked = (*asked, "--dtype", "float32", "--methods", "ia3")
+    alone, several = planned(capsys, *asked), planned(capsys, *asked, "--processes", str(number))
+    one, each = (found["methods"]["ia3"]["step_seconds"] for found in (alone, several))
+    assert each / one == pytest.approx(part, abs=0.1)
+
+
 def test_a_method_that_does_not_fit_the_model_has_its_reason(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, bare, "--tokens", "16", "--methods", "bitfit", "lora")
     assert "no biases" in found["methods"]["bitfit"]["problem"]

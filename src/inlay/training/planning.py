@@ -28,7 +28,7 @@ from ..methods import METHODS
 from ..models.recompute import ALL, NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
-from .forecast import free_memory_bytes, part_of_base, share_of
+from .forecast import free_memory_bytes, limit, part_of_base, share_of
 from .loop import make_plan
 from .plan_settings import PlanSettings
 from .prepared import read_task
@@ -159,6 +159,7 @@ def _planned(
         streamed=settings.stream,
         batch_size=settings.batch_size,
         micro_batch_size=share_of(settings.batch_size, settings.processes) if shared else settings.micro_batch_size,
+        processes=settings.processes,
         recompute=ALL if settings.stream else settings.recompute or NONE,
         block=machine.block,
     )
@@ -190,7 +191,7 @@ def _planned(
     if speed is not None:
         seconds = cost.step_seconds(speed)
         share = sum(task.lengths("valid")) / (max(lengths) * settings.batch_size) if "valid" in task.tokens else 0.0
-        evaluations = len(steps.evaluate_after) * speed.seconds(cost.step.forward.of_tokens(share))
+        evaluations = len(steps.evaluate_after) * speed.seconds(cost.step.forward.of_tokens(share)) / settings.processes
     return Planned(
         label=asked.label,
         method=asked.method,
@@ -247,4 +248,5 @@ def _machine(settings: PlanSettings) -> Machine:
     if not here:
         memory = settings.memory_bytes or math.inf
         return Machine(device=device, dtype=dtype, is_here=False, memory=memory, before=before)
-    return this_machine(device, dtype, settings.memory_bytes or free_memory_bytes(device, before), before)
+    most = settings.memory_bytes or limit(device, free_memory_bytes(device), before)
+    return this_machine(device, dtype, most, before)
