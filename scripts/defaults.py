@@ -16,6 +16,7 @@ Each run adds its line to docs/defaults.csv. `--share 0/2` and `--share 1/2` div
 import argparse
 import csv
 import json
+import math
 import shutil
 import statistics
 import time
@@ -46,6 +47,7 @@ NEEDED: dict[str, dict[str, dict[str, Any]]] = {  # settings without which a met
     "builtin:tiny-lm": {"pattern": {"include": (r".*\.mlp\..*",)}, "bitfit": {"add_missing": True}},
 }
 WIDTHS = {"builtin:minilm": 384, "builtin:tiny-lm": 256}
+_EVALUATED = 1000  # rows of valid or more, where all are taken
 DONE = Path(__file__).parent.parent / "docs" / "defaults.csv"
 
 
@@ -276,9 +278,12 @@ def regret(found: list[Outcome], suite: Suite) -> float | None:
 
 
 def collapsed(each: Outcome, suite: Suite) -> bool:
-    """Tell whether the last step has nothing of what the best one had learned."""
+    """Tell whether the last step has nothing of what the best one had learned beyond the noise of the rows."""
     gained, left = (suite.sign * (score - each.floor) for score in (each.score, each.last))
-    return gained > 0.02 and left < 0.2 * gained
+    noise = 0.02
+    if suite.score == "accuracy":
+        noise = 2 * math.sqrt(each.floor * (1 - each.floor) / (suite.eval_rows or _EVALUATED))
+    return gained > noise and left < 0.2 * gained
 
 
 def page(found: list[Outcome]) -> str:

@@ -46,6 +46,7 @@ def plan_of(*rows: Planned | NotPlanned, **others: Any) -> Costs:
         "rows": rows,
         "processes": 1,
         "shard": False,
+        "stream": False,
         "earlier_runs": 0,
     }
     return Costs(PlanResult(**values | others))

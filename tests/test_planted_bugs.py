@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from planted_bugs import BUGS, KINDS, cannot_be_planted  # noqa: E402  # pyright: ignore
+from bugs import BUGS, KINDS  # noqa: E402  # pyright: ignore
+from planted_bugs import cannot_be_planted  # noqa: E402  # pyright: ignore
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name.replace(" ", "-"))

@@ -173,6 +173,17 @@ def test_processes_have_a_part_of_the_rows_and_of_the_base_each(
     assert "there is one; give more by processes" in refused(capsys, *asked, "--shard")
 
 
+@pytest.mark.parametrize(("number", "part"), [(2, 0.5), (3, 0.5), (4, 0.25)])
+def test_processes_share_the_time_of_a_step(
+    number: int, part: float, bare: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (bare, "--tokens", "16", "--rows", "32", "--micro-batch-size", "2", "--batch-size", "8")
+    asked = (*asked, "--dtype", "float32", "--methods", "ia3")
+    alone, several = planned(capsys, *asked), planned(capsys, *asked, "--processes", str(number))
+    one, each = (found["methods"]["ia3"]["step_seconds"] for found in (alone, several))
+    assert each / one == pytest.approx(part, abs=0.1)
+
+
 def test_a_method_that_does_not_fit_the_model_has_its_reason(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, bare, "--tokens", "16", "--methods", "bitfit", "lora")
     assert "no biases" in found["methods"]["bitfit"]["problem"]
@@ -223,3 +234,22 @@ def test_rows_that_are_not_read_are_counted_and_not_made(bare: str, capsys: pyte
     few, many = (planned(capsys, *asked, "--rows", rows)["methods"]["lora"] for rows in ("4", "1000000000000"))
     assert (few["steps"], many["steps"]) == (1, 250_000_000_000)
     assert many["tensor_bytes"] == few["tensor_bytes"]
+
+
+def test_a_streamed_base_is_there_one_block_at_a_time(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (bare, "--tokens", "16", "--methods", "lora")
+    kept, streamed = (planned(capsys, *asked, *more)["methods"]["lora"] for more in ((), ("--stream",)))
+    assert streamed["memory"]["weights"] < kept["memory"]["weights"]
+    assert streamed["memory"]["activations"] < kept["memory"]["activations"]
+    assert main(["plan", *asked, "--stream"]) == 0
+    assert "its blocks read from its files" in " ".join(capsys.readouterr().out.split())
+    for more, why in (
+        (("--recompute", "none"), "recompute is none"),
+        (("--quantize", "nf4"), "quantize is nf4"),
+        (("--processes", "2", "--shard"), "stream and shard are both on"),
+    ):
+        assert why in refused(capsys, *asked, "--stream", *more)
+    assert main(["plan", bare, "--tokens", "16", "--methods", "lora", "qlora", "full", "--stream"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "full: stream is on, and full trains the base's own weights" in shown
+    assert "qlora: stream is on, which reads the base as its files have it, and quantize is nf4" in shown

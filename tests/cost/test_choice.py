@@ -28,10 +28,12 @@ AGAIN = {"none": 0, "feed-forward": 20, "all": 40}  # products
 def cost(way: Way) -> Any:
     size = way.micro_batch_size or way.batch_size
     rounds = way.batch_size // size
-    step = SimpleNamespace(
-        work_of=lambda _: work(120 + AGAIN[way.recompute], operations=4 * rounds), forward=work(40 / rounds)
+    return SimpleNamespace(
+        tensor_bytes=100 + size * KEPT[way.recompute],
+        step=SimpleNamespace(forward=work(40 / rounds)),
+        work=work(120 + AGAIN[way.recompute], operations=4 * rounds),
+        share=1.0,
     )
-    return SimpleNamespace(tensor_bytes=100 + size * KEPT[way.recompute], step=step, share=1.0)
 
 
 def chosen(most: int, way: Way) -> tuple[Candidate, list[Way]]:
@@ -56,9 +58,7 @@ def test_it_is_the_fastest_that_fits(most: int) -> None:
         assert found.cost.tensor_bytes == 101
         return
     assert found.fits
-    assert RATES.seconds(found.cost.step.work_of(1)) == min(
-        RATES.seconds(cost(each).step.work_of(1)) for each in fitting
-    )
+    assert RATES.seconds(found.cost.work) == min(RATES.seconds(cost(each).work) for each in fitting)
     assert len(asked) <= 10
 
 
@@ -100,10 +100,6 @@ class Step:
     def forward(self) -> Work:
         return work(30 * self.size / 16)
 
-    def work_of(self, share: float) -> Work:
-        assert share == 1.0
-        return self.work
-
     def further(self, other: "Step", steps: float) -> "Step":
         return Step(self.again + steps * (other.again - self.again), self.size)
 
@@ -118,6 +114,10 @@ class Cost:
     @property
     def tensor_bytes(self) -> float:
         return self.step.bytes
+
+    @property
+    def work(self) -> Work:
+        return self.step.work
 
 
 def test_no_more_blocks_are_computed_again_than_have_to() -> None:

@@ -13,6 +13,7 @@ import inlay
 from inlay.cost.machine import Machine
 from inlay.cost.run_cost import CannotBeFollowed
 from inlay.errors import DoesNotFit
+from inlay.training import active_run
 from inlay.training import forecast as forecast_module
 
 KNOWN: dict[str, Any] = {"epochs": 1, "forgetting": False, "progress": False, "dtype": "float32", "samples": 0}
@@ -46,6 +47,17 @@ def test_what_cannot_fit_ends_before_anything_is_loaded(tiny_bert: str, reviews_
     with pytest.raises(DoesNotFit, match=r"takes about .*there is 9\.77 KiB.*--quantize nf4"):
         inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", memory="10kB", **KNOWN)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_the_process_with_the_least_memory_counts(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, tensors_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def and_another(value: Any) -> list[Any]:
+        return [value, -(10**12)] if isinstance(value, int) and value > 2**20 else [value]
+
+    monkeypatch.setattr(active_run.processes, "gathered", and_another)
+    with pytest.raises(DoesNotFit, match="takes about"):
+        inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", **KNOWN)
 
 
 def test_settings_that_were_given_are_kept(

@@ -30,7 +30,7 @@ def test_what_fits_for_several_processes_is_the_fastest_of_the_sizes_that_give_e
     fitting = [each for each in ways if fits(cost(each))]
     assert found.fits
     seconds = RATES.seconds if speed is RATES else lambda work: work.products
-    assert seconds(found.cost.step.work_of(1)) == min(seconds(cost(each).step.work_of(1)) for each in fitting)
+    assert seconds(found.cost.work) == min(seconds(cost(each).work) for each in fitting)
 
 
 def test_where_nothing_fits_it_is_what_takes_least() -> None:

@@ -149,19 +149,23 @@ class Costs:
         lasting = sum(row.memory[part] for part in ("weights", "adapter", "optimizer")) + 4 * row.trained_parameters
         if lasting > self.result.memory and (row.packed or row.memory["weights"] < lasting / 2):
             return "what stays from step to step is too much; train less of the base, or a smaller one"
+        if self.result.stream:
+            return "too much even with one row at once and one block's weights; try shorter rows or a smaller base"
         packing = "" if row.packed else "--quantize nf4, "
-        return f"too much even with one row at once; try {packing}shorter rows or a smaller base"
+        last = ", and as a last resort --stream" if not row.packed and row.memory["weights"] > lasting / 2 else ""
+        return f"too much even with one row at once; try {packing}shorter rows or a smaller base{last}"
 
     @property
     def precision(self) -> str:
-        """How far off the figures may be, in one sentence."""
+        """How far off the figures may be, in a sentence or two."""
         if self.result.earlier_runs:
-            return (
-                f"Time and process are corrected by {counted(self.result.earlier_runs, 'earlier run')} on this machine."
-            )
-        if self.result.device == "cpu":
-            return "Tensors are exact. The process may be a third off and time half: no run here is on record yet."
-        return "Tensors are exact; the device has 500 MiB more for its context."
+            runs = counted(self.result.earlier_runs, "earlier run")
+            known = f"Time and process are corrected by {runs} on this machine."
+        elif self.result.device == "cpu":
+            known = "Tensors are exact. The process may be a third off and time half: no run here is on record yet."
+        else:
+            known = "Tensors are exact; the device has 500 MiB more for its context."
+        return f"{known} The time to read blocks from the files comes on top." if self.result.stream else known
 
     @property
     def page(self) -> str:
@@ -169,12 +173,16 @@ class Costs:
         return render(self.result, self.planned, self.left_out, self.changes, self.precision)
 
     @property
-    def together(self) -> str:
-        """What the processes are that share a step, in words; empty if there is one."""
-        if self.result.processes == 1:
-            return ""
-        base = "share the base out as well" if self.result.shard else "have the whole base each"
-        return f", on each of {self.result.processes} processes, which {base}"
+    def shared(self) -> str:
+        """Where the base is, and how many processes share a step, in words; empty if it is whole in one process."""
+        result = self.result
+        if result.processes == 1:
+            return ", its blocks read from its files" if result.stream else ""
+        if result.stream:
+            base = "read its blocks from its files"
+        else:
+            base = "share the base out as well" if result.shard else "have the whole base each"
+        return f", on each of {result.processes} processes, which {base}"
 
     def as_json(self) -> dict[str, object]:
         """Return the plan as one object: bytes and seconds."""
@@ -189,6 +197,7 @@ class Costs:
             "memory_bytes": None if math.isinf(result.memory) else round(result.memory),
             "processes": result.processes,
             "shard": result.shard,
+            "stream": result.stream,
             "earlier_runs": result.earlier_runs,
             "methods": {row.label: _object(row) for row in result.rows},
         }

@@ -95,15 +95,18 @@ def streamed(sites: Sites) -> dict[int, str]:
     return found
 
 
-def check_streams(planned: Adapter, path: str) -> None:
-    """Raise SettingsError if the files of a base, or an adapter that is planned on the model without values, let
-    nothing stay there."""
+def check_streams(planned: Adapter) -> None:
+    """Raise SettingsError if an adapter that is planned on the model without values lets nothing stay in the files."""
     if not planned.removable:
         raise SettingsError(
             f"stream is on, and {planned.method.name} trains the base's own weights, which stay in its files; choose "
             "another method, or leave --stream out"
         )
     streamed(Sites(planned.model, planned.heads))
+
+
+def check_files(path: str) -> None:
+    """Raise SettingsError if a base's folder has no files that can be read from."""
     if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
         raise SettingsError(
             f"stream is on, and {path} has no safetensors files to read from; save the model anew "

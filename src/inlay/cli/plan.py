@@ -112,7 +112,7 @@ def _show(found: "Costs", page: Path | None) -> None:
     result = found.result
     show(
         f"{result.model} on {result.source}: {result.batch_size} rows a step, of at most {result.longest} tokens"
-        f"{', packed' if result.packs else ''}; {result.dtype} on {result.device}{found.together}",
+        f"{', packed' if result.packs else ''}; {result.dtype} on {result.device}{found.shared}",
         2,
     )
     families = [row.method.family for row in found.planned]

@@ -98,6 +98,6 @@ def _sizes(way: Way) -> Sequence[int]:
 
 def _seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:
     """Return the time of a step with a share of its forward pass again; on a machine that is not here, its products."""
-    step, share = choice.cost.step, choice.cost.share
-    work = step.work_of(share).plus(step.forward.of_tokens(share), again * choice.way.rounds)
+    cost = choice.cost
+    work = cost.work.plus(cost.step.forward.of_tokens(cost.share), again * choice.way.own_rounds)
     return work.products if speed is None else speed.seconds(work)

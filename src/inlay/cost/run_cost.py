@@ -21,6 +21,7 @@ from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage, share_storage
 from .speed import Speed
 from .step import StepCost, follow_step
+from .work import Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,6 +42,7 @@ class Way:
     streamed: bool = False  # those of one block at a time
     batch_size: int = 16
     micro_batch_size: int | None = None
+    processes: int = 1  # that share the micro-batches of a step
     recompute: str = NONE
     clip: float = 1.0
     block: int = 1  # bytes that the device hands out at once
@@ -55,6 +57,11 @@ class Way:
         """The micro-batches of a step."""
         return -(-self.batch_size // self.rows)
 
+    @property
+    def own_rounds(self) -> int:
+        """The micro-batches of the process that has most of them, for which the others wait."""
+        return -(-self.rounds // self.processes)
+
     def changes_from(self, other: "Way") -> dict[str, object]:
         """Return those of the settings that may be chosen in which it differs."""
         return {name: getattr(self, name) for name in CHOSEN if getattr(self, name) != getattr(other, name)}
@@ -67,6 +74,7 @@ class RunCost:
     step: StepCost  # on the largest batch; an evaluation of as many rows keeps less
     share: float  # of the largest batch's tokens that one has on average
     shapes: int = 1  # of batches, of which no two are alike
+    part: float = 1.0  # of a step's micro-batches that are one process's own
 
     @property
     def tensor_bytes(self) -> int:
@@ -80,9 +88,14 @@ class RunCost:
         memory, reserved = self.step.memory | {"weights": left}, self.step.reserved - weights + left
         return replace(self, step=replace(self.step, memory=memory, reserved=reserved))
 
+    @property
+    def work(self) -> Work:
+        """A process's work in an average step."""
+        return self.step.work_of(self.share, self.part)
+
     def step_seconds(self, speed: Speed) -> float:
-        """Return the time of an average step."""
-        return speed.seconds(self.step.work_of(self.share))
+        """Return the time of an average step, without what processes send each other."""
+        return speed.seconds(self.work)
 
 
 class CannotBeFollowed(InlayError):
@@ -107,7 +120,7 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
         step = near.further(far, steps)
     else:
         step = _followed(task, way, largest)
-    return RunCost(step, share, shapes)
+    return RunCost(step, share, shapes, way.own_rounds / way.rounds)
 
 
 def largest_batch(task: Task, way: Way, epochs: float, seed: int) -> tuple[Batch, float, int]:

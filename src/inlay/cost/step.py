@@ -40,9 +40,10 @@ class StepCost:
     def peak(self) -> int:
         return sum(self.memory.values())
 
-    def work_of(self, share: float) -> Work:
-        """Return the work of a step on this share of the tokens."""
-        return self.work.plus(self.update, -1).of_tokens(share).plus(self.update)
+    def work_of(self, share: float, part: float = 1.0) -> Work:
+        """Return the work of a step on this share of the tokens, with a part of its micro-batches."""
+        passes = self.work.plus(self.update, -1).of_tokens(share)
+        return self.update.plus(passes, part)
 
     def further(self, other: Self, steps: float) -> Self:
         """Return the cost at the end of a line from this one by the other, `steps` times as long."""

@@ -36,7 +36,7 @@ from .checkpoint_fit import shrunk_of
 from .division import Division
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import Estimate, estimate
-from .forecast import Forecast, fitted, forecast
+from .forecast import Forecast, fitted, forecast, free_memory_bytes
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
@@ -137,7 +137,8 @@ class ActiveRun(Observer):
     def _forecast(self) -> None:
         """Tell what the run takes, and choose what makes it fit; one that goes on keeps what was chosen."""
         run = self.run
-        tell = partial(forecast, run, may_choose=self.checkpoint is None)
+        free = min(processes.gathered(free_memory_bytes(run.device, processes.local_count())))
+        tell = partial(forecast, run, free, may_choose=self.checkpoint is None)
         told = replace(processes.from_first(lambda: replace(tell(), task=None)), task=run.task)
         self.state.forecast = told
         self.state.run = fitted(self.run, told)

@@ -51,7 +51,7 @@ def estimate(
     batches = {tuple(rows): task.size(rows) for rows in task.order(size, settings.seed)}
     average = statistics.mean(batches.values())
     typical = min(batches, key=lambda rows: abs(batches[rows] - average))
-    passes = plan.steps * settings.batch_size / size
+    passes = plan.steps * way.own_rounds
 
     with torch.random.fork_rng([device] if is_accelerator(device) else []):
         parts = divided(largest_batch(task, way, plan.epochs, settings.seed)[0], way.micro_batch_size)

@@ -47,13 +47,15 @@ class Forecast:
         return self.cost and self.machine.taken(self.cost, self.task)
 
 
-def forecast(run: Prepared, *, may_choose: bool) -> Forecast:
-    """Follow a step of the run, and choose what makes it fit, if that may be. Raises DoesNotFit if nothing does."""
+def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
+    """Follow a step of the run, and choose what makes it fit, if that may be. Raises DoesNotFit if nothing does.
+
+    `free` is the memory that the run may take, beside what the process takes already, if nothing else is asked for.
+    """
     settings = run.settings
     before = psutil.Process().memory_info().rss
-    free = free_memory_bytes(run.device, before, processes.local_count())
-    asked = settings.memory_bytes
-    machine = this_machine(run.device, run.dtype, free if asked is None else asked, before)
+    asked, most = settings.memory_bytes, limit(run.device, free, before)
+    machine = this_machine(run.device, run.dtype, most if asked is None else asked, before)
     way = way_of(run, machine)
     together = processes.count() if may_choose and settings.micro_batch_size is None else 1
     if together > 1:
@@ -105,11 +107,15 @@ def part_of_base(task: Task, packed_for: torch.dtype | None, among: int) -> floa
     return planned_bytes(sites, among)[1] / planned_bytes(sites, 1)[0]
 
 
-def free_memory_bytes(device: torch.device, before: int, among: int) -> int:
-    """Return what a run may take: of the CPU's memory one of its processes here, which takes so much before."""
-    if is_accelerator(device):
-        return available_memory_bytes(device)
-    return available_memory_bytes(device) // among + before
+def free_memory_bytes(device: torch.device, among: int) -> int:
+    """Return what a run may take more than its process takes already: of a CPU's memory the share of one of so many."""
+    free = available_memory_bytes(device)
+    return free if is_accelerator(device) else free // among
+
+
+def limit(device: torch.device, free: int, before: int) -> int:
+    """Return what a run may take where so much is free: of a CPU's memory its process, which takes so much before."""
+    return free if is_accelerator(device) else free + before
 
 
 def _shared(among: int) -> str | None:
@@ -126,6 +132,7 @@ def way_of(run: Prepared, machine: Machine) -> Way:
         streamed=settings.stream,
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,
+        processes=processes.count(),
         recompute=run.recomputed,
         clip=settings.clip,
         block=machine.block,

@@ -8,6 +8,7 @@ from ..errors import SettingsError
 from ..launch import check_each_has_rows
 from ..models.recompute import check_choice
 from ..ranges import COUNT, ROWS, Range, bytes_asked, check_settings
+from .settings import check_with_stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class PlanSettings:
     """Type of the frozen base and the activations."""
     quantize: Literal["none", "nf4"] = "none"
     """Keep the frozen base's linear layers in 4 bits."""
+    stream: bool = False
+    """Leave the frozen base's blocks in its files, as train --stream does. The time to read them is not told."""
     batch_size: Annotated[int, COUNT] = 16
     """Rows between two optimizer steps."""
     micro_batch_size: Annotated[int | None, COUNT] = None
@@ -55,6 +58,8 @@ class PlanSettings:
         if self.recompute is not None:
             check_choice(self.recompute)
         check_name(self.device)
+        if self.stream:
+            check_with_stream(self.recompute, self.quantize, shard=self.shard)
         if self.shard and self.processes == 1:
             raise SettingsError(
                 "shard is on, which shares the base out among processes, and there is one; give more by processes"

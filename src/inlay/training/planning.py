@@ -14,6 +14,7 @@ from ..attached.adapter import plan_attach
 from ..bases.base import Base, find_base
 from ..bases.part import part_for_texts
 from ..bases.shares import check_shares
+from ..bases.streaming import check_streams
 from ..core.method import Method
 from ..cost.choice import Candidate
 from ..cost.depth import depth
@@ -24,15 +25,15 @@ from ..data.settings import DataSettings
 from ..devices import best_dtype, pick_device
 from ..errors import InlayError, SettingsError
 from ..methods import METHODS
-from ..models.recompute import NONE
+from ..models.recompute import ALL, NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
-from .forecast import free_memory_bytes, part_of_base
+from .forecast import free_memory_bytes, limit, part_of_base
 from .loop import make_plan
 from .plan_settings import PlanSettings
 from .prepared import read_task
 from .rows_at_once import choose_among, share_of
-from .settings import RunSettings
+from .settings import RunSettings, check_with_stream
 
 _CUDA_BLOCK = 512  # bytes; what its allocator hands out is a multiple
 
@@ -84,6 +85,7 @@ class PlanResult:
     rows: Sequence[Planned | NotPlanned]
     processes: int  # that share a step, one of which takes what is told
     shard: bool  # they share the base out as well
+    stream: bool  # its blocks stay in its files
     earlier_runs: int  # on this machine, by which the figures are corrected
 
 
@@ -134,6 +136,7 @@ def plan(
         rows=[*planned, *(row for row in rows if isinstance(row, NotPlanned))],
         processes=settings.processes,
         shard=settings.shard,
+        stream=settings.stream,
         earlier_runs=len(machine.earlier),
     )
 
@@ -154,13 +157,18 @@ def _planned(
         dtype=machine.dtype,
         part=part,
         packed=packed,
+        streamed=settings.stream,
         batch_size=settings.batch_size,
         micro_batch_size=share_of(settings.batch_size, settings.processes) if shared else settings.micro_batch_size,
-        recompute=settings.recompute or NONE,
+        processes=settings.processes,
+        recompute=ALL if settings.stream else settings.recompute or NONE,
         block=machine.block,
     )
     if settings.shard:
         check_shares(plan_attach(task.empty(), asked.method, part=part), settings.processes)
+    if settings.stream:
+        check_with_stream(settings.recompute, asked.quantize, shard=settings.shard)
+        check_streams(plan_attach(task.empty(), asked.method, part=part))
     base_part = part_of_base(task, machine.dtype if packed else None, settings.processes) if settings.shard else 1
 
     def cost_of(way: Way) -> RunCost:
@@ -178,14 +186,14 @@ def _planned(
             fits,
             speed,
             depth(task.config),
-            settings.recompute is None,
+            settings.recompute is None and not settings.stream,
         )
         change = chosen.way.changes_from(way) if chosen.fits else {}
     seconds = evaluations = None
     if speed is not None:
         seconds = cost.step_seconds(speed)
         share = sum(task.lengths("valid")) / (max(lengths) * settings.batch_size) if "valid" in task.tokens else 0.0
-        evaluations = len(steps.evaluate_after) * speed.seconds(cost.step.forward.of_tokens(share))
+        evaluations = len(steps.evaluate_after) * speed.seconds(cost.step.forward.of_tokens(share)) / settings.processes
     return Planned(
         label=asked.label,
         method=asked.method,
@@ -242,5 +250,5 @@ def _machine(settings: PlanSettings) -> Machine:
     if not here:
         memory = settings.memory_bytes or math.inf
         return Machine(device=device, dtype=dtype, is_here=False, memory=memory, before=before)
-    memory = settings.memory_bytes or free_memory_bytes(device, before, settings.processes)
-    return this_machine(device, dtype, memory, before)
+    most = settings.memory_bytes or limit(device, free_memory_bytes(device, settings.processes), before)
+    return this_machine(device, dtype, most, before)

@@ -17,7 +17,7 @@ from ..bases.narrow import check_narrow
 from ..bases.part import TextPart, part_for_texts
 from ..bases.quantized import quantize
 from ..bases.shares import check_shares
-from ..bases.streaming import check_streams
+from ..bases.streaming import check_files, check_streams
 from ..bases.vocabulary import check_ids, check_vocabulary
 from ..batches.batch import LENGTH_STEP, length_step
 from ..core.method import Method
@@ -131,7 +131,8 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     if not planned.removable and settings.quantize != "nf4" and dtype != torch.float32:
         check_narrow(task.empty, settings.method, part.name, dtype)
     if settings.stream:
-        check_streams(planned, base.path)
+        check_streams(planned)
+        check_files(base.path)
     if settings.shard:
         check_shares(planned, processes.count() if folder_is_new else None)
     reach = reach_of(planned.coverage)

@@ -45,5 +45,5 @@ def choose_among(
 
 def _seconds(choice: Candidate, speed: Speed | None) -> float:
     """Return the time of a step; on a machine that is not here, its products."""
-    work = choice.cost.step.work_of(choice.cost.share)
+    work = choice.cost.work
     return work.products if speed is None else speed.seconds(work)

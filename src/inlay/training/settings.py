@@ -16,6 +16,24 @@ from ..ranges import COUNT, FLOAT, SEED, SHARE, WEIGHT, Range, Settings, bytes_a
 MethodT = TypeVar("MethodT", bound=Method, covariant=True)
 
 
+def check_with_stream(recompute: str | None, quantize: str, *, shard: bool) -> None:
+    """Raise SettingsError for a setting that a streamed base cannot have."""
+    if recompute not in (None, ALL):
+        raise SettingsError(
+            f"stream is on, which computes every block again, and recompute is {recompute}; leave that out"
+        )
+    if quantize != "none":
+        raise SettingsError(
+            f"stream is on, which reads the base as its files have it, and quantize is {quantize}; a quantized base "
+            "takes a quarter of the memory and stays in it: leave one out"
+        )
+    if shard:
+        raise SettingsError(
+            "stream and shard are both on: one reads the base's blocks from its files, the other has the processes "
+            "keep a part of them each; leave one out"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
     """What runs that are compared have in common: everything but the method, its learning rate and the seed."""
@@ -108,20 +126,8 @@ class Recipe(Settings):
                 f"retain is {self.retain}, but forgetting is not measured and retain_weight is 0, so it would have no "
                 "part in the run; leave out --retain or --no-forgetting, or give a --retain-weight"
             )
-        if self.stream and self.recompute not in (None, ALL):
-            raise SettingsError(
-                f"stream is on, which computes every block again, and recompute is {self.recompute}; leave that out"
-            )
-        if self.stream and self.quantize != "none":
-            raise SettingsError(
-                f"stream is on, which reads the base as its files have it, and quantize is {self.quantize}; a "
-                "quantized base takes a quarter of the memory and stays in it: leave one out"
-            )
-        if self.stream and self.shard:
-            raise SettingsError(
-                "stream and shard are both on: one reads the base's blocks from its files, the other has the processes "
-                "keep a part of them each; leave one out"
-            )
+        if self.stream:
+            check_with_stream(self.recompute, self.quantize, shard=self.shard)
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise SettingsError(
                 f"batch_size is {self.batch_size}, which micro_batch_size {self.micro_batch_size} does not divide"

@@ -10,7 +10,7 @@ import torch
 from ...attached.adapter import plan_attach
 from ...bases.part import part_for_texts
 from ...bases.quantized import quantize
-from ...bases.streaming import check_streams
+from ...bases.streaming import check_files, check_streams
 from ...data.settings import DataSettings
 from ...devices import is_accelerator, pick_device
 from ...errors import SettingsError, TargetError
@@ -187,7 +187,8 @@ def _check_fits(contender: Contender, comparison: CompareSettings, task: Task) -
         quantize(empty, pick_dtype(comparison, pick_device(comparison.device)))
     planned = plan_attach(empty, contender.method, part=part_for_texts(empty, task.base.config).name)
     if comparison.stream:
-        check_streams(planned, task.base.path)
+        check_streams(planned)
+        check_files(task.base.path)
     if comparison.shard:
         raise SettingsError(
             "shard is on, which shares the base out among the processes of a run, and each run of a comparison has "
