@@ -1,6 +1,7 @@
 """Where processes that were started together find each other."""
 
 import os
+import socket
 import time
 import uuid
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ def meet(own: int, members: int) -> Meeting:
     missing, place = set(range(1, members)) if own == 0 else {0}, uuid.uuid4().hex
     keeps = own == 0 and not agent_keeps_store()
     try:
+        if not keeps:
+            _wait_for(address, port)
         kept = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]  # it is documented there
             address,
             port,
@@ -58,6 +61,19 @@ def meet(own: int, members: int) -> Meeting:
     if missing:
         raise _not_met(missing, f"{address}:{port}")
     return Meeting(kept, f"inlay/{place}")
+
+
+def _wait_for(address: str, port: int) -> None:
+    """Wait until somebody listens there: the store would, too, and then write pages of its calls. Raises OSError."""
+    until = time.monotonic() + patience()
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=max(0.1, until - time.monotonic())).close()
+            return
+        except OSError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.1)
 
 
 def agent_keeps_store() -> bool:

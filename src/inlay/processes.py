@@ -154,7 +154,8 @@ def first_failure(problem: BaseException) -> BaseException:
         return KeyboardInterrupt()
     known = _known_errors().get(kind)
     if known is not None and text == _by_the_first(str(problem)) and isinstance(problem, known):
-        return problem  # all found the same
+        problem.args = (text,)  # all found the same, in the folder of the first
+        return problem
     if known is ProcessLost:
         return ProcessLost(text)
     return known(f"process {number_of}: {text}") if known else ProcessLost(f"process {number_of} failed: {text}")

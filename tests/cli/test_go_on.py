@@ -64,6 +64,16 @@ def test_the_same_command_begins_goes_on_and_is_done(
     assert as_it_is(tmp_path / "run") == before
 
 
+def test_a_folder_below_home_is_found_again(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A shell leaves `--out=~/run` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at_home = [*command[:-1], "~/run", "--go-on"]
+    assert [main(at_home), main(at_home)] == [0, 0]
+    assert "is finished: there is nothing to do" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_told_with_exit_0(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--go-on"]) == 0
     first = capsys.readouterr().out

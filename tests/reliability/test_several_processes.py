@@ -18,7 +18,7 @@ import torch
 from torch.distributed import HashStore
 
 from inlay import processes
-from inlay.errors import DoesNotFit, SettingsError
+from inlay.errors import CheckpointError, DoesNotFit, SettingsError
 from inlay.launch import STARTED_BY
 from inlay.machine import out_of_memory
 from inlay.tasks.classify import Classify
@@ -204,6 +204,14 @@ def test_what_a_process_tells_names_the_folders_of_the_first() -> None:
     own = processes.own_folder(Path("runs/first"))
     assert own != Path("runs/first")
     assert processes._by_the_first(f"{own} has no checkpoint") == "runs/first has no checkpoint"
+
+
+@pytest.mark.usefixtures("second_of_two")
+def test_an_error_that_all_have_found_names_the_folder_of_the_first() -> None:
+    own, group = processes.own_folder(Path("runs/first")), processes._Group.joined
+    assert group is not None
+    group.store.set("failed", "0\nCheckpointError\nruns/first is finished")
+    assert str(processes.first_failure(CheckpointError(f"{own} is finished"))) == "runs/first is finished"
 
 
 @pytest.mark.usefixtures("second_of_two")

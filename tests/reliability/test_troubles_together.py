@@ -90,6 +90,7 @@ def test_processes_that_never_come_are_told_of(
     started_alone.setenv("RANK", str(number))
     assert main(["train", tiny_bert, reviews_folder, "--device", "cpu"]) == 1
     said = capfd.readouterr().err
+    assert said.startswith("inlay: ")
     assert said.count("inlay: ") == 1
     assert f"{missing} did not come to 127.0.0.1:" in said
     assert "within 1 seconds" in said

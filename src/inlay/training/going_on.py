@@ -9,6 +9,7 @@ from .. import processes
 from ..core.method import Method
 from ..errors import SettingsError
 from ..formats.files import held, remove_unfinished
+from ..formats.paths import path_of
 from ..formats.summary import RunSummary
 from ..machine import refusals
 from .active_run import ActiveRun
@@ -50,7 +51,7 @@ def go_on(
     """
     if settings.out is None:
         raise SettingsError("--go-on needs --out: the folder in which the run goes on, or begins")
-    folder, journal = Path(settings.out), Journal(watcher)
+    folder, journal = path_of(settings.out), Journal(watcher)
     if not processes.from_first((folder / "run.yaml").is_file):
         return train(settings, watcher, command, bases=bases)
     folder = processes.mirrored(folder)
