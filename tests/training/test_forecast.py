@@ -38,13 +38,15 @@ def test_a_run_that_would_not_fit_is_made_to_with_the_same_adapter(
     assert "so that the run fits" in (small.folder / "log.txt").read_text()
     took = json.loads((small.folder / "summary.json").read_text())
     assert sum(took["tensors"].values()) <= most
+    assert "of --memory; the next one like it" in (small.folder / "log.txt").read_text()  # the process took more
+    assert "of --memory; the next" not in (whole.folder / "log.txt").read_text()
     one, other = (load_file(run.folder / "adapter" / "adapter_model.safetensors") for run in (whole, small))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=0)
 
 
 def test_what_cannot_fit_ends_before_anything_is_loaded(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
-    with pytest.raises(DoesNotFit, match=r"takes about .*there is 9\.77 KiB.*--quantize nf4"):
+    with pytest.raises(DoesNotFit, match=r"takes about .*may take 9\.77 KiB.*--quantize nf4"):
         inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", memory="10kB", **KNOWN)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 

@@ -1,17 +1,17 @@
 """What `inlay data` says of DATA: format, counts, lengths, labels, duplicates and, without raising, problems."""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
-from unicodedata import normalize
 
+from .alike_labels import alike_labels
 from .classification import Example, label_of, parse_labelled
 from .formats import Layout, choose_layout, unused_columns
 from .generation import GenerationExample, parse_generation, with_valid_texts
-from .holdout import normalised, with_valid
+from .holdout import with_valid
 from .portion import portion
 from .problems import Problem, Problems, listed, shown
 from .settings import DataSettings
@@ -235,31 +235,10 @@ def _where(splits: tuple[str, ...]) -> str:
 def _warn_of_labels(
     labels: tuple[str, ...], splits: dict[str, SplitReport], source: Source, problems: Problems
 ) -> None:
-    spellings: dict[str, list[str]] = defaultdict(list)
-    for label in labels:
-        spellings[normalised(label)].append(label)
-    for alike in spellings.values():
-        if len(alike) > 1:
-            message = f"the labels {' and '.join(map(shown, alike))} differ only in {_difference(alike)}"
-            problems.add(("spelling", alike[0]), source.names["train"], message, severity="warning")
+    for message in alike_labels(labels):
+        problems.add(("spelling", message), source.names["train"], message, severity="warning")
     for split, report in splits.items():
         if report.missing_labels:
             place = source.names.get(split, split)
             message = f"no row of the {split} split has the label {listed(report.missing_labels)}"
             problems.add(("missing labels", split), place, message, severity="warning")
-
-
-def _difference(alike: Sequence[str]) -> str:
-    """Say in what labels differ that are the same without all of it: what is left when only the others are taken."""
-    plain: dict[str, Callable[[str], str]] = {
-        "case": str.casefold,
-        "white space": lambda label: " ".join(label.split()),
-        "Unicode form (NFC writes each letter in one way)": lambda label: normalize("NFKC", label),
-    }
-    found = []
-    for kind in plain:
-        left = alike
-        for other, take in plain.items():
-            left = left if other == kind else list(map(take, left))
-        found += [kind] * (len(set(left)) > 1)
-    return " and ".join(found)

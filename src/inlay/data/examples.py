@@ -29,6 +29,8 @@ class Examples(Generic[ExampleT]):
     """The file of the valid split, or how it was held out of train."""
     warnings: tuple[Problem, ...]
     """What was put right, and what the user may want to know, with a line of each kind."""
+    holds_out: bool = False
+    """Valid is a part of the rows to train on."""
     labels: tuple[str, ...] = ()
     """The name of each label id, where examples have labels."""
 
@@ -69,5 +71,6 @@ def examples_of(
         columns=opened.layout.columns,
         ignored_columns=unused_columns(source.splits, opened.layout),
         valid_from=valid_from,
+        holds_out=not whole and "valid" not in source.names,
         warnings=tuple(problems.found()),
     )

@@ -21,6 +21,7 @@ from ..bases.vocabulary import check_ids
 from ..batches.batch import LENGTH_STEP, Batch, documents_of, tokenize, tokenize_split
 from ..batches.evaluated import of_texts
 from ..core.attachment import Attachment
+from ..data.alike_labels import alike_labels
 from ..data.classification import Example, Learned, classification_in
 from ..data.examples import Examples
 from ..data.formats import OpenedData
@@ -150,7 +151,11 @@ class Classify(Task):
     def notes(self) -> list[str]:
         names = self.data.labels
         counts = {split: Counter(names[row.label] for row in rows) for split, rows in self.data.splits.items()}
-        return [*super().notes(), *(sentence for _, sentence in small_splits(counts))]
+        apart = (f"{sentence}, and each is learned as a label of its own" for sentence in alike_labels(names))
+        small = dict(small_splits(counts))
+        if "valid" in small and self.data.holds_out:
+            small["valid"] += "; a larger --data.valid-fraction holds out more of the training rows"
+        return [*super().notes(), *apart, *small.values()]
 
     def row(self, split: str, number: int) -> dict[str, list[int] | int]:
         tokens = self.tokens[split]

@@ -28,6 +28,7 @@ from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
+from ..show.units import bytes_text
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
@@ -360,7 +361,13 @@ class ActiveRun(Observer):
             if self.state.budget is not None:
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
-        self.state.peak_of_others = max(processes.gathered(self.state.peak_memory_bytes))
+        self.state.peak_of_others = most = max(processes.gathered(self.state.peak_memory_bytes))
+        if (asked := run.settings.memory_bytes) is not None and most > asked:
+            self.journal.record(
+                "note",
+                text=f"the run came to {bytes_text(most)}, more than the {bytes_text(asked)} of --memory; the next one "
+                "like it is told better, as this one is on this machine's record",
+            )
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:

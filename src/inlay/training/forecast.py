@@ -87,7 +87,8 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
         )
     except CannotBeFollowed as problem:
         return Forecast(task, machine, way, None, str(problem))
-    needs = f"takes about {bytes_text(machine.taken(cost, task))}, and there is {bytes_text(machine.memory)}"
+    there = "may take" if asked is not None else "there is"
+    needs = f"takes about {bytes_text(machine.taken(cost, task))}, and {there} {bytes_text(machine.memory)}"
     if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):
         raise DoesNotFit(
             f"the run {needs}; with {_told(chosen.way)}{_asked(settings)} it still takes "
