@@ -14,7 +14,6 @@ from inlay.stats import (
     moderated_variances,
     paired_gain,
     ratio,
-    share_margin,
     student_t,
     unpaired_gain_interval,
     unsteady,
@@ -57,14 +56,6 @@ def test_wilson_intervals_are_those_of_the_published_examples():
         assert wilson_interval(right / rows, rows) == pytest.approx((low, high), abs=5e-5)
     assert wilson_interval(1 / 29, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
     assert wilson_interval(1, 20)[1] == 1
-
-
-def test_the_margin_of_a_share_reaches_both_ends_of_its_interval():
-    for share in (0.0, 0.1, 0.5, 0.83, 1.0):
-        low, high = wilson_interval(share, 60)
-        assert share - share_margin(share, 60) <= low + 1e-12
-        assert share + share_margin(share, 60) >= high - 1e-12
-    assert share_margin(0.5, 60) == pytest.approx(0.1226, abs=5e-5)
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,6 @@ def wilson_interval(share: float, rows: int) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def share_margin(share: float, rows: int) -> float:
-    """Return how far the share may be from its true value: the longer side of its interval, which near 0 and 1 is not
-    the same on both."""
-    low, high = wilson_interval(share, rows)
-    return max(share - low, high - share)
-
-
 def paired_interval(total: float, squares: float, rows: int, level: float = 0.95) -> Interval:
     """Return the interval of the difference of two accuracies on the same rows, from the sum of the rows' differences
     and that of their squares (Bonett and Price 2012).

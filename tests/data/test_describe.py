@@ -43,7 +43,8 @@ def test_good_data_is_described(tmp_path):
     assert [(problem.severity, str(problem)) for problem in found.problems] == [
         (
             "note",
-            'dev.csv: valid is small: 2 rows tell an accuracy to ±41 points, 1 row of "a" its recall to ±45 (95 %)',
+            "dev.csv: valid is small: an accuracy of 50 % on its 2 rows means 9.5 to 90.5 % (95 %), one of 100 % "
+            '34.2 to 100 %; a recall of 100 % on the 1 row of "a" means 20.7 to 100 %',
         )
     ]
 
@@ -317,9 +318,9 @@ def test_splits_that_are_too_small_to_judge_are_noted(tmp_path):
     write_jsonl(tmp_path / "valid.jsonl", [*labelled(52), *rare])
     write_jsonl(tmp_path / "test.jsonl", [*labelled(120), *rare])
     assert complaints(report(tmp_path), "note") == [
-        'valid.jsonl: valid is small: 60 rows tell an accuracy to ±12 points, 8 rows of "rare" its recall to ±28 '
-        "(95 %)",
-        'test.jsonl: test has 8 rows of "rare", enough to tell its recall to ±28 points (95 %)',
+        "valid.jsonl: valid is small: an accuracy of 50 % on its 60 rows means 37.7 to 62.3 % (95 %), one of 100 % "
+        '94.0 to 100 %; a recall of 100 % on the 8 rows of "rare" means 67.6 to 100 %',
+        'test.jsonl: test has 8 rows of "rare": a recall of 100 % on them means 67.6 to 100 % (95 %)',
     ]
     write_jsonl(tmp_path / "valid.jsonl", labelled(120))
     write_jsonl(tmp_path / "test.jsonl", labelled(100))

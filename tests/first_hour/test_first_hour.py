@@ -70,7 +70,7 @@ def test_from_an_excel_file_to_a_service(
     assert "text = TEXT, label = LABEL" in seen
     assert "ignored   Id, Score" in seen
     assert "fields are separated by semicolons" in seen
-    assert "valid is small: 16 rows tell an accuracy to ±22 points" in seen
+    assert "valid is small: an accuracy of 50 % on its 16 rows means 28.0 to 72.0 % (95 %)" in seen
     assert "no problems found" in seen
 
     short = "--epochs 8 --learning-rate 5e-3 --dtype float32 --no-forgetting --evaluations-per-epoch 1"

@@ -58,9 +58,9 @@ def test_a_loss_is_better_where_it_is_lower() -> None:
 
 def test_a_share_of_rows_is_written_with_its_interval_and_its_rows() -> None:
     accuracy, loss = METRICS["accuracy"], METRICS["loss"]
-    assert accuracy.text_on(0.832, 500) == "83.2 % ± 3.5 (500 rows)"
-    assert accuracy.text_on(1.0, 60) == "100 % ± 6.0 (60 rows)"
-    assert accuracy.text_on(0.832, 500, tell_rows=False) == "83.2 % ± 3.5"
+    assert accuracy.text_on(0.832, 500) == "83.2 % (95 % 79.7 to 86.2, 500 rows)"
+    assert accuracy.text_on(1.0, 60) == "100 % (95 % 94.0 to 100, 60 rows)"
+    assert accuracy.text_on(0.832, 500, tell_rows=False) == "83.2 % (79.7 to 86.2)"
     assert accuracy.text_on(0.832, None) == "83.2 %"
     assert loss.text_on(0.832, 500) == "0.832"
 
@@ -70,4 +70,4 @@ def test_the_finding_is_as_sure_as_its_rows_allow() -> None:
         by="accuracy", naive={"valid": NAIVE}, tuned={"valid": {"accuracy": 0.8}}, same={}, rows={"valid": 60}
     ).finding
     assert said is not None
-    assert said.startswith("accuracy 80.0 % ± 11.8 (60 rows) on valid is no better than")
+    assert said.startswith("accuracy 80.0 % (95 % 68.2 to 88.2, 60 rows) on valid is no better than")

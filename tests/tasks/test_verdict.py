@@ -1,8 +1,11 @@
+import re
+
 import pytest
 
-from inlay.stats import paired_interval
-from inlay.tasks.classify import verdict
+from inlay.data.small_splits import small_splits
+from inlay.stats import paired_interval, wilson_interval
 from inlay.tasks.confusion import gain_interval, naive_of
+from inlay.tasks.gain import tiles, verdict
 from inlay.tasks.page import Judged
 
 from ..report.fake_runs import summary
@@ -99,3 +102,23 @@ def test_the_interval_uses_the_pairing_only_when_every_row_is_there():
     assert gain_interval(0.0, 0.7, 100, rows, "b") == paired_interval(70, 70, 100)
     without_base = predictions([("a", "a", None, 0.9)] * 100)
     assert gain_interval(0.6, 0.7, 100, without_base) == unpaired
+
+
+@pytest.mark.parametrize(
+    ("base", "most", "name"), [(0.2, 0.3, "the most frequent label"), (0.9, 0.3, "the base model")]
+)
+def test_tile_verdict_and_note_tell_one_interval_that_stays_within_what_can_be(base, most, name):
+    known = {"name": "the most frequent label", "answer": "a", "valid": {"accuracy": most}, "test": None}
+    found = summary(metrics={"split": "valid", "rows": 16, "base": {"accuracy": base}, "tuned": {"accuracy": 1.0}})
+    found["baseline"] = known | {"beaten": True, "finding": None, "advice": None}
+    judged = Judged.from_summary(found)
+    interval = re.search(r"95 % interval (.+?)\)", verdict(judged, []).sentence)
+    assert interval is not None
+    first = tiles(judged, ("accuracy",), [])[0]
+    gain, sure = first.details
+    assert gain == f"+{100 * (1 - (most if 'label' in name else base)):.1f} points to {name} (95 % {interval[1]})"
+    assert first.before == ("30.0 %" if "label" in name else "90.0 %")
+    assert sure == "95 % 80.6 to 100 % on 16 rows"
+    assert wilson_interval(1, 16) == pytest.approx((0.806, 1), abs=5e-4)
+    (note,) = [text for _, text in small_splits({"valid": {"a": 8, "b": 8}})]
+    assert "one of 100 % 80.6 to 100 %" in note

@@ -40,6 +40,7 @@ from ..report import write_report
 from ..show.forgetting import ForgettingSection, forgetting_section
 from ..show.page import paragraphs
 from ..show.table import Column, Table
+from ..show.units import shares_text
 from ..tasks import TASKS
 from ..tasks.metric import METRICS
 from ..tasks.task import Answer
@@ -136,16 +137,16 @@ class Run:
         names = {"base": f"base, {scores['split']}", "tuned": f"tuned, {scores['split']}", "test": "tuned, test"}
         there = {label: scores[key] for key, label in names.items() if scores.get(key)}
         known = [name for name in METRICS if any(name in of for of in there.values())]
-        columns, cells = list[Column](), {label: list[float | None]() for label in there}
+        columns, cells = list[Column](), {label: list[float | str | None]() for label in there}
         for name in known:
             metric = METRICS[name]
             columns.append(Column(name=metric.label, text=metric.text, right=True))
             if metric.is_share_of_rows:
-                columns.append(Column(name="± (95 %)", text=lambda value: f"{100 * value:.1f}", right=True))
+                columns.append(Column(name="95 %", right=True))
             for label, of in there.items():
                 value, rows = of.get(name), scores.get("test_rows" if label == names["test"] else "rows")
-                margin = None if value is None else metric.margin(value, rows)
-                cells[label] += [value, margin] if metric.is_share_of_rows else [value]
+                interval = None if value is None else metric.interval(value, rows)
+                cells[label] += [value, interval and shares_text(interval)] if metric.is_share_of_rows else [value]
         return Table(columns=[Column(name="model"), *columns], rows=[[label, *cells[label]] for label in cells])
 
     @property

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     if _is_chance(result):
         show(f"base: its head is new and answers at random{_chance(result)}; it is no baseline", 2)
     if any(metric.is_share_of_rows for metric in _metrics(result).values()):
-        print("±: 95 % interval, in points")
+        print("in brackets: 95 % interval")
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if command.samples is not None and command.samples < result["rows"]:

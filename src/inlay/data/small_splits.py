@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from ..show.units import counted
+from ..show.units import counted, shares_text
 from ..stats import wilson_interval
 from .problems import shown
 
@@ -21,13 +21,15 @@ def small_splits(splits: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str,
         few = labels[rarest]
         of_label = f"{counted(few, 'row')} of {shown(rarest)}"
         if rows < _FEW:
-            whole = f"{split} is small: {counted(rows, 'row')} tell an accuracy to ±{_points(rows)} points"
-            yield split, f"{whole}, {of_label} its recall to ±{_points(few)} (95 %)"
+            half = shares_text(wilson_interval(0.5, rows))
+            whole = (
+                f"an accuracy of 50 % on its {counted(rows, 'row')} means {half} % (95 %), one of 100 % {_sure(rows)} %"
+            )
+            yield split, f"{split} is small: {whole}; a recall of 100 % on the {of_label} means {_sure(few)} %"
         elif few < _FEW_OF_LABEL:
-            yield split, f"{split} has {of_label}, enough to tell its recall to ±{_points(few)} points (95 %)"
+            yield split, f"{split} has {of_label}: a recall of 100 % on them means {_sure(few)} % (95 %)"
 
 
-def _points(rows: int) -> int:
-    """Return half the width of the interval of a share of so many rows, where it is widest."""
-    low, high = wilson_interval(0.5, rows)
-    return round(50 * (high - low))
+def _sure(rows: int) -> str:
+    """Write where the true share lies if all of so many rows are right."""
+    return shares_text(wilson_interval(1, rows))

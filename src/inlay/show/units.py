@@ -49,6 +49,11 @@ def percent_text(share: float) -> str:
     return f"{percent:.1f} %" if abs(percent) >= 0.995 else f"{percent:.2g} %"
 
 
+def shares_text(interval: tuple[float, float]) -> str:
+    """Write `80.6 to 100`, the percentages that an interval of shares goes from and to."""
+    return " to ".join(percent_text(round(share, 9)).removesuffix(" %") for share in interval)
+
+
 def signed(value: float, digits: int) -> str:
     """Write `+0.25` and `−0.25`, with the sign that is as wide as the plus."""
     return f"{value:+.{digits}f}".replace("-", "−")

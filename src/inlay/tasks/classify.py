@@ -36,15 +36,15 @@ from ..models.modules import within
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..outside import shown
-from ..show.units import counted, percent_text, points_text
-from ..stats import Interval, Shares, share_margin, wilson_interval
+from ..stats import Shares
 from .causal import is_language_adapter
-from .confusion import Prediction, classifier_section, gain_interval, naive_of
+from .confusion import Prediction, classifier_section, naive_of
 from .facts import LABELS
+from .gain import tiles, verdict
 from .metric import Scores, scores_of
 from .naive import MOST_FREQUENT, NaiveBaseline
 from .outcomes import LabelProbabilities
-from .page import Judged, PredictionLine, Said, TaskPage, Verdict
+from .page import Judged, PredictionLine, Said, TaskPage
 from .task import Answer, Evaluation, Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
@@ -269,7 +269,7 @@ class Classify(Task):
         seen = {p.label for p in found} | {p.predicted for p in found}
         labels = known + sorted(seen - set(known))
         return TaskPage(
-            tiles=judged.tiles(cls.expected, _details(judged)),
+            tiles=tiles(judged, cls.expected, found),
             verdict=verdict(judged, found),
             section=classifier_section(judged.split, labels, found) if found else cls.section(judged.split, []),
             naive=judged.naive,
@@ -288,62 +288,6 @@ def log_probabilities(
         return model(**batch).logits.float().log_softmax(dim=-1)
 
     return of_texts(model, tokenizer, rows, of_batch, step)
-
-
-def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
-    """Judge whether the accuracy exceeds its baseline by more than its uncertainty, and say what else limits that
-    claim. The baseline is the most frequent label, or the base model where that is clearly better: an untrained head
-    can be a little above by chance."""
-    if (none := judged.without_scores) is not None:
-        return none
-    base, tuned, naive = judged.base["accuracy"], judged.tuned["accuracy"], judged.naive
-    floor, name, answer = base, "the base model", None
-    if naive is not None and not _is_clearly_better(base, naive, judged.rows):
-        floor, name, answer = naive.scores["accuracy"], naive.told, naive.answer
-    interval = gain_interval(floor, tuned, judged.rows, predictions, answer)
-    kind = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else "unclear"
-    where = f"{name} ({percent_text(floor)}) on the {judged.rows} rows of the {judged.split} split"
-    notes = judged.notes(_base_note(base, naive, judged.rows), score="accuracy")
-    return Verdict(kind=kind, sentence=_sentence(kind, tuned - floor, interval, where), notes=notes)
-
-
-def _sentence(kind: str, gain: float, interval: Interval, where: str) -> str:
-    spread = "95 % interval {} to {}".format(*map(points_text, interval))
-    side = "above" if gain >= 0 else "below"
-    if kind == "unclear":
-        return (
-            f"No clear gain: accuracy is {100 * abs(gain):.1f} points {side} {where}, which is within its uncertainty "
-            f"({spread})."
-        )
-    return f"Accuracy is {100 * abs(gain):.1f} points {side} {where}, which exceeds its uncertainty ({spread})."
-
-
-def _is_clearly_better(base: float, naive: NaiveBaseline, rows: int) -> bool:
-    return wilson_interval(base, rows)[0] > naive.scores["accuracy"]
-
-
-def _base_note(base: float, naive: NaiveBaseline | None, rows: int) -> str:
-    if naive is None or _is_clearly_better(base, naive, rows):
-        return (
-            "The base model carries a new classification head, so any gain is that of the head and the adapter "
-            f"together; before training its accuracy is {percent_text(base)}."
-        )
-    return (
-        f"The base model's head is new and answers at random: its accuracy of {percent_text(base)} is no baseline, and "
-        "any gain is that of the head and the adapter together."
-    )
-
-
-def _details(judged: Judged) -> dict[str, list[str]]:
-    tuned, naive, details = judged.tuned, judged.naive, []
-    floor = judged.base if naive is None else naive.scores
-    if "accuracy" in tuned and "accuracy" in floor:
-        gain = points_text(tuned["accuracy"] - floor["accuracy"])
-        details.append(f"{gain} points to {naive.name}" if naive else f"{gain} points")
-    if "accuracy" in tuned:
-        margin = share_margin(tuned["accuracy"], judged.rows)
-        details.append(f"± {100 * margin:.1f} points (95 %, {counted(judged.rows, 'row')})")
-    return {"accuracy": details, "macro_f1": ["mean over the labels"], "loss": [f"on the {judged.split} split"]}
 
 
 def _labels_already(base: Base) -> bool:

@@ -21,8 +21,8 @@ import torch
 from ..batches.objective import Scores
 from ..data.slots import slot_accuracy
 from ..registry import Registry
-from ..show.units import PERCENT, Unit, number
-from ..stats import share_margin
+from ..show.units import PERCENT, Unit, counted, number, shares_text
+from ..stats import Interval, wilson_interval
 from .outcomes import LabelProbabilities, TokenLosses, WrittenTexts
 
 
@@ -65,17 +65,18 @@ class Metric:
         return self.unit.text(value)
 
     def text_on(self, value: float, rows: int | None, *, tell_rows: bool = True) -> str:
-        """Write `83.2 % ± 3.5 (500 rows)`, with the 95 % interval of a share of these rows; another metric, or one of
-        rows whose number is not known, as it is."""
-        margin = self.margin(value, rows)
-        if margin is None:
+        """Write `83.2 % (95 % 79.7 to 86.2, 500 rows)`, with the interval of a share of these rows, or without
+        `tell_rows` `83.2 % (79.7 to 86.2)`; another metric, or one of rows whose number is not known, as it is."""
+        interval = self.interval(value, rows)
+        if interval is None or rows is None:
             return self.text(value)
-        counted = f" ({rows:,} {'row' if rows == 1 else 'rows'})" if tell_rows else ""
-        return f"{self.text(value)} ± {100 * margin:.1f}{counted}"
+        sure = shares_text(interval)
+        told = f"95 % {sure}, {counted(rows, 'row')}" if tell_rows else sure
+        return f"{self.text(value)} ({told})"
 
-    def margin(self, value: float, rows: int | None) -> float | None:
-        """Return how far the true value may lie from one on so many rows, at 95 %; None where that is not known."""
-        return share_margin(value, rows) if self.is_share_of_rows and rows and math.isfinite(value) else None
+    def interval(self, value: float, rows: int | None) -> Interval | None:
+        """Return where the true value of one on so many rows lies, at 95 %; None where that is not known."""
+        return wilson_interval(value, rows) if self.is_share_of_rows and rows and math.isfinite(value) else None
 
 
 def scores_of(outcome: object) -> Scores:
