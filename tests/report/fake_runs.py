@@ -53,7 +53,7 @@ def summary(**changes: Any) -> dict[str, Any]:
             "test": {"loss": 0.4502, "accuracy": 0.8611, "macro_f1": 0.8577},
         },
         "forgetting": None,
-        "plan": {"memory_bytes": 611_000_000, "seconds": 91.0},
+        "plan": {"memory_bytes": 611_000_000, "seconds": 91.0, "steps": 150},
         "versions": {"inlay": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.7"},
         "device": "cpu",
         "dtype": "bfloat16",

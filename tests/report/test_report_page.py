@@ -11,8 +11,9 @@ import pytest
 from inlay.errors import DataError
 from inlay.report import html, write_report
 from inlay.report.decisions import decisions
-from inlay.report.tiles import spans
+from inlay.report.tiles import spans, tiles
 from inlay.show import page as page_module
+from inlay.tasks.page import Tile
 
 from .fake_runs import HOSTILE_TEXTS, RUNS, learning, many_labels, prediction, summary, tickets, write_run
 
@@ -143,6 +144,14 @@ def test_tiles_fill_their_rows_and_none_is_alone_in_one(count):
     assert all(2 <= len(row) <= 4 for row in rows)
 
 
+def test_an_odd_number_of_tiles_is_made_even(tmp_path):
+    own = [Tile(name="Score", value="1", details=[])] * 4
+    shown = tiles(summary(steps=86, plan={"steps": 108}), own)
+    assert len(set(spans(len(shown)))) == 1
+    assert (shown[-1].name, shown[-1].value, shown[-1].details[0]) == ("Optimizer steps", "86", "of 108 planned")
+    assert [tile.name for tile in tiles(summary(), own[:3])][-1] == "Trained parameters"
+
+
 def test_the_tables_hold_the_figures_computed_by_hand(tmp_path):
     rows = [
         prediction("no", "no", base_predicted="no"),
@@ -171,20 +180,41 @@ def test_plan_stands_beside_actual_with_the_difference(pages):
     assert table(section(pages["tickets"], "Time, memory and speed"), "costs") == [
         ["", "planned", "actual", "difference"],
         ["Training time", "1 min 31 s", "1 min 23 s", "−9 %"],
-        ["Whole run", "–", "1 min 42 s", "–"],
         ["Peak memory", "583 MiB", "613 MiB", "+5 %"],
+        ["Optimizer steps", "150", "150", "none"],
+        ["Whole run", "–", "1 min 42 s", "–"],
         ["Tokens per second", "–", "2,144", "–"],
-        ["Optimizer steps", "–", "150", "–"],
     ]
-    assert "planned, 583 MiB" in words(plots(pages["tickets"])["Memory"])
+    assert "peak, 613 MiB planned peak, 583 MiB" in words(plots(pages["tickets"])["Memory"])
     assert "planned" not in words(plots(pages["two_labels"])["Memory"])
 
 
-def test_the_time_of_a_run_that_stopped_is_not_compared_with_the_plan(pages):
-    costs = table(section(pages["interrupted"], "Time, memory and speed"), "costs")
-    name, planned, actual, difference = costs[1]
-    assert (name, actual, difference) == ("Training time (planned for all of it)", "1 min 23 s", "–")
-    assert planned != "–"
+@pytest.mark.parametrize("status", ["finished", "interrupted"])
+def test_the_time_of_a_run_that_took_fewer_steps_is_compared_with_what_was_planned_for_these(tmp_path, status):
+    told = {"memory_bytes": None, "seconds": 216.0}
+    found = summary(status=status, steps=86, train_seconds=186.0, plan=told | {"steps": 108})
+    costs = table(
+        section(write_report(write_run(tmp_path / "new", found)).read_text(), "Time, memory and speed"), "costs"
+    )
+    assert costs[1] == ["Training time, 86 of 108 planned steps", "2 min 52 s", "3 min 6 s", "+8 %"]
+    assert costs[3] == ["Optimizer steps", "108", "86", "−22"]
+    events = [{"event": "step", "step": 86, "steps": 108, "epoch": 2.0, "loss": 1.0}]
+    old = write_report(write_run(tmp_path / "old", found | {"plan": told}, events)).read_text()
+    assert table(section(old, "Time, memory and speed"), "costs") == costs
+
+
+def test_the_page_says_when_the_peak_was_reached(tmp_path):
+    raised = [{"stage": "load", "step": 0, "bytes": 1 << 30}, {"stage": "trial", "step": 0, "bytes": 3 << 30}]
+    plan = {"memory_bytes": 4 << 30, "seconds": 91.0, "steps": 150, "longest_row": 512}
+    found = summary(peak_memory_bytes=3 << 30, raised_peak=raised, plan=plan)
+    shown = words(section(write_report(write_run(tmp_path / "a", found)).read_text(), "Time, memory and speed"))
+    assert (
+        "The peak of 3.00 GiB was reached before the first step, in the trial of the largest batch, which is padded to "
+        "its longest row of 512 tokens; the plot shows what is taken after each step." in shown
+    )
+    other = found | {"peak_memory_bytes": 4 << 30}  # of another process, or before an interruption
+    shown = words(section(write_report(write_run(tmp_path / "b", other)).read_text(), "Time, memory and speed"))
+    assert "was reached" not in shown
 
 
 def test_the_matrix_of_many_labels_shows_the_most_confused_ones_and_says_so(pages):

@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from ..show.budget import Chosen
 from ..show.forgetting import Forgetting
+from ..show.peak import RaisedPeak
 from ..show.reach import Reach
 
 
@@ -38,11 +39,15 @@ class Beaten(TypedDict):
 class PlannedCost(TypedDict):
     """An estimate made before the first step; nothing in it of a run that never came so far."""
 
+    steps: int
+    """The steps that `seconds` is of; a run that stops early takes fewer."""
     seconds: float | None
     memory_bytes: int | None
     """The process's; on an accelerator its tensors' and its context's."""
     tensors: dict[str, int] | None
     """The tensors' bytes at the peak, by what they are; None if the model cannot be followed without values."""
+    longest_row: int | None
+    """The tokens of the longest row, to which its batch is padded; None where rows are packed."""
 
 
 class DeviceMemory(TypedDict):
@@ -97,6 +102,8 @@ class Summary(TypedDict):
     """Seconds from the first step to the last evaluation."""
     wall_seconds: float
     peak_memory_bytes: int
+    raised_peak: list[RaisedPeak]
+    """The stages that raised the peak, each with the last that it came to; the last one has set it."""
     tensors: dict[str, int] | None
     """The bytes of the tensors at the peak of a step, by what they are, as they were followed in the run."""
     device_memory: DeviceMemory | None
@@ -126,6 +133,13 @@ class Summary(TypedDict):
     """Whether processes shared out the base."""
     seed: int
     command: str
+
+
+def planned_seconds(summary: Summary) -> float | None:
+    """Return the training time that was planned for the steps that were taken; None if either is not known."""
+    plan = summary.get("plan") or {}
+    seconds, steps, taken = plan.get("seconds"), plan.get("steps"), summary.get("steps")
+    return None if seconds is None or not steps or taken is None else seconds * taken / steps
 
 
 class RunSummary(Summary):

@@ -69,9 +69,10 @@ def speed_plot(points: Points) -> Figure:
     return _single("Tokens per second", points, RATE, RATE.text)
 
 
-def memory_plot(points: Points, planned: float | None) -> Figure:
-    """Plot the memory, with what was planned."""
-    return _single("Memory", points, BYTES, level=planned)
+def memory_plot(points: Points, planned: float | None, peak: float | None) -> Figure:
+    """Plot the memory after each step, with the peak of the run, which is mostly within a step, and the one planned."""
+    levels = [("peak", "peak", peak), ("reference", "planned peak", planned)]
+    return _single("Memory", points, BYTES, levels=[(kind, name, at) for kind, name, at in levels if at])
 
 
 def smoothed(points: Points) -> Points:
@@ -94,15 +95,21 @@ def scientific(value: float) -> str:
 
 
 def _single(
-    title: str, points: Points, unit: Unit, text: Callable[[float], str] | None = None, level: float | None = None
+    title: str,
+    points: Points,
+    unit: Unit,
+    text: Callable[[float], str] | None = None,
+    levels: Sequence[tuple[str, str, float]] = (),
 ) -> Figure:
-    """Plot one line, from zero."""
-    chart = _chart(points, between(0, _most([*points, (0, level or 0)]), unit, text), height=_SMALL)
-    chart.line("train", points, key="measured" if level else "")
-    if level:
-        chart.level("reference", level, key=f"planned, {unit.text(level)}")
+    """Plot one line, from zero, with levels: of each its class, its name and its value."""
+    chart = _chart(points, between(0, _most([*points, *((0, at) for _, _, at in levels)]), unit, text), height=_SMALL)
+    chart.line("train", points, key="after each step" if levels else "")
     write = text or (unit.text if unit is BYTES else "{:g}".format)
-    return Figure(title=title, description=_described(title.lower(), points, write), chart=chart)
+    description = _described(title.lower(), points, write)
+    for kind, name, at in levels:
+        chart.level(kind, at, key=f"{name}, {unit.text(at)}")
+        description += f"{name.capitalize()}: {unit.text(at)}. "
+    return Figure(title=title, description=description, chart=chart)
 
 
 def _chart(points: Points, y: Scale, height: int = 240) -> Chart:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 from markupsafe import Markup
 
@@ -12,15 +12,16 @@ from ..formats.event import Event
 from ..formats.files import write_text
 from ..formats.read import guarded
 from ..formats.run_files import RunFiles, read_run
-from ..formats.summary import Summary
+from ..formats.summary import Summary, planned_seconds
 from ..outside import printable
 from ..show.budget import budget_sentence, budget_table
 from ..show.divided import divided_text
 from ..show.forgetting import forgetting_section
 from ..show.page import templates
+from ..show.peak import peak_text
 from ..show.plots import Figure, Points
 from ..show.table import Column, Table
-from ..show.units import UNKNOWN, bytes_text, excess_text, seconds_text, text_or_unknown
+from ..show.units import UNKNOWN, bytes_text, excess_text, seconds_text, signed, text_or_unknown
 from ..tasks import TASKS
 from ..tasks.metric import METRICS
 from ..tasks.naive import NaiveBaseline
@@ -45,6 +46,9 @@ def render(files: RunFiles) -> str:
 
 def _page(files: RunFiles) -> dict[str, object]:
     summary = files.summary
+    if (plan := summary.get("plan")) and "steps" not in plan:  # of an earlier version, whose events say it
+        of_events = next((event["steps"] for event in files.steps if "steps" in event), None)
+        summary = cast(Summary, {**summary, "plan": {**plan, "steps": of_events}})
     with guarded(files.folder, "files of a run", error=DataError):
         task = TASKS[summary["task"]]
         own = task.page(summary, files.predictions)
@@ -62,11 +66,12 @@ def _page(files: RunFiles) -> dict[str, object]:
         "task_section": Markup(own.section),  # noqa: S704
         "large_plots": _large_plots(files, task.main_score, own.naive),
         "optimizer_plots": _optimizer_plots(files.steps),
-        "resource_plots": _resource_plots(files.steps, (summary.get("plan") or {}).get("memory_bytes")),
+        "resource_plots": _resource_plots(files.steps, summary),
         "last_step": files.steps[-1] if files.steps else None,
         "not_finite": [event["step"] for event in files.steps if not _is_finite(event.get("loss", 0.0))],
         "decisions": decisions(summary.get("decided") or {}),
         "costs": costs_table(summary),
+        "peak": peak_sentence(summary),
         "memory": memory_section(summary),
         "divided": [divided_text(**each) for each in summary.get("divided") or ()],
         "asked": files.asked,
@@ -95,10 +100,11 @@ def _optimizer_plots(steps: Sequence[Event]) -> list[Figure]:
     return [draw(points) for key, draw in drawn.items() if (points := _points(steps, key))]
 
 
-def _resource_plots(steps: Sequence[Event], planned_bytes: int | None) -> list[Figure]:
+def _resource_plots(steps: Sequence[Event], summary: Summary) -> list[Figure]:
+    planned, peak = (summary.get("plan") or {}).get("memory_bytes"), summary.get("peak_memory_bytes")
     speed, memory = _points(steps, "tokens_per_second"), _points(steps, "memory_bytes")
     plots = [figures.speed_plot(speed)] if speed else []
-    return plots + ([figures.memory_plot(memory, planned_bytes)] if memory else [])
+    return plots + ([figures.memory_plot(memory, planned, peak)] if memory else [])
 
 
 def _points(events: Sequence[Event], key: str) -> Points:
@@ -112,25 +118,38 @@ def _is_finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+def peak_sentence(summary: Summary) -> str | None:
+    """Say when the peak was reached, beside the plot of what is taken between the steps; None if it is not known."""
+    peak, longest = summary.get("peak_memory_bytes"), (summary.get("plan") or {}).get("longest_row")
+    if peak is None or (when := peak_text(summary.get("raised_peak"), peak)) is None:
+        return None
+    row = f", which is padded to its longest row of {longest:,} tokens" if longest and "largest batch" in when else ""
+    return f"The peak of {bytes_text(peak)} was reached {when}{row}; the plot shows what is taken after each step."
+
+
 def costs_table(summary: Summary) -> Table:
-    """Return what was planned beside what it was. A run that did not end took a part of the time planned."""
-    plan, ended = summary.get("plan") or {}, summary["status"] == "finished"
-    time = "Training time" if ended else "Training time (planned for all of it)"
+    """Return what was planned beside what it was. The time planned is that of the steps that were taken."""
+    plan = summary.get("plan") or {}
+    planned_steps, steps, planned = plan.get("steps"), summary.get("steps"), planned_seconds(summary)
+    early = planned_steps is not None and steps is not None and steps < planned_steps
+    time = f"Training time, {steps:,} of {planned_steps:,} planned steps" if early else "Training time"
+    peak, memory = summary.get("peak_memory_bytes"), plan.get("memory_bytes")
+    if planned_steps is None or steps is None:  # of an earlier version
+        fewer = UNKNOWN
+    else:
+        fewer = "none" if steps == planned_steps else signed(steps - planned_steps, 0)
+    taken = summary.get("train_seconds")
     rows = [
-        (time, plan.get("seconds"), summary.get("train_seconds"), seconds_text),
-        ("Whole run", None, summary.get("wall_seconds"), seconds_text),
-        ("Peak memory", plan.get("memory_bytes"), summary.get("peak_memory_bytes"), bytes_text),
-        ("Tokens per second", None, summary.get("tokens_per_second"), "{:,.0f}".format),
-        ("Optimizer steps", None, summary.get("steps"), str),
+        (time, planned, taken, seconds_text, excess_text(planned, taken)),
+        ("Peak memory", memory, peak, bytes_text, excess_text(memory, peak)),
+        ("Optimizer steps", planned_steps, steps, "{:,}".format, fewer),
+        ("Whole run", None, summary.get("wall_seconds"), seconds_text, UNKNOWN),
+        ("Tokens per second", None, summary.get("tokens_per_second"), "{:,.0f}".format, UNKNOWN),
     ]
-
-    def difference(name: str, planned: float | None, actual: float | None) -> str:
-        return UNKNOWN if name == time and not ended else excess_text(planned, actual)
-
     return Table(
         columns=[Column(name=name, right=bool(name)) for name in ("", "planned", "actual", "difference")],
         rows=[
-            [name, text_or_unknown(text, planned), text_or_unknown(text, actual), difference(name, planned, actual)]
-            for name, planned, actual, text in rows
+            [name, text_or_unknown(text, planned), text_or_unknown(text, actual), difference]
+            for name, planned, actual, text, difference in rows
         ],
     )

@@ -4,6 +4,7 @@ import math
 
 from ..formats.summary import Summary
 from ..show.forgetting import CKA_SCALE, Forgetting, interval_text, level
+from ..show.peak import peak_text
 from ..show.reach import left_out_text
 from ..show.units import bytes_text, count_text, percent_text, seconds_text, signed, text_or_unknown
 from ..tasks.page import Tile
@@ -21,15 +22,17 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
         trained_details.append(f"adapter file {bytes_text(summary['adapter_bytes'])}")
     if summary.get("wall_seconds") is not None:
         time_details.append(f"{seconds_text(summary['wall_seconds'])} with loading and evaluation")
+    if when := peak_text(summary.get("raised_peak"), summary.get("peak_memory_bytes")):
+        memory_details.append(when)
     if summary.get("device") and summary.get("dtype"):
         memory_details.append(f"on {summary['device']}, {summary['dtype']}")
-    if (found := summary.get("device_memory")) is not None:
-        memory_details.append(f"tensors; {bytes_text(found['reserved_bytes'])} with what PyTorch keeps for the next")
-        if found["beside_bytes"] is not None:
-            memory_details.append(f"{bytes_text(found['beside_bytes'])} beside it: context, libraries, other programs")
-    return [
+    if (device := summary.get("device_memory")) is not None:
+        memory_details.append(f"tensors; {bytes_text(device['reserved_bytes'])} with what PyTorch keeps for the next")
+        if device["beside_bytes"] is not None:
+            memory_details.append(f"{bytes_text(device['beside_bytes'])} beside it: context, libraries, other programs")
+    shown = [
         *of_task,
-        *([_forgetting(found)] if (found := summary.get("forgetting")) else []),
+        *([_forgetting(forgotten)] if (forgotten := summary.get("forgetting")) else []),
         Tile(
             name="Training time",
             value=text_or_unknown(seconds_text, summary.get("train_seconds")),
@@ -47,6 +50,15 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
             more=("Left out", left) if reach and (left := left_out_text(reach)) else None,
         ),
     ]
+    return [*shown, _steps(summary)] if len(shown) % 2 else shown  # rows of as many
+
+
+def _steps(summary: Summary) -> Tile:
+    planned, best = (summary.get("plan") or {}).get("steps"), summary.get("best_step")
+    details = [f"of {planned:,} planned"] if planned else []
+    if best:
+        details.append(f"the best after step {best:,}")
+    return Tile(name="Optimizer steps", value=text_or_unknown("{:,}".format, summary.get("steps")), details=details)
 
 
 def spans(count: int) -> list[int]:

@@ -62,7 +62,6 @@ class Causal(Task):
     nothing_predicted = "no sample of its texts"
 
     micro_share: float = 1.0  # of a batch that is computed at once
-    packs: bool = False  # several texts in a row
 
     @classmethod
     def refuses(cls, config: transformers.PreTrainedConfig) -> str | None:

@@ -129,6 +129,7 @@ class Task(ABC):
     tokens: dict[str, Any] = field(default_factory=dict)  # of each split, with `rows`, `lengths` and `cut`
     max_length: int = 0
     length_step: int = LENGTH_STEP  # batches are padded to its multiples
+    packs: bool = False  # several texts share a row
     samples: int | None = None  # rows of a split for which texts are written; None: all
 
     # Making one.

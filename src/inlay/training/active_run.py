@@ -41,6 +41,7 @@ from .forecast import Forecast, fitted, forecast, free_memory_bytes
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
+from .long_row import long_row_note
 from .loop import Observer, StepEvent, Training, fit
 from .memory import reset_peak_memory
 from .on_record import add_to_record
@@ -170,6 +171,7 @@ class ActiveRun(Observer):
         return model
 
     def _evaluate_base(self, model: nn.Module) -> object:
+        self.state.stages.enter("base")
         began = time.perf_counter()
         found = self._evaluated(model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
@@ -203,6 +205,7 @@ class ActiveRun(Observer):
     def _attach(self, model: nn.Module) -> None:
         run = self.run
         assert (told := self.state.forecast) is not None
+        self.state.stages.enter("attach")
         with attaching(model):
             adapter = plan_attach(model, run.settings.method, heads=self.heads, part=run.part.name)
             commit(adapter)
@@ -215,9 +218,11 @@ class ActiveRun(Observer):
         shrunk = shrunk_of(self.checkpoint.progress) if self.checkpoint is not None else ()
         self.division = Division(run, adapter, Sites(model, self.heads, run.part.name), shrunk, self.journal)
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
-        for text in run.task.ready(model) if run.settings.attention == "auto" else ():
+        ready = run.task.ready(model) if run.settings.attention == "auto" else ()
+        for text in filter(None, (*ready, long_row_note(run.task, run.settings.batch_size, run.settings.seed))):
             self.journal.record("note", text=text)
         check_alike(self.state)
+        self.state.stages.enter("trial")
         self.state.estimate = self.division.tried(partial(self._estimate, told))
         if self.budget is not None:
             more = self.budget.planned_seconds(len(run.plan.evaluate_after), self.evaluation_seconds)
@@ -229,15 +234,8 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             learning_rate=run.plan.learning_rate,
         )
-        found = self.state.estimate
-        self.journal.record(
-            "plan",
-            steps=run.plan.steps,
-            epochs=run.plan.epochs,
-            seconds=found.seconds,
-            memory_bytes=found.memory_bytes,
-            tensor_bytes=found.step.peak,
-        )
+        self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **self.state.estimate.facts())
+        self.state.stages.enter("training")
 
     def _estimate(self, told: Forecast, size: int) -> Estimate:
         run = self.run
@@ -269,6 +267,7 @@ class ActiveRun(Observer):
     def _keep_inside(self) -> None:
         """Put the adapter where it forgets no more than it may, if that was asked for."""
         training = self.state.training
+        self.state.stages.enter("end", self.state.progress.step)
         if self.budget is None or training is None:
             return
         model = self.adapter.model
@@ -291,7 +290,9 @@ class ActiveRun(Observer):
         self.checkpoint = None
 
     def evaluate(self, step: int) -> Scored:
+        self.state.stages.enter("evaluation", step)
         found = self.run.task.evaluate(self.adapter.model, "valid")
+        self.state.stages.enter("training", step)
         assert self.of_base is not None
         self.evaluated = found
         naive = self.state.naive.get("valid")
@@ -338,11 +339,8 @@ class ActiveRun(Observer):
         """Save, evaluate and measure the best adapter, which is in place."""
         run, steps = self.run, self.state.progress.step
         if steps < run.plan.steps:
-            self.journal.record(
-                "note",
-                step=steps,
-                text=f"stopped after step {steps}: {run.settings.patience} evaluations without a better one",
-            )
+            text = f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
+            self.journal.record("note", step=steps, text=text)
         self.output.save_adapter(self.adapter)
         model, task = self.adapter.model, run.task
         found = {"valid": self._complete(model, "valid", self.of_best or self._evaluated(model, "valid"))}

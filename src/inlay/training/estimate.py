@@ -31,6 +31,10 @@ class Estimate:
     memory_bytes: int  # of the process, or of an accelerator's tensors
     step: StepCost  # as it was followed with values
 
+    def facts(self) -> dict[str, object]:
+        """Return what a run tells of it."""
+        return {"seconds": self.seconds, "memory_bytes": self.memory_bytes, "tensor_bytes": self.step.peak}
+
 
 def estimate(
     adapter: Adapter,

@@ -16,6 +16,7 @@ from ..outside import shown, shown_lines
 from ..show.budget import Chosen, Spent, chosen_text, spent_text
 from ..show.divided import divided_text
 from ..show.forgetting import Forgetting, forgetting_text
+from ..show.peak import peak_text
 from ..show.reach import Reach, reach_text
 from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
 from ..tasks.metric import METRICS, score_text
@@ -199,7 +200,7 @@ def sentence(event: Event) -> str:
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
                 f"gradient {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
-                f"{bytes_text(event['memory_bytes'])}  {seconds_text(event['seconds_left'])} left"
+                f"{bytes_text(event['memory_bytes'])} now  {seconds_text(event['seconds_left'])} left"
             )
         case "back":
             to = f"step {event['to']}" if event["to"] else "the start"
@@ -218,10 +219,12 @@ def sentence(event: Event) -> str:
         case "note" | "failed" | "interrupted":
             return f"{event['event']:<7} {event['text']}"
         case "finished":
-            return (
-                f"done    {_result(event)} (step {event['best_step']}) in {seconds_text(event['train_seconds'])}, "
-                f"peak memory {bytes_text(event['peak_memory_bytes'])}"
-            )
+            taken, planned = event.get("steps"), event.get("planned_steps")
+            when = peak_text(event.get("raised_peak"), event["peak_memory_bytes"])
+            early = f" ({taken:,} of {planned:,} planned steps)" if planned and taken < planned else ""
+            took = f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}{early}"
+            peak = f"peak memory {bytes_text(event['peak_memory_bytes'])}{f' ({when})' if when else ''}"
+            return f"done    {_result(event)} {took}, {peak}"
     raise ValueError(f"no sentence for the event {event['event']!r}")
 
 

@@ -132,7 +132,7 @@ def plan(
         batch_size=settings.batch_size,
         longest=max(task.lengths("train")),
         memory=machine.memory,
-        packs=getattr(task, "packs", False),
+        packs=task.packs,
         rows=[*planned, *(row for row in rows if isinstance(row, NotPlanned))],
         processes=settings.processes,
         shard=settings.shard,

@@ -67,14 +67,15 @@ class RunOutput:
             self.journal.tell("note", text=_without_report(self.run.folder, problem))
         write_json(path, summary)
         if status == "finished":
-            cost = {name: summary[name] for name in ("best_step", "train_seconds", "peak_memory_bytes")}
+            told = ("best_step", "train_seconds", "peak_memory_bytes", "steps", "raised_peak")
             self.journal.tell(
                 "finished",
                 folder=str(self.run.folder),
                 score=self.run.task.main_score,
                 **summary["metrics"],
                 baseline=summary["baseline"],
-                **cost,
+                planned_steps=summary["plan"]["steps"],
+                **{name: summary[name] for name in told},
             )
         return summary
 

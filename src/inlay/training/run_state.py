@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import transformers
@@ -30,6 +30,7 @@ from .memory import beside_bytes, device_memory, peak_memory_bytes
 from .prepared import Prepared
 from .progress import Progress
 from .settings import RunSettings, to_dict
+from .stages import Stages
 
 
 class RunState:
@@ -41,6 +42,7 @@ class RunState:
         self.fit_began: float | None = None
         self.fit_ended: float | None = None
         self.peak_of_others = 0  # the most that a process which shares the run took, in bytes
+        self.stages = Stages(partial(peak_memory_bytes, run.device))
         self.beside_at_start = beside_bytes(run.device)
         self.total_parameters = 0
         self.adapter: Adapter | None = None
@@ -155,10 +157,13 @@ class RunState:
         run, progress = self.run, self.progress
         tensors = run.folder / "adapter" / peft.TENSORS
         planned = self.estimate
+        self.stages.look()
         plan: PlannedCost = {
+            "steps": run.plan.steps,
             "seconds": None if planned is None else planned.seconds,
             "memory_bytes": None if planned is None else planned.memory_bytes,
             "tensors": dict(told.cost.step.memory) if (told := self.forecast) and told.cost else None,
+            "longest_row": None if run.task.packs else max(run.task.lengths("train")),
         }
         return {
             "status": status,
@@ -174,6 +179,7 @@ class RunState:
             "train_seconds": round(self.train_seconds, 3),
             "wall_seconds": round(self.wall_seconds, 3),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "raised_peak": self.stages.raised,
             "tensors": None if planned is None else dict(planned.step.memory),
             "device_memory": device_memory(run.device, self.beside_at_start),
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,

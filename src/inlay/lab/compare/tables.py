@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from ...formats.summary import Summary, planned_seconds
 from ...show.page import label
 from ...show.table import Column, Table
 from ...show.units import UNKNOWN, bytes_text, excess_text, seconds_text
@@ -78,17 +79,17 @@ def sequences_table(result: ComparisonResult, tasks: Sequence[str] = ()) -> Tabl
 
 
 def costs_table(rows: Sequence[MethodRow]) -> Table:
-    """Return what each contender was predicted to cost, and what it cost."""
+    """Return what each contender was predicted to cost, of the steps that its runs took, and what it cost."""
     columns = [Column(name="method", html=label)]
-    for name in ("time", "memory"):
+    for name in ("time of the steps taken" if _stopped_early(rows) else "time", "memory"):
         columns += [Column(name=each, right=True) for each in (f"{name}, predicted", "actual", "difference")]
     return Table(
         columns=columns,
         rows=[
             [
                 row.label,
-                *_planned_and_actual(row, "seconds", "train_seconds", seconds_text),
-                *_planned_and_actual(row, "memory_bytes", "peak_memory_bytes", bytes_text),
+                *_planned_and_actual(row, planned_seconds, "train_seconds", seconds_text),
+                *_planned_and_actual(row, _planned_bytes, "peak_memory_bytes", bytes_text),
             ]
             for row in rows
         ],
@@ -154,9 +155,19 @@ def _lost(row: SequenceRow, score: Quantity) -> list[str]:
 
 
 def _planned_and_actual(
-    row: MethodRow, planned: str, actual: str, text: Callable[[float], str]
+    row: MethodRow, planned: Callable[[Summary], float | None], actual: str, text: Callable[[float], str]
 ) -> tuple[str, str, str]:
-    of_plans = spread([run.summary["plan"][planned] for run in row.runs])
+    of_plans = spread([planned(run.summary) for run in row.runs])
     of_runs = spread([run.summary[actual] for run in row.runs])
     more = excess_text(of_plans and of_plans.mean, of_runs and of_runs.mean)
     return spread_text(of_plans, text), spread_text(of_runs, text), more
+
+
+def _planned_bytes(summary: Summary) -> float | None:
+    return summary["plan"]["memory_bytes"]
+
+
+def _stopped_early(rows: Sequence[MethodRow]) -> bool:
+    """Tell whether a run took fewer steps than were planned."""
+    found = [run.summary for row in rows for run in row.runs]
+    return any(each["steps"] < each["plan"].get("steps", 0) for each in found)
