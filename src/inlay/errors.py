@@ -28,6 +28,10 @@ INTERRUPTED_EXIT_CODE = 130
 _BEGIN, _END = 3000, 1000  # letters that are kept of a message
 
 
+class InterruptTold(KeyboardInterrupt):
+    """An interruption of which the user has been told already what it leaves."""
+
+
 class InlayError(Exception):
     exit_code: ClassVar[int] = 1
 

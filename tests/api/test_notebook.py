@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 import inlay
 from inlay.api.given_data import given_data
 from inlay.cli import main
+from inlay.data.inputs import read_inputs
 
 ROWS = [{"text": f"{word} {i}", "label": word} for i in range(30) for word in ("good", "bad")]
 QUICK: dict[str, Any] = {"epochs": 1, "forgetting": False, "dtype": "float32", "progress": False}
@@ -150,6 +151,13 @@ def test_rows_come_in_many_forms() -> None:
     ):
         with pytest.raises(inlay.InlayError, match=said), given_data(data):
             pass
+
+
+def test_faults_are_told_by_the_numbers_of_the_rows() -> None:
+    said = r"^train row 1: text is 5, not a text \(2 rows have this: rows 1 and 3\)$"
+    rows = [{"text": 5}, {"text": "one"}, {"text": 6}]
+    with pytest.raises(inlay.InlayError, match=said), given_data(rows) as given:
+        read_inputs(given.file).texts({"text": "text"})
 
 
 def test_values_of_tables_become_plain_ones() -> None:

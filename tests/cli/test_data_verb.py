@@ -135,6 +135,13 @@ def test_errors_of_the_data_are_shown_before_a_model_is_looked_for(
     assert captured.err == ""
 
 
+def test_without_rows_there_is_no_table_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n", encoding="utf-8")
+    assert main(["data", str(path)]) == 2
+    assert "split" not in capsys.readouterr().out
+
+
 def test_every_format_is_shown_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]
     rows: dict[str, dict[str, Any]] = {

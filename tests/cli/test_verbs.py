@@ -11,6 +11,7 @@ import pytest
 
 import inlay
 from inlay.cli import VERBS, main
+from inlay.training.journal import sentence
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,29 @@ def test_stopped_before_the_run_begins_nothing_is_written(
 
     monkeypatch.setattr("inlay.training.prepared.open_data", stop)
     assert main(["train", tiny_bert, reviews_folder, "--out", str(tmp_path / "run")]) == 130
-    assert capsys.readouterr().err == "stopped before the run began: no folder was written\ninterrupted\n"
+    assert capsys.readouterr().err == "interrupted before the run began: no folder was written\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [{}, {"trial": "lora"}])
+def test_an_interruption_is_told_once(
+    more: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the run, which says what it leaves; a run within a comparison does not speak for all of it."""
+
+    def stopped(*_: Any, progress: Any, **__: Any) -> None:
+        progress({"event": "interrupted", "text": "stopped after step 2"} | more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inlay.api.training.resume", stopped)
+    assert main(["resume", "runs/first", "--json"]) == 130
+    assert capsys.readouterr().err == ("interrupted\n" if more else "")
+
+
+def test_one_text_is_no_plural() -> None:
+    event = {"event": "data", "source": "a.csv", "rows": {"train": 9}, "labels": [], "cut": 1, "max_length": 512}
+    assert sentence(event) == "data    a.csv: train 9 · 1 text cut at 512 tokens"
+    assert sentence(event | {"cut": 1200}).endswith(" · 1,200 texts cut at 512 tokens")
 
 
 @pytest.mark.parametrize("method", inlay.METHODS)

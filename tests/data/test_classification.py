@@ -172,7 +172,7 @@ def test_a_row_that_cannot_be_used_is_reported_with_its_line_and_how_many_are_li
     path = write_jsonl(tmp_path / "a.jsonl", with_row(row))
     assert complaint(path) == f"a.jsonl:3: {message}"
     path = write_jsonl(tmp_path / "a.jsonl", [*with_row(row), row])
-    assert complaint(path) == f"a.jsonl:3: {message} (2 rows have this)"
+    assert complaint(path) == f"a.jsonl:3: {message} (2 rows have this: lines 3 and 11)"
 
 
 def test_an_empty_second_text_is_reported(tmp_path):
@@ -184,7 +184,7 @@ def test_an_integer_among_text_labels_is_found_in_another_split_too(tmp_path):
     message = complaint(folder(tmp_path, train=labelled(9, (0, 1)), valid=labelled(9, (0, 1)), test=labelled(2)))
     assert message == (
         'test.jsonl:1: the label "no" is a text, the first row\'s is an integer; use one kind for all '
-        "(2 rows have this)"
+        "(2 rows have this: lines 1 and 2)"
     )
 
 
@@ -206,7 +206,8 @@ def test_one_class_alone_is_an_error(tmp_path):
 def test_a_label_that_train_lacks_is_an_error(tmp_path, split):
     splits = {"valid": labelled(4), split: labelled(5, ("yes", "maybe"))}
     assert complaint(folder(tmp_path, train=labelled(9), **splits)) == (
-        f'{split}.jsonl:2: the label "maybe" is in no row of train.jsonl, so it cannot be learned (2 rows have this)'
+        f'{split}.jsonl:2: the label "maybe" is in no row of train.jsonl, so it cannot be learned '
+        "(2 rows have this: lines 2 and 4)"
     )
 
 

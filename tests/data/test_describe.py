@@ -75,7 +75,7 @@ def test_problems_of_rows_are_listed_and_do_not_raise(tmp_path):
     assert complaints(found, "error") == [
         "a.jsonl:22: the row is not JSON: Expecting value at column 1",
         'a.jsonl:24: no column "label"; the columns are text',
-        "a.jsonl:21: text is empty; give the row a text or remove it (2 rows have this)",
+        "a.jsonl:21: text is empty; give the row a text or remove it (2 rows have this: lines 21 and 25)",
     ]
     assert found.files[0].rows == 24
     assert found.splits["train"].rows + found.splits["valid"].rows == 21
@@ -84,7 +84,7 @@ def test_problems_of_rows_are_listed_and_do_not_raise(tmp_path):
 def test_a_train_file_of_bad_rows_is_not_called_too_short_as_well(tmp_path):
     found = report(write_jsonl(tmp_path / "a.jsonl", [{"text": "", "label": i % 2} for i in range(9)]))
     assert complaints(found, "error") == [
-        "a.jsonl:1: text is empty; give the row a text or remove it (9 rows have this)"
+        "a.jsonl:1: text is empty; give the row a text or remove it (9 rows have this: lines 1, 2, 3, 4, 5 and 4 more)"
     ]
 
 

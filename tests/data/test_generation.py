@@ -83,7 +83,8 @@ def test_tools_may_be_json_in_a_text_or_missing(tmp_path):
     tools = [example.tools for example in loaded(tmp_path, *rows).splits["train"]]
     assert tools == [tuple(TOOLS), (), (), ()]
     assert complaint(tmp_path, rows[0] | {"tools": "add"}) == [
-        'train.jsonl:1: tools is "add"; it must be a list of objects (2 rows have this)'
+        'train.jsonl:1: tools is "add"; it must be a list of objects '
+        "(2 rows have this: train.jsonl:1 and valid.jsonl:1)"
     ]
 
 
@@ -104,7 +105,8 @@ def test_sharegpt_conversations_become_messages(tmp_path):
     )
     turns[1]["value"] = "add(1)"
     assert complaint(tmp_path, {"conversations": turns}) == [
-        'train.jsonl:1: conversations[1].value is "add(1)"; a function_call is JSON with a "name" (2 rows have this)'
+        'train.jsonl:1: conversations[1].value is "add(1)"; a function_call is JSON with a "name" '
+        "(2 rows have this: train.jsonl:1 and valid.jsonl:1)"
     ]
 
 
@@ -172,13 +174,16 @@ def test_an_instruction_may_have_references_too(tmp_path):
 def test_references_that_are_no_texts_are_an_error(tmp_path, value):
     found = complaint(tmp_path, {"prompt": "a", "completion": "b"}, {"prompt": "a", "references": value})
     assert found[0].startswith("train.jsonl:2: references is ")
-    assert found[0].endswith("; it must be a list of texts, none of them empty (2 rows have this)")
+    assert found[0].endswith(
+        "; it must be a list of texts, none of them empty (2 rows have this: train.jsonl:2 and valid.jsonl:2)"
+    )
 
 
 def test_a_row_with_neither_completion_nor_references_is_an_error(tmp_path):
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None, "references": None}]
     assert complaint(tmp_path, *rows) == [
-        "train.jsonl:2: completion is empty; give the row a text or remove it (2 rows have this)"
+        "train.jsonl:2: completion is empty; give the row a text or remove it "
+        "(2 rows have this: train.jsonl:2 and valid.jsonl:2)"
     ]
     write_jsonl(tmp_path / "train.jsonl", [{"prompt": "a", "references": ["b"]}, {"prompt": "a", "references": None}])
     write_jsonl(tmp_path / "valid.jsonl", [{"prompt": "a", "references": ["b"]}])
@@ -244,8 +249,9 @@ def test_rows_of_mixed_formats_are_an_error_with_the_line_of_the_first_that_diff
     rows = [{"prompt": "a", "completion": "b"}, {"messages": [user(), says()]}, {"text": "a"}, {"prompt": "a"}]
     assert complaint(tmp_path, *rows) == [
         "train.jsonl:2: the row is in the format messages, the first row in prompt-completion; use one format for all "
-        "(4 rows have this)",
-        'train.jsonl:4: no column "completion"; the columns are prompt (2 rows have this)',
+        "(4 rows have this: train.jsonl:2, train.jsonl:3, valid.jsonl:2 and valid.jsonl:3)",
+        'train.jsonl:4: no column "completion"; the columns are prompt '
+        "(2 rows have this: train.jsonl:4 and valid.jsonl:4)",
     ]
 
 
@@ -259,7 +265,7 @@ def test_turns_after_the_last_answer_are_left_out_with_a_warning(tmp_path):
     assert [example.messages for example in data.splits["train"]] == [(user(), says())] * 3
     assert warnings(data) == [
         "train.jsonl:2: messages ends with a turn of user that has no answer; what follows the last answer is left out "
-        "(4 rows have this)"
+        "(4 rows have this: train.jsonl:2, train.jsonl:3, valid.jsonl:2 and valid.jsonl:3)"
     ]
 
 
@@ -269,7 +275,7 @@ def test_two_assistant_turns_in_a_row_are_kept_with_a_warning(tmp_path):
     assert data.splits["train"][1].messages == tuple(turns)
     assert warnings(data) == [
         "train.jsonl:2: messages has two assistant turns in a row; each is learned as it is, the second after the first"
-        " (2 rows have this)"
+        " (2 rows have this: train.jsonl:2 and valid.jsonl:2)"
     ]
 
 
@@ -277,7 +283,8 @@ def test_windows_line_ends_within_texts_are_read_as_plain_ones_with_a_warning(tm
     data = loaded(tmp_path, {"prompt": "a", "completion": "b", "id": "c\r\nd"}, {"prompt": "a", "completion": "b\r\nc"})
     assert [example.texts for example in data.splits["train"]] == [("a", "b"), ("a", "b\nc")]
     assert warnings(data) == [
-        "train.jsonl:2: texts with Windows line ends (\\r\\n) are read with plain ones (\\n) (2 rows have this)"
+        "train.jsonl:2: texts with Windows line ends (\\r\\n) are read with plain ones (\\n) "
+        "(2 rows have this: train.jsonl:2 and valid.jsonl:2)"
     ]
     assert first(tmp_path, {"messages": [user("a\r\nb"), says("c\r\n")]}).messages == (user("a\nb"), says("c\n"))
 

@@ -44,13 +44,14 @@ def test_a_text_file_cannot_hold_pairs(tmp_path):
 
 def test_a_blank_line_among_texts_is_reported(tmp_path):
     message = complaint(write_text(tmp_path / "in.txt", "a\n\nb\n \nc\n"), ONE)
-    assert message == "in.txt:2: text is empty; give the row a text or remove it (2 rows have this)"
+    assert message == "in.txt:2: text is empty; give the row a text or remove it (2 rows have this: lines 2 and 4)"
 
 
 def test_a_missing_column_is_reported_with_its_line(tmp_path):
     path = write_text(tmp_path / "in.json", json.dumps([{"sentence": "a"}, {"sentense": "b"}, {"prompt": "c"}]))
     assert complaint(path, ONE) == (
-        'in.json row 2: no column "sentence"; did you mean sentense? The columns are sentense (2 rows have this)'
+        'in.json row 2: no column "sentence"; did you mean sentense? The columns are sentense '
+        "(2 rows have this: rows 2 and 3)"
     )
 
 

@@ -82,10 +82,17 @@ def test_a_truncated_row_is_reported_with_its_line(tmp_path):
     assert message == "data.jsonl:2: the row is not JSON: Expecting ',' delimiter at column 13"
 
 
+def test_the_first_lines_with_a_problem_are_named(tmp_path):
+    for count, where in ((5, "lines 1, 2, 3, 4 and 5"), (6, "lines 1, 2, 3, 4, 5 and 1 more")):
+        message = complaint(write_text(tmp_path / "data.jsonl", "nope\n" * count))
+        assert message.endswith(f"at column 1 ({count} rows have this: {where})")
+
+
 def test_rows_with_the_same_problem_are_counted_in_one_message(tmp_path):
     message = complaint(write_text(tmp_path / "data.jsonl", '{"text": "a"}\n[1]\nnope\n"x"\n[2]\n'))
     assert message.splitlines() == [
-        "data.jsonl:2: the row is a list; it must be an object with the columns as keys (3 rows have this)",
+        "data.jsonl:2: the row is a list; it must be an object with the columns as keys "
+        "(3 rows have this: lines 2, 4 and 5)",
         "data.jsonl:3: the row is not JSON: Expecting value at column 1",
     ]
 
@@ -116,7 +123,7 @@ def test_a_csv_row_with_the_wrong_number_of_fields_is_reported_with_its_line(tmp
     message = complaint(write_text(tmp_path / "data.csv", f"text,label\nfine,a\n{row}\nfine,b\n{row}\n"))
     fields = len(row.split(","))
     assert message.startswith(f"data.csv:3: the row has {fields} fields, the header 2 (text, label)")
-    assert message.endswith("(2 rows have this)")
+    assert message.endswith("(2 rows have this: lines 3 and 5)")
 
 
 def test_a_quote_that_is_never_closed_is_reported_where_it_opens(tmp_path):
@@ -158,7 +165,10 @@ def test_a_file_of_bad_rows_is_not_called_empty_as_well(tmp_path):
     write_text(tmp_path / "train.jsonl", "nope\n")
     write_text(tmp_path / "valid.jsonl", "nope\n")
     message = complaint(tmp_path)
-    assert message == "train.jsonl:1: the row is not JSON: Expecting value at column 1 (2 rows have this)"
+    assert message == (
+        "train.jsonl:1: the row is not JSON: Expecting value at column 1 "
+        "(2 rows have this: train.jsonl:1 and valid.jsonl:1)"
+    )
 
 
 def test_damaged_gzip_and_parquet_files_are_reported(tmp_path):

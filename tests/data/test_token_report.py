@@ -138,7 +138,7 @@ def test_problems_of_all_splits_are_told_and_not_raised(tmp_path):
     found = report(tmp_path, byte_level(GEMMA))
     assert [str(problem) for problem in found.problems] == [
         "train.jsonl:2: the chat template refuses the conversation: System role not supported; change the row, or the "
-        "model's template (2 rows have this)"
+        "model's template (2 rows have this: train.jsonl:2 and valid.jsonl:1)"
     ]
     assert (found.splits["train"].rows, found.splits["valid"].rows) == (1, 0)
     assert found.splits["valid"].lengths is None

@@ -14,6 +14,7 @@ from ..errors import DataError, SettingsError
 from ..formats.files import as_json
 
 _IN_FILE = re.compile(r"^(train|valid|test)\.jsonl(?::(\d+))?:", re.MULTILINE)  # before what an error says
+_LINES = re.compile(r"(rows have this: )line(?=s )")  # which hold a row each
 ROWS = "rows"  # in the folder of a run or a comparison: the files of rows that were given in Python
 
 
@@ -63,7 +64,7 @@ def given_data(data: object) -> Iterator[GivenData]:
         try:
             yield GivenData(folder, own=True, parted=isinstance(data, Mapping))
         except DataError as problem:
-            raise DataError(_IN_FILE.sub(_in_rows, str(problem))) from None
+            raise DataError(_LINES.sub(r"\1row", _IN_FILE.sub(_in_rows, str(problem)))) from None
 
 
 def is_table(data: object) -> bool:

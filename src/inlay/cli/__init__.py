@@ -10,6 +10,7 @@ from ..errors import (
     INTERRUPTED_EXIT_CODE,
     DiskFailed,
     InlayError,
+    InterruptTold,
     OthersUnreachable,
     SettingsError,
     did_you_mean,
@@ -57,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(arguments: list[str]) -> int:
     try:
         return _run(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        if not isinstance(stopped, InterruptTold):
+            print("interrupted", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     except Exception as problem:
         known = problem if isinstance(problem, InlayError) else refusal(problem)

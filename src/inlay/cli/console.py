@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..errors import InterruptTold
 from ..formats.event import Event, Watcher
 from .safe_console import progress
 from .screen import print_json
@@ -14,7 +15,24 @@ _PLAIN_EVERY_SECONDS = 10
 
 @contextmanager
 def watching(json_lines: bool) -> Iterator[Watcher]:
-    """Give a watcher that suits the output."""
+    """Give a watcher that suits the output. Raises InterruptTold for an interruption that a run tells of itself."""
+    told = False
+
+    def watch(event: Event) -> None:
+        nonlocal told
+        watcher(event)
+        told = told or (event["event"] == "interrupted" and "trial" not in event)  # a comparison has more to say
+
+    try:
+        with _watcher(json_lines) as watcher:
+            yield watch
+    except KeyboardInterrupt as stopped:
+        raise (InterruptTold() if told else stopped) from None
+
+
+@contextmanager
+def _watcher(json_lines: bool) -> Iterator[Watcher]:
+    """Give what shows each event."""
     from ..api.displays import TerminalDisplay
     from ..api.progress import ProgressWatcher
 

@@ -33,8 +33,9 @@ def show(report: DataReport, tokens: TokenReport | None, console: Console | None
     for name, fact in _facts(report, tokens):
         value = shown(fact)
         console.print(_fact(name, value) if console.is_terminal else Text(f"  {name:<10}{value}"), soft_wrap=True)
-    console.print()
-    console.print(_splits(report))
+    if report.splits:
+        console.print()
+        console.print(_splits(report))
     if report.labels:
         console.print()
         console.print(_labels(report))

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..api.asked import SHORT_FOR
 from ..core.method import Method
-from ..errors import SettingsError
+from ..errors import InterruptTold, SettingsError
 from ..formats.paths import path_of
 from ..launch import check_each_has_rows, own_number
 from ..methods import METHODS
 from ..ranges import Range, kind_of
-from ..training.journal import Event
 from ..training.settings import MethodT, RunSettings
 from .arguments import DataArguments, Model
 from .config_file import read_config_file
@@ -81,22 +80,17 @@ def main(arguments: list[str]) -> int:
 
 def train_as_asked(settings: Train[Method], arguments: list[str]) -> "Run":
     """Train with the settings that the arguments of `inlay train` describe."""
-    events = set[str]()
-
-    def watch(event: Event) -> None:
-        events.add(event["event"])
-        watcher(event)
-
     try:
         with watching(settings.json) as watcher:
             from ..api.training import train
 
             asked = {field.name: getattr(settings, field.name) for field in dataclasses.fields(RunSettings)}
-            return train(**asked, progress=watch, go_on=settings.go_on, command=["inlay", "train", *arguments])
-    except KeyboardInterrupt:
-        if "interrupted" not in events:  # which tells of what is kept in the folder
-            print("stopped before the run began: no folder was written", file=sys.stderr)
-        raise
+            return train(**asked, progress=watcher, go_on=settings.go_on, command=["inlay", "train", *arguments])
+    except KeyboardInterrupt as stopped:
+        if isinstance(stopped, InterruptTold):
+            raise
+        print("interrupted before the run began: no folder was written", file=sys.stderr)
+        raise InterruptTold from None
 
 
 def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:

@@ -1,7 +1,8 @@
-"""What is wrong with the data: each kind once, with the first place that has it and how many rows do."""
+"""What is wrong with the data: each kind once, with the first places that have it and how many rows do."""
 
 import json
-from collections.abc import Hashable, Iterable
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +11,8 @@ from ..errors import DataError
 Severity = Literal["error", "warning", "note"]
 """A note says what was found out, and is no problem."""
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+PLACES_TOLD = 5
+_NUMBERED = re.compile(r"(.*)(:| row )(\d+)", re.DOTALL)  # train.jsonl:17, train.json row 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +23,12 @@ class Problem:
     message: str
     rows: int
     """How many rows have it; 1 for a problem of a whole file."""
+    places: tuple[str, ...] = ()
+    """The first few places that have it, so that all of these can be seen to at once."""
 
     def __str__(self) -> str:
-        many = f" ({self.rows} rows have this)" if self.rows > 1 else ""
+        where = f": {places_text(self.places, self.rows)}" if len(self.places) > 1 else ""
+        many = f" ({self.rows} rows have this{where})" if self.rows > 1 else ""
         return f"{self.place}: {self.message}{many}"
 
 
@@ -34,13 +40,16 @@ class Problems:
         self.count = 0
 
     def add(self, kind: Hashable, place: str, message: str, severity: Severity = "error", rows: int = 1) -> None:
-        """Keep the first place and message of a kind; the others are counted."""
+        """Keep the first message of a kind and its first few places; the others are counted."""
         self.count += rows
         first = self._by_kind.get(kind)
         if first is None:
-            self._by_kind[kind] = Problem(severity=severity, place=place, message=message, rows=rows)
-        else:
-            self._by_kind[kind] = replace(first, rows=first.rows + rows)
+            self._by_kind[kind] = Problem(severity=severity, place=place, message=message, rows=rows, places=(place,))
+            return
+        new = len(first.places) < PLACES_TOLD and place not in first.places
+        self._by_kind[kind] = replace(
+            first, rows=first.rows + rows, places=(*first.places, place) if new else first.places
+        )
 
     def found(self) -> list[Problem]:
         """List errors first and notes last, otherwise in the order in which they were found."""
@@ -54,6 +63,19 @@ class Problems:
         """Raise `error()` if there is any."""
         if any(problem.severity == "error" for problem in self._by_kind.values()):
             raise self.error()
+
+
+def places_text(places: Sequence[str], count: int) -> str:
+    """Write `lines 7, 12, 31 and 4 more` for the first few of `count` places: of several files with their names."""
+    first, noun = list(places[:PLACES_TOLD]), ""
+    found = [match.groups() for place in first if (match := _NUMBERED.fullmatch(place))]
+    if len(found) == len(first) and len({(name, sign) for name, sign, _ in found}) == 1:
+        noun = ("line" if found[0][1] == ":" else "row") + ("s " if count > 1 else " ")
+        first = [number for *_, number in found]
+    if (more := count - len(first)) > 0:
+        return f"{noun}{', '.join(first)} and {more:,} more"
+    *others, last = first
+    return f"{noun}{', '.join(others)} and {last}" if others else noun + last
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,8 @@ def sentence(event: Event) -> str:
     match event["event"]:
         case "data":
             rows = " · ".join(f"{split} {count:,}" for split, count in event["rows"].items())
-            cut = f" · {event['cut']} texts cut at {event['max_length']} tokens" if event["cut"] else ""
-            labels = f" · {len(event['labels'])} labels" if event["labels"] else ""
+            cut = f" · {counted(event['cut'], 'text')} cut at {event['max_length']} tokens" if event["cut"] else ""
+            labels = f" · {counted(len(event['labels']), 'label')}" if event["labels"] else ""
             return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
         case "model":
             packed = "" if event.get("quantize", "none") == "none" else f", linear layers in {event['quantize']},"
