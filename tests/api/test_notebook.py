@@ -79,7 +79,7 @@ def test_what_a_run_is_asked_may_be_texts_or_a_table(tiny_bert: str, tmp_path: P
     for inputs, said in (
         (3, "the inputs are a int; give a text"),
         ({"text": "good 0"}, "the inputs are a dict; give a text"),
-        (["good 0", None], "input 2 is a NoneType; give texts, or rows"),
+        (["good 0", 5], "input 2 is a int; give texts, or rows"),
         ([{"label": "good"}], "train row 1: no column"),
     ):
         with pytest.raises(inlay.InlayError, match=said):

@@ -2,16 +2,20 @@
 
 import csv
 import datetime
+import io
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
+import inlay
 from inlay.cli import main
 from inlay.cli.answers_file import write_answers
 from inlay.data.rows import Row
+from inlay.errors import DataError
 
 from ..tiny_models import reviews, write_rows
 
@@ -25,9 +29,9 @@ def run(tiny_bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def read_csv(path: Path, separator: str = ",") -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file, delimiter=separator))
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -43,7 +47,9 @@ def test_every_row_keeps_its_number_and_its_columns(
     said = capsys.readouterr().out
     assert said == f"answers {out}: 3 rows with row, Id, TEXT, predicted, probability\n"
     written: list[dict[str, Any]]
-    written = read_csv(out) if ending == "csv" else [*map(json.loads, out.read_text(encoding="utf-8").splitlines())]
+    written = (
+        read_csv(out, ";") if ending == "csv" else [*map(json.loads, out.read_text(encoding="utf-8").splitlines())]
+    )
     assert [(int(w["row"]), w["Id"], w["TEXT"]) for w in written] == [(i, *row) for i, row in enumerate(given, 1)]
     assert main(["predict", str(run), str(tmp_path / "new.csv"), "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -51,8 +57,67 @@ def test_every_row_keeps_its_number_and_its_columns(
     assert [float(w["probability"]) for w in written] == pytest.approx([a["probability"] for a in answers], abs=1e-6)
 
 
+@pytest.mark.parametrize("begins", ["", "\ufeff", "sep=;\n"])
+@pytest.mark.parametrize("separator", [";", ",", "|", "\t"])
+def test_a_csv_is_written_as_the_file_was(run: Path, tmp_path: Path, begins: str, separator: str) -> None:
+    begins = begins.replace(";", separator)
+    (tmp_path / "new.csv").write_text(f"{begins}Id{separator}Text\n1{separator}schön gut\n", encoding="utf-8")
+    for name in ("a.csv", "a.jsonl"):
+        assert main(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(tmp_path / name)]) == 0
+    written = (tmp_path / "a.csv").read_text(encoding="utf-8")
+    assert written.startswith(f"{begins}row{separator}Id{separator}Text{separator}predicted{separator}probability\n1")
+    assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["Text"] == "schön gut"
+
+
+GAPS = "Id;Text\n1;good\n2;\n3;bad\n4; \n"
+
+
+def test_a_row_without_a_text_keeps_its_place(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "new.csv").write_text(GAPS, encoding="utf-8")
+    asked = ["predict", str(run), str(tmp_path / "new.csv")]
+    note = "note    2 of 4 rows have no text and get an empty answer: lines 3 and 5\n"
+    capsys.readouterr()
+    assert main([*asked, "--json"]) == 0
+    said = capsys.readouterr()
+    answers = [json.loads(line) for line in said.out.splitlines()]
+    assert [each["label"] is None for each in answers] == [False, True, False, True]
+    nothing = {"pair": None, "label": None, "probability": None, "probabilities": None}
+    assert (answers[1], said.err) == ({"text": "", **nothing}, note)
+    assert main(asked) == 0
+    said = capsys.readouterr()
+    assert [line == "" for line in said.out.splitlines()] == [False, True, False, True]
+    assert main([*asked, "--out", str(tmp_path / "a.csv")]) == 0
+    assert capsys.readouterr().err == said.err == note
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[2::2] == ["2;2;;;", "4;4; ;;"]
+
+
+def test_a_blank_line_of_standard_input_keeps_its_place(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("good\n\nbad\n"))
+    assert main(["predict", str(run)]) == 0
+    said = capsys.readouterr()
+    assert [line == "" for line in said.out.splitlines()] == [False, True, False]
+    assert said.err == "note    1 of 3 lines has no text and gets an empty answer: line 2\n"
+
+
+def test_in_python_an_empty_text_has_no_answer(run: Path) -> None:
+    opened = inlay.open(run)
+    for inputs in (["good", ""], ["good", None], pandas.Series(["good", None]), [{"text": "good"}, {"text": None}]):
+        found, none = opened.predict(inputs)
+        assert found["label"] in ("positive", "negative")
+        assert none == {"text": "", "pair": None, "label": None, "probability": None, "probabilities": None}
+    assert opened.predict(["good", ""])[0] == opened.predict("good")
+    for text in ("", " "):
+        with pytest.raises(DataError, match="the text is empty"):
+            opened.predict(text)
+    with pytest.raises(DataError, match="the second text of the pair is empty"):
+        opened.predict("good", pair="")
+
+
 def test_lines_of_a_text_are_numbered(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "in.txt").write_text("good\nbad\n\n", encoding="utf-8")
+    (tmp_path / "in.txt").write_text("good\nbad\n", encoding="utf-8")
     assert main(["predict", str(run), str(tmp_path / "in.txt"), "--out", str(tmp_path / "a.csv"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told == {

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from inlay.data.inputs import read_inputs
+from inlay.data.inputs import lacks_text, read_inputs
 from inlay.errors import DataError
 
 from .files import write_jsonl, write_text
@@ -19,7 +19,7 @@ def complaint(path: object, columns: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("name", ["in.txt", "in.txt.gz"])
 def test_a_text_file_has_one_text_a_line(tmp_path, name):
-    path = write_text(tmp_path / name, "\ufefffirst\r\n second, with a comma\r\nthird\u2028still third\n\n\n")
+    path = write_text(tmp_path / name, "\ufefffirst\r\n second, with a comma\r\nthird\u2028still third\n")
     assert read_inputs(path).texts(ONE) == [
         ("first", None),
         (" second, with a comma", None),
@@ -42,9 +42,30 @@ def test_a_text_file_cannot_hold_pairs(tmp_path):
     assert message.endswith("give a file with the columns premise and hypothesis")
 
 
-def test_a_blank_line_among_texts_is_reported(tmp_path):
-    message = complaint(write_text(tmp_path / "in.txt", "a\n\nb\n \nc\n"), ONE)
-    assert message == "in.txt:2: text is empty; give the row a text or remove it (2 rows have this: lines 2 and 4)"
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_blank_line_keeps_its_place_and_the_end_of_the_last_is_no_line(tmp_path, end):
+    found = read_inputs(write_text(tmp_path / "in.txt", f"a\n\nb\n \nc\n\nd{end}"))
+    assert [text for text, _ in found.texts(ONE)] == ["a", "", "b", " ", "c", "", "d"]
+    assert found.rows[-1].place == "in.txt:7"
+
+
+def test_a_row_without_a_text_keeps_its_place(tmp_path):
+    rows = [
+        {"premise": "a", "hypothesis": "b"},
+        {"premise": None, "hypothesis": "b"},
+        {"premise": "a", "hypothesis": " "},
+    ]
+    texts = read_inputs(write_jsonl(tmp_path / "in.jsonl", rows)).texts(PAIR)
+    assert texts == [("a", "b"), ("", "b"), ("a", " ")]
+    assert [lacks_text(each) for each in texts] == [False, True, True]
+    assert complaint(write_jsonl(tmp_path / "in.jsonl", [{"sentence": ""}, {"sentence": 5}]), ONE) == (
+        "in.jsonl:2: sentence is 5, not a text"
+    )
+
+
+def test_what_lacks_a_text():
+    assert all(map(lacks_text, ("", " \n", None, ("", None), ("a", ""), [])))
+    assert not any(map(lacks_text, ("a", ("a", None), ("a", "b"), [{"role": "user", "content": "a"}])))
 
 
 def test_a_missing_column_is_reported_with_its_line(tmp_path):

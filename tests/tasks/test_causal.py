@@ -206,6 +206,12 @@ def test_every_method_learns_to_write_and_a_new_process_writes_the_same(
     assert [answer.values["text"] for answer in answers] == [row["text"] for row in rows]
 
 
+def test_what_is_empty_is_not_gone_on_with(run: Path) -> None:
+    first, none = inlay.open(run).predict(["the film was", ""])
+    assert first["text"] == "is so very great"
+    assert none == {"prompt": "", "text": None}
+
+
 def test_a_new_process_writes_the_same(run: Path) -> None:
     command = [sys.executable, "-m", "inlay", "predict", str(run), "the film was"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "is so very great\n"

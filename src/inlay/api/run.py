@@ -20,7 +20,7 @@ from torch import nn
 from ..attached.adapter import Adapter
 from ..bases.base import Base
 from ..batches.batch import length_step
-from ..data.inputs import read_inputs
+from ..data.inputs import lacks_text, read_inputs
 from ..data.settings import Reading
 from ..devices import pick_device
 from ..errors import DataError, SettingsError, did_you_mean
@@ -161,8 +161,14 @@ class Run:
         Several are a list of texts, of pairs, or of conversations; or rows as for training: dicts, a DataFrame, a
         Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`; and of rows
         whose columns have other names than in training these, such as `text="Message"`.
+
+        Of several, one without a text (empty, blank or None) keeps its place: its `label`, `probability` and
+        `probabilities`, or its `text` that a language model would have written, are None. Raises DataError for one
+        text that is empty.
         """
         one, reading = isinstance(inputs, str), reading_of(options)
+        if one and lacks_text(inputs):
+            raise DataError("the text is empty; give one")
         answers = [
             answer.values for answer in self.answer([inputs] if one else self._inputs(inputs, reading), **options)
         ]
@@ -173,24 +179,31 @@ class Run:
         if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
             raise DataError(f"the inputs are a {type(inputs).__name__}; give a text, a list of texts, or rows")
         if not is_table(inputs):
+            if hasattr(inputs, "notna"):  # a Series of pandas
+                inputs = inputs.astype(object).where(inputs.notna(), None)
             inputs = list(inputs)
             if not (inputs and isinstance(inputs[0], Mapping)):
                 for number, each in enumerate(inputs, 1):
-                    if not isinstance(each, str | list | tuple):
+                    if not isinstance(each, str | list | tuple | None):
                         raise DataError(f"input {number} is a {type(each).__name__}; give texts, or rows")
                 return inputs
         with given_data(inputs) as rows:
             return self.found.task.inputs_in(read_inputs(rows.file, reading))
 
     def answer(self, inputs: Sequence[object], **options: object) -> list[Answer]:
-        """Answer texts as `predict` does, with the lines that a screen shows."""
+        """Answer several texts as `predict` does, with the lines that a screen shows."""
         self.check_options(options)
         if not inputs:
             return []
+        if options.get("pair") is not None and lacks_text(options["pair"]):
+            raise DataError("the second text of the pair is empty; give one")
         self.found.check_reads()
-        self.found.task.check_inputs(inputs, **options)
+        task = self.found.task
+        task.check_inputs(inputs, **options)
+        texts = [each for each in inputs if not lacks_text(each)]
         with self._lock:
-            return self.opened.answer(inputs, **options)
+            answers = iter(self.opened.answer(texts, **options) if texts else [])
+        return [task.no_answer(each, **options) if lacks_text(each) else next(answers) for each in inputs]
 
     def check_options(self, options: Mapping[str, object]) -> None:
         """Raise SettingsError for an option of `predict` that is not for this adapter."""

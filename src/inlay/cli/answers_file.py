@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..data.delimited_style import PLAIN, Style
 from ..data.problems import Unreadable
 from ..data.rows import Row
 from ..formats.files import as_json, write_whole
@@ -18,22 +19,27 @@ def answers_path(out: str) -> Path:
     return new_file("--out", out, _KINDS, "answers are")
 
 
-def write_answers(path: Path, rows: Sequence[Row], answers: Sequence[Mapping[str, object]]) -> list[str]:
+def write_answers(
+    path: Path, rows: Sequence[Row], answers: Sequence[Mapping[str, object]], style: Style = PLAIN
+) -> list[str]:
     """Write the rows in their order, the first with the number 1, whole or not at all; returns the columns. What a row
-    has under the name of a column of ours stays; ours is then called so with a 2."""
+    has under the name of a column of ours stays; ours is then called so with a 2. A .csv is written in the `style`."""
     own = dict.fromkeys(column for row in rows for column in row.values)
-    number, *added = _new(("row", *dict.fromkeys(key for answer in answers for key in answer)), own)
+    keys = dict.fromkeys(key for answer in answers for key in answer)
+    number, *added = _new(("row", *keys), own)
     lines = [
         {
             number: i,
             **{column: _plain(value) for column, value in row.values.items()},
-            **dict(zip(added, answer.values(), strict=True)),
+            **{column: answer.get(key) for key, column in zip(keys, added, strict=True)},
         }
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True), 1)
     ]
     columns = [number, *own, *added]
-    write = _write_csv if path.suffix.lower() == ".csv" else _write_json_lines
-    write_whole(path, lambda unfinished: write(unfinished, columns, lines))
+    if path.suffix.lower() == ".csv":
+        write_whole(path, lambda unfinished: _write_csv(unfinished, columns, lines, style))
+    else:
+        write_whole(path, lambda unfinished: _write_json_lines(unfinished, lines))
     return columns
 
 
@@ -61,9 +67,12 @@ def _new(names: Iterable[str], taken: Iterable[str]) -> list[str]:
     return found
 
 
-def _write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> None:
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+def _write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, object]], style: Style) -> None:
+    encoding = "utf-8-sig" if style.marked else "utf-8"
+    with path.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
+        if style.told:
+            file.write(f"sep={style.separator}\n")
+        writer = csv.writer(file, delimiter=style.separator, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_field(line.get(column)) for column in columns] for line in lines)
 
@@ -73,6 +82,6 @@ def _field(value: object) -> object:
     return as_json(value) if isinstance(value, list | dict | bool) else value
 
 
-def _write_json_lines(path: Path, _: Sequence[str], lines: Iterable[Mapping[str, object]]) -> None:
+def _write_json_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
     text = "".join(as_json(line) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -10,7 +10,7 @@ from tyro.conf import arg
 from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..elsewhere import SETTINGS
-from ..errors import SettingsError, did_you_mean
+from ..errors import InterruptTold, SettingsError, did_you_mean
 from ..lab.compare.settings import CompareSettings, Contender
 from ..methods import METHODS
 from ..training.settings import Recipe
@@ -62,8 +62,9 @@ def main(arguments: list[str]) -> int:
             known = settings | {"methods": contenders, "command": ["inlay", "compare", *arguments]}
             result = compare(**known, progress=watcher).result
     except KeyboardInterrupt:
-        print("stopped; finished runs are kept, and the same command again goes on with the others", file=sys.stderr)
-        raise
+        kept = "finished runs are kept, and the same command again goes on with the others"
+        print(f"interrupted; {kept}", file=sys.stderr)
+        raise InterruptTold from None
     if asked.json:
         print_json({"event": "compared", "folder": str(result.folder), **_as_json(result)})
     else:

@@ -5,13 +5,14 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from ..data.problems import places_text
 from ..errors import DataError, SettingsError
 from ..formats.paths import nearest_path, path_of
 from ..outside import NO_TEXT
@@ -35,10 +36,11 @@ class Predict:
     """The folder of a run or of an adapter."""
     input: Annotated[Positional[str | None], arg(metavar="[INPUT]")] = None
     """A text, or a file: .txt with a text a line, or rows as for training. Default: standard input, a text a line; in
-    a terminal a conversation, if the model was trained on some."""
+    a terminal a conversation, if the model was trained on some. A row or line without a text gets an empty answer."""
     data: InputColumns = InputColumns()
     out: Annotated[str | None, arg(metavar="FILE")] = None
-    """A new .csv or .jsonl: each row of the file with its number, all its columns and its answer."""
+    """A new .csv or .jsonl: each row of the file with its number, all its columns and its answer; from one .csv to the
+    other with the same separator."""
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
     max_tokens: Annotated[int | None, COUNT] = None
@@ -61,7 +63,8 @@ class Predict:
 def main(arguments: list[str]) -> int:
     command = parse(Predict, arguments, "predict")
     from ..api.run import open
-    from ..data.inputs import read_inputs
+    from ..data.delimited_style import style_of
+    from ..data.inputs import lacks_text, read_inputs
     from .answers_file import answers_path, write_answers
     from .assumptions import say
 
@@ -84,11 +87,15 @@ def main(arguments: list[str]) -> int:
         inputs = task.inputs_in(found)
         answers = run.answer(inputs, **options)
         if out is not None:
-            columns = write_answers(out, found.rows, [each.columns or each.values for each in answers])
+            columns = write_answers(
+                out, found.rows, [each.columns or each.values for each in answers], style_of(file, command.data)
+            )
             _tell(command, len(answers), columns)
-            return 0
-        for answer in answers:
-            _print(command, answer, alone=len(inputs) == 1)
+        else:
+            for answer in answers:
+                _print(command, answer, alone=len(inputs) == 1)
+        without = [row.place for row, each in zip(found.rows, inputs, strict=True) if lacks_text(each)]
+        _tell_unanswered(without, counted(len(inputs), "row"))
         return 0
     _check_no_columns(command)
     if command.input is not None:
@@ -99,11 +106,15 @@ def main(arguments: list[str]) -> int:
     _ = run.opened  # what is wrong with it is said before anything is typed
     said: list[dict[str, str]] = []
     together = task.converses and sys.stdin.isatty()
-    for text in typed():
+    without, number = list[str](), 0
+    for number, text in enumerate(typed(), 1):
+        if lacks_text(text):
+            without.append(f"standard input:{number}")
         said = [*said, {"role": "user", "content": text}] if together else []
         (answer,) = run.answer([said or text], **options)
         said.append({"role": "assistant", "content": answer.values["text"]})
         _print(command, answer, alone=sys.stdin.isatty())
+    _tell_unanswered(without, counted(number, "line"))
     return 0
 
 
@@ -118,6 +129,14 @@ def _tell(command: Predict, count: int, columns: list[str]) -> None:
         print_json({"out": command.out, "rows": count, "columns": columns})
     else:
         show(f"answers {command.out}: {counted(count, 'row')} with {', '.join(columns)}")
+
+
+def _tell_unanswered(places: Sequence[str], of: str) -> None:
+    """Say on standard error, as answers are for programs too, where there was no text."""
+    if places:
+        has, gets = ("has", "gets") if len(places) == 1 else ("have", "get")
+        where = places_text(places, len(places))
+        print(f"note    {len(places):,} of {of} {has} no text and {gets} an empty answer: {where}", file=sys.stderr)
 
 
 def _print(command: Predict, answer: "Answer", alone: bool) -> None:
@@ -164,13 +183,13 @@ def as_text(given: str, what: str) -> str:
 
 
 def typed() -> Iterator[str]:
-    """Yield what stands on each line of standard input; in a terminal up to an empty one."""
+    """Yield what stands on each line of standard input, also of blank ones; in a terminal up to an empty one."""
     if sys.stdin.isatty():
         print("one text a line; an empty line ends")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that is no text can be told from the others
     for number, line in enumerate(sys.stdin, 1):
-        if text := line.strip().removeprefix("\ufeff"):
-            yield as_text(text, f"line {number} of standard input")
-        elif sys.stdin.isatty():
+        text = line.strip().removeprefix("\ufeff")
+        if not text and sys.stdin.isatty():
             return
+        yield as_text(text, f"line {number} of standard input")

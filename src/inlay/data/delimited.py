@@ -75,6 +75,11 @@ def split_text(name: str, text: str, usual: str, separator: str | None, problems
     return chosen if chosen is None else _without_empty_columns(chosen)
 
 
+def tells_separator(text: str) -> bool:
+    """Tell whether the first line is one by which Excel learns the separator."""
+    return _TOLD.match(text) is not None
+
+
 def spelled(separator: str) -> str:
     """Return what a message calls it."""
     return NAMES.get(separator, f'"{separator}"')

@@ -8,7 +8,7 @@ from ..formats.paths import path_of
 from .columns import find_column, flags, no_column, renamed
 from .formats import has_columns
 from .problems import Problems
-from .rows import EXTENSIONS, Row, plain_text, read_rows, row_extension, text_in
+from .rows import EXTENSIONS, Row, is_blank, plain_text, read_rows, row_extension, text_in
 from .settings import Reading
 from .source import check_separator, nearest_file
 from .text_file import lines_of, read_text
@@ -27,10 +27,11 @@ class InputRows:
     """Whether they are the lines of a text, which has no columns."""
 
     def texts(self, columns: Mapping[str, str]) -> list[tuple[str, str | None]]:
-        """Return each row's text and, for pairs, second text, by their columns; a label is not looked at. Raises
-        DataError, with a line for each kind of problem, unless all can be used."""
+        """Return each row's text and, for pairs, second text, by their columns; a label is not looked at. A row without
+        a text keeps its place. Raises DataError, with a line for each kind of problem, if any row cannot be read."""
         wanted = {role: column for role, column in columns.items() if role != "label"}
-        if self.plain and "text_pair" in wanted:
+        pairs = "text_pair" in wanted
+        if self.plain and pairs:
             raise DataError(
                 f"{self.path}: a line of a .txt file is one text, and pairs are needed; give a file with the columns "
                 f"{wanted['text']} and {wanted['text_pair']}"
@@ -41,9 +42,12 @@ class InputRows:
         problems = Problems()
         rows = [renamed(row, wanted.values()) for row in self.rows]
         complete = [row for row in rows if has_columns(row, wanted.values(), problems)]
-        found = [texts_in(row, wanted, problems) for row in complete]
+        found = [
+            (_text(row, wanted["text"], problems), _text(row, wanted["text_pair"], problems) if pairs else None)
+            for row in complete
+        ]
         problems.raise_errors()
-        return [texts for texts in found if texts is not None]
+        return found
 
     def _check_header(self, wanted: Mapping[str, str]) -> None:
         """Raise DataError if the first row has not the wanted columns, so that most rows will lack them, and say how to
@@ -59,7 +63,7 @@ class InputRows:
 
 
 def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
-    """Read a file of inputs. Blank lines at the end of a .txt file do not count. Raises DataError if any row cannot be
+    """Read a file of inputs; each line of a .txt file is one, a blank one too. Raises DataError if any row cannot be
     read."""
     reading = reading or Reading()
     file = path_of(path, DataError, any_bytes=True)
@@ -75,13 +79,28 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
     if not plain:
         rows = read_rows(file, problems, reading)
     elif (text := read_text(file, problems, reading.unpacked_megabytes)) is not None and text.strip():
-        lines = enumerate(lines_of(text.rstrip()), 1)
-        rows = [Row({_LINE: line}, f"{file.name}:{number}") for number, line in lines]
+        lines = lines_of(text)
+        if not lines[-1]:  # what stands behind the last line's end
+            del lines[-1]
+        rows = [Row({_LINE: line}, f"{file.name}:{number}") for number, line in enumerate(lines, 1)]
     else:
         rows = []
         problems.add(("no rows", file.name), file.name, "has no text")
     problems.raise_errors()
     return InputRows(path, rows, reading, plain)
+
+
+def lacks_text(given: object) -> bool:
+    """Tell whether there is nothing to answer: a text, or one of a pair, that is missing or blank. What is said in a
+    conversation is not looked at."""
+    parts = given if isinstance(given, list | tuple) else [given]
+    return not parts or parts[0] is None or any(isinstance(part, str) and not part.strip() for part in parts)
+
+
+def _text(row: Row, column: str, problems: Problems) -> str:
+    """Return the row's text, which may be empty; a problem if there is something else in its place."""
+    value = row.values[column]
+    return (value or "") if is_blank(value) else (text_in(row, column, problems) or "")
 
 
 def texts_in(row: Row, columns: Mapping[str, str], problems: Problems) -> tuple[str, str | None] | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeGuard
 
 from ..outside import NO_TEXT
 from .delimited import split_text, tell
@@ -73,10 +74,15 @@ def _read(path: Path, name: str, problems: Problems, reading: Reading) -> Iterat
         yield from read(name, text, problems, **({"separator": reading.separator} if has_separators(path.name) else {}))
 
 
+def is_blank(value: object) -> TypeGuard[str | None]:
+    """Tell whether the value of a column is a text that is missing or has no letter."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def text_in(row: Row, column: str, problems: Problems) -> str | None:
     """Return the text of a column; None and a problem if it is empty or no text."""
     value = row.values[column]
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if is_blank(value):
         problems.add(("empty", column), row.place, f"{column} is empty; give the row a text or remove it")
         return None
     if not isinstance(value, str):

@@ -84,6 +84,12 @@ def read_text(path: Path, problems: Problems, megabytes: int | None = None, name
     return text
 
 
+def has_mark(path: Path) -> bool:
+    """Tell whether a file that can be read begins with the byte-order mark of UTF-8."""
+    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+
+
 def lines_of(text: str) -> list[str]:
     r"""Return the lines, whether they end as on Linux (\n), on Windows (\r\n) or as once on a Mac (\r).
 

@@ -271,6 +271,9 @@ class Causal(Task):
             for talk, text in zip(talks, texts, strict=True)
         ]
 
+    def no_answer(self, given: object, **options: object) -> Answer:
+        return Answer({"prompt": given or "", "text": None}, "", "", {"answer": None})
+
     def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[PredictionLine]:
         """Yield the first rows' lines; `base` may be empty, if there is none any more."""
         for i, text in enumerate(tuned):

@@ -228,6 +228,11 @@ class Classify(Task):
         found_NL = log_probabilities(model, self.tokenizer, rows, self.length_step).exp()
         return [self._answer(text, second, row_L) for (text, second), row_L in zip(texts, found_NL, strict=True)]
 
+    def no_answer(self, given: object, **options: object) -> Answer:
+        text, pair = given if isinstance(given, list | tuple) else (given, options.get("pair"))
+        found = {"text": text or "", "pair": pair, "label": None, "probability": None, "probabilities": None}
+        return Answer(found, "", "", {"predicted": None, "probability": None})
+
     def _answer(self, text: str, pair: str | None, probability_L: Tensor) -> Answer:
         order = probability_L.argsort(descending=True).tolist()
         ranked = [(self.labels[i], probability_L[i].item()) for i in order]

@@ -364,6 +364,10 @@ class Task(ABC):
         """Answer each input, a text or what the task makes of one. Raises SettingsError for a token that the model
         cannot read."""
 
+    def no_answer(self, given: object, **options: object) -> Answer:
+        """Return what stands in the place of an input without a text."""
+        return Answer({"text": given or ""}, "", "")
+
     # What its files and pages say.
 
     @abstractmethod
