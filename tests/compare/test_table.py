@@ -3,6 +3,8 @@
 import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from inlay.lab.compare.export import as_markdown
 from inlay.lab.compare.pareto import front
 from inlay.lab.compare.sequence import average_forgetting, backward_transfer
 from inlay.lab.compare.table import Spread, spread_text
-from inlay.lab.compare.tables import runs_table
+from inlay.lab.compare.tables import costs_table, runs_table
 from inlay.show.units import bytes_text, percent_text, seconds_text
 
 from .fakes import comparison_of, table_of
@@ -85,3 +87,14 @@ def test_sequences_are_rows_by_method_and_way(tmp_path: Path) -> None:
     assert [len(row) for row in found["lora", "apart"].matrix] == [1, 2, 3]
     assert found["full", "on and on"].forgetting is not None
     assert found["full", "on and on"].forgetting.mean > found["lora", "on and on"].forgetting.mean  # type: ignore[union-attr]
+
+
+def test_the_time_predicted_is_that_of_the_steps_that_were_taken() -> None:
+    found: dict[str, Any] = {"steps": 86, "train_seconds": 186.0, "peak_memory_bytes": 2**30}
+    found["plan"] = {"seconds": 216.0, "memory_bytes": 2**30, "steps": 108}
+    early: Any = SimpleNamespace(label="lora", runs=[SimpleNamespace(summary=found)])
+    shown = costs_table([early])
+    assert shown.columns[1].name == "time of the steps taken, predicted"
+    assert shown.rows[0][1:4] == ["2 min 52 s", "3 min 6 s", "+8 %"]
+    early.runs[0].summary = found | {"steps": 108}
+    assert costs_table([early]).columns[1].name == "time, predicted"

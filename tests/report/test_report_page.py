@@ -209,8 +209,8 @@ def test_the_page_says_when_the_peak_was_reached(tmp_path):
     found = summary(peak_memory_bytes=3 << 30, raised_peak=raised, plan=plan)
     shown = words(section(write_report(write_run(tmp_path / "a", found)).read_text(), "Time, memory and speed"))
     assert (
-        "The peak of 3.00 GiB was reached before the first step, in the trial of the largest batch, which is padded to "
-        "its longest row of 512 tokens; the plot shows what is taken after each step." in shown
+        "The peak of 3.00 GiB was reached before the first step, in the trial of the largest batch; the largest "
+        "batch is padded to its longest row of 512 tokens. The plot shows what is taken after each step." in shown
     )
     other = found | {"peak_memory_bytes": 4 << 30}  # of another process, or before an interruption
     shown = words(section(write_report(write_run(tmp_path / "b", other)).read_text(), "Time, memory and speed"))

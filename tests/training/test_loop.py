@@ -216,6 +216,26 @@ def test_an_estimate_is_a_small_part_of_its_run(
     assert found.seconds > 0
 
 
+def test_the_time_of_a_step_is_that_of_the_average_batch_though_none_is_near_it(
+    tiny_bert: str, reviews_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inlay.bases.base import find_base
+    from inlay.tasks.classify import Classify
+    from inlay.training import estimate
+
+    asked = settings(epochs=1, model=tiny_bert, data=DataSettings(path=reviews_folder))
+    task: Any = Classify.prepare(find_base(tiny_bert), open_data(asked.data), asked)
+    task.tokenize(max_length=16)
+    model, heads = task.load(torch.float32)
+    adapter = inlay.attach(model, inlay.LoRA(), heads=heads)
+    task.size = lambda rows: 1000 if 0 in rows else 10  # the first row is very long
+    monkeypatch.setattr(estimate, "_pass", lambda *_: 1.0)
+    batches = len(list(task.order(asked.batch_size, asked.seed)))
+    plan = make_plan(120, asked, task)
+    found = estimate.estimate(adapter, plan, asked, task, task, 0.0, way_of(asked))
+    assert found.seconds == pytest.approx(plan.steps * (1000 + 10 * (batches - 1)) / batches / 10)
+
+
 class Counted(list[Any]):
     """Rows that know how often they were gone through."""
 

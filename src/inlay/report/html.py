@@ -123,8 +123,9 @@ def peak_sentence(summary: Summary) -> str | None:
     peak, longest = summary.get("peak_memory_bytes"), (summary.get("plan") or {}).get("longest_row")
     if peak is None or (when := peak_text(summary.get("raised_peak"), peak)) is None:
         return None
-    row = f", which is padded to its longest row of {longest:,} tokens" if longest and "largest batch" in when else ""
-    return f"The peak of {bytes_text(peak)} was reached {when}{row}; the plot shows what is taken after each step."
+    in_step = summary["raised_peak"][-1]["stage"] in ("trial", "training")
+    row = f"; the largest batch is padded to its longest row of {longest:,} tokens" if longest and in_step else ""
+    return f"The peak of {bytes_text(peak)} was reached {when}{row}. The plot shows what is taken after each step."
 
 
 def costs_table(summary: Summary) -> Table:

@@ -1,8 +1,8 @@
 """What a run will take, said before its first step, from passes that change nothing.
 
 A step on the largest batch of the run is followed, as it was beforehand without values, so that both can be told beside
-each other. A batch of average size, after it, tells the time of a step, and the base's evaluation, which has been
-timed, that of the others.
+each other. The batch nearest to the average size, after it, tells the time of a step by its tokens, and the base's
+evaluation, which has been timed, that of the others.
 """
 
 import statistics
@@ -62,7 +62,7 @@ def estimate(
         shown = [to_device(part, device) for part in parts[:2]]
         step = follow_step(adapter, objective, shown, len(parts), settings.clip, way.block)
         memory = peak_memory_bytes(device)
-        seconds = _pass(adapter, objective, task.batch_of(typical), device)
+        seconds = _pass(adapter, objective, task.batch_of(typical), device) * average / batches[typical]
     evaluations = len(plan.evaluate_after) * evaluation_seconds
     measured = memory + (copies(step.trained, of_start=settings.guard) if device.type == "cpu" else 0)
     return Estimate(passes * seconds + evaluations, said_bytes or measured, step)
