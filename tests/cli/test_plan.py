@@ -184,6 +184,20 @@ def test_processes_share_the_time_of_a_step(
     assert each / one == pytest.approx(part, abs=0.1)
 
 
+@pytest.mark.parametrize(("more", "part"), [(("--processes", "2"), 0.5), (("--micro-batch-size", "2"), 1.0)])
+def test_evaluations_take_their_time_however_the_rows_are_divided(
+    more: tuple[str, ...], part: float, tiny_bert: str, reviews_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (tiny_bert, reviews_folder, "--methods", "ia3", "--dtype", "float32", "--batch-size", "4")
+
+    def evaluations(*more: str) -> float:
+        found = planned(capsys, *asked, *more)["methods"]["ia3"]
+        return found["run_seconds"] - found["steps"] * found["step_seconds"]
+
+    assert evaluations(*more) / evaluations() == pytest.approx(part, rel=0.8)  # small batches take longer for a row
+    assert evaluations(*more) > 0.9 * part * evaluations()
+
+
 def test_a_method_that_does_not_fit_the_model_has_its_reason(bare: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = planned(capsys, bare, "--tokens", "16", "--methods", "bitfit", "lora")
     assert "no biases" in found["methods"]["bitfit"]["problem"]

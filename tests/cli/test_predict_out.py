@@ -104,7 +104,9 @@ def test_a_blank_line_of_standard_input_keeps_its_place(
 
 def test_in_python_an_empty_text_has_no_answer(run: Path) -> None:
     opened = inlay.open(run)
-    for inputs in (["good", ""], ["good", None], pandas.Series(["good", None]), [{"text": "good"}, {"text": None}]):
+    of_pandas = [pandas.Series, pandas.Categorical, lambda texts: pandas.array(texts, dtype="string")]
+    rows = [{"text": "good"}, {"text": None}]
+    for inputs in (["good", ""], ["good", None], rows, *(make(["good", None]) for make in of_pandas)):
         found, none = opened.predict(inputs)
         assert found["label"] in ("positive", "negative")
         assert none == {"text": "", "pair": None, "label": None, "probability": None, "probabilities": None}
@@ -114,6 +116,9 @@ def test_in_python_an_empty_text_has_no_answer(run: Path) -> None:
             opened.predict(text)
     with pytest.raises(DataError, match="the second text of the pair is empty"):
         opened.predict("good", pair="")
+    for each in ([], ("good",), ("good", "bad", "")):
+        with pytest.raises(DataError, match="input 2 has . texts?; give one text, or a pair of two"):
+            opened.predict(["good", each])
 
 
 def test_lines_of_a_text_are_numbered(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

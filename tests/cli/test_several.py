@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from inlay.cli import main
-from inlay.cli.several import _temporary_folder
+from inlay.cli.several import _surroundings
 from inlay.cli.train import parse_settings
 from inlay.errors import SettingsError
+from inlay.launch import STARTED_BY
 
 START = "import sys; from inlay.cli.several import run_in_several; sys.exit(run_in_several(2, ['methods', 'lora']))"
 
@@ -37,7 +38,7 @@ def test_what_one_that_is_killed_has_in_the_temporary_folder_is_removed(
     for name in ("TMPDIR", "TEMP", "TMP"):
         monkeypatch.setenv(name, str(tmp_path))
     dies = "import os, signal, tempfile; tempfile.mkdtemp(); os.kill(os.getpid(), signal.SIGKILL)"
-    with _temporary_folder():
+    with _surroundings(2):
         assert subprocess.run([sys.executable, "-c", dies]).returncode == -signal.SIGKILL
         assert len([*tmp_path.rglob("*")]) == 2
     assert not [*tmp_path.iterdir()]
@@ -51,3 +52,13 @@ def test_more_of_them_than_rows_of_a_step_are_refused_before_any_is_started(
         parse_settings(["model", "rows.csv", "--batch-size", "4", "--processes", "5"])
     assert main(["train", "model", "rows.csv", "--processes", "5000"]) == 2
     assert "batch_size is 16, fewer rows than the 5000 processes" in " ".join(capsys.readouterr().err.split())
+
+
+def test_their_surroundings_are_gone_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with _surroundings(2):
+        assert os.environ[STARTED_BY] == str(os.getpid())
+        assert int(os.environ["OMP_NUM_THREADS"]) >= 1
+        assert Path(os.environ["TMPDIR"]).is_dir()
+    assert dict(os.environ) == before

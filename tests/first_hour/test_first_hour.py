@@ -76,7 +76,7 @@ def test_from_an_excel_file_to_a_service(
     short = "--epochs 8 --learning-rate 5e-3 --dtype float32 --no-forgetting --evaluations-per-epoch 1"
     seen = say(f"train {tiny_bert} tickets.csv {short} --out runs/tickets")
     assert "note    tickets.csv: fields are separated by semicolons" in seen
-    assert "a larger --data.valid-fraction holds out more" in " ".join(seen.split())
+    assert "--data.valid-fraction 0.2 holds out about 24" in " ".join(seen.split())
     assert "done    accuracy" in seen
     (following,) = re.findall(r"^next +inlay (predict .*)\n +inlay (eval .*)$", seen, re.MULTILINE)
     alone = say(following[0])

@@ -29,7 +29,10 @@ def raised_by(peaks: dict[tuple[str, int], int]) -> list:
             {("load", 0): 1, ("trial", 0): 3, ("training", 0): 3, ("evaluation", 4): 3},
             "in the trial of the largest batch",
         ),
-        ({("load", 0): 1, ("trial", 0): 3, ("training", 0): 5, ("evaluation", 4): 5}, "in the first steps"),
+        (
+            {("load", 0): 1, ("trial", 0): 3, ("training", 0): 5, ("evaluation", 4): 5},
+            "in the training, before its first evaluation",
+        ),
         (
             {("load", 0): 1, ("training", 0): 2, ("evaluation", 4): 3, ("training", 4): 4},
             "in the training, after step 4",

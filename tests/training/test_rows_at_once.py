@@ -23,7 +23,7 @@ def test_a_share_leaves_no_process_without_rows(batch_size: int, among: int, sha
 def test_what_fits_for_several_processes_is_the_fastest_of_the_sizes_that_give_each_some_rows(
     most: int, speed: object
 ) -> None:
-    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16, micro_batch_size=8)
+    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16, micro_batch_size=8, processes=2)
     fits = lambda each: each.tensor_bytes <= most  # noqa: E731
     found = choose_among(2, Candidate(way, cost(way), fits=False), cost, fits, speed, None, True)  # pyright: ignore
     ways = [replace(way, micro_batch_size=size, recompute=kind) for size in (1, 2, 4, 8) for kind in KEPT]
@@ -34,6 +34,6 @@ def test_what_fits_for_several_processes_is_the_fastest_of_the_sizes_that_give_e
 
 
 def test_where_nothing_fits_it_is_what_takes_least() -> None:
-    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16, micro_batch_size=8)
+    way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16, micro_batch_size=8, processes=2)
     found = choose_among(2, Candidate(way, cost(way), fits=False), cost, lambda _: False, RATES, None, True)
     assert (found.fits, found.cost.tensor_bytes) == (False, 101)

@@ -179,8 +179,8 @@ class Run:
         if not hasattr(inputs, "__iter__") or isinstance(inputs, Mapping):
             raise DataError(f"the inputs are a {type(inputs).__name__}; give a text, a list of texts, or rows")
         if not is_table(inputs):
-            if hasattr(inputs, "notna"):  # a Series of pandas
-                inputs = inputs.astype(object).where(inputs.notna(), None)
+            if hasattr(inputs, "isna"):  # of pandas, which has values of its own for what is missing
+                inputs = [None if missing else each for each, missing in zip(inputs, inputs.isna(), strict=True)]
             inputs = list(inputs)
             if not (inputs and isinstance(inputs[0], Mapping)):
                 for number, each in enumerate(inputs, 1):

@@ -38,8 +38,6 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
-    os.environ[STARTED_BY] = str(os.getpid())
     for name in logging.root.manager.loggerDict:  # each has a level of its own
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # the first process says what failed
@@ -56,7 +54,7 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
     )
     path = () if sys.path[:1] == [os.getcwd()] else ("-P",)  # no file here is to hide a module, if it does not already
     try:
-        with _temporary_folder():
+        with _surroundings(count):
             elastic_launch(config, sys.executable)(*path, "-m", "inlay", *arguments)
     except SignalException:
         return INTERRUPTED_EXIT_CODE
@@ -73,12 +71,18 @@ def run_in_several(count: int, arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[None]:
-    """Let the processes put what is temporary where it is removed once they have ended, however they have."""
+def _surroundings(count: int) -> Iterator[None]:
+    """Give the processes that are started in the block their threads, this one's number, and a folder for what is
+    temporary, which is removed once they have ended, however they have."""
+    before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="inlay-", ignore_cleanup_errors=True) as folder:
-        for name in ("TMPDIR", "TEMP", "TMP"):
-            os.environ[name] = folder
-        yield
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+        os.environ |= {STARTED_BY: str(os.getpid()), **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder)}
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _cores() -> int:

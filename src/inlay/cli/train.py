@@ -89,7 +89,9 @@ def train_as_asked(settings: Train[Method], arguments: list[str]) -> "Run":
     except KeyboardInterrupt as stopped:
         if isinstance(stopped, InterruptTold):
             raise
-        print("interrupted before the run began: no folder was written", file=sys.stderr)
+        goes_on = settings.go_on and settings.out is not None and (path_of(settings.out) / "run.yaml").is_file()
+        what = "went on: its folder is as it was" if goes_on else "began: no folder was written"
+        print(f"interrupted before the run {what}", file=sys.stderr)
         raise InterruptTold from None
 
 

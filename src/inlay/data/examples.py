@@ -30,7 +30,7 @@ class Examples(Generic[ExampleT]):
     warnings: tuple[Problem, ...]
     """What was put right, and what the user may want to know, with a line of each kind."""
     holds_out: bool = False
-    """Valid is a part of the rows to train on."""
+    """Valid is what was held out of the rows to train on, all of it."""
     labels: tuple[str, ...] = ()
     """The name of each label id, where examples have labels."""
 
@@ -64,13 +64,14 @@ def examples_of(
         splits, valid_from = hold_out(splits, source.names, settings.valid_fraction, problems)
         if valid_from is None:
             raise problems.error()
+    parts = portion(splits, source.names, settings, problems)
     return Examples(
-        splits=portion(splits, source.names, settings, problems),
+        splits=parts,
         source=settings.path,
         format=opened.layout.format,
         columns=opened.layout.columns,
         ignored_columns=unused_columns(source.splits, opened.layout),
         valid_from=valid_from,
-        holds_out=not whole and "valid" not in source.names,
+        holds_out=not whole and "valid" not in source.names and len(parts["valid"]) == len(splits["valid"]),
         warnings=tuple(problems.found()),
     )

@@ -32,5 +32,5 @@ def peak_text(raised: Sequence[RaisedPeak] | None, peak: int | None) -> str | No
         return None
     last = raised[-1]
     if last["stage"] == "training" and not last["step"]:
-        return "in the first steps"
+        return "in the training, before its first evaluation"
     return _STAGES[last["stage"]].format(last["step"])

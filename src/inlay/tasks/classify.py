@@ -27,7 +27,7 @@ from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..data.inputs import InputRows
 from ..data.small_splits import small_splits
-from ..errors import CheckpointError, SettingsError
+from ..errors import CheckpointError, DataError, SettingsError
 from ..formats.peft_config import PeftConfig
 from ..formats.seal import read_provenance
 from ..formats.summary import Summary
@@ -36,6 +36,7 @@ from ..models.modules import within
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..outside import shown
+from ..show.units import counted
 from ..stats import Shares
 from .causal import is_language_adapter
 from .confusion import Prediction, classifier_section, naive_of
@@ -48,6 +49,7 @@ from .page import Judged, PredictionLine, Said, TaskPage
 from .task import Answer, Evaluation, Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
+_SPARED, _ENOUGH = 0.2, 100  # a share of the rows, and a number of them, that it takes to judge by
 
 
 @dataclass(kw_only=True)
@@ -154,7 +156,7 @@ class Classify(Task):
         apart = (f"{sentence}, and each is learned as a label of its own" for sentence in alike_labels(names))
         small = dict(small_splits(counts))
         if "valid" in small and self.data.holds_out:
-            small["valid"] += "; a larger --data.valid-fraction holds out more of the training rows"
+            small["valid"] += _more_held_out(counts["train"].total(), counts["valid"].total())
         return [*super().notes(), *apart, *small.values()]
 
     def row(self, split: str, number: int) -> dict[str, list[int] | int]:
@@ -210,6 +212,9 @@ class Classify(Task):
 
     def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         pair = options.get("pair")
+        for number, given in enumerate(inputs, 1):
+            if isinstance(given, list | tuple) and len(given) != 2:
+                raise DataError(f"input {number} has {counted(len(given), 'text')}; give one text, or a pair of two")
         takes_pairs = pair is not None if self._columns is None else "text_pair" in self._columns
         if takes_pairs != (pair is not None) and len(inputs) == 1:
             raise SettingsError(
@@ -293,6 +298,13 @@ def log_probabilities(
         return model(**batch).logits.float().log_softmax(dim=-1)
 
     return of_texts(model, tokenizer, rows, of_batch, step)
+
+
+def _more_held_out(train: int, valid: int) -> str:
+    """Say how more rows are held out, if a share of them that can be spared is clearly more."""
+    share = min(_SPARED, _ENOUGH / (train + valid))
+    more = round(share * (train + valid))
+    return f"; --data.valid-fraction {share:.2g} holds out about {more}" if more >= 1.5 * valid else ""
 
 
 def _labels_already(base: Base) -> bool:

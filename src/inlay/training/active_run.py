@@ -235,7 +235,7 @@ class ActiveRun(Observer):
             learning_rate=run.plan.learning_rate,
         )
         self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **self.state.estimate.facts())
-        self.state.stages.enter("training")
+        self.state.stages.enter("training", 0 if self.checkpoint is None else self.checkpoint.progress["step"])
 
     def _estimate(self, told: Forecast, size: int) -> Estimate:
         run = self.run
@@ -360,11 +360,13 @@ class ActiveRun(Observer):
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
         self.state.peak_of_others = most = max(processes.gathered(self.state.peak_memory_bytes))
-        if (asked := run.settings.memory_bytes) is not None and most > asked:
+        asked, on_cpu = run.settings.memory_bytes, run.device.type == "cpu"  # elsewhere the peak is of tensors alone
+        if asked is not None and on_cpu and most > asked:
+            learns = "; the next one like it is told better, as this one is on this machine's record"
             self.journal.record(
                 "note",
-                text=f"the run came to {bytes_text(most)}, more than the {bytes_text(asked)} of --memory; the next one "
-                "like it is told better, as this one is on this machine's record",
+                text=f"the run came to {bytes_text(most)}, more than the {bytes_text(asked)} of --memory"
+                f"{learns if processes.count() == 1 else ''}",
             )
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 

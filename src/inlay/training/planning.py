@@ -192,7 +192,7 @@ def _planned(
     seconds = evaluations = None
     if speed is not None:
         seconds = cost.step_seconds(speed)
-        share = sum(task.lengths("valid")) / (max(lengths) * settings.batch_size) if "valid" in task.tokens else 0.0
+        share = sum(task.lengths("valid")) / (max(lengths) * way.rows) if "valid" in task.tokens else 0.0
         evaluations = len(steps.evaluate_after) * speed.seconds(cost.step.forward.of_tokens(share)) / settings.processes
     return Planned(
         label=asked.label,

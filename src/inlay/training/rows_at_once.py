@@ -38,7 +38,7 @@ def choose_among(
         least = min(least, found, key=lambda each: each.cost.tensor_bytes)
         if found.fits and (best is None or _seconds(found, speed) < _seconds(best, speed)):
             best = found
-        if keeps_all:  # smaller ones only take longer
+        if keeps_all:  # smaller ones take longer, or hardly less where each process has as many of those
             break
     return best or least
 
