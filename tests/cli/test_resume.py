@@ -1,6 +1,7 @@
 """inlay resume as a user calls it."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def stopped(
         assert main(["train", tiny_bert, reviews_folder, "--epochs", "2", "--out", str(run)]) == 130
     shown = capsys.readouterr()
     assert f"go on with: inlay resume '{run}'" in shown.out
-    assert shown.err == "interrupted\n"
+    assert shown.err == ""  # the run has said so on its screen
     return run
 
 
@@ -39,7 +40,7 @@ def test_what_an_interrupted_run_says_finishes_it(stopped: Path, capsys: pytest.
     assert main(["resume", str(stopped)]) == 0
     shown = capsys.readouterr().out
     assert "resume  after step 5 of 16" in shown
-    assert f"inlay predict {stopped}" in shown
+    assert f"inlay predict {shlex.quote(str(stopped))}" in shown
     summary = json.loads((stopped / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert summary["command"].startswith("inlay train")

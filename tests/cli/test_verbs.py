@@ -141,11 +141,11 @@ def test_predict_reads_what_is_piped_to_it(
 
     monkeypatch.setattr(sys, "stdin", io.StringIO("the film was good\n\nthe plot was awful\n"))
     assert main(["predict", str(run), "--json"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert [json.loads(line)["label"] is None for line in capsys.readouterr().out.splitlines()] == [False, True, False]
     monkeypatch.setattr(sys, "stdin", io.StringIO("the film was good\n\nthe plot was awful\n"))
     assert main(["predict", str(run)]) == 0
     lines = [line.split("\t")[-1] for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["the film was good", "the plot was awful"]
+    assert lines == ["the film was good", "", "the plot was awful"]
 
 
 def test_json_events_are_one_object_a_line(

@@ -91,7 +91,8 @@ def test_sequences_are_rows_by_method_and_way(tmp_path: Path) -> None:
 
 def test_the_time_predicted_is_that_of_the_steps_that_were_taken() -> None:
     found: dict[str, Any] = {"steps": 86, "train_seconds": 186.0, "peak_memory_bytes": 2**30}
-    found["plan"] = {"seconds": 216.0, "memory_bytes": 2**30, "steps": 108}
+    found["plan"] = {"seconds": 216.0, "memory_bytes": 2**30}
+    found["planned_steps"] = 108
     early: Any = SimpleNamespace(label="lora", runs=[SimpleNamespace(summary=found)])
     shown = costs_table([early])
     assert shown.columns[1].name == "time of the steps taken, predicted"

@@ -110,7 +110,7 @@ def test_predict_answers_a_prompt_a_file_and_typed_lines(
     assert [line["text"] for line in lines] == ["is so very fine", "is so very great"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("the film was\n\nthe cast was\n"))
     assert main(["predict", str(run)]) == 0
-    assert capsys.readouterr().out == "is so very great\nis so very fine\n"
+    assert capsys.readouterr().out == "is so very great\n\nis so very fine\n"  # each where its line is
     assert main(["predict", str(run), "the film was", "--max-tokens", "1"]) == 0
     assert capsys.readouterr().out == "is\n"
 

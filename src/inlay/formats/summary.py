@@ -39,15 +39,11 @@ class Beaten(TypedDict):
 class PlannedCost(TypedDict):
     """An estimate made before the first step; nothing in it of a run that never came so far."""
 
-    steps: int
-    """The steps that `seconds` is of; a run that stops early takes fewer."""
     seconds: float | None
     memory_bytes: int | None
     """The process's; on an accelerator its tensors' and its context's."""
     tensors: dict[str, int] | None
     """The tensors' bytes at the peak, by what they are; None if the model cannot be followed without values."""
-    longest_row: int | None
-    """The tokens of the longest row, to which its batch is padded; None where rows are packed."""
 
 
 class DeviceMemory(TypedDict):
@@ -110,6 +106,10 @@ class Summary(TypedDict):
     """The parts of an accelerator's memory; None for a run on the CPU."""
     tokens_per_second: float
     steps: int
+    planned_steps: int
+    """The steps that `plan` is of; a run that stops early takes fewer."""
+    longest_row: int | None
+    """The tokens of the longest row, to which its batch is padded; None where rows are packed."""
     best_step: int
     went_back: list[WentBack]
     divided: list[DividedStep]
@@ -137,8 +137,8 @@ class Summary(TypedDict):
 
 def planned_seconds(summary: Summary) -> float | None:
     """Return the training time that was planned for the steps that were taken; None if either is not known."""
-    plan = summary.get("plan") or {}
-    seconds, steps, taken = plan.get("seconds"), plan.get("steps"), summary.get("steps")
+    seconds = (summary.get("plan") or {}).get("seconds")
+    steps, taken = summary.get("planned_steps"), summary.get("steps")
     return None if seconds is None or not steps or taken is None else seconds * taken / steps
 
 

@@ -46,9 +46,9 @@ def render(files: RunFiles) -> str:
 
 def _page(files: RunFiles) -> dict[str, object]:
     summary = files.summary
-    if (plan := summary.get("plan")) and "steps" not in plan:  # of an earlier version, whose events say it
+    if "planned_steps" not in summary:  # of an earlier version, whose events say it
         of_events = next((event["steps"] for event in files.steps if "steps" in event), None)
-        summary = cast(Summary, {**summary, "plan": {**plan, "steps": of_events}})
+        summary = cast(Summary, {**summary, "planned_steps": of_events})
     with guarded(files.folder, "files of a run", error=DataError):
         task = TASKS[summary["task"]]
         own = task.page(summary, files.predictions)
@@ -120,7 +120,7 @@ def _is_finite(value: float | None) -> TypeGuard[float]:
 
 def peak_sentence(summary: Summary) -> str | None:
     """Say when the peak was reached, beside the plot of what is taken between the steps; None if it is not known."""
-    peak, longest = summary.get("peak_memory_bytes"), (summary.get("plan") or {}).get("longest_row")
+    peak, longest = summary.get("peak_memory_bytes"), summary.get("longest_row")
     if peak is None or (when := peak_text(summary.get("raised_peak"), peak)) is None:
         return None
     in_step = summary["raised_peak"][-1]["stage"] in ("trial", "training")
@@ -131,7 +131,7 @@ def peak_sentence(summary: Summary) -> str | None:
 def costs_table(summary: Summary) -> Table:
     """Return what was planned beside what it was. The time planned is that of the steps that were taken."""
     plan = summary.get("plan") or {}
-    planned_steps, steps, planned = plan.get("steps"), summary.get("steps"), planned_seconds(summary)
+    planned_steps, steps, planned = summary.get("planned_steps"), summary.get("steps"), planned_seconds(summary)
     early = planned_steps is not None and steps is not None and steps < planned_steps
     time = f"Training time, {steps:,} of {planned_steps:,} planned steps" if early else "Training time"
     peak, memory = summary.get("peak_memory_bytes"), plan.get("memory_bytes")

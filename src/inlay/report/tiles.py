@@ -54,7 +54,7 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
 
 
 def _steps(summary: Summary) -> Tile:
-    planned, best = (summary.get("plan") or {}).get("steps"), summary.get("best_step")
+    planned, best = summary.get("planned_steps"), summary.get("best_step")
     details = [f"of {planned:,} planned"] if planned else []
     if best:
         details.append(f"the best after step {best:,}")

@@ -48,7 +48,7 @@ def reach_text(reach: Reach) -> str:
     share, parameters = percent_text(reach["share"]), count_text(reach["body_parameters"])
     left = left_out_text(reach)
     return (
-        f"{share} of the body's {parameters} parameters are in layers that it adapts"
+        f"{share} of the body's {parameters} parameters lie in adapted layers"
         f"{f'; left out: {left}' if left else ': nothing is left out'}"
     )
 

@@ -74,7 +74,7 @@ class RunOutput:
                 score=self.run.task.main_score,
                 **summary["metrics"],
                 baseline=summary["baseline"],
-                planned_steps=summary["plan"]["steps"],
+                planned_steps=summary["planned_steps"],
                 **{name: summary[name] for name in told},
             )
         return summary

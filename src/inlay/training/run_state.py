@@ -159,11 +159,9 @@ class RunState:
         planned = self.estimate
         self.stages.look()
         plan: PlannedCost = {
-            "steps": run.plan.steps,
             "seconds": None if planned is None else planned.seconds,
             "memory_bytes": None if planned is None else planned.memory_bytes,
             "tensors": dict(told.cost.step.memory) if (told := self.forecast) and told.cost else None,
-            "longest_row": None if run.task.packs else max(run.task.lengths("train")),
         }
         return {
             "status": status,
@@ -184,6 +182,8 @@ class RunState:
             "device_memory": device_memory(run.device, self.beside_at_start),
             "tokens_per_second": round(progress.tokens / progress.seconds, 1) if progress.seconds else 0.0,
             "steps": progress.step,
+            "planned_steps": run.plan.steps,
+            "longest_row": None if run.task.packs else max(run.task.lengths("train")),
             "best_step": self.best_step,
             "went_back": [
                 {"step": each.step, "to": each.to, "share": each.share, "why": each.why}

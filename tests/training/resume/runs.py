@@ -17,7 +17,16 @@ from inlay.training.settings import RunSettings
 
 from ...shapes import SHAPES, method
 
-TIMES = {"train_seconds", "wall_seconds", "tokens_per_second", "peak_memory_bytes", "tensors", "plan", "processes"}
+TIMES = {
+    "train_seconds",
+    "wall_seconds",
+    "tokens_per_second",
+    "peak_memory_bytes",
+    "raised_peak",
+    "tensors",
+    "plan",
+    "processes",
+}
 DROPOUT = 0.2
 
 

@@ -170,4 +170,4 @@ def _planned_bytes(summary: Summary) -> float | None:
 def _stopped_early(rows: Sequence[MethodRow]) -> bool:
     """Tell whether a run took fewer steps than were planned."""
     found = [run.summary for row in rows for run in row.runs]
-    return any(each["steps"] < each["plan"].get("steps", 0) for each in found)
+    return any(each["steps"] < each.get("planned_steps", 0) for each in found)
