@@ -71,7 +71,7 @@ def test_stopped_before_the_run_begins_nothing_is_written(
 def test_an_interruption_is_told_once(
     more: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the run, which says what it leaves; a run within a comparison does not speak for all of it."""
+    """The run tells of it, with what it leaves; a run within a comparison does not speak for all of it."""
 
     def stopped(*_: Any, progress: Any, **__: Any) -> None:
         progress({"event": "interrupted", "text": "stopped after step 2"} | more)

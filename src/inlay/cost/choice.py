@@ -40,7 +40,7 @@ def choose(
     for kind in KINDS if may_recompute else [asked]:
         whole = replace(first.way, recompute=kind)
         again = KINDS[kind] if may_recompute else 0.0
-        if best is not None and _seconds(first, speed, again) >= _seconds(best, speed):
+        if best is not None and seconds(first, speed, again) >= seconds(best, speed):
             continue
         try:
             tried = _of_a_kind(whole, cost_of, fits)
@@ -48,7 +48,7 @@ def choose(
             continue
         for choice in tried:
             least = min(least, choice, key=lambda each: each.cost.tensor_bytes)
-            if choice.fits and (best is None or _seconds(choice, speed) < _seconds(best, speed)):
+            if choice.fits and (best is None or seconds(choice, speed) < seconds(best, speed)):
                 best = choice
     if best is not None and may_recompute and best.way.recompute == ALL and blocks is not None:
         best = _fewer_blocks(best, blocks, cost_of, fits)
@@ -96,7 +96,7 @@ def _sizes(way: Way) -> Sequence[int]:
     return [size for size in range(way.batch_size, 0, -1) if way.batch_size % size == 0]
 
 
-def _seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:
+def seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:
     """Return the time of a step with a share of its forward pass again; on a machine that is not here, its products."""
     cost = choice.cost
     work = cost.work.plus(cost.step.forward.of_tokens(cost.share), again * choice.way.own_rounds)

@@ -28,7 +28,6 @@ from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
-from ..show.units import bytes_text
 from ..tasks.metric import Scores
 from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
@@ -37,7 +36,7 @@ from .checkpoint_fit import shrunk_of
 from .division import Division
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import Estimate, estimate
-from .forecast import Forecast, fitted, forecast, free_memory_bytes
+from .forecast import Forecast, exceeded, fitted, forecast, free_memory_bytes
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
@@ -360,14 +359,8 @@ class ActiveRun(Observer):
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
         self.state.peak_of_others = most = max(processes.gathered(self.state.peak_memory_bytes))
-        asked, on_cpu = run.settings.memory_bytes, run.device.type == "cpu"  # elsewhere the peak is of tensors alone
-        if asked is not None and on_cpu and most > asked:
-            learns = "; the next one like it is told better, as this one is on this machine's record"
-            self.journal.record(
-                "note",
-                text=f"the run came to {bytes_text(most)}, more than the {bytes_text(asked)} of --memory"
-                f"{learns if processes.count() == 1 else ''}",
-            )
+        if (text := exceeded(run, most)) is not None:
+            self.journal.record("note", text=text)
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:

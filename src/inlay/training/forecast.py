@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass, replace
-from functools import partial
 
 import psutil
 import torch
@@ -10,8 +9,6 @@ import torch
 from .. import processes
 from ..bases.quantized import quantize
 from ..core.method import Method
-from ..cost.choice import Candidate
-from ..cost.depth import depth
 from ..cost.machine import Machine, this_machine
 from ..cost.run_cost import CHOSEN, CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
@@ -23,7 +20,7 @@ from ..show.units import bytes_text, counted
 from ..tasks.task import Task
 from .memory import available_memory_bytes
 from .prepared import Prepared
-from .rows_at_once import choose_among, share_of
+from .rows_at_once import made_to_fit, share_of
 from .settings import RunSettings
 
 
@@ -72,19 +69,10 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
 
     try:
         cost = cost_of(way)
-        fits = partial(machine.fits, task=task)
-        if fits(cost) or not may_choose:
+        if machine.fits(cost, task) or not may_choose:
             return Forecast(task, machine, way, cost, _shared(together))
-        speed = machine.speed(run.task.base)
-        chosen = choose_among(
-            together,
-            Candidate(way, cost, fits=False),
-            cost_of,
-            fits,
-            speed,
-            depth(task.config),
-            settings.recompute is None and not settings.stream,
-        )
+        may_recompute = settings.recompute is None and not settings.stream
+        chosen = made_to_fit(machine, task, way, cost, cost_of, among=together, may_recompute=may_recompute)
     except CannotBeFollowed as problem:
         return Forecast(task, machine, way, None, str(problem))
     there = "may take" if asked is not None else "there is"
@@ -149,6 +137,17 @@ def fitted(run: Prepared, told: Forecast) -> Prepared:
     settings = replace(run.settings, micro_batch_size=told.way.micro_batch_size, recompute=again)
     run.task.in_parts(told.way.rows / told.way.batch_size)
     return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
+
+
+def exceeded(run: Prepared, most: int) -> str | None:
+    """Say that the run came to more than it may take; None if it did not. On an accelerator the peak is of tensors
+    alone, and nothing is said."""
+    asked = run.settings.memory_bytes
+    if asked is None or run.device.type != "cpu" or most <= asked:
+        return None
+    learns = "; the next one like it is told better, as this one is on this machine's record"
+    text = f"the run came to {bytes_text(most)}, more than the {bytes_text(asked)} of --memory"
+    return text if processes.count() > 1 else text + learns
 
 
 def _asked(settings: RunSettings[Method]) -> str:

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 import psutil
@@ -16,8 +15,6 @@ from ..bases.part import part_for_texts
 from ..bases.shares import check_shares
 from ..bases.streaming import check_streams
 from ..core.method import Method
-from ..cost.choice import Candidate
-from ..cost.depth import depth
 from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.run_cost import RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
@@ -32,7 +29,7 @@ from .forecast import free_memory_bytes, limit, part_of_base
 from .loop import make_plan
 from .plan_settings import PlanSettings
 from .prepared import read_task
-from .rows_at_once import choose_among, share_of
+from .rows_at_once import made_to_fit, share_of
 from .settings import RunSettings, check_with_stream
 
 _CUDA_BLOCK = 512  # bytes; what its allocator hands out is a multiple
@@ -177,17 +174,9 @@ def _planned(
     cost = cost_of(way)
     speed = machine.speed(task.base)
     change: dict[str, object] = {}
-    fits = partial(machine.fits, task=task)
-    if not fits(cost):
-        chosen = choose_among(
-            settings.processes if shared else 1,
-            Candidate(way, cost, fits=False),
-            cost_of,
-            fits,
-            speed,
-            depth(task.config),
-            settings.recompute is None and not settings.stream,
-        )
+    if not (fits := machine.fits(cost, task)):
+        among, may_recompute = settings.processes if shared else 1, settings.recompute is None and not settings.stream
+        chosen = made_to_fit(machine, task, way, cost, cost_of, among=among, may_recompute=may_recompute)
         change = chosen.way.changes_from(way) if chosen.fits else {}
     seconds = evaluations = None
     if speed is not None:
@@ -205,7 +194,7 @@ def _planned(
         steps=steps.steps,
         step_seconds=seconds,
         run_seconds=None if seconds is None or evaluations is None else steps.steps * seconds + evaluations,
-        fits=machine.fits(cost, task),
+        fits=fits,
         packed=packed,
         change=change,
     )

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from ..cost.choice import Candidate, choose
+from ..cost.choice import Candidate, choose, seconds
+from ..cost.depth import depth
+from ..cost.machine import Machine
 from ..cost.run_cost import RunCost, Way
 from ..cost.speed import Speed
+from ..tasks.task import Task
 
 
 def share_of(batch_size: int, among: int) -> int:
@@ -36,14 +40,25 @@ def choose_among(
         if not found.fits:
             found = choose(found, cost_of, fits, speed, blocks, may_recompute)
         least = min(least, found, key=lambda each: each.cost.tensor_bytes)
-        if found.fits and (best is None or _seconds(found, speed) < _seconds(best, speed)):
+        if found.fits and (best is None or seconds(found, speed) < seconds(best, speed)):
             best = found
         if keeps_all:  # smaller ones take longer, or hardly less where each process has as many of those
             break
     return best or least
 
 
-def _seconds(choice: Candidate, speed: Speed | None) -> float:
-    """Return the time of a step; on a machine that is not here, its products."""
-    work = choice.cost.work
-    return work.products if speed is None else speed.seconds(work)
+def made_to_fit(
+    machine: Machine,
+    task: Task,
+    way: Way,
+    cost: RunCost,
+    cost_of: Callable[[Way], RunCost],
+    *,
+    among: int,
+    may_recompute: bool,
+) -> Candidate:
+    """Return what is chosen in place of a way whose cost does not fit on the machine, for a step that so many processes
+    share."""
+    fits, speed = partial(machine.fits, task=task), machine.speed(task.base)
+    first = Candidate(way, cost, fits=False)
+    return choose_among(among, first, cost_of, fits, speed, depth(task.config), may_recompute)
