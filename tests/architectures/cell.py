@@ -21,7 +21,8 @@ from torch import Tensor, nn
 import inlay
 from inlay.core.delta import WeightDelta
 from inlay.errors import InlayError
-from inlay.models.sites import Sites, language_model
+from inlay.models.language_model import language_model
+from inlay.models.sites import Sites
 
 from .architecture import Architecture
 from .base import LOOSE, TIGHT, Base, apart, loss_of

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import inlay
 from inlay.errors import TargetError
-from inlay.models.sites import Sites, language_model, shortest_suffixes
+from inlay.models.language_model import language_model
+from inlay.models.sites import Sites, shortest_suffixes
 
 from ..shapes import disturb
 

@@ -14,9 +14,10 @@ from inlay.data.classification import Example
 from inlay.data.examples import examples_of
 from inlay.show.units import PERCENT
 from inlay.stats import Shares
+from inlay.tasks.evaluation import Answer, Evaluation
 from inlay.tasks.metric import Metric, scores_of
 from inlay.tasks.page import Said
-from inlay.tasks.task import Answer, Evaluation, Task, TaskSettings
+from inlay.tasks.task import Task, TaskSettings
 
 
 @dataclass(frozen=True)

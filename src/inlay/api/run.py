@@ -42,8 +42,8 @@ from ..show.page import paragraphs
 from ..show.table import Column, Table
 from ..show.units import shares_text
 from ..tasks import TASKS
+from ..tasks.evaluation import Answer
 from ..tasks.metric import METRICS
-from ..tasks.task import Answer
 from ..training.journal import Watcher
 from .asked import reading_of
 from .given_data import ROWS, GivenData, given_data, is_table

@@ -191,10 +191,10 @@ def attach(
 
     `heads` are modules trained whole and saved with the adapter (PEFT's modules_to_save); by default the head that a
     task model, such as a classifier, has outside its pretrained base. `part` names a module of the base to which the
-    adapter is kept: `models.sites.language_model(model)` is the one that reads texts, where there are other towers.
-    Other adapters stay and no longer run, unless `activate` or `using` names them; detaching this one makes what was
-    active before it active again. Raises TargetError or AdapterStateError, having changed nothing, if the method does
-    not fit the model.
+    adapter is kept: `models.language_model.language_model(model)` is the one that reads texts, where there are other
+    towers. Other adapters stay and no longer run, unless `activate` or `using` names them; detaching this one makes
+    what was active before it active again. Raises TargetError or AdapterStateError, having changed nothing, if the
+    method does not fit the model.
     """
     adapter = plan_attach(model, method, name, heads=heads, part=part)
     commit(adapter)

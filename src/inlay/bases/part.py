@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ..models.heads import output_embeddings, task_heads
-from ..models.sites import language_model
+from ..models.language_model import language_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

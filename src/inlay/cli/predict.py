@@ -23,7 +23,7 @@ from .parse import parse
 from .screen import print_json, show
 
 if TYPE_CHECKING:
-    from ..tasks.task import Answer
+    from ..tasks.evaluation import Answer
 
 _OF_SOME_TASKS = ("pair", "max_tokens", "temperature")
 

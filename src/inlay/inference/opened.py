@@ -27,7 +27,8 @@ from ..models.heads import task_heads
 from ..models.sites import Sites
 from ..models.tokenizer import Tokenizer
 from ..tasks import TASKS
-from ..tasks.task import Answer, Evaluation, Task
+from ..tasks.evaluation import Answer, Evaluation
+from ..tasks.task import Task
 from .assumed import assumed
 from .provenance import check_provenance
 

@@ -22,7 +22,8 @@ from . import experts, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
 from .bypass import bypassed_in
-from .heads import input_embeddings, output_embeddings, task_heads
+from .heads import output_embeddings, task_heads
+from .language_model import texts_config
 from .modules import base_modules, is_norm, within
 from .names import ends_with as ends_with
 from .names import shortest_suffixes as shortest_suffixes
@@ -111,7 +112,7 @@ class Sites:
     def config(self) -> "PreTrainedConfig | None":
         """The configuration of what reads the texts, or of the `part`."""
         own = self.model if self.part is None else self.module(self.part)
-        return _of_texts(getattr(own, "config", None) or getattr(self.model, "config", None))
+        return texts_config(getattr(own, "config", None) or getattr(self.model, "config", None))
 
     def config_of(self, name: str) -> "PreTrainedConfig | None":
         """Find the configuration of the innermost model that the module is in; None if there is none."""
@@ -119,7 +120,7 @@ class Sites:
             name = name.rpartition(".")[0]
             config = getattr(self.module(name), "config", None)
             if hasattr(config, "model_type"):
-                return config if name else _of_texts(config)
+                return config if name else texts_config(config)
         return None
 
     @cached_property
@@ -380,26 +381,3 @@ class Sites:
         near = near if "did you mean" in near else ""
         listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
         return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
-
-
-def language_model(model: nn.Module) -> str | None:
-    """Name the module that reads the texts, where a model has other towers beside it; else None."""
-    config = getattr(model, "config", None)
-    texts, embeddings = _of_texts(config), input_embeddings(model)
-    if texts is config or embeddings is None:
-        return None
-    for name, module in base_modules(model):
-        own: PreTrainedConfig | None = getattr(module, "config", None)
-        if own is not None and type(own) is type(texts) and any(m is embeddings for m in module.modules()):
-            # Of an encoder and a decoder that are models of their own, both read texts.
-            half = getattr(config, "is_encoder_decoder", False) and not own.is_encoder_decoder
-            return None if half else name or None
-    return None
-
-
-def _of_texts(config: "PreTrainedConfig | None") -> "PreTrainedConfig | None":
-    """Find the part of a model's configuration that is about what reads texts; as it is, if several are."""
-    try:
-        return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
-    except ValueError:  # several parts do
-        return config

@@ -33,13 +33,14 @@ from ..models.document_attention import attend_by_document
 from ..models.tokenizer import Tokenizer
 from ..show.units import text_or_unknown
 from ..stats import Means
+from .evaluation import Answer, Evaluation
 from .facts import COUNT, TOKENS, one_of
 from .generate import generate
 from .metric import METRICS, Scores, scores_of
 from .naive import NaiveBaseline
 from .outcomes import TokenLosses, WrittenTexts
 from .page import Judged, PredictionLine, Said, TaskPage, Verdict
-from .task import Answer, Evaluation, Task, TaskSettings
+from .task import Task, TaskSettings
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
 _ASSUMED_ROOM = 256  # tokens of an answer, of an adapter that does not say

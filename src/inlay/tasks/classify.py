@@ -40,13 +40,14 @@ from ..show.units import counted
 from ..stats import Shares
 from .causal import is_language_adapter
 from .confusion import Prediction, classifier_section, naive_of
+from .evaluation import Answer, Evaluation
 from .facts import LABELS
 from .gain import tiles, verdict
 from .metric import Scores, scores_of
 from .naive import MOST_FREQUENT, NaiveBaseline
 from .outcomes import LabelProbabilities
 from .page import Judged, PredictionLine, Said, TaskPage
-from .task import Answer, Evaluation, Task, TaskSettings
+from .task import Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
 _SPARED, _ENOUGH = 0.2, 100  # a share of the rows, and a number of them, that it takes to judge by

@@ -34,6 +34,7 @@ from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.tokenizer import Tokenizer
 from ..show.page import templates
+from .evaluation import Answer, Evaluation
 from .facts import Fact
 from .metric import Scores, better_than
 from .naive import NaiveBaseline
@@ -43,38 +44,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _SAMPLES_IN_SIGHT = 8
-_SAME = 0.1  # of the base's spread: below that, rows are not told apart
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A model's scores and predictions on a split."""
-
-    scores: Scores
-    parts: Any
-    """What `main_score` is the mean of, so that two models can be compared: Shares or Means (stats.py)."""
-    predictions: Any
-    """What predictions.jsonl is written from, as far as there is something."""
-    spread: float | None = None
-    """How far the answers to different rows differ, on a scale of the task's own; None: that says nothing here."""
-
-    def same_answer(self, base: Self) -> bool:
-        """Tell whether every row gets the same answer, which is so even of an untrained head only by a collapse."""
-        return self.spread is not None and base.spread is not None and self.spread < _SAME * base.spread
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A model's answer to one input."""
-
-    values: dict[str, Any]
-    """The answer and what it answers, as JSON."""
-    alone: str
-    """How a screen shows it by itself."""
-    line: str
-    """How a screen shows it as one of many."""
-    columns: Mapping[str, object] = field(default_factory=dict)
-    """What a table of answers has of it, beside what the input's row has; nothing: all of `values`."""
 
 
 class TaskSettings(Protocol):

@@ -28,8 +28,8 @@ from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
+from ..tasks.evaluation import Evaluation
 from ..tasks.metric import Scores
-from ..tasks.task import Evaluation
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .checkpoint_fit import shrunk_of

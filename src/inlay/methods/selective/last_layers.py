@@ -13,8 +13,9 @@ from ...errors import TargetError
 from ...formats.peft_format import PeftFormat
 from ...models import weights
 from ...models.block_end import UNKNOWN, final_norm
+from ...models.language_model import language_model
 from ...models.modules import is_norm
-from ...models.sites import Sites, language_model
+from ...models.sites import Sites
 from ...ranges import Range
 from .retrained import Retrained
 
