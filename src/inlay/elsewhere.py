@@ -95,6 +95,8 @@ SETTINGS = _spread({
     "data.train_rows": "max_samples max_train_samples train_samples train_size limit max_rows",
     "data.eval_rows": "max_eval_samples eval_samples max_valid_samples max_val_samples",
     "data.format": "dataset_type dataset_format data_format row_format",
+    "data.skip_faulty": "on_bad_lines skip_errors ignore_errors skip_invalid skip_bad_rows max_bad_records max_errors "
+    "drop_invalid",
     "data.separator": "sep delimiter delim csv_separator",
     "samples": "num_generations num_generate_samples",
     "temperature": "temp",

@@ -15,6 +15,7 @@ import inlay
 from inlay.api.given_data import given_data
 from inlay.cli import main
 from inlay.data.inputs import read_inputs
+from inlay.errors import DataError
 
 ROWS = [{"text": f"{word} {i}", "label": word} for i in range(30) for word in ("good", "bad")]
 QUICK: dict[str, Any] = {"epochs": 1, "forgetting": False, "dtype": "float32", "progress": False}
@@ -158,6 +159,32 @@ def test_faults_are_told_by_the_numbers_of_the_rows() -> None:
     rows = [{"text": 5}, {"text": "one"}, {"text": 6}]
     with pytest.raises(inlay.InlayError, match=said), given_data(rows) as given:
         read_inputs(given.file).texts({"text": "text"})
+
+
+def test_faulty_rows_are_left_out_where_that_is_asked_for(tiny_bert: str, tmp_path: Path) -> None:
+    rows: list[Any] = [*ROWS, {"text": "", "label": "good"}]
+    with pytest.raises(DataError, match=r"train: 1 of 61 rows is faulty .* --data.skip-faulty 0.05"):
+        inlay.train(tiny_bert, rows, out=tmp_path / "refused", **QUICK)
+    run = inlay.train(tiny_bert, rows, inlay.LoRA(rank=2), out=tmp_path / "run", skip_faulty=0.05, **QUICK)
+    told = "skipped: train.jsonl: 1 of 61 rows is faulty (1.6 %); data.skip_faulty allows 5 %"
+    assert told in (tmp_path / "run" / "log.txt").read_text()
+    assert "skip_faulty: 0.05" in (tmp_path / "run" / "resolved.yaml").read_text()
+    assert told in run.evaluate()["notes"]  # of the run's own data, read again
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, {"text": "", "label": "bad"}]))
+    with pytest.raises(DataError, match="1 of 61 rows is faulty"):
+        run.evaluate(other)  # what was asked for in training is not asked for here
+    found = run.evaluate(other, skip_faulty=0.05)
+    assert found["rows"] == 60
+    skipped = "skipped: other.jsonl: 1 of 61 rows is faulty (1.6 %); data.skip_faulty allows 5 %"
+    assert skipped in found["notes"]
+    assert skipped in run.rank(data=other, skip_faulty=0.05).result.notes
+    planned = inlay.plan(tiny_bert, other, methods=["lora"], skip_faulty=0.05, dtype="float32")
+    assert skipped in planned.result.skipped
+    compared = inlay.compare(
+        tiny_bert, other, methods=["bitfit", "norm"], skip_faulty=0.05, jobs=1, out=tmp_path / "compared", **QUICK
+    )
+    assert skipped in compared.result.notes
 
 
 def test_values_of_tables_become_plain_ones() -> None:

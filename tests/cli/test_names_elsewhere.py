@@ -85,6 +85,7 @@ FLAGS = """
     --val_set_size                  --data.valid-fraction
     --max_samples                   --data.train-rows
     --dataset_text_field            --data.text
+    --on_bad_lines                  --data.skip-faulty
     --weight-deacy                  --weight-decay
     --micro_batchsize               --micro-batch-size
     --retain_wieght                 --retain-weight

@@ -199,6 +199,7 @@ class Costs:
             "shard": result.shard,
             "stream": result.stream,
             "earlier_runs": result.earlier_runs,
+            "skipped": list(result.skipped),
             "methods": {row.label: _object(row) for row in result.rows},
         }
 

@@ -37,6 +37,7 @@ class InputColumns(Reading):  # a docstring would stand in the help
     text_pair: str | None = None
     """The column with the second text of a pair. Default: as in training."""
     label: Suppress[str | None] = None
+    skip_faulty: Suppress[float] = 0.0
     prompt: str | None = None
     """The column with the prompt. Default: as in training."""
     completion: Suppress[str | None] = None

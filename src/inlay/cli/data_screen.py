@@ -20,7 +20,7 @@ _BAR = 32
 _EDGE = 30  # tokens shown at each end of what is learned together, or read together
 _RUNS_SHOWN = 12
 
-_SEVERITIES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_SEVERITIES = {"error": "bold red", "warning": "yellow", "skipped": "yellow", "note": "cyan"}
 _READ, _LEARNED = ("default", "dim"), ("black on color(114)", "black on color(157)")  # neighbours are told apart
 _READ_SPECIAL, _LEARNED_SPECIAL = "bold magenta", "bold black on color(221)"
 _VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}

@@ -124,8 +124,8 @@ def _show(found: "Costs", page: Path | None) -> None:
         show(f"to fit    {line}", 10)
     for label, why in found.left_out.items():
         show(f"left out  {label}: {why}", 10)
-    if families:
-        show(f"note      {found.precision}", 10)
+    for note in (*result.skipped, *([found.precision] if families else [])):
+        show(f"note      {note}", 10)
     if page is not None:
         show(f"page      {page}", 10)
 

@@ -101,7 +101,7 @@ def _learnable(
         for row, label in zip(rows[split], own, strict=True):
             if label is not None and label not in places:
                 message = f"the label {shown(label)} is in no row of {source.names['train']}, so it cannot be learned"
-                problems.add(("unknown label", split), row.place, message)
+                problems.fault(("unknown label", split), row.place, message)
     ids = {split: [None if label is None else places.get(label) for label in own] for split, own in labels.items()}
     return ids, tuple(names.values())
 

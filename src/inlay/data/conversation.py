@@ -38,13 +38,15 @@ def read_messages(row: Row, column: str, system: str | None, problems: Problems)
     """
     turns = row.values[column]
     if not isinstance(turns, list) or not turns:
-        problems.add("no turns", row.place, f"{column} is {shown(turns)}; it must be a list of objects, and not empty")
+        problems.fault(
+            "no turns", row.place, f"{column} is {shown(turns)}; it must be a list of objects, and not empty"
+        )
         return None
     messages: list[Message] = []
     read_only: set[int] = set()
     if system is not None and (first := row.values.get(system)):
         if not isinstance(first, str):
-            problems.add(("no text", system), row.place, f"{system} is {shown(first)}, not a text")
+            problems.fault(("no text", system), row.place, f"{system} is {shown(first)}, not a text")
             return None
         messages.append({"role": "system", "content": first})
     # Either way to write a turn is found under either name of the column.
@@ -61,7 +63,9 @@ def read_messages(row: Row, column: str, system: str | None, problems: Problems)
             if learned is False:
                 read_only.add(len(messages))
             elif not (message["content"].strip() or message.get("tool_calls")):
-                problems.add("empty answer", row.place, f"{here} is an empty answer; give it a text or remove the row")
+                problems.fault(
+                    "empty answer", row.place, f"{here} is an empty answer; give it a text or remove the row"
+                )
                 return None
         messages.append(message)
     return _up_to_the_last_answer(messages, read_only, column, row.place, problems)
@@ -76,12 +80,12 @@ def _up_to_the_last_answer(
         there = " and ".join(dict.fromkeys(roles))
         found = "starts with its only assistant turn" if answers else f"has no assistant turn, only {there}"
         message = f"{column} {found}, so there is no answer to learn; complete the row or remove it"
-        problems.add(("no answer", bool(answers)), place, message)
+        problems.fault(("no answer", bool(answers)), place, message)
         return None
     learned = [i for i in answers if i and i not in read_only]
     if not learned:
         message = f"{column} has no answer that is learned, as each has the weight 0; remove the row"
-        problems.add("nothing learned", place, message)
+        problems.fault("nothing learned", place, message)
         return None
     if any(i - 1 in answers for i in learned):
         message = f"{column} has two assistant turns in a row; each is learned as it is, the second after the first"
@@ -138,7 +142,7 @@ def _text(content: object, here: str, place: str, problems: Problems) -> str | N
             return content[0]["text"]
         else:
             found = f"has a part with the keys {listed(content[0])}; it may have type and text"
-    problems.add(("says", found.partition(" ")[0]), place, f"{here} {found}")
+    problems.fault(("says", found.partition(" ")[0]), place, f"{here} {found}")
     return None
 
 
@@ -147,11 +151,13 @@ def _sharegpt(turn: object, here: str, place: str, problems: Problems) -> Messag
         return None
     text = turn.get("value")
     if not isinstance(text, str):
-        problems.add("says", place, f"{here}.value is {shown(text)}, not a text")
+        problems.fault("says", place, f"{here}.value is {shown(text)}, not a text")
         return None
     others = {key: value for key, value in _given(turn).items() if key not in ("from", "value")}
     if taken := next((key for key in ("role", "content", "tool_calls") if key in others), None):
-        problems.add("two forms", place, f"{here} has from and value, and {taken} as well; keep one way to write turns")
+        problems.fault(
+            "two forms", place, f"{here} has from and value, and {taken} as well; keep one way to write turns"
+        )
         return None
     if turn["from"] != "function_call":
         return _checked(others | {"role": SHAREGPT_ROLES[str(turn["from"])], "content": text})
@@ -161,7 +167,7 @@ def _sharegpt(turn: object, here: str, place: str, problems: Problems) -> Messag
         call = None
     calls = call if isinstance(call, list) else [call]
     if not calls or not all(isinstance(call, dict) and "name" in call for call in calls):
-        problems.add("call", place, f'{here}.value is {shown(text)}; a function_call is JSON with a "name"')
+        problems.fault("call", place, f'{here}.value is {shown(text)}; a function_call is JSON with a "name"')
         return None
     tool_calls = [{"type": "function", "function": call} for call in calls]
     read = read_calls(tool_calls, f"{here}.value", place, problems)
@@ -174,9 +180,9 @@ def _spoken(
     turn: object, speaker: str, speakers: tuple[str, ...], here: str, place: str, problems: Problems
 ) -> TypeGuard[dict[str, object]]:
     if not isinstance(turn, dict) or speaker not in turn:
-        problems.add("no speaker", place, f'{here} has no "{speaker}"; each must be an object with one')
+        problems.fault("no speaker", place, f'{here} has no "{speaker}"; each must be an object with one')
         return False
     if not isinstance(turn[speaker], str) or turn[speaker] not in speakers:
-        problems.add("speaker", place, f"{here}.{speaker} is {shown(turn[speaker])}; allowed: {', '.join(speakers)}")
+        problems.fault("speaker", place, f"{here}.{speaker} is {shown(turn[speaker])}; allowed: {', '.join(speakers)}")
         return False
     return True

@@ -94,7 +94,7 @@ def tell(split: Split, name: str, problems: Problems) -> None:
             f"{spelled(split.separator)}; a field that holds the separator or a line break must be in double quotes; "
             "data.separator names another separator"
         )
-        problems.add("fields", f"{name}:{record.line}", message)
+        problems.fault("fields", f"{name}:{record.line}", message)
     if split.fault is not None:
         line, why = split.fault
         problems.add(("csv", name), f"{name}:{line}", f"the row cannot be split into fields: {why}")

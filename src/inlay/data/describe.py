@@ -95,7 +95,7 @@ class DataReport:
 
 def describe(settings: DataSettings) -> DataReport:
     """Return all that can be said of the data. Raises DataError only if there is no such data at all."""
-    problems = Problems()
+    problems = Problems(settings.skip_faulty)
     source = open_source(settings.path, problems, settings)
     train = source.splits["train"]
     layout = choose_layout(settings, source.all_rows(), problems) if train else None
@@ -104,14 +104,17 @@ def describe(settings: DataSettings) -> DataReport:
     valid_from = source.names.get("valid")
     if layout is None:
         layout = Layout("unknown", {})
+        source.weigh(source.splits, problems)
     elif layout.format == "labelled-text":
         examples, labels = parse_labelled(source, layout, problems)
+        source.weigh(examples, problems)
         if examples["train"]:
             examples, valid_from = with_valid(examples, source.names, settings.valid_fraction, problems, label_of)
             examples = portion(examples, source.names, settings, problems)
         items = {split: [_Item.of(example, labels) for example in examples[split]] for split in examples}
     else:
         texts = parse_generation(source, layout, problems)
+        source.weigh(texts, problems)
         if texts["train"]:
             texts, valid_from = with_valid_texts(texts, source.names, settings.valid_fraction, problems)
             texts = portion(texts, source.names, settings, problems)

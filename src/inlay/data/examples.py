@@ -31,6 +31,8 @@ class Examples(Generic[ExampleT]):
     """What was put right, and what the user may want to know, with a line of each kind."""
     holds_out: bool = False
     """Valid is what was held out of the rows to train on, all of it."""
+    skip_faulty: float = 0.0
+    """The share of a split's rows that may be left out because they cannot be used."""
     labels: tuple[str, ...] = ()
     """The name of each label id, where examples have labels."""
 
@@ -58,6 +60,7 @@ def examples_of(
     out. Raises DataError, with a line for each kind of problem, if rows had some.
     """
     settings, source, problems = opened.settings, opened.source, opened.problems
+    source.weigh(splits, problems)
     problems.raise_errors()
     valid_from: str | None = source.names.get("valid", "")
     if not whole:
@@ -74,4 +77,5 @@ def examples_of(
         valid_from=valid_from,
         holds_out=not whole and "valid" not in source.names and len(parts["valid"]) == len(splits["valid"]),
         warnings=tuple(problems.found()),
+        skip_faulty=settings.skip_faulty,
     )

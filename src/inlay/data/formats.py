@@ -65,8 +65,10 @@ def open_data(settings: DataSettings, *, fetch: bool = True, train: bool = True)
 
     `fetch` and `train` are those of `open_source`.
     """
-    problems = Problems()
+    problems = Problems(settings.skip_faulty)
     source = open_source(settings.path, problems, settings, fetch=fetch, train=train)
+    if not settings.skip_faulty or not source.all_rows():  # else they are weighed when all that is faulty is known
+        source.weigh(source.splits, problems)
     problems.raise_errors()
     layout = choose_layout(settings, source.all_rows(), problems)
     if layout is None:
@@ -168,7 +170,7 @@ def rows_in_layout(rows: list[Row], layout: Layout, problems: Problems) -> list[
         other = None if all(column in row.values for column in required) else _other_format(row.values, layout)
         if other is not None:
             message = f"the row is in the format {other}, the first row in {layout.format}; use one format for all"
-            problems.add("mixed formats", row.place, message)
+            problems.fault("mixed formats", row.place, message)
         elif has_columns(row, required, problems):
             kept.append(row)
     return kept
@@ -178,7 +180,7 @@ def has_columns(row: Row, columns: Iterable[str], problems: Problems) -> bool:
     """Tell whether the row has all `columns`; the first one that it lacks is added to `problems`."""
     missing = next((column for column in columns if column not in row.values), None)
     if missing is not None:
-        problems.add(("no column", missing), row.place, no_column(missing, row.values))
+        problems.fault(("no column", missing), row.place, no_column(missing, row.values))
     return missing is None
 
 

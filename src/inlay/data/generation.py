@@ -162,12 +162,14 @@ def _answers(row: Row, columns: dict[str, str], problems: Problems) -> tuple[str
     if references is not None:
         if not _are_texts(references):
             message = f"{columns['references']} is {shown(references)}; it must be a list of texts, none of them empty"
-            problems.add("references", row.place, message)
+            problems.fault("references", row.place, message)
             return None
         if column is None or row.values.get(column) is None:
             return tuple(references)
     if column is None:
-        problems.add(("empty", "references"), row.place, f"{columns['references']} is empty; every row needs an answer")
+        problems.fault(
+            ("empty", "references"), row.place, f"{columns['references']} is empty; every row needs an answer"
+        )
         return None
     answer = text_in(row, column, problems)
     return None if answer is None else tuple(dict.fromkeys((answer, *(references or ()))))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import DataError
+from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
 from .columns import find_column, flags, no_column, renamed
 from .formats import has_columns
@@ -75,6 +75,8 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
     if plain and (named := reading.named_columns()):
         raise DataError(f"{path}: a .txt file has no columns; leave out data.{next(iter(named))}")
     check_separator(path, reading.separator, [file.name])
+    if reading.skip_faulty:
+        raise SettingsError("data.skip_faulty is for training and scores: each row to be answered keeps its place")
     problems = Problems()
     if not plain:
         rows = read_rows(file, problems, reading)

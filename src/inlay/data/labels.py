@@ -29,7 +29,7 @@ def read_labels(splits: dict[str, list[Row]], column: str, problems: Problems) -
         for i, value in enumerate(given[split]):
             if value is not None and _KINDS[type(value)] != kind:
                 message = f"the label {shown(value)} is {_KINDS[type(value)]}, the first row's is {kind}"
-                problems.add("mixed labels", rows[i].place, f"{message}; use one kind for all")
+                problems.fault("mixed labels", rows[i].place, f"{message}; use one kind for all")
                 given[split][i] = None
     _tell_of_numbers(splits, given, column, problems)
     return {split: [None if value is None else _label(value) for value in values] for split, values in given.items()}
@@ -53,7 +53,7 @@ def read_known_labels(
         if id is None and value is not None:
             others = f"; write them as 0 to {len(known) - 1}, as nothing tells their names" if unnamed else ""
             message = f"the label {shown(value)} is unknown; the adapter was trained on {listed(known, 8)}{others}"
-            problems.add("unknown label", row.place, message)
+            problems.fault("unknown label", row.place, message)
         found.append(id)
     return found
 
@@ -70,14 +70,14 @@ def _given(row: Row, column: str, problems: Problems) -> Given | None:
     """Look up what the row has as its label; a real number only if it is a whole one."""
     value = row.values[column]
     if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
-        problems.add("no label", row.place, f"{column} is empty; every row needs a label")
+        problems.fault("no label", row.place, f"{column} is empty; every row needs a label")
         return None
     if isinstance(value, bool | int | str) or (isinstance(value, float) and value.is_integer()):
         return value
     hint = ""
     if isinstance(value, float):
         hint = "; real numbers are no classes: group them, or write them as texts if each is a class"
-    problems.add("label", row.place, f"{column} is {shown(value)}; a label is one integer or one text{hint}")
+    problems.fault("label", row.place, f"{column} is {shown(value)}; a label is one integer or one text{hint}")
     return None
 
 
@@ -112,7 +112,8 @@ def _tell_of_numbers(
     """Say what numbers are read as; many different real ones are measurements, and a problem."""
     found = [(row, value) for split, rows in splits.items() for row, value in zip(rows, given[split], strict=True)]
     found = [(row, value) for row, value in found if value is not None]
-    if not found or None in (value for values in given.values() for value in values):  # of which more is said
+    faulty = any(value is None for values in given.values() for value in values)
+    if not found or (faulty and not problems.skip):  # of which more is said
         return
     values = [value for _, value in found]
     classes = len(set(values))

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import DataError
+from ..show.units import counted, percent_text
 
-Severity = Literal["error", "warning", "note"]
-"""A note says what was found out, and is no problem."""
-_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+Severity = Literal["error", "warning", "skipped", "note"]
+"""Skipped is what makes rows useless that are left out, as was asked; a note says what was found out, and is no
+problem."""
+_ORDER: tuple[Severity, ...] = ("error", "warning", "skipped", "note")
 PLACES_TOLD = 5
+_FEW = (0.001, 0.01, 0.05)  # of the rows: so few faulty ones it is sensible to skip
 _NUMBERED = re.compile(r"(.*)(:| row )(\d+)", re.DOTALL)  # train.jsonl:17, train.json row 4
 
 
@@ -31,13 +34,23 @@ class Problem:
         many = f" ({self.rows} rows have this{where})" if self.rows > 1 else ""
         return f"{self.place}: {self.message}{many}"
 
+    @property
+    def told(self) -> str:
+        """The problem as a run's log has it, where nothing else says what became of the rows."""
+        return f"skipped: {self}" if self.severity == "skipped" else str(self)
+
 
 class Problems:
-    """Collects problems while rows are read, so that one message can tell them all."""
+    """Collects problems while rows are read, so that one message can tell them all.
 
-    def __init__(self):
-        self._by_kind: dict[Hashable, Problem] = {}
+    `skip` is the share of the rows that may be faulty and are left out then; None where that cannot be asked for.
+    """
+
+    def __init__(self, skip: float | None = None):
+        self.skip = skip
         self.count = 0
+        self._by_kind: dict[Hashable, Problem] = {}
+        self._faulty: set[str] = set()  # places
 
     def add(self, kind: Hashable, place: str, message: str, severity: Severity = "error", rows: int = 1) -> None:
         """Keep the first message of a kind and its first few places; the others are counted."""
@@ -51,13 +64,41 @@ class Problems:
             first, rows=first.rows + rows, places=(*first.places, place) if new else first.places
         )
 
+    def fault(self, kind: Hashable, place: str, message: str) -> None:
+        """Add what makes one row useless, which is an error unless such rows are skipped. The caller leaves it out."""
+        self._faulty.add(place)
+        self.add(kind, place, message, severity="skipped" if self.skip else "error")
+
+    @property
+    def faulty(self) -> int:
+        """How many rows have a fault."""
+        return len(self._faulty)
+
+    def weigh(self, name: str, faulty: int, rows: int) -> None:
+        """Say how many of the rows of a file or a split are skipped; it is an error if they are more than may be. Where
+        they are few and none may be skipped as yet, say how."""
+        if self.skip is None or not faulty:
+            return
+        share = faulty / rows
+        found = f"{faulty:,} of {counted(rows, 'row')} {'is' if faulty == 1 else 'are'} faulty ({percent_text(share)})"
+        allowed = f"data.skip_faulty allows {100 * self.skip:g} %"
+        if not self.skip:
+            if few := next((few for few in _FEW if share <= few), None):
+                how = f"mend them, or --data.skip-faulty {few} leaves them out, up to {100 * few:g} %"
+                self.add(("faulty", name), name, f"{found}; {how}")
+        elif share > self.skip:
+            self.add(("faulty", name), name, f"{found}, and {allowed}; mend them, or allow more")
+        else:
+            self.add(("faulty", name), name, f"{found}; {allowed}", severity="skipped")
+
     def found(self) -> list[Problem]:
         """List errors first and notes last, otherwise in the order in which they were found."""
         return sorted(self._by_kind.values(), key=lambda problem: _ORDER.index(problem.severity))
 
     def error(self) -> DataError:
         """Make one error of them all, with a line for each kind."""
-        return DataError("\n".join(str(problem) for problem in self.found() if problem.severity == "error"))
+        lines = [str(problem) for problem in self.found() if problem.severity in ("error", "skipped")]
+        return DataError("\n".join(lines))
 
     def raise_errors(self) -> None:
         """Raise `error()` if there is any."""

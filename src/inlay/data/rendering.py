@@ -47,11 +47,11 @@ def pieces_of(
         rows = list(_turn_by_turn(template, example, problems))
     except refusals() as refusal:
         message = f"the chat template refuses the conversation: {refusal}; change the row, or the model's template"
-        problems.add(("template", str(refusal)), example.place, message)
+        problems.fault(("template", str(refusal)), example.place, message)
         return []
     if (lost := unwritten.first(example)) is not None:
         message = f"the chat template writes nothing of the row's {lost.name}; use one that does, or rows without"
-        problems.add(("unwritten", lost.kind), example.place, message)
+        problems.fault(("unwritten", lost.kind), example.place, message)
         return []
     return rows
 

@@ -83,10 +83,10 @@ def text_in(row: Row, column: str, problems: Problems) -> str | None:
     """Return the text of a column; None and a problem if it is empty or no text."""
     value = row.values[column]
     if is_blank(value):
-        problems.add(("empty", column), row.place, f"{column} is empty; give the row a text or remove it")
+        problems.fault(("empty", column), row.place, f"{column} is empty; give the row a text or remove it")
         return None
     if not isinstance(value, str):
-        problems.add(("no text", column), row.place, f"{column} is {shown(value)}, not a text")
+        problems.fault(("no text", column), row.place, f"{column} is {shown(value)}, not a text")
         return None
     return value
 
@@ -100,7 +100,7 @@ def _json_lines(name: str, text: str, problems: Problems) -> Iterator[Row]:
         try:
             value = read_json_text(line)
         except (ValueError, RecursionError) as problem:
-            problems.add("not JSON", place, f"the row {_json_complaint(problem)}")
+            problems.fault("not JSON", place, f"the row {_json_complaint(problem)}")
             continue
         yield from _object_row(value, place, problems)
 
@@ -148,9 +148,9 @@ def _without_absent(value: object, column: str, lost: list[str], within: bool = 
 
 def _object_row(value: object, place: str, problems: Problems) -> Iterator[Row]:
     if not isinstance(value, dict):
-        problems.add("no object", place, f"the row is {shown(value)}; it must be an object with the columns as keys")
+        problems.fault("no object", place, f"the row is {shown(value)}; it must be an object with the columns as keys")
     elif (fault := fault_in(value)) is not None:
-        problems.add(fault.partition(",")[0], place, fault)
+        problems.fault(fault.partition(",")[0], place, fault)
     else:
         yield Row(value, place)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from ..errors import SettingsError
-from ..ranges import ROWS, Range, Settings, check_settings
+from ..ranges import ROWS, SHARE, Range, Settings, check_settings
 from .delimited import separator_in
 
 Format = Literal["auto", "messages", "conversations", "prompt-completion", "instruction", "labelled-text", "text"]
@@ -36,6 +36,9 @@ class Reading(Settings):
     separator: str | None = None
     """What stands between the fields of .csv and .tsv files: one character, or `tab`. Default: the comma or the tab, or
     what the file's header shows: a semicolon, a tab, a bar."""
+    skip_faulty: Annotated[float, SHARE] = 0.0
+    """Leave out rows that cannot be used, such as one without a label or a line of broken JSON, and say so, if they are
+    at most this share of a split's rows: 0.01 for one in a hundred. 0: each is an error."""
     unpacked_megabytes: Annotated[int | None, ROWS] = None
     """What a packed file (.gz, .parquet) may unpack to. Default: 100 times its own size, and at least 64 MB."""
 

@@ -1,8 +1,8 @@
 """DATA as the user names it: a file, a folder, a built-in or a data set on the Hugging Face hub, opened into splits."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -32,10 +32,18 @@ class Source:
     """What else is in the folder."""
     parted: bool = True
     """Whether it comes in splits; the rows of a file are all in train."""
+    unread: dict[str, int] = field(default_factory=dict)
+    """How many rows of a split could not be read."""
 
     def all_rows(self) -> list[Row]:
         """Return the rows of every split, those of train first."""
         return [row for rows in self.splits.values() for row in rows]
+
+    def weigh(self, usable: Mapping[str, Sequence[object]], problems: Problems) -> None:
+        """Add to `problems` how many rows of each split are faulty, which are those that are not `usable`."""
+        for split, rows in self.splits.items():
+            total = len(rows) + self.unread.get(split, 0)
+            problems.weigh(self.names[split], total - len(usable[split]), total)
 
 
 def open_source(
@@ -62,7 +70,7 @@ def open_source(
             raise DataError(f"{asked}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
         check_separator(asked, reading.separator, [path.name])
         rows = read_rows(path, problems, reading)
-        return Source({"train": rows}, {"train": path.name}, (), parted=False)
+        return Source({"train": rows}, {"train": path.name}, (), parted=False, unread={"train": problems.faulty})
     if HUB_ID.fullmatch(asked) and row_extension(asked) is None:
         if not fetch:
             raise DataError(f"{asked}: no file or folder here, and a data set is fetched only where you name it")
@@ -115,8 +123,13 @@ def _open_folder(asked: str, folder: Path, problems: Problems, reading: Reading,
             raise DataError(f"{asked}: {name} is one of several files, of which {missing} is missing; get it as well")
     there = (path.name for name in chosen.values() for path in files[name].files.values())
     check_separator(asked, reading.separator, there)
-    splits = {split: read_files(files[name].files, problems, reading) for split, name in chosen.items()}
-    return Source(splits, chosen, ignored)
+    splits: dict[str, list[Row]] = {}
+    unread: dict[str, int] = {}
+    for split, name in chosen.items():
+        before = problems.faulty
+        splits[split] = read_files(files[name].files, problems, reading)
+        unread[split] = problems.faulty - before
+    return Source(splits, chosen, ignored, unread=unread)
 
 
 def _assign(
@@ -168,7 +181,9 @@ def _open_hub(asked: str, problems: Problems, train: bool) -> Source:
     assert isinstance(loaded, DatasetDict)
     names, ignored = _assign(asked, {str(name): split_of(str(name)) for name in loaded}, "split", train)
     splits: dict[str, list[Row]] = {split: [] for split in names}
+    unread: dict[str, int] = {}
     for split, name in names.items():
+        before = problems.faulty
         try:
             for number, row in enumerate(loaded[name], 1):
                 splits[split] += table_row(dict(row), f"{asked} {name} row {number}", problems)
@@ -177,4 +192,5 @@ def _open_hub(asked: str, problems: Problems, train: bool) -> Source:
                 f"{asked}: row {len(splits[split]) + 1} of {name} cannot be read: {problem}; save the columns that are "
                 "needed to a file"
             ) from None
-    return Source(splits, names, ignored)
+        unread[split] = problems.faulty - before
+    return Source(splits, names, ignored, unread=unread)

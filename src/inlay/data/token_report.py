@@ -67,8 +67,8 @@ def report_generation(tokenizer: Tokenizer, data: Examples[GenerationExample], l
     """Return the tokens of every split, and those of the first `samples` rows of train. Problems are
     told, not raised.
     """
-    problems = Problems()
-    tokens = {split: tokens_of(tokenizer, rows, limit, problems) for split, rows in data.splits.items()}
+    problems = Problems(data.skip_faulty)
+    tokens = {split: tokens_of(tokenizer, rows, limit, problems, split) for split, rows in data.splits.items()}
     train, form = tokens["train"], data.splits["train"][0].form
     written = {
         "text": "each text, and the end-of-sequence token",

@@ -64,10 +64,17 @@ class GenerationTokens:
         return sum(sum(row["trained"]) for row in self.rows)
 
 
-def tokenize_generation(tokenizer: Tokenizer, rows: Sequence[GenerationExample], max_length: int) -> GenerationTokens:
-    """Tokenize the rows. Raises DataError if a row cannot be written or ended, or if no token would be learned."""
-    problems = Problems()
-    tokens = tokens_of(tokenizer, rows, max_length, problems)
+def tokenize_generation(
+    tokenizer: Tokenizer,
+    rows: Sequence[GenerationExample],
+    max_length: int,
+    split: str = "rows",
+    skip: float | None = None,
+) -> GenerationTokens:
+    """Tokenize the rows of a split. Raises DataError if a row cannot be written or ended, and is not one of the few
+    that may be skipped (Problems), or if no token would be learned."""
+    problems = Problems(skip)
+    tokens = tokens_of(tokenizer, rows, max_length, problems, split)
     problems.raise_errors()
     return tokens
 
@@ -83,7 +90,11 @@ def tokenize_prompt(
 
 
 def tokens_of(
-    tokenizer: Tokenizer, examples: Sequence[GenerationExample], max_length: int, problems: Problems
+    tokenizer: Tokenizer,
+    examples: Sequence[GenerationExample],
+    max_length: int,
+    problems: Problems,
+    split: str = "rows",
 ) -> GenerationTokens:
     """Do what `tokenize_generation` does, but add what is wrong to `problems`, and return the rows that
     have no fault.
@@ -94,11 +105,13 @@ def tokens_of(
         message = "the tokenizer has no end-of-sequence token, so nothing would tell the model where an answer ends"
         problems.add("no end", examples[0].place, f"{message}; set eos_token in its tokenizer_config.json")
         return _collected([], [], 0, 0, problems)
+    before = problems.faulty
     encoded = [
         row
         for example, pieces, ids in _encoded(encoder, template, examples, problems)
         if (row := _row(encoder, template, example, pieces, ids, problems)) is not None
     ]
+    problems.weigh(split, problems.faulty - before, len(examples))
     rows: list[_Row] = []
     cut = left_out = 0
     for row in encoded:
@@ -202,11 +215,11 @@ def _row(
             ids = ids if written else encoder.ended(ids)
             length = encoder.length_to_end(ids)
             if length == 0:
-                problems.add("no end", example.place, _endless(encoder.tokenizer, piece.text))
+                problems.fault("no end", example.place, _endless(encoder.tokenizer, piece.text))
                 return None
             if written and not piece.text.rpartition(encoder.special[ids[length - 1]])[0].strip():
                 message = f"the answer is empty as the chat template writes it: {shown(piece.text)}"
-                problems.add("empty", example.place, f"{message}; change the row, or the template")
+                problems.fault("empty", example.place, f"{message}; change the row, or the template")
                 return None
             row.starts.append(len(row.ids))
             row.turns.append(piece.answer)

@@ -16,18 +16,18 @@ def read_calls(given: object, here: str, place: str, problems: Problems) -> list
     """
     calls: object = _spelled(given)
     if not _are_objects(calls) or not calls:
-        problems.add("tool calls", place, f"{here} is {shown(given)}; it must be a list of objects, and not empty")
+        problems.fault("tool calls", place, f"{here} is {shown(given)}; it must be a list of objects, and not empty")
         return None
     for i, call in enumerate(calls):
         function = function_of(call)
         where = f"{here}[{i}]" + (".function" if "function" in call else "")
         if not isinstance(function.get("name"), str) or not function["name"]:
-            problems.add("call's name", place, f'{where} has no "name"; it must say which tool is called')
+            problems.fault("call's name", place, f'{where} has no "name"; it must say which tool is called')
             return None
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(_spelled(arguments), dict):
             message = f'{where}.arguments is {shown(arguments)}; it must be an object, or JSON of one, such as "{{}}"'
-            problems.add("arguments", place, message)
+            problems.fault("arguments", place, message)
             return None
     return calls if _is_json(calls, here, place, problems) else None
 
@@ -39,19 +39,19 @@ def read_tools(given: object, column: str, place: str, problems: Problems) -> tu
         return ()
     tools = [_spelled(tool) for tool in tools] if isinstance(tools, list) else tools
     if not _are_objects(tools):
-        problems.add("tools", place, f"{column} is {shown(given)}; it must be a list of objects")
+        problems.fault("tools", place, f"{column} is {shown(given)}; it must be a list of objects")
         return None
     read = []
     for i, tool in enumerate(tools):
         function: object = tool.get("function", tool)
         if not isinstance(function, dict):
-            problems.add("tool", place, f"{column}[{i}].function is {shown(function)}; it must be an object")
+            problems.fault("tool", place, f"{column}[{i}].function is {shown(function)}; it must be an object")
             return None
         if (parameters := function.get("parameters")) is not None:
             spelled = _spelled(parameters)
             if not isinstance(spelled, dict):
                 message = f"{column}[{i}] has parameters that are {shown(parameters)}; they must be an object"
-                problems.add("parameters", place, message)
+                problems.fault("parameters", place, message)
                 return None
             function = function | {"parameters": spelled}
         read.append(tool | {"function": function} if "function" in tool else function)
@@ -103,6 +103,6 @@ def _is_json(value: object, here: str, place: str, problems: Problems) -> bool:
     try:
         json.dumps(value)
     except (TypeError, ValueError) as problem:
-        problems.add("no JSON", place, f"{here} cannot be written as JSON: {problem}; write it as texts and numbers")
+        problems.fault("no JSON", place, f"{here} cannot be written as JSON: {problem}; write it as texts and numbers")
         return False
     return True

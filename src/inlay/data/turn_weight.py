@@ -16,11 +16,11 @@ def read_weight(turn: Mapping[str, object], here: str, place: str, problems: Pro
     for key, value in given.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
             message = f"{here}.{key} is {shown(value)}; a turn is learned (1, true) or only read (0, false)"
-            problems.add(("weight", key), place, message)
+            problems.fault(("weight", key), place, message)
             return False, None
     if len({bool(value) for value in given.values()}) > 1:
         said = " and ".join(f"{key} {shown(value)}" for key, value in given.items())
-        problems.add("weights", place, f"{here} has {said}; keep one of them")
+        problems.fault("weights", place, f"{here} has {said}; keep one of them")
         return False, None
     return True, next((bool(value) for value in given.values()), None)
 
@@ -33,5 +33,5 @@ def check_weight(learned: bool | None, role: str, first: bool, here: str, place:
     message = (
         f"{here} is to be learned, but {why}: only what answers something is; take the weight from it, or make it 0"
     )
-    problems.add(("no answer to learn", role), place, message)
+    problems.fault(("no answer to learn", role), place, message)
     return False

@@ -103,7 +103,8 @@ def evaluate_adapter(
     one_file = path is not None and path_of(path, any_bytes=True).is_file()
     chosen = _split(split, with_rows.data, one_file)
     task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
-    notes = [str(problem) for problem in task.data.warnings if path is not None and problem.severity == "note"]
+    notes = task.skipped()
+    notes += [problem.told for problem in task.problems() if path is not None and problem.severity == "note"]
     notes += _trained_on(found.task, task.data.splits[chosen], chosen, path)
     base, tuned = opened().evaluate(task, chosen)
     naive = task.naive(chosen, base.scores if base else None)
@@ -179,7 +180,7 @@ def _settings(provenance: Mapping[str, Any], path: str | None, reading: Reading)
             raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
         found = {} if about.get("format") != "auto" else {"format": provenance.get("format", "auto")}
         return DataSettings(**about | found)  # as the run found it, and not found out anew
-    others = {"path": path, "train_rows": None, "eval_rows": None, "separator": None}
+    others = {"path": path, "train_rows": None, "eval_rows": None, "separator": None, "skip_faulty": 0.0}
     return replace(DataSettings(**about | others), **reading.asked())
 
 

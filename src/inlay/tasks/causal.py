@@ -22,6 +22,7 @@ from ..data.examples import Examples
 from ..data.formats import OpenedData, in_place_of_labels
 from ..data.generation import FORMS, GenerationExample, generation_in
 from ..data.inputs import InputRows
+from ..data.problems import Problem
 from ..data.tokens import GenerationTokens, TokenRow, tokenize_generation, tokenize_prompt
 from ..errors import DataError, SettingsError
 from ..forgetting.language import LanguageBaseline
@@ -118,10 +119,13 @@ class Causal(Task):
 
     def tokenize(self, max_length: int) -> None:
         self.max_length = max_length
-        self.tokens = {s: tokenize_generation(self.tokenizer, rows, max_length) for s, rows in self.data.splits.items()}
+        self.tokens = {
+            split: tokenize_generation(self.tokenizer, rows, max_length, split, self.data.skip_faulty)
+            for split, rows in self.data.splits.items()
+        }
 
-    def notes(self) -> list[str]:
-        return [*super().notes(), *(str(problem) for tokens in self.tokens.values() for problem in tokens.problems)]
+    def problems(self) -> list[Problem]:
+        return [*super().problems(), *(problem for tokens in self.tokens.values() for problem in tokens.problems)]
 
     def ready(self, model: Any) -> list[str]:
         self.packs = can_pack(model) and attend_by_document(model)

@@ -23,6 +23,7 @@ from ..core.attachment import Attachment
 from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..data.inputs import InputRows
+from ..data.problems import Problem
 from ..data.settings import Reading
 from ..errors import SettingsError
 from ..forgetting.baseline import Baseline, Held
@@ -204,9 +205,17 @@ class Task(ABC):
         """Rows that were longer than the length."""
         return sum(tokens.cut for tokens in self.tokens.values())
 
+    def problems(self) -> list[Problem]:
+        """List what was put right or left out in the data."""
+        return list(self.data.warnings)
+
+    def skipped(self) -> list[str]:
+        """Say which rows were left out because they cannot be used, as was asked."""
+        return [problem.told for problem in self.problems() if problem.severity == "skipped"]
+
     def notes(self) -> list[str]:
-        """Say what was put right or left out in the data, for the run's log."""
-        return [str(problem) for problem in self.data.warnings]
+        """Say what there is to know of the data, for the run's log."""
+        return [problem.told for problem in self.problems()]
 
     def lengths(self, split: str) -> list[int]:
         """Return the number of tokens of each row."""

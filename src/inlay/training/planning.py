@@ -84,6 +84,7 @@ class PlanResult:
     shard: bool  # they share the base out as well
     stream: bool  # its blocks stay in its files
     earlier_runs: int  # on this machine, by which the figures are corrected
+    skipped: Sequence[str] = ()  # rows of the data that cannot be used, in words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,7 @@ def plan(
         shard=settings.shard,
         stream=settings.stream,
         earlier_runs=len(machine.earlier),
+        skipped=task.skipped() if data is not None else (),
     )
 
 

@@ -1,6 +1,7 @@
 """An interrupted run goes on to exactly the result that it would have had."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,23 @@ def test_every_method_goes_on_exactly(name: str, dropping_bert: str, few_reviews
     if "dropout" in {f for f in type(asked.method).__dataclass_fields__}:
         asked = replace(asked, method=replace(asked.method, dropout=DROPOUT))
     check(asked, tmp_path, event="step", step=5)
+
+
+def test_a_run_that_leaves_out_faulty_rows_goes_on_exactly_and_only_without_them(
+    dropping_bert: str, few_reviews: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(few_reviews, data)
+    train_rows = data / "train.jsonl"
+    first, *others = train_rows.read_text().splitlines(keepends=True)
+    train_rows.write_text("".join([first, '{"text": "broken\n', *others]))
+    asked = short(dropping_bert, str(data), tmp_path)
+    asked = replace(asked, data=replace(asked.data, skip_faulty=0.1))
+    check(asked, tmp_path, event="step", step=5)
+    run = interrupted(asked, tmp_path / "mended", event="step", step=5)
+    train_rows.write_text("".join([first, '{"text": "mended", "label": "positive"}\n', *others]))
+    with pytest.raises(CheckpointError, match="has other rows"):
+        resume(run)
 
 
 BUDGETS: dict[str, Any] = {"target_rank": 2, "initial_rank": 4, "interval": 1, "initial_phase": 0.1, "final_phase": 0.3}

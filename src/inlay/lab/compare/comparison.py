@@ -68,7 +68,10 @@ def compare(
     contenders = list(contenders or _default_contenders(comparison, tasks[comparison.data]))
     (first, *later), tasks = _check(comparison, contenders, tasks)
     usual = _usual_rates(comparison, contenders, tasks[comparison.data], first)
-    notes = _notes(comparison, contenders, first.epochs)
+    notes = [
+        *(note for task in tasks.values() for note in task.skipped()),
+        *_notes(comparison, contenders, first.epochs),
+    ]
     rates: dict[str, float | None] = {}
     _check_folder(folder, plain_trials(comparison, contenders, folder, rates, first), comparison.search > 0)
     total = _count(comparison, contenders)

@@ -164,7 +164,11 @@ def data_of(comparison: CompareSettings) -> tuple[DataSettings, ...]:
 def other_data(data: DataSettings, path: str) -> DataSettings:
     """Return the settings of data that is learned after `data`: its columns are found by themselves."""
     return DataSettings(
-        path=path, valid_fraction=data.valid_fraction, train_rows=data.train_rows, eval_rows=data.eval_rows
+        path=path,
+        valid_fraction=data.valid_fraction,
+        train_rows=data.train_rows,
+        eval_rows=data.eval_rows,
+        skip_faulty=data.skip_faulty,
     )
 
 

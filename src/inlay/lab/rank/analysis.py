@@ -178,7 +178,11 @@ def analyse(
         curve=curve,
         cut=cut,
         compared_with=None if asked.other is None else str(asked.other),
-        notes=[*_notes(updates, with_base, asked, theirs), *_notes_of(found, asked.curve and without_data)],
+        notes=[
+            *(task.skipped() if task is not None else ()),
+            *_notes(updates, with_base, asked, theirs),
+            *_notes_of(found, asked.curve and without_data),
+        ],
         seconds=seconds,
     )
 
