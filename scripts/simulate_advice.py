@@ -152,6 +152,9 @@ def one_error(drawn: Drawn) -> Told:
 
 
 def _worse(drawn: Drawn) -> set[int]:
+    """Return the methods that are said to be worse; of one seed, that is said of that seed alone."""
+    if not drawn.field.has_seeds:
+        return set()
     return {int(each.name) for each in drawn.field.compared if not each.is_within}
 
 

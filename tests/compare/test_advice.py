@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 from inlay.lab.compare.advice import advise, field_of
 from inlay.lab.compare.evidence import AgainstBest, Contestant, Field, choose
+from inlay.lab.compare.report import render
 from inlay.lab.compare.table import MethodTable
 from inlay.stats import Shares, moderated_variances, student_t
 from inlay.training.score_parts import SCORE_PARTS, write_parts
@@ -295,8 +297,12 @@ def test_one_seed_is_never_sure(tmp_path: Path) -> None:
     assert found is not None
     assert found.sureness == "unsure"
     assert "--seeds 3" in found.conclusion
-    assert found.equals == ("lora", "full")  # another seed may collapse
-    assert "by more than the noise of the rows it is above full by 37.0 points" in found.text
+    assert not found.is_told  # another seed may collapse
+    assert found.equals == ("lora",)
+    assert (
+        "with one run each: better than full, the next, by 37.0 points, which is more than the noise of" in found.text
+    )
+    assert "which did best with this seed; whether it would with another cannot be told" in found.conclusion
 
 
 def test_losses_of_one_seed_are_compared_on_their_rows(tmp_path: Path) -> None:
@@ -304,7 +310,7 @@ def test_losses_of_one_seed_are_compared_on_their_rows(tmp_path: Path) -> None:
     assert found is not None
     assert found.best == "full"  # the lower loss
     assert found.recommended == "full"
-    assert "by more than the noise of the rows it is above lora by 0.200" in found.text
+    assert "better than lora, the next, by 0.200, which is more than the noise of the rows (±" in found.text
     assert "cannot be told: run --seeds 3" in found.text
 
 
@@ -315,6 +321,37 @@ def test_where_no_noise_is_known_the_best_is_advised_and_nothing_told(tmp_path: 
     assert found.best == "full"
     assert found.recommended == "full"
     assert not found.is_told
+    assert "lora cannot be told from it: the difference is 0.200, and the noise is not known." in found.text
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_marks_and_sentences_say_the_same(seeds: int, tmp_path: Path) -> None:
+    """A method has the mark of those like the best where a sentence says so, and none where one calls it worse."""
+    random = np.random.default_rng(seeds)
+    told = {True: 0, False: 0}
+    for case in range(20):
+        near = (0.0, 0.01, 0.05, 0.2)
+        scores = {
+            label: np.clip(0.9 - random.choice(near) + random.normal(0, 0.01, seeds), 0.3, 0.99).tolist()
+            for label in ("lora", "full", "bitfit", "pfeiffer")
+        }
+        result = comparison_of(tmp_path / str(case), scores, rows=int(random.choice([40, 500])))
+        assert result.advice is not None
+        best, text, page = result.advice.best, result.advice.text, render(result)
+        marked = set(re.findall(r'<bdi>([\w-]+)</bdi> <span class="equal"', page))
+        like = re.search(r"but ([\w, -]+) cannot be told from it", text)
+        better = re.search(r"better than ([\w-]+), the next", text)
+        worse = re.search(r"Worse than [\w-]+ by more than [\w ]*noise[\w ]*: (.*? points)\.", text)
+        named_like = set(re.split(", | and ", like[1])) if like else set()
+        named_worse = set(re.findall(r"([a-z]+) by \d", worse[1])) if worse else set()
+        named_worse |= {better[1]} if better else set()
+        assert marked == named_like == {*result.advice.equals} - {best}
+        assert named_worse == {*scores} - {best} - marked
+        assert ("marks methods that" in page) == bool(marked)
+        assert ("whether another is better cannot be told" in text) <= bool(marked)
+        assert ("with one run each" in text) == (seeds == 1)
+        told[bool(marked)] += 1
+    assert min(told.values()) > 0
 
 
 def test_a_loss_that_is_lower_in_every_seed_is_better(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ _CONFIDENCE: dict[Sureness, str] = {"fairly sure": "fairly high", "not very sure
 @dataclass(frozen=True, kw_only=True)
 class Advice:
     best: str  # label of the best mean; not a winner unless it is alone
-    equals: tuple[str, ...]  # labels of all that nothing tells from it, itself included
+    equals: tuple[str, ...]  # labels of all that nothing tells from it (of one seed: not the rows), itself included
+    one_seed: bool  # whether each method has one run, so that what another seed changes is not known
     recommended: str | None
     is_told: bool  # whether that is known to be as good as the best, as far as it matters
     sureness: Sureness
@@ -54,6 +55,7 @@ def advise(table: MethodTable, searched: bool = False) -> Advice | None:
         return Advice(
             best=best.label,
             equals=(best.label, *within),
+            one_seed=not field.has_seeds,
             recommended=None,
             is_told=False,
             sureness="unsure",
@@ -73,6 +75,7 @@ def advise(table: MethodTable, searched: bool = False) -> Advice | None:
     return Advice(
         best=best.label,
         equals=(best.label, *within),
+        one_seed=not field.has_seeds,
         recommended=choice.name,
         is_told=choice.is_told,
         sureness=_sureness(field, choice),
@@ -168,30 +171,26 @@ def _sureness(field: Field, choice: Choice) -> Sureness:
 def _equals_sentence(best: MethodRow, field: Field, table: MethodTable) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
     where = f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
-    opening = f"On {where}, {best.label} reaches the best mean {score.name.partition(' (')[0]}, {score.text(mean)}"
+    of, runs = ("mean ", "") if field.has_seeds else ("", ", with one run each")
+    opening = f"On {where}, {best.label} reaches the best {of}{score.name.partition(' (')[0]}, {score.text(mean)}{runs}"
     within = [each for each in field.compared if each.is_within]
     if not field.compared:
-        return f"{opening}; nothing else finished, so there is nothing to compare it with."
+        return f"{opening.removesuffix(runs)}; nothing else finished, so there is nothing to compare it with."
     if not within:
         closest = min(field.compared, key=lambda each: each.below)
         return (
             f"{opening}: better than {closest.name}, the next, by {score.unit.difference(closest.below)}, which "
-            f"is more than noise ({_noise_text(closest.noise, score)})."
+            f"is more than {_noise_name(field)} ({_noise_text(closest.noise, score)})."
         )
-    if not field.has_seeds:
-        beyond = [each for each in field.compared if each.below > each.rows > 0]
-        rows = f"; by more than the noise of the rows it is above {_belows(beyond, score)}" if beyond else ""
-        return f"{opening}, with one run each{rows}. What another seed would change is not known."
     largest = max(within, key=lambda each: each.below)
-    one = len(within) == 1
+    names = _list([each.name for each in within])
+    how_far = f"the {'' if len(within) == 1 else 'largest '}difference is {score.unit.difference(largest.below)}"
+    if not largest.noise.is_known:
+        return f"{opening}, but {names} cannot be told from it: {how_far}, and the noise is not known."
     noise = _noise_text(largest.noise, score)
     if largest.noise.size >= _room(score, mean):
         noise = "more than a score can differ"
-    return (
-        f"{opening}, but {_list([each.name for each in within])} cannot be told from it: "
-        f"{'the difference is' if one else 'the largest difference is'} {score.unit.difference(largest.below)}, within "
-        f"noise ({noise})."
-    )
+    return f"{opening}, but {names} cannot be told from it: {how_far}, within {_noise_name(field)} ({noise})."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +254,13 @@ def _worse_sentence(field: Field, score: Quantity) -> list[str]:
     worse = [each for each in field.compared if not each.is_within]
     if len(worse) == len(field.compared) and worse:
         worse.remove(min(worse, key=lambda each: each.below))  # which is said of the best already
-    return [f"Worse than {field.best.name} by more than noise: {_belows(worse, score)}."] if worse else []
+    return (
+        [f"Worse than {field.best.name} by more than {_noise_name(field)}: {_belows(worse, score)}."] if worse else []
+    )
+
+
+def _noise_name(field: Field) -> str:
+    return "noise" if field.has_seeds else "the noise of the rows"
 
 
 def _belows(compared: Sequence[AgainstBest], score: Quantity) -> str:
@@ -269,6 +274,8 @@ def _conclusion(choice: Choice, field: Field, table: MethodTable) -> str:
     if not field.compared:
         return f"{begin}, the only one that finished. {end}"
     more = _what_would_tell(field, table)
+    if not field.has_seeds:
+        return f"{begin}, which did best with this seed; whether it would with another cannot be told: {more}. {end}"
     if not choice.is_told:
         why = "whose mean is the best" if choice.name == best.name else "the best mean that is to be trusted"
         return f"{begin}, {why}; whether another is better cannot be told: {more}. {end}"
@@ -308,8 +315,8 @@ def _noise_text(noise: Noise, score: Quantity) -> str:
     known = [(source, size) for source, size in sources.items() if size is not None]
     if len(known) == 1:
         ((source, size),) = known
-        other = "rows" if source == "seeds" else "seeds"
-        return f"±{score.unit.difference(size)} from the {source}; that of the {other} is not known"
+        text = f"±{score.unit.difference(size)}"
+        return f"{text} from the seeds; that of the rows is not known" if source == "seeds" else text
     parts = [f"{score.unit.difference(size).removesuffix(' points')} from the {source}" for source, size in known]
     return f"±{score.unit.difference(noise.size)}: {' and '.join(parts)}"
 

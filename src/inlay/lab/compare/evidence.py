@@ -4,8 +4,9 @@ There are two sources of noise, and both count, as the root of their squares' su
 runs is its own weighted with that of all methods (stats.moderated_variances), since two or three runs say little of it.
 Rows: the difference on rows like these, from how far two methods differ on each of them, a method's models taken
 together; more seeds do not make it much smaller, since all are evaluated on the same rows. A method is worse than the
-best if it is below it by more than this noise, at 95 % for all of them together (Bonferroni). Of one seed nothing is
-worse: what another seed changes is not known, and one in ten may collapse.
+best if it is below it by more than this noise, at 95 % for all of them together (Bonferroni). Of one seed each, the
+rows alone can tell two apart, and only as these seeds left them: what another seed changes is not known, and one in
+ten may collapse. So nothing is told to be the best method then, and the best mean is advised.
 
 The best mean is advised, or a cheaper method if that is at most `margin` below it, as far as can be told: its own mean
 is within the rows' noise, and the upper bound of the difference (90 %, one side) within the margin. Where neither is
@@ -34,6 +35,10 @@ class Noise:
     @property
     def size(self) -> float:
         return math.hypot(self.of_seeds or 0.0, self.of_rows or 0.0)
+
+    @property
+    def is_known(self) -> bool:
+        return self.of_seeds is not None or self.of_rows is not None
 
     @property
     def is_mostly_of_seeds(self) -> bool:
@@ -69,8 +74,8 @@ class AgainstBest:
 
     @property
     def is_within(self) -> bool:
-        """Whether nothing tells it from the best."""
-        return self.noise.of_seeds is None or self.below <= self.noise.size
+        """Whether nothing that is known tells it from the best; of one seed each that is what the rows tell."""
+        return not self.noise.is_known or self.below <= self.noise.size
 
 
 @dataclass(frozen=True, kw_only=True)
