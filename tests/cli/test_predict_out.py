@@ -102,6 +102,47 @@ def test_a_blank_line_of_standard_input_keeps_its_place(
     assert said.err == "note    1 of 3 lines has no text and gets an empty answer: line 2\n"
 
 
+@pytest.mark.parametrize("given", [[], ["-"]])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_standard_input_is_read_where_a_dash_or_nothing_stands(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    ending: str,
+) -> None:
+    capsys.readouterr()
+    answers = []
+    for asked in ([], ["--out", str(tmp_path / f"a.{ending}")]):
+        monkeypatch.setattr("sys.stdin", io.StringIO("good; film\n\nbad\n"))
+        assert main(["predict", str(run), *given, *asked]) == 0
+        answers.append(capsys.readouterr())
+        assert answers[-1].err == "note    1 of 3 lines has no text and gets an empty answer: line 2\n"
+    assert answers[1].out == f"answers {tmp_path}/a.{ending}: 3 rows with row, text, predicted, probability\n"
+    text = (tmp_path / f"a.{ending}").read_text()
+    written = [*map(json.loads, text.splitlines())] if ending == "jsonl" else read_csv(tmp_path / "a.csv")
+    assert [(int(row["row"]), row["text"]) for row in written] == [(1, "good; film"), (2, ""), (3, "bad")]
+    assert [row["predicted"] or "" for row in written] == [
+        line.partition("\t")[0] for line in answers[0].out.splitlines()
+    ]
+
+
+def test_standard_input_without_a_text_is_no_file_of_answers(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n \n"))
+    assert main(["predict", str(run), "-", "--out", str(tmp_path / "a.csv")]) == 2
+    assert "standard input: has no text" in capsys.readouterr().err
+    assert not (tmp_path / "a.csv").exists()
+
+
+@pytest.mark.parametrize("command", ["data -", "eval RUN -", "predict RUN - --out -", "train builtin:minilm -"])
+def test_a_dash_elsewhere_is_refused(run: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run) if word == "RUN" else word for word in command.split()]) == 2
+    assert "- is standard input, and only the INPUT of inlay predict can be that" in capsys.readouterr().err
+
+
 def test_in_python_an_empty_text_has_no_answer(run: Path) -> None:
     opened = inlay.open(run)
     of_pandas = [pandas.Series, pandas.Categorical, lambda texts: pandas.array(texts, dtype="string")]
@@ -136,8 +177,7 @@ def test_lines_of_a_text_are_numbered(run: Path, tmp_path: Path, capsys: pytest.
     [
         ("{rows} --out {rows}", "--out {rows} is there already; name another file, or remove it"),
         ("{rows} --out a.xlsx", "--out is a.xlsx; answers are written as .csv or .jsonl: name it so"),
-        ('"a text" --out a.csv', "--out is for the answers to a file; name the file after RUN_OR_ADAPTER"),
-        ("--out a.csv", "--out is for the answers to a file; name the file after RUN_OR_ADAPTER"),
+        ('"a text" --out a.csv', "--out is for the answers to a file or to standard input; leave it out for one text"),
     ],
 )
 def test_out_that_cannot_be_is_refused(

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 
 from ..data.problems import places_text
 from ..errors import DataError, SettingsError
-from ..formats.paths import nearest_path, path_of
+from ..formats.paths import STANDARD_INPUT, nearest_path, path_of
 from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
 from ..show.units import counted
@@ -25,6 +25,7 @@ from .screen import print_json, show
 if TYPE_CHECKING:
     from ..tasks.evaluation import Answer
 
+_TYPED = "standard input"
 _OF_SOME_TASKS = ("pair", "max_tokens", "temperature")
 
 
@@ -35,12 +36,13 @@ class Predict:
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
     """The folder of a run or of an adapter."""
     input: Annotated[Positional[str | None], arg(metavar="[INPUT]")] = None
-    """A text, or a file: .txt with a text a line, or rows as for training. Default: standard input, a text a line; in
-    a terminal a conversation, if the model was trained on some. A row or line without a text gets an empty answer."""
+    """A text, or a file: .txt with a text a line, or rows as for training. Default, or -: standard input, a text a
+    line; in a terminal a conversation, if the model was trained on some. A row or line without a text gets an empty
+    answer."""
     data: InputColumns = InputColumns()
     out: Annotated[str | None, arg(metavar="FILE")] = None
-    """A new .csv or .jsonl: each row of the file with its number, all its columns and its answer; from one .csv to the
-    other with the same separator."""
+    """A new .csv or .jsonl: each row of the file (or line of standard input) with its number, all its columns and its
+    answer; from one .csv to the other with the same separator."""
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
     max_tokens: Annotated[int | None, COUNT] = None
@@ -63,14 +65,15 @@ class Predict:
 def main(arguments: list[str]) -> int:
     command = parse(Predict, arguments, "predict")
     from ..api.run import open
-    from ..data.delimited_style import style_of
-    from ..data.inputs import lacks_text, read_inputs
+    from ..data.delimited_style import PLAIN, style_of
+    from ..data.inputs import lacks_text, lines_as_rows, read_inputs
     from .answers_file import answers_path, write_answers
     from .assumptions import say
 
-    file = None if command.input is None else file_of(command.input)
-    if command.out is not None and file is None:
-        raise SettingsError("--out is for the answers to a file; name the file after RUN_OR_ADAPTER")
+    typed_in = command.input in (None, STANDARD_INPUT)
+    file = None if typed_in else file_of(str(command.input))
+    if command.out is not None and file is None and not typed_in:
+        raise SettingsError("--out is for the answers to a file or to standard input; leave it out for one text")
     out = None if command.out is None else answers_path(command.out)
     if command.pair is not None:
         as_text(command.pair, "--pair")
@@ -81,24 +84,25 @@ def main(arguments: list[str]) -> int:
     task = run.found.task
     options = {name: options[name] for name in task.options}
     say(run)
-    if file is not None:
-        assert command.input is not None
-        found = read_inputs(command.input, command.data)
+    if file is None:
+        _check_no_columns(command)
+    if file is not None or out is not None:
+        if file is not None:
+            found, style = read_inputs(str(command.input), command.data), style_of(file, command.data)
+        else:
+            found, style = lines_as_rows(_TYPED, [*typed()]), PLAIN
         inputs = task.inputs_in(found)
         answers = run.answer(inputs, **options)
         if out is not None:
-            columns = write_answers(
-                out, found.rows, [each.columns or each.values for each in answers], style_of(file, command.data)
-            )
+            columns = write_answers(out, found.rows, [each.columns or each.values for each in answers], style)
             _tell(command, len(answers), columns)
         else:
             for answer in answers:
                 _print(command, answer, alone=len(inputs) == 1)
         without = [row.place for row, each in zip(found.rows, inputs, strict=True) if lacks_text(each)]
-        _tell_unanswered(without, counted(len(inputs), "row"))
+        _tell_unanswered(without, counted(len(inputs), "row" if file else "line"))
         return 0
-    _check_no_columns(command)
-    if command.input is not None:
+    if not typed_in:
         (answer,) = run.answer([command.input], **options)
         _print(command, answer, alone=True)
         return 0
@@ -109,7 +113,7 @@ def main(arguments: list[str]) -> int:
     without, number = list[str](), 0
     for number, text in enumerate(typed(), 1):
         if lacks_text(text):
-            without.append(f"standard input:{number}")
+            without.append(f"{_TYPED}:{number}")
         said = [*said, {"role": "user", "content": text}] if together else []
         (answer,) = run.answer([said or text], **options)
         said.append({"role": "assistant", "content": answer.values["text"]})
@@ -192,4 +196,4 @@ def typed() -> Iterator[str]:
         text = line.strip().removeprefix("\ufeff")
         if not text and sys.stdin.isatty():
             return
-        yield as_text(text, f"line {number} of standard input")
+        yield as_text(text, f"line {number} of {_TYPED}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
@@ -33,7 +34,7 @@ class InputRows:
         pairs = "text_pair" in wanted
         if self.plain and pairs:
             raise DataError(
-                f"{self.path}: a line of a .txt file is one text, and pairs are needed; give a file with the columns "
+                f"{self.path}: a line of plain text is one text, and pairs are needed; give a file with the columns "
                 f"{wanted['text']} and {wanted['text_pair']}"
             )
         if self.plain:
@@ -78,18 +79,23 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
     if reading.skip_faulty:
         raise SettingsError("data.skip_faulty is for training and scores: each row to be answered keeps its place")
     problems = Problems()
-    if not plain:
-        rows = read_rows(file, problems, reading)
-    elif (text := read_text(file, problems, reading.unpacked_megabytes)) is not None and text.strip():
-        lines = lines_of(text)
-        if not lines[-1]:  # what stands behind the last line's end
-            del lines[-1]
-        rows = [Row({_LINE: line}, f"{file.name}:{number}") for number, line in enumerate(lines, 1)]
-    else:
-        rows = []
-        problems.add(("no rows", file.name), file.name, "has no text")
+    if plain:
+        text = read_text(file, problems, reading.unpacked_megabytes)
+        problems.raise_errors()
+        lines = lines_of(text or "")
+        return lines_as_rows(path, lines if lines[-1] else lines[:-1], reading)  # behind the last line's end is nothing
+    rows = read_rows(file, problems, reading)
     problems.raise_errors()
     return InputRows(path, rows, reading, plain)
+
+
+def lines_as_rows(path: str, lines: Sequence[str], reading: Reading | None = None) -> InputRows:
+    """Return lines of plain text, each a row. Raises DataError if none has a letter."""
+    name = Path(path).name
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{name}: has no text")
+    rows = [Row({_LINE: line}, f"{name}:{number}") for number, line in enumerate(lines, 1)]
+    return InputRows(path, rows, reading or Reading(), plain=True)
 
 
 def lacks_text(given: object) -> bool:

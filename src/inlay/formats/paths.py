@@ -8,13 +8,18 @@ from pathlib import Path
 from ..errors import InvalidRequest, SettingsError
 from ..outside import NO_TEXT
 
+STANDARD_INPUT = "-"
+
 
 def path_of(asked: str, error: type[InvalidRequest] = SettingsError, *, any_bytes: bool = False) -> Path:
     """Return the path that a user's words name, with ~ as their home. There need be nothing at it.
 
     Raises `error` if nothing can be there: the name is too long, not allowed, or in a folder that may not be entered;
-    or if it is not UTF-8, which the libraries that read and write models need, unless `any_bytes` will do.
+    if it stands for standard input; or if it is not UTF-8, which the libraries that read and write models need, unless
+    `any_bytes` will do.
     """
+    if asked == STANDARD_INPUT:
+        raise error("- is standard input, and only the INPUT of inlay predict can be that; a file called so is ./-")
     if not any_bytes and NO_TEXT.search(asked):
         raise error(f"{asked}: this name is not UTF-8; give it another")
     path = Path(os.path.expanduser(asked))
