@@ -79,7 +79,7 @@ class ProgressWatcher:
         begins = not self.losses.get(trial) or event["step"] == 1  # a run that goes on begins at a later step
         loss = event["loss"] if begins else _SMOOTHING * self.losses[trial] + (1 - _SMOOTHING) * event["loss"]
         self.losses[trial] = loss
-        now = [f"loss {loss:.3f}", f"{seconds_text(event['seconds_left'])} left"]
+        now = [f"loss {loss:.3f}", journal.left_text(event)]
         if not trial:
             now[1:1] = [f"{event['tokens_per_second']:,.0f} tokens/s", bytes_text(event["memory_bytes"])]
         text = trial or f"step {event['step']}/{event['steps']}"

@@ -261,6 +261,8 @@ class ActiveRun(Observer):
         self.state.training = training
         self.keeper.training = training if self.resumable and processes.is_first() else None
         batches = run.task.batches(run.settings.batch_size, run.settings.seed)
+        assert self.state.estimate is not None
+        self.left = self.state.estimate.time_left(run.plan)
         fit(training, self.state.objective, batches, run.plan, run.settings, self)
 
     def _keep_inside(self) -> None:
@@ -300,9 +302,9 @@ class ActiveRun(Observer):
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps
+        self.left.after(event.step)
         if event.step % max(1, steps // _STEP_EVENTS) == 0 or event.step in (1, steps):
-            a_step = self.state.train_seconds / event.step
-            self.journal.record("step", **event.facts(steps, self.run.device, a_step))
+            self.journal.record("step", **event.facts(steps, self.run.device, self.left))
         self.keeper.between_steps()
 
     def on_return(self, guard: Guard, learning_rate: float) -> None:

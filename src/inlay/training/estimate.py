@@ -23,13 +23,20 @@ from ..tasks.task import Task
 from .loop import Plan
 from .memory import peak_memory_bytes
 from .settings import RunSettings
+from .time_left import TimeLeft
 
 
 @dataclass(frozen=True)
 class Estimate:
     seconds: float  # of training, with its evaluations
+    step_seconds: float
     memory_bytes: int  # of the process, or of an accelerator's tensors
     step: StepCost  # as it was followed with values
+
+    def time_left(self, plan: Plan) -> TimeLeft:
+        """Start the clock of a training that is planned so."""
+        evaluations = self.seconds - plan.steps * self.step_seconds
+        return TimeLeft(plan.steps, plan.evaluate_after, self.step_seconds, evaluations / len(plan.evaluate_after))
 
     def facts(self) -> dict[str, object]:
         """Return what a run tells of it."""
@@ -65,7 +72,7 @@ def estimate(
         seconds = _pass(adapter, objective, task.batch_of(typical), device) * average / batches[typical]
     evaluations = len(plan.evaluate_after) * evaluation_seconds
     measured = memory + (copies(step.trained, of_start=settings.guard) if device.type == "cpu" else 0)
-    return Estimate(passes * seconds + evaluations, said_bytes or measured, step)
+    return Estimate(passes * seconds + evaluations, way.own_rounds * seconds, said_bytes or measured, step)
 
 
 def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.device) -> float:

@@ -159,6 +159,12 @@ def _share_text(event: Event) -> str:
     return "" if held is None else f", shared out among the processes: {bytes_text(held)} of it on each"
 
 
+def left_text(event: Event) -> str:
+    """Write the time that a step leaves: `about 35.0 s left` while it is mostly the plan that tells it."""
+    about = "about " if event.get("left_is_rough") else ""  # runs of earlier versions do not say
+    return f"{about}{seconds_text(event['seconds_left'])} left"
+
+
 def sentence(event: Event) -> str:
     """Return the event in one line for people."""
     match event["event"]:
@@ -200,7 +206,7 @@ def sentence(event: Event) -> str:
             return (
                 f"step {event['step']}/{event['steps']}  loss {event['loss']:.4f}  lr {event['learning_rate']:.2e}  "
                 f"gradient {event['gradient_norm']:.2f}  {event['tokens_per_second']:,.0f} tokens/s  "
-                f"{bytes_text(event['memory_bytes'])} now  {seconds_text(event['seconds_left'])} left"
+                f"{bytes_text(event['memory_bytes'])} now  {left_text(event)}"
             )
         case "back":
             to = f"step {event['to']}" if event["to"] else "the start"

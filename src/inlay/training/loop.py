@@ -33,6 +33,7 @@ from .progress import Progress
 from .random_state import Draws
 from .settings import RunSettings
 from .shrinking import Shrunk
+from .time_left import TimeLeft
 
 FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
 _UNTOUCHED = Guard()
@@ -63,14 +64,15 @@ class StepEvent:
     tokens: int  # trained on so far, without padding
     seconds: float  # of training so far, without evaluations
 
-    def facts(self, steps: int, device: torch.device, seconds_a_step: float) -> Event:
+    def facts(self, steps: int, device: torch.device, left: TimeLeft) -> Event:
         """Return what a run tells of it: how fast it is, what it takes, and what is left of `steps`."""
         own = {name: value for name, value in asdict(self).items() if name != "tokens"}
         return own | {
             "steps": steps,
             "tokens_per_second": self.tokens / self.seconds,
             "memory_bytes": memory_bytes(device),
-            "seconds_left": seconds_a_step * (steps - self.step),
+            "seconds_left": left.seconds,
+            "left_is_rough": left.is_rough,
         }
 
 

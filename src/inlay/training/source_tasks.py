@@ -39,6 +39,7 @@ from .journal import Journal
 from .loop import Observer, StepEvent, Training, fit, make_plan
 from .prepared import Prepared, prepare_run
 from .settings import RunSettings
+from .time_left import TimeLeft
 
 _STEP_EVENTS = 100  # in the metrics of the sources, at most
 
@@ -193,6 +194,7 @@ class _StudentObserver(Observer):
 
     def __init__(self, student: _Student, journal: Journal):
         self.student, self.journal = student, journal
+        self.left = TimeLeft(student.plan.steps, student.plan.evaluate_after)
 
     def evaluate(self, step: int) -> Scored:
         return Scored(self.student.mean_scores())
@@ -203,9 +205,9 @@ class _StudentObserver(Observer):
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.student.plan.steps
+        self.left.after(event.step)
         if event.step % max(1, steps // _STEP_EVENTS) == 0:
-            a_step = event.seconds / event.step
-            self.journal.record("step", **event.facts(steps, self.student.run.device, a_step))
+            self.journal.record("step", **event.facts(steps, self.student.run.device, self.left))
 
     def on_best(self) -> None:
         self.student.save()
