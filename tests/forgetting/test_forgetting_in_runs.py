@@ -67,7 +67,7 @@ def test_a_classifying_run_says_what_its_geometry_kept_and_says_it_again(
     assert 0 < found["value"] < 1.2
     assert found["cka"] == pytest.approx(1 - found["value"])
     assert found["probe_base"] > 0.5
-    assert "similar to the base's (CKA, 1: unchanged, 0: unrelated" in (tmp_path / "a" / "log.txt").read_text()
+    assert "(1 − CKA; 0: unchanged, 1: unrelated; 95 %" in (tmp_path / "a" / "log.txt").read_text()
 
 
 def test_builtin_passages_are_measured_if_no_others_are_named(

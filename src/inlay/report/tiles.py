@@ -3,7 +3,7 @@
 import math
 
 from ..formats.summary import Summary
-from ..show.forgetting import CKA_SCALE, Forgetting, interval_text, level
+from ..show.forgetting import MOVED, Forgetting, interval_text, level
 from ..show.peak import peak_text
 from ..show.reach import left_out_text
 from ..show.units import bytes_text, count_text, percent_text, seconds_text, signed, text_or_unknown
@@ -73,6 +73,5 @@ def _forgetting(found: Forgetting) -> Tile:
         details = [f"{level(found)}: nats per token of general text", f"95 % interval {interval_text(found)}"]
         value = text_or_unknown(lambda value: signed(value, 3), found["value"])
         return Tile(name="Forgetting", value=value, details=details)
-    details = [f"embeddings of general text (CKA; {CKA_SCALE})", f"95 % interval {interval_text(found)}"]
-    value = text_or_unknown("{:.3f}".format, found["cka"])
-    return Tile(name="Similarity to the base", value=value, details=details)
+    details = [f"how far embeddings of general text moved ({MOVED})", f"95 % interval {interval_text(found)}"]
+    return Tile(name="Forgetting", value=text_or_unknown("{:.3f}".format, found["value"]), details=details)

@@ -17,8 +17,8 @@ WATCH, HIGH = 0.05, 0.15
 _CLEAR = 0.1  # of the probe's accuracy: a loss as large as this must be ruled out before none is reported
 
 
-CKA_SCALE = "1: unchanged, 0: unrelated"
-"""What the ends of the scale mean, said wherever a CKA is shown."""
+MOVED = "1 − CKA; 0: unchanged, 1: unrelated"
+"""What an encoder's figure is and what the ends of its scale mean, said wherever it is shown."""
 
 
 class Passages(TypedDict):
@@ -98,14 +98,19 @@ def forgetting_text(found: Forgetting) -> str:
             f"{_signed(found['value'])} nats per token (95 % {interval_text(found)}), {level(found)}; "
             f"KL {found['kl']:.3f}; {on}"
         )
-    alike = f"embeddings {found['cka']:.3f} similar to the base's (CKA, {CKA_SCALE}; 95 % {interval_text(found)})"
+    return f"{_head(found)} {_of_encoder(found)} Measured on {on}."
+
+
+def _of_encoder(found: GeometryForgetting) -> str:
+    """Say whether general text is still told apart, which is a loss or none, and how far its embeddings moved."""
+    moved = f"embeddings moved by {_plain(found['value'])} ({MOVED}; 95 % {interval_text(found)})."
     if (probe := _probe(found)) is None:
-        return f"{_head(found)} {alike}; {on}"
-    change = f"{points_text(probe.tuned - probe.base)} points (95 % {_between(probe.interval, points_text)})"
-    conclusion = {"watch": "a loss", "low": "no measurable loss"}.get(level(found), "inconclusive")
+        return f"On general text the {moved}"
+    outcome = {"watch": "the model lost something", "low": "no loss was found"}.get(level(found), "a loss is unclear")
     return (
-        f"{_head(found)} the kind of a text is recognised for {percent_text(probe.base)} -> "
-        f"{percent_text(probe.tuned)} of the passages: {change}, {conclusion}; {alike}; {on}"
+        f"On general text {outcome}: it recognises the kind of {percent_text(probe.tuned)} of the passages, the base "
+        f"that of {percent_text(probe.base)} ({points_text(probe.tuned - probe.base)} points, 95 % "
+        f"{_between(probe.interval, points_text)}). The {moved}"
     )
 
 
@@ -138,9 +143,8 @@ def level(found: Forgetting) -> Level:
 
 
 def interval_text(found: Forgetting) -> str:
-    """Write the 95 % interval of the loss's change, or of the CKA."""
-    low, high = found["interval"]
-    return _between((low, high)) if found["measure"] == "loss" else _between((1 - high, 1 - low), _plain)
+    """Write the 95 % interval of the loss's change, or of how far embeddings moved."""
+    return _between(found["interval"], _signed if found["measure"] == "loss" else _plain)
 
 
 def _of_loss(found: LossForgetting) -> ForgettingSection:
@@ -180,38 +184,30 @@ def _of_loss(found: LossForgetting) -> ForgettingSection:
 
 
 def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
-    spread = interval_text(found)
-    sentence = (
-        f"Embeddings of general text are {found['cka']:.3f} similar to the base's "
-        f"(CKA, {CKA_SCALE}; 95 % interval {spread})."
-    )
-    rows = [["CKA with the base", "", _plain(found["cka"]), "", spread]]
+    rows = [["embeddings moved, 1 − CKA", "", _plain(found["value"]), "", interval_text(found)]]
     notes = [
-        "CKA compares which texts lie near each other: 1 is unchanged but for rotation and size, 0 is unrelated. "
-        "There is no common scale for what lies between.",
+        "1 − CKA says how far other texts lie near each other than before: 0 is unchanged but for rotation and size, 1 "
+        "is unrelated. Nobody has a scale of what is much or little between; it compares runs on the same base.",
         _measured_on(found),
     ]
     if (probe := _probe(found)) is not None:
-        after, before = percent_text(probe.tuned), percent_text(probe.base)
-        change, between = points_text(probe.tuned - probe.base), _between(probe.interval, points_text)
-        conclusion = {
-            "watch": "The model has lost some of this.",
-            "low": "No measurable loss.",
-            "unclear": f"Inconclusive: the change could be {between} points.",
-        }[level(found)]
-        sentence += f" The kind of text is recognised for {after} of the passages (base: {before}). {conclusion}"
         rows.append(
             [
                 "kind of text recognised, by which kind's mean embedding is nearest",
-                before,
-                after,
-                f"{change} points",
-                between,
+                percent_text(probe.base),
+                percent_text(probe.tuned),
+                f"{points_text(probe.tuned - probe.base)} points",
+                _between(probe.interval, points_text),
             ]
+        )
+        notes.insert(
+            0,
+            "It is called a loss if fewer kinds are recognised and the whole interval is below 0, and no loss if one "
+            "of ten points is ruled out; else it is unclear, and more passages would tell.",
         )
         if level(found) == "watch":
             notes.append(_LESS)
-    return ForgettingSection(level=level(found), sentence=sentence, table=_table(rows), notes=notes)
+    return ForgettingSection(level=level(found), sentence=_of_encoder(found), table=_table(rows), notes=notes)
 
 
 def _measured_on(found: Forgetting) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from ...formats.summary import Summary, planned_seconds
+from ...show.forgetting import MOVED
 from ...show.page import label
 from ...show.table import Column, Table
 from ...show.units import UNKNOWN, bytes_text, excess_text, seconds_text
@@ -138,7 +139,7 @@ def forgetting_means(rows: Sequence[MethodRow]) -> str:
     measures = {found["measure"] for row in rows for run in row.runs if (found := run.summary.get("forgetting"))}
     means = {
         "loss": "how many nats per token the cross-entropy on general text rose, tuned minus base; 0 is none",
-        "geometry": "1 − CKA of the base's and the tuned model's embeddings; 0: unchanged, 1: unrelated",
+        "geometry": f"how far embeddings of general text moved ({MOVED})",
     }
     return "; ".join(means[measure] for measure in sorted(measures))
 
