@@ -297,7 +297,7 @@ def test_a_truncated_adapter(kept: int, copy: Path, tmp_path: Path, capsys: pyte
 
 def test_data_with_other_labels(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", [row | {"label": i % 2} for i, row in enumerate(reviews(40))])
-    assert "the adapter was trained on negative, positive" in refused(["eval", str(copy), rows], capsys, tmp_path)
+    assert 'the adapter was trained on "negative", "positive"' in refused(["eval", str(copy), rows], capsys, tmp_path)
 
 
 def test_a_file_to_label_that_does_not_exist(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

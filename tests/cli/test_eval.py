@@ -79,7 +79,7 @@ def test_a_label_that_was_not_learned_is_an_error_with_its_line(
     classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_rows(tmp_path / "a.jsonl", labelled([True, "perhaps"]))
-    assert 'a.jsonl:2: the label "perhaps" is unknown; the adapter was trained on false, true' in refused(
+    assert 'a.jsonl:2: the label "perhaps" is unknown; the adapter was trained on "false", "true"' in refused(
         capsys, classifier, path
     )
 

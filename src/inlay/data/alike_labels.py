@@ -18,6 +18,20 @@ def alike_labels(labels: Iterable[str]) -> Iterator[str]:
             yield f"the labels {' and '.join(map(shown, alike))} differ only in {_difference(alike)}"
 
 
+def meant_label(label: str, known: Iterable[str]) -> str | None:
+    """Return the known label from which this differs only in how it is written: in case, white space and Unicode form,
+    or else in signs that part words too. None if there is none, or several."""
+    known = list(known)
+    for plain in (normalised, _letters):
+        if plain(label) and (alike := [each for each in known if plain(each) == plain(label)]):
+            return alike[0] if len(alike) == 1 else None
+    return None
+
+
+def _letters(label: str) -> str:
+    return "".join(filter(str.isalnum, normalised(label)))
+
+
 def _difference(alike: Sequence[str]) -> str:
     """Say in what labels differ that are the same without all of it: what is left when only the others are taken."""
     plain: dict[str, Callable[[str], str]] = {

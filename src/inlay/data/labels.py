@@ -1,8 +1,11 @@
 """The labels of rows: one integer, one boolean or one text each, and one kind in all of the data."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from ..show.units import counted
+from .alike_labels import meant_label
 from .problems import Problems, listed, shown
 from .rows import Row
 
@@ -12,6 +15,7 @@ Given = bool | int | float | str
 
 MOST_CLASSES = 20
 """Different numbers that are surely classes; of more it depends on how many rows there are."""
+_UNKNOWN_TOLD = 5
 _INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]{0,3999}))(?:\.0+)?")  # Python reads no integers of more than 4,300 digits
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _KINDS = {bool: "a boolean", int: "an integer", float: "an integer", str: "a text"}
@@ -44,6 +48,7 @@ def read_known_labels(
     """
     ids = {name: i for i, name in enumerate(known)}
     found: list[int | None] = []
+    unknown: list[tuple[Row, Given]] = []
     for row in rows:
         value = _given(row, column, problems)
         names = () if value is None else _names(value)
@@ -51,11 +56,27 @@ def read_known_labels(
         if id is None and unnamed:
             id = next((int(name) for name in names if name in map(str, range(len(known)))), None)
         if id is None and value is not None:
-            others = f"; write them as 0 to {len(known) - 1}, as nothing tells their names" if unnamed else ""
-            message = f"the label {shown(value)} is unknown; the adapter was trained on {listed(known, 8)}{others}"
-            problems.fault("unknown label", row.place, message)
+            unknown.append((row, value))
         found.append(id)
+    message = _unknown(Counter(str(_label(value)) for _, value in unknown), known, unnamed)
+    for row, _ in unknown:
+        problems.fault(("unknown label", message), row.place, message)
     return found
+
+
+def _unknown(counts: Counter[str], known: Sequence[str], unnamed: bool) -> str:
+    """Say which labels are unknown, how many rows have each, and which of them are a known one written otherwise."""
+    first = counts.most_common(_UNKNOWN_TOLD)
+    names = [f"{shown(label)} ({counted(count, 'row')})" for label, count in first]
+    more = f" and {len(counts) - len(first):,} more" if len(counts) > len(first) else ""
+    which = f"labels are unknown: {', '.join(names)}{more}"
+    if len(counts) == 1:
+        which = f"the label {shown(first[0][0])} is unknown"
+    others = f"; write them as 0 to {len(known) - 1}, as nothing tells their names" if unnamed else ""
+    meant = [(label, near) for label in counts if (near := meant_label(label, known)) is not None]
+    same = ", ".join(f"{shown(label)} is there written {shown(near)}" for label, near in meant[:_UNKNOWN_TOLD])
+    same = f"; {same}" if same else ""
+    return f"{which}; the adapter was trained on {listed(map(shown, known), 8)}{others}{same}"
 
 
 def label_names(labels: Iterable[Label | None]) -> dict[Label, str]:
