@@ -98,6 +98,7 @@ SETTINGS = _spread({
     "data.skip_faulty": "on_bad_lines skip_errors ignore_errors skip_invalid skip_bad_rows max_bad_records max_errors "
     "drop_invalid",
     "data.separator": "sep delimiter delim csv_separator",
+    "data.quoting": "quotechar quotes quote_char csv_quoting",
     "samples": "num_generations num_generate_samples",
     "temperature": "temp",
     "methods": "methods_to_compare",

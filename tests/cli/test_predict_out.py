@@ -69,6 +69,13 @@ def test_a_csv_is_written_as_the_file_was(run: Path, tmp_path: Path, begins: str
     assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["Text"] == "schön gut"
 
 
+def test_a_file_without_quoting_gets_answers_without(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text('Id\tText\n1\t"so" good\n2\t"bad\n', encoding="utf-8")
+    assert main(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(tmp_path / "a.csv")]) == 0
+    lines = (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.rpartition("\t")[0].rpartition("\t")[0] for line in lines[1:]] == ['1\t1\t"so" good', '2\t2\t"bad']
+
+
 GAPS = "Id;Text\n1;good\n2;\n3;bad\n4; \n"
 
 

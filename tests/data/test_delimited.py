@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from inlay.data.delimited import Quoting
 from inlay.data.problems import Problems
 from inlay.data.rows import read_rows
 from inlay.data.settings import DataSettings, Reading
@@ -29,10 +30,12 @@ def written(sheet: list[list[str]], separator: str, line_end: str = "\n") -> str
     return line_end.join([*(separator.join(map(field, line)) for line in sheet), ""])
 
 
-def read(path: Path, text: str, separator: str | None = None) -> tuple[list[list[object]], list[str]]:
+def read(
+    path: Path, text: str, separator: str | None = None, quoting: Quoting = "auto"
+) -> tuple[list[list[object]], list[str]]:
     """The header and the rows, and what is said of the file."""
     problems = Problems()
-    rows = read_rows(Path(write_text(path, text)), problems, Reading(separator=separator))
+    rows = read_rows(Path(write_text(path, text)), problems, Reading(separator=separator, quoting=quoting))
     header = [list(rows[0].values)] if rows else []
     return [*header, *(list(row.values.values()) for row in rows)], [
         f"{problem.severity}: {problem}" for problem in problems.found()
@@ -140,8 +143,48 @@ def test_a_broken_row_is_told_with_the_separator_that_most_rows_have(tmp_path: P
     )
     assert said[1].startswith("note: a.csv: fields are separated by semicolons")
     found, said = read(tmp_path / "a.csv", 'Id;TEXT\n1;one\n2;"never closed\n')
-    assert found == [["Id", "TEXT"], ["1", "one"]]
-    assert said[0].startswith("error: a.csv:3: the row cannot be split into fields")
+    assert found == []  # a part is not taken for the whole
+    assert said[0].startswith("error: a.csv:3: the row cannot be split into fields, so the file is not read: a double")
+
+
+UNQUOTED = [["Id", "TEXT", "LABEL"], ["1", '"Yes," she said', "a"], ["2", 'he said "no', "b"], ["3", '"', "a"]]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_quotes_between_tabs_are_letters_where_they_enclose_no_fields(name: str, tmp_path: Path) -> None:
+    text = "".join("\t".join(row) + "\n" for row in UNQUOTED)
+    found, said = read(tmp_path / name, text)
+    assert found == UNQUOTED
+    assert f"note: {name}: double quotes are letters here, since rows cannot be split otherwise" in said[-1]
+    assert read(tmp_path / name, text, "tab", "none") == (UNQUOTED, [])
+    found, said = read(tmp_path / name, text, "tab", "double")
+    assert found == []
+    assert said[0].startswith(f"error: {name}:2: the row cannot be split into fields")
+    assert "the double quote that ends a field is followed neither by tabs nor by the line's end" in said[0]
+    assert "\t" not in said[0]
+    # With a row that has too many fields, which is the only one told.
+    found, said = read(tmp_path / name, text + "4\ta\tb\tc\n")
+    assert found == UNQUOTED
+    assert said[0].startswith(f"error: {name}:5: the row has 4 fields")
+
+
+def test_a_quote_that_swallows_the_ends_of_lines_is_a_letter(tmp_path: Path) -> None:
+    sheet = [["TEXT", "LABEL"], ['"so', "a"], ["no", "b"], ['said"', "a"]]  # with quotes one row of two fields
+    assert read(tmp_path / "a.tsv", "".join("\t".join(row) + "\n" for row in sheet))[0] == sheet
+
+
+@pytest.mark.parametrize("sheet", [SHEET, [["TEXT"], ['a "b"\nc'], ["d"]], [["TEXT", "LABEL"], ["a\nb", "c\nd"]]])
+def test_what_is_quoted_well_is_read_with_quotes(sheet: list[list[str]], tmp_path: Path) -> None:
+    assert read(tmp_path / "a.tsv", written(sheet, "\t")) == (sheet, [])
+
+
+def test_without_quotes_any_separator_can_be_read(tmp_path: Path) -> None:
+    text = "".join(";".join(row) + "\n" for row in UNQUOTED)
+    found, said = read(tmp_path / "a.csv", text)
+    assert found == []
+    assert "neither by semicolons nor by the line's end" in said[0]
+    assert "--data.quoting none" in said[0]
+    assert read(tmp_path / "a.csv", text, quoting="none")[0] == UNQUOTED
 
 
 def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from inlay.data.classification import load_classification
 from inlay.data.describe import describe
 from inlay.data.generation import load_generation
+from inlay.data.problems import Problems
+from inlay.data.rows import read_rows
 from inlay.data.settings import DataSettings
 from inlay.data.tokens import tokenize_generation
 
@@ -137,3 +139,13 @@ def test_every_answer_is_learned_with_its_end(name, template):
         learned = [i for i, trained in zip(row["input_ids"], row["trained"], strict=True) if trained]
         end = "<|im_end|>" if template and example.form != "text" else "</s>"
         assert tokenizer.decode(learned).lstrip(" ") == example.texts[-1].lstrip(" ") + end
+
+
+@pytest.mark.parametrize("name", ["mrpc", "sts"])
+def test_pairs_in_a_file_without_quoting(name: str, tmp_path: Path) -> None:
+    rows = [row.values for row in read_rows(SHARED / name / "train.jsonl", Problems())]
+    lines = ["\t".join(map(str, values)) for values in ([*rows[0]], *(row.values() for row in rows))]
+    (tmp_path / "pairs.tsv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    found = read_rows(tmp_path / "pairs.tsv", problems := Problems())
+    assert [row.values for row in found] == [{k: str(v) for k, v in row.items()} for row in rows]
+    assert [problem.severity for problem in problems.found()] == ["note"]

@@ -72,9 +72,14 @@ def _write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, 
     with path.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
         if style.told:
             file.write(f"sep={style.separator}\n")
-        writer = csv.writer(file, delimiter=style.separator, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_field(line.get(column)) for column in columns] for line in lines)
+        fields = [columns, *([_field(line.get(column)) for column in columns] for line in lines)]
+        ends = {style.separator, "\r", "\n"}
+        # Fields that hold what ends them must be quoted, and the file read so.
+        plain = not style.quoted and not any(ends & {*str(field)} for line in fields for field in line)
+        quoting, mark = (csv.QUOTE_NONE, None) if plain else (csv.QUOTE_MINIMAL, '"')
+        csv.writer(file, delimiter=style.separator, quotechar=mark, quoting=quoting, lineterminator="\n").writerows(
+            fields
+        )
 
 
 def _field(value: object) -> object:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..data.describe import DataReport, Lengths
+from ..data.problems import Problem
 from ..data.token_report import Sample, SplitTokens, Token, TokenReport
 from ..outside import shown
 from ..show.lines import fitted
@@ -29,8 +30,13 @@ _VISIBLE = {"\n": "↵\n", "\t": "⇥\t", "\r": "␍"}
 def show(report: DataReport, tokens: TokenReport | None, console: Console | None = None) -> None:
     """Print all of it; lines are not broken where no terminal shows them."""
     console = console or safe_console()
-    console.print(Text(f"{shown(report.path)}: {report.format}", style="bold"), soft_wrap=True)
-    for name, fact in _facts(report, tokens):
+    read = any(file.rows for file in report.files)
+    console.print(Text(f"{shown(report.path)}: {report.format if read else 'not read'}", style="bold"), soft_wrap=True)
+    broken = [problem for problem in report.problems if problem.severity == "error"]
+    if broken:  # figures are of what could be read
+        _show_problems(broken, console)
+        console.print()
+    for name, fact in _facts(report, tokens) if read else ():
         value = shown(fact)
         console.print(_fact(name, value) if console.is_terminal else Text(f"  {name:<10}{value}"), soft_wrap=True)
     if report.splits:
@@ -41,11 +47,17 @@ def show(report: DataReport, tokens: TokenReport | None, console: Console | None
         console.print(_labels(report))
     if tokens is not None:
         _show_tokens(tokens, console)
-    _show_problems(report, console)
+    others = report.problems[len(broken) :]
+    if others or not broken:
+        console.print()
+        _show_problems(others, console)
+    if all(problem.severity == "note" for problem in report.problems):
+        console.print(Text("no problems found", style="green"))
 
 
 def _facts(report: DataReport, tokens: TokenReport | None) -> Iterator[tuple[str, str]]:
-    yield "columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items()) or "none used"
+    if report.columns:
+        yield "columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items())
     if report.ignored_columns:
         yield "ignored", ", ".join(report.ignored_columns)
     if report.ignored_files:
@@ -181,17 +193,14 @@ def _visible(token: Token) -> str:
     return "".join(_VISIBLE.get(letter) or shown(letter) for letter in token.text)
 
 
-def _show_problems(report: DataReport, console: Console) -> None:
-    console.print()
-    for problem in report.problems[:_PROBLEMS_SHOWN]:
+def _show_problems(problems: Sequence[Problem], console: Console) -> None:
+    for problem in problems[:_PROBLEMS_SHOWN]:
         text = fitted(f"{problem.severity}: {problem}", console.width if console.is_terminal else None)
         line = Text(text)
         line.stylize(_SEVERITIES[problem.severity], 0, len(problem.severity) + 1)
         console.print(line, soft_wrap=True)
-    if len(report.problems) > _PROBLEMS_SHOWN:
-        console.print(f"... and {len(report.problems) - _PROBLEMS_SHOWN} more; --json lists them all")
-    if all(problem.severity == "note" for problem in report.problems):
-        console.print(Text("no problems found", style="green"))
+    if len(problems) > _PROBLEMS_SHOWN:
+        console.print(f"... and {len(problems) - _PROBLEMS_SHOWN} more; --json lists them all")
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

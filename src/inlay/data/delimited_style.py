@@ -19,6 +19,8 @@ class Style:
     """Whether it begins with a byte-order mark, without which Excel takes UTF-8 for another encoding."""
     told: bool = False
     """Whether a first line, such as `sep=;`, tells the separator."""
+    quoted: bool = True
+    """Whether double quotes enclose fields."""
 
 
 PLAIN = Style()
@@ -30,7 +32,11 @@ def style_of(path: Path, reading: Reading) -> Style:
         return PLAIN
     problems = Problems()
     text = read_text(path, problems, reading.unpacked_megabytes)
-    split = None if text is None else split_text(path.name, text, PLAIN.separator, reading.separator, problems)
+    split = (
+        None
+        if text is None
+        else split_text(path.name, text, PLAIN.separator, reading.separator, reading.quoting, problems)
+    )
     if text is None or split is None:
         return PLAIN
-    return Style(split.separator, has_mark(path), tells_separator(text))
+    return Style(split.separator, has_mark(path), tells_separator(text), split.quoted)

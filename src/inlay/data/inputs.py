@@ -11,7 +11,7 @@ from .formats import has_columns
 from .problems import Problems
 from .rows import EXTENSIONS, Row, is_blank, plain_text, read_rows, row_extension, text_in
 from .settings import Reading
-from .source import check_separator, nearest_file
+from .source import check_between, nearest_file
 from .text_file import lines_of, read_text
 
 _LINE = "text"  # the column of a line of plain text
@@ -75,7 +75,7 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
         raise DataError(f"{path}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
     if plain and (named := reading.named_columns()):
         raise DataError(f"{path}: a .txt file has no columns; leave out data.{next(iter(named))}")
-    check_separator(path, reading.separator, [file.name])
+    check_between(path, reading, [file.name])
     if reading.skip_faulty:
         raise SettingsError("data.skip_faulty is for training and scores: each row to be answered keeps its place")
     problems = Problems()

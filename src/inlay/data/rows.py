@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from ..outside import NO_TEXT
-from .delimited import split_text, tell
+from .delimited import Quoting, split_text, tell
 from .parquet import parquet_rows
 from .problems import Problems, listed, shown
 from .settings import Reading
@@ -71,7 +71,8 @@ def _read(path: Path, name: str, problems: Problems, reading: Reading) -> Iterat
         raise ValueError(f"{path} has no extension of a row file")
     elif (text := read_text(path, problems, megabytes, name)) is not None:
         read = TEXT_FORMATS[extension.removesuffix(".gz")]
-        yield from read(name, text, problems, **({"separator": reading.separator} if has_separators(path.name) else {}))
+        between = {"separator": reading.separator, "quoting": reading.quoting} if has_separators(path.name) else {}
+        yield from read(name, text, problems, **between)
 
 
 def is_blank(value: object) -> TypeGuard[str | None]:
@@ -198,8 +199,16 @@ def _json_complaint(problem: Exception) -> str:
     return f"cannot be read: {problem}"
 
 
-def _delimited(name: str, text: str, problems: Problems, *, usual: str, separator: str | None = None) -> Iterator[Row]:
-    split = split_text(name, text, usual, separator, problems)
+def _delimited(
+    name: str,
+    text: str,
+    problems: Problems,
+    *,
+    usual: str,
+    separator: str | None = None,
+    quoting: Quoting = "auto",
+) -> Iterator[Row]:
+    split = split_text(name, text, usual, separator, quoting, problems)
     if split is None:
         return
     columns, line = split.header.fields, split.header.line
@@ -207,7 +216,7 @@ def _delimited(name: str, text: str, problems: Problems, *, usual: str, separato
         what = listed(column or "(without a name)" for column in twice)
         problems.add(("header", name), f"{name}:{line}", f"columns named twice: {what}")
         return
-    for record in split.records:
+    for record in split.records if split.fault is None else ():  # a part is not taken for the whole
         yield Row(dict(zip(columns, record.fields, strict=True)), f"{name}:{record.line}")
     tell(split, name, problems)
 

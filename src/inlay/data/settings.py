@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from ..errors import SettingsError
 from ..ranges import ROWS, SHARE, Range, Settings, check_settings
-from .delimited import separator_in
+from .delimited import Quoting, separator_in
 
 Format = Literal["auto", "messages", "conversations", "prompt-completion", "instruction", "labelled-text", "text"]
 
@@ -36,6 +36,9 @@ class Reading(Settings):
     separator: str | None = None
     """What stands between the fields of .csv and .tsv files: one character, or `tab`. Default: the comma or the tab, or
     what the file's header shows: a semicolon, a tab, a bar."""
+    quoting: Quoting = "auto"
+    """Double quotes in .csv and .tsv files: double for those that enclose fields, none for letters like others. auto is
+    double, or between tabs, where rows cannot be split so, none."""
     skip_faulty: Annotated[float, SHARE] = 0.0
     """Leave out rows that cannot be used, such as one without a label or a line of broken JSON, and say so, if they are
     at most this share of a split's rows: 0.01 for one in a hundred. 0: each is an error."""

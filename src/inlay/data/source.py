@@ -68,23 +68,23 @@ def open_source(
     if path.exists():
         if row_extension(path.name) is None:
             raise DataError(f"{asked}: not a kind of file that can be read; known: {', '.join(EXTENSIONS)}")
-        check_separator(asked, reading.separator, [path.name])
+        check_between(asked, reading, [path.name])
         rows = read_rows(path, problems, reading)
         return Source({"train": rows}, {"train": path.name}, (), parted=False, unread={"train": problems.faulty})
     if HUB_ID.fullmatch(asked) and row_extension(asked) is None:
         if not fetch:
             raise DataError(f"{asked}: no file or folder here, and a data set is fetched only where you name it")
-        check_separator(asked, reading.separator, [])
+        check_between(asked, reading, [])
         return _open_hub(asked, problems, train)
     raise DataError(f"{asked}: no such file{nearest_file(path)}")
 
 
-def check_separator(asked: str, separator: str | None, files: Iterable[str]) -> None:
-    """Raise DataError for a separator that none of the files has a place for."""
-    if separator is not None and not any(map(has_separators, files)):
-        raise DataError(
-            f"{asked}: data.separator is {separator!r}, but only .csv and .tsv files have one; leave it out"
-        )
+def check_between(asked: str, reading: Reading, files: Iterable[str]) -> None:
+    """Raise DataError for a separator, or a way to quote, that none of the files has a place for."""
+    named = {name: value for name, value in reading.asked().items() if name in ("separator", "quoting")}
+    if named and not any(map(has_separators, files)):
+        name, value = next(iter(named.items()))
+        raise DataError(f"{asked}: data.{name} is {value!r}, but only .csv and .tsv files have one; leave it out")
 
 
 def holds_rows(asked: str) -> bool:
@@ -122,7 +122,7 @@ def _open_folder(asked: str, folder: Path, problems: Problems, reading: Reading,
         if missing := files[name].missing():
             raise DataError(f"{asked}: {name} is one of several files, of which {missing} is missing; get it as well")
     there = (path.name for name in chosen.values() for path in files[name].files.values())
-    check_separator(asked, reading.separator, there)
+    check_between(asked, reading, there)
     splits: dict[str, list[Row]] = {}
     unread: dict[str, int] = {}
     for split, name in chosen.items():

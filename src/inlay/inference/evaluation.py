@@ -180,7 +180,14 @@ def _settings(provenance: Mapping[str, Any], path: str | None, reading: Reading)
             raise SettingsError("the adapter does not say which data it was trained with; name the data to evaluate on")
         found = {} if about.get("format") != "auto" else {"format": provenance.get("format", "auto")}
         return DataSettings(**about | found)  # as the run found it, and not found out anew
-    others = {"path": path, "train_rows": None, "eval_rows": None, "separator": None, "skip_faulty": 0.0}
+    others = {
+        "path": path,
+        "train_rows": None,
+        "eval_rows": None,
+        "separator": None,
+        "quoting": "auto",
+        "skip_faulty": 0.0,
+    }
     return replace(DataSettings(**about | others), **reading.asked())
 
 
