@@ -34,7 +34,7 @@ def read_csv(path: Path, separator: str = ",") -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter=separator))
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_every_row_keeps_its_number_and_its_columns(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
 ) -> None:
@@ -48,7 +48,9 @@ def test_every_row_keeps_its_number_and_its_columns(
     assert said == f"answers {out}: 3 rows with row, Id, TEXT, predicted, probability\n"
     written: list[dict[str, Any]]
     written = (
-        read_csv(out, ";") if ending == "csv" else [*map(json.loads, out.read_text(encoding="utf-8").splitlines())]
+        [*map(json.loads, out.read_text(encoding="utf-8").splitlines())]
+        if ending == "jsonl"
+        else read_csv(out, {"csv": ";", "tsv": "\t"}[ending])
     )
     assert [(int(w["row"]), w["Id"], w["TEXT"]) for w in written] == [(i, *row) for i, row in enumerate(given, 1)]
     assert main(["predict", str(run), str(tmp_path / "new.csv"), "--json"]) == 0
@@ -183,7 +185,7 @@ def test_lines_of_a_text_are_numbered(run: Path, tmp_path: Path, capsys: pytest.
     ("arguments", "complaint"),
     [
         ("{rows} --out {rows}", "--out {rows} is there already; name another file, or remove it"),
-        ("{rows} --out a.xlsx", "--out is a.xlsx; answers are written as .csv or .jsonl: name it so"),
+        ("{rows} --out a.xlsx", "--out is a.xlsx; answers are written as .csv, .tsv or .jsonl: name it so"),
         ('"a text" --out a.csv', "--out is for the answers to a file or to standard input; leave it out for one text"),
     ],
 )

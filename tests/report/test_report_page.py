@@ -114,6 +114,13 @@ def test_a_finished_run_has_every_part_in_its_order(pages):
     assert "seed 0 device cpu dtype bfloat16 inlay 0.1.0 torch 2.13.0 transformers 5.23.0 python 3.11.7" in text
 
 
+def test_what_the_run_noted_stands_on_the_page_once(tmp_path):
+    notes = ['the labels "Bug" and "bug" differ only in case', "skipped: a.csv: 2 of 907 rows are faulty <b>"]
+    events = [{"event": "note", "text": text} for text in (*notes, notes[0])]  # a run that goes on says it again
+    page = write_report(write_run(tmp_path, summary(), events)).read_text()
+    assert [words(line) for line in section(page, "Notes").iter("li")] == notes
+
+
 def test_the_tiles_tell_before_after_and_how_sure(tmp_path):
     found = summary()
     found["metrics"]["base"]["accuracy"], found["metrics"]["tuned"]["accuracy"] = 0.1, 0.8778

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..data.delimited_style import PLAIN, Style
@@ -10,7 +11,7 @@ from ..data.rows import Row
 from ..formats.files import as_json, write_whole
 from ..formats.paths import new_file
 
-_KINDS = (".csv", ".jsonl")
+_KINDS = (".csv", ".tsv", ".jsonl")
 
 
 def answers_path(out: str) -> Path:
@@ -23,7 +24,8 @@ def write_answers(
     path: Path, rows: Sequence[Row], answers: Sequence[Mapping[str, object]], style: Style = PLAIN
 ) -> list[str]:
     """Write the rows in their order, the first with the number 1, whole or not at all; returns the columns. What a row
-    has under the name of a column of ours stays; ours is then called so with a 2. A .csv is written in the `style`."""
+    has under the name of a column of ours stays; ours is then called so with a 2. A .csv is written in the `style`, a
+    .tsv with tabs whatever separates the fields of the input."""
     own = dict.fromkeys(column for row in rows for column in row.values)
     keys = dict.fromkeys(key for answer in answers for key in answer)
     number, *added = _new(("row", *keys), own)
@@ -36,7 +38,8 @@ def write_answers(
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True), 1)
     ]
     columns = [number, *own, *added]
-    if path.suffix.lower() == ".csv":
+    if (kind := path.suffix.lower()) != ".jsonl":
+        style = replace(style, separator="\t", told=False) if kind == ".tsv" else style
         write_whole(path, lambda unfinished: _write_csv(unfinished, columns, lines, style))
     else:
         write_whole(path, lambda unfinished: _write_json_lines(unfinished, lines))

@@ -41,8 +41,8 @@ class Predict:
     answer."""
     data: InputColumns = InputColumns()
     out: Annotated[str | None, arg(metavar="FILE")] = None
-    """A new .csv or .jsonl: each row of the file (or line of standard input) with its number, all its columns and its
-    answer; from one .csv to the other with the same separator."""
+    """A new .csv, .tsv or .jsonl: each row of the file (or line of standard input) with its number, all its columns and
+    its answer; from one .csv to the other with the same separator."""
     pair: str | None = None
     """The second text, for a classifier of text pairs."""
     max_tokens: Annotated[int | None, COUNT] = None

@@ -42,7 +42,8 @@ def new_file(flag: str, asked: str, kinds: Sequence[str], what: str) -> Path:
     """
     path = path_of(asked)
     if path.suffix.lower() not in kinds:
-        raise SettingsError(f"{flag} is {asked}; {what} written as {' or '.join(kinds)}: name it so")
+        listed = " or ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+        raise SettingsError(f"{flag} is {asked}; {what} written as {listed}: name it so")
     if os.path.lexists(path):
         raise SettingsError(f"{flag} {asked} is there already; name another file, or remove it")
     return path

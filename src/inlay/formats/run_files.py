@@ -20,6 +20,8 @@ class RunFiles:
     steps: list[Event]
     evaluations: list[Event]
     """Those of the split that the summary's metrics are about."""
+    notes: list[str]
+    """What the run said of its data, its model and itself, each once: one that goes on says it again."""
     predictions: list[dict[str, Any]]
     """The lines of predictions.jsonl, which the task reads."""
     asked: str | None
@@ -50,6 +52,7 @@ def _read_run(run: Path, summary: Summary | None) -> RunFiles:
         summary=summary,
         steps=_by_step(e for e in events if e["event"] == "step"),
         evaluations=_by_step(e for e in events if e["event"] == "evaluate" and e["split"] == split),
+        notes=list(dict.fromkeys(e["text"] for e in events if e["event"] == "note")),
         predictions=predictions,
         asked=_text(run / "run.yaml"),
         resolved=_text(run / "resolved.yaml"),

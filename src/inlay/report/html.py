@@ -63,6 +63,7 @@ def _page(files: RunFiles) -> dict[str, object]:
         if budget
         else None,
         "verdict": own.verdict,
+        "notes": files.notes,
         "task_section": Markup(own.section),  # noqa: S704
         "large_plots": _large_plots(files, task.main_score, own.naive),
         "optimizer_plots": _optimizer_plots(files.steps),
