@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 PLANNED = 5
-"""Steps as which the plan counts beside those that were measured; beside evaluations it counts as one."""
+"""Steps as which the plan counts beside those that were measured. Evaluations are all alike, and the one that was timed
+for the plan was the model's first pass: once another is measured, the plan says nothing of them."""
 ENOUGH = 10  # measured steps, from which on the time is no rough one
 
 
@@ -61,6 +62,7 @@ class TimeLeft:
         else:
             (self._with_evaluation if step - 1 in self.evaluate_after else self._plain).add(took)
         a_step = self._plain.mean(planned, PLANNED)
-        an_evaluation = self._with_evaluation.mean(self.evaluation_seconds + a_step, 1) - a_step
+        known = self._with_evaluation.count > 0
+        an_evaluation = self._with_evaluation.mean(self.evaluation_seconds + a_step, 0 if known else 1) - a_step
         to_come = sum(after >= step for after in self.evaluate_after)
         self.seconds = a_step * (self.steps - step) + max(0.0, an_evaluation) * to_come
