@@ -29,7 +29,7 @@ from ..tasks.unread import unread_task
 from . import record
 from .depth import shallow
 from .speed import Rate, Speed, Timed, fitted
-from .work import Amount, work_of
+from .work import Amount, done_by
 
 _VERSION = 2
 _OTHERS = ("multiplying", "passing", "beside")
@@ -161,8 +161,8 @@ class _Stopwatch(TorchDispatchMode):
         result = func(*args, **kwargs)
         synchronize(self.device)
         seconds = clock() - began
-        if (found := work_of(func, args, kwargs, result)) is not None:
-            self.found.append((*found, seconds))
+        if (done := done_by(func, args, kwargs, result)) is not None:
+            self.found.append((done.kind, done.amount, seconds))
         return result
 
 

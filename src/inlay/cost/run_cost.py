@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self, cast
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..attached.adapter import plan_attach
 from ..batches.batch import Batch, Collated, divided
 from ..core.method import Method
 from ..errors import InlayError, TargetError
@@ -19,6 +18,7 @@ from ..models.sites import Sites
 from ..tasks.task import Task
 from .depth import depth, depths, shallow
 from .fake_model import empty_adapter, give_storage, share_storage
+from .known_results import KnownResults
 from .speed import Speed
 from .step import StepCost, follow_step
 from .work import Work
@@ -112,13 +112,8 @@ def run_cost(task: Task, way: Way, epochs: float = 1, seed: int = 0) -> RunCost:
     task.in_parts(way.rows / way.batch_size)
     largest, share, shapes = largest_batch(task, way, epochs, seed)
     found = None if way.recompute.isdecimal() else depths(task.config)  # so many blocks are of the whole
-    if found is not None and _grows_evenly(task, way, found):
-        near, far = (_followed(_with_depth(task, blocks), way, largest) for blocks in found)
-        blocks = depth(task.config)
-        assert blocks is not None
-        steps = (blocks - found[0]) / (found[1] - found[0])
-        step = near.further(far, steps)
-    else:
+    step = None if found is None else _at_depth(task, way, largest, found)
+    if step is None:
         step = _followed(task, way, largest)
     return RunCost(step, share, shapes, way.own_rounds / way.rounds)
 
@@ -168,7 +163,7 @@ def _told(task: Task, way: Way, batch: Batch) -> StepCost:
 def _follow(task: Task, way: Way, batch: Batch) -> StepCost:
     adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
     parts = divided(batch, way.micro_batch_size)
-    with FakeTensorMode() as fake, true_masks():
+    with FakeTensorMode() as fake, KnownResults(), true_masks():
         give_storage(adapter.model)
         if way.streamed:
             share_storage(adapter.model)
@@ -191,15 +186,22 @@ def _with_depth(task: Task, blocks: int) -> Task:
     return task
 
 
-def _grows_evenly(task: Task, way: Way, found: tuple[int, int]) -> bool:
-    """Tell whether the method trains as much of each block more, from the two depths on."""
+def _at_depth(task: Task, way: Way, batch: Batch, found: tuple[int, int]) -> StepCost | None:
+    """Return the cost of the whole by those of two depths; None if the method does not train as much of each block
+    more, from these on."""
     less, more = found
+    blocks = depth(task.config)
+    assert blocks is not None
     try:
-        counts = [_trained(_with_depth(task, blocks), way) for blocks in (less, more, 2 * more - less)]
+        near, far = (_followed(_with_depth(task, number), way, batch) for number in found)
+        trained = _trained(_with_depth(task, 2 * more - less), way)
     except TargetError:  # it trains blocks that are further up
-        return False
-    return counts[2] - counts[1] == counts[1] - counts[0]
+        return None
+    if trained - far.trained != far.trained - near.trained:
+        return None
+    return near.further(far, (blocks - less) / (more - less))
 
 
 def _trained(task: Task, way: Way) -> int:
-    return sum(p.numel() for p in plan_attach(task.empty(), way.method, part=way.part).parameters())
+    adapter = empty_adapter(task.empty, way.method, way.dtype, part=way.part, packed=way.packed)
+    return sum(p.numel() for p in adapter.parameters())

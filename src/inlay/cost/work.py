@@ -1,6 +1,6 @@
 """Operations, as time is told from: how many of each kind there are, and how much they compute and move."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -54,14 +54,24 @@ class Work:
         )
 
 
-def work_of(
-    func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object], result: object
-) -> tuple[str, Amount] | None:
-    """Return an operation's kind and what it does; None of one that touches no tensor."""
+class Done(NamedTuple):
+    """What an operation does."""
+
+    kind: str
+    amount: Amount
+    kernel: object = None  # by which matrix products of 16 bits differ
+
+
+_VIEW = Done(VIEWS, Amount(1))
+
+
+def done_by(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object], result: object) -> Done | None:
+    """Return what an operation does; None of one that touches no tensor."""
     if func.is_view:
-        return VIEWS, Amount(1)
+        return _VIEW
     results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-    touched = [*results, *(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))]
+    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    touched = [*results, *given]
     if not touched or func.namespace == "prim":
         return None
     count, products = _COUNTS.get(func._overloadpacket), 0
@@ -69,7 +79,10 @@ def work_of(
         products = count(*args, **kwargs, out_val=result)
     made = 0 if func._schema.is_mutable else _bytes(results)
     kind = f"{func._overloadpacket} {str(touched[0].dtype).removeprefix('torch.')}"
-    return kind, Amount(1, products, _bytes(touched), made)
+    kernel = None
+    if products and isinstance(result, Tensor) and result.element_size() == 2:
+        kernel = func, *(leaf.shape for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+    return Done(kind, Amount(1, products, _bytes(touched), made), kernel)
 
 
 def _bytes(tensors: list[Tensor]) -> int:
