@@ -49,6 +49,23 @@ def test_a_blank_line_keeps_its_place_and_the_end_of_the_last_is_no_line(tmp_pat
     assert found.rows[-1].place == "in.txt:7"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.jsonl", '{"text": "a"}\n\n{"text": ""}\n  \n{"text": "d"}\n\n'),
+        ("in.csv", 'text,id\na,1\n\n"",2\n\r\nd,3\n\n'),
+        ("in.csv", 'text\na\n\n""\n\nd\n\n'),
+        ("in.tsv", "text\tid\na\t1\n\n\t2\n\nd\t3\n\n"),
+    ],
+)
+def test_a_blank_line_between_rows_is_none(tmp_path, name, text):
+    found = read_inputs(write_text(tmp_path / name, text))
+    assert [text for text, _ in found.texts({"text": "text"})] == ["a", "", "d"]
+    assert [row.place for row in found.rows] == [
+        f"{name}:{line}" for line in ((1, 3, 5) if "json" in name else (2, 4, 6))
+    ]
+
+
 def test_a_row_without_a_text_keeps_its_place(tmp_path):
     rows = [
         {"premise": "a", "hypothesis": "b"},

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 import inlay
+from inlay.data.describe import describe
+from inlay.data.settings import DataSettings
 
 from ..tiny_models import reviews, write_rows
 
@@ -28,3 +30,6 @@ def test_how_more_rows_are_held_out_is_said_where_it_helps(
     assert "valid is small" in log
     assert ("--data.valid-fraction" in log) == (said is not None)
     assert said is None or said in log
+    report = describe(DataSettings(path=str(tmp_path / "rows.jsonl"), **settings))
+    (small,) = [problem.message for problem in report.problems if "valid is small" in problem.message]
+    assert small in log  # `inlay data` says the same

@@ -38,7 +38,7 @@ class Predict:
     input: Annotated[Positional[str | None], arg(metavar="[INPUT]")] = None
     """A text, or a file: .txt with a text a line, or rows as for training. Default, or -: standard input, a text a
     line; in a terminal a conversation, if the model was trained on some. A row or line without a text gets an empty
-    answer."""
+    answer; a blank line of .csv or .jsonl is no row."""
     data: InputColumns = InputColumns()
     out: Annotated[str | None, arg(metavar="FILE")] = None
     """A new .csv, .tsv or .jsonl: each row of the file (or line of standard input) with its number, all its columns and

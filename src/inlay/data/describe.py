@@ -101,7 +101,7 @@ def describe(settings: DataSettings) -> DataReport:
     layout = choose_layout(settings, source.all_rows(), problems) if train else None
     items: dict[str, list[_Item]] = {}
     labels: tuple[str, ...] = ()
-    valid_from = source.names.get("valid")
+    valid_from, held = source.names.get("valid"), 0
     if layout is None:
         layout = Layout("unknown", {})
         source.weigh(source.splits, problems)
@@ -110,6 +110,7 @@ def describe(settings: DataSettings) -> DataReport:
         source.weigh(examples, problems)
         if examples["train"]:
             examples, valid_from = with_valid(examples, source.names, settings.valid_fraction, problems, label_of)
+            held = len(examples.get("valid", ()))
             examples = portion(examples, source.names, settings, problems)
         items = {split: [_Item.of(example, labels) for example in examples[split]] for split in examples}
     else:
@@ -124,7 +125,8 @@ def describe(settings: DataSettings) -> DataReport:
     _warn_of_contradictions(items, problems)  # the worst first
     _warn_of_duplicates(duplicates, problems)
     _warn_of_labels(labels, splits, source, problems)
-    for split, sentence in small_splits({split: found.labels for split, found in splits.items()}):
+    holds_out = "valid" not in source.names and len(items.get("valid", ())) == held
+    for split, sentence in small_splits({split: found.labels for split, found in splits.items()}, holds_out):
         place = source.names.get(split, source.names["train"])
         problems.add(("small split", split), place, sentence, severity="note")
     return DataReport(

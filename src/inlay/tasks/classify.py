@@ -50,7 +50,6 @@ from .page import Judged, PredictionLine, Said, TaskPage
 from .task import Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
-_SPARED, _ENOUGH = 0.2, 100  # a share of the rows, and a number of them, that it takes to judge by
 
 
 @dataclass(kw_only=True)
@@ -155,10 +154,8 @@ class Classify(Task):
         names = self.data.labels
         counts = {split: Counter(names[row.label] for row in rows) for split, rows in self.data.splits.items()}
         apart = (f"{sentence}, and each is learned as a label of its own" for sentence in alike_labels(names))
-        small = dict(small_splits(counts))
-        if "valid" in small and self.data.holds_out:
-            small["valid"] += _more_held_out(counts["train"].total(), counts["valid"].total())
-        return [*super().notes(), *apart, *small.values()]
+        small = (sentence for _, sentence in small_splits(counts, self.data.holds_out))
+        return [*super().notes(), *apart, *small]
 
     def row(self, split: str, number: int) -> dict[str, list[int] | int]:
         tokens = self.tokens[split]
@@ -299,13 +296,6 @@ def log_probabilities(
         return model(**batch).logits.float().log_softmax(dim=-1)
 
     return of_texts(model, tokenizer, rows, of_batch, step)
-
-
-def _more_held_out(train: int, valid: int) -> str:
-    """Say how more rows are held out, if a share of them that can be spared is clearly more."""
-    share = min(_SPARED, _ENOUGH / (train + valid))
-    more = round(share * (train + valid))
-    return f"; --data.valid-fraction {share:.2g} holds out about {more}" if more >= 1.5 * valid else ""
 
 
 def _labels_already(base: Base) -> bool:
