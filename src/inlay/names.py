@@ -33,6 +33,16 @@ def listed(names: Iterable[str], word: str = "or") -> str:
     return f"{', '.join(others)} {word} {last}" if others else last
 
 
+def no_setting(method: str, name: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Say that a method has no such setting, and which was meant or which it has."""
+    known = list(known)
+    if near := meant(name, known, elsewhere):
+        return f"{method} has no setting {name}; did you mean {listed(near)}?"
+    return (
+        f"{method} has no setting {name}; it has {listed(known, 'and') if known else 'none'} (inlay methods {method})"
+    )
+
+
 def _but_for_a_slip(asked: Iterable[str], meanings: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Return the meaning of the word that is nearest, unless another meaning is as near."""
     slips: dict[tuple[str, ...], int] = {}

@@ -137,7 +137,11 @@ def test_samples_without_a_place_are_refused(
         (["--method.rnak", "3"], "unknown setting --method.rnak; did you mean --method.rank?"),
         (["--epoch", "3"], "unknown setting --epoch; did you mean --epochs?"),
         (["--method", "lroa"], "unknown method 'lroa'; did you mean lora?"),
-        (["--method", "bitfit", "--method.rank", "3"], "unknown setting --method.rank"),
+        (
+            ["--method", "bitfit", "--method.rank", "3"],
+            "bitfit has no setting rank; it has add-missing (inlay methods bitfit)",
+        ),
+        (["--method", "full", "--method.rank", "3"], "full has no setting rank; it has none (inlay methods full)"),
         (["--method.rank", "many"], "--method.rank is 'many'; it must be a whole number"),
         (["--method.rank", "0"], "method.rank is 0; it must be at least 1"),
         (["--dtype", "float8"], "--dtype is 'float8'; known: auto, bfloat16, float16, float32"),

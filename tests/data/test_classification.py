@@ -88,7 +88,7 @@ def test_whole_real_numbers_are_classes_and_that_is_said(tmp_path):
     data = load(tmp_path / "a.parquet")
     assert data.labels == ("0", "1")
     assert [str(problem) for problem in data.warnings] == [
-        "a.parquet row 1: label holds real numbers, such as 0.0; they are read as the 2 classes 0, 1"
+        'a.parquet row 1: label holds real numbers, such as 0.0; they are read as the 2 classes "0", "1"'
     ]
 
 
@@ -97,7 +97,8 @@ def test_a_few_real_numbers_as_texts_are_classes_and_that_is_said(tmp_path):
     data = load(write_text(tmp_path / "a.csv", "text,label\n" + lines))
     assert data.labels == ("0.5", "1.5", "2.5")
     assert [str(problem) for problem in data.warnings] == [
-        'a.csv:2: label holds real numbers, such as "0.5"; they are read as the 3 classes 0.5, 1.5, 2.5'
+        'a.csv:2: label holds real numbers, such as "0.5"; they are read as the 3 classes "0.5", "1.5", "2.5", of '
+        "which none is nearer to one than to another (no regression)"
     ]
 
 
@@ -109,7 +110,7 @@ def test_many_different_real_numbers_are_no_classes(tmp_path, name):
         path = write_jsonl(tmp_path / name, labelled(60, tuple(float(i) for i in range(60))))
     found = complaint(path)
     assert "label holds 60 different real numbers in 60 rows, such as" in found
-    assert "a label is one of a few classes: group them, or name another column" in found
+    assert "a label is one of a few classes, and no number is learned as one (no regression): group them" in found
 
 
 def test_many_different_integers_are_read_as_classes_and_that_is_said(tmp_path):

@@ -118,8 +118,9 @@ def test_a_column_that_may_be_a_label_is_not_ignored_in_silence() -> None:
     assert warned(rows, format="text") == []
     for scores in ([i / 7 for i in range(12)], [f"{i},5" for i in range(12)], [f"{i}.25" for i in range(11)] + ["3"]):
         assert warned(table(text=MESSAGES, score=scores)) == [
-            "no column is called a label, so a model is to write the texts, and score is ignored; real numbers are no "
-            "labels: group them into classes, in a column that --data.label names"
+            "no column is called a label, so a model is to write the texts, and score is ignored; it holds real "
+            "numbers, which are not learned as numbers (no regression): group them into classes, in a column that "
+            "--data.label names"
         ]
     assert warned(table(text=MESSAGES, id=[*range(12)], url=[f"x/{i}" for i in range(12)])) == []
 
@@ -159,3 +160,33 @@ def test_more_rows_than_there_are_is_said(tmp_path: Path) -> None:
     said = [str(p) for p in load_generation(DataSettings(path=path, train_rows=1000)).warnings]
     assert said == ["a.jsonl: train has 27 rows, all of which are used: data.train_rows 1,000 leaves none out"]
     assert load_generation(DataSettings(path=path, train_rows=27)).warnings == ()
+
+
+def test_what_is_suggested_as_a_label_repeats_and_is_no_date_and_no_number() -> None:
+    received = [f"2026-01-0{i % 3 + 1} 10:0{i % 2}" for i in range(60)]
+    rows = table(
+        Received=received,
+        Message=[f"a message with the number {i}" for i in range(60)],
+        Ticket=[*range(60)],
+        Minutes=[i % 25 for i in range(60)],
+        City=[f"city {i % 9}" for i in range(60)],
+        Team=["north", "south"] * 30,
+    )
+    assert chosen(rows).endswith("such as --data.text Message --data.label Team")
+    named_so = [{**{("Topic" if name == "City" else name): value for name, value in row.items()}} for row in rows]
+    assert chosen(named_so).endswith("such as --data.text Message --data.label Topic")
+
+
+@pytest.mark.parametrize("numbers", [["0,4", "5,0", "2,6"] * 4, [0.5, 1.0, 2.5] * 4])
+def test_real_numbers_are_said_to_be_no_labels_where_texts_alone_could_be_taken(numbers: list[Any]) -> None:
+    rows = table(Sentence1=MESSAGES, Sentence2=MESSAGES[::-1], Score=numbers)
+    said = chosen(rows)
+    assert "Score holds real numbers, which are not learned as numbers (no regression)" in said
+    assert "--data.prompt" not in said
+
+
+def test_numbers_with_a_comma_that_are_named_as_labels_are_told(tmp_path: Path) -> None:
+    lines = [f"{message}\t{number}" for message, number in zip(MESSAGES * 4, ["0,4", "5,0", "2,6"] * 16, strict=True)]
+    path = write_text(tmp_path / "a.tsv", "\n".join(["text\tScore", *lines, ""]))
+    found = [str(p) for p in describe(DataSettings(path=path, label="Score")).problems if p.severity == "warning"]
+    assert any('the 3 classes "0,4", "2,6", "5,0", of which none is nearer to one than to another' in p for p in found)

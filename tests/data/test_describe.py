@@ -207,7 +207,7 @@ def test_labels_that_a_split_lacks_are_a_warning(tmp_path):
     assert found.splits["train"].missing_labels == ()
     assert found.splits["valid"].missing_labels == ("a", "c")
     assert found.splits["valid"].labels == {"b": 1}
-    assert complaints(found, "warning") == ["valid.jsonl: no row of the valid split has the label a, c"]
+    assert complaints(found, "warning")[1:] == ['valid.jsonl: no row of the valid split has the label "a", "c"']
 
 
 def test_labels_that_differ_in_case_alone_are_a_warning(tmp_path):
@@ -325,3 +325,16 @@ def test_splits_that_are_too_small_to_judge_are_noted(tmp_path):
     write_jsonl(tmp_path / "valid.jsonl", labelled(120))
     write_jsonl(tmp_path / "test.jsonl", labelled(100))
     assert complaints(report(tmp_path), "note") == []
+
+
+def test_labels_of_few_rows_are_counted_and_quoted(tmp_path):
+    labels = ["joy"] * 20 + ["Home "] * 12 + ["joy, Home "] * 3 + ["love"] * 4
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    found = complaints(report(write_jsonl(tmp_path / "a.jsonl", rows)), "warning")
+    assert found[0] == (
+        'a.jsonl: 2 of 4 labels have fewer than 5 rows, too few to learn: "joy, Home ", "love"; a row has one label, '
+        'so that "joy, Home " is a label of its own and not several'
+    )
+    rows = [row | {"label": row["label"].replace(", ", " and ")} for row in rows]
+    found = complaints(report(write_jsonl(tmp_path / "b.jsonl", rows)), "warning")
+    assert found[0].endswith('too few to learn: "joy and Home ", "love"')

@@ -10,9 +10,10 @@ from tyro.conf import arg
 from ..api.asked import SHORT_FOR
 from ..core.method import Method
 from ..elsewhere import SETTINGS
-from ..errors import InterruptTold, SettingsError, did_you_mean
+from ..errors import InterruptTold, SettingsError
 from ..lab.compare.settings import CompareSettings, Contender
 from ..methods import METHODS
+from ..names import no_setting
 from ..training.settings import Recipe
 from .arguments import DataArguments, Model
 from .compare_screen import print_result
@@ -101,7 +102,7 @@ def _method(kind: type[Method], label: str, settings: str) -> Method:
     for setting in filter(None, settings.split(",")):
         name, equals, value = setting.partition("=")
         if name not in known:
-            raise SettingsError(f"{label}: unknown setting {name!r}{did_you_mean(name, known, SETTINGS)}")
+            raise SettingsError(f"{label}: {no_setting(kind.name, name, known, SETTINGS)}")
         node = parse_yaml(value, label) if equals else None
         if node is None:
             raise SettingsError(f"{label}: {name} has no value; write {name}=VALUE")

@@ -15,6 +15,7 @@ from ..core.method import Method
 from ..data.settings import DataSettings
 from ..elsewhere import SETTINGS
 from ..errors import SettingsError, did_you_mean
+from ..names import meant, no_setting
 from ..ranges import Kind, kind_of
 from ..training.settings import RunSettings
 
@@ -37,12 +38,15 @@ class ConfigFile:
         """Return the settings as the command line has them. Raises SettingsError for an unknown one, with its line."""
         fields = {f.name: f for f in dataclasses.fields(RunSettings) if f.name not in ("data", "method")}
         fields |= {f"data.{f.name}": f for f in dataclasses.fields(DataSettings)}
-        fields |= {f"method.{f.name}": f for f in dataclasses.fields(method)}
+        own = {f.name: f for f in dataclasses.fields(method)}
+        fields |= {f"method.{name}": f for name, f in own.items()}
         known = {*fields, "method.name"}
         flags, positional = [], []
         for name, node in self.values.items():
             where = f"{self.path}:{self.lines[name]}"
             if name not in known:
+                if name.startswith("method.") and not meant(name, known, SETTINGS):
+                    raise SettingsError(f"{where}: {no_setting(method.name, name.removeprefix('method.'), own)}")
                 raise SettingsError(f"{where}: unknown setting {name}{did_you_mean(name, known, SETTINGS)}")
             if name in ("model", "data.path"):
                 positional.append(_no_flag(where, name, _text(where, name, node)))

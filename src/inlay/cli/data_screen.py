@@ -86,12 +86,17 @@ def _splits(report: DataReport) -> Table:
 
 def _labels(report: DataReport) -> Table:
     rows: list[list[object]] = [
-        [shown(label), *(split.labels.get(label, 0) for split in report.splits.values())]
+        [_label(label), *(split.labels.get(label, 0) for split in report.splits.values())]
         for label in report.labels[:_LABELS_SHOWN]
     ]
     if len(report.labels) > _LABELS_SHOWN:
         rows.append([f"… {len(report.labels) - _LABELS_SHOWN} more; --json has all", *[""] * len(report.splits)])
     return _table(["label", *report.splits], rows)
+
+
+def _label(label: str) -> str:
+    """Return the label as it can be seen: in quotes if there are blanks at its ends."""
+    return shown(label if label == label.strip() else f'"{label}"')
 
 
 def _show_tokens(tokens: TokenReport, console: Console) -> None:

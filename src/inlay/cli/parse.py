@@ -11,13 +11,14 @@ import tyro
 
 from ..elsewhere import SETTINGS
 from ..errors import InlayError, SettingsError
-from ..names import listed, meant
+from ..names import listed, meant, no_setting
 from ..ranges import problem_of_text
 from .flags import Flag, flags_of
 from .help import print_help, usage
 
 CommandT = TypeVar("CommandT")
 _HELP = {"-h", "--help"}
+_OF_METHOD = "--method."
 _TITLES = {"json": "Options", "data.": "The data"}  # the others are options too
 
 
@@ -30,10 +31,12 @@ def parse(
     description: str | None = None,
     first: Sequence[Flag] = (),
     titles: Mapping[str, str] | None = None,
+    method: str = "",
 ) -> CommandT:
     """Return an instance of the dataclass `command`. Prints the help, which begins with the `description` or else the
     class's docstring, and exits with 0 if that is asked for; it lists also the flags in `first`, which the verb takes
-    by itself, and has `titles` for groups of them.
+    by itself, and has `titles` for groups of them. `method` is the name of the one whose settings are in
+    the group of that name.
 
     The arguments win over those `beneath`. Raises SettingsError for a flag that is among them twice.
     """
@@ -56,7 +59,7 @@ def parse(
             raise
         flags = [*first, *flags_of(command)]
         own = _of_a_dataclass(stop)
-        said = next(faults([*beneath, *arguments], flags, verb), None) if own is None else str(own)
+        said = next(faults([*beneath, *arguments], flags, verb, method), None) if own is None else str(own)
         raise SettingsError(said or f"{_plain(output.getvalue())}; see inlay {verb} --help") from None
 
 
@@ -82,7 +85,7 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     return (found[0] if found else None), rest
 
 
-def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str) -> Iterator[str]:
+def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str, method: str = "") -> Iterator[str]:
     """Yield what is wrong with arguments that could not be read, in the order in which they are given."""
     by_name = {flag.shown: flag for flag in flags if not flag.positional}
     alone = [flag for flag in flags if flag.positional]
@@ -98,7 +101,7 @@ def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str) -> Iterat
         name, equals, value = argument.partition("=")
         flag = by_name.get(name.replace("_", "-"))
         if flag is None:
-            yield f"unknown setting {name}{_did_you_mean(name, flags, verb)}"
+            yield _unknown(name, flags, verb, method)
             continue
         several = flag.kind.several
         values = [value] if equals else list(itertools.takewhile(lambda each: not _is_flag(each), rest))
@@ -116,8 +119,8 @@ def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str) -> Iterat
         yield f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing: {usage(verb, alone)}"
 
 
-def _did_you_mean(name: str, flags: Sequence[Flag], verb: str) -> str:
-    """Suggest the flag that was meant, or the argument that stands by itself."""
+def _unknown(name: str, flags: Sequence[Flag], verb: str, method: str) -> str:
+    """Suggest the flag that was meant, or the argument that stands by itself; or say what the method has."""
     settings = {flag.setting: flag for flag in flags}
     settings |= {flag.shown.lstrip("-").replace("-", "_"): flag for flag in flags if not flag.positional}
     found = []
@@ -125,7 +128,12 @@ def _did_you_mean(name: str, flags: Sequence[Flag], verb: str) -> str:
         setting, space, value = near.partition(" ")
         flag = settings[setting]
         found.append(f"{flag.metavar}, without a flag" if flag.positional else f"{flag.shown}{space}{value}")
-    return f"; did you mean {listed(found)}?" if found else f"; see inlay {verb} --help"
+    if found:
+        return f"unknown setting {name}; did you mean {listed(found)}?"
+    if method and name.startswith(_OF_METHOD):
+        own = [flag.shown.removeprefix(_OF_METHOD) for flag in flags if flag.shown.startswith(_OF_METHOD)]
+        return no_setting(method, name.removeprefix(_OF_METHOD), own)
+    return f"unknown setting {name}; see inlay {verb} --help"
 
 
 def _is_flag(argument: str) -> bool:

@@ -116,7 +116,9 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
         "method.": f"The method {kind.name}, which `inlay methods {kind.name}` explains",
         "data.": "The data",
     }
-    return parse(Train[kind], arguments, verb, beneath, description=_DESCRIPTION, first=FIRST, titles=titles)
+    return parse(
+        Train[kind], arguments, verb, beneath, description=_DESCRIPTION, first=FIRST, titles=titles, method=kind.name
+    )
 
 
 def short_flags(implied: Mapping[str, object]) -> list[str]:

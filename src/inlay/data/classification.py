@@ -63,7 +63,7 @@ def classification_in(opened: OpenedData, learned: Learned | None = None) -> Exa
     found = examples_of(opened, splits, learned is not None and learned.whole, partial(with_valid, label_of=label_of))
     used = {example.label for example in found.splits["train"]} if learned is None else set(range(len(labels)))
     if unused := [name for label, name in enumerate(labels) if label not in used]:
-        message = f"no row of train that is used has the label {listed(unused)}, so it cannot be learned"
+        message = f"no row of train that is used has the label {listed(map(shown, unused))}, so it cannot be learned"
         problems.add("unused labels", source.names["train"], message, severity="warning")
     return replace(found, labels=labels, warnings=tuple(problems.found()))
 

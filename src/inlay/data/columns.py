@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from ..errors import did_you_mean
 from .holdout import normalised
+from .labels import MOST_CLASSES
 from .problems import listed
 from .rows import Row
 
@@ -14,6 +15,7 @@ _LOOKED_AT = 1000  # rows
 _LONGEST_LABEL = 100  # characters
 _FEWEST = 4  # rows with a value, of which something can be told
 _REAL = re.compile(r"[-+]?[0-9]*[.,][0-9]+(?:[eE][-+]?[0-9]+)?")
+_DATE = re.compile(r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}")
 _NAMES_OF_LABELS = re.compile(r"label|class|categor|topic|intent|sentiment|target|kind|type|tag|emotion|stars|rating")
 
 
@@ -44,9 +46,12 @@ def no_column(column: str, columns: Collection[str]) -> str:
 
 
 def likely_labels(rows: Sequence[Row], others: Collection[str]) -> list[str]:
-    """Return the columns whose values repeat as those of labels do, the likeliest first; none of the `others`."""
-    found = [column for column, values in _values(rows).items() if column not in others and _repeat(values)]
-    return sorted(found, key=lambda column: not _is_name_of_labels(column))
+    """Return the columns whose values repeat as those of labels do, the likeliest first; none of the `others`.
+
+    A name of labels speaks for a column, and then few different values do.
+    """
+    found = {column: values for column, values in _values(rows).items() if column not in others and _repeat(values)}
+    return sorted(found, key=lambda column: (not _is_name_of_labels(column), len(set(map(str, found[column])))))
 
 
 def real_numbers(rows: Sequence[Row], others: Collection[str]) -> list[str]:
@@ -66,7 +71,8 @@ def likely_roles(rows: Sequence[Row], named: Mapping[str, str]) -> dict[str, str
     """
     values = _values(rows)
     labels = [named["label"]] if "label" in named else likely_labels(rows, named.values())
-    if real_numbers(rows, named.values()):  # which may be what is to be learned: a name must speak for another column
+    numbers = real_numbers(rows, named.values())
+    if numbers:  # which may be what is to be learned: a name must speak for another column
         labels = [column for column in labels if column in named.values() or _is_name_of_labels(column)]
     lengths = {column: sum(map(len, map(str, own))) / len(own) for column, own in values.items() if own}
     of_words = [column for column, own in values.items() if any(" " in str(value).strip() for value in own)]
@@ -75,7 +81,7 @@ def likely_roles(rows: Sequence[Row], named: Mapping[str, str]) -> dict[str, str
         texts.insert(0, named["text"])
     if texts and (others := [column for column in labels if column != texts[0]]):
         return {"text": texts[0], "label": others[0], **named}
-    if len(texts) == 2 and not named:
+    if len(texts) == 2 and not named and not numbers:
         first, second = (column for column in values if column in texts)
         return {"prompt": first, "completion": second}
     return {}
@@ -98,6 +104,10 @@ def _repeat(values: Sequence[object]) -> bool:
     if len(values) < _FEWEST or not all(isinstance(value, str | int) for value in values):
         return False
     different = {str(value) for value in values}
+    if any(map(_DATE.match, different)) or _are_real(values):
+        return False
+    if len(different) > MOST_CLASSES and all(map(str.isdecimal, different)):
+        return False
     return 2 <= len(different) <= len(values) / 2 and all(len(value) <= _LONGEST_LABEL for value in different)
 
 

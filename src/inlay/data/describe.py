@@ -1,12 +1,14 @@
 """What `inlay data` says of DATA: format, counts, lengths, labels, duplicates and, without raising, problems."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from ..show.units import counted
 from .alike_labels import alike_labels
 from .classification import Example, label_of, parse_labelled
 from .formats import Layout, choose_layout, unused_columns
@@ -19,6 +21,9 @@ from .small_splits import small_splits
 from .source import Source, open_source
 
 PLACES_SHOWN = 5
+_FEW_ROWS = 5  # of a label
+_NAMED = 8  # labels in a message
+_PARTS = re.compile(r"\s*[,;|]\s*")
 _REPEATS = {
     "exact": "the same text as",
     "white space": "the same text but for white space as",
@@ -242,8 +247,30 @@ def _warn_of_labels(
 ) -> None:
     for message in alike_labels(labels):
         problems.add(("spelling", message), source.names["train"], message, severity="warning")
+    counts = Counter[str]()
+    for report in splits.values():
+        counts.update(report.labels)
+    if rare := [label for label in labels if counts[label] < _FEW_ROWS]:
+        message = (
+            f"{len(rare):,} of {counted(len(labels), 'label')} have fewer than {_FEW_ROWS} rows, too few to learn: "
+            f"{_quoted(rare)}{_several_in_one(rare, labels)}"
+        )
+        problems.add("rare labels", source.names["train"], message, severity="warning")
     for split, report in splits.items():
         if report.missing_labels:
             place = source.names.get(split, split)
-            message = f"no row of the {split} split has the label {listed(report.missing_labels)}"
+            message = f"no row of the {split} split has the label {_quoted(report.missing_labels)}"
             problems.add(("missing labels", split), place, message, severity="warning")
+
+
+def _quoted(labels: Sequence[str]) -> str:
+    return listed(map(shown, labels), _NAMED)
+
+
+def _several_in_one(rare: Sequence[str], labels: Sequence[str]) -> str:
+    """Say so if labels look like lists of other labels."""
+    known = {*labels}
+    lists = [label for label in rare if len(parts := _PARTS.split(label)) > 1 and known.issuperset(parts)]
+    if not lists:
+        return ""
+    return f"; a row has one label, so that {shown(lists[0])} is a label of its own and not several"

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from .columns import find_column, flags, likely_labels, likely_roles, no_column, real_numbers, renamed
+from .labels import NO_REGRESSION
 from .problems import Problems, listed
 from .rows import Row
 from .settings import DataSettings
@@ -144,7 +145,9 @@ def _is_whole_choice(layout: Layout, rows: list[Row], named: dict[str, str], pro
     if labels:
         message += f"for labels name their column, such as {whole}; if the texts are meant, --data.format text says so"
     else:
-        message += "real numbers are no labels: group them into classes, in a column that --data.label names"
+        message += (
+            f"{'it holds' if len(numbers) == 1 else 'they hold'} {NO_REGRESSION}, in a column that --data.label names"
+        )
     problems.add("texts alone", rows[0].place, message, severity="warning")
     return True
 
@@ -154,6 +157,9 @@ def _no_format(settings: DataSettings, rows: list[Row], named: dict[str, str]) -
     found = f"the columns {listed(rows[0].values)} {fit}"
     if settings.format in ("auto", "labelled-text", "prompt-completion") and (likely := likely_roles(rows, named)):
         return f"{found}; name those that are meant, such as {flags(likely)}"
+    if numbers := real_numbers(rows, named.values()):
+        holds = "holds" if len(numbers) == 1 else "hold"
+        return f"{found}; {listed(numbers)} {holds} {NO_REGRESSION}, in a column that --data.label names"
     formats = FORMATS if settings.format == "auto" else (settings.format,)
     return (
         f"{found}; expected: {'; '.join(map(_expectation, formats))}. Columns with other names can be given as "

@@ -16,8 +16,9 @@ Given = bool | int | float | str
 MOST_CLASSES = 20
 """Different numbers that are surely classes; of more it depends on how many rows there are."""
 _UNKNOWN_TOLD = 5
+NO_REGRESSION = "real numbers, which are not learned as numbers (no regression): group them into classes"
 _INTEGER = re.compile(r"(-?(?:0|[1-9][0-9]{0,3999}))(?:\.0+)?")  # Python reads no integers of more than 4,300 digits
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?")
 _KINDS = {bool: "a boolean", int: "an integer", float: "an integer", str: "a text"}
 
 
@@ -127,6 +128,10 @@ def _spelled_out(labels: list[Given | None]) -> list[Given | None]:
     return [None if match is None else int(match[1]) for match in matches]
 
 
+def _has_fraction(value: object) -> bool:
+    return isinstance(value, str) and ("." in value or "," in value)
+
+
 def _tell_of_numbers(
     splits: dict[str, list[Row]], given: dict[str, list[Given | None]], column: str, problems: Problems
 ) -> None:
@@ -140,20 +145,23 @@ def _tell_of_numbers(
     classes = len(set(values))
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) == len(values):
-        real = all(map(_NUMBER.fullmatch, texts)) and any("." in text for text in texts)
+        real = all(map(_NUMBER.fullmatch, texts)) and any(map(_has_fraction, texts))
     else:
         real = any(isinstance(value, float) for value in values)
-    place, first = found[0][0].place, next(v for v in values if not real or isinstance(v, float) or "." in str(v))
+    place, first = found[0][0].place, next(v for v in values if not real or isinstance(v, float) or _has_fraction(v))
     many = classes > MOST_CLASSES and classes > len(values) / 4
     holds = f"{column} holds {classes:,} different {'real numbers' if real else 'integers'} in {len(values):,} rows"
     if real and many:
         message = (
-            f"{holds}, such as {shown(first)}; a label is one of a few classes: group them, or name another column"
+            f"{holds}, such as {shown(first)}; a label is one of a few classes, and no number is learned as one (no "
+            "regression): group them, or name another column"
         )
         problems.add("real labels", place, message)
     elif real:
-        named = listed(map(str, label_names(map(_label, values))), 8)
+        named = listed((shown(str(label)) for label in label_names(map(_label, values))), 8)
         message = f"{column} holds real numbers, such as {shown(first)}; they are read as the {classes} classes {named}"
+        if classes > 2:
+            message += ", of which none is nearer to one than to another (no regression)"
         problems.add("real labels", place, message, severity="warning")
     elif many and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         problems.add("many labels", place, f"{holds}; each is read as a class of its own", severity="warning")
