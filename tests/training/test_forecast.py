@@ -1,5 +1,6 @@
 """What a run takes is told before it is loaded, and settings are chosen so that it fits."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from safetensors.torch import load_file
 
 import inlay
 from inlay.cost.machine import Machine
+from inlay.cost.record import all_recorded
 from inlay.cost.run_cost import CannotBeFollowed
 from inlay.errors import DoesNotFit
-from inlay.training import active_run
+from inlay.training import active_run, run_state
 from inlay.training import forecast as forecast_module
 
 KNOWN: dict[str, Any] = {"epochs": 1, "forgetting": False, "progress": False, "dtype": "float32", "samples": 0}
@@ -38,8 +40,8 @@ def test_a_run_that_would_not_fit_is_made_to_with_the_same_adapter(
     assert "so that the run fits" in (small.folder / "log.txt").read_text()
     took = json.loads((small.folder / "summary.json").read_text())
     assert sum(took["tensors"].values()) <= most
-    assert "of --memory; the next one like it" in (small.folder / "log.txt").read_text()  # the process took more
-    assert "of --memory; the next" not in (whole.folder / "log.txt").read_text()
+    assert "the run came to" in (small.folder / "log.txt").read_text()  # the process took more
+    assert "the run came to" not in (whole.folder / "log.txt").read_text()
     one, other = (load_file(run.folder / "adapter" / "adapter_model.safetensors") for run in (whole, small))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=0)
@@ -100,3 +102,28 @@ def test_a_run_that_goes_on_keeps_what_was_chosen_for_it(
     run = inlay.resume(tmp_path / "run", progress=False)
     files = [each.folder / "adapter" / "adapter_model.safetensors" for each in (small, run)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_run_that_is_past_its_limit_says_so_before_the_first_step(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, tensors_alone: None
+) -> None:
+    run = inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", memory="100MB", **KNOWN)
+    events = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    first = next(i for i, event in enumerate(events) if event["event"] == "step")
+    notes = [i for i, event in enumerate(events) if "before its first step, more than" in event.get("text", "")]
+    assert len(notes) == 1
+    assert notes[0] < first
+    plan = next(event for event in events if event["event"] == "plan")
+    assert plan["memory_bytes"] > 10**8  # what the process has come to already, not only what was said
+
+
+def test_only_the_first_run_of_a_process_is_put_on_the_record(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, tensors_alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INLAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(run_state, "_RUNS", itertools.count())
+    for name in ("one", "two"):  # the second's process takes less beside what it takes already
+        inlay.train(tiny_bert, reviews_folder, out=tmp_path / name, memory="100MB", **KNOWN)
+    assert len(all_recorded()) == 1
+    assert "of --memory; the next one like it" in (tmp_path / "one" / "log.txt").read_text()
+    assert "of --memory; the next one like it" not in (tmp_path / "two" / "log.txt").read_text()

@@ -16,6 +16,7 @@ from torch import nn
 
 import inlay
 from inlay.errors import TrainingFailed
+from inlay.methods.peak_rate import peak_rate
 from inlay.tasks.classify import Classify
 from inlay.training import loop
 from inlay.training.active_run import ActiveRun
@@ -61,9 +62,19 @@ def test_the_labels_shares_alone_are_nothing_learned() -> None:
 def test_half_the_rate_is_left_or_a_quarter_if_nothing_was_learned() -> None:
     guard = Guard().gone_back(9, 0, "", by_chance=False).gone_back(30, 20, "", by_chance=False)
     assert (guard.share, guard.since, guard.losses) == (1 / 8, 30, ())
-    rates = [loop._learning_rate_share(step, 100, 0.05, guard) for step in range(30, 40)]
+    plan = loop.Plan(1, 100, 100, 1e-3, 5, frozenset({100}))
+    rates = [loop._learning_rate_share(step, plan, guard) for step in range(30, 40)]
     assert rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)  # it rises anew, and then falls as before
-    assert rates[9] == pytest.approx(loop._learning_rate_share(39, 100, 0.05) / 8)
+    assert rates[9] == pytest.approx(loop._learning_rate_share(39, plan) / 8)
+
+
+def test_from_the_start_a_rate_far_above_the_methods_own_goes_back_to_that() -> None:
+    far = Guard().gone_back(6, 0, "", by_chance=False, own=1 / 20)
+    assert far.share == pytest.approx(1 / 20)
+    assert far.gone_back(12, 0, "", by_chance=False, own=1 / 20).share == pytest.approx(1 / 80)
+    assert Guard().gone_back(6, 0, "", by_chance=False, own=1 / 200).share == 1 / 20  # the rule may not fit the model
+    assert Guard().gone_back(6, 0, "", by_chance=False, own=2.0).share == 1 / 4  # a low rate that collapsed
+    assert Guard().gone_back(6, 4, "", by_chance=False, own=1 / 20).share == 1 / 2  # something was learned with it
 
 
 def test_a_loss_that_hardly_fell_asks_for_a_higher_rate() -> None:
@@ -97,7 +108,8 @@ def test_a_rate_that_is_far_too_high_is_lowered_until_it_learns(name: str, asked
     assert accuracy[2] < accuracy[1] - 0.1
     back = told_back(Path(far.out or ""))
     assert [event["step"] for event in back] == [each["step"] for each in guarded["went_back"]]
-    assert back[0]["learning_rate"] == TOO_HIGH / 4
+    own = peak_rate(far.method, writes=False, width=32, steps=guarded["planned_steps"]).value
+    assert back[0]["learning_rate"] == pytest.approx(min(TOO_HIGH / 4, max(own, TOO_HIGH / 20)))
     page = Path(far.out or "", "report.html").read_text()
     assert "The training collapsed" in page
     assert "collapsed, went back" in page
@@ -172,7 +184,7 @@ def test_a_step_is_not_gone_back_to_that_the_training_exploded_at(
 def test_a_signal_before_it_goes_back_does_not_lose_that(
     asked: RunSettings[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far = replace(asked, learning_rate=TOO_HIGH, epochs=5)
+    far = replace(asked, learning_rate=20 * TOO_HIGH, epochs=5)
     whole = train(replace(far, out=str(tmp_path / "whole")))
     went_back, calls = loop._went_back, []
 

@@ -49,12 +49,22 @@ def test_small_data_gets_more_epochs_up_to_ten() -> None:
 
 
 def test_the_learning_rate_rises_and_falls_along_a_cosine_to_a_tenth() -> None:
-    shares = [_learning_rate_share(step, 100, 0.05) for step in range(100)]
+    plan = Plan(1, 100, 100, 1e-3, 5, frozenset({100}))
+    shares = [_learning_rate_share(step, plan) for step in range(100)]
     assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert shares[5] == pytest.approx(1.0)
     assert shares[5 + 95 // 2] == pytest.approx(0.55, abs=0.02)
     assert shares[-1] == pytest.approx(0.1, abs=0.01)
-    assert _learning_rate_share(0, 1, 0.05) == 1.0
+    assert _learning_rate_share(0, Plan(1, 1, 1, 1e-3, 1, frozenset({1}))) == 1.0
+
+
+def test_a_rate_rises_longer_in_a_short_run_of_a_method_that_needs_it() -> None:
+    bitfit = inlay.BitFit()
+    assert plan_of(600, epochs=2, method=bitfit).warmup_steps == 15  # a fifth of 76
+    assert plan_of(3200, epochs=1, method=bitfit).warmup_steps == 20
+    assert plan_of(16_000, epochs=1, method=bitfit).warmup_steps == 50  # a twentieth, as of every method
+    assert plan_of(600, epochs=2).warmup_steps == 4
+    assert plan_of(600, epochs=2, method=bitfit, warmup=0.1).warmup_steps == 8
 
 
 def test_an_epoch_has_every_row_once_in_batches_of_like_length() -> None:

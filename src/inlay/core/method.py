@@ -28,6 +28,7 @@ class Rates:
     reading: float
     writing: float  # for a task whose answers are texts
     width_power: float = 1.0  # of the model's width, by which both fall
+    warmup_steps: int = 0  # in which they rise at least, if that is no more than a fifth of the run
 
 
 class ParameterGroup(TypedDict):

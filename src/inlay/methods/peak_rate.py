@@ -13,6 +13,7 @@ from ..core.method import Method, Rates
 WIDTH, STEPS = 384, 250  # that the methods' rates are for
 _FURTHEST_WIDTH = (1 / 50, 2.0)  # times the rate, at most
 _FURTHEST_STEPS = (1 / 3, 1.6)
+_WARMUP, _LONGEST_WARMUP = 0.05, 0.2  # shares of the steps: of a run, and for what a method needs in a short one
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,18 @@ def peak_rate(method: type[Method] | Method, *, writes: bool, width: int | None,
         f"and {by_steps:.2g} for {steps} steps"
     )
     return PeakRate(float(f"{own * by_width * by_steps:.2g}"), reason)
+
+
+def warmup_steps(method: type[Method] | Method, asked: float | None, steps: int) -> int:
+    """Return the steps in which the rate rises: the share that is asked for, else what the method needs.
+
+    AdamW's averages are those of few gradients at first, and its steps as long as the rate whatever the gradient is.
+    Some methods lose what tells rows apart in them, and in a short run do not find it again.
+    """
+    if asked is not None:
+        return max(1, round(asked * steps))
+    least = min(rates_of(method).warmup_steps, round(_LONGEST_WARMUP * steps))
+    return max(1, round(_WARMUP * steps), least)
 
 
 def rates_of(method: type[Method] | Method) -> Rates:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ..formats.summary import Summary, WentBack
 from ..show.page import excerpt
 from ..show.table import Column, Table
-from ..show.units import text_or_unknown
+from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
 from .naive import NaiveBaseline, naive_in, warning_of
 
@@ -182,7 +182,7 @@ def capitalized(text: str) -> str:
 
 def _went_back(event: WentBack) -> str:
     to = f"step {event['to']}" if event["to"] else "the start"
-    share = "half" if event["share"] == 0.5 else "a quarter of"
+    share = "half" if event["share"] == 0.5 else f"{percent_text(event['share'])} of"
     return (
         f"The training collapsed: after step {event['step']}, {event['why']}. It went back to {to} and on with {share} "
         "the learning rate. A lower --learning-rate from the start may do better."

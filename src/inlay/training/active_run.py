@@ -43,7 +43,7 @@ from .keeper import Keeper
 from .long_row import long_row_note
 from .loop import Observer, StepEvent, Training, fit
 from .memory import reset_peak_memory
-from .on_record import add_to_record
+from .on_record import LEARNS, add_to_record
 from .prepared import Prepared
 from .resolved import resolved_yaml
 from .run_output import RunOutput
@@ -103,8 +103,7 @@ class ActiveRun(Observer):
             try:
                 self.state.run = self.before(self.run, self.journal)
                 self._forecast()
-                if (text := told_of_processes(self.run.settings)) is not None:
-                    self.journal.record("note", text=text)
+                self._note(told_of_processes(self.run.settings))
                 if self.checkpoint is None:
                     write_text(self.run.folder / "resolved.yaml", resolved_yaml(self.run))
                 model = self._load()
@@ -218,8 +217,8 @@ class ActiveRun(Observer):
         self.division = Division(run, adapter, Sites(model, self.heads, run.part.name), shrunk, self.journal)
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         ready = run.task.ready(model) if run.settings.attention == "auto" else ()
-        for text in filter(None, (*ready, long_row_note(run.task, run.settings.batch_size, run.settings.seed))):
-            self.journal.record("note", text=text)
+        for text in (*ready, long_row_note(run.task, run.settings.batch_size, run.settings.seed)):
+            self._note(text)
         check_alike(self.state)
         self.state.stages.enter("trial")
         self.state.estimate = self.division.tried(partial(self._estimate, told))
@@ -234,6 +233,7 @@ class ActiveRun(Observer):
             learning_rate=run.plan.learning_rate,
         )
         self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **self.state.estimate.facts())
+        self._note(exceeded(run, self.state.estimate.memory_bytes, when=" before its first step", then="; it goes on"))
         self.state.stages.enter("training", 0 if self.checkpoint is None else self.checkpoint.progress["step"])
 
     def _estimate(self, told: Forecast, size: int) -> Estimate:
@@ -341,7 +341,7 @@ class ActiveRun(Observer):
         run, steps = self.run, self.state.progress.step
         if steps < run.plan.steps:
             text = f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
-            self.journal.record("note", step=steps, text=text)
+            self._note(text, step=steps)
         self.output.save_adapter(self.adapter)
         model, task = self.adapter.model, run.task
         found = {"valid": self._complete(model, "valid", self.of_best or self._evaluated(model, "valid"))}
@@ -361,8 +361,8 @@ class ActiveRun(Observer):
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
         self.state.peak_of_others = most = max(processes.gathered(self.state.peak_memory_bytes))
-        if (text := exceeded(run, most)) is not None:
-            self.journal.record("note", text=text)
+        learns = LEARNS if self.state.is_first and processes.count() == 1 else ""
+        self._note(exceeded(run, most, then=learns))
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
@@ -390,6 +390,10 @@ class ActiveRun(Observer):
                 f"{reason}",
             )
             return found
+
+    def _note(self, text: str | None, **more: int) -> None:
+        if text:
+            self.journal.record("note", text=text, **more)
 
     def _record_evaluation(self, step: int, scores: Scores, best: bool, **more: str | float) -> None:
         epoch = step / self.run.plan.steps_per_epoch

@@ -55,7 +55,7 @@ def estimate(
 ) -> Estimate:
     """Estimate time and memory; the adapter, its gradients and the random state stay as they were.
 
-    `said_bytes` is the memory that was told before; without it, it is what the process has come to.
+    `said_bytes` is the memory that was told before; it is at least what the process has come to.
     """
     size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
@@ -71,8 +71,9 @@ def estimate(
         memory = peak_memory_bytes(device)
         seconds = _pass(adapter, objective, task.batch_of(typical), device) * average / batches[typical]
     evaluations = len(plan.evaluate_after) * evaluation_seconds
-    measured = memory + (copies(step.trained, of_start=settings.guard) if device.type == "cpu" else 0)
-    return Estimate(passes * seconds + evaluations, way.own_rounds * seconds, said_bytes or measured, step)
+    if said_bytes is None:
+        said_bytes = memory + (copies(step.trained, of_start=settings.guard) if device.type == "cpu" else 0)
+    return Estimate(passes * seconds + evaluations, way.own_rounds * seconds, max(said_bytes, memory), step)
 
 
 def _pass(adapter: Adapter, objective: Objective, batch: Batch, device: torch.device) -> float:

@@ -139,15 +139,13 @@ def fitted(run: Prepared, told: Forecast) -> Prepared:
     return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
 
 
-def exceeded(run: Prepared, most: int) -> str | None:
+def exceeded(run: Prepared, most: int, *, when: str = "", then: str = "") -> str | None:
     """Say that the run came to more than it may take; None if it did not. On an accelerator the peak is of tensors
     alone, and nothing is said."""
     asked = run.settings.memory_bytes
     if asked is None or run.device.type != "cpu" or most <= asked:
         return None
-    learns = "; the next one like it is told better, as this one is on this machine's record"
-    text = f"the run came to {bytes_text(most)}, more than the {bytes_text(asked)} of --memory"
-    return text if processes.count() > 1 else text + learns
+    return f"the run came to {bytes_text(most)}{when}, more than the {bytes_text(asked)} of --memory{then}"
 
 
 def _asked(settings: RunSettings[Method]) -> str:

@@ -1,5 +1,5 @@
 """Sees that a training collapses, and says what is left of its rate: half from its best step so far, a quarter from
-the start.
+the start, or the method's own rate if that is lower.
 
 A rate that is right for the first steps can be too high for later ones: the loss rises past where it began and stays,
 or the model gives every row the same answer, and no further step brings it back. What has been learned until then is
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..tasks.metric import Scores
 
 MOST_RETURNS = 8  # of one training; a rate 30 times too high takes two from the start
+_LEAST_LEFT = 0.05  # of a rate, after one return
 _WINDOW = 10  # steps whose mean loss is looked at
 _EXPLODED = 1.5  # times the first loss, of that mean, and
 _MARGIN = 0.5  # nats more: a small first loss varies by more than its half
@@ -101,10 +102,14 @@ class Guard:
         first = loss if self.first_loss is None else self.first_loss
         return replace(self, first_loss=first, losses=(*self.losses, loss)[-_WINDOW:])
 
-    def gone_back(self, step: int, to: int, why: str, *, by_chance: bool) -> Self:
+    def gone_back(self, step: int, to: int, why: str, *, by_chance: bool, own: float = 1.0) -> Self:
         """Take note of a return: half of the rate is left, or a quarter if nothing that lasts was learned with the
-        whole. A loss that is not finite can come `by_chance`, and then says nothing of the rate."""
-        share = 0.5 if to or by_chance else 0.25
+        whole. A loss that is not finite can come `by_chance`, and then says nothing of the rate.
+
+        `own` is the method's own rate as a share of the one that was asked for. Where a quarter still lies above it,
+        it would only cost another try: the own rate is taken, or a twentieth, as who asks for more may know more.
+        """
+        share = 0.5 if to or by_chance else min(0.25, max(own / self.share, _LEAST_LEFT))
         return replace(self, losses=(), returns=(*self.returns, Return(step, to, share, why)))
 
     def exploded(self) -> str | None:

@@ -23,7 +23,7 @@ from ..errors import DoesNotFit, TrainingFailed
 from ..formats.event import Event
 from ..loss_scale import LossScale
 from ..machine import out_of_memory
-from ..methods.peak_rate import peak_rate
+from ..methods.peak_rate import peak_rate, warmup_steps
 from ..tasks.metric import Scores
 from ..tasks.task import Task
 from .guard import Guard, Safe, Scored
@@ -48,8 +48,10 @@ class Plan:
     steps: int
     steps_per_epoch: int
     learning_rate: float  # at its peak
+    warmup_steps: int  # in which it rises to that
     evaluate_after: frozenset[int]  # steps
     rate_reason: str | None = None  # None: the rate was asked for
+    own_share: float = 1.0  # the method's own rate for the run as a share of the one that was asked for
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ def fit(
             step, rows = done.step + 1, next(steps)
             began = time.perf_counter()
             model.train()
-            share = _learning_rate_share(done.step, plan.steps, settings.warmup, done.guard)
+            share = _learning_rate_share(done.step, plan, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
             scale, draws = done.scale, Draws(settings.seed, step, training.device)
@@ -336,10 +338,11 @@ def make_plan(rows: int, settings: RunSettings[Method], task: Task) -> Plan:
     steps = max(1, round(epochs * per_epoch))
     every = per_epoch / settings.evaluations_per_epoch
     after = {max(1, round(i * every)) for i in range(1, int(steps / every) + 1)} | {steps}
-    if settings.learning_rate is not None:
-        return Plan(epochs, steps, per_epoch, settings.learning_rate, frozenset(after))
+    asked, rising = settings.learning_rate, warmup_steps(settings.method, settings.warmup, steps)
     peak = peak_rate(settings.method, writes=task.writes, width=task.base.width, steps=steps)
-    return Plan(epochs, steps, per_epoch, peak.value, frozenset(after), peak.reason)
+    if asked is not None:
+        return Plan(epochs, steps, per_epoch, asked, rising, frozenset(after), own_share=peak.value / asked)
+    return Plan(epochs, steps, per_epoch, peak.value, rising, frozenset(after), peak.reason)
 
 
 def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
@@ -355,7 +358,7 @@ def _went_back(
     """Go back from there, if the training may, and say so. Nothing can come between `done` and that."""
     if (to := training.way_back(done, plan)) is None:
         return False
-    guard = done.guard.gone_back(done.step, to.step, why, by_chance=by_chance)
+    guard = done.guard.gone_back(done.step, to.step, why, by_chance=by_chance, own=plan.own_share)
     with observer.whole_step():  # and the telling: a signal waits until that is done as well
         with observer.whole_step():
             training.go_back(done, to, guard)
@@ -368,12 +371,12 @@ def _advice(plan: Plan, done: Progress) -> str:
     return f"try --learning-rate {plan.learning_rate * done.guard.share / 5:.1g} or --dtype float32"
 
 
-def _learning_rate_share(step: int, steps: int, warmup: float, guard: Guard = _UNTOUCHED) -> float:
-    rising = max(1, round(warmup * steps))
+def _learning_rate_share(step: int, plan: Plan, guard: Guard = _UNTOUCHED) -> float:
+    rising = plan.warmup_steps
     risen = (step + 1 - guard.since) / rising
     if step < rising:
         return guard.share * risen
-    progress = (step - rising) / max(1, steps - rising)
+    progress = (step - rising) / max(1, plan.steps - rising)
     return guard.share * min(1.0, risen) * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * progress)) / 2)
 
 

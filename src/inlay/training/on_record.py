@@ -6,11 +6,14 @@ from ..cost.machine import copies, kernels, name_of
 from ..cost.record import Taken, record
 from .run_state import RunState
 
+LEARNS = "; the next one like it is told better, as this one is on this machine's record"
+
 
 def add_to_record(state: RunState) -> None:
-    """Add the run to the record; not one of which nothing was said, or that took no step."""
+    """Add the run to the record; not one of which nothing was said, or that took no step, or that came after another in
+    its process, as the record tells what a new process takes beside its tensors."""
     told, found, done, run = state.forecast, state.estimate, state.progress, state.run
-    if told is None or told.cost is None or found is None or not done.step:
+    if told is None or told.cost is None or found is None or not done.step or not state.is_first:
         return
     machine, memory = told.machine, told.cost.step.memory
     record(

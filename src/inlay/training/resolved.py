@@ -9,7 +9,7 @@ from ..devices import has_tf32
 from ..forgetting.passages import BUILTIN_PASSAGES
 from ..methods import METHODS
 from ..show.reach import reach_text
-from ..show.units import count_text
+from ..show.units import count_text, counted
 from .prepared import Prepared
 from .settings import RunSettings
 
@@ -26,6 +26,7 @@ def resolved_yaml(run: Prepared) -> str:
             f"{settings.method.epochs:g} for {settings.method.name}, or more for fewer than 100 steps",
         ),
         "learning_rate": (plan.learning_rate, plan.rate_reason),
+        "warmup": (round(plan.warmup_steps / plan.steps, 4), f"{counted(plan.warmup_steps, 'step')} of {plan.steps}"),
         "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),

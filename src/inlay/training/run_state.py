@@ -1,5 +1,6 @@
 """What is known of a run, however far it has come."""
 
+import itertools
 import shlex
 import sys
 import time
@@ -32,12 +33,15 @@ from .progress import Progress
 from .settings import RunSettings, to_dict
 from .stages import Stages
 
+_RUNS = itertools.count()  # of this process
+
 
 class RunState:
     """A run as it stands. Time and memory include what `earlier` tells of the processes before an interruption."""
 
     def __init__(self, run: Prepared, asked: RunSettings[Method], command: Sequence[str], earlier: RunIdentity | None):
         self.run, self.asked, self.command, self.earlier = run, asked, command, earlier
+        self.is_first = next(_RUNS) == 0  # before it, the process had read no library late, and freed nothing
         self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
         self.fit_began: float | None = None
         self.fit_ended: float | None = None

@@ -58,8 +58,9 @@ class Recipe(Settings):
     same gradients; and if one row does not fit, with --recompute all. stop: end with exit code 3."""
     max_length: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
-    warmup: Annotated[float, SHARE] = 0.05
-    """Share of the steps in which the learning rate rises; then it falls along a cosine to a tenth."""
+    warmup: Annotated[float | None, SHARE] = None
+    """Share of the steps in which the learning rate rises; then it falls along a cosine to a tenth. Default: 0.05; more
+    for short runs of methods that need it, at most a fifth."""
     weight_decay: Annotated[float, Range(0, 1_000)] = 0.0
     """AdamW's weight decay."""
     clip: Annotated[float, Range(above=0, most=FLOAT)] = 1.0
@@ -69,7 +70,8 @@ class Recipe(Settings):
     patience: Annotated[int, Range(0, 1_000_000)] = 8
     """Stop early after so many evaluations without a better score; 0: never."""
     guard: bool = True
-    """Go back to the best step with half the learning rate, or to the start with a quarter, if the training collapses:
+    """Go back to the best step with half the learning rate, or to the start with a quarter, or with the method's own
+    rate if that is lower, if the training collapses:
     the loss rises past where it began, or every row gets the same answer. With --retain-weight the loss of a classifier
     is not looked at, as the retained part of it begins at zero."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

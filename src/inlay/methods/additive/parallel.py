@@ -45,7 +45,7 @@ class Parallel(Method):
 
     name, family, paper = "parallel", "additive", "https://arxiv.org/abs/2110.04366"
     summary = "a two-layer bottleneck beside the feed-forward of each block"
-    learning_rate = Rates(reading=5e-4, writing=5e-3)
+    learning_rate = Rates(reading=5e-4, writing=5e-3, warmup_steps=20)
     format = PeftFormat(peft_type="INLAY_PARALLEL")
 
     reduction_factor: Annotated[float, RATIO] = 2.0

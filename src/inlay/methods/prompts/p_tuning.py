@@ -74,7 +74,7 @@ class PTuning(InputPrompt):
 
     name, paper = "p-tuning", "https://arxiv.org/abs/2103.10385"
     summary = "a small network whose results are embeddings that come before every input"
-    learning_rate = Rates(reading=3e-2, writing=5e-3)
+    learning_rate = Rates(reading=3e-2, writing=5e-3, warmup_steps=20)
     format = PTuningFormat(
         peft_type="P_TUNING",
         known=KNOWN

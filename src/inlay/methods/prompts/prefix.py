@@ -121,7 +121,7 @@ class PrefixTuning(VirtualTokens):
 
     name, paper = "prefix", "https://arxiv.org/abs/2101.00190"
     summary = "a few keys and values that come before the text's in every layer"
-    learning_rate = Rates(reading=2.5e-2, writing=1.5e-1)
+    learning_rate = Rates(reading=2.5e-2, writing=1.5e-1, warmup_steps=20)
     epochs = 10
     format = PrefixFormat(
         peft_type="PREFIX_TUNING",

@@ -54,7 +54,7 @@ class NormTuning(Method):
 
     name, family, paper = "norm", "selective", "https://arxiv.org/abs/2312.11420"
     summary = "the weight and bias of every normalization"
-    learning_rate = Rates(reading=8e-3, writing=5e-2)
+    learning_rate = Rates(reading=8e-3, writing=5e-2, warmup_steps=20)
     format = NormFormat(peft_type="LN_TUNING", read_by_peft=True, known=frozenset())
 
     targets: tuple[str, ...] = ("norms",)
