@@ -242,6 +242,42 @@ def test_texts_are_those_of_the_model_one_at_a_time_without_a_cache(name: str, s
         assert not torch.allclose(model(torch.tensor([[5, 6]]), attention_mask=torch.ones(1, 2)).logits, logits)
 
 
+@pytest.mark.parametrize("shape_name", ["llama", "gpt2"])
+def test_no_text_goes_on_past_the_models_positions_whatever_it_is_written_beside(shape_name: str) -> None:
+    shape: Shape = SHAPES[shape_name]
+    model = shape.model().eval()
+    prompts = [[5, 6, 7, 8, 9], [11], [12, 13, 14], [7, 7, 8, 9]]
+    alone = [generate(model, [prompt], [3], 0, 6)[0] for prompt in prompts]
+    found = generate(model, prompts, [3], 0, 6, rows=3, positions=8)
+    assert found == [text[: 8 - len(prompt)] for text, prompt in zip(alone, prompts, strict=True)]
+    assert any(len(cut) < len(text) for cut, text in zip(found, alone, strict=True))
+
+
+def test_eval_writes_as_many_texts_as_the_run(
+    tiny_llama: str, completions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(asked(tiny_llama, completions, run, epochs=10, samples=2))
+    figures = json.loads((run / "summary.json").read_text())["metrics"]["tuned"]
+    for more, count in (([], 2), (["--samples", "6"], 6)):
+        capsys.readouterr()
+        assert main(["eval", str(run), "--json", *more]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["samples"], found["rows"]) == (count, 6)
+        assert count == 6 or found["tuned"] == pytest.approx(figures)
+    assert main(["eval", str(run)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "texts: written for the first 2 rows, as in training; their scores are of these alone (--samples 6" in said
+
+
+def test_a_prompt_without_room_for_an_answer_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["predict", str(run), "the film was " * 1000]) == 2
+    said = capsys.readouterr().err
+    assert "text 1 has" in said
+    assert "before an answer; shorten it" in said
+
+
 def test_an_encoder_decoder_is_refused(completions: str, tmp_path: Path) -> None:
     folder = save_tiny_model(SHAPES["t5"], tmp_path / "t5")
     with pytest.raises(SettingsError, match="encoder-decoder"):

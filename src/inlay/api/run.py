@@ -217,7 +217,7 @@ class Run:
         """Score the base and the tuned model on the run's own data, or on others: with the same columns, or with those
         that are named, such as `text="Message", label="Category"`.
 
-        A language model writes texts for the first `samples` rows, or for all.
+        A language model writes texts for the first `samples` rows, by default as many as in training.
         """
         reading = reading_of(columns)
         if unknown := next(iter(columns), None):

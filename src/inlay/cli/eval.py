@@ -30,7 +30,7 @@ class Eval:
     split: Literal["train", "valid", "test"] | None = None
     """Which part of the run's data, or of a folder. Default: valid, or the only one there."""
     samples: Annotated[int | None, Range(0, 10_000_000)] = None
-    """Rows to generate text for; BLEU and the like are computed on them. Default: all."""
+    """Rows to generate text for; BLEU and the like are computed on them. Default: as many as in training."""
     model: str | None = None
     """The base model, if it has moved."""
     allow_download: bool = False
@@ -68,8 +68,12 @@ def main(arguments: list[str]) -> int:
         print("in brackets: 95 % interval")
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
-    if command.samples is not None and command.samples < result["rows"]:
-        show(f"texts: written for the first {counted(command.samples, 'row')}; their scores are of these alone")
+    if result["samples"] is not None and result["samples"] < result["rows"]:
+        which = f"the first {counted(result['samples'], 'row')}" if result["samples"] else "no row"
+        default = ", as in training" if command.samples is None else ""
+        show(
+            f"texts: written for {which}{default}; their scores are of these alone (--samples {result['rows']} for all)"
+        )
     for note in result["notes"]:
         show(f"note: {note}", 2)
     if result["warning"]:

@@ -43,6 +43,8 @@ class AdapterScores(TypedDict):
     base_is_random: bool
     """Whether the base's head is new, so that its scores are no baseline."""
     tuned: Scores
+    samples: int | None
+    """How many of the first rows texts were written for; None if the adapter writes none."""
     baseline: NaiveScores | None
     warning: str | None
     """A sentence where the tuned model is no better than that."""
@@ -94,14 +96,20 @@ def evaluate_adapter(
 ) -> AdapterScores:
     """Score the base, unless the adapter changed it, and the tuned model on the run's own data, or those in `path`.
 
-    `opened` gives the adapter on its base. Texts are written for the first `samples` rows, or for all. Raises DataError
-    or SettingsError before any weights are loaded.
+    `opened` gives the adapter on its base. Texts are written for the first `samples` rows: by default as many as in the
+    run, so that the scores are its own, or all if that is not known. Raises DataError or SettingsError before any
+    weights are loaded.
     """
     if samples is not None and not found.task.writes:
         raise SettingsError(f"--samples is for language models; this adapter {found.task.does}, to every row")
     with_rows = scored_rows(found.task, path, reading, fetch=fetch)
     one_file = path is not None and path_of(path, any_bytes=True).is_file()
     chosen = _split(split, with_rows.data, one_file)
+    rows = len(with_rows.data.splits[chosen])
+    if samples is None:
+        own = found.task.about.get("samples")  # unknown of adapters of earlier versions and of other tools
+        samples = own if isinstance(own, int) and own >= 0 else rows
+    samples = min(samples, rows) if found.task.writes else None
     task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
     notes = task.skipped()
     notes += [problem.told for problem in task.problems() if path is not None and problem.severity == "note"]
@@ -114,12 +122,13 @@ def evaluate_adapter(
         naive={chosen: naive} if naive else {},
         tuned={chosen: tuned.scores},
         same={chosen: same} if same else {},
-        rows={chosen: len(task.data.splits[chosen])},
+        rows={chosen: rows},
     )
     return {
         "data": task.data.source,
         "split": None if one_file else chosen,
-        "rows": len(task.data.splits[chosen]),
+        "rows": rows,
+        "samples": samples,
         "base": base.scores if base else None,
         "base_is_random": task.base_is_random,
         "tuned": tuned.scores,

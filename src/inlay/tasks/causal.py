@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from ..attached.adapter import adapters
 from ..bases.auto_class import AutoClass, no_writer, writer_class
 from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
@@ -167,7 +168,7 @@ class Causal(Task):
 
     def provenance(self) -> dict[str, object]:
         known = {"columns": self.data.columns, "format": self.data.format}
-        return known | {"stop": list(self.stop), "room": self.room}
+        return known | {"stop": list(self.stop), "room": self.room, "samples": self.samples}
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         outcome = self._losses(model, self.tokens[split].rows)
@@ -203,8 +204,13 @@ class Causal(Task):
     def _written(
         self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, temperature: float = 0.0
     ) -> list[str]:
-        ids = generate(model, prompts, stop, self.tokenizer.pad_token_id, room, temperature=temperature)
+        pad, positions = self.tokenizer.pad_token_id, self._positions(model)
+        ids = generate(model, prompts, stop, pad, room, temperature=temperature, positions=positions)
         return [self.tokenizer.decode(of_text, skip_special_tokens=True).strip() for of_text in ids]
+
+    def _positions(self, model: nn.Module) -> int:
+        """Return how many tokens a text and its answer may have together, beside those that adapters add."""
+        return self.base.positions - sum(adapter.method.virtual_tokens for adapter in adapters(model).values())
 
     @property
     def stop(self) -> tuple[int, ...]:
@@ -270,6 +276,12 @@ class Causal(Task):
         if not all(prompts):
             raise DataError("a text is empty for this model: its tokenizer makes no token of it; write something else")
         check_ids(self.tokenizer, model, prompts)
+        most = self._positions(model) - 1
+        if (number := next((i for i, prompt in enumerate(prompts, 1) if len(prompt) > most), None)) is not None:
+            raise DataError(
+                f"text {number} has {len(prompts[number - 1]):,} tokens, and the model has room for {most:,} before an "
+                "answer; shorten it"
+            )
         texts = self._written(model, prompts, self.stop, max_tokens or self.room, temperature)
         return [
             Answer({"prompt": talk[-1]["content"], "text": text}, text, " ".join(text.split()), {"answer": text})
