@@ -34,6 +34,8 @@ class InterruptTold(KeyboardInterrupt):
 
 class InlayError(Exception):
     exit_code: ClassVar[int] = 1
+    seen = False
+    """Whether the user's terminal has its text already."""
 
     def __str__(self) -> str:
         said = super().__str__()

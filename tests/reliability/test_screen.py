@@ -492,3 +492,19 @@ def test_home_is_understood_where_a_shell_does_not(tmp_path: Path, monkeypatch: 
     assert read_inputs("~/a.txt").texts({"text": "text"}) == [("one", None), ("two", None)]
     with pytest.raises(DataError, match="no such file"):
         read_inputs("~/b.txt").texts({"text": "text"})
+
+
+def test_why_a_run_failed_is_said_once_on_a_terminal_and_on_both_streams_elsewhere(
+    tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", reviews(60))
+    command = ["train", tiny_bert, rows, "--memory", "1MB", "--no-forgetting", "--out"]
+    code, sent = recorded(*command, str(tmp_path / "a"))
+    assert code == 3
+    assert sent.count("the run takes about") == 1
+    assert "inlay: " not in sent
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "b")]) == 3
+    said = capsys.readouterr()
+    assert "failed  the run takes about" in said.out
+    assert said.err.startswith("inlay: the run takes about")

@@ -70,6 +70,8 @@ def test_the_last_line_tells_the_steps_that_were_taken_and_when_the_peak_was():
         "the trial of the largest batch)"
     )
     assert "planned" not in sentence(event | {"steps": 108})
+    assert " in each of 2 processes at most" in sentence(event | {"processes": 2})
+    assert "in each" not in sentence(event | {"processes": 1})
 
 
 def task(lengths: list[int], packs: bool = False) -> SimpleNamespace:
@@ -91,3 +93,9 @@ def test_one_long_row_that_sets_the_memory_is_told_with_the_length_that_would_do
     assert note.endswith("half of the rows have at most 34 tokens: --max-length 48 would take less, and cut 6 rows")
     assert long_row_note(task(usual), 16, 0) is None
     assert long_row_note(task([*usual, 512], packs=True), 16, 0) is None
+
+
+def test_of_several_processes_memory_is_that_of_each() -> None:
+    plan = {"event": "plan", "steps": 8, "epochs": 1, "seconds": 60.0, "memory_bytes": 1 << 30}
+    assert sentence(plan).endswith("and 1.00 GiB of memory")
+    assert sentence(plan | {"processes": 2}).endswith("and 1.00 GiB of memory in each of 2 processes")

@@ -106,7 +106,8 @@ def _report(problem: InlayError, arguments: list[str]) -> int:
     if "--json" in arguments:
         event = {"event": "error", "kind": type(problem).__name__, "exit_code": problem.exit_code, "text": str(problem)}
         print_json(event)
-    print(fitted(f"inlay: {problem}", width(sys.stderr)), file=sys.stderr)
+    if not problem.seen:
+        print(fitted(f"inlay: {problem}", width(sys.stderr)), file=sys.stderr)
     if isinstance(problem, OthersUnreachable) and own_number() > 0 and sys.__stderr__ is not None:
         print(f"inlay: process {own_number()}: {problem}", file=sys.__stderr__)  # nobody else says so
     return problem.exit_code

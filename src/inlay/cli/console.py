@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import InterruptTold
+from ..errors import InlayError, InterruptTold
 from ..formats.event import Event, Watcher
 from .safe_console import progress
 from .screen import print_json
@@ -16,11 +16,13 @@ _PLAIN_EVERY_SECONDS = 10
 @contextmanager
 def watching(json_lines: bool) -> Iterator[Watcher]:
     """Give a watcher that suits the output. Raises InterruptTold for an interruption that a run tells of itself."""
-    told = False
+    told, why = False, ""
 
     def watch(event: Event) -> None:
-        nonlocal told
+        nonlocal told, why
         watcher(event)
+        if event["event"] == "failed" and "trial" not in event:
+            why = event["text"]
         told = told or (event["event"] == "interrupted" and "trial" not in event)  # a comparison has more to say
 
     try:
@@ -28,6 +30,11 @@ def watching(json_lines: bool) -> Iterator[Watcher]:
             yield watch
     except KeyboardInterrupt as stopped:
         raise (InterruptTold() if told else stopped) from None
+    except InlayError as problem:
+        # Standard error has it as well, unless both come to one terminal.
+        both = sys.stdout.isatty() and sys.stderr.isatty()
+        problem.seen = both and not json_lines and why.startswith(str(problem))
+        raise
 
 
 @contextmanager

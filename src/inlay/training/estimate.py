@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import processes
 from ..attached.adapter import Adapter
 from ..batches.batch import Batch, divided, to_device
 from ..batches.objective import Objective
@@ -39,8 +40,13 @@ class Estimate:
         return TimeLeft(plan.steps, plan.evaluate_after, self.step_seconds, evaluations / len(plan.evaluate_after))
 
     def facts(self) -> dict[str, object]:
-        """Return what a run tells of it."""
-        return {"seconds": self.seconds, "memory_bytes": self.memory_bytes, "tensor_bytes": self.step.peak}
+        """Return what a run tells of it: the memory is that of each of its processes."""
+        return {
+            "seconds": self.seconds,
+            "memory_bytes": self.memory_bytes,
+            "tensor_bytes": self.step.peak,
+            "processes": processes.count(),
+        }
 
 
 def estimate(

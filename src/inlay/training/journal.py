@@ -159,6 +159,12 @@ def _share_text(event: Event) -> str:
     return "" if held is None else f", shared out among the processes: {bytes_text(held)} of it on each"
 
 
+def _each(event: Event) -> str:
+    """Say of which processes a figure of memory is, if there are several."""
+    count = event.get("processes", 1)
+    return f" in each of {count} processes" if count > 1 else ""
+
+
 def left_text(event: Event) -> str:
     """Write the time that a step leaves: `about 35.0 s left` while it is mostly the plan that tells it."""
     about = "about " if event.get("left_is_rough") else ""  # runs of earlier versions do not say
@@ -192,7 +198,8 @@ def sentence(event: Event) -> str:
         case "reach":
             return f"reach   {reach_text(cast(Reach, event))}"
         case "plan":
-            about = f"about {seconds_text(event['seconds'])} and {bytes_text(event['memory_bytes'])} of memory"
+            memory = f"{bytes_text(event['memory_bytes'])} of memory{_each(event)}"
+            about = f"about {seconds_text(event['seconds'])} and {memory}"
             return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}"
         case "resume":
             return (
@@ -229,7 +236,8 @@ def sentence(event: Event) -> str:
             when = peak_text(event.get("raised_peak"), event["peak_memory_bytes"])
             early = f" ({taken:,} of {planned:,} planned steps)" if planned and taken < planned else ""
             took = f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}{early}"
-            peak = f"peak memory {bytes_text(event['peak_memory_bytes'])}{f' ({when})' if when else ''}"
+            at_most = f"{each} at most" if (each := _each(event)) else ""
+            peak = f"peak memory {bytes_text(event['peak_memory_bytes'])}{at_most}{f' ({when})' if when else ''}"
             return f"done    {_result(event)} {took}, {peak}"
     raise ValueError(f"no sentence for the event {event['event']!r}")
 

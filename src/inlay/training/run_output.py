@@ -67,7 +67,7 @@ class RunOutput:
             self.journal.tell("note", text=_without_report(self.run.folder, problem))
         write_json(path, summary)
         if status == "finished":
-            told = ("best_step", "train_seconds", "peak_memory_bytes", "steps", "raised_peak")
+            told = ("best_step", "train_seconds", "peak_memory_bytes", "processes", "steps", "raised_peak")
             self.journal.tell(
                 "finished",
                 folder=str(self.run.folder),
