@@ -43,9 +43,7 @@ def changed(trial: Trial, **changes: Any) -> Trial:
 def workers_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork the workers from a process that has imported what they need, which each would take 6 seconds for."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["sklearn.metrics", "transformers.models.bert.modeling_bert", "inlay.training.run", worker.__name__]
-    )
+    context.set_forkserver_preload(["transformers.models.bert.modeling_bert", "inlay.training.run", worker.__name__])
     monkeypatch.setattr(executor.multiprocessing, "get_context", lambda _: context)
 
 

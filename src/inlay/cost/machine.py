@@ -39,7 +39,7 @@ class Machine:
         if self.device.type != "cpu":
             return cost.step.reserved + _CONTEXT
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
-        more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name)
+        more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name, writes=task.writes)
         return self.before + cost.tensor_bytes + round(more) + copies(cost.step.trained) + kernels(cost)
 
     def fits(self, cost: RunCost, task: Task) -> bool:
