@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 _LATEST = 40  # lines that count
-_EDITION = 2  # of what is put down, and what a process takes of itself: lines of another do not count
 _LONGEST = 2**20  # bytes of the file that are read
 
 
@@ -26,6 +25,7 @@ class Taken:
     dtype: str
     threads: int
     task: str
+    writes: bool  # whether its answers are texts
     method: str
     model: str
     said_step_seconds: float  # of a step, uncorrected
@@ -37,7 +37,6 @@ class Taken:
     kernels: int  # bytes of kernels that are kept
     before: int  # bytes of the process before the model was loaded
     process: int  # bytes at the peak
-    edition: int = _EDITION
 
     @property
     def beside_known(self) -> int:
@@ -122,8 +121,6 @@ def _taken(values: dict[str, Any]) -> Taken:
         kind: Any = float | int if field.type is float else field.type
         if not isinstance(values[field.name], kind):
             raise TypeError(field.name)
-    if values["edition"] != _EDITION:
-        raise ValueError(values["edition"])
     return Taken(**values)
 
 

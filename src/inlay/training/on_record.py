@@ -22,6 +22,7 @@ def add_to_record(state: RunState) -> None:
             dtype=name_of(machine.dtype),
             threads=torch.get_num_threads(),
             task=run.task.name,
+            writes=run.task.writes,
             method=run.settings.method.name,
             model=run.task.base.name,
             said_step_seconds=told.cost.step_seconds(machine.measured()),
