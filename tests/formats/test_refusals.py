@@ -119,6 +119,8 @@ def test_a_folder_without_an_adapter_is_refused(saved: Path, tmp_path: Path) -> 
     (saved / format_.CONFIG).unlink()
     refused(classifier, saved, f"no {format_.CONFIG} here or in its folder adapter; it holds {format_.TENSORS}")
     refused(classifier, tmp_path / "elsewhere", "there is no such folder")
+    (saved / "run.yaml").write_text("model: some\n")
+    refused(classifier, saved, "this run has kept no adapter; if it was interrupted, go on with: inlay resume ")
 
 
 def test_a_run_folder_leads_to_its_adapter(saved: Path, tmp_path: Path) -> None:

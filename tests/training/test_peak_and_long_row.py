@@ -66,8 +66,8 @@ def test_the_last_line_tells_the_steps_that_were_taken_and_when_the_peak_was():
         "raised_peak": [{"stage": "trial", "step": 0, "bytes": 3 << 30}],
     }  # fmt: skip
     assert sentence(event).endswith(
-        "on valid (step 56) in 3 min 6 s (86 of 108 planned steps), peak memory 3.00 GiB (before the first step, in "
-        "the trial of the largest batch)"
+        "on valid (step 56), trained in 3 min 6 s (86 of 108 planned steps), peak memory 3.00 GiB (before the first "
+        "step, in the trial of the largest batch)"
     )
     assert "planned" not in sentence(event | {"steps": 108})
     assert " in each of 2 processes at most" in sentence(event | {"processes": 2})

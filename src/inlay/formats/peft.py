@@ -97,6 +97,9 @@ def adapter_folder(folder: Path) -> Path:
         raise CheckpointError(f"{folder} holds several adapters; name one: {', '.join(map(str, beside))}")
     if (folder / _OF_MODEL).is_file():
         raise CheckpointError(_whole_model(folder))
+    if (folder / "run.yaml").is_file():
+        goes_on = f"inlay resume {shlex.quote(str(folder))}"
+        raise CheckpointError(f"{folder}: this run has kept no adapter; if it was interrupted, go on with: {goes_on}")
     found = (
         f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8]) or 'nothing'}"
         if folder.is_dir()

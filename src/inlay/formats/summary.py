@@ -111,6 +111,8 @@ class Summary(TypedDict):
     longest_row: int | None
     """The tokens of the longest row, to which its batch is padded; None where rows are packed."""
     best_step: int
+    never_given: dict[str, int]
+    """The rows of valid by their labels, of labels that the model gives to no row though several have them."""
     went_back: list[WentBack]
     divided: list[DividedStep]
     metrics: Metrics

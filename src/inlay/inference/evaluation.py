@@ -16,6 +16,7 @@ from ..hub import offline
 from ..show.units import counted
 from ..tasks.metric import Scores
 from ..tasks.naive import Judgement
+from ..tasks.never_given import never_given_text
 from ..tasks.task import Task
 from .opened import Found, Opened
 
@@ -115,6 +116,8 @@ def evaluate_adapter(
     notes += [problem.told for problem in task.problems() if path is not None and problem.severity == "note"]
     notes += _trained_on(found.task, task.data.splits[chosen], chosen, path)
     base, tuned = opened().evaluate(task, chosen)
+    if (missed := never_given_text(task.never_given(chosen, tuned), chosen)) is not None:
+        notes.append(missed)
     naive = task.naive(chosen, base.scores if base else None)
     same = task.one_answer(chosen, tuned)
     judged = Judgement(

@@ -45,6 +45,7 @@ from .facts import LABELS
 from .gain import tiles, verdict
 from .metric import Scores, scores_of
 from .naive import MOST_FREQUENT, NaiveBaseline
+from .never_given import FEWEST
 from .outcomes import LabelProbabilities
 from .page import Judged, PredictionLine, Said, TaskPage
 from .task import Task, TaskSettings
@@ -193,6 +194,13 @@ class Classify(Task):
     def one_answer(self, split: str, found: Evaluation) -> str | None:
         predicted, wanted = found.predictions.argmax(dim=-1), {example.label for example in self.data.splits[split]}
         return str(self.labels[int(predicted[0])]) if len(wanted) > 1 and len(predicted.unique()) == 1 else None
+
+    def never_given(self, split: str, found: Evaluation) -> dict[str, int]:
+        given = set(found.predictions.argmax(dim=-1).tolist())
+        rows = Counter(example.label for example in self.data.splits[split])
+        if len(given) == 1:  # which is told as what it is
+            return {}
+        return {str(self.labels[k]): rows[k] for k in sorted(rows) if rows[k] >= FEWEST and k not in given}
 
     @property
     def _columns(self) -> Mapping[str, str] | None:

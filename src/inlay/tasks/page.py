@@ -12,6 +12,7 @@ from ..show.table import Column, Table
 from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
 from .naive import NaiveBaseline, naive_in, warning_of
+from .never_given import never_given_text
 
 PredictionLine = Mapping[str, Any]  # of predictions.jsonl, which every task writes and reads in a form of its own
 
@@ -96,6 +97,8 @@ class Judged:
     """A sentence where the tuned model is no better than that."""
     went_back: Sequence[WentBack] = ()
     """The times that the training collapsed and went back."""
+    never_given: Mapping[str, int] = field(default_factory=dict)
+    """The rows by their labels, of labels that no row is given though several have them."""
 
     @classmethod
     def from_summary(cls, summary: Summary, naive: NaiveBaseline | None = None) -> "Judged":
@@ -110,6 +113,7 @@ class Judged:
             naive=naive_in(summary, "valid") or naive,
             warning=warning_of(summary),
             went_back=summary.get("went_back") or (),
+            never_given=summary.get("never_given") or {},
             **scores,
         )
 
@@ -138,6 +142,8 @@ class Judged:
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
         collapses = [_went_back(each) for each in self.went_back]
+        missed = never_given_text(self.never_given, self.split)
+        warned += [f"{capitalized(missed)}."] if missed else []
         first = [*([unfinished] if self.status != "finished" else []), *warned, *collapses]
         return [*first, *own, f"{chosen}; {checked}."]
 

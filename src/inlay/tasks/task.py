@@ -304,6 +304,10 @@ class Task(ABC):
         """Name the answer that every row got, where the rows of the split want several; None if there is none."""
         return None
 
+    def never_given(self, split: str, found: Evaluation) -> dict[str, int]:
+        """Count the rows of a split by their answers, of answers that none was given though several have them."""
+        return {}
+
     # Answers.
 
     def input_columns(

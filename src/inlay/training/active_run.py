@@ -30,6 +30,7 @@ from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
 from ..tasks.evaluation import Evaluation
 from ..tasks.metric import Scores
+from ..tasks.never_given import never_given_text
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .checkpoint_fit import shrunk_of
@@ -351,6 +352,8 @@ class ActiveRun(Observer):
         self.state.test = found["test"].scores if "test" in found else None
         if (naive := task.naive("test") if "test" in found else None) is not None:
             self.state.naive["test"] = naive
+        self.state.never_given = task.never_given("valid", found["valid"])
+        self._note(never_given_text(self.state.never_given, "valid"))
         self.state.same = {split: same for split, of in found.items() if (same := task.one_answer(split, of))}
         self.journal.check_folder()
         write_parts(run.folder, {split: each.parts for split, each in found.items()})

@@ -235,7 +235,7 @@ def sentence(event: Event) -> str:
             taken, planned = event.get("steps"), event.get("planned_steps")
             when = peak_text(event.get("raised_peak"), event["peak_memory_bytes"])
             early = f" ({taken:,} of {planned:,} planned steps)" if planned and taken < planned else ""
-            took = f"(step {event['best_step']}) in {seconds_text(event['train_seconds'])}{early}"
+            took = f"(step {event['best_step']}), trained in {seconds_text(event['train_seconds'])}{early}"
             at_most = f"{each} at most" if (each := _each(event)) else ""
             peak = f"peak memory {bytes_text(event['peak_memory_bytes'])}{at_most}{f' ({when})' if when else ''}"
             return f"done    {_result(event)} {took}, {peak}"

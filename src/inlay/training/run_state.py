@@ -58,6 +58,7 @@ class RunState:
         self.test: Scores | None = None
         self.naive: dict[str, NaiveBaseline] = {}  # by split
         self.same: dict[str, str] = {}  # the one answer that every row got, by the splits where that is so
+        self.never_given: dict[str, int] = {}  # the rows of valid by their answers, of answers that none was given
         self.objective: Objective = run.task
         self.measurement: Measurement | None = None
         self.forgetting: Forgetting | None = None
@@ -189,6 +190,7 @@ class RunState:
             "planned_steps": run.plan.steps,
             "longest_row": None if run.task.packs else max(run.task.lengths("train")),
             "best_step": self.best_step,
+            "never_given": self.never_given,
             "went_back": [
                 {"step": each.step, "to": each.to, "share": each.share, "why": each.why}
                 for each in progress.guard.returns

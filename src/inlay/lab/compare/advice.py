@@ -6,11 +6,12 @@ only its own seeds keep near the best. Where nothing can be told the advice says
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ...stats import normal_z
+from ...tasks.never_given import never_given_text
 from ...training.score_parts import read_parts
 from .curves import curve_warnings
 from .evidence import AgainstBest, Choice, Contestant, Field, Noise, choose
@@ -40,6 +41,15 @@ class Advice:
         return " ".join([*self.findings, self.conclusion, *self.caveats])
 
 
+def _never_given_sentences(table: MethodTable) -> Iterator[str]:
+    """Say whose score hides that a label is never given: whoever needs that label needs to know."""
+    for row in table.finished:
+        found = [missed for run in row.runs if (missed := run.summary.get("never_given"))]
+        if found:
+            often = "" if len(row.runs) == 1 else f"in {len(found)} of {len(row.runs)} runs, "
+            yield f"{row.label}: {often}{never_given_text(found[0], 'valid')}."
+
+
 def advise(table: MethodTable, searched: bool = False) -> Advice | None:
     """Return None if no contender has a score. `searched`: the learning rates were looked for, so that no search is
     advised."""
@@ -50,7 +60,8 @@ def advise(table: MethodTable, searched: bool = False) -> Advice | None:
     field, floor = field_of(table), floor_of(table)
     best = rows[field.best.name]
     within = [each.name for each in field.compared if each.is_within]
-    caveats = (*_failed_sentence(table), *curve_warnings(table.finished, score, searched))
+    warnings = curve_warnings(table.finished, score, searched)
+    caveats = (*_failed_sentence(table), *warnings, *_never_given_sentences(table))
     if floor is not None and not floor.is_beaten_by(best):
         return Advice(
             best=best.label,
