@@ -104,7 +104,9 @@ def test_every_row_of_a_file_is_scored_for_a_model_that_writes(
     rows = [{"prompt": row["text"], "completion": row["label"]} for row in reviews(5, 120)]
     found = scored(capsys, writer, write_rows(tmp_path / "a.jsonl", rows))
     assert found["rows"] == 5
-    assert "chrf" in found["tuned"] or "rouge_l" in found["tuned"]
+    assert found["samples"] == 0  # as in its run
+    written = scored(capsys, writer, str(tmp_path / "a.jsonl"), "--samples", "5")
+    assert "chrf" in written["tuned"] or "rouge_l" in written["tuned"]
     assert scored(capsys, writer, write_rows(tmp_path / "b.jsonl", rows[:1]))["rows"] == 1
     assert scored(capsys, writer)["split"] == "valid"
 

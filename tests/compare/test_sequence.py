@@ -36,7 +36,7 @@ def test_adapters_apart_keep_what_they_know_and_one_that_trains_on_is_measured(
         model=tiny_bert, data=DataSettings(path=reviews_folder), then=(three_labels,), dtype="float32"
     )
     contenders = [contender("lora"), contender("p-tuning"), contender("full")]
-    rates: dict[str, float | None] = {"lora": 2e-2, "full": 2e-2, "p-tuning": 2e-2}
+    rates: dict[str, float | None] = {"lora": 2e-2, "full": 2e-2, "p-tuning": 2e-1}
     first = plain_trials(comparison, contenders, tmp_path, rates, Budget(4, 32))
     chains = sequences(comparison, contenders, first, tmp_path, [Budget(4, 32)])
     assert [(c.label, c.way) for c in chains] == [

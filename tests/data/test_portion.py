@@ -55,7 +55,7 @@ def test_texts_to_write_likewise_and_what_is_held_out_is_held_out_of_all_rows(tm
 def test_a_label_of_which_no_row_is_left_is_said(folder: Path) -> None:
     data = load_classification(DataSettings(path=str(folder), train_rows=1))
     assert data.labels == ("a", "b")
-    assert any("no row of train that is used has the label b" in str(problem) for problem in data.warnings)
+    assert any('no row of train that is used has the label "b"' in str(problem) for problem in data.warnings)
 
 
 def test_inlay_data_describes_the_part(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
