@@ -39,7 +39,7 @@ class TimeLeft:
     evaluation_seconds: float = 0.0
     clock: Callable[[], float] = time.perf_counter
     seconds: float = 0.0
-    """From the end of the last step to that of the last evaluation."""
+    """The time from the end of the last step to that of the last evaluation."""
     _plain: _Measured = field(default_factory=_Measured)  # from one step's end to the next one's
     _with_evaluation: _Measured = field(default_factory=_Measured)  # the same, with an evaluation between
     _is_first: bool = True
