@@ -48,7 +48,7 @@ def of_geometry(cka: float, base: float | None, tuned: float | None, interval: l
     ("value", "low", "high", "level", "said"),
     [
         (0.02, 0.01, 0.03, "low", "forgot little: its loss on general text is 0.020 nats per token above the base's"),
-        (0.05, 0.04, 0.06, "watch", "forgot something"),
+        (0.05, 0.04, 0.06, "moderate", "forgot something"),
         (0.15, 0.10, 0.20, "high", "so its perplexity there is 16.2 % higher"),
         (3.448, 3.385, 3.511, "high", "so its perplexity there is 31.4 times as high"),
         (0.01, -0.01, 0.03, "low", "No measurable forgetting"),
@@ -60,7 +60,7 @@ def test_a_loss_is_put_into_words(value: float, low: float, high: float, level: 
     section = forgetting_section(of_loss(value, low, high))
     assert section.level == level
     assert said in section.sentence
-    assert any("--retain-weight" in note for note in section.notes) == (level in ("watch", "high"))
+    assert any("--retain-weight" in note for note in section.notes) == (level in ("moderate", "high"))
 
 
 def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
@@ -68,7 +68,7 @@ def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
     held = forgetting_section(of_geometry(0.6, 0.9, 0.88, [-0.06, 0.02]))
     unclear = forgetting_section(of_geometry(0.6, 0.583, 0.417, [-0.385, 0.077]))
     without = forgetting_section(of_geometry(0.6, None, None, None))
-    assert [s.level for s in (fell, held, unclear, without)] == ["watch", "low", "unclear", "unknown"]
+    assert [s.level for s in (fell, held, unclear, without)] == ["moderate", "low", "unclear", "unknown"]
     assert (
         "On general text the model lost something: it recognises the kind of 70.0 % of the passages, the base that of "
         "90.0 % (−20.0 points, 95 % −30.0 to −10.0)." in fell.sentence

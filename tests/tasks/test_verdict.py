@@ -4,6 +4,7 @@ import pytest
 
 from inlay.data.small_splits import small_splits
 from inlay.stats import paired_interval, wilson_interval
+from inlay.tasks.causal import Causal
 from inlay.tasks.confusion import gain_interval, naive_of
 from inlay.tasks.gain import tiles, verdict
 from inlay.tasks.page import Judged
@@ -122,3 +123,33 @@ def test_tile_verdict_and_note_tell_one_interval_that_stays_within_what_can_be(b
     assert wilson_interval(1, 16) == pytest.approx((0.806, 1), abs=5e-4)
     (note,) = [text for _, text in small_splits({"valid": {"a": 8, "b": 8}})]
     assert "one of 100 % 80.6 to 100 %" in note
+
+
+@pytest.mark.parametrize(
+    ("chrf", "exact", "told"),
+    [
+        (21.3, 0.0, "exact match 0 % beside 0 %, chrF 21.3 beside 25.0."),
+        (21.3, 0.1, None),
+        (25.4, 0.0, None),
+        (25.0, 0.0, None),
+    ],
+)
+def test_texts_that_no_score_puts_above_their_copied_prompts_are_told_beside_a_lower_loss(chrf, exact, told):
+    scores = {"base": {"loss": 3.0, "perplexity": 20.1}, "test": None}
+    scores["tuned"] = {"loss": 2.0, "perplexity": 7.4, "chrf": chrf, "exact_match": exact}
+    found = summary(status="finished", metrics={"split": "valid", "rows": 100} | scores)
+    copied = {"loss": 3.0, "chrf": 25.0, "exact_match": 0.0}
+    found["baseline"] = {
+        "name": "the base model",
+        "answer": None,
+        "valid": copied,
+        "test": None,
+        "beaten": True,
+        "finding": None,
+        "advice": None,
+    }
+    page = Causal.page(found, [])
+    assert page.verdict.kind == "better"
+    notes = [note for note in page.verdict.notes if "copied" in note]
+    wanted = [] if told is None else [f"The texts are worse than their prompts, copied, would be: {told}"]
+    assert notes == wanted

@@ -124,6 +124,16 @@ class Costs:
         return Table(columns=[*columns, Column(name="all", right=True, text=bytes_text)], rows=rows)
 
     @property
+    def steps(self) -> str:
+        """How long the runs are and what a step has, in words."""
+        counts = sorted({row.steps for row in self.planned})
+        rows = counted(self.result.batch_size, "row")
+        if not counts:
+            return f"{rows} a step"
+        most = counted(counts[-1], "step")
+        return f"{counts[0]:,} to {most} of {rows}" if len(counts) > 1 else f"{most} of {rows}"
+
+    @property
     def left_out(self) -> dict[str, str]:
         """The methods that do not fit the model, or cannot be followed, and why."""
         return {row.label: row.why for row in self.rows if isinstance(row, NotPlanned)}
@@ -145,7 +155,8 @@ class Costs:
     def _why_not(self, row: Planned) -> str:
         """Say why no setting that may be chosen makes the method fit, and what else there is to try."""
         if row.process_bytes - row.tensor_bytes > self.result.memory:
-            return "the process takes more than that already beside its tensors"
+            beside = bytes_text(row.process_bytes - row.tensor_bytes)
+            return f"no setting helps, as Python and the libraries alone take {beside}"
         lasting = sum(row.memory[part] for part in ("weights", "adapter", "optimizer")) + 4 * row.trained_parameters
         if lasting > self.result.memory and (row.packed or row.memory["weights"] < lasting / 2):
             return "what stays from step to step is too much; train less of the base, or a smaller one"

@@ -57,7 +57,11 @@ def methods_table(rows: Sequence[Planned], limit: float | None, *, on_cpu: bool)
         Column(name="process" if on_cpu else "device", text=bytes_text, right=True),
     ]
     if timed := any(row.step_seconds is not None for row in rows):
-        columns += [Column(name=name, text=_seconds, right=True) for name in ("a step", "the run")]
+        columns += [
+            Column(name="a step", text=_seconds, right=True),
+            Column(name="steps", text="{:,}".format, right=True),
+            Column(name="the run", text=_seconds, right=True),
+        ]
     if limit is not None:
         columns.append(Column(name=f"fits in {bytes_text(limit)}"))
     cells = [
@@ -67,7 +71,7 @@ def methods_table(rows: Sequence[Planned], limit: float | None, *, on_cpu: bool)
             row.trained_parameters,
             row.file_bytes,
             row.process_bytes,
-            *([row.step_seconds, row.run_seconds] if timed else []),
+            *([row.step_seconds, row.steps, row.run_seconds] if timed else []),
             *([] if limit is None else [fit_text(row)]),
         ]
         for row in rows

@@ -111,7 +111,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
 def _show(found: "Costs", page: Path | None) -> None:
     result = found.result
     show(
-        f"{result.model} on {result.source}: {result.batch_size} rows a step, of at most {result.longest} tokens"
+        f"{result.model} on {result.source}: {found.steps}, of at most {result.longest} tokens"
         f"{', packed' if result.packs else ''}; {result.dtype} on {result.device}{found.shared}",
         2,
     )

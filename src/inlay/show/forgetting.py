@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple, NotRequired, TypedDict
 from .table import Column, Table
 from .units import percent_text, points_text, signed
 
-Level = Literal["low", "watch", "high", "unclear", "unknown"]
+Level = Literal["low", "moderate", "high", "unclear", "unknown"]
 
 # Nats per token. In PEFT's benchmark (MetaMathQA, Llama-3.2-3B) full fine-tuning has 0.03, LoRA of rank 32 0.05 and
 # rsLoRA of rank 64, the best at the task, 0.11; above 0.15 lie runs that have damaged the model.
-_LESS = "To forget less: a lower --forget-at-most, a lower learning rate, fewer epochs, or --retain-weight."
-WATCH, HIGH = 0.05, 0.15
+_LESS = "To forget less: bound it (--forget-at-most), a lower learning rate, fewer epochs, or --retain-weight."
+MODERATE, HIGH = 0.05, 0.15
 _CLEAR = 0.1  # of the probe's accuracy: a loss as large as this must be ruled out before none is reported
 
 
@@ -106,7 +106,9 @@ def _of_encoder(found: GeometryForgetting) -> str:
     moved = f"embeddings moved by {_plain(found['value'])} ({MOVED}; 95 % {interval_text(found)})."
     if (probe := _probe(found)) is None:
         return f"On general text the {moved}"
-    outcome = {"watch": "the model lost something", "low": "no loss was found"}.get(level(found), "a loss is unclear")
+    outcome = {"moderate": "the model lost something", "low": "no loss was found"}.get(
+        level(found), "a loss is unclear"
+    )
     return (
         f"On general text {outcome}: it recognises the kind of {percent_text(probe.tuned)} of the passages, the base "
         f"that of {percent_text(probe.base)} ({points_text(probe.tuned - probe.base)} points, 95 % "
@@ -118,8 +120,8 @@ def _head(found: Forgetting) -> str:
     """Return the word that the line begins with, in as many columns as that of every event."""
     found_out = level(found)
     if found["measure"] == "loss" and found_out == "low" and found["interval"][0] > 0:
-        found_out = "watch"  # a little was lost
-    heads = {"low": "kept", "watch": "forgot", "high": "forgot", "unclear": "unclear", "unknown": "changed"}
+        found_out = "moderate"  # a little was lost
+    heads = {"low": "kept", "moderate": "forgot", "high": "forgot", "unclear": "unclear", "unknown": "changed"}
     return f"{heads[found_out]:<7}"
 
 
@@ -130,16 +132,16 @@ def forgetting_section(found: Forgetting) -> ForgettingSection:
 
 def level(found: Forgetting) -> Level:
     """Judge a loss by its size; a geometry, for whose CKA nobody has a scale, by whether the probe task has lost.
-    `unclear` is what may as well be nothing as something to watch."""
+    `unclear` is what may as well be nothing as something that matters."""
     if found["measure"] == "loss":
         low, high = found["interval"]
-        if low <= 0 and high >= WATCH:
+        if low <= 0 and high >= MODERATE:
             return "unclear"
-        return "low" if found["value"] < WATCH else "watch" if found["value"] < HIGH else "high"
+        return "low" if found["value"] < MODERATE else "moderate" if found["value"] < HIGH else "high"
     if (probe := _probe(found)) is None:
         return "unknown"
     low, high = probe.interval
-    return "watch" if high < 0 else "low" if low > -_CLEAR else "unclear"
+    return "moderate" if high < 0 else "low" if low > -_CLEAR else "unclear"
 
 
 def interval_text(found: Forgetting) -> str:
@@ -156,7 +158,7 @@ def _of_loss(found: LossForgetting) -> ForgettingSection:
     elif value < 0:
         sentence = f"The model forgot nothing: on general text its loss fell by {-value:.3f} nats per token ({spread})."
     else:
-        how_much = {"low": "little", "watch": "something", "high": "much"}[level(found)]
+        how_much = {"low": "little", "moderate": "something", "high": "much"}[level(found)]
         times = math.exp(value)
         higher = f"{percent_text(times - 1)} higher" if times < 2 else f"{times:.3g} times as high"
         sentence = (
@@ -164,11 +166,11 @@ def _of_loss(found: LossForgetting) -> ForgettingSection:
             f"({spread}), so its perplexity there is {higher}."
         )
     notes = [
-        f"Below {WATCH} is low, above {HIGH} high, as in PEFT's benchmark, which measures the same on other text.",
+        f"Below {MODERATE} is low, above {HIGH} high, as in PEFT's benchmark, which measures the same on other text.",
         "KL: how far the predictions of the next token have moved from the base's, for better or worse.",
         _measured_on(found),
     ]
-    if level(found) in ("watch", "high"):
+    if level(found) in ("moderate", "high"):
         notes.append(_LESS)
     rows = [
         [
@@ -205,7 +207,7 @@ def _of_geometry(found: GeometryForgetting) -> ForgettingSection:
             "It is called a loss if fewer kinds are recognised and the whole interval is below 0, and no loss if one "
             "of ten points is ruled out; else it is unclear, and more passages would tell.",
         )
-        if level(found) == "watch":
+        if level(found) == "moderate":
             notes.append(_LESS)
     return ForgettingSection(level=level(found), sentence=_of_encoder(found), table=_table(rows), notes=notes)
 

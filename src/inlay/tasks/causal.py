@@ -337,7 +337,20 @@ def _verdict(judged: Judged) -> Verdict:
         f"The loss {'fell' if tuned < base else 'rose'} from {base:.3f} to {tuned:.3f} nats per learned token on the "
         f"{judged.rows} rows of the {judged.split} split: perplexity {' became '.join(perplexities)}."
     )
-    return Verdict(kind="better" if tuned < base else "worse", sentence=sentence, notes=judged.notes(score="loss"))
+    notes = judged.notes(*_worse_than_copied(judged), score="loss")
+    return Verdict(kind="better" if tuned < base else "worse", sentence=sentence, notes=notes)
+
+
+def _worse_than_copied(judged: Judged) -> Iterator[str]:
+    """Say where the texts are worse than their prompts written again, which a lower loss does not tell."""
+    copied = judged.naive.scores if judged.naive is not None else {}
+    both = [
+        metric for name, metric in METRICS.items() if WrittenTexts in metric.of and name in judged.tuned.keys() & copied
+    ]
+    ahead = {metric: metric.sign * (judged.tuned[metric.name] - copied[metric.name]) for metric in both}
+    if any(gain < 0 for gain in ahead.values()) and not any(gain > 0 for gain in ahead.values()):
+        scores = [f"{m.label} {m.text(judged.tuned[m.name])} beside {m.text(copied[m.name])}" for m in both]
+        yield f"The texts are worse than their prompts, copied, would be: {', '.join(scores)}."
 
 
 def _stop(base: Base, tokenizer: Tokenizer | None) -> list[int]:

@@ -76,8 +76,9 @@ def _base_note(base: float, naive: NaiveBaseline | None, rows: int) -> str:
             f"together; before training its accuracy is {percent_text(base)}."
         )
     return (
-        f"The base model's head is new and answers at random: its accuracy of {percent_text(base)} is no baseline, and "
-        "any gain is that of the head and the adapter together."
+        "The baseline gives every row the label that most of these rows have. The base model's head is new and "
+        f"answers at random: its accuracy of {percent_text(base)} is no baseline, and any gain is that of the head and "
+        "the adapter together."
     )
 
 
