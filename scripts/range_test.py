@@ -22,8 +22,9 @@ from inlay.data.settings import DataSettings
 from inlay.errors import TrainingFailed
 from inlay.methods import METHODS
 from inlay.training import active_run
-from inlay.training.loop import Plan, Training
+from inlay.training.loop import Training
 from inlay.training.run import train
+from inlay.training.schedule import Plan
 from inlay.training.settings import RunSettings
 
 STEPS_A_DECADE, BELOW, ABOVE = 10, 1.0, 1.5

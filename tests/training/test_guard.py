@@ -23,6 +23,7 @@ from inlay.training.active_run import ActiveRun
 from inlay.training.checkpoint import CHECKPOINT
 from inlay.training.guard import MOST_RETURNS, Guard, Scored
 from inlay.training.run import resume, train
+from inlay.training.schedule import Plan, learning_rate_share
 from inlay.training.settings import RunSettings
 
 from .resume.runs import check, interrupted, short
@@ -62,10 +63,10 @@ def test_the_labels_shares_alone_are_nothing_learned() -> None:
 def test_half_the_rate_is_left_or_a_quarter_if_nothing_was_learned() -> None:
     guard = Guard().gone_back(9, 0, "", by_chance=False).gone_back(30, 20, "", by_chance=False)
     assert (guard.share, guard.since, guard.losses) == (1 / 8, 30, ())
-    plan = loop.Plan(1, 100, 100, 1e-3, 5, frozenset({100}))
-    rates = [loop._learning_rate_share(step, plan, guard) for step in range(30, 40)]
+    plan = Plan(1, 100, 100, 1e-3, 5, frozenset({100}))
+    rates = [learning_rate_share(step, plan, guard) for step in range(30, 40)]
     assert rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)  # it rises anew, and then falls as before
-    assert rates[9] == pytest.approx(loop._learning_rate_share(39, plan) / 8)
+    assert rates[9] == pytest.approx(learning_rate_share(39, plan) / 8)
 
 
 def test_from_the_start_a_rate_far_above_the_methods_own_goes_back_to_that() -> None:

@@ -16,7 +16,7 @@ from inlay.data.settings import DataSettings
 from inlay.tasks.metric import better_than, scores_of
 from inlay.tasks.outcomes import LabelProbabilities
 from inlay.training import loop
-from inlay.training.loop import Plan, _learning_rate_share, make_plan
+from inlay.training.schedule import Plan, learning_rate_share, make_plan
 from inlay.training.settings import RunSettings
 
 from ..shapes import SHAPES
@@ -50,12 +50,12 @@ def test_small_data_gets_more_epochs_up_to_ten() -> None:
 
 def test_the_learning_rate_rises_and_falls_along_a_cosine_to_a_tenth() -> None:
     plan = Plan(1, 100, 100, 1e-3, 5, frozenset({100}))
-    shares = [_learning_rate_share(step, plan) for step in range(100)]
+    shares = [learning_rate_share(step, plan) for step in range(100)]
     assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert shares[5] == pytest.approx(1.0)
     assert shares[5 + 95 // 2] == pytest.approx(0.55, abs=0.02)
     assert shares[-1] == pytest.approx(0.1, abs=0.01)
-    assert _learning_rate_share(0, Plan(1, 1, 1, 1e-3, 1, frozenset({1}))) == 1.0
+    assert learning_rate_share(0, Plan(1, 1, 1, 1e-3, 1, frozenset({1}))) == 1.0
 
 
 def test_a_rate_rises_longer_in_a_short_run_of_a_method_that_needs_it() -> None:

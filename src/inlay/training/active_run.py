@@ -1,7 +1,6 @@
 """A run while it computes, top to bottom: the base evaluated, the adapter attached, trained, saved, evaluated, told."""
 
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -18,7 +17,6 @@ from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..devices import has_tf32, tf32
-from ..errors import ProcessLost, TrainingFailed
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
@@ -50,6 +48,7 @@ from .resolved import resolved_yaml
 from .run_output import RunOutput
 from .run_state import RunState
 from .score_parts import write_parts
+from .scoring import evaluated, with_texts
 from .settings import RunSettings
 from .shared_base import NoSharing
 from .shrinking import Shrunk
@@ -172,9 +171,9 @@ class ActiveRun(Observer):
     def _evaluate_base(self, model: nn.Module) -> object:
         self.state.stages.enter("base")
         began = time.perf_counter()
-        found = self._evaluated(model, "valid", "before any training")
+        found = evaluated(self.run, model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
-        self.of_base = found = self._complete(model, "valid", found)
+        self.of_base = found = with_texts(self.run, self.journal, model, "valid", found)
         self.state.base_scores = found.scores
         by, more = self.run.task.main_score, dict[str, str | float]()
         if (naive := self.run.task.naive("valid", found.scores)) is not None:
@@ -273,8 +272,8 @@ class ActiveRun(Observer):
         if self.budget is None or training is None:
             return
         model = self.adapter.model
-        score = partial(self._evaluated, model, "valid")
-        self.state.budget = self.budget.choose(training, lambda: score().scores, self.run.task.main_score)
+        by = self.run.task.main_score
+        self.state.budget = self.budget.choose(training, lambda: evaluated(self.run, model, "valid").scores, by)
         self.of_best = None
 
     def _go_on(self, training: Training, checkpoint: Checkpoint) -> None:
@@ -345,9 +344,10 @@ class ActiveRun(Observer):
             self._note(text, step=steps)
         self.output.save_adapter(self.adapter)
         model, task = self.adapter.model, run.task
-        found = {"valid": self._complete(model, "valid", self.of_best or self._evaluated(model, "valid"))}
+        complete = partial(with_texts, run, self.journal, model)
+        found = {"valid": complete("valid", self.of_best or evaluated(run, model, "valid"))}
         if "test" in task.data.splits:
-            found["test"] = self._complete(model, "test", self._evaluated(model, "test"))
+            found["test"] = complete("test", evaluated(run, model, "test"))
         self.state.final = found["valid"].scores
         self.state.test = found["test"].scores if "test" in found else None
         if (naive := task.naive("test") if "test" in found else None) is not None:
@@ -367,32 +367,6 @@ class ActiveRun(Observer):
         learns = LEARNS if self.state.is_first and processes.count() == 1 else ""
         self._note(exceeded(run, most, then=learns))
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
-
-    def _evaluated(self, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
-        found = self.run.task.evaluate(model, split)
-        if not math.isfinite(found.scores["loss"]):
-            raise TrainingFailed(
-                f"the loss on {split} is {found.scores['loss']} {when}; try --dtype float32, and look at the rows "
-                f"with: inlay data {shlex.quote(self.run.settings.data.path)}"
-            )
-        return found
-
-    def _complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
-        """Add the texts that the model writes. A model that cannot write some has learned nonetheless."""
-        try:
-            return self.run.task.complete(model, split, found)
-        except ProcessLost:
-            raise
-        except Exception as problem:
-            if self.run.shares_base:  # the others wait for this process's part of the weights, if they have not failed
-                raise
-            reason = " ".join(str(problem).split()) or type(problem).__name__
-            self.journal.record(
-                "note",
-                text=f"no texts were written for {split}, so scores and report are without them, as generating failed: "
-                f"{reason}",
-            )
-            return found
 
     def _note(self, text: str | None, **more: int) -> None:
         if text:

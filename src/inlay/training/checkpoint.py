@@ -41,8 +41,9 @@ from .checkpoint_fit import (
     own_tensors,
     progress_of,
 )
-from .loop import Plan, Training, marks
+from .loop import Training, marks
 from .random_state import RandomNumbers, check_random_state, random_numbers, random_tensors, set_random_state
+from .schedule import Plan
 
 CHECKPOINT = Path("checkpoints", "last.safetensors")  # in the run's folder
 CHECKPOINT_BEFORE = Path("checkpoints", "before.safetensors")

@@ -21,8 +21,8 @@ from ..cost.run_cost import Way, largest_batch
 from ..cost.step import StepCost, follow_step
 from ..devices import is_accelerator, synchronize
 from ..tasks.task import Task
-from .loop import Plan
 from .memory import peak_memory_bytes
+from .schedule import Plan
 from .settings import RunSettings
 from .time_left import TimeLeft
 

@@ -23,35 +23,18 @@ from ..errors import DoesNotFit, TrainingFailed
 from ..formats.event import Event
 from ..loss_scale import LossScale
 from ..machine import out_of_memory
-from ..methods.peak_rate import peak_rate, warmup_steps
 from ..tasks.metric import Scores
-from ..tasks.task import Task
 from .guard import Guard, Safe, Scored
 from .memory import memory_bytes
 from .passes import pass_through, rows_of_steps
 from .progress import Progress
 from .random_state import Draws
+from .schedule import Plan, learning_rate_share
 from .settings import RunSettings
 from .shrinking import Shrunk
 from .time_left import TimeLeft
 
-FINAL_SHARE = 0.1  # of the peak learning rate, at the end of the cosine
-_UNTOUCHED = Guard()
 _PART = 2**20  # numbers of a parameter that are read at once
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a run is: fixed before it starts."""
-
-    epochs: float
-    steps: int
-    steps_per_epoch: int
-    learning_rate: float  # at its peak
-    warmup_steps: int  # in which it rises to that
-    evaluate_after: frozenset[int]  # steps
-    rate_reason: str | None = None  # None: the rate was asked for
-    own_share: float = 1.0  # the method's own rate for the run as a share of the one that was asked for
 
 
 @dataclass(frozen=True)
@@ -281,7 +264,7 @@ def fit(
             step, rows = done.step + 1, next(steps)
             began = time.perf_counter()
             model.train()
-            share = _learning_rate_share(done.step, plan, done.guard)
+            share = learning_rate_share(done.step, plan, done.guard)
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * share
             scale, draws = done.scale, Draws(settings.seed, step, training.device)
@@ -331,27 +314,6 @@ def fit(
     training.put(done.best_state)
 
 
-def make_plan(rows: int, settings: RunSettings[Method], task: Task) -> Plan:
-    """Return the number of steps, the learning rate, and when to evaluate; the last step always is."""
-    per_epoch = math.ceil(rows / settings.batch_size)
-    epochs = planned_epochs(rows, settings)
-    steps = max(1, round(epochs * per_epoch))
-    every = per_epoch / settings.evaluations_per_epoch
-    after = {max(1, round(i * every)) for i in range(1, int(steps / every) + 1)} | {steps}
-    asked, rising = settings.learning_rate, warmup_steps(settings.method, settings.warmup, steps)
-    peak = peak_rate(settings.method, writes=task.writes, width=task.base.width, steps=steps)
-    if asked is not None:
-        return Plan(epochs, steps, per_epoch, asked, rising, frozenset(after), own_share=peak.value / asked)
-    return Plan(epochs, steps, per_epoch, peak.value, rising, frozenset(after), peak.reason)
-
-
-def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
-    """Return what is asked for; else the method's own, or as many as have 100 steps if that is more; at most 10."""
-    if settings.epochs is not None:
-        return settings.epochs
-    return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
-
-
 def _went_back(
     training: Training, done: Progress, why: str, plan: Plan, observer: Observer, *, by_chance: bool = False
 ) -> bool:
@@ -369,15 +331,6 @@ def _went_back(
 def _advice(plan: Plan, done: Progress) -> str:
     """Say what to try in place of the rate that has failed, which may be lower than the planned one."""
     return f"try --learning-rate {plan.learning_rate * done.guard.share / 5:.1g} or --dtype float32"
-
-
-def _learning_rate_share(step: int, plan: Plan, guard: Guard = _UNTOUCHED) -> float:
-    rising = plan.warmup_steps
-    risen = (step + 1 - guard.since) / rising
-    if step < rising:
-        return guard.share * risen
-    progress = (step - rising) / max(1, plan.steps - rising)
-    return guard.share * min(1.0, risen) * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 @torch.no_grad()

@@ -26,10 +26,10 @@ from ..models.recompute import ALL, NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
 from .forecast import free_memory_bytes, limit, part_of_base
-from .loop import make_plan
 from .plan_settings import PlanSettings
 from .prepared import read_task
 from .rows_at_once import made_to_fit, share_of
+from .schedule import make_plan
 from .settings import RunSettings, check_with_stream
 
 _CUDA_BLOCK = 512  # bytes; what its allocator hands out is a multiple

@@ -40,7 +40,7 @@ from ..tasks import task_for
 from ..tasks.task import Task
 from .budget import check_bound
 from .journal import Journal
-from .loop import Plan, make_plan
+from .schedule import Plan, make_plan
 from .settings import Recipe, RunSettings
 
 

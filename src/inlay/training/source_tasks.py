@@ -36,8 +36,9 @@ from ..tasks.outcomes import LabelProbabilities
 from .distillation import Lesson, TaughtLoss, lessons
 from .guard import Scored
 from .journal import Journal
-from .loop import Observer, StepEvent, Training, fit, make_plan
+from .loop import Observer, StepEvent, Training, fit
 from .prepared import Prepared, prepare_run
+from .schedule import make_plan
 from .settings import RunSettings
 from .time_left import TimeLeft
 

@@ -21,8 +21,8 @@ from ...methods import METHODS
 from ...show.units import counted
 from ...tasks.task import Task
 from ...training.journal import Journal, Watcher, first_event
-from ...training.loop import make_plan, planned_epochs
 from ...training.prepared import pick_dtype, prepare_run, read_task
+from ...training.schedule import make_plan, planned_epochs
 from . import cluster, search
 from .advice import advise
 from .executor import Executor, LocalExecutor
