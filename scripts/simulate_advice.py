@@ -88,8 +88,10 @@ def draw(random: np.random.Generator, seeds: int, methods: int, rows: int, truth
     of_runs = np.clip(level[:, None] + random.normal(0, 1, (methods, seeds)) * deviation[:, None], 0.02, 0.995)
     # how hard a row is for all, for a method, for a run
     hard = random.normal(0, 0.6**0.5, rows) + random.normal(0, 0.2**0.5, (methods, 1, rows))
-    right = norm.ppf(of_runs)[:, :, None] + hard + random.normal(0, 0.2**0.5, (methods, seeds, rows)) > 0
-    right[random.random((methods, seeds)) < collapses] = random.random(rows) < majority
+    margins = norm.ppf(of_runs)[:, :, None] + hard + random.normal(0, 0.2**0.5, (methods, seeds, rows))
+    guessed = majority - random.random(rows)
+    margins[random.random((methods, seeds)) < collapses] = guessed
+    right, losses = margins > 0, np.logaddexp(0, -2 * margins).mean((1, 2))
     expected = (1 - collapses) * level + collapses * majority
     order = expected + random.normal(0, 1e-6, methods)
     costs = np.argsort(np.argsort(order)) if random.random() < 0.5 else random.permutation(methods)
@@ -98,10 +100,12 @@ def draw(random: np.random.Generator, seeds: int, methods: int, rows: int, truth
             name=str(i),
             scores=tuple(right[i].mean(1).tolist()),
             parts=(Shares(torch.from_numpy(right[i].mean(0))),),  # a method's models are taken together anyway
+            loss=float(losses[i]),
         )
         for i in range(methods)
     ]
-    return Drawn(truth, seed_noise, rows, expected, costs, Field(contestants=contestants))
+    field = Field(contestants=contestants, cheapest=lambda names: min(names, key=lambda name: costs[int(name)]))
+    return Drawn(truth, seed_noise, rows, expected, costs, field)
 
 
 def draws(random: np.random.Generator, seeds: int, count: int, rows: Sequence[int] = ROWS) -> Iterator[Drawn]:
@@ -113,7 +117,7 @@ def draws(random: np.random.Generator, seeds: int, count: int, rows: Sequence[in
 
 def ours(drawn: Drawn, margin: float = MARGIN) -> Told:
     """Advise as `inlay compare` does."""
-    choice = choose(drawn.field, margin, lambda names: min(names, key=lambda name: drawn.costs[int(name)]))
+    choice = choose(drawn.field, margin)
     return Told(int(choice.name), _worse(drawn), choice.is_told)
 
 

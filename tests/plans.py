@@ -15,15 +15,16 @@ def planned(name: str, trained: int, activations: int, change: dict[str, object]
     """A method on a base of 800 MiB, with activations in MiB; with a change it does not fit."""
     memory = {"weights": 800 * _M, "adapter": 4 * trained, "gradients": 0, "optimizer": 8 * trained}
     memory |= {"activations": activations * _M, "loss": 3 * _M, "inputs": 4096, "temporaries": 20 * _M}
-    cost: Any = SimpleNamespace(step=SimpleNamespace(memory=memory, peak=sum(memory.values())))
+    peak = sum(memory.values())
+    cost: Any = SimpleNamespace(step=SimpleNamespace(memory=memory, peak=peak, trained=trained), tensor_bytes=peak)
     values: dict[str, Any] = {
         "label": name,
         "method": METHODS[name.partition(":")[0]](),
         "trained_parameters": trained,
         "file_bytes": 4 * trained + 300,
         "cost": cost,
-        "tensor_bytes": cost.step.peak,
-        "process_bytes": cost.step.peak + _BESIDE,
+        "tensor_bytes": peak,
+        "process_bytes": peak + _BESIDE,
         "steps": 171,
         "step_seconds": 0.4,
         "run_seconds": 90.0,

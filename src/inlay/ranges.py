@@ -73,6 +73,9 @@ class Settings:
         return super().__new__(cls)
 
 
+_LEAST_BYTES = 1_000_000  # that can be meant by a number without a unit
+
+
 def bytes_asked(text: str | None) -> int | None:
     """Read an amount of memory: `8GB`, `3.5 GiB`, `500m`; powers of 1024 with an i. Raises SettingsError."""
     if text is None:
@@ -80,6 +83,8 @@ def bytes_asked(text: str | None) -> int | None:
     found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE | re.ASCII)
     if found is None or not (amount := float(found[1])):
         raise SettingsError(f"memory is {text!r}, which is no amount; write it as 8GB or 500MiB")
+    if amount < _LEAST_BYTES and text.strip()[-1].isdigit():
+        raise SettingsError(f"memory is {text!r}, which has no unit; write it as {text.strip()}GB or {text.strip()}MiB")
     return round(amount * (1024 if found[3] else 1000) ** " kmgt".index(found[2].lower() or " "))
 
 

@@ -140,7 +140,7 @@ def test_what_nothing_makes_fit_says_why() -> None:
         (line,) = plan_of(planned_by_hand("lora", trained, 9000, {}, fits=False, **others), memory=memory).changes
         return line
 
-    assert "try --quantize nf4, shorter rows" in why(4 * 2**30)
+    assert "try --quantize nf4, shorter rows (--max-length)" in why(4 * 2**30)
     assert "try shorter rows" in why(4 * 2**30, packed=True)
     assert "the libraries alone take 700 MiB" in why(500 * 2**20)
     assert "what stays from step to step" in why(2 * 2**30, trained=300_000_000)
@@ -228,6 +228,7 @@ def test_a_page_has_every_method_and_opens_offline(
         (("--tokens", "16", "--data.text", "words"), "data.text is given without DATA"),
         (("--tokens", "16", "--memory", "much"), "memory is 'much', which is no amount"),
         (("--tokens", "16", "--memory", "0GB"), "memory is '0GB', which is no amount"),
+        (("--tokens", "16", "--memory", "12"), "memory is '12', which has no unit; write it as 12GB or 12MiB"),
         (("--tokens", "2"), "tokens"),
         (("--tokens", "1000000"), "tokens is 1000000; the model has room for"),
         (("--tokens", "16", "--recompute", "some"), "recompute"),

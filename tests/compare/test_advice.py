@@ -6,6 +6,7 @@ import math
 import re
 import runpy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,14 +204,14 @@ def test_a_score_may_be_negative_and_a_lower_one_better(sign: int) -> None:
     field = Field(contestants=made, sign=sign)
     assert field.best.name == "a"
     assert [each.name for each in field.compared if not each.is_within] == ["b"]
-    assert choose(field, 0.02, max).name == "a"  # nothing is known of the rows
+    assert choose(replace(field, cheapest=max), 0.02).name == "a"  # nothing is known of the rows
 
 
 def test_scores_without_any_spread_are_compared_by_their_rows() -> None:
     made = [Contestant(name=name, scores=(score,) * 3) for name, score in (("a", 0.9), ("b", 0.9), ("c", 0.5))]
-    choice = choose(Field(contestants=made, rows=500), 0.02, max)
-    assert (choice.name, choice.among) == ("a", ("a",))
-    steady = choose(Field(contestants=made, rows=5000), 0.02, max)
+    choice = choose(Field(contestants=made, rows=500, cheapest=max), 0.02)
+    assert (choice.name, choice.among, choice.is_told) == ("b", ("b", "a"), False)  # level as they are
+    steady = choose(Field(contestants=made, rows=5000, cheapest=max), 0.02)
     assert (steady.name, steady.is_told) == ("b", True)
 
 
@@ -303,6 +304,26 @@ def test_one_seed_is_never_sure(tmp_path: Path) -> None:
         "with one run each: better than full, the next, by 37.0 points, which is more than the noise of" in found.text
     )
     assert "which did best with this seed; whether it would with another cannot be told" in found.conclusion
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_of_methods_with_the_same_score_the_cheapest_is_advised_and_none_is_called_the_best(
+    seeds: int, tmp_path: Path
+) -> None:
+    """Bitfit is cheaper than lora, and lora comes first in the table."""
+    scores = {"lora": (0.9375,) * seeds, "bitfit": (0.9375,) * seeds, "pfeiffer": (0.9,) * seeds}
+    table = table_of(tmp_path, scores, rows=80)
+    found = advise(table)
+    assert found is not None
+    assert found.best == found.recommended == "bitfit"
+    assert "bitfit and lora reach the best" in found.text
+    assert "pfeiffer cannot be told from them: the difference is 3.7 points" in found.text
+    assert "Of bitfit and lora, bitfit trains the fewest parameters" in found.text
+    if seeds == 1:
+        assert "Advice: bitfit, with the lowest loss of those that did best with this seed" in found.conclusion
+    alone = advise(table_of(tmp_path / "two", {name: scores[name] for name in ("lora", "bitfit")}, rows=80))
+    assert alone is not None
+    assert "this score does not tell them apart" in alone.text
 
 
 def test_losses_of_one_seed_are_compared_on_their_rows(tmp_path: Path) -> None:

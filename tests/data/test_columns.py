@@ -175,6 +175,10 @@ def test_what_is_suggested_as_a_label_repeats_and_is_no_date_and_no_number() -> 
     assert chosen(rows).endswith("such as --data.text Message --data.label Team")
     named_so = [{**{("Topic" if name == "City" else name): value for name, value in row.items()}} for row in rows]
     assert chosen(named_so).endswith("such as --data.text Message --data.label Topic")
+    german = [{**{("Kategorie (final)" if name == "City" else name): value for name, value in r.items()}} for r in rows]
+    assert chosen(german).endswith("such as --data.text Message --data.label 'Kategorie (final)'")
+    gaps = [row | ({"Team": ""} if i % 5 == 0 else {}) for i, row in enumerate(rows)]
+    assert chosen(gaps).endswith("such as --data.text Message --data.label City")  # a clerk, not a label
 
 
 @pytest.mark.parametrize("numbers", [["0,4", "5,0", "2,6"] * 4, [0.5, 1.0, 2.5] * 4])

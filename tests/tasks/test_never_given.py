@@ -36,10 +36,11 @@ def test_a_label_of_several_rows_that_none_is_given_is_counted() -> None:
 
 
 def test_it_is_said_in_words() -> None:
-    assert never_given_text({}, "valid") is None
-    assert never_given_text({"lost": 3}, "valid") == 'no row of valid is given a label that some have: "lost" (3 rows)'
-    assert never_given_text({"a": 3, "b": 12}, "test") == (
-        'no row of test is given labels that some have: "a" (3 rows), "b" (12 rows)'
+    assert never_given_text({}, "no row of valid") is None
+    found = never_given_text({"lost": 3}, "no row of valid")
+    assert found == 'no row of valid is given a label that some have: "lost" (3 rows)'
+    assert never_given_text({"a": 3, "b": 12}, "none of these rows") == (
+        'none of these rows is given labels that some have: "a" (3 rows), "b" (12 rows)'
     )
 
 
@@ -70,3 +71,5 @@ def test_a_run_and_its_evaluation_say_so(
     assert said in (run.folder / "log.txt").read_text()
     assert json.loads((run.folder / "summary.json").read_text())["never_given"] == {"lost": 3}
     assert said in run.evaluate()["notes"]
+    others = run.evaluate(str(Path(reviews_folder) / "test.jsonl"))["notes"]
+    assert said.replace("no row of valid", "none of these rows") in others

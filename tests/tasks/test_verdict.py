@@ -153,3 +153,16 @@ def test_texts_that_no_score_puts_above_their_copied_prompts_are_told_beside_a_l
     notes = [note for note in page.verdict.notes if "copied" in note]
     wanted = [] if told is None else [f"The texts are worse than their prompts, copied, would be: {told}"]
     assert notes == wanted
+
+
+@pytest.mark.parametrize(("written", "told"), [(20, True), (100, False), (0, False)])
+def test_scores_of_texts_say_of_how_many_rows_they_are(written, told):
+    scores = {"loss": 2.0, "perplexity": 7.4, "bleu": 10.0}
+    found = summary(
+        status="finished", metrics={"split": "valid", "rows": 100, "base": scores, "tuned": scores, "test": None}
+    )
+    row = {"prompt": "a", "references": ["b"], "text": "b", "base_text": "c"}
+    page = Causal.page(found, [row] * written)
+    (bleu,) = (tile for tile in page.tiles if tile.name == "BLEU")
+    assert ("of the first 20 rows" in bleu.details) == told
+    assert any("for the first 20 rows alone" in note for note in page.verdict.notes) == told

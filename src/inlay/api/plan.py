@@ -19,6 +19,7 @@ from ..methods import FAMILIES, METHODS
 from ..names import listed
 from ..show.table import Column, Table
 from ..show.units import bytes_text, count_text, counted, seconds_text, text_or_unknown
+from ..training.misfit import why_not
 from ..training.plan_settings import PlanSettings
 from ..training.planning import Asked, NotPlanned, Planned, PlanResult
 from ..training.planning import plan as plan_all
@@ -153,18 +154,8 @@ class Costs:
         ]
 
     def _why_not(self, row: Planned) -> str:
-        """Say why no setting that may be chosen makes the method fit, and what else there is to try."""
-        if row.process_bytes - row.tensor_bytes > self.result.memory:
-            beside = bytes_text(row.process_bytes - row.tensor_bytes)
-            return f"no setting helps, as Python and the libraries alone take {beside}"
-        lasting = sum(row.memory[part] for part in ("weights", "adapter", "optimizer")) + 4 * row.trained_parameters
-        if lasting > self.result.memory and (row.packed or row.memory["weights"] < lasting / 2):
-            return "what stays from step to step is too much; train less of the base, or a smaller one"
-        if self.result.stream:
-            return "too much even with one row at once and one block's weights; try shorter rows or a smaller base"
-        packing = "" if row.packed else "--quantize nf4, "
-        last = ", and as a last resort --stream" if not row.packed and row.memory["weights"] > lasting / 2 else ""
-        return f"too much even with one row at once; try {packing}shorter rows or a smaller base{last}"
+        result = self.result
+        return why_not(row.cost, row.process_bytes, result.memory, packed=row.packed, streamed=result.stream)
 
     @property
     def precision(self) -> str:

@@ -13,10 +13,14 @@ from .rows import Row
 
 _LOOKED_AT = 1000  # rows
 _LONGEST_LABEL = 100  # characters
+_NEARLY_ALL = 0.95  # of the rows have a value: damaged ones may be among them
 _FEWEST = 4  # rows with a value, of which something can be told
 _REAL = re.compile(r"[-+]?[0-9]*[.,][0-9]+(?:[eE][-+]?[0-9]+)?")
 _DATE = re.compile(r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}")
-_NAMES_OF_LABELS = re.compile(r"label|class|categor|topic|intent|sentiment|target|kind|type|tag|emotion|stars|rating")
+_NAMES_OF_LABELS = re.compile(
+    r"label|class|categor|topic|intent|sentiment|target|kind|type|tag|emotion|stars|rating"
+    r"|klass|kategor|catégor|thema|tema|étiquette|etiqueta|etikett|clase"  # in other languages
+)
 
 
 def find_column(name: str, columns: Collection[str]) -> str | None:
@@ -48,10 +52,18 @@ def no_column(column: str, columns: Collection[str]) -> str:
 def likely_labels(rows: Sequence[Row], others: Collection[str]) -> list[str]:
     """Return the columns whose values repeat as those of labels do, the likeliest first; none of the `others`.
 
-    A name of labels speaks for a column, and then few different values do.
+    A name of labels speaks for a column, then that hardly a value is missing, and then few different values.
     """
+    looked_at = min(len(rows), _LOOKED_AT)
     found = {column: values for column, values in _values(rows).items() if column not in others and _repeat(values)}
-    return sorted(found, key=lambda column: (not _is_name_of_labels(column), len(set(map(str, found[column])))))
+    return sorted(
+        found,
+        key=lambda column: (
+            not _is_name_of_labels(column),
+            len(found[column]) < _NEARLY_ALL * looked_at,
+            len(set(map(str, found[column]))),
+        ),
+    )
 
 
 def real_numbers(rows: Sequence[Row], others: Collection[str]) -> list[str]:

@@ -116,7 +116,8 @@ def evaluate_adapter(
     notes += [problem.told for problem in task.problems() if path is not None and problem.severity == "note"]
     notes += _trained_on(found.task, task.data.splits[chosen], chosen, path)
     base, tuned = opened().evaluate(task, chosen)
-    if (missed := never_given_text(task.never_given(chosen, tuned), chosen)) is not None:
+    no_row = "none of these rows" if one_file else f"no row of {chosen}"
+    if (missed := never_given_text(task.never_given(chosen, tuned), no_row)) is not None:
         notes.append(missed)
     naive = task.naive(chosen, base.scores if base else None)
     same = task.one_answer(chosen, tuned)

@@ -33,7 +33,7 @@ from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
 from ..models.tokenizer import Tokenizer
-from ..show.units import text_or_unknown
+from ..show.units import counted, text_or_unknown
 from ..stats import Means
 from .evaluation import Answer, Evaluation
 from .facts import COUNT, TOKENS, one_of
@@ -74,7 +74,7 @@ class Causal(Task):
     def prepare(cls, base: Base, opened: OpenedData, settings: TaskSettings) -> Self:
         if (kind := cls.refuses(base.config)) is not None:
             raise SettingsError(
-                f"model {base.name!r} is {kind}, and {opened.settings.path} has {in_place_of_labels(opened)}; texts "
+                f"model {base.name!r} is {kind}, and the rows have {in_place_of_labels(opened)}; texts "
                 "are learned by causal language models, such as Llama"
             )
         return cls(
@@ -305,9 +305,13 @@ class Causal(Task):
     @classmethod
     def page(cls, summary: Summary, predictions: Sequence[PredictionLine]) -> TaskPage:
         judged = Judged.from_summary(summary)
+        details = {"loss": [f"nats per learned token of the {judged.split} split"]}
+        if 0 < len(predictions) < judged.rows:
+            first = f"of the first {counted(len(predictions), 'row')}"
+            details |= {m.name: [*filter(None, [m.meaning]), first] for m in METRICS.values() if WrittenTexts in m.of}
         return TaskPage(
-            tiles=judged.tiles(cls.expected, {"loss": [f"nats per learned token of the {judged.split} split"]}),
-            verdict=_verdict(judged),
+            tiles=judged.tiles(cls.expected, details),
+            verdict=_verdict(judged, len(predictions)),
             section=cls.section(judged.split, predictions),
             naive=judged.naive,
         )
@@ -328,7 +332,7 @@ def is_language_adapter(adapter_config: PeftConfig, base: Base) -> bool:
     return not any(entry.rpartition(".")[2] not in names for entry in saved)
 
 
-def _verdict(judged: Judged) -> Verdict:
+def _verdict(judged: Judged, written: int) -> Verdict:
     if (none := judged.without_scores) is not None:
         return none
     base, tuned = judged.base["loss"], judged.tuned["loss"]
@@ -337,7 +341,9 @@ def _verdict(judged: Judged) -> Verdict:
         f"The loss {'fell' if tuned < base else 'rose'} from {base:.3f} to {tuned:.3f} nats per learned token on the "
         f"{judged.rows} rows of the {judged.split} split: perplexity {' became '.join(perplexities)}."
     )
-    notes = judged.notes(*_worse_than_copied(judged), score="loss")
+    few = f"Texts were written for the first {counted(written, 'row')} alone, and their scores are of these."
+    part = [few] if 0 < written < judged.rows else []
+    notes = judged.notes(*_worse_than_copied(judged), *part, score="loss")
     return Verdict(kind="better" if tuned < base else "worse", sentence=sentence, notes=notes)
 
 

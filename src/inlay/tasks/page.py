@@ -142,7 +142,7 @@ class Judged:
             checked = f"{where} {'the loss' if score == 'loss' else label} is {figure}"
         unfinished = f"The run is {self.status}: these are the figures of its best checkpoint so far."
         collapses = [_went_back(each) for each in self.went_back]
-        missed = never_given_text(self.never_given, self.split)
+        missed = never_given_text(self.never_given, f"no row of {self.split}")
         warned += [f"{capitalized(missed)}."] if missed else []
         first = [*([unfinished] if self.status != "finished" else []), *warned, *collapses]
         return [*first, *own, f"{chosen}; {checked}."]

@@ -35,14 +35,14 @@ from .checkpoint_fit import shrunk_of
 from .division import Division
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import Estimate, estimate
-from .forecast import Forecast, exceeded, fitted, forecast, free_memory_bytes
+from .forecast import AS_TOLD, Forecast, exceeded, fitted, forecast, free_memory_bytes
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
 from .long_row import long_row_note
 from .loop import Observer, StepEvent, Training, fit
 from .memory import reset_peak_memory
-from .on_record import LEARNS, add_to_record
+from .on_record import add_to_record
 from .prepared import Prepared
 from .resolved import resolved_yaml
 from .run_output import RunOutput
@@ -233,7 +233,7 @@ class ActiveRun(Observer):
             learning_rate=run.plan.learning_rate,
         )
         self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **self.state.estimate.facts())
-        self._note(exceeded(run, self.state.estimate.memory_bytes, when=" before its first step", then="; it goes on"))
+        self._note(exceeded(run, self.state.estimate.memory_bytes, when=" before its first step", then="it goes on"))
         self.state.stages.enter("training", 0 if self.checkpoint is None else self.checkpoint.progress["step"])
 
     def _estimate(self, told: Forecast, size: int) -> Estimate:
@@ -353,7 +353,7 @@ class ActiveRun(Observer):
         if (naive := task.naive("test") if "test" in found else None) is not None:
             self.state.naive["test"] = naive
         self.state.never_given = task.never_given("valid", found["valid"])
-        self._note(never_given_text(self.state.never_given, "valid"))
+        self._note(never_given_text(self.state.never_given, "no row of valid"))
         self.state.same = {split: same for split, of in found.items() if (same := task.one_answer(split, of))}
         self.journal.check_folder()
         write_parts(run.folder, {split: each.parts for split, each in found.items()})
@@ -364,8 +364,7 @@ class ActiveRun(Observer):
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
         self.state.peak_of_others = most = max(processes.gathered(self.state.peak_memory_bytes))
-        learns = LEARNS if self.state.is_first and processes.count() == 1 else ""
-        self._note(exceeded(run, most, then=learns))
+        self._note(exceeded(run, most, then=AS_TOLD))
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _note(self, text: str | None, **more: int) -> None:

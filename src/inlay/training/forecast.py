@@ -19,9 +19,15 @@ from ..models.sites import Sites
 from ..show.units import bytes_text, counted
 from ..tasks.task import Task
 from .memory import available_memory_bytes
+from .misfit import why_not
 from .prepared import Prepared
 from .rows_at_once import made_to_fit, share_of
 from .settings import RunSettings
+
+AS_TOLD = (
+    "what a process takes beside its tensors is told to some 8 %, so leave as much room below a limit that is hard"
+)
+"""What follows from a run that came to more than it was told to take."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,10 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
     there = "may take" if asked is not None else "there is"
     needs = f"takes about {bytes_text(machine.taken(cost, task))}, and {there} {bytes_text(machine.memory)}"
     if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):
+        least = machine.taken(chosen.cost, task)
         raise DoesNotFit(
-            f"the run {needs}; with {_told(chosen.way)}{_asked(settings)} it still takes "
-            f"{bytes_text(machine.taken(chosen.cost, task))}. Try --quantize nf4, a shorter --max-length, a smaller "
-            "base, or a method that takes less (see inlay plan)"
+            f"the run {needs}; with {_told(chosen.way)}{_asked(settings)} it still takes {bytes_text(least)}: "
+            + why_not(chosen.cost, least, machine.memory, packed=way.packed, streamed=way.streamed)
         )
     why = f"so that the run fits: otherwise it {needs}"
     return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
@@ -139,13 +145,13 @@ def fitted(run: Prepared, told: Forecast) -> Prepared:
     return replace(run, settings=settings, chosen=dict.fromkeys(changed, told.note or ""))
 
 
-def exceeded(run: Prepared, most: int, *, when: str = "", then: str = "") -> str | None:
-    """Say that the run came to more than it may take; None if it did not. On an accelerator the peak is of tensors
-    alone, and nothing is said."""
+def exceeded(run: Prepared, most: int, *, then: str, when: str = "") -> str | None:
+    """Say that the run came to more than it may take, and what `then`; None if it did not. On an accelerator the peak
+    is of tensors alone, and nothing is said."""
     asked = run.settings.memory_bytes
     if asked is None or run.device.type != "cpu" or most <= asked:
         return None
-    return f"the run came to {bytes_text(most)}{when}, more than the {bytes_text(asked)} of --memory{then}"
+    return f"the run came to {bytes_text(most)}{when}, more than the {bytes_text(asked)} of --memory; {then}"
 
 
 def _asked(settings: RunSettings[Method]) -> str:

@@ -6,8 +6,6 @@ from ..cost.machine import copies, kernels, name_of
 from ..cost.record import Taken, record
 from .run_state import RunState
 
-LEARNS = "; the next one like it is told better, as this one is on this machine's record"
-
 
 def add_to_record(state: RunState) -> None:
     """Add the run to the record; not one of which nothing was said, or that took no step, or that came after another in

@@ -47,7 +47,7 @@ def _never_given_sentences(table: MethodTable) -> Iterator[str]:
         found = [missed for run in row.runs if (missed := run.summary.get("never_given"))]
         if found:
             often = "" if len(row.runs) == 1 else f"in {len(found)} of {len(row.runs)} runs, "
-            yield f"{row.label}: {often}{never_given_text(found[0], 'valid')}."
+            yield f"{row.label}: {often}{never_given_text(found[0], 'no row of valid')}."
 
 
 def advise(table: MethodTable, searched: bool = False) -> Advice | None:
@@ -79,7 +79,6 @@ def advise(table: MethodTable, searched: bool = False) -> Advice | None:
     choice = choose(
         field,
         _margin(score, field.best.mean),
-        lambda names: _cheapest([rows[name] for name in names], table.quantities).label,
         {row.label for row in unlearned},
     )
     near = [row for row in unlearned if row.label in within]
@@ -110,8 +109,15 @@ def field_of(table: MethodTable) -> Field:
         scored = row.by_seed(score)
         parts = tuple(read_parts(run.folder, table.split) for run in row.runs if run.seed in scored)
         if scored:
-            contestants.append(Contestant(name=row.label, scores=tuple(scored.values()), parts=parts))
-    return Field(contestants=contestants, sign=score.sign, rows=table.evaluated if score.unit.is_share else None)
+            loss = row.spreads["loss"].mean if "loss" in row.spreads else 0.0
+            contestants.append(Contestant(name=row.label, scores=tuple(scored.values()), parts=parts, loss=loss))
+    by_label = {row.label: row for row in table.finished}
+    return Field(
+        contestants=contestants,
+        sign=score.sign,
+        rows=table.evaluated if score.unit.is_share else None,
+        cheapest=lambda names: _cheapest([by_label[name] for name in names], table.quantities).label,
+    )
 
 
 def _margin(score: Quantity, best: float) -> float:
@@ -183,25 +189,31 @@ def _equals_sentence(best: MethodRow, field: Field, table: MethodTable) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
     where = f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
     of, runs = ("mean ", "") if field.has_seeds else ("", ", with one run each")
-    opening = f"On {where}, {best.label} reaches the best {of}{score.name.partition(' (')[0]}, {score.text(mean)}{runs}"
-    within = [each for each in field.compared if each.is_within]
+    level = [each.name for each in field.compared if each.below == 0]
+    reach = f"{_list([best.label, *level])} reach{'' if level else 'es'}"
+    opening = f"On {where}, {reach} the best {of}{score.name.partition(' (')[0]}, {score.text(mean)}{runs}"
+    within = [each for each in field.compared if each.is_within and each.below > 0]
     if not field.compared:
         return f"{opening.removesuffix(runs)}; nothing else finished, so there is nothing to compare it with."
+    below = [each for each in field.compared if each.below > 0]
+    if not below:
+        return f"{opening}: this score does not tell them apart."
     if not within:
-        closest = min(field.compared, key=lambda each: each.below)
+        closest = min(below, key=lambda each: each.below)
         return (
             f"{opening}: better than {closest.name}, the next, by {score.unit.difference(closest.below)}, which "
             f"is more than {_noise_name(field)} ({_noise_text(closest.noise, score)})."
         )
     largest = max(within, key=lambda each: each.below)
     names = _list([each.name for each in within])
+    them = "them" if level else "it"
     how_far = f"the {'' if len(within) == 1 else 'largest '}difference is {score.unit.difference(largest.below)}"
     if not largest.noise.is_known:
-        return f"{opening}, but {names} cannot be told from it: {how_far}, and the noise is not known."
+        return f"{opening}, but {names} cannot be told from {them}: {how_far}, and the noise is not known."
     noise = _noise_text(largest.noise, score)
     if largest.noise.size >= _room(score, mean):
         noise = "more than a score can differ"
-    return f"{opening}, but {names} cannot be told from it: {how_far}, within {_noise_name(field)} ({noise})."
+    return f"{opening}, but {names} cannot be told from {them}: {how_far}, within {_noise_name(field)} ({noise})."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +275,7 @@ def _unsteady_sentence(rows: Sequence[MethodRow], others: Sequence[MethodRow], s
 
 def _worse_sentence(field: Field, score: Quantity) -> list[str]:
     worse = [each for each in field.compared if not each.is_within]
-    if len(worse) == len(field.compared) and worse:
+    if worse and len(worse) == sum(each.below > 0 for each in field.compared):
         worse.remove(min(worse, key=lambda each: each.below))  # which is said of the best already
     return (
         [f"Worse than {field.best.name} by more than {_noise_name(field)}: {_belows(worse, score)}."] if worse else []
@@ -285,10 +297,14 @@ def _conclusion(choice: Choice, field: Field, table: MethodTable) -> str:
     if not field.compared:
         return f"{begin}, the only one that finished. {end}"
     more = _what_would_tell(field, table)
+    level = any(each.below == 0 for each in field.compared) and choice.name == best.name
     if not field.has_seeds:
-        return f"{begin}, which did best with this seed; whether it would with another cannot be told: {more}. {end}"
+        lowest = "with the lowest loss of those that did best with this seed"
+        did_best = lowest if level else "which did best with this seed"
+        return f"{begin}, {did_best}; whether it would with another cannot be told: {more}. {end}"
     if not choice.is_told:
         why = "whose mean is the best" if choice.name == best.name else "the best mean that is to be trusted"
+        why = "with the lowest loss of those whose mean is the best" if level else why
         return f"{begin}, {why}; whether another is better cannot be told: {more}. {end}"
     if choice.name != choice.first:
         than = "the best" if choice.first == best.name else choice.first

@@ -8,9 +8,10 @@ best if it is below it by more than this noise, at 95 % for all of them together
 rows alone can tell two apart, and only as these seeds left them: what another seed changes is not known, and one in
 ten may collapse. So nothing is told to be the best method then, and the best mean is advised.
 
-The best mean is advised, or a cheaper method if that is at most `margin` below it, as far as can be told: its own mean
-is within the rows' noise, and the upper bound of the difference (90 %, one side) within the margin. Where neither is
-so, it cannot be told, and the best mean is advised as that. `scripts/simulate_advice.py` has what else was tried.
+The best mean is advised, of several equal ones that with the lowest loss, or a cheaper method if that is at most
+`margin` below it, as far as can be told: its own mean is within the rows' noise, and the upper bound of the difference
+(90 %, one side) within the margin. Where neither is so, it cannot be told, and the best mean is advised as that.
+`scripts/simulate_advice.py` has what else was tried.
 """
 
 import math
@@ -18,6 +19,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
+from typing import Self
 
 from ...stats import Parts, Variance, moderated_variances, normal_z, paired_gain, student_t, unsteady
 
@@ -52,10 +55,16 @@ class Contestant:
     name: str
     scores: tuple[float, ...]
     parts: tuple[Parts | None, ...] = ()
+    loss: float = 0.0
+    """Its mean on the same rows, a finer measure where scores are equal; the same of all where it is not known."""
 
     @property
     def mean(self) -> float:
         return statistics.fmean(self.scores)
+
+    def is_level_with(self, other: Self) -> bool:
+        """Tell whether the means are equal, but for the last bits of a sum."""
+        return math.isclose(self.mean, other.mean, rel_tol=1e-12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +95,20 @@ class Field:
     sign: int = 1
     rows: int | None = None
     """The number of rows that a score is a share of, for runs that have kept no parts."""
+    cheapest: Callable[[Sequence[str]], str] = itemgetter(0)
+    """Picks one of several names."""
 
     @cached_property
     def best(self) -> Contestant:
-        return max(self.contestants, key=lambda each: self.sign * each.mean)
+        return self.first_of(self.contestants)
+
+    def first_of(self, contestants: Sequence[Contestant]) -> Contestant:
+        """Return the one with the best mean; of several the one with the lowest loss, then the cheapest."""
+        top = max(contestants, key=lambda each: self.sign * each.mean)
+        level = [each for each in contestants if each.is_level_with(top)]
+        lowest = min(each.loss for each in level)
+        left = {each.name: each for each in level if each.loss == lowest}
+        return left[self.cheapest(list(left))]
 
     @cached_property
     def compared(self) -> list[AgainstBest]:
@@ -100,7 +119,7 @@ class Field:
         """Return how far a method is below another."""
         alone = 1 - (1 - _LEVEL) / max(1, len(self.contestants) - 1)
         noise, bound = (self._noise(own, best, level) for level in (alone, 2 * _BOUND - 1))
-        below = self.sign * (best.mean - own.mean)
+        below = 0.0 if own.is_level_with(best) else self.sign * (best.mean - own.mean)
         rows = self._rows_noise(own, best, _LEVEL) or 0.0
         return AgainstBest(name=own.name, below=below, noise=noise, rows=rows, at_most=below + bound.size)
 
@@ -142,7 +161,8 @@ class Choice:
     first: str
     """The best mean of those to choose from; the best of all unless that is left out."""
     among: tuple[str, ...]
-    """The methods as good as `first` as far as it matters, with the one advised, the cheapest of them."""
+    """The methods as good as `first` as far as it matters, or as far as is seen, with the one advised, the cheapest of
+    those."""
     unsteady: tuple[str, ...]
     """The methods left out since seeds change them more than the others."""
     is_told: bool
@@ -151,10 +171,8 @@ class Choice:
     """How far it is below `first` at most."""
 
 
-def choose(
-    field: Field, margin: float, cheapest: Callable[[Sequence[str]], str], left_out: Set[str] = frozenset()
-) -> Choice:
-    """Choose a method, but none of those `left_out` unless all are. `cheapest` picks one of several names.
+def choose(field: Field, margin: float, left_out: Set[str] = frozenset()) -> Choice:
+    """Choose a method, but none of those `left_out` unless all are.
 
     What seeds change more than the others is left out too, and its variance is no measure of theirs.
     """
@@ -163,18 +181,20 @@ def choose(
     changing = set(_unsteady(field))
     to_choose = near - left_out - changing or near - left_out or {field.best.name}
     steady = [each for each in field.contestants if each.name in to_choose or each.name not in changing]
-    first = max((each for each in steady if each.name in to_choose), key=lambda each: field.sign * each.mean)
+    first = field.first_of([each for each in steady if each.name in to_choose])
     others = replace(field, contestants=steady)
-    bounds = {e.name: others.compare(e, first).at_most for e in steady if e.name in to_choose and e is not first}
-    among = [first.name, *(name for name, bound in bounds.items() if bound <= margin and field.has_seeds)]
-    name = cheapest(among)
+    beside = {e.name: others.compare(e, first) for e in steady if e.name in to_choose and e is not first}
+    near_enough = [name for name, each in beside.items() if each.at_most <= margin and field.has_seeds]
+    level = [name for name, each in beside.items() if each.below == 0 and name not in near_enough]
+    among = [first.name, *near_enough, *level]
+    name = field.cheapest([first.name, *near_enough])
     return Choice(
         name=name,
         first=first.name,
         among=tuple(among),
         unsteady=tuple(sorted((equal & changing) - to_choose)),
-        is_told=field.has_seeds and (len(among) > 1 or not any(each.is_within for each in field.compared)),
-        at_most=bounds.get(name, 0.0),
+        is_told=field.has_seeds and (bool(near_enough) or not any(each.is_within for each in field.compared)),
+        at_most=beside[name].at_most if name in beside else 0.0,
     )
 
 
