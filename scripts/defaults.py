@@ -38,7 +38,8 @@ HELD = ("subj", "mpqa", "mrpc", "emotion")
 CHOOSING = ("sst2", "cr", "trec", "ag_news", "cola", "rte", "boolq", "banking77")
 GRID = (-2, -1, 0, 1, 2)  # half decades from the rate below
 CENTRE = MIDDLE | {  # as exponents of ten; they stay when a default changes
-    "pattern": -4.0,
+    "pattern": -3.5,
+    "p-tuning": -1.5,
     "prompt": -1.0,
     "multitask-prompt": -1.0,
 }

@@ -41,7 +41,7 @@ class Pattern(Method):
 
     name, family, paper = "pattern", "selective", "https://arxiv.org/abs/2203.06904"
     summary = "the parameters whose names fit patterns"
-    learning_rate = Rates(reading=1e-4, writing=1.1e-3, width_power=1.5)
+    learning_rate = Rates(reading=2.5e-4, writing=1.1e-3, width_power=1.5)
     example = {"include": (r".*\.v_proj\.weight",)}
     format = PeftFormat(peft_type="INLAY_PATTERN")
 
