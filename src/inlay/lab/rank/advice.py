@@ -87,12 +87,14 @@ def _of_curve(result: Analysis) -> Iterator[str]:
         )
         return
     told = kept(smallest.gain, metric, curve.whole)
+    of_largest = f" against {count_text(largest.parameters)} at rank {largest.rank}"
+    fewer = of_largest if smallest.rank < largest.rank else ""
     found = f"keeps the score {where}" if told else f"may keep the score, which cannot be told {where}"
     yield (
         f"Rank {smallest.rank} {found}: {metric.label} "
         f"{exact_text(metric, smallest.scores)} against {whole} whole, "
-        f"{gain_text(metric, smallest)}{meaning}; {count_text(smallest.parameters)} parameters against the run's "
-        f"{count_text(result.trainable)}." + ("" if told else " More rows, named with --data, would tell.")
+        f"{gain_text(metric, smallest)}{meaning}; {count_text(smallest.parameters)} parameters in the layers"
+        f"{fewer}." + ("" if told else " More rows, named with --data, would tell.")
     )
     if smallest.rank < largest.rank and result.cut is None:
         yield (
