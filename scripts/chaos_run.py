@@ -1,7 +1,7 @@
 """A short run that ckpt-chaos kills at its writes and starts again, by one process or several.
 
 pip install ckpt-chaos
-ckpt-chaos run --ranks 2 --modes before,torn --checkpoint-glob "{out}/kept/*" --ckpt-ignore-size \
+ckpt-chaos run --ranks 2 --modes before,torn --max-points 20 --checkpoint-glob "{out}/kept/*" --ckpt-ignore-size \
     --step-regex "goes on from step (\\d+)" --result-file "{out}/adapter/adapter_model.safetensors" \
     --fail-on HARD_FAIL,LOST_WORK,SILENT_DIVERGENCE,CONTROL_FAIL -- python scripts/chaos_run.py {out}
 
