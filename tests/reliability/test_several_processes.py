@@ -22,7 +22,7 @@ from inlay.errors import CheckpointError, DoesNotFit, SettingsError
 from inlay.launch import STARTED_BY
 from inlay.machine import out_of_memory
 from inlay.tasks.classify import Classify
-from inlay.training import passes, prepared, together
+from inlay.training import passes, prepared, run_state, together
 
 from ..training.resume.runs import assert_same
 from .kills import finished, killed, started
@@ -181,7 +181,7 @@ def test_a_killed_process_with_which_others_share_the_base_out_is_lost_and_the_r
 
 def reads_other_data(number: int) -> None:
     if number == 1:
-        together.data_fingerprint = lambda *_: "other"
+        run_state.data_fingerprint = lambda *_: "other"
 
 
 @pytest.mark.slow

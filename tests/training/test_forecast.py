@@ -14,6 +14,7 @@ import inlay
 from inlay.cost.machine import Machine
 from inlay.cost.record import all_recorded
 from inlay.cost.run_cost import CannotBeFollowed
+from inlay.cost.speed import Speed
 from inlay.errors import DoesNotFit
 from inlay.training import active_run, run_state
 from inlay.training import forecast as forecast_module
@@ -48,7 +49,7 @@ def test_a_run_that_would_not_fit_is_made_to_with_the_same_adapter(
 
 
 def test_what_cannot_fit_ends_before_anything_is_loaded(tiny_bert: str, reviews_folder: str, tmp_path: Path) -> None:
-    with pytest.raises(DoesNotFit, match=r"takes about .*may take 9\.77 KiB.*: no setting helps, as Python"):
+    with pytest.raises(DoesNotFit, match=r"takes about .*may take 9\.77 KiB.*: no setting helps, as the process"):
         inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", memory="10kB", **KNOWN)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
@@ -125,3 +126,20 @@ def test_only_the_first_run_of_a_process_is_put_on_the_record(
     for name in ("one", "two"):  # the second's process takes less beside what it takes already
         inlay.train(tiny_bert, reviews_folder, out=tmp_path / name, memory="100MB", **KNOWN)
     assert len(all_recorded()) == 1
+
+
+def test_what_measuring_the_machine_takes_is_not_on_record(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = Machine.measured
+
+    def takes_much(machine: Machine) -> Speed:
+        torch.ones(10**8)
+        return measured(machine)
+
+    monkeypatch.setenv("INLAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(run_state, "_RUNS", itertools.count())
+    monkeypatch.setattr(Machine, "measured", takes_much)
+    run = inlay.train(tiny_bert, reviews_folder, out=tmp_path / "run", **KNOWN)
+    (taken,) = all_recorded()
+    assert taken.process == json.loads((run.folder / "summary.json").read_text())["peak_memory_bytes"]

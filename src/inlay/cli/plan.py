@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ..data.settings import DataSettings, Reading
+from ..data.settings import LARGEST_VALID_FRACTION, DataSettings, Reading
 from ..errors import DoesNotFit, SettingsError
 from ..formats.files import write_text
 from ..formats.paths import new_file
-from ..ranges import ROWS
+from ..ranges import ROWS, Range
 from ..show.table import Table
 from ..training.plan_settings import PlanSettings
 from .arguments import Model
@@ -34,12 +34,19 @@ class RowsToPlan(Reading):  # a docstring would stand in the help
     """Train on at most so many rows, evenly spread over the data. Default: all."""
     eval_rows: Annotated[int | None, ROWS] = None
     """Evaluate on at most so many rows of valid, evenly spread. Default: all."""
+    valid_fraction: Annotated[float | None, Range(above=0, most=LARGEST_VALID_FRACTION)] = None
+    """The share of train that is held out as valid where there is none. Default: 0.05."""
 
     def __post_init__(self) -> None:
-        own = {"train_rows": self.train_rows, "eval_rows": self.eval_rows}
-        asked = {name: value for name, value in (self.asked() | own).items() if value is not None}
+        asked = self.asked() | self.own
         if self.path is None and (given := next(iter(asked), None)) is not None:
             raise SettingsError(f"data.{given} is given without DATA, whose rows it reads; name DATA")
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What is asked for beside how rows are read."""
+        names = ("train_rows", "eval_rows", "valid_fraction")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +78,8 @@ def main(arguments: list[str]) -> int:
 
     contenders = [contender(label) for label in asked.methods]
     chosen = [Asked(label=each.label, method=each.method, quantize=each.quantize) for each in contenders]
-    reading: dict[str, Any] = asked.data.asked()
-    data = (
-        None
-        if asked.data.path is None
-        else DataSettings(
-            path=asked.data.path, train_rows=asked.data.train_rows, eval_rows=asked.data.eval_rows, **reading
-        )
-    )
+    reading: dict[str, Any] = asked.data.asked() | asked.data.own
+    data = None if asked.data.path is None else DataSettings(path=asked.data.path, **reading)
     settings = {field.name: getattr(asked, field.name) for field in dataclasses.fields(PlanSettings)}
     del settings["methods"]
     with _progress(asked.json) as progress:

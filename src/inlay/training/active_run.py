@@ -116,7 +116,7 @@ class ActiveRun(Observer):
                 self._finish(of_base)
                 summary = self.output.write_summary("finished", None)
                 if processes.count() == 1:
-                    add_to_record(self.state)
+                    add_to_record(self.state, summary["peak_memory_bytes"])  # before the machine is measured for it
             except (KeyboardInterrupt, Exception) as problem:
                 with self.keeper.interrupts.deferred():
                     said = processes.first_failure(as_run_error(problem))

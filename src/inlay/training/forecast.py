@@ -18,7 +18,7 @@ from ..models.sharding import planned_bytes
 from ..models.sites import Sites
 from ..show.units import bytes_text, counted
 from ..tasks.task import Task
-from .memory import available_memory_bytes
+from .memory import available_memory_bytes, reset_peak_memory
 from .misfit import why_not
 from .prepared import Prepared
 from .rows_at_once import made_to_fit, share_of
@@ -81,6 +81,7 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
         chosen = made_to_fit(machine, task, way, cost, cost_of, among=together, may_recompute=may_recompute)
     except CannotBeFollowed as problem:
         return Forecast(task, machine, way, None, str(problem))
+    reset_peak_memory(run.device)  # the machine may have been measured for that, which is no part of the run
     there = "may take" if asked is not None else "there is"
     needs = f"takes about {bytes_text(machine.taken(cost, task))}, and {there} {bytes_text(machine.memory)}"
     if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):

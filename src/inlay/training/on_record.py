@@ -7,9 +7,9 @@ from ..cost.record import Taken, record
 from .run_state import RunState
 
 
-def add_to_record(state: RunState) -> None:
-    """Add the run to the record; not one of which nothing was said, or that took no step, or that came after another in
-    its process, as the record tells what a new process takes beside its tensors."""
+def add_to_record(state: RunState, process_bytes: int) -> None:
+    """Add the run, whose process took so much, to the record; not one of which nothing was said, or that took no step,
+    or that came after another in its process, as the record tells what a new process takes beside its tensors."""
     told, found, done, run = state.forecast, state.estimate, state.progress, state.run
     if told is None or told.cost is None or found is None or not done.step or not state.is_first:
         return
@@ -31,6 +31,6 @@ def add_to_record(state: RunState) -> None:
             copies=copies(told.cost.step.trained),
             kernels=kernels(told.cost),
             before=machine.before,
-            process=state.peak_memory_bytes,
+            process=process_bytes,
         )
     )

@@ -202,11 +202,20 @@ def pick_dtype(settings: Recipe, device: torch.device) -> torch.dtype:
     return best_dtype(device) if settings.dtype == "auto" else getattr(torch, settings.dtype)
 
 
+def _check_free(folder: Path) -> None:
+    try:
+        check_free(folder, "--out")
+    except SettingsError as problem:
+        if not (folder / "run.yaml").is_file():
+            raise
+        raise SettingsError(f"{problem}; or --go-on goes on with the run in it, or begins it anew") from None
+
+
 def free_folder(settings: RunSettings[Method]) -> Path:
     """Choose the folder of a new run. Raises SettingsError if the one that is asked for holds something."""
     if settings.out is not None:
         folder = path_of(settings.out)
-        check_free(folder, "--out")
+        _check_free(folder)
         return folder
     data = re.sub(r"\W+", "-", Path(settings.data.path.removeprefix("builtin:")).name.split(".")[0]).strip("-")
     stem = f"{data[:100] or 'run'}-{settings.method.name}"

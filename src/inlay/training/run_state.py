@@ -20,6 +20,7 @@ from ..formats import peft
 from ..formats.summary import PlannedCost, Summary
 from ..show.budget import Chosen
 from ..show.forgetting import Forgetting
+from ..show.units import counted
 from ..tasks.metric import Scores
 from ..tasks.naive import Judgement, NaiveBaseline
 from .checkpoint import RunIdentity, data_fingerprint
@@ -33,6 +34,7 @@ from .progress import Progress
 from .settings import RunSettings, to_dict
 from .stages import Stages
 
+_FEW_STEPS = 30  # by which a rate cannot be judged
 _RUNS = itertools.count()  # of this process
 
 
@@ -105,6 +107,8 @@ class RunState:
         rate, progress = self.run.plan.learning_rate, self.progress
         if (share := progress.guard.share) < 1:
             change = f"Higher learning rates collapsed: try --learning-rate {share * rate:.1g} from the start"
+        elif (steps := self.run.plan.steps) < _FEW_STEPS:
+            change = f"{counted(steps, 'step')} can teach little: try more --epochs"
         elif progress.best_step == progress.step or progress.guard.hardly_fell:
             so_far = "It was still getting better" if progress.best_step == progress.step else "The loss hardly fell"
             change = f"{so_far}: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"

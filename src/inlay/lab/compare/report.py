@@ -18,7 +18,7 @@ from .curves import points_of
 from .export import as_markdown
 from .plots import ScoreCurve, curve_plot, pareto_plot
 from .result import ComparisonResult
-from .samples import disagreements, texts_side_by_side
+from .samples import ROWS_SHOWN, disagreements, texts_side_by_side
 from .sensitivity import legend
 from .table import COSTS, MethodRow, Quantity, naive_of
 from .tables import (
@@ -65,6 +65,7 @@ def _page(result: ComparisonResult) -> dict[str, object]:
     plots = pareto_plots(table.finished, there)
     tasks = [result.comparison.data.path, *result.comparison.then]
     names = [name_of_data(path) for path in tasks]
+    different = disagreements(table.finished)
     return {
         "result": result,
         "table": table,
@@ -86,7 +87,8 @@ def _page(result: ComparisonResult) -> dict[str, object]:
         "sensitivity": sensitivity_table(result),
         "sensitivity_legend": legend(table.score.unit.is_share),
         "samples": texts_side_by_side(table.finished),
-        "disagreements": disagreements(table.finished),
+        "disagreements": different[:ROWS_SHOWN],
+        "disagreeing": len(different),
         "samples_in_sight": _SAMPLES,
         "tasks": tasks,
         "versions": table.finished[0].runs[0].summary["versions"] if table.finished else {},

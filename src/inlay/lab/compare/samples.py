@@ -10,7 +10,7 @@ from ...tasks import TASKS
 from ...tasks.page import Said
 from .table import MethodRow
 
-_ROWS = 30
+ROWS_SHOWN = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def texts_side_by_side(rows: Sequence[MethodRow]) -> list[Answers]:
     # full fine-tuning has no base left, but another contender's run has written its texts
     base = next((found for found in samples.values() if found[0].base_answer is not None), None)
     result = []
-    for i, sample in enumerate(first[:_ROWS]):
+    for i, sample in enumerate(first[:ROWS_SHOWN]):
         answers = {"base": base[i].base_answer or ""} if base else {}
         answers |= {label: found[i].answer for label, found in samples.items() if i < len(found)}
         result.append(Answers(prompt=sample.prompt, pair=None, wanted=sample.wanted or "", answers=answers))
@@ -41,8 +41,8 @@ def texts_side_by_side(rows: Sequence[MethodRow]) -> list[Answers]:
 
 
 def disagreements(rows: Sequence[MethodRow]) -> list[Answers]:
-    """Return rows of valid that the contenders' first runs answer differently, those with most answers first; nothing
-    of tasks that write texts."""
+    """Return the rows of valid that the contenders' first runs answer differently, those with most answers first;
+    nothing of tasks that write texts."""
     predictions = dict(_said(rows, writes=False))
     if len(predictions) < 2:
         return []
@@ -52,8 +52,7 @@ def disagreements(rows: Sequence[MethodRow]) -> list[Answers]:
         if len(set(answers.values())) > 1:
             first = of_row[0]
             result.append(Answers(prompt=first.prompt, pair=first.pair, wanted=first.wanted or "", answers=answers))
-    result.sort(key=lambda row: -len(set(row.answers.values())))
-    return result[:_ROWS]
+    return sorted(result, key=lambda row: -len(set(row.answers.values())))
 
 
 def _said(rows: Sequence[MethodRow], writes: bool) -> Iterator[tuple[str, list[Said]]]:
