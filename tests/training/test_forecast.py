@@ -15,7 +15,7 @@ from inlay.cost.machine import Machine
 from inlay.cost.record import all_recorded
 from inlay.cost.run_cost import CannotBeFollowed
 from inlay.cost.speed import Speed
-from inlay.errors import DoesNotFit
+from inlay.errors import DoesNotFit, SettingsError
 from inlay.training import active_run, run_state
 from inlay.training import forecast as forecast_module
 
@@ -126,6 +126,20 @@ def test_only_the_first_run_of_a_process_is_put_on_the_record(
     for name in ("one", "two"):  # the second's process takes less beside what it takes already
         inlay.train(tiny_bert, reviews_folder, out=tmp_path / name, memory="100MB", **KNOWN)
     assert len(all_recorded()) == 1
+
+
+def test_what_did_not_fit_begins_anew_with_other_settings_in_its_folder(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path
+) -> None:
+    known = KNOWN | {"out": tmp_path / "run"}
+    with pytest.raises(DoesNotFit):
+        inlay.train(tiny_bert, reviews_folder, memory="10kB", **known)
+    with pytest.raises(SettingsError, match="--go-on goes on with the run in it, or begins it anew"):
+        inlay.train(tiny_bert, reviews_folder, **known)
+    run = inlay.train(tiny_bert, reviews_folder, go_on=True, **known)
+    assert run.summary["status"] == "finished"
+    with pytest.raises(SettingsError, match="other settings"):
+        inlay.train(tiny_bert, reviews_folder, go_on=True, memory="10GB", **known)
 
 
 def test_what_measuring_the_machine_takes_is_not_on_record(

@@ -47,7 +47,8 @@ def go_on(
     """Finish the run that the settings describe, in the folder `out` that they name: begin it, go on from its
     checkpoint, begin anew if it has none, or leave it alone if it is finished. Returns its summary.
 
-    Raises as `train` and `resume` do, and SettingsError if the folder holds a run with other settings.
+    Raises as `train` and `resume` do, and SettingsError if the folder holds a run with other settings, unless it has
+    kept nothing, as one that did not fit in memory.
     """
     if settings.out is None:
         raise SettingsError("--go-on needs --out: the folder in which the run goes on, or begins")
@@ -56,9 +57,11 @@ def go_on(
         return train(settings, watcher, command, bases=bases)
     folder = processes.mirrored(folder)
     with held(folder):
-        check_same_settings(folder, settings)
         summary = read_summary(folder)
-        if summary is not None and summary.get("status") == "finished":
+        is_finished = summary is not None and summary.get("status") == "finished"
+        if is_finished or has_checkpoint(folder) or (folder / "adapter").exists():  # else nothing of it would be lost
+            check_same_settings(folder, settings)
+        if summary is not None and is_finished:
             remove_checkpoint(folder)  # which a kill at the very end has left
             remove_unfinished(folder)
             journal.record("note", text=f"{folder} is finished: there is nothing to do")
