@@ -135,20 +135,6 @@ def test_what_to_change_is_told_once_for_all_that_it_helps() -> None:
     assert line == "lora fits with --micro-batch-size 2 --recompute all"
 
 
-def test_what_nothing_makes_fit_says_why() -> None:
-    def why(memory: int, trained: int = 1000, **others: Any) -> str:
-        (line,) = plan_of(planned_by_hand("lora", trained, 9000, {}, fits=False, **others), memory=memory).changes
-        return line
-
-    assert why(8 * 2**30).endswith("try shorter rows (--max-length) or a smaller base")  # 4 bits save 560 MiB
-    assert "try --quantize nf4, shorter rows (--max-length), --stream" in why(10_200 * 2**20)
-    assert "try shorter rows" in why(10_200 * 2**20, packed=True)
-    assert "try --quantize nf4 and shorter rows (--max-length) together" in why(1000 * 2**20)
-    assert "about 700 MiB beside its tensors" in why(500 * 2**20)
-    assert "what stays from step to step" in why(2 * 2**30, trained=300_000_000)
-    assert "what stays from step to step" in why(750 * 2**20, packed=True)
-
-
 def test_a_method_of_no_known_family_comes_last_and_is_not_left_out() -> None:
     class Strange(LoRA):
         family = "strange"  # pyright: ignore[reportAssignmentType]

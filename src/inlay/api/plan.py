@@ -19,7 +19,6 @@ from ..methods import FAMILIES, METHODS
 from ..names import listed
 from ..show.table import Column, Table
 from ..show.units import bytes_text, count_text, counted, seconds_text, text_or_unknown
-from ..training.misfit import why_not
 from ..training.plan_settings import PlanSettings
 from ..training.planning import Asked, NotPlanned, Planned, PlanResult
 from ..training.planning import plan as plan_all
@@ -145,17 +144,13 @@ class Costs:
         found: dict[str, list[str]] = {}
         for row in self.planned:
             if not row.fits:
-                found.setdefault(flags(row.change) or self._why_not(row), []).append(row.label)
+                found.setdefault(flags(row.change) or row.why_not, []).append(row.label)
         return [
             f"{listed(labels, 'and')} fit{'s' * (len(labels) == 1)} with {what}"
             if what.startswith("--")
             else f"{listed(labels, 'and')}: {what}"
             for what, labels in found.items()
         ]
-
-    def _why_not(self, row: Planned) -> str:
-        result = self.result
-        return why_not(row.cost, row.process_bytes, result.memory, packed=row.packed, streamed=result.stream)
 
     @property
     def precision(self) -> str:

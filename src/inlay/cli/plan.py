@@ -43,7 +43,7 @@ class RowsToPlan(Reading):  # a docstring would stand in the help
             raise SettingsError(f"data.{given} is given without DATA, whose rows it reads; name DATA")
 
     @property
-    def own(self) -> dict[str, Any]:
+    def own(self) -> dict[str, object]:
         """What is asked for beside how rows are read."""
         names = ("train_rows", "eval_rows", "valid_fraction")
         return {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import psutil
 import torch
@@ -88,7 +89,7 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
         least = machine.taken(chosen.cost, task)
         raise DoesNotFit(
             f"the run {needs}; with {_told(chosen.way)}{_asked(settings)} it still takes {bytes_text(least)}: "
-            + why_not(chosen.cost, least, machine.memory, packed=way.packed, streamed=way.streamed)
+            + why_not(chosen.way, chosen.cost, machine.memory, partial(machine.taken, task=task), cost_of)
         )
     why = f"so that the run fits: otherwise it {needs}"
     return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")

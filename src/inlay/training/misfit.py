@@ -1,34 +1,45 @@
 """Why no setting that may be chosen makes a run fit in its memory, and what else there is to try."""
 
-from ..cost.run_cost import RunCost
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from ..cost.run_cost import CannotBeFollowed, RunCost, Way
+from ..errors import SettingsError
+from ..models.recompute import ALL
 from ..names import listed
 from ..show.units import bytes_text
 
 _NUMBER = 4  # bytes of one that is trained
-_PACKED, _STREAMED = 0.7, 0.9  # of the base's bytes, that it takes less in 4 bits, and with its blocks in its files
 _OF_ROWS = ("activations", "inputs", "loss", "temporaries")
 
 
-def why_not(cost: RunCost, process_bytes: float, limit: float, *, packed: bool, streamed: bool) -> str:
-    """Say it of a run whose process would take so much; `packed` and `streamed` are said of its base.
-
-    Named is what saves enough by itself; if nothing does, all that does together.
-    """
-    memory, beside = cost.step.memory, process_bytes - cost.tensor_bytes
-    if beside > limit:
+def why_not(
+    way: Way, cost: RunCost, limit: float, taken: Callable[[RunCost], float], cost_of: Callable[[Way], RunCost]
+) -> str:
+    """Say it of the way that takes least. `taken` tells what a cost takes of the process; other ways are followed by
+    `cost_of`, so that what is named to try does help."""
+    memory, process_bytes = cost.step.memory, taken(cost)
+    if (beside := process_bytes - cost.tensor_bytes) > limit:
         return f"no setting helps, as the process takes about {bytes_text(beside)} beside its tensors"
-    lasting = sum(memory[part] for part in ("adapter", "optimizer")) + _NUMBER * cost.step.trained
-    left = memory["weights"] * (1.0 if packed else 1 - _PACKED if not streamed else 1 - _STREAMED)
-    if lasting + left > limit:
-        return "what stays from step to step is too much; train less of the base, or a smaller one"
-    saved = {"shorter rows (--max-length)": float(sum(memory[part] for part in _OF_ROWS))}
-    if not packed and not streamed:
-        saved = {"--quantize nf4": _PACKED * memory["weights"], **saved}
-        saved["--stream as a last resort"] = _STREAMED * memory["weights"]
-    excess = process_bytes - limit
-    if enough := [name for name, bytes in saved.items() if bytes >= excess]:
+    enough = [flag for flag, other in _others(way) if _fits(other, limit, taken, cost_of)]
+    if sum(memory[part] for part in _OF_ROWS) >= process_bytes - limit:
+        enough.insert(0, "shorter rows (--max-length)")
+    if enough:
         return f"try {listed([*enough, 'a smaller base'], 'or')}"
-    both = {name: saved[name] for name in ("--quantize nf4", "shorter rows (--max-length)") if name in saved}
-    if sum(both.values()) >= excess:
-        return f"try {listed(list(both), 'and')} together, or a smaller base"
+    lasting = sum(memory[part] for part in ("weights", "adapter", "optimizer")) + _NUMBER * cost.step.trained
+    if lasting > limit:
+        return "what stays from step to step is too much; train less of the base, or a smaller one"
     return "too much by far; try a smaller base, or a method that trains less of it"
+
+
+def _others(way: Way) -> Iterator[tuple[str, Way]]:
+    if not way.packed and not way.streamed:
+        yield "--quantize nf4", replace(way, packed=True)
+        yield "--stream as a last resort", replace(way, streamed=True, recompute=ALL)
+
+
+def _fits(way: Way, limit: float, taken: Callable[[RunCost], float], cost_of: Callable[[Way], RunCost]) -> bool:
+    try:
+        return taken(cost_of(way)) <= limit
+    except (CannotBeFollowed, SettingsError):
+        return False

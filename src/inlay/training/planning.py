@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import psutil
@@ -26,6 +27,7 @@ from ..models.recompute import ALL, NONE
 from ..tasks.task import Task
 from ..tasks.unread import unread_task
 from .forecast import free_memory_bytes, limit, part_of_base
+from .misfit import why_not
 from .plan_settings import PlanSettings
 from .prepared import read_task
 from .rows_at_once import made_to_fit, share_of
@@ -52,6 +54,7 @@ class Planned:
     fits: bool
     packed: bool = False  # the base's layers are in 4 bits
     change: dict[str, object] = field(default_factory=dict)  # the cheapest settings with which it fits
+    why_not: str = ""  # why there are none
 
     @property
     def memory(self) -> Mapping[str, int]:
@@ -175,11 +178,14 @@ def _planned(
 
     cost = cost_of(way)
     speed = machine.speed(task.base)
-    change: dict[str, object] = {}
+    change, why = dict[str, object](), ""
     if not (fits := machine.fits(cost, task)):
         among, may_recompute = settings.processes if shared else 1, settings.recompute is None and not settings.stream
         chosen = made_to_fit(machine, task, way, cost, cost_of, among=among, may_recompute=may_recompute)
-        change = chosen.way.changes_from(way) if chosen.fits else {}
+        if chosen.fits:
+            change = chosen.way.changes_from(way)
+        else:
+            why = why_not(chosen.way, chosen.cost, machine.memory, partial(machine.taken, task=task), cost_of)
     seconds = evaluations = None
     if speed is not None:
         seconds = cost.step_seconds(speed)
@@ -199,6 +205,7 @@ def _planned(
         fits=fits,
         packed=packed,
         change=change,
+        why_not=why,
     )
 
 
