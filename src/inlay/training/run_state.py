@@ -105,16 +105,17 @@ class RunState:
     def _advice(self) -> str:
         """What to try if the model has learned nothing."""
         rate, progress = self.run.plan.learning_rate, self.progress
+        was = f"(this was {rate:g})"
         if (share := progress.guard.share) < 1:
-            change = f"Higher learning rates collapsed: try --learning-rate {share * rate:.1g} from the start"
+            change = f"Higher learning rates collapsed: try --learning-rate {share * rate:.1g} from the start {was}"
         elif (steps := self.run.plan.steps) < _FEW_STEPS:
             change = f"{counted(steps, 'step')} can teach little: try more --epochs"
         elif progress.best_step == progress.step or progress.guard.hardly_fell:
             so_far = "It was still getting better" if progress.best_step == progress.step else "The loss hardly fell"
-            change = f"{so_far}: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g}"
+            change = f"{so_far}: try more --epochs, or a higher --learning-rate, such as {3 * rate:.1g} {was}"
         else:
-            change = f"Try a lower --learning-rate, such as {rate / 3:.1g}"
-        return f"{change} (this was {rate:g}), or another base model."
+            change = f"Try a lower --learning-rate, such as {rate / 3:.1g} {was}"
+        return f"{change}, or another base model."
 
     @property
     def train_seconds(self) -> float:

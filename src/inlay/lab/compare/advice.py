@@ -299,12 +299,12 @@ def _conclusion(choice: Choice, field: Field, table: MethodTable) -> str:
     more = _what_would_tell(field, table)
     level = any(each.below == 0 for each in field.compared) and choice.name == best.name
     if not field.has_seeds:
-        lowest = "with the lowest loss of those that did best with this seed"
-        did_best = lowest if level else "which did best with this seed"
+        first = "by loss and then cost the first of those that did best with this seed"
+        did_best = first if level else "which did best with this seed"
         return f"{begin}, {did_best}; whether it would with another cannot be told: {more}. {end}"
     if not choice.is_told:
         why = "whose mean is the best" if choice.name == best.name else "the best mean that is to be trusted"
-        why = "with the lowest loss of those whose mean is the best" if level else why
+        why = "by loss and then cost the first of those whose mean is the best" if level else why
         return f"{begin}, {why}; whether another is better cannot be told: {more}. {end}"
     if choice.name != choice.first:
         than = "the best" if choice.first == best.name else choice.first
