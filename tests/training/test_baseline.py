@@ -1,6 +1,7 @@
 """A run that ends no better than the most frequent label: what it says, writes and exits with."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_a_run_that_answers_one_label_says_so_everywhere(
         '(87.5 %); every row gets "ham"'
     )
     assert said[-1].startswith(f"warning {finding}. ")
-    assert "--learning-rate" in said[-1]
+    assert said[-1].endswith("10 steps can teach little: try more --epochs, or another base model.")
     (base,) = (line for line in said if line.startswith("base"))
     assert base.endswith('(baseline: the most frequent label, "ham", 87.5 %)')
     assert f"done    {finding} (step " in (out / "log.txt").read_text().splitlines()[-1]
@@ -88,6 +89,15 @@ def test_a_run_that_learns_says_nothing_of_the_kind(
     assert "no better" not in said
     assert "(the most frequent label) -> " in said
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["baseline"]["beaten"] is True
+
+
+def test_a_run_of_some_length_that_has_learned_nothing_is_advised_another_rate(
+    tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tiny_bert, ham(tmp_path / "data"), tmp_path / "run", epochs=4)) == 0
+    warning = capsys.readouterr().out.splitlines()[-1]
+    assert "(87.5 %)" in warning
+    assert re.search(r"--learning-rate, such as [\d.e-]+ \(this was 0.01\), or another base model\.$", warning)
 
 
 def test_a_language_model_is_measured_by_its_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
