@@ -23,7 +23,7 @@ def cost(weights: int, rows: int, trained: int = 1) -> RunCost:
 
 
 def said(way: Way, limit: int, packed: int = 250, streamed: int = 80, rows: int = 300, trained: int = 1) -> str:
-    """Of a base of 800 bytes, which takes so many in 4 bits, and with its blocks in its files."""
+    """Say it of a base of 800 bytes, which takes so many in 4 bits, and with its blocks in its files."""
 
     def cost_of(other: Way) -> RunCost:
         return cost(packed if other.packed else streamed, rows, trained)
