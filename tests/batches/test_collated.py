@@ -6,7 +6,7 @@ import transformers
 from torch import Tensor, nn
 
 import inlay
-from inlay.batches.batch import Batch, Collated, rows_of, to_device, token_count
+from inlay.batches.batch import Batch, Collated, divided, rows_of, to_device, token_count
 from inlay.batches.chunked_loss import IGNORED, causal_loss, trained_tokens
 from inlay.batches.packing import packed, padded
 from inlay.models.document_attention import attend_by_document
@@ -127,6 +127,18 @@ def test_rows_of_a_batch_are_known_as_well(rows: str) -> None:
         assert torch.equal(part.trained.at, (target_BT != IGNORED).flatten().nonzero().squeeze(1))
         assert part.documents == batch.documents[start : start + 2]
         assert all(sum(row) == part["input_ids"].shape[1] for row in part.documents)
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "expected"),
+    [(11, 8, [6, 5]), (16, 8, [8, 8]), (10, 4, [4, 3, 3]), (3, 8, [3]), (5, None, [5]), (16, 3, [3, 3, 3, 3, 2, 2])],
+)
+def test_rows_are_shared_out_evenly(rows: int, size: int | None, expected: list[int]) -> None:
+    """Of 8 and 3 rows the process with three would wait; a plan follows the first two, which are the largest."""
+    batch = {"input_ids": torch.arange(rows)[:, None]}
+    parts = divided(batch, size)
+    assert [len(part["input_ids"]) for part in parts] == expected
+    assert torch.equal(torch.cat([part["input_ids"] for part in parts]), batch["input_ids"])
 
 
 def test_labels_that_are_put_in_later_are_those_that_count() -> None:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor
@@ -82,10 +82,15 @@ def rows_of(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def divided(batch: Batch, size: int | None) -> list[Batch]:
-    """Return what is computed at once of a batch: so many rows, or each row of a packed one; None: the whole."""
+    """Return what is computed at once of a batch: at most so many rows, shared out evenly, so that processes that share
+    a step have as much to do; each row of a packed one; None: the whole.
+    """
     rows = len(batch["input_ids"])
     size = rows if size is None else 1 if "position_ids" in batch else size
-    return [rows_of(batch, start, min(start + size, rows)) for start in range(0, rows, size)]
+    parts = -(-rows // size)
+    least, larger = divmod(rows, parts)  # the larger ones come first
+    ends = [number * least + min(number, larger) for number in range(parts + 1)]
+    return [rows_of(batch, start, end) for start, end in pairwise(ends)]
 
 
 def documents_of(batch: Batch) -> Documents | None:

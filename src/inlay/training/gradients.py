@@ -46,11 +46,8 @@ def add_in_order(parameters: Sequence[nn.Parameter], own: Sequence[Gradients], o
         width = -(-numbers // processes.count())
         parts = parameters[bucket[0]].new_zeros(len(own), processes.count() * width)
         for part, gradients in zip(parts, own, strict=True):
-            start = 0
-            for i in bucket:
-                if (gradient := gradients[i]) is not None:
-                    part[start : start + gradient.numel()] = gradient.flatten()
-                start += parameters[i].numel()
+            found = [torch.zeros_like(parameters[i]) if (g := gradients[i]) is None else g for i in bucket]
+            torch.cat([gradient.flatten() for gradient in found], out=part[:numbers])
         slices = processes.exchange(parts.view(len(own), processes.count(), width), counts)
         total = slices[places[0]].clone()
         for place in places[1:]:
