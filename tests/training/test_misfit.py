@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from inlay.cost.run_cost import CannotBeFollowed, RunCost, Way
+from inlay.errors import TargetError
 from inlay.methods import METHODS
 from inlay.training.misfit import why_not
 
@@ -49,9 +50,10 @@ def test_what_is_asked_for_already_is_not_named(had: str) -> None:
     assert said(replace(WAY, **{had: True}), 1600) == "try shorter rows (--max-length) or a smaller base"
 
 
-def test_what_cannot_be_followed_is_not_named() -> None:
+@pytest.mark.parametrize("problem", [CannotBeFollowed("it looks at values"), TargetError("q_proj is quantized")])
+def test_what_cannot_be_followed_or_trained_is_not_named(problem: Exception) -> None:
     def fails(way: Way) -> RunCost:
-        raise CannotBeFollowed("it looks at values")
+        raise problem
 
     found = why_not(WAY, cost(800, 300), 1600, lambda found: found.tensor_bytes + BESIDE, fails)
     assert found == "try shorter rows (--max-length) or a smaller base"

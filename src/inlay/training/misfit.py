@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ..cost.run_cost import CannotBeFollowed, RunCost, Way
-from ..errors import SettingsError
+from ..cost.run_cost import RunCost, Way
+from ..errors import InlayError
 from ..models.recompute import ALL
 from ..names import listed
 from ..show.units import bytes_text
@@ -41,5 +41,5 @@ def _others(way: Way) -> Iterator[tuple[str, Way]]:
 def _fits(way: Way, limit: float, taken: Callable[[RunCost], float], cost_of: Callable[[Way], RunCost]) -> bool:
     try:
         return taken(cost_of(way)) <= limit
-    except (CannotBeFollowed, SettingsError):
+    except InlayError:  # such as of a method that cannot train a base in 4 bits
         return False
