@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from inlay.cost.record import BESIDE, BESIDE_TEXTS, Taken, beside, kept, record, recorded, time_factor
+from inlay.cost.record import BESIDE, BESIDE_SAMPLES, Taken, beside, kept, record, recorded, time_factor
 
 RUN = Taken(
     device="cpu",
     dtype="float32",
     threads=2,
     task="classify",
-    writes=False,
+    samples=False,
     method="lora",
     model="a",
     said_step_seconds=0.1,
@@ -60,12 +60,13 @@ def test_a_damaged_record_and_one_that_cannot_be_written_are_no_fault(home: Path
 
 def test_time_and_process_are_corrected_by_the_middle_and_the_higher_runs() -> None:
     assert time_factor([], "a") == 1.0
-    assert beside([], "classify", writes=False) == BESIDE
+    assert beside([], "classify", samples=False) == BESIDE
     runs = [replace(RUN, step_seconds=seconds) for seconds in (0.1, 0.2, 0.9)]
     assert time_factor([*runs, replace(RUN, model="b")], "a") == pytest.approx(2.0)
-    assert beside([RUN], "classify", writes=False) == RUN.process - RUN.before - RUN.said_tensors - 3_000_000 - kept(
+    assert beside([RUN], "classify", samples=False) == RUN.process - RUN.before - RUN.said_tensors - 3_000_000 - kept(
         500_000_000, 100_000_000
     )
-    assert beside([RUN], "causal", writes=True) == BESIDE_TEXTS
+    assert beside([RUN], "causal", samples=False) == BESIDE
+    assert beside([RUN], "classify", samples=True) == BESIDE_SAMPLES
     more = [replace(RUN, process=RUN.process + i * 10_000_000) for i in range(4)]
-    assert beside(more, "classify", writes=False) - beside([RUN], "classify", writes=False) == 20_000_000
+    assert beside(more, "classify", samples=False) - beside([RUN], "classify", samples=False) == 20_000_000

@@ -25,7 +25,7 @@ KNOWN: dict[str, Any] = {"epochs": 1, "forgetting": False, "progress": False, "d
 @pytest.fixture
 def tensors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process take its tensors and nothing else, so that a limit of kilobytes means something."""
-    monkeypatch.setattr(Machine, "taken", lambda self, cost, task: cost.tensor_bytes)
+    monkeypatch.setattr(Machine, "taken", lambda self, cost: cost.tensor_bytes)
 
 
 def test_a_run_that_would_not_fit_is_made_to_with_the_same_adapter(

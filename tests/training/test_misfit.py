@@ -1,6 +1,6 @@
 """What is said of a run that no setting makes fit."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,21 @@ from inlay.errors import TargetError
 from inlay.methods import METHODS
 from inlay.training.misfit import why_not
 
-BESIDE = 700
+BESIDE, BESIDE_SAMPLES = 700, 1000
+
+
+@dataclass(frozen=True)
+class SmallMachine:
+    memory: int
+    samples: bool = False
+
+    def taken(self, cost: RunCost) -> int:
+        return cost.tensor_bytes + (BESIDE_SAMPLES if self.samples else BESIDE)
+
+    def fits(self, cost: RunCost) -> bool:
+        return self.taken(cost) <= self.memory
+
+
 WAY = Way(method=METHODS["lora"](), dtype=torch.float32, part=None, packed=False, streamed=False, batch_size=1)
 
 
@@ -23,13 +37,22 @@ def cost(weights: int, rows: int, trained: int = 1) -> RunCost:
     return made
 
 
-def said(way: Way, limit: int, packed: int = 250, streamed: int = 80, rows: int = 300, trained: int = 1) -> str:
+def said(
+    way: Way,
+    limit: int,
+    packed: int = 250,
+    streamed: int = 80,
+    rows: int = 300,
+    trained: int = 1,
+    samples: bool = False,
+) -> str:
     """Say it of a base of 800 bytes, which takes so many in 4 bits, and with its blocks in its files."""
 
     def cost_of(other: Way) -> RunCost:
         return cost(packed if other.packed else streamed, rows, trained)
 
-    return why_not(way, cost(800, rows, trained), limit, lambda found: found.tensor_bytes + BESIDE, cost_of)
+    machine: Any = SmallMachine(limit, samples)
+    return why_not(way, cost(800, rows, trained), machine, cost_of)
 
 
 def test_what_is_named_is_enough_by_itself() -> None:
@@ -55,5 +78,11 @@ def test_what_cannot_be_followed_or_trained_is_not_named(problem: Exception) -> 
     def fails(way: Way) -> RunCost:
         raise problem
 
-    found = why_not(WAY, cost(800, 300), 1600, lambda found: found.tensor_bytes + BESIDE, fails)
+    machine: Any = SmallMachine(1600)
+    found = why_not(WAY, cost(800, 300), machine, fails)
     assert found == "try shorter rows (--max-length) or a smaller base"
+
+
+def test_a_run_that_would_fit_if_it_wrote_no_texts_is_told_so() -> None:
+    assert said(WAY, 1900, samples=True) == "try --samples 0, as a process that writes no texts takes less"
+    assert "samples" not in said(WAY, 1600, samples=True)

@@ -57,4 +57,4 @@ def accuracy() -> Accuracy | None:
 
 def _process(run: Taken, earlier: Sequence[Taken]) -> float:
     tensors = run.said_tensors + run.beside_known
-    return run.before + tensors + kept(run.said_tensors, run.weights) + beside(earlier, run.task, writes=run.writes)
+    return run.before + tensors + kept(run.said_tensors, run.weights) + beside(earlier, run.task, samples=run.samples)

@@ -8,7 +8,6 @@ import torch
 from ..bases.base import Base
 from ..devices import pick_device
 from ..errors import SettingsError
-from ..tasks.task import Task
 from . import record
 from .calibration import measured_speed
 from .run_cost import RunCost
@@ -28,22 +27,24 @@ class Machine:
     memory: float  # bytes that the run may take
     before: int  # bytes that the process takes before the model is loaded
     earlier: Sequence[record.Taken] = ()
+    task: str
+    samples: bool  # whether the run writes texts
 
     @property
     def block(self) -> int:
         """The bytes that are handed out at once."""
         return 1 if self.device.type == "cpu" else _CUDA_BLOCK
 
-    def taken(self, cost: RunCost, task: Task) -> int:
+    def taken(self, cost: RunCost) -> int:
         """Return the bytes that the process takes; on an accelerator what is reserved there, and its context."""
         if self.device.type != "cpu":
             return cost.step.reserved + _CONTEXT
         lasting = cost.step.memory["weights"] + cost.step.memory["adapter"]
-        more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, task.name, writes=task.writes)
+        more = record.kept(cost.tensor_bytes, lasting) + record.beside(self.earlier, self.task, samples=self.samples)
         return self.before + cost.tensor_bytes + round(more) + copies(cost.step.trained) + kernels(cost)
 
-    def fits(self, cost: RunCost, task: Task) -> bool:
-        return self.taken(cost, task) <= self.memory
+    def fits(self, cost: RunCost) -> bool:
+        return self.taken(cost) <= self.memory
 
     def speed(self, base: Base) -> Speed | None:
         """Return how fast it computes, corrected by earlier runs; None of a machine that is not here."""
@@ -66,10 +67,21 @@ def kernels(cost: RunCost) -> int:
     return _KERNEL * min(_MOST_KERNELS, cost.step.kernels * cost.shapes)
 
 
-def this_machine(device: torch.device, dtype: torch.dtype, memory: float, before: int) -> Machine:
+def this_machine(
+    device: torch.device, dtype: torch.dtype, memory: float, before: int, *, task: str, samples: bool
+) -> Machine:
     """Return the machine that this process runs on, with its record."""
     earlier = record.recorded(device.type, name_of(dtype), torch.get_num_threads())
-    return Machine(device=device, dtype=dtype, is_here=True, memory=memory, before=before, earlier=earlier)
+    return Machine(
+        device=device,
+        dtype=dtype,
+        is_here=True,
+        memory=memory,
+        before=before,
+        earlier=earlier,
+        task=task,
+        samples=samples,
+    )
 
 
 def is_here(device: torch.device) -> bool:

@@ -25,7 +25,7 @@ class Taken:
     dtype: str
     threads: int
     task: str
-    writes: bool  # whether its answers are texts
+    samples: bool  # whether it wrote texts
     method: str
     model: str
     said_step_seconds: float  # of a step, uncorrected
@@ -71,9 +71,9 @@ def time_factor(runs: Sequence[Taken], model: str) -> float:
     return _median(each.step_seconds / each.said_step_seconds for each in own if each.said_step_seconds > 0) or 1.0
 
 
-BESIDE, BESIDE_TEXTS = 120 * 2**20, 230 * 2**20
+BESIDE, BESIDE_SAMPLES = 120 * 2**20, 380 * 2**20
 """Bytes that a process takes beside its tensors once it computes: libraries, kernels, threads. So long as no run of the
-kind is on record. Writing texts and scoring them takes more libraries."""
+kind is on record. Texts take more, to score them and for a kernel of every length that is written."""
 KEPT = 0.35
 """The share of what comes and goes in a step that a CPU's allocator holds when it is gone."""
 
@@ -83,14 +83,15 @@ def kept(tensors: int, lasting: int) -> float:
     return KEPT * (tensors - lasting)
 
 
-def beside(runs: Sequence[Taken], task: str, *, writes: bool) -> float:
-    """Return the bytes beside tensors and what is kept: rather more than less of what earlier runs of the task had."""
+def beside(runs: Sequence[Taken], task: str, *, samples: bool) -> float:
+    """Return the bytes beside tensors and what is kept: rather more than less of what earlier runs of the task had,
+    those that wrote texts or those that did not."""
     found = [
         each.process - each.before - each.said_tensors - each.beside_known - kept(each.said_tensors, each.weights)
         for each in runs
-        if each.task == task
+        if (each.task, each.samples) == (task, samples)
     ]
-    return max(0.0, _high(found)) if found else BESIDE_TEXTS if writes else BESIDE
+    return max(0.0, _high(found)) if found else BESIDE_SAMPLES if samples else BESIDE
 
 
 def _high(values: Sequence[float]) -> float:

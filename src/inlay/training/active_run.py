@@ -35,7 +35,7 @@ from .checkpoint_fit import shrunk_of
 from .division import Division
 from .ending import Ending, as_run_error, check_beaten
 from .estimate import Estimate, estimate
-from .forecast import AS_TOLD, Forecast, exceeded, fitted, forecast, free_memory_bytes
+from .forecast import Forecast, after_all, exceeded, fitted, forecast, free_memory_bytes
 from .guard import Guard, Scored
 from .journal import Journal
 from .keeper import Keeper
@@ -364,7 +364,8 @@ class ActiveRun(Observer):
                 self.state.budget = {**self.state.budget, "checked": forgetting["value"]}
                 self.journal.record("budget", **self.state.budget)
         self.state.peak_of_others = most = max(processes.gathered(self.state.peak_memory_bytes))
-        self._note(exceeded(run, most, then=AS_TOLD))
+        told = self.state.forecast and self.state.forecast.memory_bytes
+        self._note(exceeded(run, most, then=after_all(most, told)))
         run.task.write_predictions(self.output.path("predictions.jsonl"), found["valid"].predictions, of_base)
 
     def _note(self, text: str | None, **more: int) -> None:

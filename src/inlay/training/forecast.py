@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass, replace
-from functools import partial
 
 import psutil
 import torch
@@ -25,11 +24,6 @@ from .prepared import Prepared
 from .rows_at_once import made_to_fit, share_of
 from .settings import RunSettings
 
-AS_TOLD = (
-    "what a process takes beside its tensors is told to some 8 %, so leave as much room below a limit that is hard"
-)
-"""What follows from a run that came to more than it was told to take."""
-
 
 @dataclass(frozen=True)
 class Forecast:
@@ -48,7 +42,7 @@ class Forecast:
 
     @property
     def memory_bytes(self) -> int | None:
-        return self.cost and self.machine.taken(self.cost, self.task)
+        return self.cost and self.machine.taken(self.cost)
 
 
 def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
@@ -59,7 +53,8 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
     settings = run.settings
     before = psutil.Process().memory_info().rss
     asked, most = settings.memory_bytes, limit(run.device, free, before)
-    machine = this_machine(run.device, run.dtype, most if asked is None else asked, before)
+    memory, samples = most if asked is None else asked, run.task.writes and settings.samples > 0
+    machine = this_machine(run.device, run.dtype, memory, before, task=run.task.name, samples=samples)
     way = way_of(run, machine)
     together = processes.count() if may_choose and settings.micro_batch_size is None else 1
     if together > 1:
@@ -76,7 +71,7 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
 
     try:
         cost = cost_of(way)
-        if machine.fits(cost, task) or not may_choose:
+        if machine.fits(cost) or not may_choose:
             return Forecast(task, machine, way, cost, _shared(together))
         may_recompute = settings.recompute is None and not settings.stream
         chosen = made_to_fit(machine, task, way, cost, cost_of, among=together, may_recompute=may_recompute)
@@ -84,12 +79,12 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
         return Forecast(task, machine, way, None, str(problem))
     reset_peak_memory(run.device)  # the machine may have been measured for that, which is no part of the run
     there = "may take" if asked is not None else "there is"
-    needs = f"takes about {bytes_text(machine.taken(cost, task))}, and {there} {bytes_text(machine.memory)}"
+    needs = f"takes about {bytes_text(machine.taken(cost))}, and {there} {bytes_text(machine.memory)}"
     if not chosen.fits and (asked is not None or chosen.cost.tensor_bytes > machine.memory):
-        least = machine.taken(chosen.cost, task)
+        least = machine.taken(chosen.cost)
         raise DoesNotFit(
             f"the run {needs}; with {_told(chosen.way)}{_asked(settings)} it still takes {bytes_text(least)}: "
-            + why_not(chosen.way, chosen.cost, machine.memory, partial(machine.taken, task=task), cost_of)
+            + why_not(chosen.way, chosen.cost, machine, cost_of)
         )
     why = f"so that the run fits: otherwise it {needs}"
     return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
@@ -154,6 +149,14 @@ def exceeded(run: Prepared, most: int, *, then: str, when: str = "") -> str | No
     if asked is None or run.device.type != "cpu" or most <= asked:
         return None
     return f"the run came to {bytes_text(most)}{when}, more than the {bytes_text(asked)} of --memory; {then}"
+
+
+def after_all(most: int, told: int | None) -> str:
+    """Say what follows from a run that came to more than it may take, of which so much was told."""
+    if told is None or most <= told:
+        return "as was told before"
+    more = f"{100 * (most / told - 1):.0f} %"
+    return f"{bytes_text(told)} were told, and it took {more} more: leave as much room below a limit that is hard"
 
 
 def _asked(settings: RunSettings[Method]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from ..cost.machine import Machine
 from ..cost.run_cost import RunCost, Way
 from ..errors import InlayError
 from ..models.recompute import ALL
@@ -13,15 +14,15 @@ _NUMBER = 4  # bytes of one that is trained
 _OF_ROWS = ("activations", "inputs", "loss", "temporaries")
 
 
-def why_not(
-    way: Way, cost: RunCost, limit: float, taken: Callable[[RunCost], float], cost_of: Callable[[Way], RunCost]
-) -> str:
-    """Say it of the way that takes least. `taken` tells what a cost takes of the process; other ways are followed by
-    `cost_of`, so that what is named to try does help."""
-    memory, process_bytes = cost.step.memory, taken(cost)
+def why_not(way: Way, cost: RunCost, machine: Machine, cost_of: Callable[[Way], RunCost]) -> str:
+    """Say it of the way that takes least. Other ways are followed by `cost_of`, so that what is named to try does
+    help."""
+    memory, process_bytes, limit = cost.step.memory, machine.taken(cost), machine.memory
+    if machine.samples and replace(machine, samples=False).fits(cost):
+        return "try --samples 0, as a process that writes no texts takes less"
     if (beside := process_bytes - cost.tensor_bytes) > limit:
         return f"no setting helps, as the process takes about {bytes_text(beside)} beside its tensors"
-    enough = [flag for flag, other in _others(way) if _fits(other, limit, taken, cost_of)]
+    enough = [flag for flag, other in _others(way) if _fits(other, machine, cost_of)]
     if sum(memory[part] for part in _OF_ROWS) >= process_bytes - limit:
         enough.insert(0, "shorter rows (--max-length)")
     if enough:
@@ -38,8 +39,8 @@ def _others(way: Way) -> Iterator[tuple[str, Way]]:
         yield "--stream as a last resort", replace(way, streamed=True, recompute=ALL)
 
 
-def _fits(way: Way, limit: float, taken: Callable[[RunCost], float], cost_of: Callable[[Way], RunCost]) -> bool:
+def _fits(way: Way, machine: Machine, cost_of: Callable[[Way], RunCost]) -> bool:
     try:
-        return taken(cost_of(way)) <= limit
+        return machine.fits(cost_of(way))
     except InlayError:  # such as of a method that cannot train a base in 4 bits
         return False

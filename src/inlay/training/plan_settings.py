@@ -42,6 +42,8 @@ class PlanSettings:
     """Tokens after which a text is cut. Default: what the model can take, at most 512."""
     epochs: Annotated[float | None, Range(above=0, most=100_000)] = None
     """Passes over the training data. Default: the method's."""
+    samples: Annotated[int, Range(0, 10_000_000)] = 50
+    """Rows to generate text for, in runs of a language model; 0 takes less memory."""
     tokens: Annotated[int | None, Range(8, 10_000_000)] = None
     """Tokens of every row, for a plan without DATA."""
     rows: Annotated[int | None, ROWS] = None

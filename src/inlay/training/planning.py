@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 import psutil
@@ -110,8 +109,8 @@ def plan(
 ) -> PlanResult:
     """Plan every method; `watcher` hears of each as it begins. Raises SettingsError or DataError."""
     base = task.base if task is not None else find_base(model)
-    machine = _machine(settings)
     task = copy.copy(task or _task(model, base, data, settings))
+    machine = _machine(settings, task)
     if task.tokens.get("train") is None:
         task.tokenize(settings.max_length or min(base.positions, task.tokenizer.model_max_length, 512))
     run = _run(model, data, settings)
@@ -179,13 +178,13 @@ def _planned(
     cost = cost_of(way)
     speed = machine.speed(task.base)
     change, why = dict[str, object](), ""
-    if not (fits := machine.fits(cost, task)):
+    if not (fits := machine.fits(cost)):
         among, may_recompute = settings.processes if shared else 1, settings.recompute is None and not settings.stream
         chosen = made_to_fit(machine, task, way, cost, cost_of, among=among, may_recompute=may_recompute)
         if chosen.fits:
             change = chosen.way.changes_from(way)
         else:
-            why = why_not(chosen.way, chosen.cost, machine.memory, partial(machine.taken, task=task), cost_of)
+            why = why_not(chosen.way, chosen.cost, machine, cost_of)
     seconds = evaluations = None
     if speed is not None:
         seconds = cost.step_seconds(speed)
@@ -198,7 +197,7 @@ def _planned(
         file_bytes=cost.step.saved_bytes,
         cost=cost,
         tensor_bytes=cost.tensor_bytes,
-        process_bytes=machine.taken(cost, task),
+        process_bytes=machine.taken(cost),
         steps=steps.steps,
         step_seconds=seconds,
         run_seconds=None if seconds is None or evaluations is None else steps.steps * seconds + evaluations,
@@ -237,16 +236,19 @@ def _task(model: str, base: Base, data: DataSettings | None, settings: PlanSetti
     return unread_task(base, settings.batch_size, settings.tokens)
 
 
-def _machine(settings: PlanSettings) -> Machine:
+def _machine(settings: PlanSettings, task: Task) -> Machine:
     """Return the machine that is asked for. Raises SettingsError for a device that nobody knows."""
     device = pick_device("auto") if settings.device == "auto" else torch.device(settings.device)
     before, here = psutil.Process().memory_info().rss, is_here(device)
+    samples = task.writes and settings.samples > 0
     if settings.dtype != "auto":
         dtype = getattr(torch, settings.dtype)
     else:
         dtype = best_dtype(device) if here else torch.bfloat16
     if not here:
         memory = settings.memory_bytes or math.inf
-        return Machine(device=device, dtype=dtype, is_here=False, memory=memory, before=before)
+        return Machine(
+            device=device, dtype=dtype, is_here=False, memory=memory, before=before, task=task.name, samples=samples
+        )
     most = settings.memory_bytes or limit(device, free_memory_bytes(device, settings.processes), before)
-    return this_machine(device, dtype, most, before)
+    return this_machine(device, dtype, most, before, task=task.name, samples=samples)

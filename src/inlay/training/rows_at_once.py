@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from ..cost.choice import Candidate, choose, seconds
 from ..cost.depth import depth
@@ -59,6 +58,6 @@ def made_to_fit(
 ) -> Candidate:
     """Return what is chosen in place of a way whose cost does not fit on the machine, for a step that so many processes
     share."""
-    fits, speed = partial(machine.fits, task=task), machine.speed(task.base)
+    speed = machine.speed(task.base)
     first = Candidate(way, cost, fits=False)
-    return choose_among(among, first, cost_of, fits, speed, depth(task.config), may_recompute)
+    return choose_among(among, first, cost_of, machine.fits, speed, depth(task.config), may_recompute)

@@ -71,8 +71,7 @@ def advise(table: MethodTable, searched: bool = False) -> Advice | None:
             is_told=False,
             sureness="unsure",
             findings=(_nothing_learned_sentence(best, floor, table),),
-            conclusion="Advice: none; --epochs gives them more time"
-            + ("." if searched else ", and --search looks for better learning rates."),
+            conclusion=_nothing_learned_advice(best, floor, searched),
             caveats=caveats,
         )
     unlearned = [row for row in rows.values() if floor is not None and not floor.is_beaten_by(row)]
@@ -229,6 +228,10 @@ class Floor:
     def is_beaten_by(self, row: MethodRow) -> bool:
         return self.sign * row.spreads[self.key].mean > self.sign * self.score + self.noise
 
+    def is_below(self, row: MethodRow) -> bool:
+        """Tell whether the method's mean is better, be it by noise."""
+        return self.sign * row.spreads[self.key].mean > self.sign * self.score
+
 
 def floor_of(table: MethodTable) -> Floor | None:
     """Return None where the runs tell of no such score."""
@@ -250,11 +253,21 @@ def _floor_text(floor: Floor, score: Quantity) -> str:
 def _nothing_learned_sentence(best: MethodRow, floor: Floor, table: MethodTable) -> str:
     score = table.score
     where = f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
+    told = "can be told from" if floor.is_below(best) else "beats"
     return (
-        f"No method beats the baseline yet: on {where} the best mean "
+        f"No method {told} the baseline yet: on {where} the best mean "
         f"{score.name.partition(' (')[0]} is {score.text(best.spreads[score.key].mean)} ({best.label}), and "
         f"{_floor_text(floor, score)}."
     )
+
+
+def _nothing_learned_advice(best: MethodRow, floor: Floor, searched: bool) -> str:
+    ways = ["--epochs gives them more time"]
+    if not searched:
+        ways.append("--search looks for better learning rates")
+    if floor.is_below(best):
+        ways.append("more rows to evaluate on (--data.valid-fraction) tell smaller differences apart")
+    return f"Advice: none; {_list(ways)}."
 
 
 def _unlearned_sentence(rows: Sequence[MethodRow], floor: Floor | None, score: Quantity) -> list[str]:
