@@ -84,6 +84,16 @@ def test_a_representation_is_the_mean_of_the_text_without_its_padding(folder: st
         assert torch.allclose(state, alone, atol=1e-5)
 
 
+def test_nothing_is_further_than_unrelated(folder: str) -> None:
+    model, tokenizer = opened(folder)
+    baseline = GeometryBaseline(model, tokenizer, sayable(40), ALL)
+    torch.manual_seed(0)
+    baseline.states_ND = torch.randn_like(baseline.states_ND)
+    found = baseline.compare(model)
+    assert found["value"] == pytest.approx(1, abs=0.2)
+    assert found["interval"][1] == max(1, found["value"])
+
+
 @pytest.mark.parametrize("name", ["lora", "prompt", "full"])
 def test_what_an_adapter_moves_is_seen_and_its_head_is_not(name: str, folder: str) -> None:
     model, tokenizer = opened(folder)
@@ -100,7 +110,7 @@ def test_what_an_adapter_moves_is_seen_and_its_head_is_not(name: str, folder: st
     assert found["value"] == pytest.approx(1 - found["cka"])
     assert 0.001 < found["value"] <= 1.1
     assert found["interval"][0] <= found["value"] <= found["interval"][1]
-    assert found["interval"][0] >= 0
+    assert 0 <= found["interval"][0] <= found["interval"][1] <= max(1, found["value"])
     assert found["passages"] == 40
     assert found["probe_base"] > 0.5 > found["probe_interval"][0]
 

@@ -44,7 +44,7 @@ class GeometryBaseline:
         return {
             "measure": "geometry",
             "value": 1 - cka,
-            "interval": [1 - min(high, 1.0), 1 - low],
+            "interval": [1 - min(high, 1.0), min(1 - low, max(1 - cka, 1.0))],  # unrelated is 1, but for noise
             "passages": len(self.rows),
             "tokens": sum(len(row["input_ids"]) for row in self.rows),
             "cka": cka,
