@@ -134,7 +134,7 @@ def test_rows_of_a_batch_are_known_as_well(rows: str) -> None:
     [(11, 8, [6, 5]), (16, 8, [8, 8]), (10, 4, [4, 3, 3]), (3, 8, [3]), (5, None, [5]), (16, 3, [3, 3, 3, 3, 2, 2])],
 )
 def test_rows_are_shared_out_evenly(rows: int, size: int | None, expected: list[int]) -> None:
-    """Of 8 and 3 rows the process with three would wait; a plan follows the first two, which are the largest."""
+    """Else a process with three rows waits for one with eight; a plan follows the first two parts, the largest."""
     batch = {"input_ids": torch.arange(rows)[:, None]}
     parts = divided(batch, size)
     assert [len(part["input_ids"]) for part in parts] == expected

@@ -44,7 +44,10 @@ def _fake(mode: FakeTensorMode, meta: Tensor, device: torch.device) -> FakeTenso
     made = Tensor._make_subclass(
         FakeTensor, meta, meta.requires_grad, dispatch_device=True, device_for_backend_keys=device
     )
-    torch._C._set_throw_on_mutable_data_ptr(made)
+    if mode._allow_unsafe_data_ptr_access:  # as is the default
+        torch._C._set_warn_deprecated_on_mutable_data_ptr(made)
+    else:
+        torch._C._set_throw_on_mutable_data_ptr(made)
     vars(made).update(_attributes(mode, device))
     return made
 

@@ -29,7 +29,6 @@ from .settings import RunSettings
 class Forecast:
     """A run's cost, as far as it can be told beforehand."""
 
-    task: Task
     machine: Machine
     way: Way
     cost: RunCost | None  # None: the model cannot be followed, and `note` says why
@@ -72,11 +71,11 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
     try:
         cost = cost_of(way)
         if machine.fits(cost) or not may_choose:
-            return Forecast(task, machine, way, cost, _shared(together))
+            return Forecast(machine, way, cost, _shared(together))
         may_recompute = settings.recompute is None and not settings.stream
         chosen = made_to_fit(machine, task, way, cost, cost_of, among=together, may_recompute=may_recompute)
     except CannotBeFollowed as problem:
-        return Forecast(task, machine, way, None, str(problem))
+        return Forecast(machine, way, None, str(problem))
     reset_peak_memory(run.device)  # the machine may have been measured for that, which is no part of the run
     there = "may take" if asked is not None else "there is"
     needs = f"takes about {bytes_text(machine.taken(cost))}, and {there} {bytes_text(machine.memory)}"
@@ -87,7 +86,7 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
             + why_not(chosen.way, chosen.cost, machine, cost_of)
         )
     why = f"so that the run fits: otherwise it {needs}"
-    return Forecast(task, machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
+    return Forecast(machine, chosen.way, chosen.cost, why if chosen.fits else f"the run may not fit: it {needs}")
 
 
 def part_of_base(task: Task, packed_for: torch.dtype | None, among: int) -> float:

@@ -51,7 +51,6 @@ class Planned:
     step_seconds: float | None  # None: of a device that is not here
     run_seconds: float | None
     fits: bool
-    packed: bool = False  # the base's layers are in 4 bits
     change: dict[str, object] = field(default_factory=dict)  # the cheapest settings with which it fits
     why_not: str = ""  # why there are none
 
@@ -202,7 +201,6 @@ def _planned(
         step_seconds=seconds,
         run_seconds=None if seconds is None or evaluations is None else steps.steps * seconds + evaluations,
         fits=fits,
-        packed=packed,
         change=change,
         why_not=why,
     )
