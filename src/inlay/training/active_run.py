@@ -139,8 +139,7 @@ class ActiveRun(Observer):
         run = self.run
         free = min(processes.gathered(free_memory_bytes(run.device, processes.local_count())))
         tell = partial(forecast, run, free, may_choose=self.checkpoint is None)
-        told = replace(processes.from_first(lambda: replace(tell(), task=None)), task=run.task)
-        self.state.forecast = told
+        self.state.forecast = told = processes.from_first(tell)
         self.state.run = fitted(self.run, told)
         if told.note is not None:
             self.journal.record("note", text=" ".join(filter(None, (told.told if self.run.chosen else "", told.note))))
