@@ -248,7 +248,7 @@ alike, and a normalization makes what differs between rows small beside that. In
 of 28 labels; the most frequent one has 37.7 %) the features that the head reads differ between rows by 0.001 after 38
 steps, of a mean size of 0.2, and the run has not got beyond the most frequent label by step 76. It takes a few steps,
 so that neither a lower rate nor a longer warm-up avoids it. A head without biases, such as a Llama's or a GPT-2's,
-stays as it is.
+has none to begin so.
 
 Accuracy after two epochs of 600 rows, of seeds 0, 1, 2 or the first of them, on 300 rows of `valid` (trec in the
 first two lines: 400):
@@ -262,28 +262,35 @@ first two lines: 400):
 | a tenth of the rate for the pooler's adapter | 37.7 · 37.7 | | |
 | a head whose weights begin at zero | 37.7 | 53.3 | |
 
-**A linear classifier first** is what a head should begin as, and does not yet: a head that begins at random is learned
-while it decides how the features change, and where there are many labels and few steps it is hardly learned at all. Of
-the features of the training rows, computed once, a linear classifier is found, from the random weights as far as a
-penalty lets it (the largest with which held-out rows have a loss within one standard error of the least); training
-goes on from there (Kumar et al. 2022, arXiv:2202.10054). Accuracy of `lora` after two epochs of 600 rows, at the
-default rate, on 400 rows of `valid` (cr: 376), seeds 0, 1, 2 or the first of them:
+**A linear classifier first.** A head that begins at random is learned while it decides how the features change; where
+there are many labels and few steps it is hardly learned at all. So the features of at most 2,000 rows of `train`, and
+of no more than the run trains on, are computed once (`tasks/linear_head.py`), and the head begins as a linear
+classifier of them, as in Kumar et al. (2022, arXiv:2202.10054). It may go from the random weights as far as a penalty
+lets it: the largest with which rows that it has not seen (five folds) have a loss within one standard error of the
+least. Their loss is counted as if the features had moved by a hundredth of their length against each row's label, as
+the first steps will move them: features that hardly differ between rows, such as those of a model that is itself
+random, can be told apart by large weights alone, and one step undoes these (`full` at 1e-2 had a loss of 7 after two
+steps). If the loss is not below that of the labels' shares by more than its standard error, the head begins at the
+shares, as above. Accuracy of `lora` after two epochs of 600 rows, at the default rate, on 400 rows of `valid` (cr:
+376), seeds 0, 1, 2 or the first of them:
 
-| | random, as now | linear | head's rate × 3 | × 10 | linear, from zero |
+| | random, as before | linear, as now | head's rate × 3 | × 10 | linear, from zero |
 |---|---|---|---|---|---|
-| banking77, 77 labels | 24.0 · 23.0 · 20.8 | 80.8 · 81.5 | 43.5 · 43.3 · 38.5 | 60.5 · 68.0 · 66.0 | 80.8 |
-| emotion, 6 | 62.0 · 62.5 · 63.3 | 74.3 · 74.3 | 65.0 · 61.3 · 63.5 | 73.3 · 71.2 · 70.2 | 73.5 · 76.7 · 75.5 |
-| trec, 6 | 88.5 · 85.8 · 86.0 | 88.0 · 88.0 | 87.3 · 84.2 · 85.8 | 85.5 · 84.2 · 87.5 | 88.2 · 87.5 |
-| cr, 2 | 87.0 · 87.0 · 85.9 | 85.6 · 86.2 | 63.8, fell | | 84.8 · 84.6 · 85.1 |
-| sst2, 2 | 81.5 · 80.5 · 82.8 | 81.0 · 80.8 | | | 81.0 · 79.0 |
+| banking77, 77 labels | 24.0 · 23.0 · 20.8 | 80.8 · 81.5 · 81.0 | 43.5 · 43.3 · 38.5 | 60.5 · 68.0 · 66.0 | 80.8 |
+| emotion, 6 | 62.0 · 62.5 · 63.3 | 74.3 · 74.3 · 74.8 | 65.0 · 61.3 · 63.5 | 73.3 · 71.2 · 70.2 | 73.5 · 76.7 · 75.5 |
+| trec, 6 | 88.5 · 85.8 · 86.0 | 89.7 · 89.5 · 89.8 | 87.3 · 84.2 · 85.8 | 85.5 · 84.2 · 87.5 | 88.2 · 87.5 |
+| ag_news, 4 | 85.3 · 86.3 · 88.0 | 85.8 · 87.5 | | | |
+| cr, 2 | 87.0 · 87.0 · 85.9 | 85.6 | 63.8, fell | | 84.8 · 84.6 · 85.1 |
+| sst2, 2 | 81.5 · 80.5 · 82.8 | 82.0 · 80.0 · 81.8 | | | 81.0 · 79.0 |
+| mpqa, 2 | 85.3 · 85.5 · 85.5 | 82.0 · 85.0 · 84.8 | | | |
+| subj, 2 | 92.5 · 91.3 · 92.0 | 91.0 · 90.8 | | | |
+| mrpc, 2 | 70.3 · 70.0 · 69.5 | 70.0 · 70.2 | | | |
 
-Of the last column the penalty is that of the least loss, towards weights of zero; the largest within a standard error
-of it leaves the head nearly at zero on sst2, and the run fell to 49.3. A head's rate 30 times as high has 70.0 · 73.0 ·
-72.8 on banking77. Other methods on trec, seed 0, beside the mean of three seeds as now: `bitfit` 85.5 beside 73.6,
-`houlsby` 87.0 beside 81.0, `full` 88.5 beside 86.8, `prefix` 80.0 beside 77.7, `prompt` 56.5 beside 53.7. emotion, held
-out from the choice of rates, was looked at here. A small random model, whose features hardly differ, gets large weights
-so: at 1e-2 `full` then has a loss of 7 after two steps and learns little, at 3e-3 it learns sooner than from a random
-head. So the weights need a bound, or rows that show them to be worth it, before this can be the default.
+With two labels a random head is learned soon enough, and a linear one costs up to 1.5 points. Tried against
+that: the classifier's way from the random weights shortened to a length of 2 (mpqa 84.2 · 85.5, subj 90.0 · 90.3,
+banking77 78.0). Of the last column the penalty is that of the least loss, towards weights of zero; the largest within
+a standard error of it leaves the head nearly at zero on sst2, and the run fell to 49.3. A head's rate 30 times as
+high has 70.0 · 73.0 · 72.8 on banking77. emotion, held out from the choice of rates, was looked at here.
 
 **The warm-up** is a twentieth of the steps, and of five methods (`parallel`, `bitfit`, `p-tuning`, `prefix`, `norm`)
 twenty steps at least, if that is no more than a fifth of the run: AdamW's first steps are as long as the rate,

@@ -1,4 +1,4 @@
-"""Where a new head begins: at the labels' shares in train."""
+"""Where a new head begins: at the labels' shares in train, or at what a linear classifier learns."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ def started(model: str, folder: Path, method: Method) -> tuple[Adapter, dict[str
     write_rows(folder / "valid.jsonl", rows)
     asked = RunSettings(model=model, data=data, method=method)
     task = Classify.prepare(find_base(model), open_data(data), asked)
+    task.tokenize(32)
     loaded, heads = task.load(torch.float32)
     adapter = inlay.attach(loaded, method, heads=heads)
     before = {name: p.detach().clone() for name, p in adapter.named_parameters()}
-    task.start_head(adapter)
+    task.start_head(adapter, most_rows=1000)
     return adapter, before
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import processes
 from ..attached.labels import names_in
 from ..bases.auto_class import AutoClass, labeller_class
 from ..bases.base import Base, empty_classifier
@@ -43,6 +44,7 @@ from .confusion import Prediction, classifier_section, naive_of
 from .evaluation import Answer, Evaluation
 from .facts import LABELS
 from .gain import tiles, verdict
+from .linear_head import FEWEST_ROWS, MOST_ROWS, FittedHead, features, fitted
 from .metric import Scores, scores_of
 from .naive import MOST_FREQUENT, NaiveBaseline
 from .never_given import FEWEST
@@ -113,22 +115,49 @@ class Classify(Task):
     def labels(self) -> tuple[str, ...]:
         return tuple(self.about["labels"]) if self.about else self.data.labels
 
-    def start_head(self, adapter: Attachment) -> None:
-        """Put the labels' shares in train, as logits, in the biases of a new head, if it has some.
+    def start_head(self, adapter: Attachment, most_rows: int) -> str | None:
+        """Let a new head begin as a linear classifier of the base's features (linear_head.py), or, where that tells no
+        more, at the labels' shares in train, as logits in its biases, if it has some.
 
-        Else the first steps learn them by moving the features of all rows alike, which can leave them all the same: the
-        most frequent label is then all that is learned. Each label counts as one row more, as there may be none.
+        Else the first steps learn the shares by moving the features of all rows alike, which can leave them all the
+        same: the most frequent label is then all that is learned. Each label counts as one row more, as there may be
+        none.
         """
         if not self.base_is_random:
-            return
+            return None
         heads = [(host, delta) for name, host, delta in adapter.hosts() if within(name, adapter.heads)]
-        linears = [dict(delta.trained(host)) for host, delta in heads if weights.is_linear(host)]
-        bias_L = linears[-1].get("bias") if linears else None
-        if bias_L is not None:
-            rows = len(self.data.splits["train"])
-            shares_L = torch.tensor(self.data.label_shares("train"))
-            with torch.no_grad():
-                bias_L.copy_(((rows * shares_L + 1) / (rows + len(shares_L))).log())
+        linears = [(host, dict(delta.trained(host))) for host, delta in heads if weights.is_linear(host)]
+        if not linears:
+            return None
+        host, trained = linears[-1]
+        count, shares_L = len(self.data.splits["train"]), torch.tensor(self.data.label_shares("train"))
+        shares_L = (count * shares_L + 1) / (count + len(shares_L))
+        found = self._fitted_head(adapter.model, host, trained, shares_L, most_rows)
+        with torch.no_grad():
+            if "bias" in trained:
+                trained["bias"].copy_(shares_L.log() if found is None else found.head.bias_L)
+            if found is None:
+                return None
+            trained["weight"].copy_(found.head.weight_LF)
+        return (
+            f"the new head begins as a linear classifier of the base's features of {counted(found.rows, 'row')}: loss "
+            f"{found.loss:.2f} on rows that it had not seen, {found.loss_of_shares:.2f} by the labels' shares"
+        )
+
+    def _fitted_head(
+        self, model: nn.Module, host: nn.Module, trained: Mapping[str, Tensor], shares_L: Tensor, most_rows: int
+    ) -> FittedHead | None:
+        tokens = self.tokens["train"]
+        count = min(MOST_ROWS, most_rows, len(tokens.rows))
+        chosen = [i * len(tokens.rows) // count for i in range(count)]  # evenly, as rows may be sorted by label
+        if count < FEWEST_ROWS or "weight" not in trained:
+            return None
+        x_NF = features(model, host, self.tokenizer, [tokens.rows[i] for i in chosen], self.length_step)
+        if x_NF is None:
+            return None
+        labels_N = torch.tensor([tokens.labels[i] for i in chosen])
+        weight_LF, with_bias = trained["weight"].detach().cpu(), "bias" in trained
+        return processes.from_first(lambda: fitted(x_NF, labels_N, weight_LF, shares_L, with_bias=with_bias))
 
     def tokenize(self, max_length: int) -> None:
         self.max_length = max_length

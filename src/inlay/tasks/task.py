@@ -174,8 +174,10 @@ class Task(ABC):
         model, found = self.base.load(self.auto_class, self.config if self.new_head else None, take, dtype=dtype)
         return model, found.heads if self.new_head else ()
 
-    def start_head(self, adapter: Attachment) -> None:
-        """Let a new head begin with what is known of the answers without reading an input."""
+    def start_head(self, adapter: Attachment, most_rows: int) -> str | None:
+        """Let a new head begin with what can be known before any step, by at most so many rows; returns what is to be
+        said."""
+        return None
 
     def ready(self, model: Any) -> list[str]:
         """Choose how batches are made for this model, which has its adapter; returns what there is to say of it."""

@@ -208,7 +208,7 @@ class ActiveRun(Observer):
             commit(adapter)
         self.state.adapter = adapter
         if self.checkpoint is None:
-            run.task.start_head(adapter)
+            self._note(run.task.start_head(adapter, run.plan.steps * run.settings.batch_size))
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
