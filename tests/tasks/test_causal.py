@@ -111,8 +111,21 @@ def test_predict_answers_a_prompt_a_file_and_typed_lines(
     monkeypatch.setattr(sys, "stdin", io.StringIO("the film was\n\nthe cast was\n"))
     assert main(["predict", str(run)]) == 0
     assert capsys.readouterr().out == "is so very great\n\nis so very fine\n"  # each where its line is
-    assert main(["predict", str(run), "the film was", "--max-tokens", "1"]) == 0
-    assert capsys.readouterr().out == "is\n"
+
+
+def test_an_answer_without_an_end_is_told_as_such(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for room, text, cut in ((1, "is", True), (4, "is so very great", True), (5, "is so very great", False)):
+        assert main(["predict", str(run), "the film was", "--max-tokens", str(room)]) == 0
+        found = capsys.readouterr()
+        assert found.out == f"{text}\n"
+        assert ("the answer has no end: no more tokens were allowed" in found.err) == cut
+        answer = inlay.open(run).predict("the film was", max_tokens=room)
+        assert answer == {"prompt": "the film was", "text": text, "cut": cut}
+    rows = write_rows(tmp_path / "asked.jsonl", [{"prompt": "the cast was"}, {"prompt": "a film was"}])
+    assert main(["predict", str(run), rows, "--max-tokens", "2"]) == 0
+    assert "the answers to 2 of 2 rows have no end" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -209,7 +222,7 @@ def test_every_method_learns_to_write_and_a_new_process_writes_the_same(
 def test_what_is_empty_is_not_gone_on_with(run: Path) -> None:
     first, none = inlay.open(run).predict(["the film was", ""])
     assert first["text"] == "is so very great"
-    assert none == {"prompt": "", "text": None}
+    assert none == {"prompt": "", "text": None, "cut": None}
 
 
 def test_a_new_process_writes_the_same(run: Path) -> None:

@@ -163,8 +163,9 @@ class Run:
         whose columns have other names than in training these, such as `text="Message"`.
 
         Of several, one without a text (empty, blank or None) keeps its place: its `label`, `probability` and
-        `probabilities`, or its `text` that a language model would have written, are None. Raises DataError for one
-        text that is empty.
+        `probabilities`, or its `text` that a language model would have written, are None. A language model's
+        answer has `cut`: whether it has no end, as no more tokens were allowed. Raises DataError for one text that is
+        empty.
         """
         one, reading = isinstance(inputs, str), reading_of(options)
         if one and lacks_text(inputs):

@@ -100,17 +100,20 @@ def main(arguments: list[str]) -> int:
             for answer in answers:
                 _print(command, answer, alone=len(inputs) == 1)
         without = [row.place for row, each in zip(found.rows, inputs, strict=True) if lacks_text(each)]
-        _tell_unanswered(without, counted(len(inputs), "row" if file else "line"))
+        of = counted(len(inputs), "row" if file else "line")
+        _tell_unanswered(without, of)
+        _tell_cut(sum(answer.cut for answer in answers), of)
         return 0
     if not typed_in:
         (answer,) = run.answer([command.input], **options)
         _print(command, answer, alone=True)
+        _tell_cut(answer.cut, "")
         return 0
     run.found.check_reads()
     _ = run.opened  # what is wrong with it is said before anything is typed
     said: list[dict[str, str]] = []
     together = task.converses and sys.stdin.isatty()
-    without, number = list[str](), 0
+    without, number, cut = list[str](), 0, 0
     for number, text in enumerate(typed(), 1):
         if lacks_text(text):
             without.append(f"{_TYPED}:{number}")
@@ -118,7 +121,9 @@ def main(arguments: list[str]) -> int:
         (answer,) = run.answer([said or text], **options)
         said.append({"role": "assistant", "content": answer.values["text"]})
         _print(command, answer, alone=sys.stdin.isatty())
+        cut += answer.cut
     _tell_unanswered(without, counted(number, "line"))
+    _tell_cut(cut, counted(number, "line"))
     return 0
 
 
@@ -141,6 +146,14 @@ def _tell_unanswered(places: Sequence[str], of: str) -> None:
         has, gets = ("has", "gets") if len(places) == 1 else ("have", "get")
         where = places_text(places, len(places))
         print(f"note    {len(places):,} of {of} {has} no text and {gets} an empty answer: {where}", file=sys.stderr)
+
+
+def _tell_cut(count: int, of: str) -> None:
+    """Say on standard error how many answers have no end."""
+    if count:
+        many, has = ("answer", "has") if count == 1 else ("answers", "have")
+        those = f"the {many} to {count:,} of {of} {has}" if of else "the answer has"
+        print(f"note    {those} no end: no more tokens were allowed; --max-tokens sets how many", file=sys.stderr)
 
 
 def _print(command: Predict, answer: "Answer", alone: bool) -> None:

@@ -180,7 +180,7 @@ class Causal(Task):
         """Add the texts that the model writes for the first rows of the split, and their scores."""
         tokens: GenerationTokens = self.tokens[split]
         prompts = tokens.prompts[: self.samples]
-        texts = self._written(model, prompts, tokens.stop, self.room) if prompts else []
+        texts = [text for text, _ in self._written(model, prompts, tokens.stop, self.room)] if prompts else []
         return replace(found, scores=found.scores | self._text_scores(split, texts), predictions=texts)
 
     def naive(self, split: str, base: Scores | None = None) -> NaiveBaseline | None:
@@ -203,10 +203,13 @@ class Causal(Task):
 
     def _written(
         self, model: nn.Module, prompts: Sequence[list[int]], stop: Sequence[int], room: int, temperature: float = 0.0
-    ) -> list[str]:
+    ) -> list[tuple[str, bool]]:
+        """Write after each prompt; returns each text, and whether it has no end for want of room."""
         pad, positions = self.tokenizer.pad_token_id, self._positions(model)
         ids = generate(model, prompts, stop, pad, room, temperature=temperature, positions=positions)
-        return [self.tokenizer.decode(of_text, skip_special_tokens=True).strip() for of_text in ids]
+        texts = [self.tokenizer.decode(of_text, skip_special_tokens=True).strip() for of_text in ids]
+        cut = [len(of_text) >= min(room, positions - len(prompt)) for of_text, prompt in zip(ids, prompts, strict=True)]
+        return list(zip(texts, cut, strict=True))
 
     def _positions(self, model: nn.Module) -> int:
         """Return how many tokens a text and its answer may have together, beside those that adapters add."""
@@ -282,14 +285,20 @@ class Causal(Task):
                 f"text {number} has {len(prompts[number - 1]):,} tokens, and the model has room for {most:,} before an "
                 "answer; shorten it"
             )
-        texts = self._written(model, prompts, self.stop, max_tokens or self.room, temperature)
+        written = self._written(model, prompts, self.stop, max_tokens or self.room, temperature)
         return [
-            Answer({"prompt": talk[-1]["content"], "text": text}, text, " ".join(text.split()), {"answer": text})
-            for talk, text in zip(talks, texts, strict=True)
+            Answer(
+                {"prompt": talk[-1]["content"], "text": text, "cut": cut},
+                text,
+                " ".join(text.split()),
+                {"answer": text},
+                cut=cut,
+            )
+            for talk, (text, cut) in zip(talks, written, strict=True)
         ]
 
     def no_answer(self, given: object, **options: object) -> Answer:
-        return Answer({"prompt": given or "", "text": None}, "", "", {"answer": None})
+        return Answer({"prompt": given or "", "text": None, "cut": None}, "", "", {"answer": None})
 
     def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[PredictionLine]:
         """Yield the first rows' lines; `base` may be empty, if there is none any more."""

@@ -38,3 +38,5 @@ class Answer:
     """How a screen shows it as one of many."""
     columns: Mapping[str, object] = field(default_factory=dict)
     """What a table of answers has of it, beside what the input's row has; nothing: all of `values`."""
+    cut: bool = False
+    """Whether it has no end, as there was no room for more tokens."""
