@@ -211,7 +211,7 @@ A run that asks for no rate takes
     the method's rate for reading or for writing × (384 / width)^p × √(250 / steps)
 
 with p = 1, or 1.5 where whole weights are trained in place. The width counts for a factor of 2 at most above and 50
-below, the steps for 1.6 and 1/3. `resolved.yaml` and `log.txt` say what came out and why.
+below, the steps for 1/3, and 1.6 where it writes. `resolved.yaml` and `log.txt` say what came out and why.
 
 - **Two rates**, as no other rule was seen to fit: on the language model the best rate is 3 to 60 times that of the
   classifier, though it is as large. How far apart they are follows from how a method's parameters multiply: about 30
@@ -220,6 +220,10 @@ below, the steps for 1.6 and 1/3. `resolved.yaml` and `log.txt` say what came ou
 - **The steps**: `loha` is best at 1e-2 after 305 steps of `trec` and at 3e-3 after 915, `dynamic-rank` fails at 1e-2 on
   the whole of `sst2` (1,296 steps), `full` is best at 5e-5 there and at 1e-4 after 216 steps; after 75 steps `vera`
   stands 0.09 (0.845), at which it fails after 305 (0.649).
+- **Fewer steps than 250** raise the rate of writing alone. Where a head begins as a linear classifier (below), `lora`
+  in 76 steps of reading is as good or better at 1e-3 as at 1.6e-3, three seeds or two (mpqa 85.7 beside 83.9, subj
+  91.8 beside 90.6, trec 88.6 beside 89.6, five sets within half a point); eight other methods on trec and mpqa, one
+  seed, differ by 0.4 points for and 0.7 against it.
 - **The width** is not measured, as both models are small. It follows from AdamW, which moves every number by as much
   whatever the width, and agrees with the rates that others found: of `full` with BERT 2e-5 at 768 and 1e-5 at 1,024, of
   LoRA with a Llama of 4,096 2e-4, of Houlsby's adapters with BERT-large 3e-4. Nor does anything here tell whether the
@@ -271,22 +275,21 @@ least. Their loss is counted as if the features had moved by a hundredth of thei
 the first steps will move them: features that hardly differ between rows, such as those of a model that is itself
 random, can be told apart by large weights alone, and one step undoes these (`full` at 1e-2 had a loss of 7 after two
 steps). If the loss is not below that of the labels' shares by more than its standard error, the head begins at the
-shares, as above. Accuracy of `lora` after two epochs of 600 rows, at the default rate, on 400 rows of `valid` (cr:
+shares, as above. Accuracy of `lora` after two epochs of 600 rows, at 1.6e-3, on 400 rows of `valid` (cr:
 376), seeds 0, 1, 2 or the first of them:
 
-| | random, as before | linear, as now | head's rate × 3 | × 10 | linear, from zero |
-|---|---|---|---|---|---|
-| banking77, 77 labels | 24.0 · 23.0 · 20.8 | 80.8 · 81.5 · 81.0 | 43.5 · 43.3 · 38.5 | 60.5 · 68.0 · 66.0 | 80.8 |
-| emotion, 6 | 62.0 · 62.5 · 63.3 | 74.3 · 74.3 · 74.8 | 65.0 · 61.3 · 63.5 | 73.3 · 71.2 · 70.2 | 73.5 · 76.7 · 75.5 |
-| trec, 6 | 88.5 · 85.8 · 86.0 | 89.7 · 89.5 · 89.8 | 87.3 · 84.2 · 85.8 | 85.5 · 84.2 · 87.5 | 88.2 · 87.5 |
-| ag_news, 4 | 85.3 · 86.3 · 88.0 | 85.8 · 87.5 | | | |
-| cr, 2 | 87.0 · 87.0 · 85.9 | 85.6 | 63.8, fell | | 84.8 · 84.6 · 85.1 |
-| sst2, 2 | 81.5 · 80.5 · 82.8 | 82.0 · 80.0 · 81.8 | | | 81.0 · 79.0 |
-| mpqa, 2 | 85.3 · 85.5 · 85.5 | 82.0 · 85.0 · 84.8 | | | |
-| subj, 2 | 92.5 · 91.3 · 92.0 | 91.0 · 90.8 | | | |
-| mrpc, 2 | 70.3 · 70.0 · 69.5 | 70.0 · 70.2 | | | |
+| | random | linear | linear, at 1e-3 | head's rate × 3 | × 10 | linear, from zero |
+|---|---|---|---|---|---|---|
+| banking77 | 24.0 · 23.0 · 20.8 | 80.8 · 81.5 · 81.0 | 82.8 · 81.3 | 43.5 · 43.3 · 38.5 | 60.5 · 68.0 · 66.0 | 80.8 |
+| emotion | 62.0 · 62.5 · 63.3 | 74.3 · 74.3 · 74.8 | 74.5 | 65.0 · 61.3 · 63.5 | 73.3 · 71.2 · 70.2 | 73.5 · 76.7 |
+| trec | 88.5 · 85.8 · 86.0 | 89.7 · 89.5 · 89.8 | 88.3 · 88.3 · 89.3 | 87.3 · 84.2 | 85.5 · 84.2 | 88.2 · 87.5 |
+| ag_news | 85.3 · 86.3 · 88.0 | 85.8 · 87.5 · 86.5 | 87.0 · 87.0 | | | |
+| cr | 87.0 · 87.0 · 85.9 | 85.6 | 86.4 · 87.8 · 85.9 | 63.8, fell | | 84.8 · 84.6 |
+| sst2 | 81.5 · 80.5 · 82.8 | 82.0 · 80.0 · 81.8 | 81.8 · 79.8 · 81.0 | | | 81.0 · 79.0 |
+| mpqa | 85.3 · 85.5 · 85.5 | 82.0 · 85.0 · 84.8 | 86.3 · 86.0 · 84.8 | | | |
+| subj | 92.5 · 91.3 · 92.0 | 91.0 · 90.8 · 90.0 | 91.5 · 91.0 · 92.8 | | | |
 
-With two labels a random head is learned soon enough, and a linear one costs up to 1.5 points. Tried against
+With two labels a random head is learned soon enough, and a linear one cost up to 1.5 points there. Tried against
 that: the classifier's way from the random weights shortened to a length of 2 (mpqa 84.2 · 85.5, subj 90.0 · 90.3,
 banking77 78.0). Of the last column the penalty is that of the least loss, towards weights of zero; the largest within
 a standard error of it leaves the head nearly at zero on sst2, and the run fell to 49.3. A head's rate 30 times as

@@ -34,7 +34,8 @@ def test_a_wider_model_and_a_longer_run_have_a_lower_rate() -> None:
 
 def test_no_model_and_no_run_takes_the_rate_out_of_reach() -> None:
     assert rate(width=8) == pytest.approx(2 * rate())
-    assert rate(steps=1) == pytest.approx(1.6 * rate(), rel=0.05)
+    assert rate(steps=1) == rate()
+    assert rate(steps=1, writes=True) == pytest.approx(1.6 * rate(writes=True), rel=0.05)
     assert rate(steps=10**7) == pytest.approx(rate() / 3, rel=0.05)
     assert rate(width=10**6) == pytest.approx(rate() / 50, rel=0.05)
     assert rate(width=None) == rate()

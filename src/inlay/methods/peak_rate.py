@@ -12,7 +12,7 @@ from ..core.method import Method, Rates
 
 WIDTH, STEPS = 384, 250  # that the methods' rates are for
 _FURTHEST_WIDTH = (1 / 50, 2.0)  # times the rate, at most
-_FURTHEST_STEPS = (1 / 3, 1.6)
+_FURTHEST_STEPS = {"reading": (1 / 3, 1.0), "writing": (1 / 3, 1.6)}  # a new head has begun to learn before a step
 _WARMUP, _LONGEST_WARMUP = 0.05, 0.2  # shares of the steps: of a run, and for what a method needs in a short one
 
 
@@ -29,8 +29,8 @@ def peak_rate(method: type[Method] | Method, *, writes: bool, width: int | None,
     rates = rates_of(method)
     own = rates.writing if writes else rates.reading
     by_width = 1.0 if width is None else _within(_FURTHEST_WIDTH, (WIDTH / width) ** rates.width_power)
-    by_steps = _within(_FURTHEST_STEPS, (STEPS / steps) ** 0.5)
     task = "writing" if writes else "reading"
+    by_steps = _within(_FURTHEST_STEPS[task], (STEPS / steps) ** 0.5)
     reason = (
         f"{own:g} of {method.name} for {task}, times {by_width:.2g} for a width of {width or 'unknown'} "
         f"and {by_steps:.2g} for {steps} steps"
