@@ -48,6 +48,7 @@ def plan_of(*rows: Planned | NotPlanned, **others: Any) -> Costs:
         "shard": False,
         "stream": False,
         "earlier_runs": 0,
+        "runs_of_kind": 0,
     }
     return Costs(PlanResult(**values | others))
 
@@ -71,4 +72,5 @@ def some_methods() -> Costs:
             label="pattern", why="method.include is empty; give regular expressions for the names of parameters"
         ),
         earlier_runs=12,
+        runs_of_kind=3,
     )

@@ -44,6 +44,21 @@ def test_a_bar_moves_and_sentences_stay(display: NotebookDisplay) -> None:
     assert page["text/plain"] == "failed  <b>\\x1b[31m no \\x1b"
 
 
+def test_no_time_is_left_after_the_last_step(display: NotebookDisplay) -> None:
+    """What comes then can take longer than the training."""
+    watcher = ProgressWatcher(display)
+    step: dict[str, Any] = {"event": "step", "steps": 8, "loss": 1.5, "tokens_per_second": 10.0}
+    step |= {"memory_bytes": 2**30, "seconds_left": 1.0}
+    scored = {"event": "evaluate", "split": "valid", "loss": 1.5, "best": False}
+    for number, left in ((4, True), (8, False)):
+        watcher({**step, "step": number})
+        assert "1.0 s left" in display.handle.shown[-1]["text/plain"]
+        watcher({**scored, "step": number})
+        shown = display.handle.shown[-1]["text/plain"]
+        assert ("1.0 s left" in shown) == left
+        assert ("step 8  writing, scoring and measuring" in shown) != left
+
+
 def test_a_comparison_has_a_bar_for_each_run_and_one_for_all(display: NotebookDisplay) -> None:
     watcher = ProgressWatcher(display)
     trial: dict[str, Any] = {"event": "trial", "trial": "lora-0", "seconds_left": None}

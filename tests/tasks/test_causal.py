@@ -79,6 +79,20 @@ def test_a_run_learns_and_writes_what_was_wanted(run: Path) -> None:
     assert rows[0]["base_text"] != rows[0]["text"]
 
 
+def test_the_texts_are_told_before_and_their_time_with_the_plan(run: Path) -> None:
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert (
+        sum(
+            text.endswith("are written with the base, and after the training with the adapter (--samples 0: none)")
+            for text in notes
+        )
+        == 1
+    )
+    (plan,) = (event for event in events if event["event"] == "plan")
+    assert plan["after_seconds"] > 0
+
+
 def test_the_report_shows_both_models_texts(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "Samples" in page

@@ -99,3 +99,9 @@ def test_of_several_processes_memory_is_that_of_each() -> None:
     plan = {"event": "plan", "steps": 8, "epochs": 1, "seconds": 60.0, "memory_bytes": 1 << 30}
     assert sentence(plan).endswith("and 1.00 GiB of memory")
     assert sentence(plan | {"processes": 2}).endswith("and 1.00 GiB of memory in each of 2 processes")
+
+
+def test_what_comes_after_the_training_is_told_with_its_plan() -> None:
+    plan = {"event": "plan", "steps": 8, "epochs": 1, "seconds": 60.0, "memory_bytes": 1 << 30}
+    assert sentence(plan | {"after_seconds": 4.0}) == sentence(plan)
+    assert sentence(plan | {"after_seconds": 150.0}).endswith("; then about 2 min 30 s for last texts and forgetting")

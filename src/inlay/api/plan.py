@@ -28,6 +28,7 @@ from .given_model import given_model
 from .plan_page import flags, render
 
 _BAR = 6  # letters
+_UNKNOWN_PROCESS = "The process may take half as much again"
 
 
 def plan(
@@ -99,7 +100,7 @@ class Costs:
             Column(name=f"of {bytes_text(limit)}" if math.isfinite(limit) else "compared"),
         ]
         if timed := any(row.step_seconds is not None for row in self.planned):
-            columns += [Column(name=name, text=_seconds, right=True) for name in ("a step", "the run")]
+            columns += [Column(name=name, text=_seconds, right=True) for name in ("a step", "training")]
         rows = [
             [
                 row.label,
@@ -157,12 +158,18 @@ class Costs:
         """How far off the figures may be, in a sentence or two."""
         if self.result.earlier_runs:
             runs = counted(self.result.earlier_runs, "earlier run")
-            known = f"Time and process are corrected by {runs} on this machine."
+            what = "Time and process are" if self.result.runs_of_kind else "Time is"
+            known = f"{what} corrected by {runs} on this machine."
+            if not self.result.runs_of_kind and self.result.device == "cpu":
+                known += f" {_UNKNOWN_PROCESS}: none of them was of this kind."
         elif self.result.device == "cpu":
-            known = "Tensors are exact. The process may be a third off and time half: no run here is on record yet."
+            known = f"Tensors are exact. {_UNKNOWN_PROCESS}, and time be half off: no run here is on record yet."
         else:
             known = "Tensors are exact; the device has 500 MiB more for its context."
-        return f"{known} The time to read blocks from the files comes on top." if self.result.stream else known
+        if any(row.step_seconds is not None for row in self.planned):
+            known += " Scoring the base, texts and forgetting come on top of the training's time"
+            known += ", and so do blocks that are read from the files." if self.result.stream else "."
+        return known
 
     @property
     def page(self) -> str:
@@ -196,6 +203,7 @@ class Costs:
             "shard": result.shard,
             "stream": result.stream,
             "earlier_runs": result.earlier_runs,
+            "runs_of_kind": result.runs_of_kind,
             "skipped": list(result.skipped),
             "methods": {row.label: _object(row) for row in result.rows},
         }

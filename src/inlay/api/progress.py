@@ -17,6 +17,7 @@ from ..training.journal import Event, Watcher
 from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
 
 _WHOLE = "all runs"
+_AFTER = "writing, scoring and measuring what it has come to"
 _SMOOTHING = 0.9  # of the loss that is shown
 
 
@@ -56,6 +57,7 @@ class ProgressWatcher:
     display: Display
     losses: dict[str, float] = field(default_factory=dict)  # smoothed, by trial; a run by itself is the trial ""
     whole: Bar | None = None
+    last_step: int | None = None  # of a run by itself, once it has begun
     left_at: tuple[float, float] = (0.0, 0.0)  # seconds that all runs had left, and when
 
     def __call__(self, event: Event) -> None:
@@ -71,6 +73,8 @@ class ProgressWatcher:
                 self._finish(event)
             case "step" if not trial or trial in self.losses:
                 self._move(trial, event)
+            case "evaluate" if not trial and event["step"] == self.last_step:
+                self.display.show("", Bar(f"step {event['step']}", event["step"], event["step"], _AFTER))
         if text := sentence(event):
             state = "warned" if warning_of(event) else event.get("state", event["event"])
             self.display.say(shown_lines(text), state)
@@ -81,6 +85,7 @@ class ProgressWatcher:
         self.losses[trial] = loss
         now = [f"loss {loss:.3f}", journal.left_text(event)]
         if not trial:
+            self.last_step = event["steps"]
             now[1:1] = [f"{event['tokens_per_second']:,.0f} tokens/s", bytes_text(event["memory_bytes"])]
         text = trial or f"step {event['step']}/{event['steps']}"
         self.display.show(trial, Bar(text, event["step"], event["steps"], "  ".join(now)))

@@ -83,13 +83,17 @@ def kept(tensors: int, lasting: int) -> float:
     return KEPT * (tensors - lasting)
 
 
+def of_kind(runs: Sequence[Taken], task: str, *, samples: bool) -> list[Taken]:
+    """Return the runs of the task, those that wrote texts or those that did not."""
+    return [each for each in runs if (each.task, each.samples) == (task, samples)]
+
+
 def beside(runs: Sequence[Taken], task: str, *, samples: bool) -> float:
     """Return the bytes beside tensors and what is kept: rather more than less of what earlier runs of the task had,
     those that wrote texts or those that did not."""
     found = [
         each.process - each.before - each.said_tensors - each.beside_known - kept(each.said_tensors, each.weights)
-        for each in runs
-        if (each.task, each.samples) == (task, samples)
+        for each in of_kind(runs, task, samples=samples)
     ]
     return max(0.0, _high(found)) if found else BESIDE_SAMPLES if samples else BESIDE
 

@@ -26,6 +26,7 @@ from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
+from ..show.units import counted
 from ..tasks.evaluation import Evaluation
 from ..tasks.metric import Scores
 from ..tasks.never_given import never_given_text
@@ -172,7 +173,14 @@ class ActiveRun(Observer):
         began = time.perf_counter()
         found = evaluated(self.run, model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
+        if texts := self._texts_of("valid"):
+            self._note(
+                f"{counted(texts, 'text')} of valid are written with the base, and after the training with the "
+                "adapter (--samples 0: none)"
+            )
+        began = time.perf_counter()
         self.of_base = found = with_texts(self.run, self.journal, model, "valid", found)
+        self.text_seconds = (time.perf_counter() - began) / texts if texts else 0.0
         self.state.base_scores = found.scores
         by, more = self.run.task.main_score, dict[str, str | float]()
         if (naive := self.run.task.naive("valid", found.scores)) is not None:
@@ -181,6 +189,17 @@ class ActiveRun(Observer):
                 more = {"score": by, "baseline": naive.told, "baseline_score": naive.scores[by]}
         self._record_evaluation(0, found.scores, best=False, **more)
         return found.predictions
+
+    def _texts_of(self, split: str) -> int:
+        """Return how many texts a model writes for the split."""
+        task = self.run.task
+        return min(self.run.settings.samples, len(task.data.splits.get(split, ()))) if task.writes else 0
+
+    def _after_seconds(self) -> float:
+        """Return about how long it takes after the training to write texts and to measure what was forgotten."""
+        texts = self._texts_of("valid") + self._texts_of("test")
+        measured = self.state.measurement.seconds if self.state.measurement is not None else 0.0
+        return self.text_seconds * texts + measured
 
     def _remember_base(self, model: nn.Module) -> None:
         """Keep what is needed of the base to measure and to hold back forgetting, before anything changes it."""
@@ -231,7 +250,8 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             learning_rate=run.plan.learning_rate,
         )
-        self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **self.state.estimate.facts())
+        facts = self.state.estimate.facts() | {"after_seconds": self._after_seconds()}
+        self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **facts)
         self._note(exceeded(run, self.state.estimate.memory_bytes, when=" before its first step", then="it goes on"))
         self.state.stages.enter("training", 0 if self.checkpoint is None else self.checkpoint.progress["step"])
 

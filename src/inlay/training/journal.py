@@ -22,6 +22,7 @@ from ..show.units import bytes_text, count_text, counted, percent_text, seconds_
 from ..tasks.metric import METRICS, score_text
 
 _EVENTS, _LOG = "metrics.jsonl", "log.txt"
+_WORTH_TELLING = 5  # seconds after the training
 
 
 class Journal:
@@ -200,7 +201,11 @@ def sentence(event: Event) -> str:
         case "plan":
             memory = f"{bytes_text(event['memory_bytes'])} of memory{_each(event)}"
             about = f"about {seconds_text(event['seconds'])} and {memory}"
-            return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}"
+            after = event.get("after_seconds", 0)  # runs of earlier versions do not say
+            more = (
+                f"; then about {seconds_text(after)} for last texts and forgetting" if after >= _WORTH_TELLING else ""
+            )
+            return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}{more}"
         case "resume":
             return (
                 f"resume  after step {event['step']} of {event['steps']}, {seconds_text(event['seconds'])} of training"

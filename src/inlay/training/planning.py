@@ -16,6 +16,7 @@ from ..bases.shares import check_shares
 from ..bases.streaming import check_streams
 from ..core.method import Method
 from ..cost.machine import Machine, is_here, name_of, this_machine
+from ..cost.record import of_kind
 from ..cost.run_cost import RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..data.settings import DataSettings
@@ -84,7 +85,8 @@ class PlanResult:
     processes: int  # that share a step, one of which takes what is told
     shard: bool  # they share the base out as well
     stream: bool  # its blocks stay in its files
-    earlier_runs: int  # on this machine, by which the figures are corrected
+    earlier_runs: int  # on this machine, by which the time is corrected
+    runs_of_kind: int  # of them, by which the process is: of the task, with texts or without
     skipped: Sequence[str] = ()  # rows of the data that cannot be used, in words
 
 
@@ -137,6 +139,7 @@ def plan(
         shard=settings.shard,
         stream=settings.stream,
         earlier_runs=len(machine.earlier),
+        runs_of_kind=len(of_kind(machine.earlier, machine.task, samples=machine.samples)),
         skipped=task.skipped() if data is not None else (),
     )
 
