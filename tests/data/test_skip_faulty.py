@@ -101,7 +101,7 @@ def test_more_than_may_be_is_an_error_that_names_each_kind(tmp_path: Path) -> No
     path = lines(tmp_path / "train.jsonl", labelled(60), FAULTY)
     said = complaint(path, skip_faulty=0.1).splitlines()
     assert said[0] == (
-        "train.jsonl: 10 of 70 rows are faulty (14.3 %), and data.skip_faulty allows 10 %; mend them, or allow more"
+        "train.jsonl: 10 of 70 rows are faulty (14.3 %), and data.skip_faulty allows 10 %: 7; mend them, or allow more"
     )
     assert "train.jsonl:2: the row is not JSON: Unterminated string starting at at column 10" in said
 
@@ -170,7 +170,9 @@ def test_conversations_that_the_template_refuses(tmp_path: Path) -> None:
     tokens = tokenize_generation(byte_level(GEMMA), [*talks, refused], 512, "train", 0.05)
     assert len(tokens.rows) == 20
     assert [problem.place for problem in tokens.problems] == ["a.jsonl:21", "train"]
-    with pytest.raises(DataError, match=r"train: 1 of 21 rows is faulty \(4.8 %\), and data.skip_faulty allows 4 %"):
+    with pytest.raises(
+        DataError, match=r"train: 1 of 21 rows is faulty \(4.8 %\), and data.skip_faulty allows 4 %: 0;"
+    ):
         tokenize_generation(byte_level(GEMMA), [*talks, refused], 512, "train", 0.04)
 
 

@@ -87,7 +87,11 @@ class Problems:
                 how = f"mend them, or --data.skip-faulty {few} leaves them out, up to {100 * few:g} %"
                 self.add(("faulty", name), name, f"{found}; {how}")
         elif share > self.skip:
-            self.add(("faulty", name), name, f"{found}, and {allowed}; mend them, or allow more")
+            self.add(
+                ("faulty", name),
+                name,
+                f"{found}, and {allowed}: {int(self.skip * rows + 1e-9):,}; mend them, or allow more",
+            )
         else:
             self.add(("faulty", name), name, f"{found}; {allowed}", severity="skipped")
 
