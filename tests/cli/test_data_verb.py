@@ -167,8 +167,7 @@ def test_where_no_terminal_is_brackets_mark_what_is_learned(
     (learned,) = re.findall("⟦([^⟧]*)⟧", text.partition("train.jsonl:1: ")[2])
     assert learned.replace("·", "") == "Paris 0<|im_end|>"
     assert (
-        "  over the limit in train: 1 lose their end, 1 left out, though their lengths count above (no room for the answer)\n"
-        in text
+        "  over the limit in train: 1 lose their end, 1 left out, but counted above (no room for the answer)\n" in text
     )
     assert re.search(r"warning: train.jsonl:7: messages ends with a turn of user .* is left out\n", text)
 

@@ -123,7 +123,7 @@ def _fate(split: SplitTokens) -> str:
     """Return what becomes of rows over the limit."""
     becomes = {
         "lose their end": split.cut,
-        "left out, though their lengths count above (no room for the answer)": split.left_out,
+        "left out, but counted above (no room for the answer)": split.left_out,
         "go on in further rows": split.over_limit - split.cut - split.left_out,
     }
     return ", ".join(f"{count:,} {what}" for what, count in becomes.items() if count)
