@@ -294,7 +294,7 @@ was chosen for random heads in short runs; at 1e-3 it costs nothing. Tried again
 random weights shortened to a length of 2 (mpqa 84.2 · 85.5, subj 90.0 · 90.3, banking77 78.0). Of the last column the
 penalty is that of the least loss, towards weights of zero; the largest within a standard error of it leaves the head
 nearly at zero on sst2, and the run fell to 49.3. A head's rate 30 times as high has 70.0 · 73.0 · 72.8 on banking77.
-emotion, held out from the choice of rates, was looked at here.
+emotion, mpqa and subj, held out from the choice of rates, were looked at here.
 
 **The warm-up** is a twentieth of the steps, and of five methods (`parallel`, `bitfit`, `p-tuning`, `prefix`, `norm`)
 twenty steps at least, if that is no more than a fifth of the run: AdamW's first steps are as long as the rate,
