@@ -232,7 +232,7 @@ def test_what_was_asked_and_what_was_decided_are_both_written(
     text = (tmp_path / "r" / "resolved.yaml").read_text()
     resolved = yaml.safe_load(text)
     assert resolved["learning_rate"] > inlay.LoRA.learning_rate.reading  # of so few steps and so small a model
-    assert "of lora for reading, times 2 for a width of 32 and 1.6 for 8 steps" in text
+    assert "of lora for reading, times 2 for a width of 32 and 1 for 8 steps" in text
     assert resolved["method"]["rank"] == 16
     assert resolved["data"]["format"] == "labelled-text"
 
