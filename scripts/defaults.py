@@ -312,7 +312,8 @@ _HEAD = """# Defaults
 
 How far each method's default is from the best of five learning rates, on data that did not choose it. Made by
 `python scripts/defaults.py ../shared/data`, which says how; every run is a line of `defaults.csv`. Methods and data
-sets that are missing have not been run, nor have empty cells."""
+sets that are missing have not been run, nor have empty cells: lines of classifiers from before a new head began as a
+linear classifier were removed ([results.md](results.md#default-rates-by-rule) has what they came to)."""
 
 
 if __name__ == "__main__":
