@@ -116,7 +116,7 @@ def test_a_tensor_whose_value_is_known_stays_one() -> None:
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer")
 def test_an_address_is_refused_of_a_known_result_only_where_it_is_of_others() -> None:
-    """By default PyTorch lets code ask a tensor without values for its address."""
+    """PyTorch lets code ask a tensor without values for its address by default."""
     with FakeTensorMode() as mode, KnownResults():
         first, second, third = (torch.ones(4, 6) + 1 for _ in range(3))
         found = [each.data_ptr() for each in (first, second, third)]

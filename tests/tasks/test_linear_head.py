@@ -45,7 +45,7 @@ def test_the_classifier_has_the_least_loss_and_penalty(with_bias: bool) -> None:
 
 
 def test_what_it_is_worth_is_told_by_rows_that_it_had_not_seen() -> None:
-    """Of many features and few rows, all rows are fitted and no other is known."""
+    """Many features fit few rows whatever their labels are, and tell nothing of another row."""
     torch.manual_seed(0)
     noise_NF, labels_N = torch.randn(60, 500), torch.arange(60) % 3
     assert fitted(noise_NF, labels_N, torch.zeros(3, 500), torch.full((3,), 1 / 3), with_bias=True) is None

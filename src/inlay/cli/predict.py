@@ -122,8 +122,9 @@ def main(arguments: list[str]) -> int:
         said.append({"role": "assistant", "content": answer.values["text"]})
         _print(command, answer, alone=sys.stdin.isatty())
         cut += answer.cut
-    _tell_unanswered(without, counted(number, "line"))
-    _tell_cut(cut, counted(number, "line"))
+    of = counted(number, "line")
+    _tell_unanswered(without, of)
+    _tell_cut(cut, of)
     return 0
 
 

@@ -39,12 +39,9 @@ class Linear:
     weight_LF: Tensor
     bias_L: Tensor
 
-    def logits(self, x_NF: Tensor) -> Tensor:
-        return x_NF @ self.weight_LF.T + self.bias_L
-
     def losses(self, x_NF: Tensor, labels_N: Tensor, moved: float = 0.0) -> Tensor:
         """Return each row's loss after its features have moved by this share of their length, against its label."""
-        logits_NL = self.logits(x_NF)
+        logits_NL = x_NF @ self.weight_LF.T + self.bias_L
         if moved:
             apart_LL = torch.cdist(self.weight_LF, self.weight_LF)
             logits_NL = logits_NL + moved * x_NF.norm(dim=1, keepdim=True) * apart_LL[labels_N]
