@@ -56,6 +56,7 @@ def test_rows_and_a_model_object_make_a_run(tiny_bert: str, tmp_path: Path) -> N
         inlay.open(out)
     rows = [json.loads(line) for line in (out / "rows" / "train.jsonl").read_text().splitlines()]
     assert rows == ROWS
+    assert (out / "rows").stat().st_mode == (out / "adapter").stat().st_mode
 
 
 def test_an_unchanged_model_is_recorded_by_its_name(tiny_bert: str, tmp_path: Path) -> None:

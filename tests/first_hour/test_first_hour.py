@@ -6,6 +6,7 @@ Each step says what the next one is, or what is wrong and the flag that mends it
 import json
 import re
 import shlex
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,8 @@ def test_from_an_excel_file_to_a_service(
     assert json.loads(seen)["tuned"]["accuracy"] == pytest.approx(right / 30)
 
     seen = say("merge runs/tickets merged")
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in [Path("new.csv"), *Path("merged").iterdir()]}
+    assert len(modes) == 1, "others may read what is for them"
     assert 'transformers.AutoModelForSequenceClassification.from_pretrained("merged")' in seen
     for verb in ("predict merged new.csv", "eval merged new.csv", "rank merged", "merge merged again"):
         refused = say(verb, code=2)

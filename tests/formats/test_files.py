@@ -2,12 +2,15 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from inlay.errors import SettingsError
 from inlay.formats import files
@@ -222,3 +225,30 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         pass
     with held(tmp_path / "run"):
         pass
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_permissions_that_the_umask_gives_whoever_wrote_them(
+    umask: int, mode: int, tmp_path: Path
+) -> None:
+    def write(path: Path) -> None:
+        save_file({"x": torch.zeros(1)}, path)
+        path.chmod(0o600)  # as some versions of safetensors do
+
+    def write_two(folder: Path) -> None:
+        (folder / "deeper").mkdir()
+        write(folder / "one")
+        write(folder / "deeper" / "two")
+
+    before = os.umask(umask)
+    try:
+        write_whole(tmp_path / "a.safetensors", write)
+        copy_whole(tmp_path / "a.safetensors", tmp_path / "copy.safetensors")
+        write_text(tmp_path / "a.txt", "text")
+        replace_folder(tmp_path / "replaced", write_two)
+        with folder_written_whole(tmp_path / "whole") as folder:
+            write_two(folder)
+    finally:
+        os.umask(before)
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == dict.fromkeys(("a.safetensors", "copy.safetensors", "a.txt", "one", "two"), mode)

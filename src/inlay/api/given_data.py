@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..data.split_files import split_of
 from ..errors import DataError, SettingsError
-from ..formats.files import as_json
+from ..formats.files import as_json, replace_folder
 
 _IN_FILE = re.compile(r"^(train|valid|test)\.jsonl(?::(\d+))?:", re.MULTILINE)  # before what an error says
 _LINES = re.compile(r"(rows have this: )line(?=s )")  # which hold a row each
@@ -40,7 +40,7 @@ class GivenData:
             if _contents(kept) != _contents(given):
                 raise SettingsError(f"{folder} holds runs on other rows; give another folder as out, or the same rows")
             return
-        copytree(given, kept)
+        replace_folder(kept, lambda new: _copy_files(given, new))
 
 
 @contextmanager
@@ -118,6 +118,11 @@ def _plain(value: Any) -> object:
 def _in_rows(place: re.Match[str]) -> str:
     split, number = place.groups()
     return f"{split} row {number}:" if number else f"{split}:"
+
+
+def _copy_files(folder: Path, to: Path) -> None:
+    for path in folder.iterdir():
+        copyfile(path, to / path.name)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all: first under another name beside it, then renamed.
 
-What is renamed is on the disk before, and its new name is afterwards: a power failure leaves the old or the new.
+What is renamed is on the disk before, and its new name is afterwards: a power failure leaves the old or the new. It
+has the permissions that the umask gives: some libraries write files that nobody else may read.
 """
 
 import ctypes
@@ -10,8 +11,9 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import SettingsError
@@ -26,7 +28,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     unfinished = _unfinished(path)
     _remove(unfinished)
     try:
+        mode = _mode_of_new_files(unfinished)
         write(unfinished)
+        _permit(unfinished, mode)
         sync(unfinished)
         os.replace(unfinished, path)
         sync(path.parent)
@@ -76,7 +80,7 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     make_folder(folder.parent)
     with _new_folder(folder) as unfinished:
         write(unfinished)
-        _sync_all(unfinished)
+        _finish_all(unfinished)
         if not folder.exists():
             os.replace(unfinished, folder)
         elif not _exchange(unfinished, folder):
@@ -91,7 +95,7 @@ def folder_written_whole(out: Path) -> Iterator[Path]:
     make_folder(out.parent)
     with _new_folder(out) as unfinished:
         yield unfinished
-        _sync_all(unfinished)
+        _finish_all(unfinished)
         if out.exists():
             remove_unfinished(out)
             out.rmdir()  # it is empty, and in Windows no folder takes the place of another
@@ -238,10 +242,33 @@ def _lock(folder: Path) -> tuple[int | None, bool]:
     return descriptor, True
 
 
-def _sync_all(folder: Path) -> None:
+def _finish_all(folder: Path) -> None:
+    mode = _mode_of_new_files(folder / _UNFINISHED)
     for path in folder.rglob("*"):
+        if path.is_file():
+            _permit(path, mode)
         sync(path)
     sync(folder)
+
+
+def _mode_of_new_files(path: Path) -> int:
+    """Look up what a new file may be used for: it is made and removed, since reading the umask would change it for
+    other threads.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        path.unlink()
+
+
+def _permit(path: Path, mode: int) -> None:
+    """Let the file be used for what `mode` says, and for what it may be used already."""
+    now = stat.S_IMODE(path.stat().st_mode)
+    if now | mode != now:
+        with suppress(PermissionError):  # a link to another user's file
+            path.chmod(now | mode)
 
 
 def _exchange(one: Path, other: Path) -> bool:
