@@ -111,7 +111,7 @@ def test_memory_for_the_backward_pass_is_that_of_the_entries() -> None:
     assert sizes.count(64 * 64) == 1
 
 
-def testrandom_entries_are_distinct_and_anywhere() -> None:
+def test_random_entries_are_distinct_and_anywhere() -> None:
     torch.manual_seed(0)
     for count, total in [(1, 1), (5, 5), (3, 7), (10, 1000), (0, 9)]:
         drawn = random_entries(count, total)
@@ -223,7 +223,7 @@ def test_rows_count_one_by_one_and_only_so_many() -> None:
     assert {n: delta.indices.tolist() for n, delta in sparse(few).items()} != masks[0]
 
 
-def testrandom_entries_stay_as_they_are_whatever_the_data() -> None:
+def test_random_entries_stay_as_they_are_whatever_the_data() -> None:
     adapter = inlay.attach(SHAPES["bert"].classifier(), inlay.SparseMask(selection="random"))
     before = {n: t.clone() for n, t in adapter.state_dict().items()}
     adapter.method.initialize_from_data(adapter, iter([]))

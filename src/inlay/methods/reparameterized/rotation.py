@@ -29,9 +29,9 @@ class Rotation(WeightDelta):
         self.terms, self.dropout = terms, dropout
         stored = 1 if block_share else self.blocks
         self.oft_R = nn.Parameter(torch.zeros(stored, size * (size - 1) // 2, device=device))
-        rows, columns = torch.triu_indices(size, size, 1, device=device)
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("columns", columns, persistent=False)
+        rows, columns = torch.triu_indices(size, size, 1, device="cpu")  # slow on the meta device
+        self.register_buffer("rows", rows.to(device), persistent=False)
+        self.register_buffer("columns", columns.to(device), persistent=False)
 
     def turn(self) -> Tensor:
         """Compute R - I for every block, (N, K, K)."""

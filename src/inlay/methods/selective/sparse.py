@@ -110,7 +110,7 @@ class SparseMask(OnLinear):
             if name not in small:
                 outputs, inputs = sizes[name]
                 host = sites.module(name)
-                delta = Sparse(host, random_entries(counts[name], outputs * inputs))
+                delta = Sparse(host, random_entries(counts[name], outputs * inputs, weights.device(host)))
                 delta.resizable = self.selection == "fisher"
                 yield name, delta
 

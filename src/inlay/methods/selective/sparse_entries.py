@@ -53,8 +53,12 @@ class Sparse(WeightDelta):
         return h_BTO + y_NO.view(h_BTO.shape)
 
 
-def random_entries(count: int, total: int) -> Tensor:
-    """Draw distinct numbers below `total`, all equally likely; a permutation of a whole weight would take seconds."""
+def random_entries(count: int, total: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw distinct numbers below `total`, all equally likely; a permutation of a whole weight would take seconds. For
+    a meta device the numbers have no values: a weight that is only counted needs none.
+    """
+    if torch.device(device).type == "meta":
+        return torch.empty(count, dtype=torch.long, device=device)
     if 2 * count > total:
         return torch.randperm(total, device="cpu")[:count]
     drawn = torch.empty(0, dtype=torch.long, device="cpu")
