@@ -1,13 +1,18 @@
 """What a notebook shows while a run goes on, and what is left of it."""
 
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import IPython.display
 import pytest
 
-from inlay.api import displays
+import inlay
+from inlay.api import displays, progress
 from inlay.api.displays import NotebookDisplay
-from inlay.api.progress import ProgressWatcher
+from inlay.api.progress import ProgressWatcher, showing
+from inlay.under_way import in_parts, shown_by
 
 
 class Handle:
@@ -74,3 +79,46 @@ def test_a_comparison_has_a_bar_for_each_run_and_one_for_all(display: NotebookDi
     assert {name: (bar.done, bar.of) for name, bar in display.bars.items()} == {"all runs": (1, 4)}
     assert [text.split()[0] for text, _ in display.lines] == ["compare", "1/4"]
     assert "about" in display.bars["all runs"].now
+
+
+def test_a_long_pass_has_a_bar_until_it_is_done(display: NotebookDisplay, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 0.5, 2.0, 4.0, 6.0, 100.0, 100.2, 100.4])  # a second pass is too short to be seen
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    seen: list[list[tuple[str, int, int | None, str]]] = []
+    with showing(display):
+        for parts in (4, 2):
+            compute = in_parts("scoring", parts, lambda value: value + 1)
+            for value in range(parts):
+                assert compute(value) == value + 1
+                seen.append([(bar.text, bar.done, bar.of, bar.now) for bar in display.bars.values()])
+    assert seen == [
+        [],
+        [("scoring", 2, 4, "about 2.0 s left")],
+        [("scoring", 3, 4, "about 1.3 s left")],
+        [],
+        [],
+        [],
+    ]
+
+
+def test_nobody_is_told_of_passes_outside_of_a_display() -> None:
+    def compute() -> None: ...
+
+    assert in_parts("scoring", 2, compute) is compute
+
+
+def test_every_pass_of_a_run_is_told(tmp_path: Path, tiny_bert: str) -> None:
+    told: list[tuple[str, int, int]] = []
+    rows = [{"text": f"{word} {number}", "label": word} for number in range(20) for word in ("good", "bad")]
+    with shown_by(lambda *part: told.append(part)):
+        inlay.train(tiny_bert, {"train": rows, "valid": rows[:8]}, out=tmp_path / "run", epochs=1, progress=False)
+    assert [what for what, done, _ in told if done == 0] == [
+        "scoring",
+        "reading passages",
+        "reading rows for the new head",
+        "fitting the new head",
+        *["scoring"] * 3,
+        "reading passages",
+    ]
+    for (what, done, parts), (_, then, _) in pairwise(told):
+        assert then == (done + 1 if done < parts else 0), what

@@ -14,11 +14,14 @@ from ..show.units import bytes_text, seconds_text
 from ..tasks.naive import warning_of
 from ..training import journal
 from ..training.journal import Event, Watcher
+from ..under_way import shown_by
 from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
 
 _WHOLE = "all runs"
 _AFTER = "writing, scoring and measuring what it has come to"
 _SMOOTHING = 0.9  # of the loss that is shown
+_UNDER_WAY = "under way"
+_WORTH_SHOWING = 1.0  # seconds that something is under way
 
 
 @contextmanager
@@ -30,14 +33,24 @@ def watching(progress: bool | Watcher) -> Iterator[Watcher]:
     elif progress and console.is_jupyter:
         display = NotebookDisplay()
         try:
-            yield ProgressWatcher(display)
+            with showing(display) as watcher:
+                yield watcher
         finally:
             display.close()
     elif progress and console.is_terminal:
         with Progress(*TerminalDisplay.columns(), console=console, transient=True) as bars:
-            yield ProgressWatcher(TerminalDisplay(bars))
+            with showing(TerminalDisplay(bars)) as watcher:
+                yield watcher
     else:
         yield lambda _: None
+
+
+@contextmanager
+def showing(display: Display) -> Iterator["ProgressWatcher"]:
+    """Give a watcher that shows events, and show what is under way in the block beside them."""
+    watcher = ProgressWatcher(display)
+    with shown_by(watcher.tell_part):
+        yield watcher
 
 
 def sentence(event: Event) -> str | None:
@@ -59,6 +72,8 @@ class ProgressWatcher:
     whole: Bar | None = None
     last_step: int | None = None  # of a run by itself, once it has begun
     left_at: tuple[float, float] = (0.0, 0.0)  # seconds that all runs had left, and when
+    under_way_since: float = 0.0
+    shows_under_way: bool = False
 
     def __call__(self, event: Event) -> None:
         trial = event.get("trial", "")
@@ -78,6 +93,20 @@ class ProgressWatcher:
         if text := sentence(event):
             state = "warned" if warning_of(event) else event.get("state", event["event"])
             self.display.say(shown_lines(text), state)
+
+    def tell_part(self, what: str, done: int, parts: int) -> None:
+        """Show how far something is that has no events, once it has taken a moment, until it is done."""
+        now = time.monotonic()
+        if done == 0:
+            self.under_way_since = now
+        seconds = now - self.under_way_since
+        if done == parts and self.shows_under_way:
+            self.display.remove(_UNDER_WAY)
+            self.shows_under_way = False
+        elif 0 < done < parts and seconds > _WORTH_SHOWING:
+            left = f"about {seconds_text(seconds / done * (parts - done))} left"
+            self.display.show(_UNDER_WAY, Bar(what, done, parts, left))
+            self.shows_under_way = True
 
     def _move(self, trial: str, event: Event) -> None:
         begins = not self.losses.get(trial) or event["step"] == 1  # a run that goes on begins at a later step

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..models.sharded import is_sharded, reading
 from ..models.tokenizer import Tokenizer
-from ..processes import shared
+from ..processes import count, shared
+from ..under_way import in_parts
 from .batch import LENGTH_STEP, Batch, pad, to_device
 
 R = TypeVar("R")
@@ -33,10 +34,16 @@ def of_rows(batches: Sequence[Sequence[int]], found: Sequence[Sequence[R]]) -> l
 
 
 def of_batches(
-    model: nn.Module, batches: Sequence[list[int]], compute: Callable[[list[int]], R], *, by_each: bool = False
+    model: nn.Module,
+    batches: Sequence[list[int]],
+    compute: Callable[[list[int]], R],
+    *,
+    what: str,
+    by_each: bool = False,
 ) -> list[R]:
     """Return what `compute` gives of each batch by calls of the model, in their order; the processes share the batches,
-    or compute all of them `by_each`."""
+    or compute all of them `by_each`. Whoever shows progress is told of it as `what`."""
+    compute = in_parts(what, len(batches) if by_each else -(-len(batches) // count()), compute)
     with reading(model):
         if by_each:
             return [compute(chosen) for chosen in batches]
@@ -49,6 +56,8 @@ def of_texts(
     rows: Sequence[Mapping[str, list[int]]],
     compute: Callable[[Batch], Tensor],
     step: int = LENGTH_STEP,
+    *,
+    what: str,
 ) -> Tensor:
     """Return (rows, …) on the CPU: what `compute` gives of each batch, which is where the model is. Leaves the model in
     evaluation mode."""
@@ -59,5 +68,5 @@ def of_texts(
     def of_batch(chosen: list[int]) -> Tensor:
         return compute(to_device(pad(tokenizer, [rows[i] for i in chosen], step), device)).cpu()
 
-    found = torch.cat(of_batches(model, batches, of_batch))
+    found = torch.cat(of_batches(model, batches, of_batch, what=what))
     return found[torch.tensor(list(chain.from_iterable(batches))).argsort()]

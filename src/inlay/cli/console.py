@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from ..errors import InlayError, InterruptTold
 from ..formats.event import Event, Watcher
@@ -40,16 +40,29 @@ def watching(json_lines: bool) -> Iterator[Watcher]:
 @contextmanager
 def _watcher(json_lines: bool) -> Iterator[Watcher]:
     """Give what shows each event."""
-    from ..api.displays import TerminalDisplay
-    from ..api.progress import ProgressWatcher
-
     if json_lines:
         yield print_json
     elif sys.stdout.isatty():
-        with progress(*TerminalDisplay.columns()) as bars:
-            yield ProgressWatcher(TerminalDisplay(bars))
+        with _bars() as watcher:
+            yield watcher
     else:
         yield _Lines()
+
+
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Show in a terminal how far is what takes a while in the block and has no events."""
+    with _bars() if sys.stdout.isatty() else nullcontext():
+        yield
+
+
+@contextmanager
+def _bars() -> Iterator[Watcher]:
+    from ..api.displays import TerminalDisplay
+    from ..api.progress import showing
+
+    with progress(*TerminalDisplay.columns()) as bars, showing(TerminalDisplay(bars)) as watcher:
+        yield watcher
 
 
 class _Lines:

@@ -12,6 +12,7 @@ from ..ranges import Range, check_settings
 from ..show.table import Column, Table
 from ..show.units import counted
 from .arguments import OtherData
+from .console import progress_shown
 from .parse import parse
 from .screen import print_json, show, width
 
@@ -140,4 +141,5 @@ def _evaluate(command: Eval) -> "AdapterScores":
 
     run = open(command.adapter, command.model, device=command.device, allow_download=command.allow_download)
     say(run)
-    return run.evaluate(command.data.path, command.split, command.samples, **command.data.asked())
+    with progress_shown():
+        return run.evaluate(command.data.path, command.split, command.samples, **command.data.asked())

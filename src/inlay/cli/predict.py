@@ -19,6 +19,7 @@ from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
 from ..show.units import counted
 from .arguments import InputColumns
+from .console import progress_shown
 from .parse import parse
 from .screen import print_json, show
 
@@ -92,7 +93,8 @@ def main(arguments: list[str]) -> int:
         else:
             found, style = lines_as_rows(_TYPED, [*typed()]), PLAIN
         inputs = task.inputs_in(found)
-        answers = run.answer(inputs, **options)
+        with progress_shown():
+            answers = run.answer(inputs, **options)
         if out is not None:
             columns = write_answers(out, found.rows, [each.columns or each.values for each in answers], style)
             _tell(command, len(answers), columns)

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 from ..data.settings import Reading
 from ..errors import SettingsError
 from ..ranges import RANK, SEED, Range, check_settings
-from .console import watching
+from .console import progress_shown, watching
 from .parse import parse
 from .screen import print_json, width
 
@@ -111,7 +111,8 @@ def _analyse(command: Rank) -> int:
     run = open(command.subject, command.model, device=command.device, allow_download=command.allow_download)
     asked = ("other", "base", "ranks", "curve", "data", "split", "to", "out", "plain")
     say = (lambda _: None) if command.json else (lambda text: print(text, flush=True))
-    found = run.rank(say, **{name: getattr(command, name) for name in asked}, reading=command.reading)
+    with progress_shown():
+        found = run.rank(say, **{name: getattr(command, name) for name in asked}, reading=command.reading)
     if command.json:
         print_json(found.result.as_dict())
     else:

@@ -86,4 +86,4 @@ def nearest_is_own(states_ND: Tensor, domains: Sequence[str]) -> Tensor:
 
 def states_of(model: nn.Module, tokenizer: Tokenizer, rows: list[dict[str, list[int]]]) -> Tensor:
     """Return (N, D) in float32 on the CPU, in the rows' order. Leaves the model in evaluation mode."""
-    return of_texts(model, tokenizer, rows, lambda batch: sentence_states(model, batch))
+    return of_texts(model, tokenizer, rows, lambda batch: sentence_states(model, batch), what="reading passages")

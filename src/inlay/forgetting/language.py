@@ -82,7 +82,8 @@ class LanguageBaseline:
             return found
 
         batches = by_length([len(row["input_ids"]) for row in self.rows], _ROWS)
-        losses, measured = zip(*of_rows(batches, of_batches(model, batches, of_batch)), strict=True)
+        found = of_batches(model, batches, of_batch, what="reading passages")
+        losses, measured = zip(*of_rows(batches, found), strict=True)
         return torch.tensor(losses, dtype=torch.float64), torch.tensor(measured, dtype=torch.float64)
 
     def _keep(self, i: int, log_TV: Tensor) -> int:

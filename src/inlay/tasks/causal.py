@@ -239,7 +239,7 @@ class Causal(Task):
             return causal_loss(model, to_device(batch, device), 1).item(), trained_tokens(batch)
 
         batches = by_length([len(row["input_ids"]) for row in rows], _EVALUATION_ROWS)
-        sums, counts = zip(*of_batches(model, batches, of_batch), strict=True)
+        sums, counts = zip(*of_batches(model, batches, of_batch, what="scoring"), strict=True)
         return TokenLosses(list(sums), list(counts))
 
     @property

@@ -332,7 +332,7 @@ def log_probabilities(
     def of_batch(batch: Batch) -> Tensor:
         return model(**batch).logits.float().log_softmax(dim=-1)
 
-    return of_texts(model, tokenizer, rows, of_batch, step)
+    return of_texts(model, tokenizer, rows, of_batch, step, what="scoring")
 
 
 def _labels_already(base: Base) -> bool:

@@ -47,7 +47,7 @@ def generate(
 
     batches = _batches([len(prompt) for prompt in prompts], rows, positions - max_new_tokens)
     # What is drawn depends on what was drawn before, so that each process draws all.
-    return of_rows(batches, of_batches(model, batches, of_batch, by_each=bool(temperature)))
+    return of_rows(batches, of_batches(model, batches, of_batch, what="writing texts", by_each=bool(temperature)))
 
 
 def _batches(lengths: Sequence[int], size: int, free: int) -> list[list[int]]:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..batches.batch import Batch
 from ..batches.evaluated import of_texts
 from ..models.tokenizer import Tokenizer
+from ..under_way import in_parts
 
 MOST_ROWS = 2_000
 """Rows whose features are computed: a pass forward each, a small part of a run that is longer."""
@@ -86,7 +87,7 @@ def features(
 
     hook = head.register_forward_hook(see)
     try:
-        x_NF = of_texts(model, tokenizer, rows, of_batch, step)
+        x_NF = of_texts(model, tokenizer, rows, of_batch, step, what="reading rows for the new head")
     finally:
         hook.remove()
     return x_NF if bool(x_NF.isfinite().all()) else None
@@ -103,12 +104,17 @@ def fitted(
     path = partial(_path, start=start, with_bias=with_bias)
     losses = x_NF.new_empty(len(_PENALTIES), len(x_NF))
     unmoved = torch.empty_like(losses)
-    order_N = torch.randperm(len(x_NF), generator=torch.Generator().manual_seed(0))
-    for held_N in order_N.tensor_split(_FOLDS):
+
+    def judge_on(held_N: Tensor) -> None:
         seen_N = torch.ones(len(x_NF), dtype=torch.bool).index_fill(0, held_N, False)
         for i, head in enumerate(path(x_NF[seen_N], labels_N[seen_N], _PENALTIES)):
             losses[i, held_N] = head.losses(x_NF[held_N], labels_N[held_N], _MOVED)
             unmoved[i, held_N] = head.losses(x_NF[held_N], labels_N[held_N])
+
+    order_N = torch.randperm(len(x_NF), generator=torch.Generator().manual_seed(0))
+    judge_on = in_parts("fitting the new head", _FOLDS, judge_on)
+    for held_N in order_N.tensor_split(_FOLDS):
+        judge_on(held_N)
     best_N = losses[losses.mean(1).argmin()]
     chosen = int((losses.mean(1) <= best_N.mean() + _standard_error(best_N)).int().argmax())
     by_shares_N = -bias_L[labels_N]

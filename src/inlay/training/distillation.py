@@ -47,7 +47,8 @@ def lessons(
         wide_BL[:, own] = output.logits.float().softmax(dim=-1).cpu()
         return torch.cat((wide_BL, mean_state(output, batch["attention_mask"]).cpu()), dim=1)
 
-    return [Lesson(row[:labels], row[labels:]) for row in of_texts(model, tokenizer, rows, of_batch)]
+    found = of_texts(model, tokenizer, rows, of_batch, what="asking the teacher")
+    return [Lesson(row[:labels], row[labels:]) for row in found]
 
 
 @dataclass(frozen=True)
