@@ -17,11 +17,12 @@ from itertools import combinations
 from typing import Any
 
 import make_captions
+from caption_scenes import FOLDER, GRAMMAR, Scene
 
 from inlay.data.slots import parse_slots, slot_accuracy
 
 Row = dict[str, Any]
-Told = dict[str, list[tuple[make_captions.Scene, list[make_captions.Telling]]]]
+Told = dict[str, list[tuple[Scene, list[make_captions.Telling]]]]
 
 
 def main() -> int:
@@ -48,7 +49,7 @@ def main() -> int:
 
 
 def _rows(split: str) -> list[Row]:
-    text = (make_captions.FOLDER / f"{split}.jsonl").read_text(encoding="utf-8")
+    text = (FOLDER / f"{split}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -83,7 +84,7 @@ def _problems(splits: dict[str, list[Row]]) -> list[str]:
 
 def _not_as_made(told: Told) -> list[str]:
     made = make_captions.as_files(told)
-    there = {name: (make_captions.FOLDER / name).read_text(encoding="utf-8") for name in made}
+    there = {name: (FOLDER / name).read_text(encoding="utf-8") for name in made}
     return [f"{name} is not what scripts/make_captions.py makes" for name in made if made[name] != there[name]]
 
 
@@ -111,9 +112,7 @@ def _report_words(splits: dict[str, list[Row]]) -> None:
 
 
 def _report_frames(splits: Told) -> None:
-    written = [
-        frame for part in ("main", "late") for frames in make_captions.GRAMMAR[part].values() for frame in frames
-    ]
+    written = [frame for part in ("main", "late") for frames in GRAMMAR[part].values() for frame in frames]
     for split, told in splits.items():
         used = Counter(frame.text for _, tellings in told for telling in tellings for frame in telling.frames)
         most, count = used.most_common(1)[0]

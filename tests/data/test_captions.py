@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import sys
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ ALL_VALUES = sorted({value for row in ROWS for value in values(row)})
 
 @pytest.fixture(scope="module")
 def script() -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "scripts" / "make_captions.py"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
+        return runpy.run_path(str(ROOT / "scripts" / "make_captions.py"))
 
 
 @pytest.fixture(scope="module")
