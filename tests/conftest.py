@@ -12,7 +12,7 @@ import pytest
 import torch
 
 pytest.register_assert_rewrite("tests.training.resume.runs")  # else a failed assertion there does not show its values
-pytest.register_assert_rewrite("inlay.testing.contract")
+pytest.register_assert_rewrite("inlay.testing.contract", "inlay.testing.several_adapters")
 
 from inlay.cost import calibration  # noqa: E402
 from inlay.registries import REGISTRIES  # noqa: E402

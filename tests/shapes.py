@@ -3,42 +3,24 @@
 from typing import Any
 
 import inlay
-from inlay.testing.shapes import (
-    BERT as BERT,
-)
-from inlay.testing.shapes import (
-    GPT2 as GPT2,
-)
-from inlay.testing.shapes import (
-    LABELS as LABELS,
-)
-from inlay.testing.shapes import (
-    LLAMA as LLAMA,
-)
-from inlay.testing.shapes import (
-    ROWS as ROWS,
-)
-from inlay.testing.shapes import (
-    SHAPES as SHAPES,
-)
-from inlay.testing.shapes import (
-    T5 as T5,
-)
-from inlay.testing.shapes import (
-    TOKENS as TOKENS,
-)
-from inlay.testing.shapes import (
-    VOCABULARY as VOCABULARY,
-)
-from inlay.testing.shapes import (
-    Shape as Shape,
-)
-from inlay.testing.shapes import (
-    disturb as disturb,
-)
-from inlay.testing.shapes import (
-    logits as logits,
-)
+from inlay.testing.shapes import BERT, GPT2, LABELS, LLAMA, ROWS, SHAPES, T5, TOKENS, VOCABULARY, Shape, disturb, logits
+
+__all__ = [
+    "BERT",
+    "GPT2",
+    "LABELS",
+    "LLAMA",
+    "ROWS",
+    "SHAPES",
+    "T5",
+    "TOKENS",
+    "VOCABULARY",
+    "Shape",
+    "disturb",
+    "logits",
+    "method",
+    "needed",
+]
 
 
 def needed(name: str, shape: Shape) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """The contract that every method keeps, as checks of a method on a small model. A check raises AssertionError."""
 
 import copy
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,25 +19,15 @@ from ..formats.peft_config import read_config
 from ..formats.peft_format import format_of
 from ..methods import METHODS
 from ..methods.loading import load
-from ..methods.reparameterized.lora import LoRA
 from ..models import weights
-from .shapes import ROWS, Shape, disturb, logits
-
-
-@contextmanager
-def raises(error: type[Exception], match: str = "") -> Iterator[None]:
-    """Require that the block raises `error` with a message in which `match` is found."""
-    try:
-        yield
-    except error as problem:
-        if not re.search(match, str(problem)):
-            raise AssertionError(f"{problem!r} has no {match!r}") from problem
-    else:
-        raise AssertionError(f"{error.__name__} was not raised")
-
-
-def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+from .assertions import close, raises
+from .several_adapters import (
+    an_exception_inside_the_model_leaves_nothing_behind,
+    named_adapters_and_the_base_switch,
+    rows_of_a_batch_can_have_their_own_adapters,
+    two_adapters_at_once_both_count,
+)
+from .shapes import Shape, attached, disturb, logits
 
 
 def _gradient(p: Tensor) -> Tensor:
@@ -50,15 +38,6 @@ def _gradient(p: Tensor) -> Tensor:
 def is_weight_method(adapter: Adapter) -> bool:
     """Tell whether the adapter changes weights and nothing else."""
     return all(isinstance(delta, WeightDelta) for delta in adapter.deltas.values())
-
-
-def attached(
-    method: Method, shape: Shape, model: nn.Module, adapter_name: str = "default", scale: float = 0.1
-) -> Adapter:
-    """Attach the method and move it away from its start."""
-    adapter = attach(model, method, adapter_name)
-    disturb(adapter, scale)
-    return adapter
 
 
 def keeps_the_base_and_starts_as_the_base(method: Method, shape: Shape) -> None:
@@ -79,7 +58,7 @@ def keeps_the_base_and_starts_as_the_base(method: Method, shape: Shape) -> None:
 
 def trains_only_itself_and_all_of_itself(method: Method, shape: Shape) -> None:
     model = shape.model().train()
-    adapter = attached(method, shape, model)
+    adapter = attached(model, method)
     trained = {id(p) for p in adapter.parameters()}
     assert {id(p) for p in model.parameters() if p.requires_grad} == trained
     assert all(p.dtype == torch.float32 for p in adapter.parameters())
@@ -98,7 +77,7 @@ def detach_restores_the_model(method: Method, shape: Shape) -> None:
     next(model.parameters()).requires_grad_(False)
     flags = {n: p.requires_grad for n, p in model.named_parameters()}
     before, keys = logits(model, shape), list(model.state_dict())
-    adapter = attached(method, shape, model)
+    adapter = attached(model, method)
     assert not torch.allclose(logits(model, shape), before, atol=1e-3)
     if not adapter.removable:
         with raises(AdapterStateError, match="trained the base model itself"):
@@ -114,7 +93,7 @@ def detach_restores_the_model(method: Method, shape: Shape) -> None:
 
 def merge_equals_forward_and_unmerge_is_exact(method: Method, shape: Shape) -> None:
     model = shape.model()
-    adapter = attached(method, shape, model)
+    adapter = attached(model, method)
     adapted = logits(model, shape)
     base = {n: p.clone() for n, p in model.named_parameters()}
     try:
@@ -135,7 +114,7 @@ def merge_equals_forward_and_unmerge_is_exact(method: Method, shape: Shape) -> N
 
 def output_and_gradients_equal_those_of_the_folded_weights_in_float64(method: Method, shape: Shape) -> None:
     model = shape.model().double()
-    adapter = attached(method, shape, model)
+    adapter = attached(model, method)
     if not is_weight_method(adapter):
         return  # not a change of weights; its own tests compare it with a plain formula
     for p in adapter.parameters():
@@ -163,7 +142,7 @@ def output_and_gradients_equal_those_of_the_folded_weights_in_float64(method: Me
 
 def updates_survive_a_bfloat16_base(method: Method, shape: Shape) -> None:
     model = shape.model(torch.bfloat16)
-    adapter = attached(method, shape, model, scale=0.05)
+    adapter = attached(model, method, scale=0.05)
     ours = {id(p) for p in adapter.parameters()}
     base = {n: p.clone() for n, p in model.named_parameters() if id(p) not in ours}
     start = {n: p.clone() for n, p in adapter.named_parameters()}
@@ -184,9 +163,9 @@ def updates_survive_a_bfloat16_base(method: Method, shape: Shape) -> None:
 
 def a_bfloat16_base_gives_nearly_the_same_output(method: Method, shape: Shape) -> None:
     exact, rounded = shape.model(), shape.model(torch.bfloat16)
-    attached(method, shape, exact)
+    attached(exact, method)
     torch.manual_seed(0)
-    adapter = attached(method, shape, rounded)
+    adapter = attached(rounded, method)
     adapter.load_state_dict(adapters(exact)["default"].state_dict())
     y = logits(rounded, shape)
     assert y.dtype == torch.bfloat16 or adapter.heads  # a head in float32 computes in the activations' dtype too
@@ -199,7 +178,7 @@ def gradient_checkpointing_gives_the_same_gradients(method: Method, shape: Shape
     for checkpointing in (False, True):
         model = shape.model().train()
         torch.manual_seed(0)
-        adapter = attached(method, shape, model)
+        adapter = attached(model, method)
         if checkpointing:
             getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
         logits(model, shape, use_cache=False).square().mean().backward()
@@ -215,7 +194,7 @@ def attach_and_detach_after_compile_take_effect_in_one_graph(method: Method, sha
     compiled: Any = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
         before = logits(compiled, shape, use_cache=False)
-        adapter = attached(method, shape, model)
+        adapter = attached(model, method)
         attached_logits = logits(compiled, shape, use_cache=False)
         close(attached_logits, logits(model, shape, use_cache=False))
         assert not torch.allclose(attached_logits, before, atol=1e-3)
@@ -224,88 +203,13 @@ def attach_and_detach_after_compile_take_effect_in_one_graph(method: Method, sha
             close(logits(compiled, shape, use_cache=False), before, 1e-6)
 
 
-def named_adapters_and_the_base_switch(method: Method, shape: Shape) -> None:
-    model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
-    base = logits(model, shape)
-    a = attached(method, shape, model, "a")
-    if not a.removable:
-        with raises(AdapterStateError, match="the base is gone"), using(model):
-            pass
-        with raises(AdapterStateError, match="stays alone"):
-            attach(model, method, "b")
-        return
-    only_a = logits(model, shape)
-    b = attached(method, shape, model, "ab", 0.2)
-    only_b = logits(model, shape)
-    assert not torch.allclose(only_a, only_b, atol=1e-3)
-    with using(model, "a"):
-        assert torch.equal(logits(model, shape), only_a)
-        with using(model):
-            assert torch.equal(logits(model, shape), base)
-        assert torch.equal(logits(model, shape), only_a)
-    assert torch.equal(logits(model, shape), only_b)
-    state = {n: t.clone() for n, t in b.state_dict().items()}
-    a.detach()
-    assert torch.equal(logits(model, shape), only_b)
-    assert all(torch.equal(state[n], t) for n, t in b.state_dict().items())
-
-
-def rows_of_a_batch_can_have_their_own_adapters(method: Method, shape: Shape) -> None:
-    model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
-    base = logits(model, shape)
-    a = attached(method, shape, model, "a")
-    ya = logits(model, shape)
-    if not a.removable:
-        with raises(AdapterStateError), using(model, rows=["a", None, None, "a"]):
-            pass
-        return
-    attached(method, shape, model, "b", 0.2)
-    yb = logits(model, shape)
-    rows = ["a", None, "b", "a"]
-    if not all(delta.edits_rows(host) for _, host, delta in a.hosts()):
-        with raises(AdapterStateError, match="cannot serve single rows"), using(model, rows=rows):
-            pass
-        close(logits(model, shape), yb, 0)
-        return
-    with using(model, rows=rows):
-        y = logits(model, shape)
-        with raises(AdapterStateError, match="names 4 rows"):
-            model(**{k: v[: ROWS - 1] for k, v in shape.inputs().items()})
-    close(y, torch.stack([ya[0], base[1], yb[2], ya[3]]))
-    close(logits(model, shape), yb, 0)
-
-
-def an_exception_inside_the_model_leaves_nothing_behind(method: Method, shape: Shape) -> None:
-    model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
-    base = logits(model, shape)
-    adapter = attached(method, shape, model)
-    expected = logits(model, shape)
-    broken = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.LayerNorm | nn.Linear)]
-    hooks = [m.register_forward_hook(_fail) for m in (broken[0], broken[-1])]
-    with raises(RuntimeError, match="on purpose"):
-        logits(model, shape)
-    for hook in hooks:
-        hook.remove()
-    close(logits(model, shape), expected, 0)
-    if adapter.removable:
-        with raises(KeyError), using(model):
-            raise KeyError
-        close(logits(model, shape), expected, 0)
-        with using(model):
-            close(logits(model, shape), base, 0)
-
-
-def _fail(*_: object) -> None:
-    raise RuntimeError("on purpose")
-
-
 def awkward_adapter_names_change_nothing(method: Method, shape: Shape) -> None:
     plain = shape.model()
-    state = attached(method, shape, plain).state_dict()
+    state = attached(plain, method).state_dict()
     expected = logits(plain, shape)
     for adapter_name in ("layers", "weight", "keys", "adapters", "a-b", "0"):
         model = shape.model()
-        attached(method, shape, model, adapter_name, 0.2).load_state_dict(state)
+        attached(model, method, adapter_name, 0.2).load_state_dict(state)
         assert torch.equal(logits(model, shape), expected), adapter_name
 
 
@@ -317,7 +221,7 @@ def saved_and_loaded_it_gives_the_same_output(method: Method, shape: Shape) -> N
 
 def _saved_and_loaded(method: Method, shape: Shape, build: Callable[[], nn.Module], folder: Path) -> None:
     model, again = build(), build()
-    adapter = attached(method, shape, model)
+    adapter = attached(model, method)
     drawn = torch.get_rng_state()
     adapter.save(folder)
     assert torch.equal(torch.get_rng_state(), drawn)  # a run that goes on from here draws the same
@@ -334,7 +238,7 @@ def _saved_and_loaded(method: Method, shape: Shape, build: Callable[[], nn.Modul
 def deepcopy_is_independent(method: Method, shape: Shape) -> None:
     model = shape.model().requires_grad_(False)  # attention takes another kernel when its bias is trained
     base = logits(model, shape)
-    adapter = attached(method, shape, model)
+    adapter = attached(model, method)
     y = logits(model, shape)
     twin = copy.deepcopy(model)
     assert torch.equal(logits(twin, shape), y)
@@ -354,24 +258,11 @@ def a_model_without_values_tells_the_same_count(method: Method, shape: Shape) ->
     assert [(n, p.shape) for n, p in planned.named_parameters()] == [(n, p.shape) for n, p in real.named_parameters()]
 
 
-def two_adapters_at_once_both_count(method: Method, shape: Shape) -> None:
-    model = shape.model()
-    if not attached(method, shape, model, "a").removable:
-        return  # stays alone in a model
-    disturb(attach(model, LoRA(), "b", heads=()), 0.2)  # two heads cannot both be the model's
-    ys = {}
-    for names in [("a",), ("b",), ("a", "b"), ("b", "a")]:
-        with using(model, *names):
-            ys[names] = logits(model, shape)
-    assert not torch.allclose(ys["a", "b"], ys["a",], atol=1e-3)
-    assert not torch.allclose(ys["a", "b"], ys["b",], atol=1e-3)
-
-
 def generation_is_the_same_with_padding_and_without_a_cache(method: Method, shape: Shape) -> None:
     if not shape.generates:
         return  # does not generate
     model: Any = shape.model()
-    attached(method, shape, model)
+    attached(model, method)
     ids_BT = shape.inputs()["input_ids"][:1]
     settings: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
 

@@ -23,7 +23,8 @@ from transformers import (
     T5ForSequenceClassification,
 )
 
-from ..attached.adapter import Adapter
+from ..attached.adapter import Adapter, attach
+from ..core.method import Method
 
 
 def _config(kind: Callable[..., PreTrainedConfig], **settings: object) -> PreTrainedConfig:
@@ -159,3 +160,10 @@ def disturb(adapter: Adapter, scale: float = 0.1) -> None:
     with torch.no_grad():
         for p in adapter.parameters():
             p += scale * torch.randn(p.shape, generator=generator)
+
+
+def attached(model: nn.Module, method: Method, adapter_name: str = "default", scale: float = 0.1) -> Adapter:
+    """Attach the method and move it away from its start."""
+    adapter = attach(model, method, adapter_name)
+    disturb(adapter, scale)
+    return adapter
