@@ -2,16 +2,9 @@
 
 import io
 import json
-import os
-import pty
 import re
 import shutil
-import subprocess
 import sys
-import threading
-import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,88 +19,15 @@ from inlay.cli import main
 from inlay.cli import methods as methods_verb
 from inlay.cli.demos import DEMOS
 from inlay.cli.safe_console import console
-from inlay.cli.screen import Screen, print_json, screens
+from inlay.cli.screen import screens
 from inlay.outside import printable, shown, shown_lines
 from inlay.training import keeper as keeper_module
 from inlay.training import run_output
 
 from ..shapes import SHAPES
 from ..tiny_models import WORDS, reviews, save_tiny_model, write_rows
-
-EVIL = (
-    "\x1b[2J\x1b]0;evil\x07\x9b31m\x1bc\x08\x7f\x0b\u202e\u2066\u200b\u2028"
-    "[red]x[/red][link=http://e]y[/link]:bomb:<b onload=x>"
-)
-NAME = EVIL.replace("/", "")  # what a file can have
-OURS = re.compile(r"\x1b\[(\d*(;\d+)*m|1A|2K|\?25[lh])|\r|\n|\t")
-
-
-def unsafe(text: str) -> set[str]:
-    """The letters that a screen must not get, besides our own controls."""
-    left = OURS.sub("", text)
-    return {repr(letter) for letter in left if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
-
-
-class Terminal:
-    """A pseudo-terminal in place of the standard streams, and what it was sent."""
-
-    def __init__(self) -> None:
-        self.sent = b""
-
-    @contextmanager
-    def connected(self) -> Iterator[None]:
-        ours, theirs = pty.openpty()
-        reader = threading.Thread(target=self._read, args=(ours,))
-        reader.start()
-        before = sys.stdout, sys.stderr
-        streams = [os.fdopen(os.dup(theirs), "w", encoding="utf-8") for _ in before]
-        os.close(theirs)
-        sys.stdout, sys.stderr = streams
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = before
-            for stream in streams:
-                stream.close()
-            reader.join()
-            os.close(ours)
-
-    def _read(self, descriptor: int) -> None:
-        try:
-            while data := os.read(descriptor, 65_536):
-                self.sent += data
-        except OSError:  # the other end is closed
-            return
-
-
-def recorded(*arguments: str) -> tuple[int, str]:
-    terminal = Terminal()
-    with terminal.connected():
-        code = main(arguments)
-    return code, terminal.sent.decode("utf-8")
-
-
-def recorded_whole(*arguments: str) -> tuple[int, str]:
-    """What a process of its own sends, and those that it starts."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "inlay", *arguments]
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        terminal = Terminal()
-        terminal._read(ours)
-    os.close(ours)
-    return process.returncode, terminal.sent.decode("utf-8")
-
-
-@pytest.fixture(scope="module")
-def evil_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("evil")
-    renamed = {"positive": f"good{EVIL}", "negative": "bad\n\x1b[31m"}
-    rows = [
-        {"text": f"{row['text']} {EVIL}", "label": renamed[row["label"]], f"more{EVIL}": 1, "a\tb\n": EVIL}
-        for row in reviews(60)
-    ]
-    return write_rows(folder / f"rows{NAME}.jsonl", rows)
+from .hostile_text import EVIL, NAME, unsafe
+from .terminal import Terminal, recorded, recorded_whole
 
 
 @pytest.fixture(scope="module")
@@ -366,49 +286,6 @@ def test_a_page_has_nothing_that_turns_it_round() -> None:
         printable("a\x00\x1b\x9b\udcff\u202e\u2066b é\u200f\u200d\n")
         == "a\ufffd\ufffd\ufffd\ufffd\ufffd\ufffdb é\u200f\u200d\n"
     )
-
-
-def written(encoding: str, text: str) -> str:
-    buffer = io.BytesIO()
-    stream: Any = Screen(io.TextIOWrapper(buffer, encoding=encoding))
-    print(text, file=stream, end="", flush=True)
-    return buffer.getvalue().decode(encoding)
-
-
-@pytest.mark.parametrize(
-    ("encoding", "expected"),
-    [
-        ("utf-8", "é – █ → 漢 😀 \\udcff"),
-        ("latin-1", "é - # > \\u6f22 \\U0001f600 \\udcff"),
-        ("cp1252", "é – # > \\u6f22 \\U0001f600 \\udcff"),
-        ("ascii", "\\xe9 - # > \\u6f22 \\U0001f600 \\udcff"),
-    ],
-)
-def test_any_encoding_shows_any_text(encoding: str, expected: str) -> None:
-    assert written(encoding, "é – █ → 漢 😀 \udcff") == expected
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "ascii"])
-def test_json_means_the_same_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    buffer = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding=encoding))
-    value = {f"é漢😀{EVIL}\udcff": [EVIL, 1.5, None]}
-    with screens():
-        print_json(value)
-    text = buffer.getvalue().decode(encoding)
-    assert json.loads(text) == value
-    assert unsafe(text) == set()
-    assert ("é" in text) == (encoding != "ascii")
-
-
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_a_verb_can_be_read_in_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch, evil_file: str) -> None:
-    for arguments in (["methods", "lora"], ["data", evil_file], ["data", evil_file, "--json"], ["train", "--help"]):
-        buffer = io.BytesIO()
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding=encoding))
-        with suppress(SystemExit):  # after help
-            assert main(arguments) == 0
-        assert "\ufffd" not in buffer.getvalue().decode(encoding)
 
 
 def test_why_a_run_failed_is_said_once_on_a_terminal_and_on_both_streams_elsewhere(
