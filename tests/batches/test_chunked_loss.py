@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from inlay.batches import chunked_loss
 from inlay.batches.chunked_loss import IGNORED, causal_loss, logits_of_rows, trained_tokens
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
+from .heads import Multiplied, Shifted, WithoutHead, finishing_models, small, wild
 
 CHUNK, STEP = 8, 4
 GENERATING = [SHAPES["llama"], SHAPES["gpt2"]]
@@ -143,64 +143,11 @@ def test_in_float64_the_gradients_are_those_of_the_plain_formula() -> None:
         same(found, gradients(model, exact), 1e-12)
 
 
-def finishing_models() -> Iterator[Any]:
-    yield wild(transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**small(), final_logit_softcapping=3.0)))
-    yield wild(transformers.GraniteForCausalLM(transformers.GraniteConfig(**small(), logits_scaling=7.0)))
-    yield wild(transformers.CohereForCausalLM(transformers.CohereConfig(**small(), logit_scale=0.3)))
-
-
-class Multiplied(transformers.LlamaForCausalLM):
-    """Divides by a number that others multiply with."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        result = super().forward(*args, **kwargs | {"labels": None})
-        result.logits = result.logits / self.config.logit_scale
-        if (labels := kwargs.get("labels")) is not None:
-            result.loss = F.cross_entropy(result.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return result
-
-
 def test_a_scale_that_is_used_otherwise_than_by_most_is_found_by_a_second_call() -> None:
     torch.manual_seed(0)
     model = Multiplied(transformers.LlamaConfig(**LLAMA.to_dict() | {"logit_scale": 0.3}))
     both(model, some_batch(), calls=2)
     both(model, some_batch())
-
-
-def small() -> dict[str, Any]:
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    tokens = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-    return shape | tokens | {"num_key_value_heads": 2, "head_dim": 8, "use_cache": False}
-
-
-def wild(model: Any) -> Any:
-    """With weights so large that its logits are far from each other."""
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    return model
-
-
-class Shifted(transformers.LlamaForCausalLM):
-    """Does to its logits what no configuration tells."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        labels = kwargs.pop("labels", None)
-        result = super().forward(*args, **kwargs)
-        result.logits = result.logits + torch.linspace(0, 1, VOCABULARY)
-        if labels is not None:
-            result.loss = F.cross_entropy(result.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return result
-
-
-class WithoutHead(transformers.LlamaForCausalLM):
-    """Multiplies with its head's weight, and never calls the head."""
-
-    def forward(self, input_ids: Any, attention_mask: Any = None, labels: Any = None, **kwargs: Any) -> Any:
-        x = self.model(input_ids, attention_mask=attention_mask, **kwargs).last_hidden_state
-        logits = x @ self.lm_head.weight.T
-        loss = None if labels is None else F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return transformers.modeling_outputs.CausalLMOutputWithPast(loss=loss, logits=logits)
 
 
 @pytest.mark.parametrize(("kind", "calls"), [(Shifted, 2), (WithoutHead, 1)])
@@ -274,10 +221,9 @@ def test_micro_batches_add_up_to_the_batch(shape: Shape) -> None:
     count = trained_tokens(batch)
     whole = causal_loss(model, batch, count)
     expected = gradients(model, whole)
-    parts = [causal_loss(model, {k: v[rows] for k, v in batch.items()}, count) for rows in (slice(3), slice(3, 4))]
-    assert (
-        sum(map(trained_tokens, ({k: v[rows] for k, v in batch.items()} for rows in (slice(3), slice(3, 4))))) == count
-    )
+    pieces = [{k: v[rows] for k, v in batch.items()} for rows in (slice(3), slice(3, 4))]
+    assert sum(map(trained_tokens, pieces)) == count
+    parts = [causal_loss(model, piece, count) for piece in pieces]
     torch.testing.assert_close(parts[0] + parts[1], whole)
     same(gradients(model, parts[0] + parts[1]), expected, 1e-5)
 
