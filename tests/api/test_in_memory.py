@@ -85,7 +85,7 @@ def test_a_model_that_serves_something_else_by_now_is_left_to_it(
     other = inlay.attach(run.model, inlay.LoRA(rank=2), name="other")
     assert run.evaluate() == before
     inlay.activate(run.model, "default")  # as it was, but for the other's tensors, which are not to be saved
-    assert run.merge(tmp_path / "merged")["hosts"] == len(run.adapter.deltas)
+    assert run.merge(tmp_path / "merged")["hosts"] == len(run.adapter.hosts_of_method)
     assert loads[tiny_bert] == 2
     assert list(inlay.adapters(run.model)) == ["default", "other"]
     other.detach()

@@ -16,6 +16,7 @@ from ..core.state import SLOT, commit, known_state, state_of, state_with, withdr
 from ..errors import AdapterStateError, CheckpointError, TargetError
 from ..models import sharded, sharding, weights
 from ..models.fingerprint import came_packed, fingerprint, row_digests
+from ..models.modules import within
 from ..models.sites import Sites
 from ..models.tokenizer import SavesFiles
 from ..models.trial import Batch
@@ -43,6 +44,11 @@ class Adapter(Attachment):
     def coverage(self) -> Coverage:
         """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
         return coverage(self, getattr(self.method, "targets", ()))
+
+    @property
+    def hosts_of_method(self) -> list[str]:
+        """The modules that the method changes, without those of heads, which are trained whole."""
+        return [name for name in self.deltas if not within(name, self.heads)]
 
     @property
     def is_alone(self) -> bool:

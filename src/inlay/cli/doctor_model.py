@@ -15,7 +15,6 @@ from ..errors import InvalidRequest
 from ..methods import METHODS
 from ..methods.reparameterized.lora import LoRA
 from ..models import weights
-from ..models.modules import within
 from ..models.sites import ROLES, Sites
 from ..show.reach import Reach, reach_of, reach_text
 from ..show.units import count_text, counted
@@ -89,5 +88,4 @@ def _reach(model: nn.Module, method: Method, part: str | None) -> _Reached | Non
         planned = plan_attach(model, method, part=part)
     except InvalidRequest:
         return None
-    hosts = [name for name, _, _ in planned.hosts() if not within(name, planned.heads)]
-    return {"hosts": len(hosts), **reach_of(planned.coverage)}
+    return {"hosts": len(planned.hosts_of_method), **reach_of(planned.coverage)}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..formats.event import Event
-from ..show.units import bytes_text, count_text, percent_text, seconds_text
+from ..show.units import bytes_text, count_text, counted, percent_text, seconds_text
 from .parse import parse
 from .screen import print_json, show
 
@@ -60,7 +60,8 @@ def _sentence(event: Event) -> str:
                 f"{event['dtype']}, as its files have them, on {event['device']}"
             )
         case "merged":
-            return f"merge   {event['method']} into {event['hosts']} layers"
+            head = f", and the trained head ({', '.join(event['heads'])})" if event["heads"] else ""
+            return f"merge   {event['method']} into {counted(event['hosts'], 'layer')}{head}"
         case "checked":
             of = "of the run" if event["of"] == "run" else "of random tokens"
             return (

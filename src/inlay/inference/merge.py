@@ -145,8 +145,15 @@ def _write(
         with using(opened.model):
             base = _logits(opened.model, rows)
     expected = _Logits(_logits(opened.model, rows), base)
-    facts |= _told(watcher, "merged", method=opened.adapter.method.name, hosts=len(opened.adapter.deltas))
-    with _plain(found, opened.adapter, device, keep=opened is held) as network, quiet():
+    adapter = opened.adapter
+    facts |= _told(
+        watcher,
+        "merged",
+        method=adapter.method.name,
+        hosts=len(adapter.hosts_of_method),
+        heads=list(adapter.heads),
+    )
+    with _plain(found, adapter, device, keep=opened is held) as network, quiet():
         if stop := found.provenance.get("stop"):
             network.generation_config.eos_token_id = list(stop)  # where the adapter learned to stop
         network.save_pretrained(folder)
