@@ -94,10 +94,28 @@ class VerificationFailed(InlayError):
     exit_code = 5
 
 
+def unknown_names(
+    what: str, asked: Iterable[str], known: Iterable[str], elsewhere: Mapping[str, str] | None = None
+) -> str:
+    """Say in a line for each name `what` it is, such as `unknown setting`, and which was meant; which are known is said
+    once.
+    """
+    asked, known = list(asked), list(known)
+    like_none = [name for name in asked if not meant(name, known, elsewhere)]
+    return "\n".join(
+        f"{what} {name}{'' if name in like_none[:-1] else did_you_mean(name, known, elsewhere)}" for name in asked
+    )
+
+
 def did_you_mean(asked: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
     """Say `; did you mean X?` for the name that was probably meant, or list all known names if none is near.
     `elsewhere` has others' words for them, as in elsewhere.py.
     """
     known = sorted(known)
-    near = meant(asked, known, elsewhere)
-    return f"; did you mean {listed(near)}?" if near else f"; known: {', '.join(known)}"
+    return nearest_name(asked, known, elsewhere) or f"; known: {', '.join(known)}"
+
+
+def nearest_name(asked: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Say `; did you mean X?` for the name that was probably meant, or nothing."""
+    near = meant(asked, sorted(known), elsewhere)
+    return f"; did you mean {listed(near)}?" if near else ""

@@ -33,6 +33,11 @@ def listed(names: Iterable[str], word: str = "or") -> str:
     return f"{', '.join(others)} {word} {last}" if others else last
 
 
+def followed(said: str, more: str) -> str:
+    """Go on with `more` behind what is said: as a sentence of its own behind a question."""
+    return f"{said} {more[:1].upper()}{more[1:]}" if said.endswith("?") else f"{said}; {more}"
+
+
 def no_setting(method: str, name: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
     """Say that a method has no such setting, and which was meant or which it has."""
     known = list(known)

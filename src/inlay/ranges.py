@@ -18,7 +18,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from .elsewhere import SETTINGS, VALUES
-from .errors import SettingsError, did_you_mean
+from .errors import SettingsError, did_you_mean, unknown_names
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Settings:
         taken = signature(cls.__init__).parameters
         if not any(each.kind is Parameter.VAR_KEYWORD for each in taken.values()):
             known = [name for name in taken if name != "self"]
-            if unknown := next((name for name in values if name not in known), None):
-                raise SettingsError(f"{cls.__name__} has no setting {unknown}{did_you_mean(unknown, known, SETTINGS)}")
+            if unknown := [name for name in values if name not in known]:
+                raise SettingsError(unknown_names(f"{cls.__name__} has no setting", unknown, known, SETTINGS))
         return super().__new__(cls)
 
 

@@ -105,6 +105,12 @@ def test_a_slip_is_told_as_what_it_is(tiny_bert: str) -> None:
         ({"method": {"rank": 4}}, "the method is a dict"),
         ({"method": "lara"}, "unknown method 'lara'; did you mean lora"),
         ({"epoch": 1}, "unknown setting epoch; did you mean epochs"),
+        (
+            {"rank": 4, "epoch": 1, "alpha": 2, "xyz": 1, "sede": 3, "uvw": 2},
+            r"^rank and alpha are settings of the method; give them there: LoRA\(rank=…, alpha=…\)\n"
+            r"unknown setting epoch; did you mean epochs\?\nunknown setting xyz\nunknown setting sede; "
+            r"did you mean seed\?\nunknown setting uvw; known: ",
+        ),
     ):
         with pytest.raises(inlay.InlayError, match=said):
             inlay.train(tiny_bert, ROWS, **asked)

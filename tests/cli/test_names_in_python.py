@@ -44,6 +44,15 @@ def test_others_words_are_known_in_python_too(settings: type, asked: str, meant:
         settings(**{asked: 8})
 
 
+def test_all_unknown_settings_are_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        inlay.LoRA(r=8, alpha=2, xyz=1, uvw=2)  # pyright: ignore[reportArgumentType]
+    first, second, third = str(caught.value).splitlines()
+    assert first == "LoRA has no setting r; did you mean rank?"
+    assert second == "LoRA has no setting xyz"
+    assert third.startswith("LoRA has no setting uvw; known: alpha, ")
+
+
 def test_settings_are_copied_and_pickled_as_before() -> None:
     method = inlay.LoRA(rank=3)
     assert dataclasses.replace(pickle.loads(pickle.dumps(method)), alpha=6) == inlay.LoRA(rank=3, alpha=6)
@@ -71,7 +80,9 @@ def test_a_path_that_is_nearly_there_is_suggested(
         Path(file).parent.mkdir(parents=True, exist_ok=True)
         Path(file).write_text("{}", encoding="utf-8")
     assert main(arguments.split()) == 2
-    assert f"; did you mean {meant}?" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"; did you mean {meant}?" in said
+    assert "?;" not in said
 
 
 def test_nothing_is_suggested_where_nothing_is_like_it(tmp_path: Path) -> None:

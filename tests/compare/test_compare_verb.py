@@ -21,6 +21,10 @@ from .fakes import comparison_of
         (["--methods", "lora", "lora"], "methods has lora twice"),
         (["--methods", "lora"], "compare needs at least two methods; got only lora"),
         (["--methods", "lora", "lora:rnak=4"], "lora:rnak=4: lora has no setting rnak; did you mean rank?"),
+        (
+            ["--methods", "lora", "lora:rnak=4,alhpa=2"],
+            "lora has no setting rnak; did you mean rank?\nlora:rnak=4,alhpa=2: lora has no setting alhpa; did you",
+        ),
         (["--methods", "lora", "bitfit:rank=4"], "bitfit has no setting rank; it has add_missing (inlay methods bit"),
         (["--methods", "full", "lora:rank"], "lora:rank: rank has no value; write rank=VALUE"),
         (["--seeds", "0"], "seeds is 0; it must be at least 1"),

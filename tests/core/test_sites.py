@@ -51,8 +51,8 @@ def test_one_of_several_targets_that_matches_nothing_is_an_error() -> None:
     with pytest.raises(TargetError) as caught:
         llama().find(("q_proj", "v_porj"))
     assert str(caught.value) == (
-        "targets 'v_porj' match no module of LlamaForCausalLM; did you mean v_proj?; "
-        "it has q_proj ×2, k_proj ×2, v_proj ×2, o_proj ×2, gate_proj ×2, up_proj ×2, down_proj ×2, lm_head ×1"
+        "targets 'v_porj' match no module of LlamaForCausalLM; did you mean v_proj? "
+        "It has q_proj ×2, k_proj ×2, v_proj ×2, o_proj ×2, gate_proj ×2, up_proj ×2, down_proj ×2, lm_head ×1"
     )
 
 

@@ -1,6 +1,7 @@
 """Settings from keyword arguments."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -8,8 +9,9 @@ from typing import Any, Literal, TypeVar
 from ..core.method import Method
 from ..data.settings import DataSettings, Reading
 from ..elsewhere import SETTINGS
-from ..errors import SettingsError, did_you_mean
+from ..errors import SettingsError, unknown_names
 from ..methods import METHODS
+from ..names import listed
 from ..training.settings import Recipe
 from .given_data import ROWS, GivenData
 
@@ -23,12 +25,8 @@ RecipeT = TypeVar("RecipeT", bound=Recipe)
 def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData, values: dict[str, Any]) -> RecipeT:
     """Build the settings; those of the data stand among the others. Raises SettingsError for one that is unknown."""
     known = {field.name for field in fields(kind)} - {"model", "data"} | _OF_DATA
-    if unknown := next((name for name in values if name not in known), None):
-        method: Any = values.get("method")
-        if dataclasses.is_dataclass(method) and unknown in (field.name for field in fields(method)):
-            own = type(method).__name__
-            raise SettingsError(f"{unknown} is a setting of the method; give it there: {own}({unknown}=…)")
-        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known, SETTINGS)}")
+    if unknown := [name for name in values if name not in known]:
+        raise SettingsError("\n".join(_unknown(unknown, values.get("method"), known)))
     of_data = {name: value for name, value in values.items() if name in _OF_DATA}
     if isinstance(data, GivenData):
         data = DataSettings(path=ROWS if data.own else data.path, **of_data)
@@ -38,6 +36,17 @@ def settings_of(kind: type[RecipeT], model: str, data: DataSettings | GivenData,
     if isinstance(others.get("out"), Path):
         others["out"] = str(others["out"])
     return kind(model=model, data=data, **others)
+
+
+def _unknown(names: list[str], method: Any, known: set[str]) -> Iterator[str]:
+    """Say of settings of the method where they belong, and of the others which were meant."""
+    own = {field.name for field in fields(method)} if dataclasses.is_dataclass(method) else ()
+    if of_method := [name for name in names if name in own]:
+        are, them = ("are settings", "them") if len(of_method) > 1 else ("is a setting", "it")
+        given = ", ".join(f"{name}=…" for name in of_method)
+        yield (f"{listed(of_method, 'and')} {are} of the method; give {them} there: {type(method).__name__}({given})")
+    if others := [name for name in names if name not in own]:
+        yield unknown_names("unknown setting", others, known, SETTINGS)
 
 
 def reading_of(values: dict[str, object]) -> Reading:

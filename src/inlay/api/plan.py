@@ -14,7 +14,7 @@ from typing import Any
 from ..core.method import Method
 from ..data.settings import DataSettings
 from ..elsewhere import SETTINGS
-from ..errors import SettingsError, did_you_mean
+from ..errors import SettingsError, unknown_names
 from ..methods import FAMILIES, METHODS
 from ..names import listed
 from ..show.table import Column, Table
@@ -53,8 +53,8 @@ def plan(
     """
     known = {field.name for field in fields(PlanSettings)} - {"methods"}
     of_data = {field.name for field in fields(DataSettings)} - {"path"}
-    if unknown := next((name for name in settings if name not in known | of_data), None):
-        raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, known | of_data, SETTINGS)}")
+    if unknown := [name for name in settings if name not in known | of_data]:
+        raise SettingsError(unknown_names("unknown setting", unknown, known | of_data, SETTINGS))
     values: dict[str, Any] = {name: value for name, value in settings.items() if name in known}
     reading: dict[str, Any] = {name: value for name, value in settings.items() if name in of_data}
     asked = _told_apart([each if isinstance(each, Asked) else _asked(each) for each in methods] or _all())

@@ -23,7 +23,7 @@ from ..batches.batch import length_step
 from ..data.inputs import lacks_text, read_inputs
 from ..data.settings import Reading
 from ..devices import pick_device
-from ..errors import DataError, SettingsError, did_you_mean
+from ..errors import DataError, SettingsError, unknown_names
 from ..formats.event import Event
 from ..formats.files import held
 from ..formats.paths import path_of
@@ -221,9 +221,9 @@ class Run:
         A language model writes texts for the first `samples` rows, by default as many as in training.
         """
         reading = reading_of(columns)
-        if unknown := next(iter(columns), None):
+        if columns:
             names = ("data", "split", "samples", *(field.name for field in fields(Reading)))
-            raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
+            raise SettingsError(unknown_names("unknown setting", columns, names))
         with self._lock, _scored(data) as rows:
             path = rows and rows.file
             found = evaluate_adapter(
@@ -246,8 +246,8 @@ class Run:
         """
         settings.setdefault("reading", reading_of(settings))
         names = [field.name for field in fields(RankSettings)]
-        if unknown := next((name for name in settings if name not in names), None):
-            raise SettingsError(f"unknown setting {unknown}{did_you_mean(unknown, names)}")
+        if unknown := [name for name in settings if name not in names]:
+            raise SettingsError(unknown_names("unknown setting", unknown, names))
         paths = {name: path_of(str(settings[name])) for name in ("other", "out") if settings.get(name) is not None}
         if isinstance(ranks := settings.get("ranks"), list):
             settings["ranks"] = tuple(ranks)

@@ -99,10 +99,10 @@ def _parts(label: str) -> tuple[str, str]:
 def _method(kind: type[Method], label: str, settings: str) -> Method:
     known = {field.name: field for field in dataclasses.fields(kind)}
     arguments: dict[str, list[str]] = {}
-    for setting in filter(None, settings.split(",")):
-        name, equals, value = setting.partition("=")
-        if name not in known:
-            raise SettingsError(f"{label}: {no_setting(kind.name, name, known, SETTINGS)}")
+    asked = [setting.partition("=") for setting in settings.split(",") if setting]
+    if unknown := [name for name, *_ in asked if name not in known]:
+        raise SettingsError("\n".join(f"{label}: {no_setting(kind.name, name, known, SETTINGS)}" for name in unknown))
+    for name, equals, value in asked:
         node = parse_yaml(value, label) if equals else None
         if node is None:
             raise SettingsError(f"{label}: {name} has no value; write {name}=VALUE")

@@ -6,6 +6,7 @@ It is never taken for a flag.
 
 import dataclasses
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,18 +42,22 @@ class ConfigFile:
         own = {f.name: f for f in dataclasses.fields(method)}
         fields |= {f"method.{name}": f for name, f in own.items()}
         known = {*fields, "method.name"}
+        if unknown := [name for name in self.values if name not in known]:
+            raise SettingsError("\n".join(self._unknown(name, known, method, own) for name in unknown))
         flags, positional = [], []
         for name, node in self.values.items():
             where = f"{self.path}:{self.lines[name]}"
-            if name not in known:
-                if name.startswith("method.") and not meant(name, known, SETTINGS):
-                    raise SettingsError(f"{where}: {no_setting(method.name, name.removeprefix('method.'), own)}")
-                raise SettingsError(f"{where}: unknown setting {name}{did_you_mean(name, known, SETTINGS)}")
             if name in ("model", "data.path"):
                 positional.append(_no_flag(where, name, _text(where, name, node)))
             elif name != "method.name":
                 flags += arguments_of(where, name, node, fields[name])
         return [*positional, *flags]  # after a flag that takes any number of values they would be more of those
+
+    def _unknown(self, name: str, known: Collection[str], method: type[Method], of_method: Collection[str]) -> str:
+        where = f"{self.path}:{self.lines[name]}"
+        if name.startswith("method.") and not meant(name, known, SETTINGS):
+            return f"{where}: {no_setting(method.name, name.removeprefix('method.'), of_method)}"
+        return f"{where}: unknown setting {name}{did_you_mean(name, known, SETTINGS)}"
 
 
 def read_config_file(path: Path) -> ConfigFile:

@@ -59,7 +59,7 @@ def parse(
             raise
         flags = [*first, *flags_of(command)]
         own = _of_a_dataclass(stop)
-        said = next(faults([*beneath, *arguments], flags, verb, method), None) if own is None else str(own)
+        said = str(own) if own is not None else "\n".join(faults([*beneath, *arguments], flags, verb, method))
         raise SettingsError(said or f"{_plain(output.getvalue())}; see inlay {verb} --help") from None
 
 
@@ -86,21 +86,25 @@ def take(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str, method: str = "") -> Iterator[str]:
-    """Yield what is wrong with arguments that could not be read, in the order in which they are given."""
+    """Yield what is wrong with arguments that could not be read, in the order in which they are given.
+
+    Which of them stand by themselves is not judged behind an unknown flag, whose value nobody can tell.
+    """
     by_name = {flag.shown: flag for flag in flags if not flag.positional}
     alone = [flag for flag in flags if flag.positional]
     rest = list(arguments)
-    given = 0
+    given, unsure = 0, False
     while rest:
         argument = rest.pop(0)
         if not _is_flag(argument):
             given += 1
-            if given > len(alone):
+            if given > len(alone) and not unsure:
                 yield f"{argument!r} is one argument too many: {usage(verb, alone)}"
             continue
         name, equals, value = argument.partition("=")
         flag = by_name.get(name.replace("_", "-"))
         if flag is None:
+            unsure = True
             yield _unknown(name, flags, verb, method)
             continue
         several = flag.kind.several
@@ -115,7 +119,8 @@ def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str, method: s
         for each in values if flag.kind.several != "pairs" else values[1::2]:
             if problem := problem_of_text(each, flag.kind):
                 yield f"{name} {problem}"
-    if missing := [flag.metavar for flag in alone[given:] if flag.required]:
+    missing = [flag.metavar for flag in alone[given:] if flag.required]
+    if missing and not unsure:
         yield f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing: {usage(verb, alone)}"
 
 

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 from ..data.problems import places_text
 from ..errors import DataError, SettingsError
 from ..formats.paths import STANDARD_INPUT, nearest_path, path_of
+from ..names import followed
 from ..outside import NO_TEXT
 from ..ranges import COUNT, Range, check_settings
 from ..show.units import counted
@@ -178,8 +179,8 @@ def file_of(text: str) -> Path | None:
     except (OSError, ValueError):  # such as a name that is too long, which a text may well be
         if " " not in text and path.suffix in (*EXTENSIONS, ".txt", ".gz"):
             path_of(text, DataError, any_bytes=True)
-            near = nearest_path(path)
-            raise DataError(f"{text}: no such file{near}; to use this as a text, add a space to it") from None
+            said = f"{text}: no such file{nearest_path(path)}"
+            raise DataError(followed(said, "to use this as a text, add a space to it")) from None
         mode = 0
     if not text.strip():
         raise DataError("the text is empty; give one, or a file")

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from ..errors import did_you_mean
+from ..errors import nearest_name
+from ..names import followed
 from .holdout import normalised
 from .labels import MOST_CLASSES
 from .problems import listed
@@ -44,9 +45,7 @@ def renamed(row: Row, columns: Iterable[str]) -> Row:
 
 def no_column(column: str, columns: Collection[str]) -> str:
     """Write `no column "lable"; did you mean label? The columns are text, label`."""
-    near = did_you_mean(column, columns)
-    near = f"{near} The" if "did you mean" in near else "; the"
-    return f'no column "{column}"{near} columns are {listed(columns)}'
+    return followed(f'no column "{column}"{nearest_name(column, columns)}', f"the columns are {listed(columns)}")
 
 
 def likely_labels(rows: Sequence[Row], others: Collection[str]) -> list[str]:

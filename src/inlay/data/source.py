@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
-from ..errors import DataError, did_you_mean
+from ..errors import DataError, did_you_mean, nearest_name
 from ..formats.paths import nearest_path, path_of
 from .problems import Problems, listed
 from .rows import EXTENSIONS, Row, has_separators, read_files, read_rows, row_extension, table_row
@@ -156,9 +156,8 @@ def _assign(
 def _builtin(asked: str) -> Path:
     name, known = asked.removeprefix(BUILTIN), _builtin_names()
     if name not in known:
-        near = did_you_mean(name, known)
-        model = "" if "did you mean" in near else f"; if it is a model: {_ORDER}"
-        raise DataError(f"{asked}: no such built-in data{near}{model}")
+        model = "" if nearest_name(name, known) else f"; if it is a model: {_ORDER}"
+        raise DataError(f"{asked}: no such built-in data{did_you_mean(name, known)}{model}")
     return BUILTIN_FOLDER / name
 
 

@@ -13,6 +13,7 @@ from ..data.settings import DataSettings, Reading
 from ..errors import DataError, InlayError, SettingsError
 from ..formats.paths import path_of
 from ..hub import offline
+from ..names import followed
 from ..show.units import counted
 from ..tasks.metric import Scores
 from ..tasks.naive import Judgement
@@ -67,7 +68,8 @@ def scored_rows(task: Task, path: str | None = None, reading: Reading | None = N
             opened = open_data(settings, fetch=fetch or whole, train=not whole)
     except DataError as problem:
         if path is None:
-            problem = DataError(f"{problem}; these are the data of the adapter's own run: name them, or others")
+            own = "these are the data of the adapter's own run: name them, or others"
+            problem = DataError(followed(str(problem), own))
         raise problem from None
     data = task.examples(opened, whole)
     if whole and not opened.source.parted:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from .. import expressions
-from ..errors import TargetError, did_you_mean
+from ..errors import TargetError, did_you_mean, nearest_name
+from ..names import followed
 from . import experts, weights
 from .block_end import UNKNOWN, final_norm
 from .blocks import stacks
@@ -377,7 +378,6 @@ class Sites:
 
     def _nothing(self, target: str, hosts: Callable[[nn.Module], bool]) -> str:
         there = Counter(name.rpartition(".")[2] for name, m in self.changeable() if hosts(m) and not self.in_head(name))
-        near = did_you_mean(target, {*there, *ROLES} - {target})
-        near = near if "did you mean" in near else ""
+        near = nearest_name(target, {*there, *ROLES} - {target})
         listed = ", ".join(f"{name} ×{count}" for name, count in there.items()) or "none"
-        return f"targets {target!r} match no module of {type(self.model).__name__}{near}; it has {listed}"
+        return followed(f"targets {target!r} match no module of {type(self.model).__name__}{near}", f"it has {listed}")
