@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from inlay.data.classification import load_classification
+from inlay.data.columns import others_named
 from inlay.data.describe import describe
-from inlay.data.formats import choose_layout
+from inlay.data.formats import choose_layout, open_data
 from inlay.data.generation import load_generation
 from inlay.data.inputs import read_inputs
 from inlay.data.problems import Problems
@@ -140,6 +141,33 @@ def test_inputs_are_read_from_columns_that_are_named(tmp_path: Path) -> None:
     for reading in (Reading(text="Message"), Reading(separator=";")):
         with pytest.raises(DataError, match="leave"):
             read_inputs(lines, reading).texts({"text": "text"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"text": "A", "label": "B"}, "others are named with --data.text Message --data.label Topic"),
+        ({"text": "Message", "label": "B"}, "another is named with --data.label Topic"),
+        ({"text": "A", "label": "Topic"}, "another is named with --data.text Message"),
+        ({"text": "A", "text_pair": "B"}, "others are named with --data.text Reply --data.text-pair Message"),
+        ({"prompt": "A", "completion": "B"}, "others are named with --data.prompt Reply --data.completion Message"),
+        ({"text": "Mesage", "label": "B"}, "others are named with --data.text Message --data.label Topic"),
+        ({"text": "Mesage"}, ""),
+    ],
+)
+def test_columns_of_other_names_are_suggested_for_those_that_are_not_there(wanted: dict[str, str], said: str) -> None:
+    replies = [f"Thanks, we see to it: {i}" for i in range(12)]
+    rows = table(Id=[*range(12)], Reply=replies, Message=MESSAGES, Topic=KINDS)
+    assert others_named([Row(row, "") for row in rows], wanted) == said
+
+
+def test_scoring_and_answering_say_the_same_of_columns_that_are_not_there(tmp_path: Path) -> None:
+    lines = [f"{i};{text};{kind}" for i, (text, kind) in enumerate(zip(MESSAGES, KINDS, strict=True))]
+    path = write_text(tmp_path / "new.csv", "\n".join(["Nr;Body;Topic", *lines]))
+    with pytest.raises(DataError, match="others are named with --data.text Body --data.label Topic$"):
+        open_data(DataSettings(path=str(path), text="Message", label="Category"))
+    with pytest.raises(DataError, match="another is named with --data.text Body$"):
+        read_inputs(path).texts({"text": "Message", "label": "Category"})
 
 
 def test_labels_that_look_alike_are_told_by_what_differs(tmp_path: Path) -> None:

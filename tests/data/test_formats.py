@@ -128,7 +128,9 @@ def test_a_named_format_is_not_overruled():
 def test_a_named_column_that_is_not_there_is_an_error_with_the_nearest_one_and_all():
     message = complaint("text", "label", "id", label="lable")
     assert message == ('a.jsonl:1: data.label: no column "lable"; did you mean label? The columns are text, label, id')
-    assert complaint("a", "b", text="zzz") == 'a.jsonl:1: data.text: no column "zzz"; the columns are a, b'
+    assert complaint("a", "b", text="zzz") == (
+        'a.jsonl:1: data.text: no column "zzz"; the columns are a, b; another is named with --data.text a'
+    )
 
 
 def test_columns_that_fit_no_format_are_an_error_that_lists_both():

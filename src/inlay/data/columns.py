@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from ..errors import nearest_name
-from ..names import followed
+from ..names import followed, meant
 from .holdout import normalised
 from .labels import MOST_CLASSES
 from .problems import listed
@@ -46,6 +46,29 @@ def renamed(row: Row, columns: Iterable[str]) -> Row:
 def no_column(column: str, columns: Collection[str]) -> str:
     """Write `no column "lable"; did you mean label? The columns are text, label`."""
     return followed(f'no column "{column}"{nearest_name(column, columns)}', f"the columns are {listed(columns)}")
+
+
+def others_named(rows: Sequence[Row], wanted: Mapping[str, str]) -> str:
+    """Say which flags name other columns for those of the `wanted` ones, by role, that the first row has not; nothing
+    if each has a name like one of its own.
+
+    A text is likely in the columns with the longest texts, and a label where values repeat.
+    """
+    there = rows[0].values
+    absent = [role for role, column in wanted.items() if find_column(column, there) is None]
+    near = {role: meant(wanted[role], sorted(there)) for role in absent}
+    if all(near.values()):
+        return ""
+    taken = {find_column(column, there) for column in wanted.values()} | {own[0] for own in near.values() if own}
+    values = {column: own for column, own in _values(rows).items() if column not in taken}
+    lengths = {c: sum(map(len, map(str, own))) / len(own) for c, own in values.items() if _are_texts(own)}
+    of_text = [role for role in absent if role != "label" and not near[role]]
+    longest = sorted(lengths, key=lambda column: -lengths[column])[: len(of_text)]
+    found = dict(zip(of_text, (column for column in values if column in longest), strict=False))
+    labels = likely_labels(rows, [*filter(None, taken), *found.values()])
+    found |= {"label": labels[0]} if labels else {}
+    named = {role: (*near[role], found.get(role, "COLUMN"))[0] for role in absent}
+    return f"{'another is' if len(named) == 1 else 'others are'} named with {flags(named)}"
 
 
 def likely_labels(rows: Sequence[Row], others: Collection[str]) -> list[str]:
@@ -109,6 +132,10 @@ def _values(rows: Sequence[Row]) -> dict[str, list[object]]:
         column: [value for row in looked_at if (value := row.values.get(column)) not in (None, "")]
         for column in looked_at[0].values
     }
+
+
+def _are_texts(values: Sequence[object]) -> bool:
+    return bool(values) and all(isinstance(value, str) for value in values)
 
 
 def _repeat(values: Sequence[object]) -> bool:

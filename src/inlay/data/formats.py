@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from .columns import find_column, flags, likely_labels, likely_roles, no_column, real_numbers, renamed
+from .columns import find_column, flags, likely_labels, likely_roles, no_column, others_named, real_numbers, renamed
 from .labels import NO_REGRESSION
 from .problems import Problems, listed
 from .rows import Row
@@ -88,8 +88,11 @@ def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -
     named = {role: find_column(column, first.values) or column for role, column in asked.items()}
     absent = {role: col for role, col in named.items() if col not in first.values and role not in stands_in}
     if absent:
-        for role, column in absent.items():
-            problems.add(("named", role), first.place, f"data.{role}: {no_column(column, first.values)}")
+        wanted = {role: column for role, column in asked.items() if role not in stands_in}
+        *before, last = [f"data.{role}: {no_column(column, first.values)}" for role, column in absent.items()]
+        others = others_named(rows, wanted)
+        for role, message in zip(absent, (*before, f"{last}; {others}" if others else last), strict=True):
+            problems.add(("named", role), first.place, message)
         return None
     formats = FORMATS if settings.format == "auto" else (settings.format,)
     columns = _columns(formats, named, first.values)

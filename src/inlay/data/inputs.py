@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
-from .columns import find_column, flags, no_column, renamed
+from .columns import find_column, no_column, others_named, renamed
 from .formats import has_columns
 from .problems import Problems
 from .rows import EXTENSIONS, Row, is_blank, plain_text, read_rows, row_extension, text_in
@@ -53,14 +53,12 @@ class InputRows:
     def _check_header(self, wanted: Mapping[str, str]) -> None:
         """Raise DataError if the first row has not the wanted columns, so that most rows will lack them, and say how to
         name those that it has."""
-        for role, column in wanted.items():
-            if self.rows and find_column(column, (first := self.rows[0]).values) is None:
-                others = [other for other in first.values if other not in wanted.values()]
-                texts = [other for other in others if isinstance(first.values[other], str)]
-                near = max(texts, key=lambda other: len(str(first.values[other])), default="COLUMN")
-                raise DataError(
-                    f"{first.place}: {no_column(column, first.values)}; another is named with {flags({role: near})}"
-                )
+        first = self.rows[0]
+        for column in wanted.values():
+            if find_column(column, first.values) is None:
+                others = others_named(self.rows, wanted)
+                said = f"{first.place}: {no_column(column, first.values)}"
+                raise DataError(f"{said}; {others}" if others else said)
 
 
 def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
