@@ -71,6 +71,27 @@ def test_a_csv_is_written_as_the_file_was(run: Path, tmp_path: Path, begins: str
     assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8"))["Text"] == "schön gut"
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("csv", ("sep=;", "Id;Text", '1;"so\ngood"')),
+        ("tsv", ("Id\tText", "1\tgood")),
+        ("jsonl", ('{"Id": 1, "Text": "good"}', '{"Id": 2, "Text": "bad"}')),
+        ("txt", ("good", "bad")),
+    ],
+)
+def test_lines_end_as_those_of_the_file(run: Path, tmp_path: Path, kind: str, rows: tuple[str, ...], end: str) -> None:
+    (tmp_path / f"new.{kind}").write_bytes("".join(row + end for row in rows).encode())
+    for name in ("csv", "tsv", "jsonl"):
+        out = tmp_path / f"out.{name}"
+        assert main(["predict", str(run), str(tmp_path / f"new.{kind}"), "--out", str(out)]) == 0
+        written = out.read_bytes().decode().replace("so\ngood", "so good")
+        assert written.endswith(end)
+        assert written.count("\n") == written.count(end) > 0
+        assert ("\r" in written) == ("\r" in end)
+
+
 def test_a_file_without_quoting_gets_answers_without(run: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text('Id\tText\n1\t"so" good\n2\t"bad\n', encoding="utf-8")
     assert main(["predict", str(run), str(tmp_path / "new.csv"), "--out", str(tmp_path / "a.csv")]) == 0

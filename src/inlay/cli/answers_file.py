@@ -42,7 +42,7 @@ def write_answers(
         style = replace(style, separator="\t", told=False) if kind == ".tsv" else style
         write_whole(path, lambda unfinished: _write_csv(unfinished, columns, lines, style))
     else:
-        write_whole(path, lambda unfinished: _write_json_lines(unfinished, lines))
+        write_whole(path, lambda unfinished: _write_json_lines(unfinished, lines, style))
     return columns
 
 
@@ -74,15 +74,15 @@ def _write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, 
     encoding = "utf-8-sig" if style.marked else "utf-8"
     with path.open("w", encoding=encoding, errors="backslashreplace", newline="") as file:
         if style.told:
-            file.write(f"sep={style.separator}\n")
+            file.write(f"sep={style.separator}{style.line_end}")
         fields = [columns, *([_field(line.get(column)) for column in columns] for line in lines)]
         ends = {style.separator, "\r", "\n"}
         # Fields that hold what ends them must be quoted, and the file read so.
         plain = not style.quoted and not any(ends & {*str(field)} for line in fields for field in line)
         quoting, mark = (csv.QUOTE_NONE, None) if plain else (csv.QUOTE_MINIMAL, '"')
-        csv.writer(file, delimiter=style.separator, quotechar=mark, quoting=quoting, lineterminator="\n").writerows(
-            fields
-        )
+        csv.writer(
+            file, delimiter=style.separator, quotechar=mark, quoting=quoting, lineterminator=style.line_end
+        ).writerows(fields)
 
 
 def _field(value: object) -> object:
@@ -90,6 +90,6 @@ def _field(value: object) -> object:
     return as_json(value) if isinstance(value, list | dict | bool) else value
 
 
-def _write_json_lines(path: Path, lines: Iterable[Mapping[str, object]]) -> None:
-    text = "".join(as_json(line) + "\n" for line in lines)
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+def _write_json_lines(path: Path, lines: Iterable[Mapping[str, object]], style: Style) -> None:
+    text = "".join(as_json(line) + style.line_end for line in lines)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
