@@ -99,7 +99,7 @@ def test_rows_on_which_both_are_alike_still_leave_an_uncertainty() -> None:
     assert gain.low < 0 < gain.high
 
 
-def test_a_lower_loss_is_a_gain_and_batches_count_by_their_tokens() -> None:
+def test_a_lower_loss_is_a_gain_and_rows_count_by_their_tokens() -> None:
     tokens = torch.tensor([100.0, 300.0])
     gain = Means(torch.tensor([1.0, 2.0]), tokens).gain(Means(torch.tensor([2.0, 2.4]), tokens))
     assert gain.value == pytest.approx((100 * 1.0 + 300 * 0.4) / 400)

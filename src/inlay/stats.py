@@ -187,7 +187,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class Means:
-    """The parts of a loss: the mean of each batch, and its number of tokens. Rows of one batch are of like length."""
+    """The parts of a loss: the mean over each row's tokens, and their number."""
 
     losses_N: "Tensor"
     tokens_N: "Tensor"
@@ -200,20 +200,20 @@ class Means:
         return cls(torch.stack([each.losses_N for each in models]).mean(0), models[0].tokens_N)
 
     def pairs_with(self, other: Self) -> bool:
-        """Return whether both are of the same batches, as far as can be seen."""
+        """Return whether both are of the same rows, as far as can be seen."""
         return self.tokens_N.equal(other.tokens_N)
 
     def gain(self, other: Self, level: float = 0.95) -> Difference:
-        """Return how much lower the loss is than the other's, with the interval of a ratio whose batches are drawn: as
+        """Return how much lower the loss is than the other's, with the interval of a ratio whose rows are drawn: as
         wide as they differ from each other."""
         shares_N = self.tokens_N / self.tokens_N.sum()
         gains_N = other.losses_N - self.losses_N
         gain = float((shares_N * gains_N).sum())
-        batches = len(gains_N)
-        if batches == 1:
+        rows = len(gains_N)
+        if rows == 1:
             return Difference(gain, -math.inf, math.inf)
-        spread = float((shares_N * (gains_N - gain)).square().sum()) * batches / (batches - 1)
-        half = student_t(batches - 1, level) * spread**0.5
+        spread = float((shares_N * (gains_N - gain)).square().sum()) * rows / (rows - 1)
+        half = student_t(rows - 1, level) * spread**0.5
         return Difference(gain, gain - half, gain + half)
 
     def as_dict(self) -> dict[str, list[float]]:

@@ -10,7 +10,14 @@ from torch.utils._pytree import tree_leaves
 
 import inlay
 from inlay.batches import chunked_loss
-from inlay.batches.chunked_loss import IGNORED, causal_loss, logits_of_rows, trained_tokens
+from inlay.batches.chunked_loss import (
+    IGNORED,
+    causal_loss,
+    logits_of_rows,
+    losses_of_rows,
+    trained_of_rows,
+    trained_tokens,
+)
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
 from .heads import Multiplied, Shifted, WithoutHead, finishing_models, small, wild
@@ -141,6 +148,21 @@ def test_in_float64_the_gradients_are_those_of_the_plain_formula() -> None:
         exact = F.cross_entropy(logits, batch["labels"][:, 1:].flatten(), reduction="sum") / 5
         torch.testing.assert_close(ours, exact, atol=1e-12, rtol=1e-12)
         same(found, gradients(model, exact), 1e-12)
+
+
+def test_the_losses_of_rows_are_those_of_each_row_alone() -> None:
+    torch.manual_seed(0)
+    own = [kind(LLAMA) for kind in (Shifted, WithoutHead)]
+    batch = some_batch()
+    for model in (*finishing_models(), *own, *(SHAPES[name].model() for name in ("llama", "gpt2", "t5"))):
+        model.double()
+        found_B = losses_of_rows(model, batch)
+        alone = [causal_loss(model, {key: t[row : row + 1] for key, t in batch.items()}, 1).item() for row in range(4)]
+        torch.testing.assert_close(found_B.tolist(), alone, atol=1e-12, rtol=1e-12)
+        assert not found_B.requires_grad
+    assert [trained_tokens({"labels": batch["labels"][row : row + 1, 1:]}) for row in range(4)] == [
+        *trained_of_rows({"labels": batch["labels"][:, 1:]})
+    ]
 
 
 def test_a_scale_that_is_used_otherwise_than_by_most_is_found_by_a_second_call() -> None:

@@ -166,3 +166,25 @@ def test_scores_of_texts_say_of_how_many_rows_they_are(written, told):
     (bleu,) = (tile for tile in page.tiles if tile.name == "BLEU")
     assert ("of the first 20 rows" in bleu.details) == told
     assert any("for the first 20 rows alone" in note for note in page.verdict.notes) == told
+
+
+@pytest.mark.parametrize(
+    ("tuned", "gain", "kind", "told"),
+    [
+        (2.0, (0.9, 1.1), "better", "The loss fell from 3.000 to 2.000 nats per learned token"),
+        (2.99, (-0.01, 0.03), "unclear", "No clear gain: the loss fell from 3.000 to 2.990 nats"),
+        (3.01, (-0.03, 0.01), "unclear", "No clear gain: the loss rose from 3.000 to 3.010 nats"),
+        (3.5, (-0.6, -0.4), "worse", "The loss rose from 3.000 to 3.500 nats"),
+        (2.99, None, "better", "The loss fell from 3.000 to 2.990 nats"),
+        (3.01, None, "worse", "The loss rose from 3.000 to 3.010 nats"),
+    ],
+)
+def test_a_loss_is_judged_by_how_far_its_change_may_be_chance(tuned, gain, kind, told):
+    scores = {"base": {"loss": 3.0, "perplexity": 20.1}, "tuned": {"loss": tuned, "perplexity": 7.4}, "test": None}
+    scores["gain"] = gain and {"value": 3 - tuned, "low": gain[0], "high": gain[1]}
+    page = Causal.page(summary(status="finished", metrics={"split": "valid", "rows": 100} | scores), [])
+    assert page.verdict.kind == kind
+    assert page.verdict.sentence.startswith(told)
+    if gain == (0.9, 1.1):
+        assert "split (95 % interval of the change −1.100 to −0.900): perplexity 20.1" in page.verdict.sentence
+        assert "95 % of the change: −1.100 to −0.900" in page.tiles[0].details

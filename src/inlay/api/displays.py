@@ -53,6 +53,8 @@ class TerminalDisplay:
         console.print(fitted(text, console.width, _INDENT), style=_STYLES.get(state), soft_wrap=True)
 
     def show(self, name: str, bar: Bar) -> None:
+        if not self.progress.live.is_started:
+            self.progress.start()
         if name not in self._tasks:
             self._tasks[name] = self.progress.add_task(bar.text, total=bar.of, now=bar.now)
         task = self._tasks[name]

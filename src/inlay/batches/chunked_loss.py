@@ -13,7 +13,7 @@ Shape suffixes: B batch, T tokens, D width, N trained tokens, C those of a chunk
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -54,10 +54,9 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
     losses of micro-batches add up to the batch's. Softmax is in float32 or finer whatever the model's dtype.
     """
     inputs, target_BT = _inputs_and_targets(model, batch)
-    known = None if target_BT is batch["labels"] else _trained(batch)  # of an encoder-decoder all are at their place
 
     def loss_of(x_BTD: Tensor, head: "_Head", ramp_B1V: Tensor) -> tuple[Tensor, Tensor]:
-        at_N = (target_BT != IGNORED).flatten().nonzero().squeeze(1) if known is None else known.at
+        at_N = _trained_at(batch, target_BT)
         x_ND = x_BTD.flatten(0, 1).index_select(0, at_N)
         return _chunked_loss(head, x_ND, target_BT.flatten()[at_N], divisor, ramp_B1V)
 
@@ -66,6 +65,27 @@ def causal_loss(model: nn.Module, batch: Batch, divisor: float) -> Tensor:
         return loss
     exact = torch.promote_types(logits_BTV.dtype, torch.float32)
     return F.cross_entropy(logits_BTV.flatten(0, 1).to(exact), target_BT.flatten(), reduction="sum") / divisor
+
+
+@torch.no_grad()
+def losses_of_rows(model: nn.Module, batch: Batch) -> Tensor:
+    """Return (B,), the sum of -log p(token) over each row's trained tokens, as `causal_loss` has it; without gradients.
+    A packed batch has several texts in a row.
+    """
+    inputs, target_BT = _inputs_and_targets(model, batch)
+
+    def losses_of(x_BTD: Tensor, head: "_Head", ramp_B1V: Tensor) -> tuple[Tensor, Tensor]:
+        at_N = _trained_at(batch, target_BT)
+        chunks = _chunks(head, x_BTD.flatten(0, 1).index_select(0, at_N), target_BT.flatten()[at_N])
+        of_chunks = [_losses_(head.logits(_filled(x_CD)), target_C, head.finish) for x_CD, target_C in chunks]
+        losses_N = torch.cat(of_chunks)
+        return losses_N.new_zeros(target_BT.numel()).index_copy(0, at_N, losses_N).view_as(target_BT), ramp_B1V
+
+    losses_BT, logits_BTV = _through_head(model, inputs, documents_of(batch), target_BT.shape, losses_of)
+    if losses_BT is None:
+        exact = torch.promote_types(logits_BTV.dtype, torch.float32)
+        losses_BT = F.cross_entropy(logits_BTV.mT.to(exact), target_BT, reduction="none")
+    return losses_BT.sum(1)
 
 
 @torch.no_grad()
@@ -90,12 +110,23 @@ def logits_of_rows(model: nn.Module, batch: Batch) -> Iterator[Tensor]:
 
 def trained_tokens(batch: Batch) -> int:
     """Count the trained tokens of a batch, none of which is the first of a text, which nothing predicts."""
+    return sum(trained_of_rows(batch))
+
+
+def trained_of_rows(batch: Batch) -> Sequence[int]:
+    """Count the trained tokens of each row."""
     known = _trained(batch)
-    return int((batch["labels"] != IGNORED).sum()) if known is None else sum(known.counts)
+    return (batch["labels"] != IGNORED).sum(1).tolist() if known is None else known.counts
 
 
 def _trained(batch: Batch) -> Trained | None:
     return batch.trained if isinstance(batch, Collated) else None
+
+
+def _trained_at(batch: Batch, target_BT: Tensor) -> Tensor:
+    """Return the numbers of the positions, (N,), that predict a trained token."""
+    known = None if target_BT is batch["labels"] else _trained(batch)  # of an encoder-decoder all are at their place
+    return (target_BT != IGNORED).flatten().nonzero().squeeze(1) if known is None else known.at
 
 
 @dataclass(frozen=True)
@@ -266,14 +297,11 @@ def _chunked_loss(
     loss = torch.zeros((), device=x_ND.device, dtype=torch.promote_types(x_ND.dtype, torch.float32))
     gradient_ND = torch.zeros_like(x_ND)
     parameters: dict[Tensor, Tensor] = {}  # of the head that are trained, with their gradients
-    logits = _CHUNK_LOGITS_ON_CPU if x_ND.device.type == "cpu" else _CHUNK_LOGITS
-    size = max(_CHUNK_TOKENS, logits // weights.size(head.module)[0] // _CHUNK_STEP * _CHUNK_STEP)
-    chunks = zip(x_ND.split(size), gradient_ND.split(size), target_N.split(size), strict=True)
-    for x_CD, gradient_CD, target_C in rounds(list(chunks)):
+    for x_CD, gradient_CD, target_C in _chunks(head, x_ND, gradient_ND, target_N):
         used = len(x_CD)
-        x_CD = F.pad(x_CD.detach(), (0, 0, 0, -used % _CHUNK_STEP)).requires_grad_(x_ND.requires_grad)
+        x_CD = _filled(x_CD.detach()).requires_grad_(x_ND.requires_grad)
         z_CV = head.logits(x_CD)
-        loss += _cross_entropy_(z_CV.detach(), target_C, head.finish, z_CV.requires_grad)
+        loss += _losses_(z_CV.detach(), target_C, head.finish, z_CV.requires_grad).sum()
         if not z_CV.requires_grad:
             continue
         leaves = list(_leaves(z_CV))
@@ -291,14 +319,25 @@ def _chunked_loss(
     return _Known.apply(loss, divisor, ramp_B1V, len(gradients), *gradients, x_ND, *parameters)
 
 
+def _chunks(head: _Head, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Divide what there is of the trained tokens (N, …) by as many as the head takes at once."""
+    logits = _CHUNK_LOGITS_ON_CPU if tensors[0].device.type == "cpu" else _CHUNK_LOGITS
+    size = max(_CHUNK_TOKENS, logits // weights.size(head.module)[0] // _CHUNK_STEP * _CHUNK_STEP)
+    return rounds(list(zip(*(of_N.split(size) for of_N in tensors), strict=True)))
+
+
+def _filled(x_CD: Tensor) -> Tensor:
+    return F.pad(x_CD, (0, 0, 0, -len(x_CD) % _CHUNK_STEP))
+
+
 @torch.no_grad()
-def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradient: bool) -> Tensor:
-    """Return the sum of the chunk's losses; their gradient with respect to z takes its place.
+def _losses_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradient: bool = False) -> Tensor:
+    """Return the losses of the chunk's tokens, (C,); the gradient of their sum with respect to z takes its place.
 
     Rows without a target have no part in it. On a CPU a few rows at a time, which stay in its cache meanwhile.
     """
     exact = torch.promote_types(z_CV.dtype, torch.float32)
-    loss = torch.zeros((), device=z_CV.device, dtype=exact)
+    losses_C: list[Tensor] = []
     rows = len(z_CV) if z_CV.device.type != "cpu" else max(1, _CACHED_LOGITS // z_CV.shape[1])
     pieces = zip(z_CV[: len(target_C)].split(rows), target_C[:, None].split(rows), strict=True)
     for z, target in rounds(list(pieces)):
@@ -306,12 +345,13 @@ def _cross_entropy_(z_CV: Tensor, target_C: Tensor, finish: _Finish, with_gradie
         slope = finish.apply_(p)
         highest, reached = p.amax(1, keepdim=True), p.gather(1, target)
         total = p.sub_(highest).exp_().sum(1, keepdim=True)
-        loss += (highest + total.log() - reached).sum()
+        losses_C.append((highest + total.log() - reached).squeeze(1))
         if with_gradient:
             p.mul_(1 / total).scatter_add_(1, target, torch.full_like(reached, -1.0))
             z.copy_(p if slope is None else p.mul_(slope))
-    z_CV[len(target_C) :] = 0
-    return loss
+    if with_gradient:
+        z_CV[len(target_C) :] = 0
+    return torch.cat(losses_C)
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:

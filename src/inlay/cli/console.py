@@ -61,8 +61,12 @@ def _bars() -> Iterator[Watcher]:
     from ..api.displays import TerminalDisplay
     from ..api.progress import showing
 
-    with progress(*TerminalDisplay.columns()) as bars, showing(TerminalDisplay(bars)) as watcher:
-        yield watcher
+    bars = progress(*TerminalDisplay.columns())  # which begin when one is shown: before, they are an empty line
+    try:
+        with showing(TerminalDisplay(bars)) as watcher:
+            yield watcher
+    finally:
+        bars.stop()
 
 
 class _Lines:

@@ -67,6 +67,9 @@ def main(arguments: list[str]) -> int:
         show(f"base: its head is new and answers at random{_chance(result)}; it is no baseline", 2)
     if any(metric.is_share_of_rows for metric in _metrics(result).values()):
         print("in brackets: 95 % interval")
+    elif result["gain"] is not None:
+        metric = next(iter(_metrics(result).values()))
+        print(f"95 % of the {metric.label}'s change from base to tuned: {metric.change(result['gain'])}")
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if result["samples"] is not None and result["samples"] < result["rows"]:

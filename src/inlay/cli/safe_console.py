@@ -44,8 +44,9 @@ class _SafeProgress(Progress):
         self._screens.__enter__()
 
     def stop(self) -> None:
-        self._screens.__exit__(None, None, None)
-        super().stop()
+        if self.live.is_started:
+            self._screens.__exit__(None, None, None)
+            super().stop()
 
 
 def console() -> Console:

@@ -8,6 +8,14 @@ from ..show.peak import RaisedPeak
 from ..show.reach import Reach
 
 
+class GainOverBase(TypedDict):
+    """A gain, above zero where the tuned model is better, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 class Metrics(TypedDict):
     """Scores of one split by the names of metrics, and those of the tuned model on test."""
 
@@ -18,6 +26,9 @@ class Metrics(TypedDict):
     base: dict[str, float] | None
     tuned: dict[str, float] | None
     test: dict[str, float] | None
+    gain: GainOverBase | None
+    """How much better tuned is than base by the main score, row by row; None if the base's head is new, or there is one
+    row. Earlier versions have no such key."""
 
 
 class Beaten(TypedDict):

@@ -12,6 +12,7 @@ from ..data.formats import open_data
 from ..data.settings import DataSettings, Reading
 from ..errors import DataError, InlayError, SettingsError
 from ..formats.paths import path_of
+from ..formats.summary import GainOverBase
 from ..hub import offline
 from ..names import followed
 from ..show.units import counted
@@ -45,6 +46,8 @@ class AdapterScores(TypedDict):
     base_is_random: bool
     """Whether the base's head is new, so that its scores are no baseline."""
     tuned: Scores
+    gain: GainOverBase | None
+    """How much better tuned is than base by the main score; None if the base's head is new, or there is one row."""
     samples: int | None
     """How many of the first rows texts were written for; None if the adapter writes none."""
     baseline: NaiveScores | None
@@ -138,6 +141,7 @@ def evaluate_adapter(
         "base": base.scores if base else None,
         "base_is_random": task.base_is_random,
         "tuned": tuned.scores,
+        "gain": tuned.gain(None if task.base_is_random else base),
         "baseline": None if naive is None else {"name": naive.name, "answer": naive.answer, "scores": naive.scores},
         "warning": judged.finding,
         "notes": notes,

@@ -15,8 +15,8 @@ from ..bases.auto_class import AutoClass, no_writer, writer_class
 from ..bases.base import Base, empty_language_model
 from ..bases.vocabulary import check_ids
 from ..batches.batch import Batch, Order, to_device
-from ..batches.chunked_loss import causal_loss, trained_tokens
-from ..batches.evaluated import by_length, of_batches
+from ..batches.chunked_loss import causal_loss, losses_of_rows, trained_of_rows, trained_tokens
+from ..batches.evaluated import by_length, of_batches, of_rows
 from ..batches.packing import Shuffled, can_pack, packed, packed_length, padded
 from ..data.conversation import Message
 from ..data.examples import Examples
@@ -33,15 +33,15 @@ from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.document_attention import attend_by_document
 from ..models.tokenizer import Tokenizer
-from ..show.units import counted, text_or_unknown
 from ..stats import Means
+from . import lower_loss
 from .evaluation import Answer, Evaluation
 from .facts import COUNT, TOKENS, one_of
 from .generate import generate
-from .metric import METRICS, Scores, scores_of
+from .metric import Scores, scores_of
 from .naive import NaiveBaseline
 from .outcomes import TokenLosses, WrittenTexts
-from .page import Judged, PredictionLine, Said, TaskPage, Verdict
+from .page import Judged, PredictionLine, Said, TaskPage
 from .task import Task, TaskSettings
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
@@ -172,9 +172,8 @@ class Causal(Task):
 
     def evaluate(self, model: nn.Module, split: str) -> Evaluation:
         outcome = self._losses(model, self.tokens[split].rows)
-        tokens_N = torch.tensor(outcome.counts, dtype=torch.float64)
-        parts = Means(torch.tensor(outcome.sums, dtype=torch.float64) / tokens_N, tokens_N)
-        return Evaluation(scores_of(outcome), parts, [])
+        sums_N, tokens_N = (of_N[outcome.tokens_N > 0] for of_N in (outcome.sums_N, outcome.tokens_N))
+        return Evaluation(scores_of(outcome), Means(sums_N / tokens_N, tokens_N), [])
 
     def complete(self, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
         """Add the texts that the model writes for the first rows of the split, and their scores."""
@@ -230,17 +229,18 @@ class Causal(Task):
         return int(_ANSWER_ROOM * longest)
 
     def _losses(self, model: nn.Module, rows: Sequence[TokenRow]) -> TokenLosses:
-        """Return the losses of batches of rows of like length."""
+        """Return the losses of the rows, computed in batches of like length."""
         model.eval()
         device = next(model.parameters()).device
 
-        def of_batch(chosen: list[int]) -> tuple[float, int]:
+        def of_batch(chosen: list[int]) -> list[tuple[float, int]]:
             batch = padded([rows[i] for i in chosen], self.length_step)
-            return causal_loss(model, to_device(batch, device), 1).item(), trained_tokens(batch)
+            sums_B = losses_of_rows(model, to_device(batch, device))
+            return list(zip(sums_B.tolist(), trained_of_rows(batch), strict=True))
 
         batches = by_length([len(row["input_ids"]) for row in rows], _EVALUATION_ROWS)
-        sums, counts = zip(*of_batches(model, batches, of_batch, what="scoring"), strict=True)
-        return TokenLosses(list(sums), list(counts))
+        found = of_rows(batches, of_batches(model, batches, of_batch, what="scoring"))
+        return TokenLosses(*(torch.tensor(values, dtype=torch.float64) for values in zip(*found, strict=True)))
 
     @property
     def _format(self) -> str:
@@ -314,13 +314,9 @@ class Causal(Task):
     @classmethod
     def page(cls, summary: Summary, predictions: Sequence[PredictionLine]) -> TaskPage:
         judged = Judged.from_summary(summary)
-        details = {"loss": [f"nats per learned token of the {judged.split} split"]}
-        if 0 < len(predictions) < judged.rows:
-            first = f"of the first {counted(len(predictions), 'row')}"
-            details |= {m.name: [*filter(None, [m.meaning]), first] for m in METRICS.values() if WrittenTexts in m.of}
         return TaskPage(
-            tiles=judged.tiles(cls.expected, details),
-            verdict=_verdict(judged, len(predictions)),
+            tiles=lower_loss.tiles(judged, cls.expected, len(predictions)),
+            verdict=lower_loss.verdict(judged, len(predictions)),
             section=cls.section(judged.split, predictions),
             naive=judged.naive,
         )
@@ -339,33 +335,6 @@ def is_language_adapter(adapter_config: PeftConfig, base: Base) -> bool:
     saved = adapter_config.get("modules_to_save") or ()
     names = {name.rpartition(".")[2] for name, _ in empty_language_model(base.config).named_modules()} if saved else ()
     return not any(entry.rpartition(".")[2] not in names for entry in saved)
-
-
-def _verdict(judged: Judged, written: int) -> Verdict:
-    if (none := judged.without_scores) is not None:
-        return none
-    base, tuned = judged.base["loss"], judged.tuned["loss"]
-    perplexities = [text_or_unknown(METRICS["perplexity"].text, of["perplexity"]) for of in (judged.base, judged.tuned)]
-    sentence = (
-        f"The loss {'fell' if tuned < base else 'rose'} from {base:.3f} to {tuned:.3f} nats per learned token on the "
-        f"{judged.rows} rows of the {judged.split} split: perplexity {' became '.join(perplexities)}."
-    )
-    few = f"Texts were written for the first {counted(written, 'row')} alone, and their scores are of these."
-    part = [few] if 0 < written < judged.rows else []
-    notes = judged.notes(*_worse_than_copied(judged), *part, score="loss")
-    return Verdict(kind="better" if tuned < base else "worse", sentence=sentence, notes=notes)
-
-
-def _worse_than_copied(judged: Judged) -> Iterator[str]:
-    """Say where the texts are worse than their prompts written again, which a lower loss does not tell."""
-    copied = judged.naive.scores if judged.naive is not None else {}
-    both = [
-        metric for name, metric in METRICS.items() if WrittenTexts in metric.of and name in judged.tuned.keys() & copied
-    ]
-    ahead = {metric: metric.sign * (judged.tuned[metric.name] - copied[metric.name]) for metric in both}
-    if any(gain < 0 for gain in ahead.values()) and not any(gain > 0 for gain in ahead.values()):
-        scores = [f"{m.label} {m.text(judged.tuned[m.name])} beside {m.text(copied[m.name])}" for m in both]
-        yield f"The texts are worse than their prompts, copied, would be: {', '.join(scores)}."
 
 
 def _stop(base: Base, tokenizer: Tokenizer | None) -> list[int]:

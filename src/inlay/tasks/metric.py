@@ -20,8 +20,9 @@ import torch
 
 from ..batches.objective import Scores
 from ..data.slots import slot_accuracy
+from ..formats.summary import GainOverBase
 from ..registry import Registry
-from ..show.units import PERCENT, Unit, counted, number, shares_text
+from ..show.units import PERCENT, Unit, counted, number, shares_text, signed
 from ..stats import Interval, wilson_interval
 from .outcomes import LabelProbabilities, TokenLosses, WrittenTexts
 
@@ -73,6 +74,10 @@ class Metric:
         sure = shares_text(interval)
         told = f"95 % {sure}, {counted(rows, 'row')}" if tell_rows else sure
         return f"{self.text(value)} ({told})"
+
+    def change(self, gain: GainOverBase) -> str:
+        """Write the 95 % interval of how far this metric changed, which a gain may lower: `-1.039 to -0.901`."""
+        return " to ".join(signed(each, 3) for each in sorted(self.sign * gain[end] for end in ("low", "high")))
 
     def interval(self, value: float, rows: int | None) -> Interval | None:
         """Return where the true value of one on so many rows lies, at 95 %; None where that is not known."""

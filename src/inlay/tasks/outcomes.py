@@ -30,15 +30,15 @@ class LabelProbabilities:
 
 @dataclass(frozen=True)
 class TokenLosses:
-    """A language model's cross-entropy, batch by batch: summed over the learned tokens, and how many these are."""
+    """A language model's cross-entropy, row by row: summed over the learned tokens, and how many these are."""
 
-    sums: Sequence[float]
-    counts: Sequence[int]
+    sums_N: Tensor
+    tokens_N: Tensor
 
     @property
     def loss(self) -> float:
         """The mean cross-entropy, in nats a learned token."""
-        return sum(self.sums) / sum(self.counts)
+        return (self.sums_N.sum() / self.tokens_N.sum()).item()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from ..formats.summary import Summary, WentBack
+from ..formats.summary import GainOverBase, Summary, WentBack
 from ..show.page import excerpt
 from ..show.table import Column, Table
 from ..show.units import percent_text, text_or_unknown
@@ -91,6 +91,8 @@ class Judged:
     rows: int = 0
     test_rows: int | None = None
     split: str = "valid"
+    gain: GainOverBase | None = None
+    """The tuned model's over the base, by the main score; None where that is not known."""
     naive: NaiveBaseline | None = None
     """What is scored there without reading the inputs."""
     warning: str | None = None
@@ -110,6 +112,7 @@ class Judged:
             rows=found.get("rows", 0),
             test_rows=found.get("test_rows"),
             split=found.get("split", "valid"),
+            gain=found.get("gain"),
             naive=naive_in(summary, "valid") or naive,
             warning=warning_of(summary),
             went_back=summary.get("went_back") or (),

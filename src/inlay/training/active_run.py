@@ -368,6 +368,7 @@ class ActiveRun(Observer):
         if "test" in task.data.splits:
             found["test"] = complete("test", evaluated(run, model, "test"))
         self.state.final = found["valid"].scores
+        self.state.gain = found["valid"].gain(None if task.base_is_random else self.of_base)
         self.state.test = found["test"].scores if "test" in found else None
         if (naive := task.naive("test") if "test" in found else None) is not None:
             self.state.naive["test"] = naive

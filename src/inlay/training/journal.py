@@ -262,8 +262,7 @@ def _result(event: Event) -> str:
     floor, name = (baseline[event["split"]] or {}).get(score), baseline["name"]
     if floor is None:
         floor, name = event["base"][score], "the base model"
-    metric = METRICS[score]
-    return (
-        f"{metric.label} {metric.text(floor)} ({shown(name)}) -> "
-        f"{metric.text_on(event['tuned'][score], event.get('rows'))} on {event['split']}"
-    )
+    metric, gain = METRICS[score], event.get("gain")
+    tuned = metric.text_on(event["tuned"][score], event.get("rows"))
+    change = f" (95 % of the change: {metric.change(gain)})" if gain and not metric.is_share_of_rows else ""
+    return f"{metric.label} {metric.text(floor)} ({shown(name)}) -> {tuned}{change} on {event['split']}"

@@ -17,7 +17,7 @@ from ..batches.objective import Objective
 from ..core.method import Method
 from ..forgetting.measurement import Measurement
 from ..formats import peft
-from ..formats.summary import PlannedCost, Summary
+from ..formats.summary import GainOverBase, PlannedCost, Summary
 from ..show.budget import Chosen
 from ..show.forgetting import Forgetting
 from ..show.units import counted
@@ -58,6 +58,7 @@ class RunState:
         self.base_scores: Scores | None = None
         self.final: Scores | None = None
         self.test: Scores | None = None
+        self.gain: GainOverBase | None = None  # on valid, over the base
         self.naive: dict[str, NaiveBaseline] = {}  # by split
         self.same: dict[str, str] = {}  # the one answer that every row got, by the splits where that is so
         self.never_given: dict[str, int] = {}  # the rows of valid by their answers, of answers that none was given
@@ -211,6 +212,7 @@ class RunState:
                 "base": self.base_scores,
                 "tuned": self.tuned,
                 "test": self.test,
+                "gain": self.gain,
             },
             "baseline": self.judgement.as_dict(self._advice),
             "coverage": run.reach,
