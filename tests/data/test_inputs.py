@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from inlay.data.delimited_style import Style
 from inlay.data.inputs import lacks_text, read_inputs
 from inlay.errors import DataError
 
@@ -98,3 +100,13 @@ def test_files_that_are_missing_or_empty_or_of_another_kind_are_errors(tmp_path)
     assert complaint(write_text(tmp_path / "in.jsonl", ""), ONE) == "in.jsonl: has no rows"
     assert complaint(tmp_path / "im.txt", ONE).endswith(f"no such file; did you mean {tmp_path / 'in.txt'}?")
     assert "known: .jsonl, .json, .csv, .tsv, .txt, .jsonl.gz" in complaint(write_text(tmp_path / "in.pdf", "x"), ONE)
+
+
+def test_a_table_is_read_once_for_its_rows_and_its_style(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_bytes("\ufeffsep=;\r\ntext;more\r\nhello;1\r\n".encode())
+    read, own = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or own(path))
+    found = read_inputs(str(tmp_path / "a.csv"))
+    assert found.rows[0].values == {"text": "hello", "more": "1"}
+    assert found.style == Style(separator=";", marked=True, told=True, line_end="\r\n")
+    assert read == ["a.csv"]

@@ -67,7 +67,6 @@ class Predict:
 def main(arguments: list[str]) -> int:
     command = parse(Predict, arguments, "predict")
     from ..api.run import open
-    from ..data.delimited_style import PLAIN, style_of
     from ..data.inputs import lacks_text, lines_as_rows, read_inputs
     from .answers_file import answers_path, write_answers
     from .assumptions import say
@@ -89,15 +88,12 @@ def main(arguments: list[str]) -> int:
     if file is None:
         _check_no_columns(command)
     if file is not None or out is not None:
-        if file is not None:
-            found, style = read_inputs(str(command.input), command.data), style_of(file, command.data)
-        else:
-            found, style = lines_as_rows(_TYPED, [*typed()]), PLAIN
+        found = read_inputs(str(command.input), command.data) if file else lines_as_rows(_TYPED, [*typed()])
         inputs = task.inputs_in(found)
         with progress_shown():
             answers = run.answer(inputs, **options)
         if out is not None:
-            columns = write_answers(out, found.rows, [each.columns or each.values for each in answers], style)
+            columns = write_answers(out, found.rows, [each.columns or each.values for each in answers], found.style)
             _tell(command, len(answers), columns)
         else:
             for answer in answers:

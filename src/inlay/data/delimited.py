@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .problems import Problems, listed
@@ -41,6 +41,8 @@ class Split:
     uneven: list[Record]
     fault: tuple[int, str] | None = None
     """The line from which on nothing can be split, and why."""
+    told: bool = False
+    """Whether the text's first line, such as `sep=;`, tells the separator."""
 
     @property
     def is_table(self) -> bool:
@@ -86,12 +88,7 @@ def split_text(
             "double quotes are letters here, since rows cannot be split otherwise; data.quoting double encloses fields"
         )
         problems.add(("quoting", chosen.quoted), name, what, severity="note", rows=0)
-    return chosen if chosen is None else _without_empty_columns(chosen)
-
-
-def tells_separator(text: str) -> bool:
-    """Tell whether the first line is one by which Excel learns the separator."""
-    return _TOLD.match(text) is not None
+    return None if chosen is None else replace(_without_empty_columns(chosen), told=told is not None)
 
 
 def spelled(separator: str) -> str:

@@ -1,13 +1,15 @@
 """How a file of rows is written, so that what is made from it opens in the same programs."""
 
+import codecs
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .delimited import split_text, tells_separator
-from .problems import Problems
+from .delimited import Split
 from .rows import row_extension
-from .settings import Reading
-from .text_file import LINE_END, has_mark, read_text
+from .text_file import first_line
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,15 @@ class Style:
 PLAIN = Style()
 
 
-def style_of(path: Path, reading: Reading) -> Style:
-    """Return how the file is written, PLAIN if nothing can be told of it. Of one that is no .csv only the end of its
-    lines counts.
+def style_of(path: Path, split: Split | None) -> Style:
+    """Return how a file is written that was read, and split so if it is a .csv; PLAIN of what is no text. Of one that
+    is no .csv only the end of its lines counts.
     """
     if row_extension(path.name) == ".parquet":
         return PLAIN
-    problems = Problems()
-    if (text := read_text(path, problems, reading.unpacked_megabytes)) is None:
-        return PLAIN
-    first_end = LINE_END.search(text)
-    line_end = "\r\n" if first_end is not None and first_end[0] == "\r\n" else PLAIN.line_end
-    if row_extension(path.name) not in (".csv", ".csv.gz"):
-        return Style(line_end=line_end)
-    split = split_text(path.name, text, PLAIN.separator, reading.separator, reading.quoting, problems)
+    line = first_line(path)
+    end = _LINE_END.search(line)
+    line_end = "\r\n" if end is not None and end[0] == b"\r\n" else PLAIN.line_end
     if split is None:
-        return PLAIN
-    return Style(split.separator, has_mark(path), tells_separator(text), split.quoted, line_end)
+        return Style(line_end=line_end)
+    return Style(split.separator, line.startswith(codecs.BOM_UTF8), split.told, split.quoted, line_end)

@@ -1,15 +1,16 @@
 """Inputs in a file, for an adapter to answer: the lines of a text, or rows whose other columns are kept beside them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import DataError, SettingsError
 from ..formats.paths import path_of
 from .columns import find_column, no_column, others_named, renamed
+from .delimited_style import PLAIN, Style, style_of
 from .formats import has_columns
 from .problems import Problems
-from .rows import EXTENSIONS, Row, is_blank, plain_text, read_rows, row_extension, text_in
+from .rows import EXTENSIONS, Row, is_blank, plain_text, read_rows, read_table, row_extension, text_in
 from .settings import Reading
 from .source import check_between, nearest_file
 from .text_file import lines_of, read_text
@@ -26,6 +27,8 @@ class InputRows:
     reading: Reading
     plain: bool
     """Whether they are the lines of a text, which has no columns."""
+    style: Style = PLAIN
+    """How the file is written."""
 
     def texts(self, columns: Mapping[str, str]) -> list[tuple[str, str | None]]:
         """Return each row's text and, for pairs, second text, by their columns; a label is not looked at. A row without
@@ -81,10 +84,17 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
         text = read_text(file, problems, reading.unpacked_megabytes)
         problems.raise_errors()
         lines = lines_of(text or "")
-        return lines_as_rows(path, lines if lines[-1] else lines[:-1], reading)  # behind the last line's end is nothing
-    rows = read_rows(file, problems, reading)
+        found = lines_as_rows(
+            path, lines if lines[-1] else lines[:-1], reading
+        )  # behind the last line's end is nothing
+        return replace(found, style=style_of(file, None))
+    split = None
+    if row_extension(file.name) in (".csv", ".csv.gz"):
+        rows, split = read_table(file, problems, reading)
+    else:
+        rows = read_rows(file, problems, reading)
     problems.raise_errors()
-    return InputRows(path, rows, reading, plain)
+    return InputRows(path, rows, reading, plain, style_of(file, split))
 
 
 def lines_as_rows(path: str, lines: Sequence[str], reading: Reading | None = None) -> InputRows:

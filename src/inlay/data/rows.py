@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
 from ..outside import NO_TEXT
-from .delimited import Quoting, split_text, tell
+from .delimited import Quoting, Split, split_text, tell
 from .parquet import parquet_rows
 from .problems import Problems, listed, shown
 from .settings import Reading
@@ -17,6 +18,7 @@ from .text_file import lines_of, read_text
 DOCUMENT_END = "<|endoftext|>"
 DEEPEST = 100
 """Lists and objects within one another that a row may have: templates and JSON writers call themselves for each."""
+_USUAL = {".csv": ",", ".tsv": "\t"}  # what separates fields, where nothing else is asked for or found
 _BY_DEFAULT = Reading()
 
 
@@ -54,12 +56,29 @@ def read_rows(path: Path, problems: Problems, reading: Reading = _BY_DEFAULT) ->
 
 def read_files(files: Mapping[str, Path], problems: Problems, reading: Reading = _BY_DEFAULT) -> list[Row]:
     """Return the rows of files that belong together, by what messages call them, as `read_rows` has them."""
-    before = problems.count
-    rows = [row for name, path in files.items() for row in _read(path, name, problems, reading)]
-    if not rows and problems.count == before:
-        name, path = next(iter(files.items()))
-        problems.add(("no rows", path), name, "has no rows")
+    with _rows_wanted(*next(iter(files.items())), problems) as rows:
+        rows += (row for name, path in files.items() for row in _read(path, name, problems, reading))
     return rows
+
+
+def read_table(path: Path, problems: Problems, reading: Reading = _BY_DEFAULT) -> tuple[list[Row], Split | None]:
+    """Return the rows of a .csv file as `read_rows` has them, and the split that they come from, if there is one."""
+    with _rows_wanted(path.name, path, problems) as rows:
+        text, split = read_text(path, problems, reading.unpacked_megabytes), None
+        if text is not None:
+            split = split_text(path.name, text, _USUAL[".csv"], reading.separator, reading.quoting, problems)
+        if split is not None:
+            rows += _rows_of(split, path.name, problems)
+    return rows, split
+
+
+@contextmanager
+def _rows_wanted(name: str, path: Path, problems: Problems) -> Iterator[list[Row]]:
+    """Yield a list for rows. A problem is added if it is left empty and nothing says why."""
+    before, rows = problems.count, list[Row]()
+    yield rows
+    if not rows and problems.count == before:
+        problems.add(("no rows", path), name, "has no rows")
 
 
 def _read(path: Path, name: str, problems: Problems, reading: Reading) -> Iterator[Row]:
@@ -208,9 +227,11 @@ def _delimited(
     separator: str | None = None,
     quoting: Quoting = "auto",
 ) -> Iterator[Row]:
-    split = split_text(name, text, usual, separator, quoting, problems)
-    if split is None:
-        return
+    if (split := split_text(name, text, usual, separator, quoting, problems)) is not None:
+        yield from _rows_of(split, name, problems)
+
+
+def _rows_of(split: Split, name: str, problems: Problems) -> Iterator[Row]:
     columns, line = split.header.fields, split.header.line
     if twice := [column for column in dict.fromkeys(columns) if columns.count(column) > 1]:
         what = listed(column or "(without a name)" for column in twice)
@@ -241,8 +262,7 @@ def _documents(name: str, text: str, problems: Problems) -> Iterator[Row]:
 TEXT_FORMATS: dict[str, Callable[..., Iterator[Row]]] = {
     ".jsonl": _json_lines,
     ".json": _json_list,
-    ".csv": partial(_delimited, usual=","),
-    ".tsv": partial(_delimited, usual="\t"),
+    **{extension: partial(_delimited, usual=separator) for extension, separator in _USUAL.items()},
     ".txt": _documents,
 }
 EXTENSIONS = (*TEXT_FORMATS, *(f"{extension}.gz" for extension in TEXT_FORMATS), ".parquet")

@@ -13,7 +13,7 @@ PACKED_RATIO = 100
 """Times its own size that a packed file may unpack to. Texts pack to a tenth, gzip's limit is a thousandth."""
 SMALLEST_BOUND = 64_000_000  # bytes: less is never called too much
 
-LINE_END = re.compile(r"\r\n|\n|\r")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 # The marks come from longest to shortest, as one of UTF-32 starts with one of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -84,10 +84,10 @@ def read_text(path: Path, problems: Problems, megabytes: int | None = None, name
     return text
 
 
-def has_mark(path: Path) -> bool:
-    """Tell whether a file that can be read begins with the byte-order mark of UTF-8."""
+def first_line(path: Path) -> bytes:
+    """Return the first line of a file that can be read, with its byte-order mark and what ends it."""
     with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        return file.readline()
 
 
 def lines_of(text: str) -> list[str]:
@@ -95,7 +95,7 @@ def lines_of(text: str) -> list[str]:
 
     Not those of splitlines(): JSON text may hold U+2028 and other characters that it takes for ends of lines.
     """
-    return LINE_END.split(text) if "\r" in text else text.split("\n")
+    return _LINE_END.split(text) if "\r" in text else text.split("\n")
 
 
 def _content(path: Path, megabytes: int | None) -> bytes:
