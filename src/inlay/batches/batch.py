@@ -87,7 +87,7 @@ def divided(batch: Batch, size: int | None) -> list[Batch]:
     """
     rows = len(batch["input_ids"])
     size = rows if size is None else 1 if "position_ids" in batch else size
-    parts = -(-rows // size)
+    parts = batch_count(rows, size)
     least, larger = divmod(rows, parts)  # the larger ones come first
     ends = [number * least + min(number, larger) for number in range(parts + 1)]
     return [rows_of(batch, start, end) for start, end in pairwise(ends)]
@@ -119,6 +119,7 @@ class Tokens:
 def tokenize(
     tokenizer: Tokenizer, texts: Sequence[tuple[str, str | None]], max_length: int
 ) -> list[dict[str, list[int]]]:
+    """Tokenize texts, or pairs of texts if the first is one, cut to `max_length` tokens; returns each row's columns."""
     firsts = [text for text, _ in texts]
     pairs = [pair for _, pair in texts] if texts and texts[0][1] is not None else None
     encoded = tokenizer(firsts, pairs, truncation=True, max_length=max_length)
@@ -141,10 +142,12 @@ def length_step(device: torch.device, dtype: torch.dtype) -> int:
 
 
 def padded_length(longest: int, step: int) -> int:
+    """Return the next multiple of `step`."""
     return -(-longest // step) * step
 
 
 def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, object]], step: int = LENGTH_STEP) -> Collated:
+    """Make a batch of rows, padded to the longest and to a multiple of `step`: (B, T) each column, labels (B,)."""
     labels = {"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {}
     columns = [{key: value for key, value in row.items() if key != "labels"} for row in rows]
     tensors = dict(tokenizer.pad(columns, return_tensors="pt", pad_to_multiple_of=step)) | labels
@@ -154,11 +157,17 @@ def pad(tokenizer: Tokenizer, rows: Sequence[Mapping[str, object]], step: int = 
     return Collated(tensors, tuple(documents), tuple(lengths))
 
 
+def batch_count(rows: int, batch_size: int) -> int:
+    """Count the batches of so many rows, the last of which may be smaller."""
+    return -(-rows // batch_size)
+
+
 class Order(Sampler[list[int]]):
     """Batches of row numbers: of every epoch others, which the seed decides, from the one after `skip` on."""
 
-    def __init__(self, seed: int):
-        self.seed, self.epoch, self.skip = seed, 0, 0
+    def __init__(self, rows: int, batch_size: int, seed: int):
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.epoch, self.skip = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -167,9 +176,9 @@ class Order(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(1000 * self.seed + self.epoch)
         return islice(self.batches(generator), self.skip, None)
 
-    @abstractmethod
     def __len__(self) -> int:
         """Count the batches of a whole epoch."""
+        return batch_count(self.rows, self.batch_size)
 
     @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
@@ -180,11 +189,8 @@ class LengthGroups(Order):
     """Shuffled rows, sorted by length within chunks of batches, and the batches shuffled again."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        super().__init__(seed)
-        self.lengths, self.batch_size = lengths, batch_size
-
-    def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        super().__init__(len(lengths), batch_size, seed)
+        self.lengths = lengths
 
     def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
         order = torch.randperm(len(self.lengths), generator=generator).tolist()

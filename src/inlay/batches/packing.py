@@ -116,15 +116,8 @@ def _touched(logits_BTV: Tensor, x_BTD: Tensor) -> Tensor | None:
 class Shuffled(Order):
     """Rows in random order: packed rows need no texts of like length."""
 
-    def __init__(self, count: int, batch_size: int, seed: int):
-        super().__init__(seed)
-        self.count, self.batch_size = count, batch_size
-
-    def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
-
     def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
-        yield from (part.tolist() for part in torch.randperm(self.count, generator=generator).split(self.batch_size))
+        yield from (part.tolist() for part in torch.randperm(self.rows, generator=generator).split(self.batch_size))
 
 
 def _batch(texts: Sequence[TokenRow], rows: Sequence[Sequence[int]], width: int, are_packed: bool) -> Collated:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, cast
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..batches.batch import Batch, Collated, divided
+from ..batches.batch import Batch, Collated, batch_count, divided
 from ..core.method import Method
 from ..errors import InlayError, TargetError
 from ..models.document_attention import attend_by_document
@@ -55,7 +55,7 @@ class Way:
     @property
     def rounds(self) -> int:
         """The micro-batches of a step."""
-        return -(-self.batch_size // self.rows)
+        return batch_count(self.batch_size, self.rows)
 
     @property
     def own_rounds(self) -> int:

@@ -83,7 +83,7 @@ class Causal(Task):
             tokenizer=base.tokenizer(),
             config=base.config,
             samples=settings.samples,
-            micro_share=(settings.micro_batch_size or settings.batch_size) / settings.batch_size,
+            micro_share=settings.rows_at_once / settings.batch_size,
         )
 
     @classmethod

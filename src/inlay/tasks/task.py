@@ -55,7 +55,7 @@ class TaskSettings(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
-    def micro_batch_size(self) -> int | None: ...
+    def rows_at_once(self) -> int: ...
 
 
 @dataclass(kw_only=True)
@@ -168,9 +168,7 @@ class Task(ABC):
         return self.base.check_weights(self.auto_class, self.config if self.new_head else None)
 
     def load(self, dtype: torch.dtype | Literal["auto"], take: Take | None = None) -> tuple[nn.Module, tuple[str, ...]]:
-        """Load the model with its weights, of which each passes `take`; returns the names of its heads that are new,
-        too.
-        """
+        """Load the model with its weights, of which each passes `take`; returns the names of its new heads, too."""
         model, found = self.base.load(self.auto_class, self.config if self.new_head else None, take, dtype=dtype)
         return model, found.heads if self.new_head else ()
 
@@ -309,6 +307,10 @@ class Task(ABC):
     def never_given(self, split: str, found: Evaluation) -> dict[str, int]:
         """Count the rows of a split by their answers, of answers that none was given though several have them."""
         return {}
+
+    def most_texts(self, samples: int) -> int:
+        """Return for how many rows of a split texts are written where `samples` are asked for; fewer if it is short."""
+        return samples if self.writes else 0
 
     # Answers.
 

@@ -193,7 +193,7 @@ class ActiveRun(Observer):
     def _texts_of(self, split: str) -> int:
         """Return how many texts a model writes for the split."""
         task = self.run.task
-        return min(self.run.settings.samples, len(task.data.splits.get(split, ()))) if task.writes else 0
+        return min(task.most_texts(self.run.settings.samples), len(task.data.splits.get(split, ())))
 
     def _after_seconds(self) -> float:
         """Return about how long it takes after the training to write texts and to measure what was forgotten."""

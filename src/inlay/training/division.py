@@ -38,8 +38,7 @@ class Division:
 
     @property
     def micro_batch_size(self) -> int:
-        settings = self.run.settings
-        return self.shrunk[-1].micro_batch_size if self.shrunk else settings.micro_batch_size or settings.batch_size
+        return self.shrunk[-1].micro_batch_size if self.shrunk else self.run.settings.rows_at_once
 
     @property
     def _recomputes(self) -> bool:

@@ -63,9 +63,8 @@ def estimate(
 
     `said_bytes` is the memory that was told before; it is at least what the process has come to.
     """
-    size = settings.micro_batch_size or settings.batch_size
     device = next(adapter.model.parameters()).device
-    batches = {tuple(rows): task.size(rows) for rows in task.order(size, settings.seed)}
+    batches = {tuple(rows): task.size(rows) for rows in task.order(settings.rows_at_once, settings.seed)}
     average = statistics.mean(batches.values())
     typical = min(batches, key=lambda rows: abs(batches[rows] - average))
     passes = plan.steps * way.own_rounds

@@ -52,7 +52,7 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
     settings = run.settings
     before = psutil.Process().memory_info().rss
     asked, most = settings.memory_bytes, limit(run.device, free, before)
-    memory, samples = most if asked is None else asked, run.task.writes and settings.samples > 0
+    memory, samples = most if asked is None else asked, run.task.most_texts(settings.samples) > 0
     machine = this_machine(run.device, run.dtype, memory, before, task=run.task.name, samples=samples)
     way = way_of(run, machine)
     together = processes.count() if may_choose and settings.micro_batch_size is None else 1

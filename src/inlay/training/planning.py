@@ -241,7 +241,7 @@ def _machine(settings: PlanSettings, task: Task) -> Machine:
     """Return the machine that is asked for. Raises SettingsError for a device that nobody knows."""
     device = pick_device("auto") if settings.device == "auto" else torch.device(settings.device)
     before, here = psutil.Process().memory_info().rss, is_here(device)
-    samples = task.writes and settings.samples > 0
+    samples = task.most_texts(settings.samples) > 0
     if settings.dtype != "auto":
         dtype = getattr(torch, settings.dtype)
     else:

@@ -27,7 +27,7 @@ def resolved_yaml(run: Prepared) -> str:
         ),
         "learning_rate": (plan.learning_rate, plan.rate_reason),
         "warmup": (round(plan.warmup_steps / plan.steps, 4), f"{counted(plan.warmup_steps, 'step')} of {plan.steps}"),
-        "micro_batch_size": (settings.micro_batch_size or settings.batch_size, "the whole batch at once"),
+        "micro_batch_size": (settings.rows_at_once, "the whole batch at once"),
         "max_length": (run.max_length, "what model and method leave, at most 512"),
         "dtype": (str(run.dtype).removeprefix("torch."), f"what {run.device.type} computes fastest in"),
         "recompute": (run.recomputed, "as it is streamed" if settings.stream else "unless it has to be"),

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from ..batches.batch import batch_count
 from ..core.method import Method
 from ..methods.peak_rate import peak_rate, warmup_steps
 from ..tasks.task import Task
@@ -29,7 +30,7 @@ class Plan:
 
 def make_plan(rows: int, settings: RunSettings[Method], task: Task) -> Plan:
     """Return the number of steps, the learning rate, and when to evaluate; the last step always is."""
-    per_epoch = math.ceil(rows / settings.batch_size)
+    per_epoch = batch_count(rows, settings.batch_size)
     epochs = planned_epochs(rows, settings)
     steps = max(1, round(epochs * per_epoch))
     every = per_epoch / settings.evaluations_per_epoch
@@ -45,7 +46,7 @@ def planned_epochs(rows: int, settings: RunSettings[Method]) -> float:
     """Return what is asked for; else the method's own, or as many as have 100 steps if that is more; at most 10."""
     if settings.epochs is not None:
         return settings.epochs
-    return min(10, max(settings.method.epochs, math.ceil(100 / math.ceil(rows / settings.batch_size))))
+    return min(10, max(settings.method.epochs, math.ceil(100 / batch_count(rows, settings.batch_size))))
 
 
 def learning_rate_share(step: int, plan: Plan, guard: Guard = _UNTOUCHED) -> float:

@@ -113,6 +113,11 @@ class Recipe(Settings):
     the one before if that is damaged. 0: only when the run is interrupted."""
 
     @property
+    def rows_at_once(self) -> int:
+        """The rows of one forward pass."""
+        return self.micro_batch_size or self.batch_size
+
+    @property
     def memory_bytes(self) -> int | None:
         """What the run may take; None: what is free. Raises SettingsError for what is no amount."""
         return bytes_asked(self.memory)

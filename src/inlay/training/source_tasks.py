@@ -219,11 +219,8 @@ class TaskBatches(Order):
     shuffled anew when all have been."""
 
     def __init__(self, sizes: Sequence[int], batch_size: int, seed: int):
-        super().__init__(seed)
-        self.sizes, self.batch_size = sizes, batch_size
-
-    def __len__(self) -> int:
-        return -(-sum(self.sizes) // self.batch_size)
+        super().__init__(sum(sizes), batch_size, seed)
+        self.sizes = sizes
 
     def batches(self, generator: torch.Generator) -> Iterator[list[int]]:
         decks, start = [], 0

@@ -3,6 +3,7 @@
 import socket
 
 from .. import processes
+from ..batches.batch import batch_count
 from ..core.method import Method
 from ..show.units import counted
 from .checkpoint_fit import own_tensors
@@ -18,9 +19,9 @@ def told_of_processes(settings: RunSettings[Method]) -> str | None:
     if (count := processes.count()) == 1:
         return None
     machines = counted(len(set(processes.gathered(socket.gethostname()))), "machine")
-    rows = settings.micro_batch_size or settings.batch_size
+    rows = settings.rows_at_once
     text = f"{count} processes on {machines} share each step, {counted(rows, 'row')} at once"
-    if (idle := count - -(-settings.batch_size // rows)) <= 0:
+    if (idle := count - batch_count(settings.batch_size, rows)) <= 0:
         return text
     return f"{text}; {idle} of them {'has' if idle == 1 else 'have'} none: give a smaller --micro-batch-size"
 
