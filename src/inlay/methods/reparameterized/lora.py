@@ -37,6 +37,7 @@ from .low_rank import (
     TokenRows,
     low_rank,
     other_biases,
+    second_matrices,
     token_rows,
     with_bias,
 )
@@ -333,8 +334,8 @@ class LoRA(OnLinear):
         return weights.is_linear(module) or isinstance(module, nn.Embedding) or bool(experts.matrices(module))
 
     def delta(self, host: Host, rank: int, scale: float) -> Delta:
-        if isinstance(host, nn.Embedding):
-            return LowRankEmbedding(host, rank, scale, self.dropout)
+        if isinstance(host, nn.Embedding):  # its rows are looked up, not multiplied: there is no input to drop
+            return LowRankEmbedding(host, rank, scale)
         if not weights.is_linear(host):
             return LowRankConvolution(host, rank, scale, self.dropout)
         return LowRank(host, rank, scale, self.dropout, self.start)
@@ -350,12 +351,7 @@ class LoRA(OnLinear):
     def parameter_groups(self, adapter: Attachment, learning_rate: float) -> list[ParameterGroup]:
         if self.learning_rate_ratio == 1:
             return super().parameter_groups(adapter, learning_rate)
-        second = {
-            id(p)
-            for delta in adapter.deltas.values()
-            for name, p in delta.named_parameters()
-            if name.rpartition(".")[2] in ("lora_B", "lora_embedding_B")
-        }
+        second = {id(p) for delta in adapter.deltas.values() for p in second_matrices(delta)}
         parameters = list(adapter.parameters())
         return [
             {"params": [p for p in parameters if id(p) not in second], "lr": learning_rate},

@@ -76,10 +76,12 @@ def plus_product(h_BTO: Tensor, z_BTR: Tensor, b_OR: Tensor, scale: float = 1.0)
 
 
 class LowRankEmbedding(WeightDelta):
-    def __init__(self, host: nn.Embedding, rank: int, scale: float, dropout: float):
+    """A delta at an embedding (V, D), with A (R, V) and B (D, R)."""
+
+    def __init__(self, host: nn.Embedding, rank: int, scale: float):
         super().__init__()
         device = weights.device(host)
-        self.scale = scale  # a token's row is looked up, not multiplied: there is no input to drop
+        self.scale = scale
         self.lora_embedding_A = nn.Parameter(torch.zeros(rank, host.num_embeddings, device=device))
         self.lora_embedding_B = nn.Parameter(torch.randn(host.embedding_dim, rank, device=device))
 
@@ -102,6 +104,8 @@ class LowRankEmbedding(WeightDelta):
 
 
 class LowRankConvolution(WeightDelta):
+    """A delta at a convolution (O, I, *kernel), with A (R, I, *kernel) and B (O, R, 1, ...)."""
+
     def __init__(self, host: Host, rank: int, scale: float, dropout: float):
         super().__init__()
         out_channels, *kernel = weights.stored(host).shape  # (O, I, *kernel)
@@ -174,7 +178,7 @@ class LowRankExperts(WeightDelta):
         return factors
 
     def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return a router's single matrix counts as a stack of one."""
+        """Return the factors of each stack; a router's single matrix counts as a stack of one."""
         stacks = {name: (self.of(name).scale, *self.of(name).stacked()) for name in self.folds}
         return {name: (scale * b_EOR, a_ERI) for name, (scale, a_ERI, b_EOR) in stacks.items()}
 
@@ -185,6 +189,15 @@ class LowRankExperts(WeightDelta):
 
     def fold(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.of(name).changed(p) for name, p in params.items()}
+
+
+def second_matrices(delta: Delta) -> list[nn.Parameter]:
+    """Find B of a delta that LoRA places, or each stack's; none of one that is no product."""
+    if isinstance(delta, LowRankExperts):
+        return [delta.of(name).lora_B for name in delta.folds]
+    if isinstance(delta, LowRankEmbedding):
+        return [delta.lora_embedding_B]
+    return [delta.lora_B] if isinstance(delta, LowRank | LowRankConvolution) else []
 
 
 class Factors(nn.Module):
