@@ -69,8 +69,8 @@ class Adapter(Attachment):
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Raise CheckpointError, having changed nothing, unless names, shapes and the kind of numbers are exactly the
-        adapter's own.
+        """Give the adapter these values, as `state_dict` names them. Raises CheckpointError, having changed nothing,
+        unless names, shapes and the kind of numbers are exactly the adapter's own.
         """
         self.check_fits(state)
         own = self._named_tensors()
@@ -78,6 +78,7 @@ class Adapter(Attachment):
             sharded.fill(own[key].detach(), tensor)
 
     def check_fits(self, state: dict[str, Tensor]) -> None:
+        """Raise CheckpointError, with what does not fit, if `load_state_dict` could not take this."""
         own = self._named_tensors()
         problems = [f"{key} is missing" for key in own.keys() - state.keys()]
         problems += [f"{key} has no place" for key in state.keys() - own.keys()]
@@ -134,6 +135,8 @@ class Adapter(Attachment):
 
     @torch.no_grad()
     def unmerge(self) -> None:
+        """Put the base's weights back, bit for bit; the adapter stays active. Raises AdapterStateError if it is not
+        merged."""
         merging.unmerge(self)
 
     def merge_and_detach(self, batch: Batch | None = None) -> nn.Module:

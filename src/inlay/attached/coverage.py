@@ -31,6 +31,8 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Coverage:
+    """How much of a model's body an adapter reaches, and what it leaves out."""
+
     parameters: int
     """The body's: the pretrained base without the heads; each counts once, wherever it is used."""
     share: float

@@ -17,6 +17,8 @@ from ..models.weights import Host
 
 
 class Replacement(WeightDelta):
+    """Parameters that are trained whole, in copies that stand in for the host's own, with the host's statistics."""
+
     def __init__(self, host: Host, names: tuple[str, ...]):
         super().__init__()
         _check_trainable(host, names)

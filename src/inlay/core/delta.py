@@ -56,9 +56,11 @@ class Delta(nn.Module):
         """Undo what `install` did to the host; called once, when the adapter leaves the model."""
 
     def before(self, host: Host, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """Return what the host is called with in place of these arguments."""
         return args, kwargs
 
     def after(self, host: Host, args: Args, kwargs: Kwargs, result: Result) -> Result:
+        """Return what takes the place of the host's result; the arguments are those that the host got."""
         return result
 
     def release(self, host: Host) -> None:
@@ -152,9 +154,11 @@ class WeightDelta(Delta):
         return not self.edits_output(host)
 
     def edit_input(self, host: Host, x_BTI: Tensor) -> Tensor:
+        """Return what the host gets in place of its input."""
         return x_BTI
 
     def edit_output(self, host: Host, x_BTI: Tensor, h_BTO: Tensor) -> Tensor:
+        """Return what takes the place of the host's output, which is that of the edited input `x_BTI`."""
         base = weights.read(host, self.folds)
         folded = self.fold(base)
         weight_OI = (folded["weight"] - base["weight"]).to(h_BTO.dtype)

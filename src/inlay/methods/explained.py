@@ -28,6 +28,8 @@ SHAPE = ["text", "indented", "indented", "When", "Cost"]
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
+    """A method's docstring, taken apart."""
+
     idea: str
     picture: str
     formula: str
@@ -37,6 +39,8 @@ class Explained:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
+    """One of a method's settings, with its help."""
+
     name: str
     default: object
     text: str
@@ -44,6 +48,8 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
+    """A part of a docstring between blank lines."""
+
     text: str
     is_verbatim: bool  # indented: a picture or a formula, whose line breaks stay
 

@@ -75,6 +75,8 @@ _NARROW = (torch.bfloat16, torch.float16)
 
 
 class InPlace(Delta):
+    """The host's own parameters, trained where they are: nothing is left of the base's."""
+
     removable = False
 
     def __init__(self, dtype: torch.dtype, read: dict[str, torch.dtype]):

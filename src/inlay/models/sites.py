@@ -40,6 +40,8 @@ ROLES = (ALL_LINEAR, "attention", "mixer", "feedforward", "experts", "norms")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
+    """The position of a module in its model."""
+
     block: str | None
     """None outside all blocks."""
     role: str
@@ -130,6 +132,7 @@ class Sites:
         return bypassed_in(self.model)
 
     def in_head(self, name: str) -> bool:
+        """Tell whether the module is a head, or within one."""
         return within(name, self.heads) or ("" in self.heads and name in self.model._parameters)
 
     def head_hosts(self) -> Iterator[tuple[str, nn.Module]]:

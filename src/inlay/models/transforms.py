@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 
 
 def at_work() -> bool:
+    """Tell whether one is, on a pass that is not compiled."""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

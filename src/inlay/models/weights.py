@@ -163,6 +163,7 @@ def shadow(host: Host, params: dict[str, Tensor]) -> None:
 
 
 def unshadow(host: Host, names: Iterable[str]) -> None:
+    """Let the host's own parameters be seen again, whether `shadow` put others in their place or not."""
     for name in names:
         host.__dict__.pop(name, None)
     if host.__dict__.pop(_SHADOWS, None) is not None:
