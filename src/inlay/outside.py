@@ -28,7 +28,7 @@ def shown_lines(text: object) -> str:
     return _NOT_ASCII_NOR_LAYOUT.sub(_visible, str(text).replace("\r\n", "\n"))
 
 
-def shown_json(text: str, encoding: str = "utf-8") -> str:
+def shown_json(text: str, encoding: str) -> str:
     """Write JSON so that it means the same, with JSON's own escapes for unsafe letters and those the encoding lacks."""
     return _NOT_ASCII_NOR_LAYOUT.sub(lambda letter: _as_json_has_it(letter[0], encoding), text)
 

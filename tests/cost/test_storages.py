@@ -27,7 +27,7 @@ def test_memory_is_told_by_part_where_it_is_at_its_most() -> None:
     with Trace() as trace:
         trace.storages.name([weight], "weights")
         kept = weight * 2
-        trace.storages.rename_living("temporaries", "activations")
+        trace.storages.name_temporaries("activations")
         passing = kept + kept + kept
         del passing
     assert trace.storages.peak() == {

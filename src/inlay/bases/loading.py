@@ -9,6 +9,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from ..devices import make_current
+from ..models.modules import parameter_count
 from .arrival import Arrival, Take
 from .base import Base
 from .quantized import Packing
@@ -54,7 +55,7 @@ def load_onto(
     set_seed(seed)
     model, heads = load(take)
     model._apply(lambda tensor: tensor if tensor.is_meta else tensor.to(device))  # what is new, and buffers
-    total_parameters = sum(p.numel() for p in model.parameters())
+    total_parameters = parameter_count(model)
     if packing is not None:
         packing.finish(model, heads)
     if streaming is not None:

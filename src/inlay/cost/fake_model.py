@@ -33,8 +33,8 @@ def empty_adapter(
     return adapter
 
 
-def give_storage(model: nn.Module, device: str = "cpu") -> None:
-    """Put tensors of this device in the place of those on meta; within FakeTensorMode they take no memory.
+def give_storage(model: nn.Module) -> None:
+    """Put tensors of the CPU in the place of those on meta; within FakeTensorMode they take no memory.
 
     One that is shared stays one.
     """
@@ -42,11 +42,11 @@ def give_storage(model: nn.Module, device: str = "cpu") -> None:
 
     def new(old: Any) -> Any:
         if id(old) not in made:
-            fresh: Any = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device=device)
+            fresh: Any = torch.empty_strided(old.shape, old.stride(), dtype=old.dtype, device="cpu")
             if isinstance(old, nn.Parameter):
                 fresh = nn.Parameter(fresh, requires_grad=old.requires_grad)
             if (state := getattr(old, "quant_state", None)) is not None:
-                _give_storage_to(state, device)
+                _give_storage_to(state)
                 fresh.quant_state = state  # which bitsandbytes looks for
             made[id(old)] = fresh, old
         return made[id(old)][0]
@@ -58,14 +58,14 @@ def give_storage(model: nn.Module, device: str = "cpu") -> None:
                     tensors[name] = new(tensor)
 
 
-def _give_storage_to(state: Any, device: str) -> None:
+def _give_storage_to(state: Any) -> None:
     """Do so for what a quantized weight is read with, whose scales are quantized in turn, as those with values are."""
     scales = state.absmax.numel()
-    state.absmax = torch.empty(scales, dtype=torch.uint8, device=device)
-    state.code, state.offset = torch.empty(16, device=device), torch.empty((), device=device)
+    state.absmax = torch.empty(scales, dtype=torch.uint8, device="cpu")
+    state.code, state.offset = torch.empty(16, device="cpu"), torch.empty((), device="cpu")
     state.state2 = type(state)(
-        absmax=torch.empty(-(-scales // _SCALES), device=device),
-        code=torch.empty(256, device=device),
+        absmax=torch.empty(-(-scales // _SCALES), device="cpu"),
+        code=torch.empty(256, device="cpu"),
         blocksize=_SCALES,
         dtype=torch.float32,
     )

@@ -78,14 +78,14 @@ def follow_step(
     storages.name((t for state in optimizer.state.values() for t in state.values()), "optimizer")
     storages.name((t for part in parts for t in part.values()), "inputs")
     whole, forward = sum(objective.weight(part) for part in parts), Work()
-    ends = model.register_forward_hook(lambda *_: storages.rename_living("temporaries", "activations"))
+    ends = model.register_forward_hook(lambda *_: storages.name_temporaries("activations"))
     with trace, counting(trace):
         for number, part in enumerate(parts):
             trace.times = rounds - len(parts) + 1 if number == 0 else 1
             before = trace.work
             storages.part = "temporaries"
             loss = objective.loss(model, part) * (objective.weight(part) / whole)
-            storages.rename_living("temporaries", "loss")
+            storages.name_temporaries("loss")
             forward = trace.work.plus(before, -1)
             loss.backward()
             storages.name((p.grad for p in parameters if p.grad is not None), "gradients")

@@ -58,11 +58,11 @@ class Storages:
                 self._parts[number] = part
         self.part = before
 
-    def rename_living(self, part: str, to: str) -> None:
-        """Say that all of a part that is alive now is another."""
+    def name_temporaries(self, part: str) -> None:
+        """Say what part of the memory all temporaries are that are alive now."""
         for number in self._numbers.values():
-            if self._parts[number] == part:
-                self._parts[number] = to
+            if self._parts[number] == "temporaries":
+                self._parts[number] = part
 
     @property
     def changes(self) -> Sequence[tuple[int, int]]:

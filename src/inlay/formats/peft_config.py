@@ -80,6 +80,8 @@ ValueT = TypeVar("ValueT")
 
 
 def read_config(folder: Path) -> PeftConfig:
+    """Read adapter_config.json. Raises CheckpointError if it is none, or a setting in it is of another kind than it can
+    be."""
     config = read_json(folder / CONFIG, "the configuration of an adapter")
     if not _has_type(config):
         raise CheckpointError(f"{folder / CONFIG}: no peft_type; this is not an adapter's configuration")
@@ -176,6 +178,7 @@ def _that_fit(patterns: dict[str, ValueT], names: list[str]) -> dict[str, ValueT
 
 
 def matches(name: str, targets: str | list[str] | None) -> bool:
+    """Tell whether PEFT takes the module `name` for one of `targets`: a pattern of the whole name, or ends of it."""
     if isinstance(targets, str):
         return expressions.fits(targets, name)
     return any(ends_with(name, target) for target in targets or ())

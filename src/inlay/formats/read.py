@@ -100,11 +100,11 @@ def read_object(path: Path, what: str, *, error: type[InvalidRequest] = Checkpoi
     return value
 
 
-def read_json_lines(path: Path, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Iterator[Any]:
-    """Yield one JSON value of each line that is not empty."""
-    for number, line in enumerate(read_text(path, what, error=error).split("\n"), 1):  # in texts there are others
+def read_json_lines(path: Path, what: str) -> Iterator[Any]:
+    """Yield one JSON value of each line that is not empty. Raises CheckpointError for what is no JSON."""
+    for number, line in enumerate(read_text(path, what).split("\n"), 1):  # in texts there are others
         if line.strip():
-            yield parse_json(line, f"{path}:{number}", what, error=error)
+            yield parse_json(line, f"{path}:{number}", what)
 
 
 def parse_json(text: str, subject: object, what: str, *, error: type[InvalidRequest] = CheckpointError) -> Any:

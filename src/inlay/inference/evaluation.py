@@ -93,12 +93,12 @@ def evaluate_adapter(
     found: Found,
     opened: Callable[[], Opened],
     device: torch.device,
-    path: str | None = None,
-    split: str | None = None,
-    samples: int | None = None,
-    reading: Reading | None = None,
+    path: str | None,
     *,
-    fetch: bool = False,
+    split: str | None,
+    samples: int | None,
+    reading: Reading,
+    fetch: bool,
 ) -> AdapterScores:
     """Score the base, unless the adapter changed it, and the tuned model on the run's own data, or those in `path`.
 

@@ -152,14 +152,12 @@ class Found:
         return Opened(loading.attach_saved(loaded, self.saved), replace(self.task, length_step=step))
 
 
-def open_adapter(folder: Path, model: str | None = None, device: str = "auto") -> Opened:
+def open_adapter(folder: Path, device: str = "auto") -> Opened:
     """Open an adapter. Raises CheckpointError if the files are damaged or the base is another one: before its weights
     are loaded, as far as its files tell.
-
-    `model` names the base if it is not where it was when the adapter was trained.
     """
     where = pick_device(device)
-    return find_adapter(folder, model).as_trained(where)
+    return find_adapter(folder).as_trained(where)
 
 
 def find_adapter(folder: Path, model: str | Base | None = None, *, fetch: bool = False) -> Found:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from .modules import base_modules, is_attention, normalizes, within
+from .modules import base_modules, is_attention, normalizes, parameter_count, within
 from .parts import parts
 
 _Lists = nn.ModuleList | nn.Sequential
@@ -54,12 +54,8 @@ def _stacks_of_a_stage(module: nn.Module) -> dict[str, nn.Module]:
             if all(_is_block(layer) and not is_attention(layer) and _has_norm(layer) for layer in layers):
                 found[name] = m
     attends = any(name and is_attention(m) and not within(name, found) for name, m in base_modules(module))
-    inside = sum(_size(m) for m in found.values())
-    return {} if attends or 2 * inside < _size(module) else found
-
-
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+    inside = sum(parameter_count(m) for m in found.values())
+    return {} if attends or 2 * inside < parameter_count(module) else found
 
 
 def _is_block(module: nn.Module) -> bool:

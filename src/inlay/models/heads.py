@@ -4,7 +4,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from .modules import Guest, base_modules
+from .modules import Guest, base_modules, parameter_count
 
 # Classes that put a new head on what they do not keep as a module of its own, by transformers' lists of them.
 _TASKS = (
@@ -72,7 +72,7 @@ def _towers(children: dict[str, nn.Module]) -> set[str]:
     if found or not children:
         return found
     names = list(children)
-    largest = max(names, key=lambda name: sum(p.numel() for p in children[name].parameters()))
+    largest = max(names, key=lambda name: parameter_count(children[name]))
     return set(names[: names.index(largest) + 1])
 
 

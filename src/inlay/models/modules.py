@@ -18,9 +18,9 @@ class Guest(nn.Module):
         return False
 
 
-def base_modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def base_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield every module of the base by its name, each once, without guests and what is in them."""
-    yield from _base_modules(module, prefix, set())
+    yield from _base_modules(module, "", set())
 
 
 def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
@@ -31,6 +31,11 @@ def _base_modules(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tu
     for name, child in module._modules.items():
         if child is not None:
             yield from _base_modules(child, f"{prefix}.{name}" if prefix else name, seen)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Count the numbers in the module's parameters, trained or not."""
+    return sum(p.numel() for p in module.parameters())
 
 
 def has_config(model: nn.Module) -> "TypeGuard[PreTrainedModel]":

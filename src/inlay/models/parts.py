@@ -14,7 +14,7 @@ from torch import nn
 
 from . import experts as experts_
 from . import weights
-from .modules import Guest, base_modules, is_attention, joined, normalizes, within
+from .modules import Guest, base_modules, is_attention, joined, normalizes, parameter_count, within
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Feedforward:
 
 @dataclass(frozen=True)
 class Parts:
+    """What a block is made of: its layers by what they do, by their names within it."""
+
     attention: list[list[str]]
     """The linear layers of each attention module."""
     mixers: list[list[str]]
@@ -125,7 +127,7 @@ def _near(name: str, experts: str) -> bool:
 
 def _count_alike(modules: nn.Module) -> int:
     """Count the modules of a list that is all of one kind, with linear layers and without norms; else 0."""
-    children = [child for child in modules.children() if _size(child)]
+    children = [child for child in modules.children() if parameter_count(child)]
     plain = all(
         any(weights.is_linear(m) for _, m in base_modules(child)) and not any(normalizes(m) for m in child.modules())
         for child in children
@@ -193,7 +195,7 @@ def _feedforwards(
         beside = [n for n in linears if not within(n, [root])]
         apart = root in experts or _closed(modules, beside)  # experts beside a feed-forward that others are added to
         width = _width_of_router(modules, experts, routers)
-        found.append(Feedforward(root, None if apart else root, width, _size(modules[root])))
+        found.append(Feedforward(root, None if apart else root, width, parameter_count(modules[root])))
         claimed += linears if apart else [n for n in linears if within(n, [root])]
     for root in _roots(modules, [n for n in linears if n not in claimed]):
         inside = [n for n in linears if within(n, [root])]
@@ -232,14 +234,14 @@ def _closed(modules: dict[str, nn.Module], linears: list[str]) -> bool:
 def _dense(modules: dict[str, nn.Module], linears: list[str]) -> Feedforward:
     width = weights.size(modules[linears[0]])[1]
     end = next(n for n in reversed(linears) if weights.size(modules[n])[0] == width)
-    return Feedforward(linears[0], end, width, sum(_size(modules[n]) for n in linears))
+    return Feedforward(linears[0], end, width, sum(parameter_count(modules[n]) for n in linears))
 
 
 def _whole(modules: dict[str, nn.Module], experts: str) -> str:
     """Find the outermost module around the experts, but for one that only puts a norm and a residual around it."""
     root = experts
     while (holder := root.rpartition(".")[0]) and not isinstance(modules[holder], nn.ModuleList):
-        others = [m for _, m in _children(modules[holder]) if m is not modules[root] and _size(m)]
+        others = [m for _, m in _children(modules[holder]) if m is not modules[root] and parameter_count(m)]
         if others and all(normalizes(m) for m in others):
             break
         root = holder
@@ -251,10 +253,6 @@ def _width_of_router(modules: dict[str, nn.Module], experts: dict[str, int], rou
     own = [p for n, m in modules.items() if n not in experts for p in m._parameters.values() if p is not None]
     tables = [p.shape[1] for p in own if p.ndim == 2 and len(p) in counts]
     return next((weights.size(modules[n])[1] for n in routers), next(iter(tables), None))
-
-
-def _size(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
 
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -25,8 +25,8 @@ def loss_plot(
     train: Points,
     evaluation: Points,
     best_step: int | None,
-    level: Level | None = None,
-    went_back: Sequence[int] = (),
+    level: Level | None,
+    went_back: Sequence[int],
 ) -> Figure:
     """Plot the training loss, as it was and smoothed, with the evaluation loss and the steps it `went_back` after."""
     smooth = smoothed(train)

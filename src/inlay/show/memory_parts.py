@@ -79,7 +79,7 @@ def bar_pieces(memory: Mapping[str, int], whole: float) -> Iterator[tuple[Memory
         start += length
 
 
-def memory_bar(memory: Mapping[str, int], whole: float, limit: float | None = None) -> Markup:
+def memory_bar(memory: Mapping[str, int], whole: float, limit: float | None) -> Markup:
     """Draw the parts as one bar, as wide as the cell it is in, with a line at the limit if that is within it."""
     pieces = "".join(
         f'<rect class="{part.kind}" x="{1000 * start:.1f}" width="{1000 * length:.1f}" height="20">'

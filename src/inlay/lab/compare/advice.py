@@ -184,13 +184,16 @@ def _sureness(field: Field, choice: Choice) -> Sureness:
     return "fairly sure" if min(len(each.scores) for each in field.contestants) >= 3 else "not very sure"
 
 
+def _where(table: MethodTable) -> str:
+    return f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
+
+
 def _equals_sentence(best: MethodRow, field: Field, table: MethodTable) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
-    where = f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
     of, runs = ("mean ", "") if field.has_seeds else ("", ", with one run each")
     level = [each.name for each in field.compared if each.below == 0]
     reach = f"{_list([best.label, *level])} reach{'' if level else 'es'}"
-    opening = f"On {where}, {reach} the best {of}{score.name.partition(' (')[0]}, {score.text(mean)}{runs}"
+    opening = f"On {_where(table)}, {reach} the best {of}{score.name.partition(' (')[0]}, {score.text(mean)}{runs}"
     within = [each for each in field.compared if each.is_within and each.below > 0]
     if not field.compared:
         return f"{opening.removesuffix(runs)}; nothing else finished, so there is nothing to compare it with."
@@ -252,10 +255,9 @@ def _floor_text(floor: Floor, score: Quantity) -> str:
 
 def _nothing_learned_sentence(best: MethodRow, floor: Floor, table: MethodTable) -> str:
     score = table.score
-    where = f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
     told = "can be told from" if floor.is_below(best) else "beats"
     return (
-        f"No method {told} the baseline yet: on {where} the best mean "
+        f"No method {told} the baseline yet: on {_where(table)} the best mean "
         f"{score.name.partition(' (')[0]} is {score.text(best.spreads[score.key].mean)} ({best.label}), and "
         f"{_floor_text(floor, score)}."
     )

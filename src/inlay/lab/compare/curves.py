@@ -17,7 +17,7 @@ def points_of(run: Finished, key: str) -> Points:
     return tuple((e["epoch"], e[key]) for e in read_run(run.folder).evaluations if e.get(key) is not None)
 
 
-def curve_warnings(rows: Sequence[MethodRow], score: Quantity, searched: bool = False) -> list[str]:
+def curve_warnings(rows: Sequence[MethodRow], score: Quantity, searched: bool) -> list[str]:
     """Say which methods' runs collapsed or had to go back, and what to do, which is no search where the rates are
     `searched` already."""
     return list(_warnings(rows, score, "a lower --learning-rate" if searched else "--search, for a lower one"))

@@ -116,10 +116,10 @@ def analyse(
     opened: Callable[[], Opened],
     device: torch.device,
     asked: RankSettings,
-    say: Say = lambda _: None,
+    say: Say,
     *,
-    model: str | Base | None = None,
-    fetch: bool = False,
+    model: str | Base | None,
+    fetch: bool,
 ) -> Analysis:
     """Analyse an adapter, which `opened` gives on its base. `model` is the base if it was named; without `fetch` no hub
     is asked for what only the adapter's files name.

@@ -47,7 +47,7 @@ def write_cut(
     out: Path,
     device: torch.device,
     model: str | Base | None,
-    plain: bool = False,
+    plain: bool,
 ) -> Cut:
     """Cut the update to this rank, or to ranks by layer that take no more parameters if these score better.
 

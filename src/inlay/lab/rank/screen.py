@@ -16,7 +16,7 @@ from .page import curve_table
 from .suggestion import Suggestion
 
 
-def analysis_screen(result: Analysis, columns: int | None = None) -> str:
+def analysis_screen(result: Analysis, columns: int | None) -> str:
     """Return the text for a terminal of so many columns; without, no line is broken."""
     thin = sum(layer.way == "thin" for layer in result.layers)
     ways = [f"{thin} from thin factors"] if thin else []
@@ -45,7 +45,7 @@ def analysis_screen(result: Analysis, columns: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def suggestion_screen(result: Suggestion, columns: int | None = None) -> str:
+def suggestion_screen(result: Suggestion, columns: int | None) -> str:
     """Return the text for a terminal of so many columns; without, no line is broken."""
     origin = "the variance of their inputs" if result.origin == "activations" else "the first gradients"
     lines = [

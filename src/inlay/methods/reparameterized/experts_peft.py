@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ... import expressions
 from ...core.attachment import Attachment
 from ...errors import CheckpointError
-from ...formats.peft_config import PeftConfig
+from ...formats.peft_config import PeftConfig, matches
 from ...formats.peft_format import format_of
 from ...models import experts, weights
 from ...models.experts import Stack
@@ -188,7 +187,7 @@ def _targeted(
                 )
             found.setdefault(host, []).append(name)
     for host, own in owners.items():
-        as_layer = f"{PREFIX}{host}.lora_A.weight" in tensors and _matches(host, config.get("target_modules"))
+        as_layer = f"{PREFIX}{host}.lora_A.weight" in tensors and matches(host, config.get("target_modules"))
         if host not in found and as_layer and "weight" in own and own["weight"].experts is None:
             found[host] = ["weight"]
     return found
@@ -209,23 +208,17 @@ def _layers(
     if targets == ALL_LINEAR:
         adapted = [name for name in modules if f"{PREFIX}{name}.lora_A.weight" in tensors]
         return [name for name in adapted if name not in owners]
-    if not whole_names and isinstance(targets, str) and not any(_matches(n, targets) for n in (*owners, *parameters)):
+    if not whole_names and isinstance(targets, str) and not any(matches(n, targets) for n in (*owners, *parameters)):
         return targets
-    heads = [name for name in modules if _matches(name, list(config.get("modules_to_save") or ()))]
+    heads = [name for name in modules if matches(name, list(config.get("modules_to_save") or ()))]
     return [
         name
         for name, module in modules.items()
         if name not in owners
-        and _matches(name, targets)
+        and matches(name, targets)
         and not any(name == head or name.startswith(head + ".") for head in heads)
         and (weights.is_linear(module) or isinstance(module, nn.Embedding) or type(module) in CONVOLUTION)
     ]
-
-
-def _matches(name: str, targets: str | list[str] | None) -> bool:
-    if isinstance(targets, str):
-        return expressions.fits(targets, name)
-    return any(ends_with(name, target) for target in targets or ())
 
 
 def _by_expert(p: _Parameter, a: Tensor, b: Tensor, config: PeftConfig) -> tuple[Tensor, Tensor]:
