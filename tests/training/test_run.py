@@ -44,6 +44,31 @@ def settings(model: str, data: str, out: Path, method: str = "lora", **changes: 
     )
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_is_refused_leaves_nothing(
+    there: bool, tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong comes up at the data, when the base was loaded and evaluated; the same command runs once it is
+    mended."""
+
+    def refuse(*_: object) -> None:
+        raise SettingsError("no such start")
+
+    out = tmp_path / "runs" / "one"
+    if there:
+        out.mkdir(parents=True)
+    asked = settings(tiny_bert, reviews_folder, out, epochs=0.1, forgetting=False)
+    told: list[dict[str, Any]] = []
+    with monkeypatch.context() as context:
+        context.setattr(inlay.LoRA, "initialize_from_data", refuse)
+        with pytest.raises(SettingsError, match="no such start"):
+            train(asked, told.append)
+    assert [path.name for path in tmp_path.rglob("*")] == (["runs", "one"] if there else [])
+    assert "model" in (event["event"] for event in told)
+    assert "failed" not in (event["event"] for event in told)
+    assert train(asked)["status"] == "finished"
+
+
 @pytest.mark.parametrize("ends", [False, True])
 def test_a_run_whose_name_another_has_taken_meanwhile_takes_the_next(
     ends: bool, tiny_bert: str, reviews_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

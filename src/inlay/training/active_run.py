@@ -34,7 +34,7 @@ from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .checkpoint_fit import shrunk_of
 from .division import Division
-from .ending import Ending, as_run_error, check_beaten
+from .ending import Ending, as_run_error, check_beaten, is_refusal
 from .estimate import Estimate, estimate
 from .forecast import Forecast, after_all, exceeded, fitted, forecast, free_memory_bytes
 from .guard import Guard, Scored
@@ -121,7 +121,8 @@ class ActiveRun(Observer):
             except (KeyboardInterrupt, Exception) as problem:
                 with self.keeper.interrupts.deferred():
                     said = processes.first_failure(as_run_error(problem))
-                    if self.checkpoint is None and processes.is_first():
+                    ends = self.checkpoint is None and not is_refusal(said, self.state)
+                    if ends and processes.is_first():
                         said = Ending(self.output, self.keeper, self.resumable).stop(said)
                 if said is problem:
                     raise

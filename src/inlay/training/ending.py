@@ -4,13 +4,15 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError, ProcessLost, TrainingFailed
+from ..errors import CheckpointError, DiskFailed, DoesNotFit, InlayError, InvalidRequest, ProcessLost, TrainingFailed
+from ..formats import peft
 from ..formats.summary import RunSummary
 from ..machine import as_far_as_possible, file_problem, out_of_memory, said_of
 from ..tasks.naive import warning_of
 from .checkpoint import anew, read_summary, remove_checkpoint
 from .keeper import Keeper
 from .run_output import RunOutput
+from .run_state import RunState
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ class Ending:
         if self.keeper.keep():
             return f"; {first}go on with: inlay resume {shlex.quote(str(folder))}"
         return f"; there is nothing to go on from: {first}begin anew with {anew(folder)}"
+
+
+def is_refusal(said: BaseException, state: RunState) -> bool:
+    """Tell whether the request was wrong and nothing has been trained yet, so that there is nothing to keep."""
+    trained = state.training is not None or any(state.run.folder.rglob(peft.TENSORS))
+    return isinstance(said, InvalidRequest) and not trained
 
 
 def check_beaten(summary: RunSummary) -> None:

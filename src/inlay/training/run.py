@@ -1,6 +1,7 @@
 """One run, from what was asked to the files that show what came of it: begun, or gone on with (active_run.py)."""
 
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ import yaml
 from .. import processes
 from ..bases.base import Base
 from ..core.method import Method
-from ..errors import CheckpointError, SettingsError
+from ..errors import CheckpointError, InvalidRequest, SettingsError
 from ..formats.files import check_free, held, remove_unfinished, write_text
 from ..formats.summary import RunSummary
 from ..hub import offline
@@ -54,7 +55,12 @@ def train(
     journal = Journal(watcher)
     prepared = prepare_run(without_sources(settings), journal, task=task)
     sources = source_tasks(settings, prepared.folder)
-    with _in_free_folder(prepared, settings) as run, begun(run, settings, journal):
+    new = {each for each in (prepared.folder, *prepared.folder.parents) if not each.exists()}
+    with (
+        _in_free_folder(prepared, settings) as run,
+        _gone_if_refused(run.folder, new | ({run.folder} - {prepared.folder})),
+        begun(run, settings, journal),
+    ):
         if run.folder != prepared.folder:
             sources = source_tasks(settings, run.folder)
         begin(run.folder)
@@ -91,6 +97,24 @@ def _in_free_folder(run: Prepared, settings: RunSettings[Method]) -> Iterator[Pr
         if not processes.is_first():
             stack.enter_context(held(run.folder))
         yield run
+
+
+@contextmanager
+def _gone_if_refused(folder: Path, new: Collection[Path]) -> Iterator[None]:
+    """Empty a folder that was free if the run in it is refused, and has not told how it ended; remove it, and those
+    that it lies in, if they are `new`.
+    """
+    try:
+        yield
+    except InvalidRequest:
+        if not (folder / "summary.json").exists():
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for each in (folder, *folder.parents):
+                if each in new:
+                    with suppress(OSError):  # something else has been put there
+                        each.rmdir()
+        raise
 
 
 @refusals()
