@@ -41,6 +41,10 @@ def raised_by(peaks: dict[tuple[str, int], int]) -> list:
             {("load", 0): 1, ("training", 0): 2, ("evaluation", 4): 9, ("training", 4): 9},
             "in the evaluation after step 4",
         ),
+        (
+            {("load", 0): 1000, ("trial", 0): 3000, ("training", 0): 3001, ("evaluation", 4): 3002, ("end", 9): 3003},
+            "in the trial of the largest batch",
+        ),
         ({("load", 0): 4, ("trial", 0): 4}, "while the base was loaded"),
         ({("load", 0): 1, ("end", 9): 4}, "in the last evaluations"),
     ],
@@ -85,14 +89,17 @@ def task(lengths: list[int], packs: bool = False) -> SimpleNamespace:
 
 def test_one_long_row_that_sets_the_memory_is_told_with_the_length_that_would_do():
     usual = [20 + i % 30 for i in range(159)]
-    note = long_row_note(task([*usual, 512]), 16, 0)
+    note = long_row_note(task([*usual, 512]), 16, 16, 0)
     assert note is not None
     assert note.startswith(
         "the longest row, 512 tokens, sets the memory: its batch takes 8,192 with padding, a usual one"
     )
     assert note.endswith("half of the rows have at most 34 tokens: --max-length 48 would take less, and cut 6 rows")
-    assert long_row_note(task(usual), 16, 0) is None
-    assert long_row_note(task([*usual, 512], packs=True), 16, 0) is None
+    assert long_row_note(task(usual), 16, 16, 0) is None
+    assert long_row_note(task([*usual, 512], packs=True), 16, 16, 0) is None
+    divided = long_row_note(task([*usual, 512]), 16, 4, 0)
+    assert divided is not None
+    assert divided.startswith("the longest row, 512 tokens, sets the memory: its micro-batch takes 2,048 with padding")
 
 
 def test_of_several_processes_memory_is_that_of_each() -> None:

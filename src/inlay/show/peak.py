@@ -12,7 +12,8 @@ _STAGES = {
     "evaluation": "in the evaluation after step {}",
     "end": "after the training, in the last evaluations",
 }
-_CLOSE = 1.01  # times; what the process takes between its last stage and its summary is no peak of another
+CLOSE = 1.01
+"""Times which a peak is no other one: what a stage adds to it, or the process between its last and its summary."""
 
 
 class RaisedPeak(TypedDict):
@@ -28,7 +29,7 @@ class RaisedPeak(TypedDict):
 
 def peak_text(raised: Sequence[RaisedPeak] | None, peak: int | None) -> str | None:
     """Say when a peak of so many bytes was reached; None if it is not known, or was in another process."""
-    if not raised or peak is None or peak > _CLOSE * raised[-1]["bytes"]:
+    if not raised or peak is None or peak > CLOSE * raised[-1]["bytes"]:
         return None
     last = raised[-1]
     if last["stage"] == "training" and not last["step"]:

@@ -236,7 +236,8 @@ class ActiveRun(Observer):
         self.division = Division(run, adapter, Sites(model, self.heads, run.part.name), shrunk, self.journal)
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
         ready = run.task.ready(model) if run.settings.attention == "auto" else ()
-        for text in (*ready, long_row_note(run.task, run.settings.batch_size, run.settings.seed)):
+        sizes = run.settings.batch_size, self.division.micro_batch_size
+        for text in (*ready, long_row_note(run.task, *sizes, run.settings.seed)):
             self._note(text)
         check_alike(self.state)
         self.state.stages.enter("trial")

@@ -100,8 +100,9 @@ class Recipe(Settings):
     forgetting: bool = True
     """Measure what the model forgets of general text, in about a twentieth of the run's time."""
     retain: str | None = None
-    """File of general text that the model should not forget: with a column `text`, or plain paragraphs (.txt). Two
-    thirds measure forgetting, the rest is for retain_weight. Default: builtin:passages, 240 texts of twelve kinds."""
+    """File of general text that the model should not forget: with a column `text`, or plain paragraphs (.txt). About
+    two thirds, 168 at most, measure forgetting, and a third is for retain_weight. Default: builtin:passages, 240 texts
+    of twelve kinds."""
     retain_weight: Annotated[float, WEIGHT] = 0.0
     """Weight of a second loss, on general text, which makes the model forget less: the cross-entropy of a language
     model, the distance that a classifier's sentence representations have moved. 0: off."""

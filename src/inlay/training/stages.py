@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..show.peak import RaisedPeak
+from ..show.peak import CLOSE, RaisedPeak
 
 
 @dataclass
@@ -21,8 +21,10 @@ class Stages:
         self.stage, self.step = stage, step
 
     def look(self) -> None:
-        """Take note of the peak if this stage has raised it; of stages that come again, the last time counts."""
+        """Take note of the peak if this stage has raised it by more than a hundredth; of stages that come again, the
+        last time counts.
+        """
         found = self.peak()
-        if found > max((each["bytes"] for each in self.raised), default=0):
+        if found > CLOSE * max((each["bytes"] for each in self.raised), default=0):
             others = [each for each in self.raised if each["stage"] != self.stage]
             self.raised = [*others, {"stage": self.stage, "step": self.step, "bytes": found}]
