@@ -42,7 +42,7 @@ from .journal import Journal
 from .keeper import Keeper
 from .long_row import long_row_note
 from .loop import Observer, StepEvent, Training, fit
-from .memory import reset_peak_memory
+from .memory import Ceiling, reset_peak_memory
 from .on_record import add_to_record
 from .prepared import Prepared
 from .resolved import resolved_yaml
@@ -282,8 +282,8 @@ class ActiveRun(Observer):
         self.state.training = training
         self.keeper.training = training if self.resumable and processes.is_first() else None
         batches = run.task.batches(run.settings.batch_size, run.settings.seed)
-        assert self.state.estimate is not None
-        self.left = self.state.estimate.time_left(run.plan)
+        assert (told := self.state.estimate) is not None
+        self.left, self.ceiling = told.time_left(run.plan), Ceiling(told.memory_bytes, run.device)
         fit(training, self.state.objective, batches, run.plan, run.settings, self)
 
     def _keep_inside(self) -> None:
@@ -323,6 +323,7 @@ class ActiveRun(Observer):
 
     def on_step(self, event: StepEvent) -> None:
         steps = self.run.plan.steps
+        self.ceiling.after_step()
         self.left.after(event.step)
         if event.step % max(1, steps // _STEP_EVENTS) == 0 or event.step in (1, steps):
             self.journal.record("step", **event.facts(steps, self.run.device, self.left))

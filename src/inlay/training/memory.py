@@ -7,8 +7,10 @@ GPUs count no peak; what their driver has allocated falls only when memory runs 
 
 import ctypes
 import gc
+import math
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,9 @@ from ..devices import free_unused, is_accelerator, module_of
 from ..formats.summary import DeviceMemory
 
 CPU = torch.device("cpu")
+_NEAR = 0.8  # of what was told: a step can add a fifth
+_FURTHER = 1.05
+_SHARE = 0.05  # of the time
 _V1, _V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 _STATUS, _CLEAR, _CGROUP = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/sys/fs/cgroup")
 
@@ -125,7 +130,34 @@ def reset_peak_memory(device: torch.device) -> None:
         module_of(device).reset_peak_memory_stats(device)
     if sys.platform != "linux":
         return
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's: others give back by themselves
-        trim(0)
+    _give_back_freed()
     with suppress(OSError):  # not every container lets one
         _CLEAR.write_text("5")  # the peak's mark goes down to what is resident now: proc_pid_clear_refs(5)
+
+
+class Ceiling:
+    """What a process on the CPU was told to take, and gives freed memory back to the system to stay below.
+
+    The C library keeps what was freed, in pieces. Tensors of steps of many lengths do not fit into each other's, so
+    that a process grows from step to step though none of them takes more.
+    """
+
+    def __init__(self, told: int, device: torch.device):
+        self.bytes = _NEAR * told if device.type == "cpu" else math.inf
+        self.not_before = 0.0
+
+    def after_step(self) -> None:
+        """Give back what is freed, once the process has come near. Not again until it has grown further, where that did
+        not help, and never for more than a small part of the time."""
+        began = time.perf_counter()
+        if began < self.not_before or self.bytes == math.inf or memory_bytes(CPU) < self.bytes:
+            return
+        _give_back_freed()
+        took = time.perf_counter() - began
+        self.not_before = began + took / _SHARE
+        self.bytes = max(self.bytes, _FURTHER * memory_bytes(CPU))
+
+
+def _give_back_freed() -> None:
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # of glibc: other libraries give back by themselves
