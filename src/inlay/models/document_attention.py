@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 NAME = "inlay_documents"
 
 _SHORT = 256  # up to this length a CPU's backward pass takes two to four times as long in bfloat16 as in float32
+_LENGTH_STEP = 64  # longer texts are filled up to its multiples: a CPU keeps kernels for every length, some 4 MiB
 
 
 @dataclass(frozen=True)
@@ -211,17 +212,19 @@ def attend(
     dtype, parts = query_BHTC.dtype, []
     for row, q_HTC, k_HKC, v_HKC in zip(mask.rows, query_BHTC, key_BHKC, value_BHKC, strict=True):
         lengths = [document.length for document in row]
-        exact = torch.promote_types(dtype, torch.float32) if _is_faster_in_float32(q_HTC, lengths) else dtype
-        q_N = q_HTC.to(exact).split(lengths, dim=1)
+        q_N = q_HTC.split(lengths, dim=1)
         (earlier_k_HPC, *k_N), (earlier_v_HPC, *v_N) = (
-            x.to(exact).split([mask.earlier, *lengths], dim=1) for x in (k_HKC, v_HKC)
+            x.split([mask.earlier, *lengths], dim=1) for x in (k_HKC, v_HKC)
         )
         for document, q_HQC, k_HQC, v_HQC in zip(row, q_N, k_N, v_N, strict=True):
             if mask.earlier:
                 k_HQC = torch.cat([earlier_k_HPC, k_HQC], dim=1)
                 v_HQC = torch.cat([earlier_v_HPC, v_HQC], dim=1)
-            parts.append(_attend_to_one(document, mask, q_HQC, k_HQC, v_HQC, dropout, scaling))
-    return torch.cat(parts).to(dtype).view(len(query_BHTC), -1, *parts[0].shape[1:]), None
+            own = (q_HQC, k_HQC, v_HQC)
+            if exact := _faster_in(document.length, q_HQC):
+                own = (x.to(exact) for x in own)
+            parts.append(_attend_to_one(document, mask, *own, dropout, scaling).to(dtype))
+    return torch.cat(parts).view(len(query_BHTC), -1, *parts[0].shape[1:]), None
 
 
 def earlier_in_window(visible_QK: Tensor, count: int, window: int) -> Tensor:
@@ -245,7 +248,10 @@ def _attend_to_one(
     scaling: float | None,
 ) -> Tensor:
     """Return the result for one text, (Q, H, C)."""
-    seen = document.visible_QQ
+    seen, longer = document.visible_QQ, 0
+    if seen is None and not mask.earlier and q_HQC.device.type == "cpu" and q_HQC.dtype.itemsize == 2:
+        longer = -document.length % _LENGTH_STEP
+        q_HQC, k_HKC, v_HKC = (F.pad(x, (0, 0, 0, longer)) for x in (q_HQC, k_HKC, v_HKC))
     if mask.earlier:
         own_QQ = q_HQC.new_ones(document.length, document.length, dtype=torch.bool).tril() if seen is None else seen
         seen = F.pad(own_QQ, (mask.earlier, 0), value=True)
@@ -261,13 +267,15 @@ def _attend_to_one(
         scale=scaling,
         enable_gqa=len(k_HKC) != len(q_HQC),
     )
-    return result[0].transpose(0, 1)
+    return result[0, :, : document.length].transpose(0, 1)
 
 
-def _is_faster_in_float32(q_HTC: Tensor, lengths: list[int]) -> bool:
-    """Tell whether most of the row is in texts for which a CPU's backward pass is so slow in half precision."""
-    short = sum(length for length in lengths if length <= _SHORT)
-    return q_HTC.device.type == "cpu" and torch.is_grad_enabled() and 2 * short >= sum(lengths)
+def _faster_in(length: int, q_HQC: Tensor) -> torch.dtype | None:
+    """Return the dtype for a text so short that a CPU's backward pass is slow in half precision; None for its own."""
+    if length > _SHORT or q_HQC.device.type != "cpu" or not torch.is_grad_enabled():
+        return None
+    exact = torch.promote_types(q_HQC.dtype, torch.float32)
+    return None if exact == q_HQC.dtype else exact
 
 
 def _attend_at_once(
