@@ -117,7 +117,7 @@ def test_every_pass_of_a_run_is_told(tmp_path: Path, tiny_bert: str) -> None:
         "reading passages",
         "reading rows for the new head",
         "fitting the new head",
-        *["scoring"] * 3,
+        *["scoring"] * 4,
         "reading passages",
     ]
     for (what, done, parts), (_, then, _) in pairwise(told):

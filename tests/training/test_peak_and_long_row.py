@@ -111,4 +111,7 @@ def test_of_several_processes_memory_is_that_of_each() -> None:
 def test_what_comes_after_the_training_is_told_with_its_plan() -> None:
     plan = {"event": "plan", "steps": 8, "epochs": 1, "seconds": 60.0, "memory_bytes": 1 << 30}
     assert sentence(plan | {"after_seconds": 4.0}) == sentence(plan)
-    assert sentence(plan | {"after_seconds": 150.0}).endswith("; then about 2 min 30 s for last texts and forgetting")
+    told = sentence(plan | {"after_seconds": 150.0})
+    assert told.endswith("; then 2 min 30 s or more for last texts and forgetting")
+    told = sentence(plan | {"after_seconds": 150.0, "after": ["last texts"]})
+    assert told.endswith("; then 2 min 30 s or more for last texts")

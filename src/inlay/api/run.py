@@ -44,6 +44,7 @@ from ..show.units import shares_text
 from ..tasks import TASKS
 from ..tasks.evaluation import Answer
 from ..tasks.metric import METRICS
+from ..tasks.naive import naive_in
 from ..training.journal import Watcher
 from .asked import reading_of
 from .given_data import ROWS, GivenData, given_data, is_table
@@ -132,10 +133,13 @@ class Run:
 
     @property
     def metrics(self) -> Table:
-        """The scores of the base and the tuned model, on valid and, if there is one, on test."""
-        scores = self.summary["metrics"]
+        """The scores of the base and the tuned model, on valid and, if there is one, on test; of a classifier also what
+        the most frequent label scores, since a base with a new head answers at random."""
+        scores, naive = self.summary["metrics"], naive_in(self.summary, "valid")
         names = {"base": f"base, {scores['split']}", "tuned": f"tuned, {scores['split']}", "test": "tuned, test"}
         there = {label: scores[key] for key, label in names.items() if scores.get(key)}
+        if naive is not None and naive.answer is not None:
+            there = {f"{naive.name}, {scores['split']}": naive.scores} | there
         known = [name for name in METRICS if any(name in of for of in there.values())]
         columns, cells = list[Column](), {label: list[float | str | None]() for label in there}
         for name in known:

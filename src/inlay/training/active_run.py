@@ -196,11 +196,11 @@ class ActiveRun(Observer):
         task = self.run.task
         return min(task.most_texts(self.run.settings.samples), len(task.data.splits.get(split, ())))
 
-    def _after_seconds(self) -> float:
-        """Return about how long it takes after the training to write texts and to measure what was forgotten."""
-        texts = self._texts_of("valid") + self._texts_of("test")
-        measured = self.state.measurement.seconds if self.state.measurement is not None else 0.0
-        return self.text_seconds * texts + measured
+    def _after(self) -> dict[str, object]:
+        """Return what comes after the training, and how long it took of the base; it takes longer with an adapter."""
+        texts, measured = self._texts_of("valid") + self._texts_of("test"), self.state.measurement
+        took = {"last texts": self.text_seconds * texts, "forgetting": measured.seconds if measured else 0.0}
+        return {"after_seconds": sum(took.values()), "after": [what for what, seconds in took.items() if seconds]}
 
     def _remember_base(self, model: nn.Module) -> None:
         """Keep what is needed of the base to measure and to hold back forgetting, before anything changes it."""
@@ -252,8 +252,8 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             learning_rate=run.plan.learning_rate,
         )
-        facts = self.state.estimate.facts() | {"after_seconds": self._after_seconds()}
-        self.journal.record("plan", steps=run.plan.steps, epochs=run.plan.epochs, **facts)
+        facts = {"steps": run.plan.steps, "epochs": run.plan.epochs} | self.state.estimate.facts() | self._after()
+        self.journal.record("plan", **facts)
         self._note(exceeded(run, self.state.estimate.memory_bytes, when=" before its first step", then="it goes on"))
         self.state.stages.enter("training", 0 if self.checkpoint is None else self.checkpoint.progress["step"])
 

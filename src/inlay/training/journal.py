@@ -23,6 +23,7 @@ from ..tasks.metric import METRICS, score_text
 
 _EVENTS, _LOG = "metrics.jsonl", "log.txt"
 _WORTH_TELLING = 5  # seconds after the training
+_AFTER = ("last texts", "forgetting")  # in runs of earlier versions
 
 
 class Journal:
@@ -203,7 +204,9 @@ def sentence(event: Event) -> str:
             about = f"about {seconds_text(event['seconds'])} and {memory}"
             after = event.get("after_seconds", 0)  # runs of earlier versions do not say
             more = (
-                f"; then about {seconds_text(after)} for last texts and forgetting" if after >= _WORTH_TELLING else ""
+                f"; then {seconds_text(after)} or more for {' and '.join(event.get('after', _AFTER))}"
+                if after >= _WORTH_TELLING
+                else ""
             )
             return f"plan    {counted(event['steps'], 'step')} in {counted(event['epochs'], 'epoch')}, {about}{more}"
         case "resume":

@@ -163,7 +163,8 @@ def _costs_sentences(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) 
     if len(measured) > 1:
         keeps = min(measured, key=lambda row: row.spreads["forgetting"].mean)
         text = named["forgetting"].text
-        sentences.append(f"{keeps.label} forgets the least general text ({text(keeps.spreads['forgetting'].mean)}).")
+        least = text(keeps.spreads["forgetting"].mean)
+        sentences.append(f"Of these, {keeps.label} forgets the least general text ({least}).")
     return sentences
 
 
