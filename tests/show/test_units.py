@@ -1,6 +1,6 @@
 import pytest
 
-from inlay.show.units import bytes_text, count_text, counted, percent_text, seconds_text
+from inlay.show.units import bytes_text, count_text, counted, percent_text, seconds_text, signed
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,18 @@ def test_percentages_keep_two_digits_however_small(share, text):
 )
 def test_one_has_no_plural(count, text):
     assert counted(count, "step") == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.25, 2, "+0.25"),
+        (-0.25, 2, "−0.25"),
+        (-0.004, 2, "+0.00"),
+        (-0.2, 0, "+0"),
+        (-0.0, 1, "+0.0"),
+        (-1.6, 0, "−2"),
+    ],
+)
+def test_what_rounds_to_zero_is_not_below_it(value, digits, text):
+    assert signed(value, digits) == text

@@ -55,8 +55,9 @@ def shares_text(interval: tuple[float, float]) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """Write `+0.25` and `−0.25`, with the sign that is as wide as the plus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """Write `+0.25` and `−0.25`, with the sign that is as wide as the plus; what rounds to zero has a plus."""
+    rounded = round(value, digits) + 0.0  # a negative zero becomes a positive one
+    return f"{rounded:+.{digits}f}".replace("-", "−")
 
 
 def points_text(share: float, digits: int = 1) -> str:
