@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inlay import METHODS, LoRA, plan
+from inlay import LoRA, plan
 from inlay.cli import main
 from inlay.cost.storages import PARTS
 from inlay.training import forecast
@@ -190,15 +190,6 @@ def test_a_method_that_does_not_fit_the_model_has_its_reason(bare: str, capsys: 
     assert "no biases" in found["methods"]["bitfit"]["problem"]
     assert main(["plan", bare, "--tokens", "16", "--methods", "bitfit"]) == 2
     assert "left out bitfit: " in " ".join(capsys.readouterr().out.split())
-
-
-def test_a_method_that_trains_nothing_by_default_is_planned_only_if_asked_for(
-    bare: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = (bare, "--tokens", "16")
-    assert {*planned(capsys, *asked)["methods"]} == {*METHODS} - {"pattern"}
-    found = planned(capsys, *asked, "--methods", "pattern", "lora")["methods"]
-    assert "method.include is empty" in found["pattern"]["problem"]
 
 
 def test_a_page_has_every_method_and_opens_offline(

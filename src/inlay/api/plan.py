@@ -44,7 +44,7 @@ def plan(
     Args:
         model: A folder, a Hugging Face model id, or a built-in; of a folder its config.json is enough.
         data: As for `inlay.train`; without it give `tokens`, and `rows` if the time of a run is wanted.
-        methods: Names, or methods with their settings. Default: all that train something by default.
+        methods: Names, or methods with their settings. Default: all.
         progress: Hears the name of each method as its turn comes.
         settings: Those of `inlay plan`, such as `memory="8GB"`.
 
@@ -250,10 +250,8 @@ def _object(row: Planned | NotPlanned) -> dict[str, object]:
 
 
 def _all() -> Iterator[Asked]:
-    """Yield each method with its defaults, but for those that train nothing unless they are told what."""
     for name, method in METHODS.items():
-        if not method.needs_settings:
-            yield Asked(label=name, method=method())
+        yield Asked(label=name, method=method())
 
 
 def _told_apart(asked: Iterable[Asked]) -> list[Asked]:

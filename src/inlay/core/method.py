@@ -74,7 +74,6 @@ class Method(Settings, ABC):
     summary: ClassVar[str]  # one line: what is trained
     learning_rate: ClassVar["float | Rates"]  # a number is the peak for every task
     epochs: ClassVar[float] = 3  # more where that is too few to learn in
-    needs_settings: ClassVar[bool] = False  # whether it trains nothing by default
     example: ClassVar[dict[str, object]] = {}  # settings to show it with on a Llama, if those by default do not fit one
     format: ClassVar["AdapterFormat"]  # how adapters are written; formats/peft_format.py has it whole
 

@@ -16,8 +16,7 @@ class PlanSettings:
     """What is to be planned."""
 
     methods: tuple[str, ...] = ()
-    """The methods, by name; `lora:rank=4` gives one its settings. Default: all that fit the model, but for
-    those that train nothing unless they are told what."""
+    """The methods, by name; `lora:rank=4` gives one its settings. Default: all that fit the model."""
     memory: str | None = None
     """What a run may take, such as 8GB; each of several processes. Default: what is free, shared out among processes on
     a CPU; of a device that is not here no limit."""

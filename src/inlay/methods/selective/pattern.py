@@ -42,7 +42,6 @@ class Pattern(Method):
     name, family, paper = "pattern", "selective", "https://arxiv.org/abs/2203.06904"
     summary = "the parameters whose names fit patterns"
     learning_rate = Rates(reading=2.5e-4, writing=1.1e-3, width_power=1.5)
-    needs_settings = True
     example = {"include": (r".*\.v_proj\.weight",)}
     format = PeftFormat(peft_type="INLAY_PATTERN")
 
