@@ -56,7 +56,7 @@ def small() -> dict[str, Any]:
 
 
 def wild(model: Any) -> Any:
-    """With weights so large that its logits are far from each other."""
+    """Enlarge the weights until the logits are far from each other."""
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.2 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))

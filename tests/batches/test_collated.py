@@ -14,7 +14,7 @@ from inlay.models.document_attention import attend_by_document
 from ..shapes import LLAMA, SHAPES, disturb, method
 from .texts import some_texts
 
-TEXTS = some_texts((5, 3, 9, 1, 7, 7, 2))
+TEXTS = some_texts()
 
 
 def plain(batch: Batch) -> Batch:

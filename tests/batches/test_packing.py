@@ -16,6 +16,7 @@ from inlay.models.document_attention import Documents, attend_by_document
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
 from ..training.state_models import state_models
+from .texts import some_texts
 
 PACKABLE = sorted(name for name in inlay.METHODS if "prompt" not in name and name != "p-tuning")
 WAYS = ["eager", "sdpa", document_attention.NAME]
@@ -29,15 +30,6 @@ def _restored_configurations() -> Iterator[None]:
     yield
     for name, way in before.items():
         SHAPES[name].config._attn_implementation = way
-
-
-def some_texts(lengths: tuple[int, ...] = (5, 3, 9, 1, 7, 7, 2)) -> list[dict[str, list[Any]]]:
-    random = torch.Generator().manual_seed(3)
-    texts = []
-    for n in lengths:
-        ids = torch.randint(2, VOCABULARY, (n,), generator=random).tolist()
-        texts.append({"input_ids": ids, "trained": [i >= n // 3 for i in range(n)]})
-    return texts
 
 
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:

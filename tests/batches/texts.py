@@ -8,7 +8,7 @@ import torch
 from ..shapes import VOCABULARY
 
 
-def some_texts(lengths: Iterable[int]) -> list[dict[str, list[Any]]]:
+def some_texts(lengths: Iterable[int] = (5, 3, 9, 1, 7, 7, 2)) -> list[dict[str, list[Any]]]:
     random = torch.Generator().manual_seed(3)
     texts = []
     for n in lengths:

@@ -248,7 +248,7 @@ def _attend_to_one(
     scaling: float | None,
 ) -> Tensor:
     """Return the result for one text, (Q, H, C)."""
-    seen, longer = document.visible_QQ, 0
+    seen = document.visible_QQ
     if seen is None and not mask.earlier and q_HQC.device.type == "cpu" and q_HQC.dtype.itemsize == 2:
         longer = -document.length % _LENGTH_STEP
         q_HQC, k_HKC, v_HKC = (F.pad(x, (0, 0, 0, longer)) for x in (q_HQC, k_HKC, v_HKC))
