@@ -84,10 +84,8 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
         text = read_text(file, problems, reading.unpacked_megabytes)
         problems.raise_errors()
         lines = lines_of(text or "")
-        found = lines_as_rows(
-            path, lines if lines[-1] else lines[:-1], reading
-        )  # behind the last line's end is nothing
-        return replace(found, style=style_of(file, None))
+        rows = lines if lines[-1] else lines[:-1]  # behind the last line's end is nothing
+        return replace(lines_as_rows(path, rows, reading), style=style_of(file, None))
     split = None
     if row_extension(file.name) in (".csv", ".csv.gz"):
         rows, split = read_table(file, problems, reading)
