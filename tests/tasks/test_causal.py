@@ -84,7 +84,8 @@ def test_the_texts_are_told_before_and_their_time_with_the_plan(run: Path) -> No
     notes = [event["text"] for event in events if event["event"] == "note"]
     assert (
         sum(
-            text.endswith("are written with the base, and after the training with the adapter (--samples 0: none)")
+            text == "6 texts of valid are written with the base, and 6 of valid after the training with the adapter "
+            "(--samples 0: none)"
             for text in notes
         )
         == 1

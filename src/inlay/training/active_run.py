@@ -26,7 +26,6 @@ from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
-from ..show.units import counted
 from ..tasks.evaluation import Evaluation
 from ..tasks.metric import Scores
 from ..tasks.never_given import never_given_text
@@ -49,7 +48,7 @@ from .resolved import resolved_yaml
 from .run_output import RunOutput
 from .run_state import RunState
 from .score_parts import write_parts
-from .scoring import evaluated, with_texts
+from .scoring import evaluated, texts_note, texts_of, with_texts
 from .settings import RunSettings
 from .shared_base import NoSharing
 from .shrinking import Shrunk
@@ -174,11 +173,8 @@ class ActiveRun(Observer):
         began = time.perf_counter()
         found = evaluated(self.run, model, "valid", "before any training")
         self.evaluation_seconds = time.perf_counter() - began
-        if texts := self._texts_of("valid"):
-            self._note(
-                f"{counted(texts, 'text')} of valid are written with the base, and after the training with the "
-                "adapter (--samples 0: none)"
-            )
+        texts = texts_of(self.run, "valid")
+        self._note(texts_note(self.run, again=self.checkpoint is not None))
         began = time.perf_counter()
         self.of_base = found = with_texts(self.run, self.journal, model, "valid", found)
         self.text_seconds = (time.perf_counter() - began) / texts if texts else 0.0
@@ -191,14 +187,9 @@ class ActiveRun(Observer):
         self._record_evaluation(0, found.scores, best=False, **more)
         return found.predictions
 
-    def _texts_of(self, split: str) -> int:
-        """Return how many texts a model writes for the split."""
-        task = self.run.task
-        return min(task.most_texts(self.run.settings.samples), len(task.data.splits.get(split, ())))
-
     def _after(self) -> dict[str, object]:
         """Return what comes after the training, and how long it took of the base; it takes longer with an adapter."""
-        texts, measured = self._texts_of("valid") + self._texts_of("test"), self.state.measurement
+        texts, measured = sum(texts_of(self.run, split) for split in ("valid", "test")), self.state.measurement
         took = {"last texts": self.text_seconds * texts, "forgetting": measured.seconds if measured else 0.0}
         return {"after_seconds": sum(took.values()), "after": [what for what, seconds in took.items() if seconds]}
 

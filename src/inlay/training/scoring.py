@@ -6,6 +6,7 @@ import shlex
 from torch import nn
 
 from ..errors import ProcessLost, TrainingFailed
+from ..show.units import counted
 from ..tasks.evaluation import Evaluation
 from .journal import Journal
 from .prepared import Prepared
@@ -20,6 +21,25 @@ def evaluated(run: Prepared, model: nn.Module, split: str, when: str = "after th
             f"inlay data {shlex.quote(run.settings.data.path)}"
         )
     return found
+
+
+def texts_of(run: Prepared, split: str) -> int:
+    """Return how many texts a model writes for the split."""
+    return min(run.task.most_texts(run.settings.samples), len(run.task.data.splits.get(split, ())))
+
+
+def texts_note(run: Prepared, *, again: bool) -> str | None:
+    """Say which texts are written; `again`: the run goes on, and those of the base were written when it began."""
+    splits = {split: count for split in ("valid", "test") if (count := texts_of(run, split))}
+    if "valid" not in splits:
+        return None
+    after = " and ".join(f"{count:,} of {split}" for split, count in splits.items())
+    base = "again with the base, as no checkpoint keeps them" if again else "with the base"
+    none = "" if again else " (--samples 0: none)"  # a run that goes on keeps its settings
+    return (
+        f"{counted(splits['valid'], 'text')} of valid are written {base}, and {after} after the training with the "
+        f"adapter{none}"
+    )
 
 
 def with_texts(run: Prepared, journal: Journal, model: nn.Module, split: str, found: Evaluation) -> Evaluation:

@@ -187,6 +187,20 @@ def test_packed_runs_of_a_language_model_go_on_exactly(
     assert "several texts share a row" in (tmp_path / "whole" / "log.txt").read_text()
 
 
+def test_a_run_that_goes_on_tells_that_the_texts_of_the_base_are_written_again(
+    tiny_llama: str, completions: str, tmp_path: Path
+) -> None:
+    asked = short(tiny_llama, completions, tmp_path, samples=3)
+    run = interrupted(asked, tmp_path / "run", event="step", step=4)
+    events: list[dict[str, Any]] = []
+    resume(run, events.append)
+    (note,) = (event["text"] for event in events if event["event"] == "note" and "written" in event["text"])
+    assert note == (
+        "3 texts of valid are written again with the base, as no checkpoint keeps them, and 3 of valid after the "
+        "training with the adapter"
+    )
+
+
 @pytest.mark.parametrize("name", ["prompt", "full", "ia3", "adalora"])
 def test_other_methods_of_a_language_model_go_on_exactly(
     name: str, tiny_llama: str, completions: str, tmp_path: Path
