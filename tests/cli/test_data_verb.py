@@ -74,9 +74,10 @@ def test_json_has_what_the_screen_has(data: str, model: str, capsys: pytest.Capt
     assert (found["format"], found["ignored_columns"]) == ("messages", ["id"])
     assert (found["limit"], found["written"], found["stop"]) == (64, "by the model's chat template", ["<|im_end|>"])
     train = found["tokens"]["train"]
-    assert (train["rows"], train["over_limit"], train["cut"], train["left_out"]) == (11, 2, 1, 1)
+    assert (train["rows"], train["over_limit"], train["cut"], train["left_out"]) == (11, 1, 1, 1)
+    assert found["splits"]["train"]["rows"] == 11  # one count, of the rows that are used
     assert train["max"] > 64
-    assert sum(count for _, _, count in train["histogram"]) == 12
+    assert sum(count for _, _, count in train["histogram"]) == 11
     first, second = found["samples"]
     assert (first["place"], second["place"]) == ("train.jsonl:1", "train.jsonl:2")
     assert "".join(token["text"] for token in first["tokens"] if token["learned"]) == "Paris 0<|im_end|>"
@@ -166,9 +167,7 @@ def test_where_no_terminal_is_brackets_mark_what_is_learned(
     assert "⟦" in text
     (learned,) = re.findall("⟦([^⟧]*)⟧", text.partition("train.jsonl:1: ")[2])
     assert learned.replace("·", "") == "Paris 0<|im_end|>"
-    assert (
-        "  over the limit in train: 1 lose their end, 1 left out, but counted above (no room for the answer)\n" in text
-    )
+    assert "  over the limit in train: 1 lose their end\n  left out of train: 1 row (no room for the answer)\n" in text
     assert re.search(r"warning: train.jsonl:7: messages ends with a turn of user .* is left out\n", text)
 
 

@@ -43,7 +43,7 @@ def test_lengths_are_those_before_the_limit_and_what_becomes_of_longer_rows_is_c
     )
     found = report(path, letters(), limit=20).splits["train"]
     assert found.lengths == Lengths(min=5, median=20, p95=40, max=40)
-    assert (found.rows, found.over_limit, found.cut, found.left_out) == (5, 3, 2, 1)
+    assert (found.rows, found.over_limit, found.cut, found.left_out) == (5, 2, 2, 1)
     assert (found.tokens, found.learned) == (5 + 10 + 20 + 20 + 20, 3 + 8 + 18 + 18 + 18)
     assert found.histogram == (
         (5, 6, 1),
@@ -54,7 +54,7 @@ def test_lengths_are_those_before_the_limit_and_what_becomes_of_longer_rows_is_c
         (15, 16, 0),
         (17, 18, 0),
         (19, 20, 1),
-        (21, 40, 3),
+        (21, 40, 2),
     )
 
 

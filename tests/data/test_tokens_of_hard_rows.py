@@ -65,12 +65,10 @@ def test_a_row_of_which_no_answer_is_left_is_left_out_and_counted():
     tokens = tokenize_generation(tokenizer, [chat(HELLO, FINE), long, long, chat(NAME, FINE)], 40)
     assert [example.texts[0] for example in tokens.examples] == [HELLO[1], NAME[1]]
     assert len(tokens.rows) == len(tokens.prompts) == len(tokens.references) == 2
-    assert (tokens.cut, tokens.left_out, len(tokens.full_lengths)) == (0, 2, 4)
+    assert (tokens.cut, tokens.left_out, len(tokens.full_lengths)) == (0, 2, 2)
     (message,) = warnings(tokens)
     assert message.startswith("a.jsonl:2: ")
-    assert message.endswith(
-        " tokens come before the answer and the limit is 40: the row is left out (2 rows have this)"
-    )
+    assert message.endswith(" tokens come before the answer and the limit is 40: none of it is left (2 rows have this)")
 
 
 def test_where_the_limit_cuts_off_the_last_answer_the_one_before_is_the_last():
@@ -87,7 +85,8 @@ def test_where_the_limit_cuts_off_the_last_answer_the_one_before_is_the_last():
 def test_data_of_which_no_token_would_be_learned_is_an_error():
     assert complaint(byte_level(CHATML), chat(NAME, FINE), chat(HELLO, FINE), max_length=8) == (
         "a.jsonl:1: no token of the 2 rows would be learned within the limit of 8 tokens; raise --max-length, or "
-        "shorten what comes before answers"
+        "shorten what comes before answers\n"
+        "a.jsonl:1: 16 tokens come before the answer and the limit is 8: none of it is left (2 rows have this)"
     )
 
 

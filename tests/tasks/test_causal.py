@@ -213,12 +213,33 @@ class Counting:
 def test_rows_that_are_left_out_or_cut_are_told(tiny_llama: str, tmp_path: Path) -> None:
     rows = [{"prompt": "the " * (60 if i == 3 else 2), "completion": "very " * (9 + i % 2 * 60)} for i in range(24)]
     write_rows(tmp_path / "d" / "train.jsonl", rows)
-    write_rows(tmp_path / "d" / "valid.jsonl", rows[:2])
-    train(asked(tiny_llama, str(tmp_path / "d"), tmp_path / "run", epochs=1, samples=0, max_length=32))
+    write_rows(tmp_path / "d" / "valid.jsonl", rows[2:6])
+    write_rows(tmp_path / "d" / "test.jsonl", rows[3:5])
+    summary = train(asked(tiny_llama, str(tmp_path / "d"), tmp_path / "run", epochs=1, max_length=32))
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert "train.jsonl:4" in log
-    assert "the row is left out" in log
+    assert "skipped: train.jsonl:4: 60 tokens come before the answer and the limit is 32: none of it is left" in log
     assert "the answer's end is not learned" in log
+    # One count everywhere, of the rows that are used.
+    assert ": train 23 · valid 3 · test 1 · 12 texts cut at 32 tokens · 3 rows left out" in log
+    assert "3 texts of valid are written with the base, and 3 of valid and 1 of test after the training" in log
+    assert (summary["metrics"]["rows"], summary["metrics"]["test_rows"]) == (3, 1)
+    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 3
+
+
+def test_eval_counts_the_rows_that_it_scores(
+    tiny_llama: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": "the " * (60 if i == 3 else 2), "completion": f"very good {i}"} for i in range(12)]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    write_rows(tmp_path / "d" / "train.jsonl", rows[:9])
+    write_rows(tmp_path / "d" / "valid.jsonl", rows[9:])
+    train(asked(tiny_llama, str(tmp_path / "d"), tmp_path / "run", epochs=1, samples=0, max_length=32))
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "run"), str(data), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["samples"]) == (11, 0)
+    assert any(note.startswith("skipped: rows.jsonl:4: ") for note in found["notes"])
+    assert any(note.startswith("the adapter was trained on 8 of these 11 rows") for note in found["notes"])
 
 
 @pytest.mark.parametrize("name", inlay.METHODS)

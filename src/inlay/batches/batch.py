@@ -110,6 +110,7 @@ class Tokens:
     rows: list[dict[str, list[int]]]
     labels: list[int]
     cut: int  # rows that were longer than the limit
+    unused: frozenset[str] = frozenset()  # places of the examples that have no row
 
     @cached_property
     def lengths(self) -> list[int]:

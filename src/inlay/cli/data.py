@@ -56,6 +56,8 @@ def main(arguments: list[str]) -> int:
     tokens = None
     if command.tokens.model is not None and not _broken(report):
         tokens = _tokens(command, report.format)
+        if tokens.unused:
+            report = describe(command.data, tokens.unused)
         report = dataclasses.replace(report, problems=(*report.problems, *tokens.problems))
     if command.json:
         print_json(dataclasses.asdict(report) | _json(tokens))

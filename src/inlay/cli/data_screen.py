@@ -13,6 +13,7 @@ from ..data.token_report import Sample, SplitTokens, Token, TokenReport
 from ..outside import shown
 from ..show.lines import fitted
 from ..show.table import Column, Table
+from ..show.units import counted
 from .safe_console import console as safe_console
 
 _PROBLEMS_SHOWN = 20
@@ -109,8 +110,9 @@ def _show_tokens(tokens: TokenReport, console: Console) -> None:
     console.print()
     console.print(_table(names, rows))
     for name, split in tokens.splits.items():
-        if said := _fate(split):
-            console.print(Text(f"  over the limit in {name}: {said}"), soft_wrap=not console.is_terminal)
+        for what, said in (("over the limit in", _fate(split)), ("left out of", _left_out(split))):
+            if said:
+                console.print(Text(f"  {what} {name}: {said}"), soft_wrap=not console.is_terminal)
     console.print()
     console.print(Text("tokens in a row of train", style="bold"))
     for line in _bars(tokens.splits["train"], tokens.limit):
@@ -123,10 +125,15 @@ def _fate(split: SplitTokens) -> str:
     """Return what becomes of rows over the limit."""
     becomes = {
         "lose their end": split.cut,
-        "left out, but counted above (no room for the answer)": split.left_out,
-        "go on in further rows": split.over_limit - split.cut - split.left_out,
+        "go on in further rows": split.over_limit - split.cut,
     }
     return ", ".join(f"{count:,} {what}" for what, count in becomes.items() if count)
+
+
+def _left_out(split: SplitTokens) -> str:
+    """Say why rows are not used, and how many."""
+    why = {"no room for the answer": split.left_out, "faulty": split.faulty}
+    return ", ".join(f"{counted(count, 'row')} ({reason})" for reason, count in why.items() if count)
 
 
 def _bars(split: SplitTokens, limit: int) -> Iterator[Text]:

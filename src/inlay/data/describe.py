@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -59,7 +59,7 @@ class Lengths:
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
     rows: int
-    """Rows that can be used."""
+    """Rows that are used."""
     labels: dict[str, int]
     """Rows of each label, in the order of the ids; none for a format without labels."""
     missing_labels: tuple[str, ...]
@@ -98,8 +98,9 @@ class DataReport:
     problems: tuple[Problem, ...]
 
 
-def describe(settings: DataSettings) -> DataReport:
-    """Return all that can be said of the data. Raises DataError only if there is no such data at all."""
+def describe(settings: DataSettings, unused: Collection[str] = ()) -> DataReport:
+    """Return all that can be said of the data; of rows at `unused` places a model can use nothing, and they count for
+    nothing. Raises DataError only if there is no such data at all."""
     problems = Problems(settings.skip_faulty)
     source = open_source(settings.path, problems, settings)
     train = source.splits["train"]
@@ -125,6 +126,7 @@ def describe(settings: DataSettings) -> DataReport:
             texts, valid_from = with_valid_texts(texts, source.names, settings.valid_fraction, problems)
             texts = portion(texts, source.names, settings, problems)
         items = {split: [_Item.generated(example) for example in texts[split]] for split in texts}
+    items = {split: [item for item in of_split if item.place not in unused] for split, of_split in items.items()}
     duplicates = tuple(_duplicates(items))
     splits = {split: _split_report(items[split], labels) for split in items}
     _warn_of_contradictions(items, problems)  # the worst first

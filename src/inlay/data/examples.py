@@ -33,6 +33,8 @@ class Examples(Generic[ExampleT]):
     """Valid is what was held out of the rows to train on, all of it."""
     skip_faulty: float = 0.0
     """The share of a split's rows that may be left out because they cannot be used."""
+    faulty: int = 0
+    """How many rows were left out for that."""
     labels: tuple[str, ...] = ()
     """The name of each label id, where examples have labels."""
 
@@ -60,7 +62,7 @@ def examples_of(
     out. Raises DataError, with a line for each kind of problem, if rows had some.
     """
     settings, source, problems = opened.settings, opened.source, opened.problems
-    source.weigh(splits, problems)
+    faulty = source.weigh(splits, problems)
     problems.raise_errors()
     valid_from: str | None = source.names.get("valid", "")
     if not whole:
@@ -78,4 +80,5 @@ def examples_of(
         holds_out=not whole and "valid" not in source.names and len(parts["valid"]) == len(splits["valid"]),
         warnings=tuple(problems.found()),
         skip_faulty=settings.skip_faulty,
+        faulty=faulty,
     )

@@ -39,11 +39,14 @@ class Source:
         """Return the rows of every split, those of train first."""
         return [row for rows in self.splits.values() for row in rows]
 
-    def weigh(self, usable: Mapping[str, Sequence[object]], problems: Problems) -> None:
-        """Add to `problems` how many rows of each split are faulty, which are those that are not `usable`."""
-        for split, rows in self.splits.items():
-            total = len(rows) + self.unread.get(split, 0)
-            problems.weigh(self.names[split], total - len(usable[split]), total)
+    def weigh(self, usable: Mapping[str, Sequence[object]], problems: Problems) -> int:
+        """Add to `problems` how many rows of each split are faulty, which are those that are not `usable`; returns how
+        many are in all."""
+        totals = {split: len(rows) + self.unread.get(split, 0) for split, rows in self.splits.items()}
+        faulty = {split: total - len(usable[split]) for split, total in totals.items()}
+        for split, total in totals.items():
+            problems.weigh(self.names[split], faulty[split], total)
+        return sum(faulty.values())
 
 
 def open_source(

@@ -29,7 +29,9 @@ class SplitTokens:
     cut: int
     """Of these, rows that lose their end; texts to learn as a whole go on in further rows."""
     left_out: int
-    """Of these, rows of which no answer is left."""
+    """Rows of which no answer is left within the limit; no other figure counts them."""
+    faulty: int
+    """Rows that the model's template cannot write, or end; no other figure counts them."""
     tokens: int
     """Of all rows within the limit."""
     learned: int
@@ -61,6 +63,8 @@ class TokenReport:
     splits: dict[str, SplitTokens]
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]
+    unused: tuple[str, ...] = ()
+    """The places of the rows of which the model can make none that is used."""
 
 
 def report_generation(tokenizer: Tokenizer, data: Examples[GenerationExample], limit: int, samples: int) -> TokenReport:
@@ -85,6 +89,7 @@ def report_generation(tokenizer: Tokenizer, data: Examples[GenerationExample], l
         splits={split: _split(made, limit) for split, made in tokens.items()},
         samples=tuple(_samples(tokenizer, train, samples)),
         problems=tuple(problems.found()),
+        unused=tuple(sorted(place for made in tokens.values() for place in made.unused)),
     )
 
 
@@ -102,6 +107,7 @@ def report_classification(tokenizer: Tokenizer, data: Examples[Example], limit: 
             over_limit=over,
             cut=over,
             left_out=0,
+            faulty=0,
             tokens=sum(min(length, limit) for length in lengths),
             learned=0,
         )
@@ -124,6 +130,7 @@ def _split(tokens: GenerationTokens, limit: int) -> SplitTokens:
         over_limit=sum(length > limit for length in tokens.full_lengths),
         cut=tokens.cut,
         left_out=tokens.left_out,
+        faulty=tokens.faulty,
         tokens=sum(tokens.lengths),
         learned=tokens.trained,
     )

@@ -45,11 +45,15 @@ class GenerationTokens:
     examples: list[GenerationExample]
     """The example of each row: one may have several rows, or none."""
     full_lengths: list[int]
-    """The tokens of every row, and of every text, before the limit."""
+    """The tokens of every row that is used, and of every text, before the limit."""
     cut: int
     """Rows of which an answer's end is missing."""
     left_out: int
     """Rows of which no answer was left, and which are not among `rows`."""
+    faulty: int
+    """Examples that cannot be written or ended, of which no row is among `rows`."""
+    unused: frozenset[str]
+    """The places of the examples that have no row."""
     stop: tuple[int, ...]
     """The ids that end answers."""
     problems: tuple[Problem, ...]
@@ -104,27 +108,28 @@ def tokens_of(
     if encoder.end is None and not (template.own and all(template.writes(example.form) for example in examples)):
         message = "the tokenizer has no end-of-sequence token, so nothing would tell the model where an answer ends"
         problems.add("no end", examples[0].place, f"{message}; set eos_token in its tokenizer_config.json")
-        return _collected([], [], 0, 0, problems)
+        return _collected(examples, [], [], 0, 0, 0, problems)
     before = problems.faulty
     encoded = [
         row
         for example, pieces, ids in _encoded(encoder, template, examples, problems)
         if (row := _row(encoder, template, example, pieces, ids, problems)) is not None
     ]
-    problems.weigh(split, problems.faulty - before, len(examples))
+    faulty = problems.faulty - before
+    problems.weigh(split, faulty, len(examples))
     rows: list[_Row] = []
+    full_lengths: list[int] = []
     cut = left_out = 0
     for row in encoded:
         if row.example.form == "text":
             rows += _windows(row, max_length)
+            full_lengths.append(len(row.ids))
             continue
         kept = row.cut(max_length)
         if kept is None:
             left_out += 1
-            message = (
-                f"{row.starts[0]} tokens come before the answer and the limit is {max_length}: the row is left out"
-            )
-            problems.add("left out", row.example.place, message, severity="warning")
+            message = f"{row.starts[0]} tokens come before the answer and the limit is {max_length}: none of it is left"
+            problems.add("left out", row.example.place, message, severity="skipped")
             continue
         if len(row.ids) > max_length:
             cut += 1
@@ -133,16 +138,23 @@ def tokens_of(
             )
             problems.add("cut", row.example.place, message, severity="warning")
         rows.append(kept)
+        full_lengths.append(len(row.ids))
     if encoded and not any(any(row.trained) for row in rows):
         message = f"no token of the {len(examples)} rows would be learned within the limit of {max_length} tokens"
         problems.add(
             "nothing", examples[0].place, f"{message}; raise --max-length, or shorten what comes before answers"
         )
-    return _collected(rows, [len(row.ids) for row in encoded], cut, left_out, problems)
+    return _collected(examples, rows, full_lengths, cut, left_out, faulty, problems)
 
 
 def _collected(
-    rows: "list[_Row]", full_lengths: list[int], cut: int, left_out: int, problems: Problems
+    examples: Sequence[GenerationExample],
+    rows: "list[_Row]",
+    full_lengths: list[int],
+    cut: int,
+    left_out: int,
+    faulty: int,
+    problems: Problems,
 ) -> GenerationTokens:
     return GenerationTokens(
         rows=[{"input_ids": row.ids, "trained": row.trained} for row in rows],
@@ -152,6 +164,8 @@ def _collected(
         full_lengths=full_lengths,
         cut=cut,
         left_out=left_out,
+        faulty=faulty,
+        unused=frozenset(example.place for example in examples) - {row.example.place for row in rows},
         stop=tuple(sorted({id for row in rows for id in row.ends})),
         problems=tuple(problems.found()),
     )

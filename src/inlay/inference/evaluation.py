@@ -111,15 +111,17 @@ def evaluate_adapter(
     with_rows = scored_rows(found.task, path, reading, fetch=fetch)
     one_file = path is not None and path_of(path, any_bytes=True).is_file()
     chosen = _split(split, with_rows.data, one_file)
-    rows = len(with_rows.data.splits[chosen])
+    scored = ready_to_score(found, with_rows, chosen, device)
+    rows = scored.rows[chosen]
     if samples is None:
         own = found.task.about.get("samples")  # unknown of adapters of earlier versions and of other tools
         samples = own if isinstance(own, int) and own >= 0 else rows
     samples = min(samples, rows) if found.task.writes else None
-    task = replace(ready_to_score(found, with_rows, chosen, device), samples=samples)
+    task = replace(scored, samples=samples)
     notes = task.skipped()
     notes += [problem.told for problem in task.problems() if path is not None and problem.severity == "note"]
-    notes += _trained_on(found.task, task.data.splits[chosen], chosen, path)
+    used = [row for row in task.data.splits[chosen] if row.place not in task.tokens[chosen].unused]
+    notes += _trained_on(found.task, used, chosen, path)
     base, tuned = opened().evaluate(task, chosen)
     no_row = "none of these rows" if one_file else f"no row of {chosen}"
     if (missed := never_given_text(task.never_given(chosen, tuned), no_row)) is not None:

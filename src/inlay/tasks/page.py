@@ -7,7 +7,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from ..formats.summary import GainOverBase, Summary, WentBack
-from ..show.page import excerpt
+from ..show.page import excerpt, templates
 from ..show.table import Column, Table
 from ..show.units import percent_text, text_or_unknown
 from .metric import METRICS
@@ -16,6 +16,7 @@ from .never_given import never_given_text
 
 PredictionLine = Mapping[str, Any]  # of predictions.jsonl, which every task writes and reads in a form of its own
 
+_SAMPLES_IN_SIGHT = 8
 _LONGEST = 600  # characters of a text that a page shows
 
 
@@ -65,7 +66,14 @@ class Said:
     pair: str | None = None
 
 
-def samples_table(rows: Iterable[Said]) -> Table:
+def samples_section(split: str, rows: Sequence[Said], lacks: str) -> str:
+    """Write the first predictions of a split, the very first in sight, or that the page `lacks` them."""
+    first, more = _samples_table(rows[:_SAMPLES_IN_SIGHT]), _samples_table(rows[_SAMPLES_IN_SIGHT:])
+    known = {"split": split, "samples": first, "more_samples": more, "lacks": lacks}
+    return templates("tasks").get_template("samples.html.j2").render(known)
+
+
+def _samples_table(rows: Iterable[Said]) -> Table:
     """Return what was asked beside what was expected, and what the two models wrote."""
     columns = [Column(name=name, html=_excerpt, kind=name) for name in ("prompt", "expected", "base", "tuned")]
     written = [(row.prompt, row.wanted, row.base_answer, row.answer) for row in rows]

@@ -34,17 +34,14 @@ from ..formats.files import as_json, write_text
 from ..formats.peft_config import PeftConfig
 from ..formats.summary import Summary
 from ..models.tokenizer import Tokenizer
-from ..show.page import templates
 from .evaluation import Answer, Evaluation
 from .facts import Fact
 from .metric import Scores, better_than
 from .naive import NaiveBaseline
-from .page import Judged, PredictionLine, Said, TaskPage, samples_table
+from .page import Judged, PredictionLine, Said, TaskPage, samples_section
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-_SAMPLES_IN_SIGHT = 8
 
 
 class TaskSettings(Protocol):
@@ -96,7 +93,7 @@ class Task(ABC):
     config: "PreTrainedConfig"  # of the model
     data: Any = None  # an Examples
     about: Mapping[str, Any] = field(default_factory=dict)  # provenance.json, if an adapter is opened
-    tokens: dict[str, Any] = field(default_factory=dict)  # of each split, with `rows`, `lengths` and `cut`
+    tokens: dict[str, Any] = field(default_factory=dict)  # of each split, as Tokens has them
     max_length: int = 0
     length_step: int = LENGTH_STEP  # batches are padded to its multiples
     packs: bool = False  # several texts share a row
@@ -201,6 +198,16 @@ class Task(ABC):
         return self.data.labels
 
     @property
+    def rows(self) -> dict[str, int]:
+        """How many rows of each split are learned or scored; a text, or a conversation, may have several."""
+        return {split: len(tokens.lengths) for split, tokens in self.tokens.items()}
+
+    @property
+    def left_out(self) -> int:
+        """How many rows of the data are not used, as they are faulty or the length has no room for them."""
+        return self.data.faulty + sum(len(tokens.unused) for tokens in self.tokens.values())
+
+    @property
     def cut(self) -> int:
         """Rows that were longer than the length."""
         return sum(tokens.cut for tokens in self.tokens.values())
@@ -210,7 +217,7 @@ class Task(ABC):
         return list(self.data.warnings)
 
     def skipped(self) -> list[str]:
-        """Say which rows were left out because they cannot be used, as was asked."""
+        """Say which rows were left out because they cannot be used."""
         return [problem.told for problem in self.problems() if problem.severity == "skipped"]
 
     def notes(self) -> list[str]:
@@ -309,7 +316,7 @@ class Task(ABC):
         return {}
 
     def most_texts(self, samples: int) -> int:
-        """Return for how many rows of a split texts are written where `samples` are asked for; fewer if it is short."""
+        """Return for how many rows of a split texts are written where `samples` are asked for."""
         return samples if self.writes else 0
 
     # Answers.
@@ -382,10 +389,7 @@ class Task(ABC):
     @classmethod
     def section(cls, split: str, predictions: Sequence[PredictionLine]) -> str:
         """Return HTML with the first predictions."""
-        rows = [cls.said(row) for row in predictions]
-        first, more = samples_table(rows[:_SAMPLES_IN_SIGHT]), samples_table(rows[_SAMPLES_IN_SIGHT:])
-        known = {"split": split, "samples": first, "more_samples": more, "lacks": cls.nothing_predicted}
-        return templates("tasks").get_template("samples.html.j2").render(known)
+        return samples_section(split, [cls.said(row) for row in predictions], cls.nothing_predicted)
 
     # Forgetting.
 

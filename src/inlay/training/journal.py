@@ -180,7 +180,8 @@ def sentence(event: Event) -> str:
             rows = " · ".join(f"{split} {count:,}" for split, count in event["rows"].items())
             cut = f" · {counted(event['cut'], 'text')} cut at {event['max_length']} tokens" if event["cut"] else ""
             labels = f" · {counted(len(event['labels']), 'label')}" if event["labels"] else ""
-            return f"data    {shown(event['source'])}: {rows}{labels}{cut}"
+            out = f" · {counted(out, 'row')} left out" if (out := event.get("left_out")) else ""
+            return f"data    {shown(event['source'])}: {rows}{labels}{cut}{out}"
         case "model":
             packed = "" if event.get("quantize", "none") == "none" else f", linear layers in {event['quantize']},"
             ways = f", attention by {event['attention']}" if "attention" in event else ""

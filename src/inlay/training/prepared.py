@@ -153,7 +153,8 @@ def _prepared(settings: RunSettings[Method], journal: Journal, folder: Path | No
     journal.record(
         "data",
         source=data.source,
-        rows={split: len(rows) for split, rows in data.splits.items()},
+        rows=task.rows,
+        left_out=task.left_out,
         labels=list(task.labels),
         majority=data.majority,
         valid_from=data.valid_from,

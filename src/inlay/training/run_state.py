@@ -99,8 +99,7 @@ class RunState:
     @property
     def _rows(self) -> dict[str, int]:
         """The number of rows of each split that is scored."""
-        splits = self.run.task.data.splits
-        return {split: len(splits[split]) for split in ("valid", "test") if split in splits}
+        return {split: count for split, count in self.run.task.rows.items() if split in ("valid", "test")}
 
     @property
     def _advice(self) -> str:
@@ -207,7 +206,7 @@ class RunState:
             ],
             "metrics": {
                 "split": "valid",
-                "rows": len(run.task.lengths("valid")),
+                "rows": self._rows["valid"],
                 "test_rows": self._rows.get("test"),
                 "base": self.base_scores,
                 "tuned": self.tuned,

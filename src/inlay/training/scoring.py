@@ -25,7 +25,7 @@ def evaluated(run: Prepared, model: nn.Module, split: str, when: str = "after th
 
 def texts_of(run: Prepared, split: str) -> int:
     """Return how many texts a model writes for the split."""
-    return min(run.task.most_texts(run.settings.samples), len(run.task.data.splits.get(split, ())))
+    return min(run.task.most_texts(run.settings.samples), run.task.rows.get(split, 0))
 
 
 def texts_note(run: Prepared, *, again: bool) -> str | None:
