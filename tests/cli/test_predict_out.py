@@ -234,3 +234,31 @@ def test_columns_that_are_there_already_stay(tmp_path: Path) -> None:
         {"row_2": 1, "predicted": "a", "row": 9, "tags": ["x"], "predicted_2": "b"},
         {"row_2": 2, "on": "2026-01-02", "predicted_2": "c"},
     ]
+
+
+def test_rows_that_cannot_be_read_keep_their_place_where_some_may_be(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ['{"text": "a good film", "id": 1}', '{"text": "half', '{"text": 7, "id": 3}', '{"text": "bad", "id": 4}']
+    (tmp_path / "new.jsonl").write_text("\n".join(rows))
+    out = tmp_path / "answers.jsonl"
+    asked = ["predict", str(run), str(tmp_path / "new.jsonl"), "--out", str(out)]
+    assert main(asked) == 2
+    capsys.readouterr()
+    assert main([*asked, "--data.skip-faulty", "0.5"]) == 0
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(line["row"], line.get("id"), bool(line["predicted"])) for line in written] == [
+        (1, 1, True),
+        (2, None, False),
+        (3, 3, False),
+        (4, 4, True),
+    ]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" at ")[0] for line in said] == [
+        "note    skipped: new.jsonl:2: the row is not JSON: Unterminated string starting",
+        "note    skipped: new.jsonl:3: text is 7, not a text",
+        "note    skipped: new.jsonl: 2 of 4 rows are faulty (50.0 %); data.skip_faulty allows 50 %",
+        "note    2 of 4 rows have no text and get an empty answer: lines 2 and 3",
+    ]
+    found = inlay.open(run).predict([{"text": "good"}, {"text": 7}], skip_faulty=0.5)
+    assert [bool(each["label"]) for each in found] == [True, False]

@@ -16,7 +16,7 @@ from inlay.data.generation import load_generation
 from inlay.data.inputs import read_inputs
 from inlay.data.settings import DataSettings, Reading
 from inlay.data.tokens import tokenize_generation
-from inlay.errors import DataError, SettingsError
+from inlay.errors import DataError
 
 from .chat_tokenizers import CHATML, GEMMA, byte_level
 from .conversations import FINE, HELLO, SYSTEM, chat
@@ -122,7 +122,7 @@ def test_a_file_with_faulty_rows_alone_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("good", "share"), [(40, "0.05"), (400, "0.01"), (10, None)])
 def test_an_error_says_how_to_leave_out_a_few(good: int, share: str | None, tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", labelled(good), FAULTY[:1])
-    hint = f"--data.skip-faulty {share} leaves them out"
+    hint = f"--data.skip-faulty {share} goes on without them"
     assert (hint in complaint(path)) == (share is not None)
     assert ("--data.skip-faulty" in complaint(path)) == (share is not None)
     if share is not None:
@@ -176,10 +176,27 @@ def test_conversations_that_the_template_refuses(tmp_path: Path) -> None:
         tokenize_generation(byte_level(GEMMA), [*talks, refused], 512, "train", 0.04)
 
 
-def test_no_row_that_is_to_be_answered_is_left_out(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", labelled(30), FAULTY[:1])
-    with pytest.raises(SettingsError, match="data.skip_faulty is for training and scores"):
-        read_inputs(path, Reading(skip_faulty=0.1))
-    with pytest.raises(DataError) as caught:
-        read_inputs(path)
-    assert "skip" not in str(caught.value)
+def test_rows_that_are_to_be_answered_keep_their_place_with_an_empty_text(tmp_path: Path) -> None:
+    path, columns = lines(tmp_path / "a.jsonl", labelled(30), FAULTY), {"text": "text"}
+    found = read_inputs(path, Reading(skip_faulty=0.3))
+    texts = [text for text, _ in found.texts(columns)]
+    assert [row.place for row in found.rows] == [f"a.jsonl:{number}" for number in range(1, 41)]
+    # Broken, no object, empty, null, a number, half of a character, another format; the label is not looked at.
+    assert [number for number, text in enumerate(texts, 1) if not text] == [2, 3, 5, 6, 9, 10, 11]
+    assert found.skipped[-1] == "skipped: a.jsonl: 5 of 40 rows are faulty (12.5 %); data.skip_faulty allows 30 %"
+    assert "skipped: a.jsonl:9: text is 12, not a text" in found.skipped
+    with pytest.raises(DataError, match=r"5 of 40 rows are faulty \(12.5 %\), and data.skip_faulty allows 10 %: 4;"):
+        read_inputs(path, Reading(skip_faulty=0.1)).texts(columns)
+    few = lines(tmp_path / "few.jsonl", labelled(30), FAULTY[:1])
+    with pytest.raises(DataError, match=r"few.jsonl: 1 of 31 rows is faulty .* --data.skip-faulty 0.05 goes on"):
+        read_inputs(few)
+    alone = write_text(tmp_path / "alone.jsonl", FAULTY[0])
+    with pytest.raises(DataError, match=r"alone.jsonl: 1 of 1 row is faulty"):
+        read_inputs(alone, Reading(skip_faulty=0.9))
+
+
+def test_a_row_of_a_table_with_too_many_fields_keeps_its_place(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.csv", "text,id\na,1\nb,2,3\nc,4\n")
+    found = read_inputs(path, Reading(skip_faulty=0.5))
+    assert [text for text, _ in found.texts({"text": "text"})] == ["a", "", "c"]
+    assert [row.place for row in found.rows] == ["a.csv:2", "a.csv:3", "a.csv:4"]

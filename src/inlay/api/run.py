@@ -164,7 +164,8 @@ class Run:
 
         Several are a list of texts, of pairs, or of conversations; or rows as for training: dicts, a DataFrame, a
         Dataset. `options` are those of the adapter's task: `pair`, or `max_tokens` and `temperature`; and of rows
-        whose columns have other names than in training these, such as `text="Message"`.
+        whose columns have other names than in training these, such as `text="Message"`; with `skip_faulty=0.01` rows
+        that cannot be read, up to that share of them, are like those without a text.
 
         Of several, one without a text (empty, blank or None) keeps its place: its `label`, `probability` and
         `probabilities`, or its `text` that a language model would have written, are None. A language model's

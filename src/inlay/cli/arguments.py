@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 from tyro.conf import Positional, Suppress, arg
 
 from ..data.settings import DataSettings, Format, Reading
+from ..ranges import SHARE
 
 Model: TypeAlias = Annotated[Positional[str], arg(metavar="MODEL")]
 
@@ -37,7 +38,9 @@ class InputColumns(Reading):  # a docstring would stand in the help
     text_pair: str | None = None
     """The column with the second text of a pair. Default: as in training."""
     label: Suppress[str | None] = None
-    skip_faulty: Suppress[float] = 0.0
+    skip_faulty: Annotated[float, SHARE] = 0.0
+    """Give rows that cannot be read, such as a line of broken JSON, an empty answer, and say so, if they are at most
+    this share of the rows: 0.01 for one in a hundred. 0: each is an error."""
     prompt: str | None = None
     """The column with the prompt. Default: as in training."""
     completion: Suppress[str | None] = None

@@ -98,6 +98,8 @@ def main(arguments: list[str]) -> int:
         else:
             for answer in answers:
                 _print(command, answer, alone=len(inputs) == 1)
+        for text in found.skipped:
+            print(f"note    {text}", file=sys.stderr)
         without = [row.place for row, each in zip(found.rows, inputs, strict=True) if lacks_text(each)]
         of = counted(len(inputs), "row" if file else "line")
         _tell_unanswered(without, of)

@@ -1,15 +1,15 @@
 """Inputs in a file, for an adapter to answer: the lines of a text, or rows whose other columns are kept beside them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import DataError, SettingsError
+from ..errors import DataError
 from ..formats.paths import path_of
 from .columns import find_column, no_column, others_named, renamed
 from .delimited_style import PLAIN, Style, style_of
 from .formats import has_columns
-from .problems import Problems
+from .problems import Problems, number_in
 from .rows import EXTENSIONS, Row, is_blank, plain_text, read_rows, read_table, row_extension, text_in
 from .settings import Reading
 from .source import check_between, nearest_file
@@ -29,10 +29,20 @@ class InputRows:
     """Whether they are the lines of a text, which has no columns."""
     style: Style = PLAIN
     """How the file is written."""
+    problems: Problems = field(default_factory=Problems)
+    """What is wrong with rows; `texts` adds to it."""
+    unread: frozenset[str] = frozenset()
+    """The places of rows of which nothing could be read; their columns are empty."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """Say which rows cannot be read, and so get no answer, as was asked."""
+        return [problem.told for problem in self.problems.found() if problem.severity == "skipped"]
 
     def texts(self, columns: Mapping[str, str]) -> list[tuple[str, str | None]]:
         """Return each row's text and, for pairs, second text, by their columns; a label is not looked at. A row without
-        a text keeps its place. Raises DataError, with a line for each kind of problem, if any row cannot be read."""
+        a text keeps its place, and so does one that cannot be read, with an empty text, if these are as few as may be.
+        Raises DataError, with a line for each kind of problem, if they are more."""
         wanted = {role: column for role, column in columns.items() if role != "label"}
         pairs = "text_pair" in wanted
         if self.plain and pairs:
@@ -43,20 +53,22 @@ class InputRows:
         if self.plain:
             wanted = {"text": _LINE}
         self._check_header(wanted)
-        problems = Problems()
-        rows = [renamed(row, wanted.values()) for row in self.rows]
-        complete = [row for row in rows if has_columns(row, wanted.values(), problems)]
-        found = [
-            (_text(row, wanted["text"], problems), _text(row, wanted["text_pair"], problems) if pairs else None)
-            for row in complete
-        ]
+        problems, nothing = self.problems, ("", "" if pairs else None)
+        found: list[tuple[str, str | None]] = []
+        for row in (renamed(row, wanted.values()) for row in self.rows):
+            if row.place in self.unread or not has_columns(row, wanted.values(), problems):
+                found.append(nothing)
+            else:
+                pair = _text(row, wanted["text_pair"], problems) if pairs else None
+                found.append((_text(row, wanted["text"], problems), pair))
+        problems.weigh(Path(self.path).name, problems.faulty, len(self.rows))
         problems.raise_errors()
         return found
 
     def _check_header(self, wanted: Mapping[str, str]) -> None:
-        """Raise DataError if the first row has not the wanted columns, so that most rows will lack them, and say how to
-        name those that it has."""
-        first = self.rows[0]
+        """Raise DataError if the first row that can be read has not the wanted columns, so that most rows will lack
+        them, and say how to name those that it has."""
+        first = next(row for row in self.rows if row.place not in self.unread)
         for column in wanted.values():
             if find_column(column, first.values) is None:
                 others = others_named(self.rows, wanted)
@@ -65,8 +77,8 @@ class InputRows:
 
 
 def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
-    """Read a file of inputs; each line of a .txt file is one, a blank one too. Raises DataError if any row cannot be
-    read."""
+    """Read a file of inputs; each line of a .txt file is one, a blank one too. Rows that cannot be read keep
+    their place, if some may be; else, and if none can be, they are a DataError."""
     reading = reading or Reading()
     file = path_of(path, DataError, any_bytes=True)
     plain = plain_text(file.name)
@@ -77,9 +89,7 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
     if plain and (named := reading.named_columns()):
         raise DataError(f"{path}: a .txt file has no columns; leave out data.{next(iter(named))}")
     check_between(path, reading, [file.name])
-    if reading.skip_faulty:
-        raise SettingsError("data.skip_faulty is for training and scores: each row to be answered keeps its place")
-    problems = Problems()
+    problems = Problems(reading.skip_faulty)
     if plain:
         text = read_text(file, problems, reading.unpacked_megabytes)
         problems.raise_errors()
@@ -91,8 +101,12 @@ def read_inputs(path: str, reading: Reading | None = None) -> InputRows:
         rows, split = read_table(file, problems, reading)
     else:
         rows = read_rows(file, problems, reading)
+    if not rows or not reading.skip_faulty:  # else they are weighed when all that is faulty is known
+        problems.weigh(file.name, problems.faulty, len(rows) + problems.faulty)
     problems.raise_errors()
-    return InputRows(path, rows, reading, plain, style_of(file, split))
+    unread = frozenset(problems.faulty_places)
+    rows = sorted([*rows, *(Row({}, place) for place in unread)], key=lambda row: number_in(row.place))
+    return InputRows(path, rows, reading, plain, style_of(file, split), problems, unread)
 
 
 def lines_as_rows(path: str, lines: Sequence[str], reading: Reading | None = None) -> InputRows:

@@ -10,8 +10,7 @@ from ..errors import DataError
 from ..show.units import counted, percent_text
 
 Severity = Literal["error", "warning", "skipped", "note"]
-"""Skipped is what makes rows useless that are left out, as was asked; a note says what was found out, and is no
-problem."""
+"""Skipped is what makes rows useless that are left out; a note says what was found out, and is no problem."""
 _ORDER: tuple[Severity, ...] = ("error", "warning", "skipped", "note")
 PLACES_TOLD = 5
 _FEW = (0.001, 0.01, 0.05)  # of the rows: so few faulty ones it is sensible to skip
@@ -74,6 +73,11 @@ class Problems:
         """How many rows have a fault."""
         return len(self._faulty)
 
+    @property
+    def faulty_places(self) -> Collection[str]:
+        """Where they are."""
+        return self._faulty
+
     def weigh(self, name: str, faulty: int, rows: int) -> None:
         """Say how many of the rows of a file or a split are skipped; it is an error if they are more than may be. Where
         they are few and none may be skipped as yet, say how."""
@@ -84,7 +88,7 @@ class Problems:
         allowed = f"data.skip_faulty allows {100 * self.skip:g} %"
         if not self.skip:
             if few := next((few for few in _FEW if share <= few), None):
-                how = f"mend them, or --data.skip-faulty {few} leaves them out, up to {100 * few:g} %"
+                how = f"mend them, or --data.skip-faulty {few} goes on without them, up to {100 * few:g} %"
                 self.add(("faulty", name), name, f"{found}; {how}")
         elif share > self.skip:
             self.add(
@@ -108,6 +112,13 @@ class Problems:
         """Raise `error()` if there is any."""
         if any(problem.severity == "error" for problem in self._by_kind.values()):
             raise self.error()
+
+
+def number_in(place: str) -> int:
+    """Return the number of a row's line, or of the row, from its place. Raises ValueError for that of a file."""
+    if (match := _NUMBERED.fullmatch(place)) is None:
+        raise ValueError(f"{place!r} has no number")
+    return int(match[3])
 
 
 def places_text(places: Sequence[str], count: int) -> str:
