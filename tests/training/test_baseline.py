@@ -1,5 +1,6 @@
 """A run that ends no better than the most frequent label: what it says, writes and exits with."""
 
+import html
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import inlay
 from inlay.cli import main
 from inlay.errors import TrainingFailed
 
-from ..tiny_models import write_rows
+from ..tiny_models import reviews, write_rows
 
 WORDS = ("good", "bad", "fine", "poor", "great", "awful", "film", "plot", "cast", "very", "so", "is", "was", "the")
 
@@ -112,3 +113,20 @@ def test_a_language_model_is_measured_by_its_base(tmp_path: Path, capsys: pytest
     assert found["baseline"]["valid"]["loss"] == found["metrics"]["base"]["loss"]
     assert 0 < found["baseline"]["valid"]["chrf"] != found["metrics"]["base"]["chrf"]  # the prompt, written again
     assert "for the prompt, copied" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("rows", [6, 120])
+def test_the_last_line_says_what_the_report_says_of_a_gain_within_its_uncertainty(
+    rows: int, tiny_bert: str, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    write_rows(data / "train.jsonl", reviews(120))
+    write_rows(data / "valid.jsonl", reviews(rows))
+    assert main(arguments(tiny_bert, str(data), out, epochs=6)) == 0
+    last, page = (out / "log.txt").read_text().splitlines()[-1], html.unescape((out / "report.html").read_text())
+    assert json.loads((out / "summary.json").read_text())["baseline"]["beaten"]
+    assert ("No clear gain: accuracy is" in page) == (rows == 6)
+    told = re.search(r" on valid, no clear gain \(95 % (\S+) to (\S+) points\) \(step", last)
+    assert (told is not None) == (rows == 6)
+    if told is not None:
+        assert f"interval {told[1]} to {told[2]})" in page

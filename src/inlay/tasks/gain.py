@@ -24,7 +24,9 @@ def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
     kind = "better" if low > 0 else "worse" if high < 0 else "unclear"
     where = f"{gain.told} ({percent_text(gain.floor)}) on the {judged.rows} rows of the {judged.split} split"
     notes = judged.notes(_base_note(judged.base["accuracy"], judged.naive, judged.rows), score="accuracy")
-    return Verdict(kind=kind, sentence=_sentence(kind, gain.value, gain.interval, where), notes=notes)
+    over = f" over {BASE}" if gain.name == BASE else ""  # else it is what stands before the scores
+    unclear = f"no clear gain{over} (95 % {_points(gain.interval)} points)" if kind == "unclear" else None
+    return Verdict(kind=kind, sentence=_sentence(kind, gain.value, gain.interval, where), unclear=unclear, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ def verdict(judged: Judged, written: int) -> Verdict:
     few = f"Texts were written for the first {counted(written, 'row')} alone, and their scores are of these."
     part = [few] if 0 < written < judged.rows else []
     notes = judged.notes(*_worse_than_copied(judged), *part, score="loss")
-    return Verdict(kind=kind, sentence=sentence, notes=notes)
+    unclear = "no clear gain" if kind == "unclear" else None
+    return Verdict(kind=kind, sentence=sentence, unclear=unclear, notes=notes)
 
 
 def _worse_than_copied(judged: Judged) -> Iterator[str]:

@@ -39,6 +39,8 @@ class Verdict:
 
     kind: Literal["better", "unclear", "worse", "unknown"]
     sentence: str
+    unclear: str | None = None
+    """What a screen says behind the scores if the kind is that, such as `no clear gain`."""
     notes: list[str]
     """What a reader must know before trusting the sentence."""
 

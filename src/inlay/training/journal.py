@@ -269,4 +269,5 @@ def _result(event: Event) -> str:
     metric, gain = METRICS[score], event.get("gain")
     tuned = metric.text_on(event["tuned"][score], event.get("rows"))
     change = f" (95 % of the change: {metric.change(gain)})" if gain and not metric.is_share_of_rows else ""
-    return f"{metric.label} {metric.text(floor)} ({shown(name)}) -> {tuned}{change} on {event['split']}"
+    unclear = f", {event['unclear']}" if event.get("unclear") else ""
+    return f"{metric.label} {metric.text(floor)} ({shown(name)}) -> {tuned}{change} on {event['split']}{unclear}"

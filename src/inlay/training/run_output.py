@@ -9,6 +9,7 @@ from ..attached.adapter import Adapter
 from ..formats import peft
 from ..formats.files import replace_folder, write_json, write_text
 from ..formats.places import PLACES, places
+from ..formats.run_files import read_run
 from ..formats.summary import Summary
 from ..machine import file_problem, said_of
 from ..report import write_report
@@ -59,9 +60,11 @@ class RunOutput:
     def write_summary(self, status: str, reason: str | None) -> Summary:
         """Write the report and, last, the summary: with it the run is over."""
         summary = self.state.summary(status, reason)
-        path = self.path("summary.json")
+        path, unclear = self.path("summary.json"), None
         try:
             if processes.is_first():
+                predictions = read_run(self.run.folder, summary).predictions
+                unclear = self.run.task.page(summary, predictions).verdict.unclear
                 write_report(self.run.folder, summary)
         except Exception as problem:  # the run has come to what it has come to nonetheless
             self.journal.tell("note", text=_without_report(self.run.folder, problem))
@@ -74,6 +77,7 @@ class RunOutput:
                 score=self.run.task.main_score,
                 **summary["metrics"],
                 baseline=summary["baseline"],
+                unclear=unclear,
                 planned_steps=summary["planned_steps"],
                 **{name: summary[name] for name in told},
             )
