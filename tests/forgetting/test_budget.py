@@ -13,6 +13,7 @@ from inlay.cli import main
 from inlay.errors import DataError, SettingsError, TrainingFailed
 from inlay.forgetting.passages import general_text
 from inlay.show.budget import Chosen, Spent, budget_table, chosen_text, spent_text
+from inlay.tasks import linear_head
 from inlay.tasks.metric import METRICS
 from inlay.training import budget as budget_module
 from inlay.training.budget import SCALES, ForgettingBudget
@@ -209,3 +210,17 @@ def test_the_page_has_the_scores_with_their_unit() -> None:
     table = budget_table({**found, "tried": [found]}, "accuracy", METRICS["accuracy"].text)
     assert [column.name for column in table.columns][1] == "share of its change"
     assert table.rows == [["4", "62.5 %", "0.010", "0.019", "87.5 %"]]
+
+
+def test_the_start_of_a_fitted_head_is_kept_if_no_step_stays_inside(
+    tiny_bert: str, reviews_folder: str, retain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor any that is scaled down. A head alone forgets nothing."""
+    monkeypatch.setattr(linear_head, "_MOVED", 0.0)  # so that it is fitted to the features of a random model
+    settings = short(tiny_bert, reviews_folder, tmp_path / "run", learning_rate=0.3, retain=retain, forget_at_most=1e-6)
+    summary = train(settings)
+    assert (summary["best_step"], summary["budget"]["step"]) == (0, 0)
+    assert summary["forgetting"]["value"] <= 1e-6
+    monkeypatch.setattr(linear_head, "_MOVED", 1.0)
+    with pytest.raises(TrainingFailed, match="nothing stays inside"):
+        train(replace(settings, out=f"{settings.out}-random"))

@@ -143,7 +143,7 @@ UNTOLD: list[tuple[str, Any]] = [  # what no run tells of itself
     ("about.peak_memory_bytes", 10**400),
     ("progress.tokens", 2**60),
     ("progress.evaluated", 6),
-    ("progress.best_step", 0),
+    ("progress.best_step", 6),
     ("progress.best", None),
     ("progress.best.accuracy", math.nan),
     ("progress.best.loss", "0.5"),

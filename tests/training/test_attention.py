@@ -49,7 +49,8 @@ def test_it_takes_effect_and_trains_to_the_same(
     forward = transformers.LlamaForCausalLM.forward
 
     def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ran.setdefault(current, set()).add(self.config._attn_implementation) if self.training else None
+        if self.training and self.config.name_or_path == tiny_llama:  # not the model that a machine is measured with
+            ran.setdefault(current, set()).add(self.config._attn_implementation)
         return forward(self, *args, **kwargs)
 
     watched.__signature__ = inspect.signature(forward)  # pyright: ignore[reportFunctionMemberAccess]

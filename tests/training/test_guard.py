@@ -242,6 +242,9 @@ def test_a_checkpoint_without_the_start_goes_on_as_it_did(asked: RunSettings[Any
         path = interrupted(replace(asked, epochs=4), tmp_path / "run", event="step", step=9) / CHECKPOINT
         with safe_open(path, framework="pt") as file:
             texts = {name: text for name, text in file.metadata().items() if name != "digest"}
+        told = json.loads(texts["progress"])
+        del told["start"]
+        texts["progress"] = json.dumps(told)
         tensors = load_file(path)
         before = {name: tensor for name, tensor in tensors.items() if not name.startswith("start")}
         assert len(before) < len(tensors)

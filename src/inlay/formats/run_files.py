@@ -1,7 +1,7 @@
 """The files of a run's folder, read for the report: whatever a failed or killed run left behind is enough."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ class RunFiles:
     summary: Summary
     steps: list[Event]
     evaluations: list[Event]
-    """Those of the split that the summary's metrics are about."""
+    """Those of the split that the summary's metrics are about, from the start on: the base, or a head that was
+    fitted."""
     notes: list[str]
     """What the run said of its data, its model and itself, each once: one that goes on says it again."""
     predictions: list[dict[str, Any]]
@@ -51,7 +52,7 @@ def _read_run(run: Path, summary: Summary | None) -> RunFiles:
         folder=run,
         summary=summary,
         steps=_by_step(e for e in events if e["event"] == "step"),
-        evaluations=_by_step(e for e in events if e["event"] == "evaluate" and e["split"] == split),
+        evaluations=_by_step(_curve(e for e in events if e["event"] == "evaluate" and e["split"] == split)),
         notes=list(dict.fromkeys(e["text"] for e in events if e["event"] == "note")),
         predictions=predictions,
         asked=_text(run / "run.yaml"),
@@ -82,6 +83,13 @@ def _json_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
             except json.JSONDecodeError:
                 damaged += 1
     return rows, damaged
+
+
+def _curve(evaluations: Iterable[Event]) -> Iterator[Event]:
+    """Leave out the base where the training began at something better; a run that goes on tells of the base again."""
+    found = list(evaluations)
+    fitted = any(event.get("start") for event in found)
+    return (event for event in found if event["step"] or event.get("start") or not fitted)
 
 
 def _by_step(events: Iterable[Event]) -> list[Event]:

@@ -126,7 +126,7 @@ def _add_evaluation(chart: Chart, points: Points, best_step: int | None) -> None
         chart.line("evaluation", points, key="evaluation", mark="dot")
     for x, y in points:
         if x == best_step:
-            chart.upright("best", x, key=f"best, step {best_step}", mark="diamond")
+            chart.upright("best", x, key=f"best, step {best_step}" if best_step else "best, the start", mark="diamond")
             chart.mark("best", "diamond", chart.place(x, y))
 
 

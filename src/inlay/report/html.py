@@ -82,7 +82,7 @@ def _page(files: RunFiles) -> dict[str, object]:
 
 
 def _large_plots(files: RunFiles, score: str, naive: NaiveBaseline | None) -> list[Figure]:
-    best_step = files.summary.get("best_step")
+    best_step = files.summary.get("best_step") if (files.summary.get("metrics") or {}).get("tuned") else None
     level = figures.Level(naive.name, naive.scores[score]) if naive and naive.scores.get(score) is not None else None
     train, evaluated = _points(files.steps, "loss"), _points(files.evaluations, "loss")
     scores = [] if score == "loss" else _points(files.evaluations, score)

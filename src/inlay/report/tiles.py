@@ -58,6 +58,8 @@ def _steps(summary: Summary) -> Tile:
     details = [f"of {planned:,} planned"] if planned else []
     if best:
         details.append(f"the best after step {best:,}")
+    elif (summary.get("metrics") or {}).get("tuned"):
+        details.append("none better than the start")
     return Tile(name="Optimizer steps", value=text_or_unknown("{:,}".format, summary.get("steps")), details=details)
 
 

@@ -45,7 +45,7 @@ from .evaluation import Answer, Evaluation
 from .facts import LABELS
 from .gain import tiles, verdict
 from .linear_head import FEWEST_ROWS, MOST_ROWS, FittedHead, features, fitted
-from .metric import METRICS, Scores, scores_of
+from .metric import Scores, scores_of
 from .naive import MOST_FREQUENT, NaiveBaseline
 from .never_given import FEWEST
 from .outcomes import LabelProbabilities
@@ -142,16 +142,7 @@ class Classify(Task):
         return (
             f"the new head begins as a linear classifier of the base's features of {counted(found.rows, 'row')}: loss "
             f"{found.loss:.2f} on rows that it had not seen, {found.loss_of_shares:.2f} by the labels' shares"
-            f"{self._told_of_valid(adapter.model)}"
         )
-
-    def _told_of_valid(self, model: nn.Module) -> str:
-        """Say what the head comes to by itself, before any step."""
-        if "valid" not in self.tokens:
-            return ""
-        accuracy = self.evaluate(model, "valid").scores[self.main_score]
-        told = METRICS[self.main_score].text_on(accuracy, len(self.tokens["valid"].rows))
-        return f"; before any step its accuracy on valid is {told}"
 
     def _fitted_head(
         self, model: nn.Module, host: nn.Module, trained: Mapping[str, Tensor], shares_L: Tensor, most_rows: int

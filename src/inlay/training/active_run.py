@@ -80,6 +80,7 @@ class ActiveRun(Observer):
         self.before, self.resumable = before, resumable
         self.bases, self.start = bases or NoSharing(), start
         self.of_base: Evaluation | None = None  # on valid
+        self.of_start: Evaluation | None = None  # on valid, where a new head has learned before the first step
         self.of_best: Evaluation | None = None  # on valid, if this process made it
         self.evaluated: Evaluation | None = None  # last, on valid
         self.budget: ForgettingBudget | None = None
@@ -219,10 +220,13 @@ class ActiveRun(Observer):
             commit(adapter)
         self.state.adapter = adapter
         if self.checkpoint is None:
-            self._note(run.task.start_head(adapter, run.plan.steps * run.settings.batch_size))
+            self._note(told_of_head := run.task.start_head(adapter, run.plan.steps * run.settings.batch_size))
             run.settings.method.initialize_from_data(adapter, self._first_batches())
             if self.start is not None:
                 loading.start_from(adapter, self.start)
+            if told_of_head is not None:
+                self.evaluated = self.of_start = evaluated(run, adapter.model, "valid", "before the first step")
+                self._record_evaluation(0, self.of_start.scores, best=True, start=True)
         shrunk = shrunk_of(self.checkpoint.progress) if self.checkpoint is not None else ()
         self.division = Division(run, adapter, Sites(model, self.heads, run.part.name), shrunk, self.journal)
         # A way of attention that was asked for is kept to; rows of several texts have one of their own.
@@ -339,6 +343,10 @@ class ActiveRun(Observer):
         self.journal.record("spent", step=step, **told, most=self.budget.most, inside=inside)
         return inside
 
+    @property
+    def start_scores(self) -> Scores | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.of_start and self.of_start.scores
+
     def on_best(self) -> None:
         self.of_best = self.evaluated
         self.output.save_adapter(self.adapter)
@@ -355,6 +363,7 @@ class ActiveRun(Observer):
         if steps < run.plan.steps:
             text = f"stopped after step {steps}: {run.settings.patience} evaluations without a better one"
             self._note(text, step=steps)
+        self._note(self.state.told_of_start, step=steps)
         self.output.save_adapter(self.adapter)
         model, task = self.adapter.model, run.task
         complete = partial(with_texts, run, self.journal, model)
@@ -386,6 +395,6 @@ class ActiveRun(Observer):
         if text:
             self.journal.record("note", text=text, **more)
 
-    def _record_evaluation(self, step: int, scores: Scores, best: bool, **more: str | float) -> None:
+    def _record_evaluation(self, step: int, scores: Scores, best: bool, **more: str | float | bool) -> None:
         epoch = step / self.run.plan.steps_per_epoch
         self.journal.record("evaluate", step=step, epoch=epoch, split="valid", **scores, best=best, **more)

@@ -120,8 +120,8 @@ def _parameters(training: Training, step: int, scale: float) -> Mapping[str, Ten
 
 
 def _can_be_scaled(training: Training, done: Progress) -> bool:
-    """Tell whether the adapter changes nothing at its start, which is still there."""
-    return training.adapter.method.virtual_tokens == 0 and done.start is not None
+    """Tell whether the adapter changes nothing at its start, which is still there and is not the best step itself."""
+    return training.adapter.method.virtual_tokens == 0 and done.start is not None and done.best_step > 0
 
 
 def _scaled(training: Training, done: Progress, scale: float) -> Mapping[str, Tensor]:

@@ -105,9 +105,9 @@ class Checkpoint:
             parts = self._copied()
             averages = {int(number): values for number, values in by_first_part(parts["optimizer"], by=".").items()}
             progress = progress_of(self.progress, main_score)
-            if bool(progress.best_step) != bool(parts.get("best")):
+            if (progress.best is not None) != bool(parts.get("best")):
                 raise ValueError(
-                    f"its best step is {progress.best_step}, and it has {len(parts.get('best', {}))} tensors of it"
+                    f"its best scores are {progress.best}, and it has {len(parts.get('best', {}))} tensors of them"
                 )
             kept = kept_of(self.progress, parts, progress, main_score)
             check_random_state(parts["random"], self.random, device)
@@ -186,7 +186,7 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
         "safe": safe.parameters if safe and safe.parameters is not progress.best_state else {},
         "safe_memory": _by_host(safe.memory) if safe else {},
         "inside": inside.parameters if inside and inside.parameters is not progress.best_state else {},
-        "start": start.parameters if start else {},
+        "start": start.parameters if start and start.parameters is not progress.best_state else {},
         "start_memory": _by_host(start.memory) if start else {},
         "optimizer": {f"{number}.{name}": t for number, values in averages.items() for name, t in values.items()},
         "random": random_tensors(training.device),
@@ -194,7 +194,7 @@ def write_checkpoint(folder: Path, training: Training, identity: RunIdentity) ->
     tensors = {f"{part}.{key}": t.detach() for part, named in parts.items() for key, t in named.items()}
     apart = ("best_state", "guard", "scale", "shrunk", "safe", "start", "inside")
     own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in apart}
-    best, steps = progress.best, {"safe": safe, "inside": inside}
+    best, steps = progress.best, {"safe": safe, "inside": inside, "start": start}
     header = {
         "progress": own
         | {"best": best, "changed": training.changed, "guard": asdict(progress.guard)}

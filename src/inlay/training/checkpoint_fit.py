@@ -18,6 +18,7 @@ from .shrinking import Shrunk
 _COUNTS = ("step", "evaluated", "best_step", "without_better", "tokens")
 _MOST = 2**53  # of anything that is counted
 _SPREAD = 64  # places of memory for each number of a tensor that is a part of a larger one
+_APART = ("changed", "safe", "start", "inside")  # of what is told, as Progress has them otherwise
 _AVERAGES = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's, of each parameter
 
 Parts = Mapping[str, Mapping[str, Tensor]]
@@ -77,7 +78,7 @@ def check_fits(parts: Parts, training: Training) -> None:
 
 def progress_of(told: Told, main_score: str) -> Progress:
     """Read how far the training was, without the tensors of its best step."""
-    values: dict[str, Any] = {name: told[name] for name in told if name not in ("changed", "safe", "inside")}
+    values: dict[str, Any] = {name: told[name] for name in told if name not in _APART}
     for name in _COUNTS:
         if type(values[name]) is not int or not 0 <= values[name] < _MOST:
             raise ValueError(f"progress has {values[name]!r} for {name}, which is a count")
@@ -88,7 +89,7 @@ def progress_of(told: Told, main_score: str) -> Progress:
     if type(told["changed"]) is not bool:
         raise ValueError(f"progress has {told['changed']!r} for changed, which is true or false")
     best = None if values["best"] is None else scores_from_json(values["best"], main_score)
-    if (best is None) != (values["best_step"] == 0):
+    if best is None and values["best_step"]:
         raise ValueError(f"progress has {values['best_step']} for best_step, and {values['best']!r} for best")
     for name, value in best.items() if best is not None else ():
         if not (math.isfinite(value) or (name == "perplexity" and value > 0)):
@@ -143,8 +144,8 @@ def kept_of(told: Told, parts: Parts, progress: Progress, main_score: str) -> di
     """Read the steps that a training can go back to or keep, by their names in Progress. Versions before had no start,
     and no step inside a budget."""
     safe, inside = (_kept(told, name, parts, progress, main_score) for name in ("safe", "inside"))
-    start = safe if safe is not None and safe.step == 0 else None
-    if parts.get("start"):
+    start = safe if safe is not None and safe.step == 0 else _kept(told, "start", parts, progress, main_score)
+    if start is None and parts.get("start"):  # of a version before, which did not score it
         start = Safe(0, None, parts["start"], by_first_part(parts.get("start_memory", {}), by="/"))
     return {"safe": safe, "start": start, "inside": inside}
 
@@ -156,7 +157,7 @@ def _kept(told: Told, name: str, parts: Parts, progress: Progress, main_score: s
     step, scores = told[name]["step"], told[name]["scores"]
     if type(step) is not int or not 0 <= step <= progress.step:
         raise ValueError(f"progress has {step!r} for its {name} step, and the checkpoint is of step {progress.step}")
-    parameters = parts.get(name) or parts.get("best")
+    parameters = parts.get(name) or (parts.get("best") if step == progress.best_step else None)
     if not parameters:
         raise ValueError(f"the {name} step is {step}, and there are no tensors of it")
     read = None if scores is None else scores_from_json(scores, main_score)

@@ -70,7 +70,8 @@ class Ending:
         if state.kept is None:
             why = "nothing was evaluated yet" if state.progress.best is None else "no step forgot so little"
             return f"; {why}, so no adapter is kept"
-        of_step = f"the adapter of step {state.kept.step}, the best so far,"
+        step = f"step {state.kept.step}" if state.kept.step else "the start"
+        of_step = f"the adapter of {step}, the best so far,"
         return f"; {of_step} is kept" if self.output.has_adapter else f"; {of_step} could not be kept"
 
     def _how_to_go_on(self, first: str) -> str:

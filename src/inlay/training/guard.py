@@ -47,7 +47,7 @@ class Safe:
     """A step that a training can go back to."""
 
     step: int
-    scores: Scores | None  # None: of the start
+    scores: Scores | None  # None: of a start that was not scored
     parameters: Mapping[str, Tensor]
     memory: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)  # of the method, by host
 

@@ -216,7 +216,8 @@ def sentence(event: Event) -> str:
             )
         case "evaluate":
             best = "  best so far" if event["best"] else ""
-            when = "base   " if event["step"] == 0 else f"step {event['step']}"
+            at_0 = "start  " if event.get("start") else "base   "
+            when = f"step {event['step']}" if event["step"] else at_0
             return f"{when} {event['split']}: {score_text(event)}{_baseline(event)}{best}"
         case "step":
             return (
@@ -244,7 +245,8 @@ def sentence(event: Event) -> str:
             taken, planned = event.get("steps"), event.get("planned_steps")
             when = peak_text(event.get("raised_peak"), event["peak_memory_bytes"])
             early = f" ({taken:,} of {planned:,} planned steps)" if planned and taken < planned else ""
-            took = f"(step {event['best_step']}), trained in {seconds_text(event['train_seconds'])}{early}"
+            kept = f"step {event['best_step']}" if event["best_step"] else "the start"
+            took = f"({kept}), trained in {seconds_text(event['train_seconds'])}{early}"
             at_most = f"{each} at most" if (each := _each(event)) else ""
             peak = f"peak memory {bytes_text(event['peak_memory_bytes'])}{at_most}{f' ({when})' if when else ''}"
             return f"done    {_result(event)} {took}, {peak}"

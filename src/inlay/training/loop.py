@@ -67,6 +67,11 @@ class Observer(ABC):
     has_budget = False
     """Whether a step that forgets too much is not kept, however good it is."""
 
+    @property
+    def start_scores(self) -> Scores | None:
+        """The scores before the first step, if the start can be kept as well as any step; None if it is no use."""
+        return None
+
     @abstractmethod
     def evaluate(self, step: int) -> Scored:
         """Score the adapter as it is after this step."""
@@ -209,9 +214,8 @@ def fit(
     steps = rows_of_steps(batches, plan.steps_per_epoch, training.progress.step)
     collate = cast(Callable[[list[object]], Batch], batches.collate_fn)
     batches.collate_fn = list  # a step that does not fit in memory makes other batches of the same rows
-    if (settings.guard or observer.has_budget) and training.progress.step == 0:
-        start = training.safe(0, None, training.copied())
-        training.progress = replace(training.progress, safe=start if settings.guard else None, start=start)
+    if training.progress.step == 0:
+        _keep_start(training, plan, settings, observer)
 
     while True:
         done = training.progress
@@ -233,7 +237,8 @@ def fit(
             with observer.undivided():  # what is told to be the best so far is kept
                 observer.on_evaluation(done.step, scores, best=better)
                 before = done.safe.scores if done.safe else None
-                safer = settings.guard and not collapse and scored.has_learned and objective.is_better(scores, before)
+                safer = settings.guard and not collapse and scored.has_learned
+                safer = safer and objective.is_better(scores, before)
                 may_keep = observer.has_budget and may_be_best and not collapse
                 inside = may_keep and objective.is_better(scores, done.inside.scores if done.inside else None)
                 inside = inside and observer.stays_inside(done.step)
@@ -312,6 +317,24 @@ def fit(
         raise TrainingFailed(f"after {done.step} steps no parameter of {method.name} has changed: nothing was learned")
     training.changed_before = True
     training.put(done.best_state)
+
+
+def _keep_start(training: Training, plan: Plan, settings: RunSettings[Method], observer: Observer) -> None:
+    """Keep the start as what the training can go back to, and, if it is of use, as the best so far."""
+    scores, done = observer.start_scores, training.progress
+    if not (settings.guard or observer.has_budget or scores):
+        return
+    start = training.safe(0, scores, training.copied())
+    goes_back = settings.guard or observer.has_budget
+    done = replace(done, safe=start if settings.guard else None, start=start if goes_back else None)
+    with observer.undivided():
+        if scores is not None and training.adapter.method.may_be_best(0, plan.steps):
+            done = replace(done, best=scores, best_state=start.parameters)
+            inside = observer.has_budget and observer.stays_inside(0)
+            if inside or not observer.has_budget:
+                observer.on_best()
+            done = replace(done, inside=start if inside else None)
+        training.progress = done
 
 
 def _went_back(

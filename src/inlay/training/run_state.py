@@ -77,7 +77,7 @@ class RunState:
         progress = self.progress
         if self.asked.forget_at_most is not None:
             return progress.inside
-        return Safe(progress.best_step, progress.best, progress.best_state) if progress.best_step else None
+        return None if progress.best is None else Safe(progress.best_step, progress.best, progress.best_state)
 
     @property
     def tuned(self) -> Scores | None:
@@ -85,7 +85,7 @@ class RunState:
 
     @property
     def best_step(self) -> int:
-        """The step that is kept; 0 if there is none."""
+        """The step that is kept; 0 if it is the start, or there is none."""
         return self.budget["step"] if self.budget else self.kept.step if self.kept else 0
 
     @property
@@ -95,6 +95,14 @@ class RunState:
         known = {split: scores for split, scores in tuned.items() if scores}
         by = self.run.task.main_score
         return Judgement(by=by, naive=self.naive, tuned=known, same=self.same, rows=self._rows)
+
+    @property
+    def told_of_start(self) -> str | None:
+        """What is to be said if the training has not come to anything better than it began with."""
+        if self.kept is None or self.best_step or not self.progress.step:
+            return None
+        what = "the adapter is kept as it began, with its new head alone fitted"
+        return f"no step scored better on valid than the start, so {what}. {self._advice}"
 
     @property
     def _rows(self) -> dict[str, int]:

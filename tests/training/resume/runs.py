@@ -69,9 +69,9 @@ def steps(run: Path) -> dict[int, tuple[float, float, float]]:
     return {e["step"]: (e["loss"], e["learning_rate"], e["gradient_norm"]) for e in events if e["event"] == "step"}
 
 
-def evaluations(run: Path) -> dict[int, dict[str, Any]]:
+def evaluations(run: Path) -> dict[tuple[int, bool], dict[str, Any]]:
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {e["step"]: e | {"time": 0} for e in events if e["event"] == "evaluate"}
+    return {(e["step"], "start" in e): e | {"time": 0} for e in events if e["event"] == "evaluate"}
 
 
 def assert_same(run: Path, whole: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_killed_run_goes_on_from_its_last_regular_checkpoint(
     """Later evaluations have left a better adapter and half a line behind; neither may stay."""
     asked = short(dropping_bert, few_reviews, tmp_path, checkpoint_minutes=1e-9, seed=3)
     train(replace(asked, out=str(tmp_path / "whole")))
-    assert evaluations(tmp_path / "whole")[6]["best"]
+    assert evaluations(tmp_path / "whole")[6, False]["best"]
     run = tmp_path / "run"
     copied = tmp_path / "copied.safetensors"
 
