@@ -128,8 +128,11 @@ def tokenize(
 
 
 def tokenize_split(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> Tokens:
-    rows = tokenize(tokenizer, [(e.text, e.pair) for e in examples], max_length)
-    cut = sum(len(row["input_ids"]) == max_length for row in rows)
+    texts = [(e.text, e.pair) for e in examples]
+    rows = tokenize(tokenizer, texts, max_length)
+    full = [text for text, row in zip(texts, rows, strict=True) if len(row["input_ids"]) == max_length]
+    longer = tokenize(tokenizer, full, max_length + 1) if full else []  # some may end just there
+    cut = sum(len(row["input_ids"]) > max_length for row in longer)
     return Tokens(rows, [e.label for e in examples], cut)
 
 

@@ -182,8 +182,10 @@ class Training:
         """Give the parameters these values for as long as the block runs."""
         now = {name: p.detach().clone() for name, p in self.adapter.named_parameters()}
         self.put(state)
-        yield
-        self.put(now)
+        try:
+            yield
+        finally:
+            self.put(now)
 
     @property
     def changed(self) -> bool:
