@@ -84,10 +84,10 @@ def test_a_geometry_is_judged_by_the_probe_task_alone() -> None:
 
 def test_the_log_has_it_in_one_line() -> None:
     assert forgetting_text(of_loss(0.02, 0.01, 0.03)) == (
-        "forgot  loss on general text 3.000 -> 3.020: +0.020 nats per token (95 % +0.010 to +0.030), low; KL 0.031; "
-        "168 passages of builtin:passages"
+        "forgot  On general text the loss went from 3.000 to 3.020: +0.020 nats per token (95 % +0.010 to +0.030), "
+        "low; KL 0.031; 168 passages of builtin:passages"
     )
-    assert forgetting_text(of_loss(0.0, -0.01, 0.01)).startswith("kept    loss")
+    assert forgetting_text(of_loss(0.0, -0.01, 0.01)).startswith("general On general text the loss went from")
     fell = of_geometry(0.6, 0.9, 0.7, [-0.3, -0.1])
     assert forgetting_text(fell) == (  # the report's own words
         f"forgot  {forgetting_section(fell).sentence} Measured on 168 passages of general.txt."

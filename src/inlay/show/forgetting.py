@@ -94,8 +94,9 @@ def forgetting_text(found: Forgetting) -> str:
         on += " (more would take over a twentieth of the training's time)"
     if found["measure"] == "loss":
         return (
-            f"{_head(found)} loss on general text {found['base_loss']:.3f} -> {found['tuned_loss']:.3f}: "
-            f"{_signed(found['value'])} nats per token (95 % {interval_text(found)}), {level(found)}; "
+            f"{_head(found)} On general text the loss went from {found['base_loss']:.3f} to "
+            f"{found['tuned_loss']:.3f}: {_signed(found['value'])} nats per token (95 % {interval_text(found)}), "
+            f"{level(found)}; "
             f"KL {found['kl']:.3f}; {on}"
         )
     return f"{_head(found)} {_of_encoder(found)} Measured on {on}."
@@ -117,11 +118,12 @@ def _of_encoder(found: GeometryForgetting) -> str:
 
 
 def _head(found: Forgetting) -> str:
-    """Return the word that the line begins with, in as many columns as that of every event."""
+    """Return the word that the line begins with, in as many columns as that of every event: what came of the general
+    text if something did, else what the line is about."""
     found_out = level(found)
     if found["measure"] == "loss" and found_out == "low" and found["interval"][0] > 0:
         found_out = "moderate"  # a little was lost
-    heads = {"low": "kept", "moderate": "forgot", "high": "forgot", "unclear": "unclear", "unknown": "changed"}
+    heads = {"low": "general", "moderate": "forgot", "high": "forgot", "unclear": "unclear", "unknown": "changed"}
     return f"{heads[found_out]:<7}"
 
 

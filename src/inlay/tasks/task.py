@@ -251,7 +251,6 @@ class Task(ABC):
 
     def batches(self, batch_size: int, seed: int) -> DataLoader[int]:
         """Load batches of the training rows, every row once an epoch; `.batch_sampler.set_epoch` before each.
-
         A batch with `position_ids` is packed; its rows are micro-batches."""
         numbers: Any = range(len(self.lengths("train")))
         return DataLoader(numbers, batch_sampler=self.order(batch_size, seed), collate_fn=self.training_batch)
@@ -354,8 +353,7 @@ class Task(ABC):
 
     @abstractmethod
     def answer(self, model: nn.Module, inputs: Sequence[object], **options: object) -> list[Answer]:
-        """Answer each input, a text or what the task makes of one. Raises SettingsError for a token that the model
-        cannot read."""
+        """Answer each input. Raises SettingsError for a token that the model cannot read."""
 
     def no_answer(self, given: object, **options: object) -> Answer:
         """Return what stands in the place of an input without a text."""
