@@ -68,6 +68,14 @@ def test_every_page_is_well_formed_and_names_nothing_outside(paths: dict[str, Pa
     assert {p.name for p in paths[name].parent.iterdir()} >= {"report.html", "report.md", "report.csv"}
 
 
+def test_the_markdown_marks_the_methods_that_the_page_marks(paths: dict[str, Path]) -> None:
+    page, text = paths["classifiers"].read_text(), paths["classifiers"].with_name("report.md").read_text()
+    marked = re.findall(r"<bdi>(\w+)</bdi> <span class=\"equal\" title", page)
+    assert set(marked) == set(re.findall(r"^\| (\w+) ≈ \|", text, re.MULTILINE)) == {"full", "pfeiffer", "prefix"}
+    assert "over 3 seeds. ≈ marks methods that cannot be told from lora, the best by accuracy (test)." in text
+    assert "≈" not in paths["all_failed"].with_name("report.md").read_text()
+
+
 def test_a_full_page_has_all_that_was_found(paths: dict[str, Path]) -> None:
     assert headings(paths["classifiers"]) == [
         *("Advice", "Methods", "Score against cost", "Learning curves", "Tasks one after another"),

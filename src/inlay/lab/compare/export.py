@@ -4,7 +4,7 @@ from .advice import Advice
 from .result import ComparisonResult
 from .sensitivity import legend
 from .table import MethodTable
-from .tables import methods_table, sensitivity_table, sequences_table, shown
+from .tables import EQUAL, equals, equals_text, methods_table, sensitivity_table, sequences_table, shown
 
 
 def table_rows(table: MethodTable) -> list[dict[str, object]]:
@@ -48,8 +48,9 @@ def as_markdown(result: ComparisonResult) -> str:
         lines += [result.advice.text, ""]
     rows = f", {table.evaluated} rows" if table.evaluated else ""
     seeds = f"{common.seeds} seed{'s' if common.seeds > 1 else ''}"
-    lines += [f"Scores are of {table.split}{rows}; mean ± standard deviation over {seeds}.", ""]
-    lines.append(methods_table(table, shown(table)).markdown())
+    means = f" {EQUAL} {said}" if (said := equals_text(result)) else ""
+    lines += [f"Scores are of {table.split}{rows}; mean ± standard deviation over {seeds}.{means}", ""]
+    lines.append(methods_table(table, shown(table), marked=equals(result)).markdown())
     if result.sequences:
         lines += ["", f"Learned one after another: {' → '.join([common.data.path, *common.then])}.", ""]
         lines.append(sequences_table(result).markdown())

@@ -22,7 +22,10 @@ from .samples import ROWS_SHOWN, disagreements, texts_side_by_side
 from .sensitivity import legend
 from .table import COSTS, MethodRow, Quantity, naive_of
 from .tables import (
+    EQUAL,
     costs_table,
+    equals,
+    equals_text,
     forgetting_means,
     methods_table,
     runs_table,
@@ -69,6 +72,8 @@ def _page(result: ComparisonResult) -> dict[str, object]:
     return {
         "result": result,
         "table": table,
+        "equal": EQUAL,
+        "equals_text": equals_text(result),
         "scores": methods_table(table, [q for q in there if q.is_score], html=_marked(result)),
         "spent": methods_table(table, [q for q in there if not q.is_score], html=_marked(result), failures=False),
         "advice": result.advice,
@@ -121,11 +126,11 @@ def _plot(rows: tuple[MethodRow, ...], x: Quantity, y: Quantity) -> ParetoPlot:
 def _marked(result: ComparisonResult) -> Callable[[str], Markup]:
     """Return what marks up a method's name: its family's mark before it, a sign after those as good as the best."""
     family = {row.label: row.family for row in result.table.rows}
-    equals = set(result.advice.equals) - {result.advice.best} if result.advice else ()
-    equal = Markup(' <span class="equal" title="cannot be told from the best">≈</span>')
+    same = equals(result)
+    equal = Markup(f' <span class="equal" title="cannot be told from the best">{EQUAL}</span>')
 
     def html(name: str) -> Markup:
-        return _mark(family[name]) + label(name) + (equal if name in equals else "")
+        return _mark(family[name]) + label(name) + (equal if name in same else "")
 
     return html
 

@@ -1,7 +1,7 @@
 """A comparison's tables: for its page, its Markdown and its CSV, and the screen."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from markupsafe import Markup
 
@@ -17,6 +17,8 @@ from .table import MethodRow, MethodTable, Quantity, SequenceRow, Spread, spread
 
 Text = Callable[[Quantity, Spread], str]
 
+EQUAL = "≈"  # behind a method that cannot be told from the best
+
 
 def shown(measured: MethodTable) -> list[Quantity]:
     """Return the quantities that at least one contender has; where none finished, the score."""
@@ -29,19 +31,35 @@ def with_deviation(quantity: Quantity, found: Spread) -> str:
     return spread_text(found, quantity.text)
 
 
+def equals(result: ComparisonResult) -> set[str]:
+    """Return the contenders beside the best that cannot be told from it."""
+    return set(result.advice.equals) - {result.advice.best} if result.advice else set()
+
+
+def equals_text(result: ComparisonResult) -> str | None:
+    """Say what the sign behind those means, without the sign; None if there are none."""
+    if result.advice is None or not equals(result):
+        return None
+    cannot = "these rows cannot tell" if result.advice.one_seed else "cannot be told"
+    return f"marks methods that {cannot} from {result.advice.best}, the best by {result.table.score.name}."
+
+
 def methods_table(
     measured: MethodTable,
     quantities: Sequence[Quantity],
     text: Text = with_deviation,
     html: Callable[[str], Markup] = label,
     failures: bool = True,
+    marked: Collection[str] = (),
 ) -> Table:
-    """Return a row for each contender with what was measured of it, and one for each run that failed."""
+    """Return a row for each contender with what was measured of it, and one for each run that failed. Those that are
+    `marked` have the sign of equality behind their name."""
     columns = [Column(name="method", html=html), *(_column(quantity, text) for quantity in quantities)]
     rows: list[Sequence[object]] = []
     for row in measured.rows:
         if row.runs:
-            rows.append([row.label, *(row.spreads.get(q.key) for q in quantities)])
+            name = f"{row.label} {EQUAL}" if row.label in marked else row.label
+            rows.append([name, *(row.spreads.get(q.key) for q in quantities)])
         rows += [[row.label, f"seed {seed} failed: {reason}"] for seed, reason in row.failures if failures]
     return Table(columns=columns, rows=rows)
 
