@@ -215,11 +215,11 @@ def test_an_unknown_setting_of_a_format_of_our_own_is_refused(name: str, tmp_pat
     method = inlay.METHODS[name]()
     inlay.attach(shape.classifier(), method).save(tmp_path)
     edit_config(tmp_path, add_mising=True, peft_type=method.format.peft_type)
-    near = {"bitfit": "did you mean add_missing"}.get(name, "unknown setting 'add_mising'")
-    refused(shape.classifier, tmp_path, f"unknown setting 'add_mising'.*{near}" if name == "bitfit" else near)
+    near = {"bitfit": "did you mean add_missing"}.get(name, "unknown setting add_mising")
+    refused(shape.classifier, tmp_path, f"unknown setting add_mising.*{near}" if name == "bitfit" else near)
     edit_config(tmp_path, add_mising=..., reduction_factr=2, peft_type=method.format.peft_type)
     near = r"did you mean reduction_factor\?" if name == "pfeiffer" else ""
-    refused(shape.classifier, tmp_path, f"unknown setting 'reduction_factr'.*{near}")
+    refused(shape.classifier, tmp_path, f"unknown setting reduction_factr.*{near}")
 
 
 def test_files_in_half_precision_are_read_into_float32(saved: Path) -> None:
@@ -287,3 +287,22 @@ def test_excluded_modules_and_chosen_layers_are_read_as_peft_reads_them(shape: S
         unseal(folder)
         save_file({k: t for k, t in tensors.items() if not k.startswith(gone)}, folder / format_.TENSORS)
         refused(shape.model, folder, r"lora_A is missing; .*lora_B is missing")  # not: a layer fewer was chosen
+
+
+def test_all_that_an_adapter_of_somebody_else_has_and_is_not_known_is_named(tmp_path: Path) -> None:
+    shape = SHAPES["bert"]
+    inlay.attach(shape.classifier(), inlay.LoRA(rank=2)).save(tmp_path)
+    edit_config(tmp_path, twist=3, use_qalora=True, fold={"by": 2})
+    with pytest.raises(inlay.errors.CheckpointError) as caught:
+        inlay.load(shape.classifier(), tmp_path)
+    first, second = str(caught.value).splitlines()
+    assert first.endswith("use_qalora is True; its inputs are pooled in groups before the first matrix")
+    assert second == (
+        "adapter_config.json: twist is 3, fold is {'by': 2}; these change what the adapter computes and are not known "
+        "here; let PEFT merge it and use the merged model"
+    )
+    edit_config(tmp_path, use_qalora=..., fold=...)
+    refused(shape.classifier, tmp_path, "twist is 3; this changes what the adapter computes and is not known here")
+    inlay.attach(shape.classifier(), inlay.METHODS["bitfit"]()).save(tmp_path / "own")
+    edit_config(tmp_path / "own", twist=3, fold=2)
+    refused(shape.classifier, tmp_path / "own", "(?s)unknown setting twist.*unknown setting fold")

@@ -23,7 +23,7 @@ COMMON_KEYS = frozenset(  # what every method's file may have
 # Values of PEFT's that change nothing, though they are not among those that say nothing at all (null, false, 0, empty).
 _NEUTRAL = {"megatron_core": "megatron.core", "use_cayley_neumann": True}
 
-_UNKNOWN = "this changes what the adapter computes and is not known here; let PEFT merge it and use the merged model"
+_UNKNOWN = "what the adapter computes and {is_not} known here; let PEFT merge it and use the merged model"
 _BECAUSE = {  # why a setting of PEFT's cannot be read
     "layer_replication": "it runs some of the base's layers several times, each with tensors of its own, and no base "
     "here has such layers: save the model that PEFT builds of it, and its adapter with it",
@@ -136,12 +136,17 @@ def _is_of(kind: object, value: object) -> bool:
 
 
 def check_settings(config: PeftConfig, known: Iterable[str]) -> None:
-    """Raise CheckpointError if a key that is neither common nor `known` has a value that may change the adapter."""
-    for key, value in config.items():
-        if key in COMMON_KEYS or key in known or says_nothing(key, value):
-            continue
-        because = _BECAUSE.get(key, _UNKNOWN)
-        raise CheckpointError(f"{CONFIG}: {key} is {value!r}; {because}")
+    """Raise CheckpointError, which names them all, if keys that are neither common nor `known` have values that may
+    change the adapter."""
+    own = {*COMMON_KEYS, *known}
+    said = {k: f"{k} is {value!r}" for k, value in config.items() if k not in own and not says_nothing(k, value)}
+    lines = [f"{CONFIG}: {said[key]}; {because}" for key, because in _BECAUSE.items() if key in said]
+    if others := [text for key, text in said.items() if key not in _BECAUSE]:
+        why = "this changes" if len(others) == 1 else "these change"
+        is_not = "is not" if len(others) == 1 else "are not"
+        lines.append(f"{CONFIG}: {', '.join(others)}; {why} {_UNKNOWN.format(is_not=is_not)}")
+    if lines:
+        raise CheckpointError("\n".join(lines))
 
 
 def says_nothing(key: str, value: object) -> bool:

@@ -20,7 +20,7 @@ from ..attached.adapter import Adapter
 from ..attached.labels import label_names
 from ..core.attachment import Attachment
 from ..core.method import Method
-from ..errors import CheckpointError, did_you_mean
+from ..errors import CheckpointError, unknown_names
 from ..models.heads import task_heads
 from ..models.sites import Sites
 from ..models.tokenizer import SavesFiles
@@ -102,8 +102,8 @@ class PeftFormat(Generic[MethodT]):
         class cannot compute."""
         fields = {f.name for f in dataclasses.fields(kind)}
         settings = {k: v for k, v in config.items() if k not in COMMON_KEYS}
-        for key in settings.keys() - fields:
-            raise CheckpointError(f"{CONFIG}: unknown setting {key!r}{did_you_mean(key, fields)}")
+        if unknown := [key for key in settings if key not in fields]:
+            raise CheckpointError(unknown_names(f"{CONFIG}: unknown setting", unknown, fields))
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
     def in_own_form(
