@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inlay.cost.record import BESIDE, BESIDE_SAMPLES, Taken, beside, kept, record, recorded, time_factor
+from inlay.cost.record import BESIDE, BESIDE_SAMPLES, Taken, beside, kept, record, recorded, text_seconds, time_factor
 
 RUN = Taken(
     device="cpu",
@@ -38,6 +38,17 @@ def test_runs_of_the_same_computation_count_the_latest_last() -> None:
     for run in (RUN, replace(RUN, dtype="bfloat16"), replace(RUN, threads=1), replace(RUN, method="dora")):
         record(run)
     assert [each.method for each in recorded("cpu", "float32", 2)] == ["lora", "dora"]
+
+
+def test_the_time_of_texts_is_of_the_runs_of_one_model_and_earlier_lines_have_none(home: Path) -> None:
+    for seconds, model in ((2.0, "a"), (4.0, "a"), (3.0, "a"), (9.0, "b"), (None, "a")):
+        record(replace(RUN, text_seconds=seconds, model=model))
+    of_earlier_version = {name: value for name, value in asdict(RUN).items() if name != "text_seconds"}
+    with (home / "record.jsonl").open("a") as file:
+        file.write(json.dumps(of_earlier_version) + "\n")
+    found = recorded("cpu", "float32", 2)
+    assert len(found) == 6
+    assert (text_seconds(found, "a"), text_seconds(found, "b"), text_seconds(found, "c")) == (3.0, 9.0, None)
 
 
 def test_a_damaged_record_and_one_that_cannot_be_written_are_no_fault(home: Path) -> None:

@@ -167,9 +167,19 @@ class Costs:
         else:
             known = "Tensors are exact; the device has 500 MiB more for its context."
         if any(row.step_seconds is not None for row in self.planned):
-            known += " Scoring the base, texts and forgetting come on top of the training's time"
-            known += ", and so do blocks that are read from the files." if self.result.stream else "."
+            beside = ["scoring the base", *self._texts, "forgetting"]
+            known += f" On top of the training's time come {listed(beside, 'and')}"
+            known += ", and blocks that are read from the files." if self.result.stream else "."
         return known
+
+    @property
+    def _texts(self) -> list[str]:
+        """Say how many texts a run writes, and how long that takes as far as earlier runs tell."""
+        count, each = self.result.texts, self.result.text_seconds
+        if not count:
+            return ["texts"] if count is None else []
+        took = "no run of this model tells how long" if each is None else f"about {seconds_text(each * count)}"
+        return [f"{counted(count, 'text')} ({took})"]
 
     @property
     def page(self) -> str:
@@ -204,6 +214,8 @@ class Costs:
             "stream": result.stream,
             "earlier_runs": result.earlier_runs,
             "runs_of_kind": result.runs_of_kind,
+            "texts": result.texts,
+            "text_seconds": result.text_seconds,
             "skipped": list(result.skipped),
             "methods": {row.label: _object(row) for row in result.rows},
         }

@@ -37,6 +37,7 @@ class Taken:
     kernels: int  # bytes of kernels that are kept
     before: int  # bytes of the process before the model was loaded
     process: int  # bytes at the peak
+    text_seconds: float | None = None  # of a text that the base wrote; None: it wrote none, or nobody noted it
 
     @property
     def beside_known(self) -> int:
@@ -69,6 +70,11 @@ def time_factor(runs: Sequence[Taken], model: str) -> float:
     if there are none."""
     own = [each for each in runs if each.model == model] or runs
     return _median(each.step_seconds / each.said_step_seconds for each in own if each.said_step_seconds > 0) or 1.0
+
+
+def text_seconds(runs: Sequence[Taken], model: str) -> float | None:
+    """Return what a text takes that this model writes, in the middle of the runs; None if none wrote some."""
+    return _median(each.text_seconds for each in runs if each.model == model and each.text_seconds is not None)
 
 
 BESIDE, BESIDE_SAMPLES = 120 * 2**20, 380 * 2**20
@@ -122,6 +128,7 @@ def _lines() -> list[Taken]:
 
 
 def _taken(values: dict[str, Any]) -> Taken:
+    values = {"text_seconds": None} | values  # which earlier versions did not note
     for field in fields(Taken):
         kind: Any = float | int if field.type is float else field.type
         if not isinstance(values[field.name], kind):

@@ -48,7 +48,7 @@ from .resolved import resolved_yaml
 from .run_output import RunOutput
 from .run_state import RunState
 from .score_parts import write_parts
-from .scoring import evaluated, texts_note, texts_of, with_texts
+from .scoring import after_training, evaluated, texts_note, texts_of, with_texts
 from .settings import RunSettings
 from .shared_base import NoSharing
 from .shrinking import Shrunk
@@ -178,7 +178,7 @@ class ActiveRun(Observer):
         self._note(texts_note(self.run, again=self.checkpoint is not None))
         began = time.perf_counter()
         self.of_base = found = with_texts(self.run, self.journal, model, "valid", found)
-        self.text_seconds = (time.perf_counter() - began) / texts if texts else 0.0
+        self.state.text_seconds = (time.perf_counter() - began) / texts if texts else None
         self.state.base_scores = found.scores
         by, more = self.run.task.main_score, dict[str, str | float]()
         if (naive := self.run.task.naive("valid", found.scores)) is not None:
@@ -187,12 +187,6 @@ class ActiveRun(Observer):
                 more = {"score": by, "baseline": naive.told, "baseline_score": naive.scores[by]}
         self._record_evaluation(0, found.scores, best=False, **more)
         return found.predictions
-
-    def _after(self) -> dict[str, object]:
-        """Return what comes after the training, and how long it took of the base; it takes longer with an adapter."""
-        texts, measured = sum(texts_of(self.run, split) for split in ("valid", "test")), self.state.measurement
-        took = {"last texts": self.text_seconds * texts, "forgetting": measured.seconds if measured else 0.0}
-        return {"after_seconds": sum(took.values()), "after": [what for what, seconds in took.items() if seconds]}
 
     def _remember_base(self, model: nn.Module) -> None:
         """Keep what is needed of the base to measure and to hold back forgetting, before anything changes it."""
@@ -247,7 +241,11 @@ class ActiveRun(Observer):
             total_parameters=self.state.total_parameters,
             learning_rate=run.plan.learning_rate,
         )
-        facts = {"steps": run.plan.steps, "epochs": run.plan.epochs} | self.state.estimate.facts() | self._after()
+        facts = (
+            {"steps": run.plan.steps, "epochs": run.plan.epochs}
+            | self.state.estimate.facts()
+            | after_training(self.state)
+        )
         self.journal.record("plan", **facts)
         self._note(exceeded(run, self.state.estimate.memory_bytes, when=" before its first step", then="it goes on"))
         self.state.stages.enter("training", 0 if self.checkpoint is None else self.checkpoint.progress["step"])

@@ -32,5 +32,6 @@ def add_to_record(state: RunState, process_bytes: int) -> None:
             kernels=kernels(told.cost),
             before=machine.before,
             process=process_bytes,
+            text_seconds=state.text_seconds,
         )
     )

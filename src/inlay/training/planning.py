@@ -16,7 +16,7 @@ from ..bases.shares import check_shares
 from ..bases.streaming import check_streams
 from ..core.method import Method
 from ..cost.machine import Machine, is_here, name_of, this_machine
-from ..cost.record import of_kind
+from ..cost.record import of_kind, text_seconds
 from ..cost.run_cost import RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..data.settings import DataSettings
@@ -87,6 +87,8 @@ class PlanResult:
     stream: bool  # its blocks stay in its files
     earlier_runs: int  # on this machine, by which the time is corrected
     runs_of_kind: int  # of them, by which the process is: of the task, with texts or without
+    texts: int | None = 0  # that each run writes beside its training, in all; None: some, of rows that are not known
+    text_seconds: float | None = None  # of each, by earlier runs of this model
     skipped: Sequence[str] = ()  # rows of the data that cannot be used, in words
 
 
@@ -140,8 +142,20 @@ def plan(
         stream=settings.stream,
         earlier_runs=len(machine.earlier),
         runs_of_kind=len(of_kind(machine.earlier, machine.task, samples=machine.samples)),
+        texts=_texts(task, settings.samples),
+        text_seconds=text_seconds(machine.earlier, task.base.name),
         skipped=task.skipped() if data is not None else (),
     )
+
+
+def _texts(task: Task, samples: int) -> int | None:
+    """Count the texts that a run writes: of valid with the base and with the adapter, of test with that alone; None if
+    it is not known how many rows there are."""
+    most = task.most_texts(samples)
+    if most and "valid" not in task.rows:
+        return None
+    valid, test = (min(most, task.rows.get(split, 0)) for split in ("valid", "test"))
+    return 2 * valid + test
 
 
 def _planned(

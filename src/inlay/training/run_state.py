@@ -56,6 +56,7 @@ class RunState:
         self.estimate: Estimate | None = None
         self.training: Training | None = None
         self.base_scores: Scores | None = None
+        self.text_seconds: float | None = None  # what a text took that the base wrote
         self.final: Scores | None = None
         self.test: Scores | None = None
         self.gain: GainOverBase | None = None  # on valid, over the base

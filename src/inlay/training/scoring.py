@@ -10,6 +10,7 @@ from ..show.units import counted
 from ..tasks.evaluation import Evaluation
 from .journal import Journal
 from .prepared import Prepared
+from .run_state import RunState
 
 
 def evaluated(run: Prepared, model: nn.Module, split: str, when: str = "after the training") -> Evaluation:
@@ -40,6 +41,13 @@ def texts_note(run: Prepared, *, again: bool) -> str | None:
         f"{counted(splits['valid'], 'text')} of valid are written {base}, and {after} after the training with the "
         f"adapter{none}"
     )
+
+
+def after_training(state: RunState) -> dict[str, object]:
+    """Return what comes after the training, and how long it took of the base; it takes longer with an adapter."""
+    texts, measured = sum(texts_of(state.run, split) for split in ("valid", "test")), state.measurement
+    took = {"last texts": (state.text_seconds or 0.0) * texts, "forgetting": measured.seconds if measured else 0.0}
+    return {"after_seconds": sum(took.values()), "after": [what for what, seconds in took.items() if seconds]}
 
 
 def with_texts(run: Prepared, journal: Journal, model: nn.Module, split: str, found: Evaluation) -> Evaluation:
