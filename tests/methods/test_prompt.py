@@ -319,13 +319,13 @@ def test_the_next_token_is_that_of_a_call_without_a_cache(name: str) -> None:
 def test_the_vocabulary_start_is_distinct_rows_of_the_embedding(shape: Shape) -> None:
     model = shape.model()
     table = model.get_input_embeddings().weight
-    adapter = inlay.attach(model, inlay.PromptTuning(tokens=30))
+    adapter = inlay.attach(model, inlay.PromptTuning(tokens=30, initialization="vocabulary"))
     prompt = next(iter(adapter.deltas.values())).prompt_embeddings
     rows = [next(i for i, row in enumerate(table) if torch.equal(row, p)) for p in prompt]
     assert len(set(rows)) == 30
     assert prompt.data_ptr() != table.data_ptr()
     assert sum(p.numel() for n, p in adapter.named_parameters() if "prompt" in n) == 30 * 32
-    other = inlay.attach(model, inlay.PromptTuning(tokens=30), "b")
+    other = inlay.attach(model, inlay.PromptTuning(tokens=30, initialization="vocabulary"), "b")
     assert not torch.equal(next(iter(other.deltas.values())).prompt_embeddings, prompt)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 import inlay
 from inlay.bases.base import empty_classifier, find_base, load_classifier
 from inlay.errors import SettingsError
+from inlay.methods.prompts.prefix_start import prefix_start
+from inlay.models.sites import Sites
 
 from ..shapes import SHAPES
 from ..tiny_models import SPECIAL, WORDS, save_tiny_model
@@ -42,6 +44,36 @@ def test_a_text_is_repeated_or_cut_to_the_number_of_tokens(folder: str, tokens: 
     prompt_PD, table_VD = prompt_and_table(model, tokens=tokens, initialization="text", text="the plot was")
     assert torch.equal(prompt_PD, table_VD[[IDS[word] for word in expected.split()]])
     assert prompt_PD.data_ptr() != table_VD.data_ptr()
+
+
+@pytest.mark.parametrize("method", [inlay.PromptTuning(tokens=4), inlay.MultitaskPrompt(tokens=4)])
+def test_with_a_new_head_a_prompt_starts_from_padding(folder: str, method: Any) -> None:
+    model = classifier(folder, "good", "bad")
+    padding_D = model.get_input_embeddings().weight[model.config.pad_token_id]
+    prompt_PD = next(iter(inlay.attach(model, method).deltas.values())).prompt_embeddings
+    torch.testing.assert_close(prompt_PD, padding_D.expand(4, -1))
+
+
+def test_a_model_that_writes_and_one_without_padding_start_from_words(folder: str) -> None:
+    writes, labels = SHAPES["llama"].model(), classifier(folder, "good", "bad")
+    writes.config.pad_token_id, labels.config.pad_token_id = 0, None
+    for model in (writes, labels):
+        prompt_PD, _ = prompt_and_table(model, tokens=4)
+        assert len(prompt_PD.unique(dim=0)) == 4
+    with pytest.raises(SettingsError, match="names no such token"):
+        inlay.attach(labels, inlay.PromptTuning(initialization="padding"), "b")
+
+
+def test_with_a_new_head_a_prefix_starts_from_what_the_base_computes_of_padding(folder: str) -> None:
+    model = classifier(folder, "good", "bad").eval()
+    sites, hosts = Sites(model), [m for name, m in model.named_modules() if name.endswith("attention.self")]
+    found = [prefix_start(sites, hosts, 3) for _ in range(2)]
+    with torch.no_grad():
+        padding_B1D = model.get_input_embeddings()(torch.full((1, 3), model.config.pad_token_id))
+        key_BPD = hosts[0].key(model.bert.embeddings(inputs_embeds=padding_B1D))
+    heads, _, channels = found[0][hosts[0]][0].shape
+    torch.testing.assert_close(found[0][hosts[0]][0], key_BPD.view(3, heads, channels).transpose(0, 1))
+    assert all(torch.equal(found[0][host][0], found[1][host][0]) for host in hosts)  # nothing is drawn
 
 
 def test_labels_are_the_means_of_their_tokens_and_the_rest_is_from_the_vocabulary(folder: str) -> None:

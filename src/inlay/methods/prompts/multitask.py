@@ -22,7 +22,7 @@ from ...formats.peft_format import format_of
 from ...models.sites import Sites
 from ...ranges import COUNT, RANK, RATIO, WEIGHT, Range
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
-from .starts import from_vocabulary
+from .starts import own_start
 from .task_prompt import PARTS, TaskPrompt, shared_start
 
 
@@ -118,7 +118,7 @@ class MultitaskPrompt(InputPrompt):
         return super().place(sites)
 
     def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> TaskPrompt:
-        new = TaskPrompt(from_vocabulary(embedding, self.tokens), keep, self.tasks, self.task, self.rank)
+        new = TaskPrompt(own_start(sites, embedding, self.tokens), keep, self.tasks, self.task, self.rank)
         if self.source:
             new.start_from(shared_start(Path(self.source), sites, format_of(self)))
         return new

@@ -1,4 +1,7 @@
-"""What a prefix starts from: the keys and values that the base computes of random tokens."""
+"""What a prefix starts from: the keys and values that the base computes of random tokens, or of padding.
+
+It is padding where a new head reads the text; starts.py says why.
+"""
 
 from contextlib import nullcontext
 
@@ -12,18 +15,20 @@ from ...models import weights
 from ...models.sites import Sites
 from .attention import recorded
 from .readers import embedding_of, readers_of
+from .starts import from_padding, padding_token
 
 
 @torch.no_grad()
 def prefix_start(sites: Sites, hosts: list[nn.Module], count: int) -> dict[nn.Module, tuple[Tensor, Tensor]]:
-    """Return keys and values (H, P, C), in float32, that the base computes of random tokens, by attention module."""
+    """Return keys and values (H, P, C), in float32, that the base computes of tokens that it is given, by attention
+    module."""
     reader, decoder = readers_of(sites)
 
     def run() -> None:
         with using(sites.model) if adapters(sites.model) else nullcontext():
-            read_BTD = reader(inputs_embeds=_random_embeddings(reader, count))[0]
+            read_BTD = reader(inputs_embeds=_embeddings(sites, reader, count))[0]
             if decoder is not None:
-                decoder(inputs_embeds=_random_embeddings(decoder, count), encoder_hidden_states=read_BTD)
+                decoder(inputs_embeds=_embeddings(sites, decoder, count), encoder_hidden_states=read_BTD)
 
     training = [m for m in sites.model.modules() if m.training]
     sites.model.eval()  # no dropout, no checkpointing
@@ -38,6 +43,8 @@ def prefix_start(sites: Sites, hosts: list[nn.Module], count: int) -> dict[nn.Mo
     return found
 
 
-def _random_embeddings(transformer: nn.Module, count: int) -> Tensor:
+def _embeddings(sites: Sites, transformer: nn.Module, count: int) -> Tensor:
     embedding = embedding_of(transformer)
+    if sites.heads and (padding := padding_token(sites, embedding)) is not None:
+        return from_padding(embedding, count, padding)[None]
     return embedding(torch.randint(len(embedding.weight), (1, count), device=weights.device(embedding)))

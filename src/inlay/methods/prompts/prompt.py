@@ -11,7 +11,7 @@ from ...models.modules import has_config
 from ...models.sites import Sites
 from .input_prompt import KNOWN, InputPrompt, PromptFormat
 from .soft_prompt import LearnedPrompt
-from .starts import from_labels, from_noise, from_text, from_vocabulary
+from .starts import from_labels, from_noise, from_padding, from_text, from_vocabulary, own_start, padding_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,9 +51,10 @@ class PromptTuning(InputPrompt):
         | {*("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs")},
     )
 
-    initialization: Literal["vocabulary", "random", "text", "labels"] = "vocabulary"
-    """Start from the embeddings of distinct tokens drawn from the vocabulary, from noise of their spread, from the
-    embeddings of a text, or from those of the labels' names."""
+    initialization: Literal["auto", "padding", "vocabulary", "random", "text", "labels"] = "auto"
+    """Start from the embedding of the padding token, from those of distinct tokens drawn from the vocabulary, from
+    noise of their spread, from the embeddings of a text, or from those of the labels' names. auto: padding where a new
+    head reads the text, else vocabulary."""
     text: str = ""
     """The text to start from, repeated or cut to the number of tokens."""
 
@@ -66,11 +67,23 @@ class PromptTuning(InputPrompt):
 
     def prompt(self, sites: Sites, embedding: nn.Embedding, keep: bool) -> LearnedPrompt:
         assert has_config(sites.model)  # else nothing in it reads text
-        return LearnedPrompt(self._start(embedding, sites.model), keep)
+        return LearnedPrompt(self._start(embedding, sites, sites.model), keep)
 
-    def _start(self, embedding: nn.Embedding, model: "PreTrainedModel") -> Tensor:
-        if self.initialization == "text":
-            return from_text(embedding, self.tokens, model, self.text)
-        if self.initialization == "labels":
-            return from_labels(embedding, self.tokens, model)
-        return (from_vocabulary if self.initialization == "vocabulary" else from_noise)(embedding, self.tokens)
+    def _start(self, embedding: nn.Embedding, sites: Sites, model: "PreTrainedModel") -> Tensor:
+        match self.initialization:
+            case "auto":
+                return own_start(sites, embedding, self.tokens)
+            case "padding":
+                if (padding := padding_token(sites, embedding)) is None:
+                    raise SettingsError(
+                        "method.initialization is padding, but the model's configuration names no such token"
+                    )
+                return from_padding(embedding, self.tokens, padding)
+            case "vocabulary":
+                return from_vocabulary(embedding, self.tokens)
+            case "random":
+                return from_noise(embedding, self.tokens)
+            case "text":
+                return from_text(embedding, self.tokens, model, self.text)
+            case "labels":
+                return from_labels(embedding, self.tokens, model)

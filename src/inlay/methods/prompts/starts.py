@@ -1,4 +1,8 @@
-"""What a prompt may start from: tokens drawn from the vocabulary, noise of their spread, a text, the labels' names.
+"""What a prompt may start from: the padding token, drawn tokens, noise of their spread, a text, the labels' names.
+
+A new head begins with what can be told from the base's features (tasks/linear_head.py). Random words before a text take
+most of that away, and the padding token, which means nothing, leaves most of it. A model that writes learns better from
+words (docs/learning_rates.md).
 
 Tokens are looked up by calling the embedding, not in its weight: some embeddings scale what they look up.
 """
@@ -11,6 +15,8 @@ from torch import Tensor, nn
 from ...errors import SettingsError
 from ...formats.read import guarded
 from ...models import weights
+from ...models.modules import has_config
+from ...models.sites import Sites
 from ...models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -26,6 +32,25 @@ def from_vocabulary(embedding: nn.Embedding, count: int) -> Tensor:
     if count > vocabulary:
         raise SettingsError(f"method.tokens is {count}, more than the vocabulary of {vocabulary}")
     return embedding.forward(torch.randperm(vocabulary, device=weights.device(embedding))[:count])
+
+
+@torch.no_grad()
+def from_padding(embedding: nn.Embedding, count: int, padding: int) -> Tensor:
+    return embedding.forward(torch.full((count,), padding, device=weights.device(embedding)))
+
+
+def own_start(sites: Sites, embedding: nn.Embedding, count: int) -> Tensor:
+    """Take the padding token's if a new head reads the text and there is one; else those of drawn tokens."""
+    padding = padding_token(sites, embedding) if sites.heads else None
+    return from_vocabulary(embedding, count) if padding is None else from_padding(embedding, count, padding)
+
+
+def padding_token(sites: Sites, embedding: nn.Embedding) -> int | None:
+    """Find the token that the model's configuration pads with; None if it names none of the vocabulary."""
+    if not has_config(sites.model):
+        return None
+    found = getattr(sites.model.config.get_text_config(), "pad_token_id", None)
+    return found if isinstance(found, int) and 0 <= found < len(embedding.weight) else None
 
 
 @torch.no_grad()
