@@ -44,7 +44,7 @@ class PromptTuning(InputPrompt):
 
     name, paper = "prompt", "https://arxiv.org/abs/2104.08691"
     summary = "a few embeddings that come before every input"
-    learning_rate = Rates(reading=1e-1, writing=5e-2)
+    learning_rate = Rates(reading=2e-1, writing=5e-2)
     format = PromptTuningFormat(
         peft_type="PROMPT_TUNING",
         known=KNOWN

@@ -58,7 +58,7 @@ class LoKr(Lycoris):
 
     name, family, paper = "lokr", "reparameterized", "https://arxiv.org/abs/2309.14859"
     summary = "two small matrices beside each weight, whose Kronecker product is added to it"
-    learning_rate = Rates(reading=5e-3, writing=2e-2)
+    learning_rate = Rates(reading=8e-3, writing=2e-2)
     # rank_dropout_scale: whether the rows that rank dropout leaves are scaled up, in training. Here they always are.
     format = LoKrFormat(
         peft_type="LOKR", read_by_peft=True, known=KNOWN | {"decompose_both", "decompose_factor", "rank_dropout_scale"}

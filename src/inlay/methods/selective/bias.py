@@ -40,7 +40,7 @@ class BitFit(Method):
 
     name, family, paper = "bitfit", "selective", "https://arxiv.org/abs/2106.10199"
     summary = "the bias of every layer"
-    learning_rate = Rates(reading=3e-3, writing=5e-2, warmup_steps=20)
+    learning_rate = Rates(reading=5e-3, writing=5e-2, warmup_steps=20)
     example = {"add_missing": True}  # a Llama has no biases
     format = PeftFormat(peft_type="INLAY_BITFIT")
 
