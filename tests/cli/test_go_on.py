@@ -100,6 +100,31 @@ def test_a_run_with_other_settings_is_refused(
     assert as_it_is(tmp_path / "run") == before
 
 
+def test_without_it_a_folder_that_is_taken_says_what_it_would_do(
+    tiny_bert: str, reviews_folder: str, tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = short(tiny_bert, reviews_folder, tmp_path / "run", epochs=0.5, forgetting=False)
+
+    def refusal() -> str:
+        before = as_it_is(tmp_path / "run")
+        assert main(command) == 2
+        assert as_it_is(tmp_path / "run") == before
+        return capsys.readouterr().err.partition("is not empty; name another folder, so that nothing is lost")[2]
+
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert refusal() == "\n"
+    (tmp_path / "run" / "notes.txt").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        go_on(settings, StopAt(event="plan"))
+    assert refusal() == "; or --go-on begins the unfinished run in it anew, as it has no checkpoint\n"
+    with pytest.raises(KeyboardInterrupt):
+        go_on(settings, StopAt(event="step", step=2))
+    assert refusal() == "; or --go-on, with the settings of the unfinished run in it, goes on with that\n"
+    go_on(settings)
+    assert refusal() == "; in it is a finished run, which --go-on would leave as it is\n"
+
+
 def test_other_rows_are_refused_and_nothing_begins_anew(
     tiny_bert: str, reviews_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,7 +134,7 @@ def test_what_did_not_fit_begins_anew_with_other_settings_in_its_folder(
     known = KNOWN | {"out": tmp_path / "run"}
     with pytest.raises(DoesNotFit):
         inlay.train(tiny_bert, reviews_folder, memory="10kB", **known)
-    with pytest.raises(SettingsError, match="--go-on goes on with the run in it, or begins it anew"):
+    with pytest.raises(SettingsError, match="--go-on begins the unfinished run in it anew, as it has no checkpoint"):
         inlay.train(tiny_bert, reviews_folder, **known)
     run = inlay.train(tiny_bert, reviews_folder, go_on=True, **known)
     assert run.summary["status"] == "finished"

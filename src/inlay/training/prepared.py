@@ -39,6 +39,7 @@ from ..show.reach import Reach, reach_of
 from ..tasks import task_for
 from ..tasks.task import Task
 from .budget import check_bound
+from .checkpoint import has_checkpoint, read_summary
 from .journal import Journal
 from .schedule import Plan, make_plan
 from .settings import Recipe, RunSettings
@@ -209,7 +210,17 @@ def _check_free(folder: Path) -> None:
     except SettingsError as problem:
         if not (folder / "run.yaml").is_file():
             raise
-        raise SettingsError(f"{problem}; or --go-on goes on with the run in it, or begins it anew") from None
+        raise SettingsError(f"{problem}; {_what_going_on_does(folder)}") from None
+
+
+def _what_going_on_does(folder: Path) -> str:
+    """Say what --go-on does with the run in the folder."""
+    summary = read_summary(folder)
+    if summary is not None and summary.get("status") == "finished":
+        return "in it is a finished run, which --go-on would leave as it is"
+    if has_checkpoint(folder):
+        return "or --go-on, with the settings of the unfinished run in it, goes on with that"
+    return "or --go-on begins the unfinished run in it anew, as it has no checkpoint"
 
 
 def free_folder(settings: RunSettings[Method]) -> Path:
