@@ -322,10 +322,10 @@ default on emotion has 54.3 · 50.0 · 50.7 with padding and 50.0 · 34.5 · 49.
 and 76.3 · 81.0. A language model (`builtin:captions`, 75 steps) has a loss of 3.41 from words, 3.55 from padding and
 3.50 from the end of a text, and starts from words.
 
-**bitfit and lokr** were raised from 0.003 to 0.005 and from 0.005 to 0.008: with 0.006 `bitfit` has 85.1 on cr and 86.1
-on trec where 0.003 has 83.4 and 83.9 (three seeds each); with 0.009 `lokr` has 85.6 on cr where 0.005 has 84.5, and with
-0.01 88.3 on trec (one seed) where 0.005 has 86.3. Twice the rate brings `houlsby` nothing (cr 85.8 and 86.1, trec 87.6
-and 88.0), nor `pfeiffer` (cr 84.7 and 85.0).
+**bitfit and lokr** were raised from 0.003 to 0.005 and from 0.005 to 0.008: with 0.006 `bitfit` has 85.1 on cr and
+86.1 on trec where 0.003 has 83.4 and 83.9 (three seeds each); with 0.009 `lokr` has 85.6 on cr where 0.005 has 84.5,
+and with 0.01 88.3 on trec (one seed) where 0.005 has 86.3. Twice the rate brings `houlsby` nothing (cr 85.8 and 86.1,
+trec 87.6 and 88.0), nor `pfeiffer` (cr 84.7 and 85.0).
 
 **The warm-up** is a twentieth of the steps, and of five methods (`parallel`, `bitfit`, `p-tuning`, `prefix`, `norm`)
 twenty steps at least, if that is no more than a fifth of the run: AdamW's first steps are as long as the rate,

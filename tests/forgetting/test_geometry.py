@@ -11,6 +11,7 @@ import inlay
 from inlay.bases.base import find_base, load_classifier
 from inlay.forgetting.geometry import GeometryBaseline, nearest_is_own, states_of
 from inlay.forgetting.passages import GeneralText, Passage, general_text
+from inlay.show.forgetting import forgetting_text, level
 
 from ..shapes import SHAPES, disturb, method
 from ..tiny_models import WORDS, save_tiny_model
@@ -105,6 +106,8 @@ def test_what_an_adapter_moves_is_seen_and_its_head_is_not(name: str, folder: st
         start = baseline.compare(model)
         assert start["cka"] == pytest.approx(1, abs=1e-12)
         assert start["probe_base"] == start["probe_tuned"]
+        told: Any = start | {"source": "x", "seconds": 1.0}
+        assert (level(told), "On general text nothing has changed" in forgetting_text(told)) == ("low", True)
     disturb(adapter, 0.3)
     found = baseline.compare(model)
     assert found["value"] == pytest.approx(1 - found["cka"])

@@ -68,6 +68,14 @@ def test_a_random_head_is_said_to_be_no_baseline():
     assert "answers at random: its accuracy of 12.0 % is no baseline" in judged(0.12, 0.9).notes[0]
 
 
+def test_a_gain_of_a_fitted_head_alone_is_said_to_be_that():
+    found = summary(metrics={"split": "valid", "rows": 100, "base": {"accuracy": 0.1}, "tuned": {"accuracy": 0.9}})
+    assert "any gain is that of the head and the adapter together" in verdict(Judged.from_summary(found), []).notes[0]
+    note = verdict(Judged.from_summary(found | {"best_step": 0}), []).notes[0]
+    assert "no step was better than the new head as it was fitted before the first" in note
+    assert "together" not in note
+
+
 def test_an_old_run_has_the_most_frequent_label_of_its_predictions():
     rows = predictions([("a", "a", "a", 0.9)] * 6 + [("b", "a", "a", 0.9)] * 3)
     naive = naive_of(rows)

@@ -122,6 +122,7 @@ class Summary(TypedDict):
     longest_row: int | None
     """The tokens of the longest row, to which its batch is padded; None where rows are packed."""
     best_step: int
+    """The step that is kept; 0: the start, as no step was better, or nothing."""
     never_given: dict[str, int]
     """The rows of valid by their labels, of labels that the model gives to no row though several have them."""
     went_back: list[WentBack]

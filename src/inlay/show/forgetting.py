@@ -14,6 +14,7 @@ Level = Literal["low", "moderate", "high", "unclear", "unknown"]
 # rsLoRA of rank 64, the best at the task, 0.11; above 0.15 lie runs that have damaged the model.
 _LESS = "To forget less: bound it (--forget-at-most), a lower learning rate, fewer epochs, or --retain-weight."
 MODERATE, HIGH = 0.05, 0.15
+_UNMOVED = 1e-6  # of a figure that is 0 but for rounding
 _CLEAR = 0.1  # of the probe's accuracy: a loss as large as this must be ruled out before none is reported
 
 
@@ -102,8 +103,15 @@ def forgetting_text(found: Forgetting) -> str:
     return f"{_head(found)} {_of_encoder(found)} Measured on {on}."
 
 
+def _is_unmoved(found: GeometryForgetting) -> bool:
+    """Tell whether the embeddings are the base's, as of an adapter that is kept as it began."""
+    return abs(found["interval"][1]) < _UNMOVED and found["probe_base"] == found["probe_tuned"]
+
+
 def _of_encoder(found: GeometryForgetting) -> str:
     """Say whether general text is still told apart, which is a loss or none, and how far its embeddings moved."""
+    if _is_unmoved(found):
+        return "On general text nothing has changed: the embeddings are those of the base."
     moved = f"embeddings moved by {_plain(found['value'])} ({MOVED}; 95 % {interval_text(found)})."
     if (probe := _probe(found)) is None:
         return f"On general text the {moved}"
@@ -140,6 +148,8 @@ def level(found: Forgetting) -> Level:
         if low <= 0 and high >= MODERATE:
             return "unclear"
         return "low" if found["value"] < MODERATE else "moderate" if found["value"] < HIGH else "high"
+    if _is_unmoved(found):
+        return "low"
     if (probe := _probe(found)) is None:
         return "unknown"
     low, high = probe.interval

@@ -23,7 +23,7 @@ def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
     low, high = gain.interval
     kind = "better" if low > 0 else "worse" if high < 0 else "unclear"
     where = f"{gain.told} ({percent_text(gain.floor)}) on the {judged.rows} rows of the {judged.split} split"
-    notes = judged.notes(_base_note(judged.base["accuracy"], judged.naive, judged.rows), score="accuracy")
+    notes = judged.notes(_base_note(judged), score="accuracy")
     over = f" over {BASE}" if gain.name == BASE else ""  # else it is what stands before the scores
     unclear = f"no clear gain{over} (95 % {_points(gain.interval)} points)" if kind == "unclear" else None
     return Verdict(kind=kind, sentence=_sentence(kind, gain.value, gain.interval, where), unclear=unclear, notes=notes)
@@ -71,16 +71,22 @@ def _is_clearly_better(base: float, naive: NaiveBaseline, rows: int) -> bool:
     return wilson_interval(base, rows)[0] > naive.scores["accuracy"]
 
 
-def _base_note(base: float, naive: NaiveBaseline | None, rows: int) -> str:
-    if naive is None or _is_clearly_better(base, naive, rows):
+def _base_note(judged: Judged) -> str:
+    base, naive = judged.base["accuracy"], judged.naive
+    whose = (
+        "no step was better than the new head as it was fitted before the first, so any gain is that of the head, and "
+        "the adapter is as it began"
+        if judged.kept_start
+        else "any gain is that of the head and the adapter together"
+    )
+    if naive is None or _is_clearly_better(base, naive, judged.rows):
         return (
-            "The base model carries a new classification head, so any gain is that of the head and the adapter "
-            f"together; before training its accuracy is {percent_text(base)}."
+            f"The base model carries a new classification head, and {whose}; before training its accuracy is "
+            f"{percent_text(base)}."
         )
     return (
         "The baseline gives every row the label that most of these rows have. The base model's head is new and "
-        f"answers at random: its accuracy of {percent_text(base)} is no baseline, and any gain is that of the head and "
-        "the adapter together."
+        f"answers at random: its accuracy of {percent_text(base)} is no baseline, and {whose}."
     )
 
 

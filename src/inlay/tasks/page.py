@@ -109,6 +109,8 @@ class Judged:
     """A sentence where the tuned model is no better than that."""
     went_back: Sequence[WentBack] = ()
     """The times that the training collapsed and went back."""
+    kept_start: bool = False
+    """Whether no step was better than a new head that was fitted before the first."""
     never_given: Mapping[str, int] = field(default_factory=dict)
     """The rows by their labels, of labels that no row is given though several have them."""
 
@@ -126,6 +128,7 @@ class Judged:
             naive=naive_in(summary, "valid") or naive,
             warning=warning_of(summary),
             went_back=summary.get("went_back") or (),
+            kept_start=summary.get("best_step") == 0 and bool(scores["tuned"]),
             never_given=summary.get("never_given") or {},
             **scores,
         )

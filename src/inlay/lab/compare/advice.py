@@ -6,7 +6,7 @@ only its own seeds keep near the best. Where nothing can be told the advice says
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,6 +50,26 @@ def _never_given_sentences(table: MethodTable) -> Iterator[str]:
             yield f"{row.label}: {often}{never_given_text(found[0], 'no row of valid')}."
 
 
+def _start_sentences(table: MethodTable) -> Iterator[str]:
+    """Say whose score is that of a new head alone, in runs whose adapter is kept as it began."""
+    for row in table.finished:
+        kept = [run for run in row.runs if run.summary.get("best_step") == 0]
+        if kept:
+            found = row.by_seed(table.score)
+            scores = _list(
+                [f"{table.score.text(found[run.seed])} (seed {run.seed})" for run in kept if run.seed in found]
+            )
+            yield (
+                f"{row.label} kept its start in {len(kept)} of {len(row.runs)} runs, as no step was better on valid: "
+                f"{scores} is the score of the new head alone, and the adapter has learned nothing."
+            )
+
+
+def _mind(name: str, collapsed: Collection[str]) -> str:
+    """Point to what is said of the advised method, if its training collapsed."""
+    return f" Mind what is said of {name} below." if name in collapsed else ""
+
+
 def advise(table: MethodTable, searched: bool = False) -> Advice | None:
     """Return None if no contender has a score. `searched`: the learning rates were looked for, so that no search is
     advised."""
@@ -61,7 +81,7 @@ def advise(table: MethodTable, searched: bool = False) -> Advice | None:
     best = rows[field.best.name]
     within = [each.name for each in field.compared if each.is_within]
     warnings = curve_warnings(table.finished, score, searched)
-    caveats = (*_failed_sentence(table), *warnings, *_never_given_sentences(table))
+    caveats = (*_failed_sentence(table), *warnings.values(), *_start_sentences(table), *_never_given_sentences(table))
     if floor is not None and not floor.is_beaten_by(best):
         return Advice(
             best=best.label,
@@ -95,7 +115,7 @@ def advise(table: MethodTable, searched: bool = False) -> Advice | None:
             *_costs_sentences([rows[name] for name in choice.among], table.quantities),
             *_worse_sentence(field, score),
         ),
-        conclusion=_conclusion(choice, field, table),
+        conclusion=_conclusion(choice, field, table) + _mind(choice.name, warnings),
         caveats=caveats,
     )
 
@@ -163,8 +183,9 @@ def _costs_sentences(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) 
     if len(measured) > 1:
         keeps = min(measured, key=lambda row: row.spreads["forgetting"].mean)
         text = named["forgetting"].text
-        least = text(keeps.spreads["forgetting"].mean)
-        sentences.append(f"Of these, {keeps.label} forgets the least general text ({least}).")
+        least, others = text(keeps.spreads["forgetting"].mean), [row for row in measured if row is not keeps]
+        hedge = " (others are about as low)" if _is_close(keeps, others, named["forgetting"]) else ""
+        sentences.append(f"Of these, {keeps.label} forgets the least general text ({least}){hedge}.")
     return sentences
 
 
@@ -175,7 +196,12 @@ def _is_close(row: MethodRow, others: Sequence[MethodRow], quantity: Quantity) -
 
 
 def _deviation(row: MethodRow, quantity: Quantity) -> float:
-    return row.spreads[quantity.key].deviation or 0.0
+    """Return the deviation over the seeds; of what was forgotten at least half of its interval over the passages."""
+    deviation = row.spreads[quantity.key].deviation or 0.0
+    if quantity.key != "forgetting":
+        return deviation
+    intervals = [found["interval"] for run in row.runs if (found := run.summary.get("forgetting"))]
+    return max([deviation, *((high - low) / 2 for low, high in intervals)])
 
 
 def _sureness(field: Field, choice: Choice) -> Sureness:

@@ -17,23 +17,23 @@ def points_of(run: Finished, key: str) -> Points:
     return tuple((e["epoch"], e[key]) for e in read_run(run.folder).evaluations if e.get(key) is not None)
 
 
-def curve_warnings(rows: Sequence[MethodRow], score: Quantity, searched: bool) -> list[str]:
-    """Say which methods' runs collapsed or had to go back, and what to do, which is no search where the rates are
-    `searched` already."""
-    return list(_warnings(rows, score, "a lower --learning-rate" if searched else "--search, for a lower one"))
+def curve_warnings(rows: Sequence[MethodRow], score: Quantity, searched: bool) -> dict[str, str]:
+    """Say of the methods whose runs collapsed or had to go back that they did, by label, and what to do, which is no
+    search where the rates are `searched` already."""
+    todo = "a lower --learning-rate" if searched else "--search, for a lower one"
+    return {row.label: text for row in rows for text in _warnings(row, score, todo)}
 
 
-def _warnings(rows: Sequence[MethodRow], score: Quantity, todo: str) -> Iterator[str]:
-    for row in rows:
-        fell = [(run.seed, *found) for run in row.runs if (found := collapse(run, score)) is not None]
-        if fell:
-            seed, top, end = fell[0]
-            yield (
-                f"{row.label} collapsed in {len(fell)} of {len(row.runs)} runs: on valid, seed {seed} fell from "
-                f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge: try {todo}."
-            )
-        else:
-            yield from _returns(row, todo)
+def _warnings(row: MethodRow, score: Quantity, todo: str) -> Iterator[str]:
+    fell = [(run.seed, *found) for run in row.runs if (found := collapse(run, score)) is not None]
+    if fell:
+        seed, top, end = fell[0]
+        yield (
+            f"{row.label} collapsed in {len(fell)} of {len(row.runs)} runs: on valid, seed {seed} fell from "
+            f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge: try {todo}."
+        )
+    else:
+        yield from _returns(row, todo)
 
 
 def _returns(row: MethodRow, todo: str) -> Iterator[str]:
