@@ -8,8 +8,8 @@ from ..plans import plan_of, planned
 @pytest.mark.parametrize(
     ("earlier", "of_kind", "said"),
     [
-        (0, 0, "Tensors are exact. The process may take half as much again, and time be half off: no run"),
-        (6, 0, "Time is corrected by 6 earlier runs on this machine. The process may take half as much again: none"),
+        (0, 0, "Tensors are exact. The process may take a fifth more, and time be half off: no run"),
+        (6, 0, "Time is corrected by 6 earlier runs on this machine. The process may take a fifth more: none"),
         (6, 2, "Time and process are corrected by 6 earlier runs on this machine. On top of the training's time come"),
     ],
 )

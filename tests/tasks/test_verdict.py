@@ -125,7 +125,7 @@ def test_tile_verdict_and_note_tell_one_interval_that_stays_within_what_can_be(b
     assert interval is not None
     first = tiles(judged, ("accuracy",), [])[0]
     gain, sure = first.details
-    assert gain == f"+{100 * (1 - (most if 'label' in name else base)):.1f} points to {name} (95 % {interval[1]})"
+    assert gain == f"+{100 * (1 - (most if 'label' in name else base)):.1f} points over {name} (95 % {interval[1]})"
     assert first.before == ("30.0 %" if "label" in name else "90.0 %")
     assert sure == "95 % 80.6 to 100 % on 16 rows"
     assert wilson_interval(1, 16) == pytest.approx((0.806, 1), abs=5e-4)

@@ -28,7 +28,7 @@ from .given_model import given_model
 from .plan_page import flags, render
 
 _BAR = 6  # letters
-_UNKNOWN_PROCESS = "The process may take half as much again"
+_UNKNOWN_PROCESS = "The process may take a fifth more"
 
 
 def plan(

@@ -95,7 +95,7 @@ def tiles(judged: Judged, always: Sequence[str], predictions: Sequence[Predictio
     tuned, of_accuracy = judged.tuned, []
     if "accuracy" in tuned and "accuracy" in judged.base:
         gain = Gain.of(judged, predictions)
-        of_accuracy.append(f"{points_text(gain.value)} points to {gain.name} (95 % {_points(gain.interval)})")
+        of_accuracy.append(f"{points_text(gain.value)} points over {gain.name} (95 % {_points(gain.interval)})")
         if gain.name == BASE:
             judged = replace(judged, naive=None)
     if "accuracy" in tuned:
