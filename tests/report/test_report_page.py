@@ -44,7 +44,8 @@ def test_the_tiles_tell_before_after_and_how_sure(tmp_path):
     root = parsed(write_report(write_run(tmp_path, found)).read_text())
     tiles = [words(div) for div in root.iter("div") if div.get("class") == "tile"]
     assert tiles == [
-        "Accuracy 10.0 % → 87.8 % +77.8 points over the base model (95 % +70.1 to +83.2) 95 % 82.2 to 91.8 % on 180 rows",
+        "Accuracy 10.0 % → 87.8 % +77.8 points over the base model (95 % +70.1 to +83.2) 95 % 82.2 to 91.8 % on 180 "
+        "rows",
         "Macro-F1 0.018 → 0.869 mean over the labels",
         "Loss 2.339 → 0.413 on the valid split",
         "Training time 1 min 23 s 1 min 42 s with loading and evaluation",

@@ -125,9 +125,10 @@ def _of_base(result: Analysis) -> Iterator[str]:
     )
     count = sum(layer.base.intruders for layer in known if layer.base is not None)
     layers = sum(1 for layer in known if layer.base is not None and layer.base.intruders)
+    what = "is an intruder" if count == 1 else "are intruders"
     yield (
-        f"{count} of the {10 * len(known)} leading directions of the tuned weights {'is an intruder' if count == 1 else 'are intruders'}, unlike any of the "
-        f"base's, in {layers} of {len(known)} layers."
+        f"{count} of the {10 * len(known)} leading directions of the tuned weights {what}, unlike any of the base's, "
+        f"in {layers} of {len(known)} layers."
         + (" Many of them go with more forgetting (https://arxiv.org/abs/2410.21228)." if count else "")
     )
 
