@@ -143,7 +143,27 @@ def test_rows_that_were_trained_on_are_told(
     seen = [row | {"label": True} for row in reviews(120)]
     copy = write_rows(tmp_path / "copy.jsonl", [*seen, *labelled([True] * 3)])
     (note,) = scored(capsys, classifier, copy)["notes"]
-    assert note.startswith("the adapter was trained on 104 of these 123 rows")
+    assert note == trained.replace("these rows", "104 of these 123 rows")
+
+
+def test_a_file_of_mostly_new_rows_is_called_new(
+    classifier: Path, writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few rows that were trained on spoil no test, and what they can do to its scores is told."""
+    own = [json.loads(line) for line in (classifier.parent / "rows.jsonl").read_text().splitlines()]
+    both = write_rows(tmp_path / "a.jsonl", [*own[-5:], *labelled([True, False] * 40)])
+    (note,) = scored(capsys, classifier, both)["notes"]
+    assert note == (
+        "80 of these 85 rows are new; the adapter was trained on the other 5, which can raise the accuracy by at most "
+        "5.9 points"
+    )
+    own = [json.loads(line) for line in (writer.parent / "rows.jsonl").read_text().splitlines()]
+    new = [{"prompt": row["text"], "completion": f"{row['label']} {i}"} for i, row in enumerate(reviews(9, 200))]
+    (note,) = scored(capsys, writer, write_rows(tmp_path / "b.jsonl", [own[-1], *new]))["notes"]
+    assert note == (
+        "9 of these 10 rows are new; the adapter was trained on the other 1, 10 % of them, so the loss may look better "
+        "than that of the new ones alone"
+    )
 
 
 def test_a_data_set_that_only_the_run_names_is_not_fetched(

@@ -16,7 +16,7 @@ from ..formats.summary import GainOverBase
 from ..hub import offline
 from ..names import followed
 from ..show.units import counted
-from ..tasks.metric import Scores
+from ..tasks.metric import METRICS, Scores
 from ..tasks.naive import Judgement
 from ..tasks.never_given import never_given_text
 from ..tasks.task import Task
@@ -151,15 +151,24 @@ def evaluate_adapter(
 
 
 def _trained_on(task: Task, rows: Sequence[object], split: str, path: str | None) -> Iterator[str]:
-    """Say how many of the rows the adapter was trained on, as far as its own data are on this machine."""
+    """Say how many of the rows the adapter was trained on, as far as its own data are on this machine, and how much
+    they can do to the scores."""
     if path is None:
         known = len(rows) if split == "train" else 0
     else:
         own = {texts for row in _own_rows(task) if (texts := getattr(row, "texts", None))}
         known = sum(getattr(row, "texts", None) in own for row in rows)
-    if known:
-        of = "these rows" if known == len(rows) else f"{known:,} of these {counted(len(rows), 'row')}"
+    these = f"of these {counted(len(rows), 'row')}"
+    if known and 2 * known >= len(rows):
+        of = "these rows" if known == len(rows) else f"{known:,} {these}"
         yield f"the adapter was trained on {of}, so the scores say how well it knows them; judge it by new rows"
+    elif known:
+        main, percent = METRICS[task.main_score], f"{100 * known / len(rows):.2g}"
+        yield f"{len(rows) - known:,} {these} are new; the adapter was trained on the other {known:,}, " + (
+            f"which can raise the {main.label} by at most {percent} points"
+            if main.is_share_of_rows
+            else f"{percent} % of them, so the {main.label} may look better than that of the new ones alone"
+        )
 
 
 def _own_rows(task: Task) -> Sequence[object]:
