@@ -134,6 +134,48 @@ def test_other_columns_are_named_for_a_model_that_writes(
     assert "for other data than the run's own" in refused(capsys, writer, "--data.prompt", "asked")
 
 
+def test_answering_finds_the_columns_that_scoring_finds(
+    writer: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [f"{row['text']} {i}" for i, row in enumerate(reviews(3, 120))]
+
+    def answered(run: Path, path: str, *flags: str) -> list[dict[str, Any]]:
+        assert main(["predict", str(run), path, *flags, "--json"]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    rows = [{"question": text, "answer": "positive"} for text in asked]
+    for name, inputs in (("qa", rows), ("q", [{"question": row["question"]} for row in rows])):
+        path = write_rows(tmp_path / f"{name}.jsonl", inputs)
+        assert [each["prompt"] for each in answered(writer, path, "--max-tokens", "1")] == asked
+    assert scored(capsys, writer, tmp_path / "qa.jsonl")["rows"] == 3
+    labelled_rows = [{"sentence": text, "label": True} for text in asked]
+    path = write_rows(tmp_path / "sentences.jsonl", labelled_rows)
+    assert [each["text"] for each in answered(classifier, path)] == asked
+    assert scored(capsys, classifier, path)["rows"] == 3
+    # Pairs are no input of this adapter, and for a column that the training named none stands in.
+    pairs = write_rows(tmp_path / "pairs.jsonl", [{"sentence1": text, "sentence2": text} for text in asked])
+    assert main(["predict", str(classifier), pairs]) == 2
+    assert 'no column "text"' in capsys.readouterr().err
+    about = classifier / "adapter" / "provenance.json"
+    before = about.read_text()
+    try:
+        said = json.loads(before) | {"columns": {"text": "Body", "label": "label"}, "digests": {}}
+        about.write_text(json.dumps(said | {"data": said["data"] | {"text": "Body"}}))
+        assert 'no column "Body"' in refused(capsys, classifier, path)
+        assert main(["predict", str(classifier), path]) == 2
+        assert 'no column "Body"' in capsys.readouterr().err
+    finally:
+        about.write_text(before)
+
+
+def test_a_prompt_without_its_column_is_named_as_one(
+    writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"asked": row["text"]} for row in reviews(5, 120)])
+    assert main(["predict", str(writer), path]) == 2
+    assert "another is named with --data.prompt asked" in capsys.readouterr().err
+
+
 def test_rows_that_were_trained_on_are_told(
     classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

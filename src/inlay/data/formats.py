@@ -107,11 +107,19 @@ def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -
     return layout
 
 
+def find_inputs(formats: Collection[str], named: dict[str, str], there: Collection[str]) -> dict[str, str]:
+    """Find the columns of rows to answer, by role, as `open_data` does; they may lack answers and labels. Empty if no
+    format fits."""
+    answers = (*ANSWER_ROLES, "label")
+    _, columns = _columns(formats, named, there) or _columns(formats, named, there, answers) or ("", {})
+    return {role: column for role, column in columns.items() if column in there and role not in answers}
+
+
 def _columns(
-    formats: Collection[str], named: dict[str, str], there: Collection[str]
+    formats: Collection[str], named: dict[str, str], there: Collection[str], without: Collection[str] = ()
 ) -> tuple[str, dict[str, str]] | None:
     """Find the format and its columns by role: by their very names, or else in any case. That of texts alone is the
-    last: they may have a label whose name is in capitals.
+    last: they may have a label whose name is in capitals. Roles in `without` may have no column there.
     """
     for exact in (True, False):
         for format, shape in SHAPES:
@@ -120,7 +128,8 @@ def _columns(
                 continue
             if not exact:
                 columns = {role: find_column(column, there) or column for role, column in columns.items()}
-            if all(column in there for column in _required(columns, there)) and _all_differ(columns):
+            needed = {role: column for role, column in columns.items() if role not in without}
+            if all(column in there for column in _required(needed, there)) and _all_differ(columns):
                 return format, columns
     return None
 

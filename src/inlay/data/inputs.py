@@ -1,6 +1,6 @@
 """Inputs in a file, for an adapter to answer: the lines of a text, or rows whose other columns are kept beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,19 +39,25 @@ class InputRows:
         """Say which rows cannot be read, and so get no answer, as was asked."""
         return [problem.told for problem in self.problems.found() if problem.severity == "skipped"]
 
+    @property
+    def columns(self) -> Collection[str]:
+        """The columns of the first row that can be read."""
+        return self._first.values
+
     def texts(self, columns: Mapping[str, str]) -> list[tuple[str, str | None]]:
-        """Return each row's text and, for pairs, second text, by their columns; a label is not looked at. A row without
+        """Return each row's text and, for pairs, second text, by their columns: the text is the first role's, such as a
+        prompt, the second text that of `text_pair`; a label is not looked at. A row without
         a text keeps its place, and so does one that cannot be read, with an empty text, if these are as few as may be.
         Raises DataError, with a line for each kind of problem, if they are more."""
         wanted = {role: column for role, column in columns.items() if role != "label"}
-        pairs = "text_pair" in wanted
+        pairs, text = "text_pair" in wanted, next(role for role in wanted if role != "text_pair")
         if self.plain and pairs:
             raise DataError(
                 f"{self.path}: a line of plain text is one text, and pairs are needed; give a file with the columns "
-                f"{wanted['text']} and {wanted['text_pair']}"
+                f"{wanted[text]} and {wanted['text_pair']}"
             )
         if self.plain:
-            wanted = {"text": _LINE}
+            wanted = {text: _LINE}
         self._check_header(wanted)
         problems, nothing = self.problems, ("", "" if pairs else None)
         found: list[tuple[str, str | None]] = []
@@ -60,15 +66,19 @@ class InputRows:
                 found.append(nothing)
             else:
                 pair = _text(row, wanted["text_pair"], problems) if pairs else None
-                found.append((_text(row, wanted["text"], problems), pair))
+                found.append((_text(row, wanted[text], problems), pair))
         problems.weigh(Path(self.path).name, problems.faulty, len(self.rows))
         problems.raise_errors()
         return found
 
+    @property
+    def _first(self) -> Row:
+        return next(row for row in self.rows if row.place not in self.unread)
+
     def _check_header(self, wanted: Mapping[str, str]) -> None:
         """Raise DataError if the first row that can be read has not the wanted columns, so that most rows will lack
         them, and say how to name those that it has."""
-        first = next(row for row in self.rows if row.place not in self.unread)
+        first = self._first
         for column in wanted.values():
             if find_column(column, first.values) is None:
                 others = others_named(self.rows, wanted)

@@ -38,6 +38,7 @@ from . import lower_loss
 from .evaluation import Answer, Evaluation
 from .facts import COUNT, TOKENS, one_of
 from .generate import generate
+from .input_columns import input_columns
 from .metric import Scores, scores_of
 from .naive import NaiveBaseline
 from .outcomes import TokenLosses, WrittenTexts
@@ -252,11 +253,11 @@ class Causal(Task):
 
     def inputs_in(self, found: InputRows) -> list[str]:
         columns = self.about.get("columns", {}) if self.about else self.data.columns
-        column = next((columns[role] for role in _PROMPTS if role in columns), "prompt")
-        named = self.input_columns(found.reading, {}, ("prompt", "text"))
-        if len(named) > 1:
+        known = next(({role: columns[role]} for role in _PROMPTS if role in columns), {"prompt": "prompt"})
+        if {"prompt", "text"} <= found.reading.named_columns().keys():
             raise SettingsError("data.prompt and data.text both name the column of the prompts; give one of them")
-        return [prompt for prompt, _ in found.texts({"text": next(iter(named.values()), column)})]
+        *_, (role, column) = input_columns(self, found, known, ("prompt", "text"), _PROMPTS).items()  # last: if named
+        return [prompt for prompt, _ in found.texts({role if role == "text" else "prompt": column})]
 
     @property
     def converses(self) -> bool:

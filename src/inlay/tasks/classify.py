@@ -44,6 +44,7 @@ from .confusion import Prediction, classifier_section, naive_of
 from .evaluation import Answer, Evaluation
 from .facts import LABELS
 from .gain import tiles, verdict
+from .input_columns import input_columns
 from .linear_head import FEWEST_ROWS, MOST_ROWS, FittedHead, features, fitted
 from .metric import Scores, scores_of
 from .naive import MOST_FREQUENT, NaiveBaseline
@@ -243,7 +244,7 @@ class Classify(Task):
     def inputs_in(self, found: InputRows) -> list[tuple[str, str | None]]:
         known = {role: column for role, column in (self._columns or {"text": "text"}).items() if role != "label"}
         roles = ("text", "text_pair") if self._columns is None else tuple(known)
-        return found.texts(self.input_columns(found.reading, known, roles))
+        return found.texts(input_columns(self, found, known, roles, ("text", "text_pair")))
 
     def check_inputs(self, inputs: Sequence[object], **options: object) -> None:
         pair = options.get("pair")

@@ -24,8 +24,6 @@ from ..data.examples import Examples
 from ..data.formats import OpenedData
 from ..data.inputs import InputRows
 from ..data.problems import Problem
-from ..data.settings import Reading
-from ..errors import SettingsError
 from ..forgetting.baseline import Baseline, Held
 from ..forgetting.geometry import GeometryBaseline
 from ..forgetting.passages import GeneralText
@@ -319,19 +317,6 @@ class Task(ABC):
         return samples if self.writes else 0
 
     # Answers.
-
-    def input_columns(
-        self, reading: Reading | None, known: Mapping[str, str], roles: Collection[str]
-    ) -> dict[str, str]:
-        """Return the columns of the inputs, by role: those that `reading` names, else those that are `known`. Raises
-        SettingsError for a role that is none of `roles`."""
-        named = reading.named_columns() if reading else {}
-        if wrong := next((role for role in named if role not in roles), None):
-            takes = " and ".join(f"data.{role}" for role in roles)
-            raise SettingsError(f"data.{wrong} is no input of this adapter, which {self.does}; it takes {takes}")
-        if reading is not None and reading.format != "auto":
-            raise SettingsError(f"data.format is {reading.format!r}, but inputs have the columns of the training alone")
-        return {**known, **named}
 
     @classmethod
     def example(cls, columns: Collection[str], format: str) -> str:
