@@ -1,4 +1,5 @@
 import io
+from typing import cast
 
 import pytest
 import torch
@@ -8,10 +9,13 @@ from rich.text import Text
 import inlay
 from inlay.api.displays import TerminalDisplay
 from inlay.api.progress import ProgressWatcher
-from inlay.cli import safe_console
+from inlay.cli import main, safe_console
+from inlay.formats.summary import Summary
+from inlay.methods import METHODS
+from inlay.report.tiles import tiles
 from inlay.show.reach import reach_of, reach_text
 
-from ..shapes import VOCABULARY
+from ..shapes import SHAPES, VOCABULARY
 
 
 def test_what_is_in_reach_is_said_without_a_broken_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +51,16 @@ def test_the_loss_of_a_run_that_goes_on_is_shown_from_its_first_step() -> None:
         assert watcher.losses[""] == pytest.approx(0.6)
         watcher({**step, "step": 1, "loss": 4.0})  # a run may train others
         assert watcher.losses == {"": 4.0}
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method().virtual_tokens])
+def test_virtual_tokens_lie_in_no_layer(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = "no layer of the body is changed; the model reads 20 virtual tokens beside each text"
+    assert main(["doctor", "builtin:tiny-lm", "--method", name]) == 0
+    shown = " ".join(capsys.readouterr().out.partition("with its own settings")[2].split())
+    assert shown == f"{name} {said}"
+    reach = reach_of(inlay.attach(SHAPES["llama"].model(), METHODS[name]()).coverage)
+    assert reach_text(reach) == said
+    (trained,) = [tile for tile in tiles(cast(Summary, {"coverage": reach}), []) if tile.name == "Trained parameters"]
+    assert trained.details == [said]
+    assert "virtual_tokens" not in reach_of(inlay.attach(SHAPES["llama"].model(), inlay.LoRA()).coverage)

@@ -43,7 +43,7 @@ class Adapter(Attachment):
     @property
     def coverage(self) -> Coverage:
         """What of the model's body the adapter reaches, and what it leaves out and why; computed when asked."""
-        return coverage(self, getattr(self.method, "targets", ()))
+        return coverage(self, getattr(self.method, "targets", ()), self.method.virtual_tokens)
 
     @property
     def hosts_of_method(self) -> list[str]:

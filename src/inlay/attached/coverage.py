@@ -39,10 +39,13 @@ class Coverage:
     """What part of them is in a host's reach."""
     left_out: tuple[LeftOut, ...]
     """The largest first."""
+    virtual_tokens: int = 0
+    """How many positions the model reads beside each text; where there are some no layer is changed."""
 
 
-def coverage(adapter: Attachment, targets: Sequence[str] = ()) -> Coverage:
-    """Compare what the hosts reach with all of the model's body. `targets` are those that the method was given."""
+def coverage(adapter: Attachment, targets: Sequence[str] = (), virtual_tokens: int = 0) -> Coverage:
+    """Compare what the hosts reach with all of the model's body. `targets` are those that the method was given, and
+    `virtual_tokens` the positions that it adds."""
     sites = Sites(adapter.model, adapter.heads, adapter.part)
     reached = _reached(adapter, sites)
     counted: set[int] = set()
@@ -59,7 +62,8 @@ def coverage(adapter: Attachment, targets: Sequence[str] = ()) -> Coverage:
                 group[name] = group.get(name, 0) + count
     found = [LeftOut(why, tuple(own), sum(own.values()), sum(own.values()) / total) for why, own in left.items()]
     out = sum(group.parameters for group in found)
-    return Coverage(total, 1 - out / total if total else 1.0, tuple(sorted(found, key=lambda g: -g.parameters)))
+    left_out = tuple(sorted(found, key=lambda group: -group.parameters))
+    return Coverage(total, 1 - out / total if total else 1.0, left_out, virtual_tokens)
 
 
 def _count(module: nn.Module, p: Tensor) -> int:

@@ -48,7 +48,8 @@ def show_model(name: str, method: str | None, as_json: bool) -> None:
 
 def _print_reaches(reaches: Mapping[str, "_Reached | None"]) -> None:
     for target, reach in reaches.items():
-        text = "nothing" if reach is None else f"{counted(reach['hosts'], 'layer')}, {reach_text(reach)}"
+        layers = "" if reach is None or "virtual_tokens" in reach else f"{counted(reach['hosts'], 'layer')}, "
+        text = "nothing" if reach is None else f"{layers}{reach_text(reach)}"
         show(f"  {target:<12} {text}", 15)
 
 

@@ -5,7 +5,7 @@ import math
 from ..formats.summary import Summary
 from ..show.forgetting import MOVED, Forgetting, interval_text, level
 from ..show.peak import peak_text
-from ..show.reach import left_out_text
+from ..show.reach import left_out_text, virtual_tokens_text
 from ..show.units import bytes_text, count_text, percent_text, seconds_text, signed, text_or_unknown
 from ..tasks.page import Tile
 
@@ -17,7 +17,8 @@ def tiles(summary: Summary, of_task: list[Tile]) -> list[Tile]:
     if trainable is not None and total:
         trained_details.append(f"{percent_text(trainable / total)} of {count_text(total)}")
     if reach := summary.get("coverage"):
-        trained_details.append(f"in layers with {percent_text(reach['share'])} of the body")
+        tokens, share = reach.get("virtual_tokens"), percent_text(reach["share"])
+        trained_details.append(virtual_tokens_text(tokens) if tokens else f"in layers with {share} of the body")
     if summary.get("adapter_bytes"):
         trained_details.append(f"adapter file {bytes_text(summary['adapter_bytes'])}")
     if summary.get("wall_seconds") is not None:

@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
-from .units import count_text, percent_text
+from .units import count_text, counted, percent_text
 
 if TYPE_CHECKING:
     from ..attached.coverage import Coverage
@@ -27,6 +27,8 @@ class Reach(TypedDict):
     body_parameters: int
     share: float
     left_out: list[LeftOutGroup]
+    virtual_tokens: NotRequired[int]
+    """How many the model reads beside each text, of a method that changes no layer for it."""
 
 
 def reach_of(coverage: "Coverage") -> Reach:
@@ -40,17 +42,25 @@ def reach_of(coverage: "Coverage") -> Reach:
         }
         for group in coverage.left_out
     ]
-    return {"body_parameters": coverage.parameters, "share": round(coverage.share, 6), "left_out": groups}
+    found: Reach = {"body_parameters": coverage.parameters, "share": round(coverage.share, 6), "left_out": groups}
+    return {**found, "virtual_tokens": coverage.virtual_tokens} if coverage.virtual_tokens else found
 
 
 def reach_text(reach: Reach) -> str:
     """Write in one sentence what is reached and what is left out."""
     share, parameters = percent_text(reach["share"]), count_text(reach["body_parameters"])
     left = left_out_text(reach)
+    if "virtual_tokens" in reach:
+        return f"{virtual_tokens_text(reach['virtual_tokens'])}{f'; left out: {left}' if left else ''}"
     return (
         f"{share} of the body's {parameters} parameters lie in adapted layers"
         f"{f'; left out: {left}' if left else ': nothing is left out'}"
     )
+
+
+def virtual_tokens_text(count: int) -> str:
+    """Write what a method of virtual tokens does to the body."""
+    return f"no layer of the body is changed; the model reads {counted(count, 'virtual token')} beside each text"
 
 
 def left_out_text(reach: Reach) -> str:
