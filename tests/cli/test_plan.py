@@ -1,7 +1,9 @@
 """inlay plan: what each method would take, from files without weights; what does not fit, and what cannot be asked."""
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from inlay import LoRA, plan
 from inlay.cli import main
+from inlay.cost import calibration
 from inlay.cost.storages import PARTS
 from inlay.training import forecast
 
@@ -255,3 +258,21 @@ def test_a_streamed_base_is_there_one_block_at_a_time(bare: str, capsys: pytest.
     shown = " ".join(capsys.readouterr().out.split())
     assert "full: stream is on, and full trains the base's own weights" in shown
     assert "qlora: stream is on, which reads the base as its files have it, and quantize is nf4" in shown
+
+
+def test_a_terminal_says_that_the_machine_is_measured(
+    bare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first plan takes much longer than others, and nothing said what for."""
+    monkeypatch.setenv("INLAY_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "STEPS", calibration.STEPS[:2])
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for _ in range(2):
+        calibration.measured_speed.cache_clear()
+        main(["plan", bare, "--tokens", "16", "--rows", "32", "--dtype", "float32", "--methods", "lora"])
+    calibration.measured_speed.cache_clear()
+    measuring = [f"measuring this machine's speed, once: {done} of 2 …" for done in range(2)]
+    lines = [line for line in terminal.getvalue().split("\r\033[K") if line]
+    assert lines == ["planning lora …", *measuring, "planning lora …", "planning lora …"]

@@ -19,6 +19,7 @@ from inlay.cost.trace import Trace
 from inlay.cost.work import VIEWS, Amount, Work
 from inlay.methods import METHODS
 from inlay.tasks.unread import unread_task
+from inlay.under_way import shown_by
 
 
 def test_rates_are_found_again_and_told_of_other_sizes() -> None:
@@ -61,10 +62,14 @@ def test_it_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(calibration, "_stepper", stepper)
     device = torch.device("cpu")
+    told = list[tuple[str, int, int]]()
     for _ in range(2):
         calibration.measured_speed.cache_clear()
-        found = calibration.measured_speed(device, torch.float32)
+        with shown_by(lambda *part: told.append(part)):
+            found = calibration.measured_speed(device, torch.float32)
         assert len(measured) == len(calibration.STEPS)
+        count = len(calibration.STEPS)
+        assert told == [("measuring this machine's speed, once", done, count) for done in range(count + 1)]
         assert found.rates["aten.mm float32"].seconds(Amount(1, 1e9, 1e7, 1e6)) > 1e-4
     (tmp_path / "speed.json").write_text("{")
     calibration.measured_speed.cache_clear()

@@ -18,6 +18,7 @@ from ..formats.paths import new_file
 from ..ranges import ROWS, Range
 from ..show.table import Table
 from ..training.plan_settings import PlanSettings
+from ..under_way import shown_by
 from .arguments import Model
 from .parse import parse
 from .screen import own, print_json, show, width
@@ -98,15 +99,25 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Name each method on a line of the terminal that is gone in the end."""
+    """Name each method, and what is under way for it, on a line of the terminal that is gone in the end."""
     if quiet or not sys.stderr.isatty():
         yield lambda label: None
         return
-    terminal = own(sys.stderr)
+    terminal, planning = own(sys.stderr), ""
+
+    def write(line: str) -> None:
+        print(f"\r\033[K{line}", end="", file=terminal, flush=True)
+
+    def name(label: str) -> None:
+        nonlocal planning
+        planning = f"planning {label} …"
+        write(planning)
+
     try:
-        yield lambda label: print(f"\r\033[Kplanning {label} …", end="", file=terminal, flush=True)
+        with shown_by(lambda what, done, parts: write(f"{what}: {done} of {parts} …" if done < parts else planning)):
+            yield name
     finally:
-        print("\r\033[K", end="", file=terminal, flush=True)
+        write("")
 
 
 def _show(found: "Costs", page: Path | None) -> None:

@@ -26,6 +26,7 @@ from ..devices import is_accelerator, synchronize
 from ..formats.files import write_json
 from ..methods import METHODS
 from ..tasks.unread import unread_task
+from ..under_way import in_parts
 from . import record
 from .depth import shallow
 from .speed import Rate, Speed, Timed, fitted
@@ -98,17 +99,25 @@ def _name(device: torch.device) -> str:
 
 def _measure(device: torch.device, dtype: torch.dtype) -> Speed:
     timed, steps = defaultdict[str, list[Timed]](list), list[tuple[SmallStep, Amount, float]]()
+    time_step = in_parts("measuring this machine's speed, once", len(STEPS), _timed_step)
     with torch.random.fork_rng([device] if is_accelerator(device) else []):
         for trial in STEPS:
-            step = _stepper(trial, device, dtype)
-            step()  # the first makes what the others find
-            operations = _timed_by_itself(step, device, trial.repeats)
+            operations, whole = time_step(trial, device, dtype)
             for kind, amount, seconds in operations:
                 timed[kind].append((amount, seconds))
-            whole = min(_seconds(step, device) for _ in range(trial.repeats))
             every = reduce(Amount.plus, (amount for _, amount, _ in operations))
             steps.append((trial, every, whole - sum(seconds for _, _, seconds in operations)))
     return replace(fitted(timed), beside=_beside(steps))
+
+
+def _timed_step(
+    trial: SmallStep, device: torch.device, dtype: torch.dtype
+) -> tuple[list[tuple[str, Amount, float]], float]:
+    """Return the operations of a step, each with its time, and that of the whole."""
+    step = _stepper(trial, device, dtype)
+    step()  # the first makes what the others find
+    operations = _timed_by_itself(step, device, trial.repeats)
+    return operations, min(_seconds(step, device) for _ in range(trial.repeats))
 
 
 def _beside(steps: Sequence[tuple[SmallStep, Amount, float]]) -> Rate:
