@@ -133,7 +133,7 @@ def test_inputs_are_read_from_columns_that_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_inputs(path).texts({"text": "text"})
     assert str(caught.value) == (
-        'new.csv:2: no column "text"; the columns are Nr, Message; another is named with --data.text Message'
+        'new.csv:1: no column "text"; the columns are Nr, Message; another is named with --data.text Message'
     )
     with pytest.raises(DataError, match=r"the row has 2 fields, the header 1 \(Nr;Message\)"):
         read_inputs(path, Reading(separator=",")).texts({"text": "Message"})
@@ -222,3 +222,19 @@ def test_numbers_with_a_comma_that_are_named_as_labels_are_told(tmp_path: Path) 
     path = write_text(tmp_path / "a.tsv", "\n".join(["text\tScore", *lines, ""]))
     found = [str(p) for p in describe(DataSettings(path=path, label="Score")).problems if p.severity == "warning"]
     assert any('the 3 classes "0,4", "2,6", "5,0", of which none is nearer to one than to another' in p for p in found)
+
+
+def test_a_complaint_of_columns_names_the_line_in_which_they_stand(tmp_path: Path) -> None:
+    """In a table that is its header, wherever that is; in JSON the row itself."""
+    for name, text, place in (
+        ("a.csv", "Id,Words\n1,one\n", "a.csv:1"),
+        ("b.csv", "sep=;\nId;Words\n1;one\n", "b.csv:2"),
+        ("c.tsv", "\n\nId\tWords\n1\tone\n", "c.tsv:3"),
+        ("d.jsonl", '\n{"Id": 1, "Words": "one"}\n', "d.jsonl:2"),
+    ):
+        path = write_text(tmp_path / name, text)
+        for settings in (DataSettings(path=str(path)), DataSettings(path=str(path), text="Body", label="Topic")):
+            with pytest.raises(DataError, match=f"^{place}: "):
+                open_data(settings)
+        with pytest.raises(DataError, match=f"^{place}: no column"):
+            read_inputs(path).texts({"text": "Body"})

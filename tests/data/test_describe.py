@@ -93,7 +93,7 @@ def test_a_train_file_of_bad_rows_is_not_called_too_short_as_well(tmp_path):
     [
         (b"", "a.csv: has no rows"),
         (b"text,label\n\xff,1\n", "a.csv:2: byte 11 of the file is 0xff"),
-        (b"review,stars\ngood,5\n", "a.csv:2: the columns review, stars fit none of the formats"),
+        (b"review,stars\ngood,5\n", "a.csv:1: the columns review, stars fit none of the formats"),
     ],
     ids=["empty", "encoding", "format"],
 )

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from ..errors import nearest_name
@@ -40,7 +41,7 @@ def renamed(row: Row, columns: Iterable[str]) -> Row:
     names = {found: name for name in columns if name not in row.values and (found := find_column(name, row.values))}
     if not names:
         return row
-    return Row({names.get(name, name): value for name, value in row.values.items()}, row.place, row.absent)
+    return replace(row, values={names.get(name, name): value for name, value in row.values.items()})
 
 
 def no_column(column: str, columns: Collection[str]) -> str:

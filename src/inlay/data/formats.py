@@ -92,12 +92,12 @@ def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -
         *before, last = [f"data.{role}: {no_column(column, first.values)}" for role, column in absent.items()]
         others = others_named(rows, wanted)
         for role, message in zip(absent, (*before, f"{last}; {others}" if others else last), strict=True):
-            problems.add(("named", role), first.place, message)
+            problems.add(("named", role), first.columns_place, message)
         return None
     formats = FORMATS if settings.format == "auto" else (settings.format,)
     columns = _columns(formats, named, first.values)
     if columns is None:
-        problems.add("no format", first.place, _no_format(settings, rows, named))
+        problems.add("no format", first.columns_place, _no_format(settings, rows, named))
         return None
     format, columns = columns
     seen = {column: None for row in rows for column in row.values}
@@ -148,7 +148,7 @@ def _is_whole_choice(layout: Layout, rows: list[Row], named: dict[str, str], pro
             f"with data.text alone it is open what is to be learned: labels ({whole}), or to write the texts "
             f"({flags(named)} --data.format text)"
         )
-        problems.add("half a choice", rows[0].place, message)
+        problems.add("half a choice", rows[0].columns_place, message)
         return False
     message = (
         f"no column is called a label, so a model is to write the texts, and {listed([*labels, *numbers])} "
@@ -160,7 +160,7 @@ def _is_whole_choice(layout: Layout, rows: list[Row], named: dict[str, str], pro
         message += (
             f"{'it holds' if len(numbers) == 1 else 'they hold'} {NO_REGRESSION}, in a column that --data.label names"
         )
-    problems.add("texts alone", rows[0].place, message, severity="warning")
+    problems.add("texts alone", rows[0].columns_place, message, severity="warning")
     return True
 
 

@@ -82,7 +82,7 @@ class InputRows:
         for column in wanted.values():
             if find_column(column, first.values) is None:
                 others = others_named(self.rows, wanted)
-                said = f"{first.place}: {no_column(column, first.values)}"
+                said = f"{first.columns_place}: {no_column(column, first.values)}"
                 raise DataError(f"{said}; {others}" if others else said)
 
 

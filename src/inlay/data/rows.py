@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeGuard
@@ -29,6 +29,13 @@ class Row:
     """Where a message says it is, such as train.jsonl:17."""
     absent: tuple[str, ...] = ()
     """Columns in which objects within others had keys without values, which a table may have given them: taken out."""
+    header: str | None = field(default=None, compare=False)
+    """Where the names of its columns stand, if that is not beside its values."""
+
+    @property
+    def columns_place(self) -> str:
+        """Where a message about the columns says that they are."""
+        return self.header or self.place
 
 
 def row_extension(name: str) -> str | None:
@@ -232,13 +239,13 @@ def _delimited(
 
 
 def _rows_of(split: Split, name: str, problems: Problems) -> Iterator[Row]:
-    columns, line = split.header.fields, split.header.line
+    columns, header = split.header.fields, f"{name}:{split.header.line}"
     if twice := [column for column in dict.fromkeys(columns) if columns.count(column) > 1]:
         what = listed(column or "(without a name)" for column in twice)
-        problems.add(("header", name), f"{name}:{line}", f"columns named twice: {what}")
+        problems.add(("header", name), header, f"columns named twice: {what}")
         return
     for record in split.records if split.fault is None else ():  # a part is not taken for the whole
-        yield Row(dict(zip(columns, record.fields, strict=True)), f"{name}:{record.line}")
+        yield Row(dict(zip(columns, record.fields, strict=True)), f"{name}:{record.line}", header=header)
     tell(split, name, problems)
 
 
