@@ -89,7 +89,11 @@ def test_a_name_that_cannot_be_is_refused_and_changes_nothing(name: str, message
         (inlay.LoRA(rank_pattern={"proj": 3}), None, "pattern 'proj' fits none of the 14 modules"),
         (inlay.LoRA(alpha_pattern={"layers.2.*": 3}), None, r"pattern 'layers\.2\.\*' fits none"),
         (inlay.BitFit(), None, "has no biases to train; set method.add_missing"),
-        (inlay.PromptTuning(tokens=51), None, "method.tokens is 51, more than the vocabulary of 50"),
+        (
+            inlay.PromptTuning(tokens=51, initialization="vocabulary"),
+            None,
+            "method.tokens is 51, more than the vocabulary of 50",
+        ),
         (inlay.LoRA(), ("socre",), r"head 'socre' is no module of .*; did you mean score\?"),
         (inlay.LoRA(targets=("score",)), None, "trained whole as the model's head"),
     ],
