@@ -140,3 +140,22 @@ def test_loading_needs_no_tokenizer(folder: str, tmp_path: Path) -> None:
     again.config.name_or_path = ""
     prompt_PD = next(iter(inlay.load(again, tmp_path).deltas.values())).prompt_embeddings
     assert torch.equal(prompt_PD, next(iter(inlay.adapters(model)["default"].deltas.values())).prompt_embeddings)
+
+
+@pytest.mark.parametrize("initialization", ["auto", "padding", "vocabulary"])
+def test_from_each_start_a_prompt_learns(initialization: Any) -> None:
+    torch.manual_seed(0)
+    model = SHAPES["llama"].model()
+    model.config.pad_token_id = 0
+    adapter = inlay.attach(model, inlay.PromptTuning(tokens=8, initialization=initialization))
+    ids_BT = torch.arange(5, 25).view(2, 10)
+    optimizer, losses = torch.optim.AdamW(adapter.parameters(), lr=0.1), []
+    for _ in range(40):
+        loss = model(input_ids=ids_BT, labels=ids_BT).loss
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+        optimizer.zero_grad()
+    (prompt_PD,) = adapter.parameters()
+    assert losses[-1] < losses[0] - 0.05
+    assert len(prompt_PD.unique(dim=0)) == 8  # vectors that began alike have parted
