@@ -9,6 +9,7 @@ import pytest
 
 import inlay
 from inlay.tasks import linear_head
+from inlay.tasks.classify import Classify
 from inlay.training.run import train
 from inlay.training.settings import RunSettings
 
@@ -85,3 +86,19 @@ def test_ranks_that_are_not_settled_keep_no_start(asked: RunSettings[Any]) -> No
     summary = train(replace(asked, method=budget, learning_rate=TOO_HIGH, guard=False))
     assert summary["best_step"] > 0
     assert sum(summary["decided"]["ranks"].values()) == 2 * len(summary["decided"]["ranks"])
+
+
+def test_a_head_is_fitted_to_the_features_of_the_adapter_that_a_run_starts_from(
+    asked: RunSettings[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(asked)
+    start_head, moved = Classify.start_head, []
+
+    def watched(task: Classify, adapter: Any, most_rows: int) -> str | None:
+        moved.append(any(p.abs().sum() > 0 for name, p in adapter.named_parameters() if name.endswith("lora_B")))
+        return start_head(task, adapter, most_rows)
+
+    monkeypatch.setattr(Classify, "start_head", watched)
+    train(replace(asked, out=f"{asked.out}-alone"))
+    train(replace(asked, out=f"{asked.out}-on"), start=Path(first["folder"]))
+    assert moved == [False, True]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,6 @@ from torch import nn
 
 from .. import processes
 from ..attached.adapter import Adapter, plan_attach
-from ..batches.batch import Batch, to_device
 from ..core.method import Method
 from ..core.state import commit
 from ..devices import has_tf32, tf32
@@ -22,13 +21,13 @@ from ..forgetting.retaining import Retaining
 from ..forgetting.sample import affordable_tokens
 from ..formats.files import write_text
 from ..formats.summary import RunSummary
-from ..methods import loading
 from ..models.fingerprint import fingerprint
 from ..models.sharding import attaching, held_bytes
 from ..models.sites import Sites
 from ..tasks.evaluation import Evaluation
 from ..tasks.metric import Scores
 from ..tasks.never_given import never_given_text
+from .adapter_start import begin
 from .budget import EVERY_TOKEN, ForgettingBudget
 from .checkpoint import Checkpoint, RunIdentity, remove_checkpoint
 from .checkpoint_fit import shrunk_of
@@ -214,10 +213,7 @@ class ActiveRun(Observer):
             commit(adapter)
         self.state.adapter = adapter
         if self.checkpoint is None:
-            self._note(told_of_head := run.task.start_head(adapter, run.plan.steps * run.settings.batch_size))
-            run.settings.method.initialize_from_data(adapter, self._first_batches())
-            if self.start is not None:
-                loading.start_from(adapter, self.start)
+            self._note(told_of_head := begin(run, adapter, self.start))
             if told_of_head is not None:
                 self.evaluated = self.of_start = evaluated(run, adapter.model, "valid", "before the first step")
                 self._record_evaluation(0, self.of_start.scores, best=True, start=True)
@@ -258,12 +254,6 @@ class ActiveRun(Observer):
 
     def shrink(self, step: int, why: str) -> Shrunk:
         return self.division.shrink(step, why)
-
-    def _first_batches(self) -> Iterator[Batch]:
-        """Yield training batches where the model is, for a method that looks at data before it starts."""
-        settings = self.run.settings
-        for batch in self.run.task.batches(settings.batch_size, settings.seed):
-            yield to_device(batch, self.run.device)
 
     def _fit(self) -> None:
         run = self.run
