@@ -19,8 +19,7 @@ class RunFiles:
     summary: Summary
     steps: list[Event]
     evaluations: list[Event]
-    """Those of the split that the summary's metrics are about, from the start on: the base, or a head that was
-    fitted."""
+    """On the split that the summary's metrics are about, from the start on: the base, or a head that was fitted."""
     notes: list[str]
     """What the run said of its data, its model and itself, each once: one that goes on says it again."""
     predictions: list[dict[str, Any]]

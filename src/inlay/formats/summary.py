@@ -156,6 +156,11 @@ def planned_seconds(summary: Summary) -> float | None:
     return None if seconds is None or not steps or taken is None else seconds * taken / steps
 
 
+def kept_start(summary: Summary) -> bool:
+    """Tell whether no step of a run was better than a new head that was fitted before the first, which is kept."""
+    return summary.get("best_step") == 0 and bool((summary.get("metrics") or {}).get("tuned"))
+
+
 class RunSummary(Summary):
     """A summary with the run's folder, as training returns it."""
 

@@ -12,7 +12,7 @@ from ..formats.event import Event
 from ..formats.files import write_text
 from ..formats.read import guarded
 from ..formats.run_files import RunFiles, read_run
-from ..formats.summary import Summary, planned_seconds
+from ..formats.summary import Summary, kept_start, planned_seconds
 from ..outside import printable
 from ..show.budget import budget_sentence, budget_table
 from ..show.divided import divided_text
@@ -82,7 +82,7 @@ def _page(files: RunFiles) -> dict[str, object]:
 
 
 def _large_plots(files: RunFiles, score: str, naive: NaiveBaseline | None) -> list[Figure]:
-    best_step = files.summary.get("best_step") if (files.summary.get("metrics") or {}).get("tuned") else None
+    best_step = files.summary.get("best_step") or (0 if kept_start(files.summary) else None)
     level = figures.Level(naive.name, naive.scores[score]) if naive and naive.scores.get(score) is not None else None
     train, evaluated = _points(files.steps, "loss"), _points(files.evaluations, "loss")
     scores = [] if score == "loss" else _points(files.evaluations, score)

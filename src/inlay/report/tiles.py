@@ -2,7 +2,7 @@
 
 import math
 
-from ..formats.summary import Summary
+from ..formats.summary import Summary, kept_start
 from ..show.forgetting import MOVED, Forgetting, interval_text, level
 from ..show.peak import peak_text
 from ..show.reach import left_out_text, virtual_tokens_text
@@ -59,7 +59,7 @@ def _steps(summary: Summary) -> Tile:
     details = [f"of {planned:,} planned"] if planned else []
     if best:
         details.append(f"the best after step {best:,}")
-    elif (summary.get("metrics") or {}).get("tuned"):
+    elif kept_start(summary):
         details.append("none better than the start")
     return Tile(name="Optimizer steps", value=text_or_unknown("{:,}".format, summary.get("steps")), details=details)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from ..formats.summary import GainOverBase, Summary, WentBack
+from ..formats.summary import GainOverBase, Summary, WentBack, kept_start
 from ..show.page import excerpt, templates
 from ..show.table import Column, Table
 from ..show.units import percent_text, text_or_unknown
@@ -128,7 +128,7 @@ class Judged:
             naive=naive_in(summary, "valid") or naive,
             warning=warning_of(summary),
             went_back=summary.get("went_back") or (),
-            kept_start=summary.get("best_step") == 0 and bool(scores["tuned"]),
+            kept_start=kept_start(summary),
             never_given=summary.get("never_given") or {},
             **scores,
         )

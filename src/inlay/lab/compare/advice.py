@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ...formats.summary import kept_start
 from ...stats import normal_z
 from ...tasks.never_given import never_given_text
 from ...training.score_parts import read_parts
@@ -53,7 +54,7 @@ def _never_given_sentences(table: MethodTable) -> Iterator[str]:
 def _start_sentences(table: MethodTable) -> Iterator[str]:
     """Say whose score is that of a new head alone, in runs whose adapter is kept as it began."""
     for row in table.finished:
-        kept = [run for run in row.runs if run.summary.get("best_step") == 0]
+        kept = [run for run in row.runs if kept_start(run.summary)]
         if kept:
             found = row.by_seed(table.score)
             scores = _list(

@@ -15,7 +15,7 @@ from ...models import weights
 from ...models.sites import Sites
 from .attention import recorded
 from .readers import embedding_of, readers_of
-from .starts import from_padding, padding_token
+from .starts import from_padding, padding_before_head
 
 
 @torch.no_grad()
@@ -45,6 +45,6 @@ def prefix_start(sites: Sites, hosts: list[nn.Module], count: int) -> dict[nn.Mo
 
 def _embeddings(sites: Sites, transformer: nn.Module, count: int) -> Tensor:
     embedding = embedding_of(transformer)
-    if sites.heads and (padding := padding_token(sites, embedding)) is not None:
+    if (padding := padding_before_head(sites, embedding)) is not None:
         return from_padding(embedding, count, padding)[None]
     return embedding(torch.randint(len(embedding.weight), (1, count), device=weights.device(embedding)))

@@ -41,8 +41,13 @@ def from_padding(embedding: nn.Embedding, count: int, padding: int) -> Tensor:
 
 def own_start(sites: Sites, embedding: nn.Embedding, count: int) -> Tensor:
     """Take the padding token's if a new head reads the text and there is one; else those of drawn tokens."""
-    padding = padding_token(sites, embedding) if sites.heads else None
+    padding = padding_before_head(sites, embedding)
     return from_vocabulary(embedding, count) if padding is None else from_padding(embedding, count, padding)
+
+
+def padding_before_head(sites: Sites, embedding: nn.Embedding) -> int | None:
+    """Find the padding token if a new head reads the text; None for a model that writes, or where there is none."""
+    return padding_token(sites, embedding) if sites.heads else None
 
 
 def padding_token(sites: Sites, embedding: nn.Embedding) -> int | None:
