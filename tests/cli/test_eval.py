@@ -111,6 +111,22 @@ def test_every_row_of_a_file_is_scored_for_a_model_that_writes(
     assert scored(capsys, writer)["split"] == "valid"
 
 
+def test_a_gain_that_may_be_chance_is_called_no_clear_gain_of_whatever_rows(
+    writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    rows = [{"prompt": row["text"], "completion": row["label"]} for row in reviews(40, 120)]
+    found = scored(capsys, writer, write_rows(tmp_path / "a.jsonl", rows))
+    learned = found["gain"]["low"] > 0
+    assert found["unclear"] == (None if learned else "no clear gain")
+    path = write_rows(tmp_path / "b.jsonl", [rows[0], rows[1] | {"completion": "1 2"}])  # two rows, and so unlike
+    found = scored(capsys, writer, path)
+    assert found["gain"]["low"] < 0 < found["gain"]["high"]
+    assert found["unclear"] == "no clear gain"
+    assert main(["eval", str(writer), path]) == 0
+    assert ("tuned: no clear gain" in capsys.readouterr().out) == (found["warning"] is None)
+
+
 def test_other_columns_are_named_for_a_model_that_writes(
     writer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from inlay.lab.compare.advice import advise
 
-from .fakes import table_of
+from .fakes import comparison_of, table_of
 
 TWO_SEEDS = {"lora": (0.92, 0.91), "bitfit": (0.90, 0.89)}
 
@@ -17,8 +17,29 @@ def test_a_score_of_the_new_head_alone_is_called_that(tmp_path: Path) -> None:
     row.runs[1].summary["best_step"] = 0
     assert (found := advise(table)) is not None
     assert (
-        "lora kept its start in 1 of 2 runs, as no step was better on valid: 91.0 % (seed 1) is the score" in found.text
-    )
+        "lora kept its start in 1 of 2 runs, as no step was better on valid: 91.0 % (seed 1) is the score of the new "
+        "head alone, and the adapter has learned nothing there."
+    ) in found.caveats
+    row.runs[0].summary["best_step"] = 0
+    assert (found := advise(table)) is not None
+    assert ": 92.0 % (seed 0) and 91.0 % (seed 1) are the scores of the new head alone" in found.text
+
+
+def test_one_run_alone_is_not_counted(tmp_path: Path) -> None:
+    table = table_of(tmp_path, {"lora": (0.92,), "bitfit": (0.90,)})
+    for row in table.finished:
+        back = [{"step": 9, "to": 0, "share": 0.25, "why": "it rose"}]
+        row.runs[0].summary.update(best_step=0, went_back=back)  # pyright: ignore[reportCallIssue]
+    assert (found := advise(table)) is not None
+    assert "lora kept its start, as no step was better on valid: 92.0 % (seed 0) is the score" in found.text
+    assert "lora had to go back, as the training collapsed" in found.text
+
+
+def test_what_is_left_out_is_in_the_number_of_the_methods(tmp_path: Path) -> None:
+    none = {f"{label}-{seed}": "killed" for label in ("bitfit", "full") for seed in (0, 1)}
+    scores = dict.fromkeys(("lora", "bitfit", "full"), (0.9, 0.91))
+    assert (found := comparison_of(tmp_path, scores, failures=none).advice) is not None
+    assert "Not judged, since no run of them finished with a score: bitfit and full." in found.caveats
 
 
 def test_the_advised_method_is_not_named_without_its_collapse(tmp_path: Path) -> None:

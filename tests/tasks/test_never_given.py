@@ -59,7 +59,7 @@ def test_a_comparison_says_whose_score_hides_it(tmp_path: Path) -> None:
 
     found = comparison_of(tmp_path, {"lora": (0.97, 0.97), "full": (0.96, 0.97)}, write=write).advice
     assert found is not None
-    assert found.caveats == ('lora: in 1 of 2 runs, no row of valid is given a label that some have: "lost" (3 rows).',)
+    assert found.caveats == ('lora in 1 of 2 runs: no row of valid is given a label that some have: "lost" (3 rows).',)
 
 
 def test_a_run_and_its_evaluation_say_so(

@@ -7,6 +7,7 @@ from inlay.stats import paired_interval, wilson_interval
 from inlay.tasks.causal import Causal
 from inlay.tasks.confusion import gain_interval, naive_of
 from inlay.tasks.gain import tiles, verdict
+from inlay.tasks.naive import NaiveBaseline
 from inlay.tasks.page import Judged
 
 from ..report.fake_runs import summary
@@ -43,6 +44,13 @@ def test_a_gain_within_its_uncertainty_is_not_called_one():
     assert result.kind == "unclear"
     assert "No clear gain: accuracy is 5.0 points above" in result.sentence
     assert "(95 % interval −8.7 to +18.4)" in result.sentence
+
+
+def test_the_most_frequent_label_is_enough_where_full_fine_tuning_has_changed_the_base():
+    naive = NaiveBaseline(name="the most frequent label", answer="status", scores={"accuracy": 0.5})
+    result = verdict(Judged(status="finished", tuned={"accuracy": 0.55}, rows=100, naive=naive), [])
+    assert result.unclear == "no clear gain (95 % −8.7 to +18.4 points)"
+    assert verdict(Judged(status="failed", naive=naive), []).kind == "unknown"
 
 
 def test_a_loss_beyond_its_uncertainty_is_called_one():

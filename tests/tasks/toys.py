@@ -102,8 +102,8 @@ class Review(Task):
         found = [{"text": text, "stars": round(stars, 2)} for text, stars in zip(inputs, given.tolist(), strict=True)]
         return [Answer(one, f"{one['stars']} stars", f"{one['stars']}\t{one['text']}") for one in found]
 
-    def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[dict[str, Any]]:
-        for example, stars, before in zip(self.data.splits["valid"], tuned.tolist(), base.tolist(), strict=True):
+    def prediction_rows(self, split: str, tuned: Tensor, base: Tensor) -> Iterable[dict[str, Any]]:
+        for example, stars, before in zip(self.data.splits[split], tuned.tolist(), base.tolist(), strict=True):
             yield {"asked": example.text, "due": example.label, "stars": stars, "before": before}
 
     @classmethod

@@ -116,8 +116,8 @@ def test_a_language_model_is_measured_by_its_base(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize("rows", [6, 120])
-def test_the_last_line_says_what_the_report_says_of_a_gain_within_its_uncertainty(
-    rows: int, tiny_bert: str, tmp_path: Path
+def test_the_last_line_and_eval_say_what_the_report_says_of_a_gain_within_its_uncertainty(
+    rows: int, tiny_bert: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out = tmp_path / "data", tmp_path / "run"
     write_rows(data / "train.jsonl", reviews(120))
@@ -130,3 +130,7 @@ def test_the_last_line_says_what_the_report_says_of_a_gain_within_its_uncertaint
     assert (told is not None) == (rows == 6)
     if told is not None:
         assert f"interval {told[1]} to {told[2]})" in page
+    capsys.readouterr()
+    assert main(["eval", str(out)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "no clear gain" in line]
+    assert lines == ([f"tuned: no clear gain (95 % {told[1]} to {told[2]} points)"] if told else [])

@@ -32,16 +32,19 @@ def print_result(result: "ComparisonResult") -> None:
 def _table(result: "ComparisonResult") -> Table:
     """Return the score, what it cost and how much general text was forgotten: a terminal has no room for all."""
     from ..lab.compare.table import COSTS
-    from ..lab.compare.tables import methods_table, shown
+    from ..lab.compare.tables import equals, methods_table, shown
 
     quantities = [q for q in shown(result.table) if q.key in (*COSTS, "forgetting")]
-    return methods_table(result.table, [result.table.score, *quantities], _text, failures=False)
+    told = [result.table.score, *quantities]
+    return methods_table(result.table, told, _text, failures=False, marked=equals(result))
 
 
 def _legend(result: "ComparisonResult") -> Iterator[str]:
-    """Say what the columns are whose names do not."""
-    from ..lab.compare.tables import forgetting_means
+    """Say what the sign behind a method is, and the columns whose names do not tell."""
+    from ..lab.compare.tables import EQUAL, equals_text, forgetting_means
 
+    if means := equals_text(result):
+        yield f"{EQUAL} {means}"
     if means := forgetting_means(result.table.finished):
         yield f"forgetting: {means}"
     if any(len(row.runs) > 1 for row in result.table.rows):

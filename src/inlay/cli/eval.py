@@ -70,6 +70,8 @@ def main(arguments: list[str]) -> int:
     elif result["gain"] is not None:
         metric = next(iter(_metrics(result).values()))
         print(f"95 % of the {metric.label}'s change from base to tuned: {metric.change(result['gain'])}")
+    if result["unclear"] and not result["warning"]:
+        print(f"tuned: {result['unclear']}")
     if result["base"] is None:
         print("base: none to compare with; full fine-tuning changed the base itself")
     if result["samples"] is not None and result["samples"] < result["rows"]:

@@ -19,6 +19,7 @@ from ..show.units import counted
 from ..tasks.metric import METRICS, Scores
 from ..tasks.naive import Judgement
 from ..tasks.never_given import never_given_text
+from ..tasks.page import Judged
 from ..tasks.task import Task
 from .opened import Found, Opened
 
@@ -53,6 +54,9 @@ class AdapterScores(TypedDict):
     baseline: NaiveScores | None
     warning: str | None
     """A sentence where the tuned model is no better than that."""
+    unclear: str | None
+    """`no clear gain`, with what it is over and its interval where the scores do not tell, where the gain is within its
+    uncertainty; as the last line of a run says it."""
     notes: list[str]
     """What there is to know of the rows: how they were read, and how many of them the adapter was trained on."""
 
@@ -135,6 +139,19 @@ def evaluate_adapter(
         same={chosen: same} if same else {},
         rows={chosen: rows},
     )
+    gain = tuned.gain(None if task.base_is_random else base)
+    verdict = task.verdict(
+        Judged(
+            status="finished",
+            base=base.scores if base else {},
+            tuned=tuned.scores,
+            rows=rows,
+            split=chosen,
+            gain=gain,
+            naive=naive,
+        ),
+        list(task.prediction_rows(chosen, tuned.predictions, base.predictions if base else None)),
+    )
     return {
         "data": task.data.source,
         "split": None if one_file else chosen,
@@ -143,9 +160,10 @@ def evaluate_adapter(
         "base": base.scores if base else None,
         "base_is_random": task.base_is_random,
         "tuned": tuned.scores,
-        "gain": tuned.gain(None if task.base_is_random else base),
+        "gain": gain,
         "baseline": None if naive is None else {"name": naive.name, "answer": naive.answer, "scores": naive.scores},
         "warning": judged.finding,
+        "unclear": verdict.unclear,
         "notes": notes,
     }
 

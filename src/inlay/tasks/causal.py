@@ -42,7 +42,7 @@ from .input_columns import input_columns
 from .metric import Scores, scores_of
 from .naive import NaiveBaseline
 from .outcomes import TokenLosses, WrittenTexts
-from .page import Judged, PredictionLine, Said, TaskPage
+from .page import Judged, PredictionLine, Said, TaskPage, Verdict
 from .task import Task, TaskSettings
 
 _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is not generated
@@ -301,10 +301,10 @@ class Causal(Task):
     def no_answer(self, given: object, **options: object) -> Answer:
         return Answer({"prompt": given or "", "text": None, "cut": None}, "", "", {"answer": None})
 
-    def prediction_rows(self, tuned: list[str], base: list[str]) -> Iterable[PredictionLine]:
-        """Yield the first rows' lines; `base` may be empty, if there is none any more."""
+    def prediction_rows(self, split: str, tuned: list[str], base: list[str] | None) -> Iterable[PredictionLine]:
+        """Yield the first rows' lines, for which texts were written."""
         for i, text in enumerate(tuned):
-            prompt, references = self._prompt("valid", i), list(self.tokens["valid"].references[i])
+            prompt, references = self._prompt(split, i), list(self.tokens[split].references[i])
             yield {"prompt": prompt, "references": references, "text": text, "base_text": base[i] if base else None}
 
     @classmethod
@@ -317,10 +317,14 @@ class Causal(Task):
         judged = Judged.from_summary(summary)
         return TaskPage(
             tiles=lower_loss.tiles(judged, cls.expected, len(predictions)),
-            verdict=lower_loss.verdict(judged, len(predictions)),
+            verdict=cls.verdict(judged, predictions),
             section=cls.section(judged.split, predictions),
             naive=judged.naive,
         )
+
+    @classmethod
+    def verdict(cls, judged: Judged, predictions: Sequence[PredictionLine]) -> Verdict:
+        return lower_loss.verdict(judged, len(predictions))
 
     def baseline(self, model: nn.Module, text: GeneralText, tokens: int) -> LanguageBaseline:
         return LanguageBaseline(model, self.tokenizer, text, tokens)

@@ -50,7 +50,7 @@ from .metric import Scores, scores_of
 from .naive import MOST_FREQUENT, NaiveBaseline
 from .never_given import FEWEST
 from .outcomes import LabelProbabilities
-from .page import Judged, PredictionLine, Said, TaskPage
+from .page import Judged, PredictionLine, Said, TaskPage, Verdict
 from .task import Task, TaskSettings
 
 _MOST_SHOWN = 3  # labels of an answer
@@ -283,8 +283,10 @@ class Classify(Task):
         line = f"{shown(label)}\t{probability:.3f}\t{' '.join(text.split())}"
         return Answer(found, "\n".join(bars), line, {"predicted": label, "probability": round(probability, 6)})
 
-    def prediction_rows(self, tuned: Tensor, base: Tensor) -> Iterable[PredictionLine]:
-        for example, tuned_L, base_L in zip(self.data.splits["valid"], tuned.exp(), base, strict=True):
+    def prediction_rows(self, split: str, tuned: Tensor, base: Tensor | None) -> Iterable[PredictionLine]:
+        rows = self.data.splits[split]
+        guessed = [None] * len(rows) if base is None else base.argmax(dim=-1).tolist()
+        for example, tuned_L, guess in zip(rows, tuned.exp(), guessed, strict=True):
             predicted = int(tuned_L.argmax())
             yield {
                 "text": example.text,
@@ -293,7 +295,7 @@ class Classify(Task):
                 "predicted": self.labels[predicted],
                 "probability": round(tuned_L[predicted].item(), 6),
                 "label_probability": round(tuned_L[example.label].item(), 6),
-                "base_predicted": self.labels[int(base_L.argmax())],
+                "base_predicted": None if guess is None else self.labels[guess],
             }
 
     @classmethod
@@ -320,6 +322,10 @@ class Classify(Task):
             section=classifier_section(judged.split, labels, found) if found else cls.section(judged.split, []),
             naive=judged.naive,
         )
+
+    @classmethod
+    def verdict(cls, judged: Judged, predictions: Sequence[PredictionLine]) -> Verdict:
+        return verdict(judged, [Prediction.from_row(row) for row in predictions])
 
 
 def log_probabilities(

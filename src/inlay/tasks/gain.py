@@ -1,6 +1,6 @@
 """A classifier's gain over its baseline, in the verdict and in the tiles of a run's page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -17,13 +17,14 @@ def verdict(judged: Judged, predictions: Sequence[Prediction]) -> Verdict:
     """Judge whether the accuracy exceeds its baseline by more than its uncertainty, and say what else limits that
     claim. The baseline is the most frequent label, or the base model where that is clearly better: an untrained head
     can be a little above by chance."""
-    if (none := judged.without_scores) is not None:
+    has_gain = judged.tuned and judged.naive is not None  # even if full fine-tuning has changed the base
+    if not has_gain and (none := judged.without_scores) is not None:
         return none
     gain = Gain.of(judged, predictions)
     low, high = gain.interval
     kind = "better" if low > 0 else "worse" if high < 0 else "unclear"
     where = f"{gain.told} ({percent_text(gain.floor)}) on the {judged.rows} rows of the {judged.split} split"
-    notes = judged.notes(_base_note(judged), score="accuracy")
+    notes = judged.notes(*_base_notes(judged), score="accuracy")
     over = f" over {BASE}" if gain.name == BASE else ""  # else it is what stands before the scores
     unclear = f"no clear gain{over} (95 % {_points(gain.interval)} points)" if kind == "unclear" else None
     return Verdict(kind=kind, sentence=_sentence(kind, gain.value, gain.interval, where), unclear=unclear, notes=notes)
@@ -44,9 +45,10 @@ class Gain:
     @classmethod
     def of(cls, judged: Judged, predictions: Sequence[Prediction]) -> Self:
         """Compare scores that are there with their baseline."""
-        base, tuned, naive = judged.base["accuracy"], judged.tuned["accuracy"], judged.naive
-        floor, name, told, answer = base, BASE, BASE, None
-        if naive is not None and not _is_clearly_better(base, naive, judged.rows):
+        tuned, naive = judged.tuned["accuracy"], judged.naive
+        if naive is None or _is_base_better(judged, naive):
+            floor, name, told, answer = judged.base["accuracy"], BASE, BASE, None
+        else:
             floor, name, told, answer = naive.scores["accuracy"], naive.name, naive.told, naive.answer
         interval = gain_interval(floor, tuned, judged.rows, predictions, answer)
         return cls(value=tuned - floor, interval=interval, floor=floor, name=name, told=told)
@@ -67,24 +69,29 @@ def _points(interval: Interval) -> str:
     return " to ".join(map(points_text, interval))
 
 
-def _is_clearly_better(base: float, naive: NaiveBaseline, rows: int) -> bool:
-    return wilson_interval(base, rows)[0] > naive.scores["accuracy"]
+def _is_base_better(judged: Judged, naive: NaiveBaseline) -> bool:
+    """Tell whether the base model is clearly better; it is not known of one that full fine-tuning has changed."""
+    base = judged.base.get("accuracy")
+    return base is not None and wilson_interval(base, judged.rows)[0] > naive.scores["accuracy"]
 
 
-def _base_note(judged: Judged) -> str:
-    base, naive = judged.base["accuracy"], judged.naive
+def _base_notes(judged: Judged) -> Iterator[str]:
+    if (base := judged.base.get("accuracy")) is None:
+        return
+    naive = judged.naive
     whose = (
         "no step was better than the new head as it was fitted before the first, so any gain is that of the head, and "
         "the adapter is as it began"
         if judged.kept_start
         else "any gain is that of the head and the adapter together"
     )
-    if naive is None or _is_clearly_better(base, naive, judged.rows):
-        return (
+    if naive is None or _is_base_better(judged, naive):
+        yield (
             f"The base model carries a new classification head, and {whose}; before training its accuracy is "
             f"{percent_text(base)}."
         )
-    return (
+        return
+    yield (
         "The baseline gives every row the label that most of these rows have. The base model's head is new and "
         f"answers at random: its accuracy of {percent_text(base)} is no baseline, and {whose}."
     )

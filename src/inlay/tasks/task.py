@@ -36,7 +36,7 @@ from .evaluation import Answer, Evaluation
 from .facts import Fact
 from .metric import Scores, better_than
 from .naive import NaiveBaseline
-from .page import Judged, PredictionLine, Said, TaskPage, samples_section
+from .page import Judged, PredictionLine, Said, TaskPage, Verdict, samples_section
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -347,11 +347,12 @@ class Task(ABC):
     # What its files and pages say.
 
     @abstractmethod
-    def prediction_rows(self, tuned: Any, base: Any) -> Iterable[PredictionLine]:
-        """Yield the lines of predictions.jsonl: what two models, each given by its `predictions`, say of valid."""
+    def prediction_rows(self, split: str, tuned: Any, base: Any) -> Iterable[PredictionLine]:
+        """Yield the lines of predictions.jsonl: what two models, each given by its `predictions`, say of a split.
+        `base` is None if there is none any more."""
 
     def write_predictions(self, path: Path, tuned: object, base: object) -> None:
-        write_text(path, "".join(as_json(row) + "\n" for row in self.prediction_rows(tuned, base)))
+        write_text(path, "".join(as_json(row) + "\n" for row in self.prediction_rows("valid", tuned, base)))
 
     @classmethod
     @abstractmethod
@@ -364,10 +365,15 @@ class Task(ABC):
         judged = Judged.from_summary(summary)
         return TaskPage(
             tiles=judged.tiles(cls.expected, {}),
-            verdict=judged.verdict(cls.main_score),
+            verdict=cls.verdict(judged, predictions),
             section=cls.section(judged.split, predictions),
             naive=judged.naive,
         )
+
+    @classmethod
+    def verdict(cls, judged: Judged, predictions: Sequence[PredictionLine]) -> Verdict:
+        """Judge the tuned model's scores, as the run's page, its last line and `eval` say it."""
+        return judged.verdict(cls.main_score)
 
     @classmethod
     def section(cls, split: str, predictions: Sequence[PredictionLine]) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...formats.summary import kept_start
+from ...names import listed
+from ...show.units import counted
 from ...stats import normal_z
 from ...tasks.never_given import never_given_text
 from ...training.score_parts import read_parts
@@ -47,22 +49,20 @@ def _never_given_sentences(table: MethodTable) -> Iterator[str]:
     for row in table.finished:
         found = [missed for run in row.runs if (missed := run.summary.get("never_given"))]
         if found:
-            often = "" if len(row.runs) == 1 else f"in {len(found)} of {len(row.runs)} runs, "
-            yield f"{row.label}: {often}{never_given_text(found[0], 'no row of valid')}."
+            yield f"{row.label}{row.often(found)}: {never_given_text(found[0], 'no row of valid')}."
 
 
 def _start_sentences(table: MethodTable) -> Iterator[str]:
     """Say whose score is that of a new head alone, in runs whose adapter is kept as it began."""
     for row in table.finished:
-        kept = [run for run in row.runs if kept_start(run.summary)]
+        found = row.by_seed(table.score)
+        kept = [run for run in row.runs if kept_start(run.summary) and run.seed in found]
         if kept:
-            found = row.by_seed(table.score)
-            scores = _list(
-                [f"{table.score.text(found[run.seed])} (seed {run.seed})" for run in kept if run.seed in found]
-            )
+            scores = [f"{table.score.text(found[run.seed])} (seed {run.seed})" for run in kept]
+            are, there = "is the score" if len(kept) == 1 else "are the scores", " there" if row.often(kept) else ""
             yield (
-                f"{row.label} kept its start in {len(kept)} of {len(row.runs)} runs, as no step was better on valid: "
-                f"{scores} is the score of the new head alone, and the adapter has learned nothing."
+                f"{row.label} kept its start{row.often(kept)}, as no step was better on valid: {listed(scores, 'and')} "
+                f"{are} of the new head alone, and the adapter has learned nothing{there}."
             )
 
 
@@ -178,8 +178,8 @@ def _costs_sentences(rows: Sequence[MethodRow], quantities: Sequence[Quantity]) 
         q, others = named[key], [r for r in rows if r is not row]
         hedge = " (others are about as low)" if _is_close(row, others, q) else ""
         of_label.setdefault(row.label, []).append(f"{verbs[key]} ({q.text(row.spreads[key].mean)}){hedge}")
-    parts = "; ".join(f"{label} {_list(what)}" for label, what in of_label.items())
-    sentences = [f"Of {_list([row.label for row in rows])}, {parts}."]
+    parts = "; ".join(f"{label} {listed(what, 'and')}" for label, what in of_label.items())
+    sentences = [f"Of {listed([row.label for row in rows], 'and')}, {parts}."]
     measured = [row for row in rows if "forgetting" in row.spreads]
     if len(measured) > 1:
         keeps = min(measured, key=lambda row: row.spreads["forgetting"].mean)
@@ -213,14 +213,14 @@ def _sureness(field: Field, choice: Choice) -> Sureness:
 
 
 def _where(table: MethodTable) -> str:
-    return f"the {table.evaluated:,} rows of {table.split}" if table.evaluated else table.split
+    return f"the {counted(table.evaluated, 'row')} of {table.split}" if table.evaluated else table.split
 
 
 def _equals_sentence(best: MethodRow, field: Field, table: MethodTable) -> str:
     score, mean = table.score, best.spreads[table.score.key].mean
     of, runs = ("mean ", "") if field.has_seeds else ("", ", with one run each")
     level = [each.name for each in field.compared if each.below == 0]
-    reach = f"{_list([best.label, *level])} reach{'' if level else 'es'}"
+    reach = f"{listed([best.label, *level], 'and')} reach{'' if level else 'es'}"
     opening = f"On {_where(table)}, {reach} the best {of}{score.name.partition(' (')[0]}, {score.text(mean)}{runs}"
     within = [each for each in field.compared if each.is_within and each.below > 0]
     if not field.compared:
@@ -235,8 +235,8 @@ def _equals_sentence(best: MethodRow, field: Field, table: MethodTable) -> str:
             f"is more than {_noise_name(field)} ({_noise_text(closest.noise, score)})."
         )
     largest = max(within, key=lambda each: each.below)
-    names = _list([each.name for each in within])
-    them = "them" if level else "it"
+    names = listed([each.name for each in within], "and")
+    them = _them([best, *level])
     how_far = f"the {'' if len(within) == 1 else 'largest '}difference is {score.unit.difference(largest.below)}"
     if not largest.noise.is_known:
         return f"{opening}, but {names} cannot be told from {them}: {how_far}, and the noise is not known."
@@ -283,11 +283,10 @@ def _floor_text(floor: Floor, score: Quantity) -> str:
 
 def _nothing_learned_sentence(best: MethodRow, floor: Floor, table: MethodTable) -> str:
     score = table.score
-    told = "can be told from" if floor.is_below(best) else "beats"
+    none = "No clear gain over the baseline" if floor.is_below(best) else "No method beats the baseline"
     return (
-        f"No method {told} the baseline yet: on {_where(table)} the best mean "
-        f"{score.name.partition(' (')[0]} is {score.text(best.spreads[score.key].mean)} ({best.label}), and "
-        f"{_floor_text(floor, score)}."
+        f"{none} yet: on {_where(table)} the best mean {score.name.partition(' (')[0]} is "
+        f"{score.text(best.spreads[score.key].mean)} ({best.label}), and {_floor_text(floor, score)}."
     )
 
 
@@ -297,23 +296,24 @@ def _nothing_learned_advice(best: MethodRow, floor: Floor, searched: bool) -> st
         ways.append("--search looks for better learning rates")
     if floor.is_below(best):
         ways.append("more rows to evaluate on (--data.valid-fraction) tell smaller differences apart")
-    return f"Advice: none; {_list(ways)}."
+    return f"Advice: none; {listed(ways, 'and')}."
 
 
 def _unlearned_sentence(rows: Sequence[MethodRow], floor: Floor | None, score: Quantity) -> list[str]:
     """Name the methods that nothing tells from the best, but also not from having learned nothing."""
     if not rows or floor is None:
         return []
-    names = _list([f"{row.label} ({score.text(row.spreads[score.key].mean)})" for row in rows])
-    return [f"Left out of the choice, since it may have learned nothing: {names}; {_floor_text(floor, score)}."]
+    names = listed([f"{row.label} ({score.text(row.spreads[score.key].mean)})" for row in rows], "and")
+    return [f"Left out of the choice, as there is no clear gain: {names}; {_floor_text(floor, score)}."]
 
 
 def _unsteady_sentence(rows: Sequence[MethodRow], others: Sequence[MethodRow], score: Quantity) -> list[str]:
     if not rows:
         return []
-    names = _list([f"{row.label} (±{score.unit.difference(_deviation(row, score))})" for row in rows])
+    names = listed([f"{row.label} (±{score.unit.difference(_deviation(row, score))})" for row in rows], "and")
     most = score.unit.difference(max(_deviation(row, score) for row in others))
-    return [f"Left out of the choice, since seeds change it more than the others (at most ±{most}): {names}."]
+    which = f"seeds change {_them(rows)} more than the others (at most ±{most})"
+    return [f"Left out of the choice, since {which}: {names}."]
 
 
 def _worse_sentence(field: Field, score: Quantity) -> list[str]:
@@ -331,7 +331,7 @@ def _noise_name(field: Field) -> str:
 
 def _belows(compared: Sequence[AgainstBest], score: Quantity) -> str:
     ordered = sorted(compared, key=lambda each: each.below)
-    return _list([f"{each.name} by {score.unit.difference(each.below)}" for each in ordered])
+    return listed([f"{each.name} by {score.unit.difference(each.below)}" for each in ordered], "and")
 
 
 def _conclusion(choice: Choice, field: Field, table: MethodTable) -> str:
@@ -376,8 +376,9 @@ def _failed_sentence(table: MethodTable) -> list[str]:
         for row in table.rows
         if row.by_seed(table.score) and (row.failures or len(row.by_seed(table.score)) < len(row.runs))
     ]
-    found = [f"Not judged, since no run of it finished with a score: {_list(failed)}."] if failed else []
-    return found + ([f"Judged by fewer runs, since some failed: {_list(some)}."] if some else [])
+    none = f"Not judged, since no run of {_them(failed)} finished with a score"
+    found = [f"{none}: {listed(failed, 'and')}."] if failed else []
+    return found + ([f"Judged by fewer runs, since some failed: {listed(some, 'and')}."] if some else [])
 
 
 def _noise_text(noise: Noise, score: Quantity) -> str:
@@ -391,6 +392,5 @@ def _noise_text(noise: Noise, score: Quantity) -> str:
     return f"±{score.unit.difference(noise.size)}: {' and '.join(parts)}"
 
 
-def _list(names: Sequence[str]) -> str:
-    """Write `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _them(names: Sequence[object]) -> str:
+    return "it" if len(names) == 1 else "them"

@@ -29,7 +29,7 @@ def _warnings(row: MethodRow, score: Quantity, todo: str) -> Iterator[str]:
     if fell:
         seed, top, end = fell[0]
         yield (
-            f"{row.label} collapsed in {len(fell)} of {len(row.runs)} runs: on valid, seed {seed} fell from "
+            f"{row.label} collapsed{row.often(fell)}: on valid, seed {seed} fell from "
             f"{score.text(top)} to {score.text(end)}. Its learning rate is at the edge: try {todo}."
         )
     else:
@@ -43,9 +43,10 @@ def _returns(row: MethodRow, todo: str) -> Iterator[str]:
         seed, first = gone[0]
         cause = f"Its learning rate is too high for these data: try {todo}."
         if len(gone) < len(row.runs):
-            cause = "The others did not, so it may be chance; its learning rate is near the edge."
+            others = "other" if len(gone) + 1 == len(row.runs) else "others"
+            cause = f"The {others} did not, so it may be chance; its learning rate is near the edge."
         yield (
-            f"{row.label} had to go back in {len(gone)} of {len(row.runs)} runs, as the training collapsed: with seed "
+            f"{row.label} had to go back{row.often(gone)}, as the training collapsed: with seed "
             f"{seed} after step {first['step']}, for the first time. {cause}"
         )
 

@@ -48,7 +48,7 @@ def as_markdown(result: ComparisonResult) -> str:
         lines += [result.advice.text, ""]
     rows = f", {table.evaluated} rows" if table.evaluated else ""
     seeds = f"{common.seeds} seed{'s' if common.seeds > 1 else ''}"
-    means = f" {EQUAL} {said}" if (said := equals_text(result)) else ""
+    means = f" {EQUAL} {said}." if (said := equals_text(result)) else ""
     lines += [f"Scores are of {table.split}{rows}; mean ± standard deviation over {seeds}.{means}", ""]
     lines.append(methods_table(table, shown(table), marked=equals(result)).markdown())
     if result.sequences:

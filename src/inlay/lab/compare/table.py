@@ -74,6 +74,10 @@ class MethodRow:
         found = {run.seed: quantity.read(run.summary) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
+    def often(self, some: Sequence[object]) -> str:
+        """Write ` in 2 of 3 runs`, behind what is true of `some`; nothing where there is one run alone."""
+        return f" in {len(some)} of {len(self.runs)} runs" if len(self.runs) > 1 else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodTable:

@@ -37,11 +37,11 @@ def equals(result: ComparisonResult) -> set[str]:
 
 
 def equals_text(result: ComparisonResult) -> str | None:
-    """Say what the sign behind those means, without the sign; None if there are none."""
+    """Say what the sign behind those means, without the sign and as no sentence of its own; None if there are none."""
     if result.advice is None or not equals(result):
         return None
     cannot = "these rows cannot tell" if result.advice.one_seed else "cannot be told"
-    return f"marks methods that {cannot} from {result.advice.best}, the best by {result.table.score.name}."
+    return f"marks methods that {cannot} from {result.advice.best}, the best by {result.table.score.name}"
 
 
 def methods_table(
