@@ -10,7 +10,7 @@ import pytest
 from inlay.data.classification import load_classification
 from inlay.data.columns import others_named
 from inlay.data.describe import describe
-from inlay.data.formats import choose_layout, open_data
+from inlay.data.formats import USUAL, choose_layout, open_data
 from inlay.data.generation import load_generation
 from inlay.data.inputs import read_inputs
 from inlay.data.problems import Problems
@@ -158,7 +158,16 @@ def test_inputs_are_read_from_columns_that_are_named(tmp_path: Path) -> None:
 def test_columns_of_other_names_are_suggested_for_those_that_are_not_there(wanted: dict[str, str], said: str) -> None:
     replies = [f"Thanks, we see to it: {i}" for i in range(12)]
     rows = table(Id=[*range(12)], Reply=replies, Message=MESSAGES, Topic=KINDS)
-    assert others_named([Row(row, "") for row in rows], wanted) == said
+    assert others_named([Row(row, "") for row in rows], wanted, USUAL) == said
+
+
+def test_a_column_with_a_usual_name_is_suggested_before_the_one_with_the_longest_texts() -> None:
+    rows = [Row(row, "") for row in table(Notes=[3 * text for text in MESSAGES], Question=MESSAGES, Topic=KINDS)]
+    assert others_named(rows, {"prompt": "Task"}, USUAL) == "another is named with --data.prompt Question"
+    both = others_named(rows, {"prompt": "Task", "completion": "Solution"}, USUAL)
+    assert both == "others are named with --data.prompt Question --data.completion Notes"
+    labelled = others_named(rows, {"text": "A", "label": "B"}, USUAL)
+    assert labelled == "others are named with --data.text Question --data.label Topic"
 
 
 def test_scoring_and_answering_say_the_same_of_columns_that_are_not_there(tmp_path: Path) -> None:

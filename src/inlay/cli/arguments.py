@@ -34,13 +34,13 @@ class OtherData(Reading):  # a docstring would stand in the help
 class InputColumns(Reading):  # a docstring would stand in the help
     format: Suppress[Format] = "auto"
     text: str | None = None
-    """The column with the text, in a file of rows. Default: as in training."""
+    """The column with the text, in a file of rows. Default: as in training, or found by name."""
     text_pair: str | None = None
-    """The column with the second text of a pair. Default: as in training."""
+    """The column with the second text of a pair. Default: as in training, or found by name."""
     label: Suppress[str | None] = None
     skip_faulty: Annotated[float, SHARE] = 0.0
     """Give rows that cannot be read, such as a line of broken JSON, an empty answer, and say so, if they are at most
     this share of the rows: 0.01 for one in a hundred. 0: each is an error."""
     prompt: str | None = None
-    """The column with the prompt. Default: as in training."""
+    """The column with the prompt. Default: as in training, or found by name."""
     completion: Suppress[str | None] = None

@@ -38,9 +38,11 @@ class Predict:
     adapter: Annotated[Positional[str], arg(metavar="RUN_OR_ADAPTER")]
     """The folder of a run or of an adapter."""
     input: Annotated[Positional[str | None], arg(metavar="[INPUT]")] = None
-    """A text, or a file: .txt with a text a line, or rows as for training. Default, or -: standard input, a text a
-    line; in a terminal a conversation, if the model was trained on some. A row or line without a text gets an empty
-    answer; a blank line of .csv or .jsonl is no row."""
+    """A text, or a file: .txt with a text a line, or rows (.csv .tsv .jsonl .json .parquet) with the columns of the
+    training, in any case; where these are not there, columns are found as `inlay eval` finds them, and --data.text or
+    --data.prompt names another. Default, or -: standard input, a text a line; in a terminal a conversation, if the
+    model was trained on some. A row or line without a text gets an empty answer; a blank line of .csv or .jsonl is no
+    row."""
     data: InputColumns = InputColumns()
     out: Annotated[str | None, arg(metavar="FILE")] = None
     """A new .csv, .tsv or .jsonl: each row of the file (or line of standard input) with its number, all its columns and

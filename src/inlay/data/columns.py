@@ -49,11 +49,12 @@ def no_column(column: str, columns: Collection[str]) -> str:
     return followed(f'no column "{column}"{nearest_name(column, columns)}', f"the columns are {listed(columns)}")
 
 
-def others_named(rows: Sequence[Row], wanted: Mapping[str, str]) -> str:
+def others_named(rows: Sequence[Row], wanted: Mapping[str, str], usual: Mapping[str, Collection[str]]) -> str:
     """Say which flags name other columns for those of the `wanted` ones, by role, that the first row has not; nothing
     if each has a name like one of its own.
 
-    A text is likely in the columns with the longest texts, and a label where values repeat.
+    A text is likely in a column with a name that is `usual` for its role, else in those with the longest texts, and a
+    label where values repeat.
     """
     there = rows[0].values
     absent = [role for role, column in wanted.items() if find_column(column, there) is None]
@@ -64,8 +65,15 @@ def others_named(rows: Sequence[Row], wanted: Mapping[str, str]) -> str:
     values = {column: own for column, own in _values(rows).items() if column not in taken}
     lengths = {c: sum(map(len, map(str, own))) / len(own) for c, own in values.items() if _are_texts(own)}
     of_text = [role for role in absent if role != "label" and not near[role]]
-    longest = sorted(lengths, key=lambda column: -lengths[column])[: len(of_text)]
-    found = dict(zip(of_text, (column for column in values if column in longest), strict=False))
+    found: dict[str, str] = {}
+    for role in of_text:
+        free = [column for column in lengths if column not in found.values()]
+        if called_so := next(filter(None, (find_column(name, free) for name in usual[role])), None):
+            found[role] = called_so
+    left = [role for role in of_text if role not in found]
+    others = [column for column in lengths if column not in found.values()]
+    longest = sorted(others, key=lambda column: -lengths[column])[: len(left)]
+    found |= zip(left, (column for column in others if column in longest), strict=False)
     labels = likely_labels(rows, [*filter(None, taken), *found.values()])
     found |= {"label": labels[0]} if labels else {}
     named = {role: (*near[role], found.get(role, "COLUMN"))[0] for role in absent}

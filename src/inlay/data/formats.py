@@ -36,6 +36,7 @@ SHAPES: tuple[tuple[str, dict[str, str]], ...] = (
     ("prompt-completion", {"prompt": "input", "completion": "output", "references": "references"}),
     ("text", {"text": "text"}),
 )
+USUAL = {role: [own[role] for _, own in SHAPES if role in own] for _, shape in SHAPES for role in shape}
 FORMATS = tuple(dict.fromkeys(format for format, _ in SHAPES))
 # Roles that a row may leave out: an instruction has an input only where it needs one.
 OPTIONAL_ROLES = ("input", "system", "tools", "references")
@@ -90,7 +91,7 @@ def choose_layout(settings: DataSettings, rows: list[Row], problems: Problems) -
     if absent:
         wanted = {role: column for role, column in asked.items() if role not in stands_in}
         *before, last = [f"data.{role}: {no_column(column, first.values)}" for role, column in absent.items()]
-        others = others_named(rows, wanted)
+        others = others_named(rows, wanted, USUAL)
         for role, message in zip(absent, (*before, f"{last}; {others}" if others else last), strict=True):
             problems.add(("named", role), first.columns_place, message)
         return None

@@ -8,7 +8,7 @@ from ..errors import DataError
 from ..formats.paths import path_of
 from .columns import find_column, no_column, others_named, renamed
 from .delimited_style import PLAIN, Style, style_of
-from .formats import has_columns
+from .formats import USUAL, has_columns
 from .problems import Problems, number_in
 from .rows import EXTENSIONS, Row, is_blank, plain_text, read_rows, read_table, row_extension, text_in
 from .settings import Reading
@@ -81,7 +81,7 @@ class InputRows:
         first = self._first
         for column in wanted.values():
             if find_column(column, first.values) is None:
-                others = others_named(self.rows, wanted)
+                others = others_named(self.rows, wanted, USUAL)
                 said = f"{first.columns_place}: {no_column(column, first.values)}"
                 raise DataError(f"{said}; {others}" if others else said)
 
