@@ -36,7 +36,8 @@ def test_rows_and_a_model_object_make_a_run(tiny_bert: str, tmp_path: Path) -> N
     assert run.folder == out
     assert run.summary["status"] == "finished"
     assert "accuracy" in run.metrics.markdown()
-    assert [row[0] for row in run.metrics.rows][:3] == ["the most frequent label, valid", "base, valid", "tuned, valid"]
+    named = ["the most frequent label, valid", "base, its head random, valid", "tuned, valid"]
+    assert [row[0] for row in run.metrics.rows][:3] == named
     assert "<table" in run._repr_html_()
     assert "tuned, valid" in repr(run)
 

@@ -53,6 +53,13 @@ def test_the_most_frequent_label_is_enough_where_full_fine_tuning_has_changed_th
     assert verdict(Judged(status="failed", naive=naive), []).kind == "unknown"
 
 
+def test_a_base_that_labels_already_has_no_new_head():
+    known = {"status": "finished", "base": {"accuracy": 0.1}, "tuned": {"accuracy": 0.9}, "rows": 100}
+    for is_random in (True, False):
+        result = verdict(Judged(**known, base_is_random=is_random), [])
+        assert any("new classification head" in note for note in result.notes) == is_random
+
+
 def test_a_loss_beyond_its_uncertainty_is_called_one():
     result = judged(0.3, 0.5, most=0.9)
     assert result.kind == "worse"

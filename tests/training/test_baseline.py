@@ -45,16 +45,18 @@ def test_a_run_that_answers_one_label_says_so_everywhere(
     assert said[-1].startswith(f"warning {finding}. ")
     assert said[-1].endswith("10 steps can teach little: try more --epochs, or another base model.")
     (base,) = (line for line in said if line.startswith("base"))
-    assert base.endswith('(baseline: the most frequent label, "ham", 87.5 %)')
+    assert base.endswith('(its head is new and answers at random; baseline: the most frequent label, "ham", 87.5 %)')
     assert f"done    {finding} (step " in (out / "log.txt").read_text().splitlines()[-1]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "finished"
+    assert summary["metrics"]["base_is_random"]
     found = summary["baseline"]
     assert (found["name"], found["answer"], found["beaten"]) == ("the most frequent label", "ham", False)
     assert found["valid"]["accuracy"] == found["test"]["accuracy"] == 0.875
     page = (out / "report.html").read_text()
     assert "No clear gain" in page
     assert "the most frequent label, 87.5 %" in page  # the line in the plot
+    assert "base recall" not in page
     assert main(["eval", str(out)]) == 0
     said = capsys.readouterr().out
     assert f"warning: {finding}" in said

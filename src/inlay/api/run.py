@@ -134,9 +134,10 @@ class Run:
     @property
     def metrics(self) -> Table:
         """The scores of the base and the tuned model, on valid and, if there is one, on test; of a classifier also what
-        the most frequent label scores, since a base with a new head answers at random."""
+        the most frequent label scores, since a base with a new head answers at random and is called so."""
         scores, naive = self.summary["metrics"], naive_in(self.summary, "valid")
-        names = {"base": f"base, {scores['split']}", "tuned": f"tuned, {scores['split']}", "test": "tuned, test"}
+        base = "base, its head random" if scores.get("base_is_random") else "base"
+        names = {"base": f"{base}, {scores['split']}", "tuned": f"tuned, {scores['split']}", "test": "tuned, test"}
         there = {label: scores[key] for key, label in names.items() if scores.get(key)}
         if naive is not None and naive.answer is not None:
             there = {f"{naive.name}, {scores['split']}": naive.scores} | there

@@ -24,6 +24,9 @@ class Metrics(TypedDict):
     rows: int
     test_rows: int | None
     base: dict[str, float] | None
+    base_is_random: bool
+    """Whether the base's head is new, so that `base` is what a head drawn at random scores and no baseline: that is in
+    the summary's `baseline`. Earlier versions have no such key."""
     tuned: dict[str, float] | None
     test: dict[str, float] | None
     gain: GainOverBase | None

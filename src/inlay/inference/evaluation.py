@@ -144,6 +144,7 @@ def evaluate_adapter(
         Judged(
             status="finished",
             base=base.scores if base else {},
+            base_is_random=task.base_is_random,
             tuned=tuned.scores,
             rows=rows,
             split=chosen,

@@ -319,7 +319,9 @@ class Classify(Task):
         return TaskPage(
             tiles=tiles(judged, cls.expected, found),
             verdict=verdict(judged, found),
-            section=classifier_section(judged.split, labels, found) if found else cls.section(judged.split, []),
+            section=classifier_section(judged.split, labels, found, judged.base_is_random)
+            if found
+            else cls.section(judged.split, []),
             naive=judged.naive,
         )
 

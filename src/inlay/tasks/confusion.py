@@ -104,16 +104,19 @@ class ConfusedPair:
         return self.first_as_second + self.second_as_first
 
 
-def classifier_section(split: str, labels: Sequence[str], predictions: Sequence[Prediction]) -> str:
-    """Return a page's part on a classifier, as HTML: its confusions, its scores by label and its mistakes."""
+def classifier_section(
+    split: str, labels: Sequence[str], predictions: Sequence[Prediction], base_is_random: bool
+) -> str:
+    """Return a page's part on a classifier, as HTML: its confusions, its scores by label and its mistakes. What a base
+    with a new head answers is chance, and not shown."""
     scores = sorted(scores_by_label(labels, predictions), key=lambda row: (row.f1 is None, row.f1 or 0))
     known = {
         "split": split,
         "labels": labels,
         "predictions": predictions,
         "confusion": confusion(labels, predictions, _LABELS_IN_MATRIX),
-        "scores": _scores_table(scores[:_SCORES_IN_SIGHT]),
-        "more_scores": _scores_table(scores[_SCORES_IN_SIGHT:]),
+        "scores": _scores_table(scores[:_SCORES_IN_SIGHT], base_is_random),
+        "more_scores": _scores_table(scores[_SCORES_IN_SIGHT:], base_is_random),
         "mistakes": _mistakes_table(worst_mistakes(predictions, _MISTAKES)),
         "mistake_count": sum(p.predicted != p.label for p in predictions),
         "pairs": _pairs_table(confused_pairs(predictions, _PAIRS)),
@@ -121,10 +124,12 @@ def classifier_section(split: str, labels: Sequence[str], predictions: Sequence[
     return templates("tasks").get_template("classify.html.j2").render(known)
 
 
-def _scores_table(rows: Sequence[LabelScores]) -> Table:
+def _scores_table(rows: Sequence[LabelScores], base_is_random: bool) -> Table:
+    shares = ["precision", "recall", "F1", *([] if base_is_random else ["base recall"])]
     columns = [Column(name="label", html=label), Column(name="rows", right=True)]
-    columns += [Column(name=name, html=bar, right=True) for name in ("precision", "recall", "F1", "base recall")]
-    return Table(columns=columns, rows=[[r.label, r.support, r.precision, r.recall, r.f1, r.base_recall] for r in rows])
+    columns += [Column(name=name, html=bar, right=True) for name in shares]
+    known = [[r.label, r.support, r.precision, r.recall, r.f1, r.base_recall] for r in rows]
+    return Table(columns=columns, rows=[row[: len(columns)] for row in known])
 
 
 def _mistakes_table(mistakes: Sequence[Prediction]) -> Table:

@@ -76,7 +76,7 @@ def _is_base_better(judged: Judged, naive: NaiveBaseline) -> bool:
 
 
 def _base_notes(judged: Judged) -> Iterator[str]:
-    if (base := judged.base.get("accuracy")) is None:
+    if (base := judged.base.get("accuracy")) is None or not judged.base_is_random:
         return
     naive = judged.naive
     whose = (

@@ -96,6 +96,8 @@ class Judged:
 
     status: str
     base: Mapping[str, float] = field(default_factory=dict)
+    base_is_random: bool = True
+    """Whether a classifier's base has a new head; summaries of earlier versions do not say."""
     tuned: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
@@ -124,6 +126,7 @@ class Judged:
             rows=found.get("rows", 0),
             test_rows=found.get("test_rows"),
             split=found.get("split", "valid"),
+            base_is_random=found.get("base_is_random", True),
             gain=found.get("gain"),
             naive=naive_in(summary, "valid") or naive,
             warning=warning_of(summary),

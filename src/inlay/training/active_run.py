@@ -180,10 +180,12 @@ class ActiveRun(Observer):
         self.state.text_seconds = (time.perf_counter() - began) / texts if texts else None
         self.state.base_scores = found.scores
         by, more = self.run.task.main_score, dict[str, str | float]()
+        if self.run.task.base_is_random:
+            more["base_is_random"] = True
         if (naive := self.run.task.naive("valid", found.scores)) is not None:
             self.state.naive["valid"] = naive
             if naive.scores[by] != found.scores[by]:  # else it is the base itself
-                more = {"score": by, "baseline": naive.told, "baseline_score": naive.scores[by]}
+                more |= {"score": by, "baseline": naive.told, "baseline_score": naive.scores[by]}
         self._record_evaluation(0, found.scores, best=False, **more)
         return found.predictions
 

@@ -254,10 +254,11 @@ def sentence(event: Event) -> str:
 
 
 def _baseline(event: Event) -> str:
-    """Say what a base whose new head answers at random is measured by."""
-    if "baseline" not in event:
-        return ""
-    return f"  (baseline: {event['baseline']}, {METRICS[event['score']].text(event['baseline_score'])})"
+    """Say that the base's new head answers at random, and what is scored without reading the inputs."""
+    said = ["its head is new and answers at random"] if event.get("base_is_random") else []
+    if "baseline" in event:
+        said.append(f"baseline: {event['baseline']}, {METRICS[event['score']].text(event['baseline_score'])}")
+    return f"  ({'; '.join(said)})" if said else ""
 
 
 def _result(event: Event) -> str:

@@ -218,6 +218,7 @@ class RunState:
                 "rows": self._rows["valid"],
                 "test_rows": self._rows.get("test"),
                 "base": self.base_scores,
+                "base_is_random": run.task.base_is_random,
                 "tuned": self.tuned,
                 "test": self.test,
                 "gain": self.gain,
