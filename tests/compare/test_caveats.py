@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from inlay.api.comparison import Comparison
 from inlay.lab.compare.advice import advise
 
 from .fakes import comparison_of, table_of
@@ -33,6 +34,16 @@ def test_one_run_alone_is_not_counted(tmp_path: Path) -> None:
     assert (found := advise(table)) is not None
     assert "lora kept its start, as no step was better on valid: 92.0 % (seed 0) is the score" in found.text
     assert "lora had to go back, as the training collapsed" in found.text
+
+
+def test_a_notebook_marks_what_the_page_marks(tmp_path: Path) -> None:
+    found = Comparison(comparison_of(tmp_path, {"lora": (0.92, 0.91), "full": (0.91, 0.91), "bitfit": (0.5, 0.51)}))
+    legend = "≈ marks methods that cannot be told from lora, the best by accuracy (test)."
+    for shown in (repr(found), found._repr_html_()):
+        assert "full ≈" in shown
+        assert "bitfit ≈" not in shown
+        assert legend in shown
+    assert [row[0] for row in found.table.rows] == ["lora", "full", "bitfit"]
 
 
 def test_what_is_left_out_is_in_the_number_of_the_methods(tmp_path: Path) -> None:

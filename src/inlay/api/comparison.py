@@ -17,7 +17,7 @@ from ..formats.paths import path_of
 from ..lab.compare.comparison import ComparisonResult, default_folder
 from ..lab.compare.comparison import compare as compare_all
 from ..lab.compare.settings import CompareSettings, Contender
-from ..lab.compare.tables import methods_table, shown
+from ..lab.compare.tables import EQUAL, equals, equals_text, methods_table, shown
 from ..lab.compare.trial import run_settings
 from ..machine import refusals
 from ..models.tokenizer import Tokenizer
@@ -107,11 +107,22 @@ class Comparison:
         return {row.label: [Run(run.folder) for run in row.runs] for row in self.result.table.rows}
 
     def __repr__(self) -> str:
-        return "\n".join(filter(None, (f"Comparison in {self.folder}", str(self.table), self.advice)))
+        said = (f"Comparison in {self.folder}", str(self._marked), self._legend, self.advice)
+        return "\n".join(filter(None, said))
 
     def _repr_html_(self) -> str:
-        said = filter(None, (self.advice, f"Everything is in {self.folder / 'report.html'}."))
-        return self.table.html() + paragraphs(said)
+        said = filter(None, (self._legend, self.advice, f"Everything is in {self.folder / 'report.html'}."))
+        return self._marked.html() + paragraphs(said)
+
+    @property
+    def _marked(self) -> Table:
+        """The table with a sign behind the methods that cannot be told from the best."""
+        return methods_table(self.result.table, shown(self.result.table), marked=equals(self.result))
+
+    @property
+    def _legend(self) -> str | None:
+        means = equals_text(self.result)
+        return means and f"{EQUAL} {means}."
 
 
 def _contender(asked: str | Method) -> Contender:
