@@ -48,6 +48,7 @@ NEEDED: dict[str, dict[str, dict[str, Any]]] = {  # settings without which a met
     "builtin:tiny-lm": {"pattern": {"include": (r".*\.mlp\..*",)}, "bitfit": {"add_missing": True}},
 }
 WIDTHS = {"builtin:minilm": 384, "builtin:tiny-lm": 256}
+LABELS = {"trec": 6, "emotion": 6, "ag_news": 4, "banking77": 77}  # the other sets have two
 _EVALUATED = 1000  # rows of valid or more, where all are taken
 DONE = Path(__file__).parent.parent / "docs" / "defaults.csv"
 
@@ -253,7 +254,8 @@ def is_done(trial: Trial, done: list[Outcome]) -> bool:
     for each in done:
         if (each.suite, each.data, each.method, each.seed, each.default) == wanted:
             writes = suite.score == "loss"
-            now = peak_rate(METHODS[trial.method], writes=writes, width=WIDTHS[suite.model], steps=each.steps).value
+            known: dict[str, Any] = {"width": WIDTHS[suite.model], "labels": LABELS.get(trial.data, 2)}
+            now = peak_rate(METHODS[trial.method], writes=writes, steps=each.steps, **known).value
             if each.rate == (now if trial.rate is None else trial.rate):
                 return True
     return False

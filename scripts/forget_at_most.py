@@ -40,6 +40,7 @@ class Series:
     train_rows: int
     eval_rows: int
     epochs: int
+    labels: int = 2
 
     @property
     def writes(self) -> bool:
@@ -47,7 +48,7 @@ class Series:
 
 
 SERIES = {
-    "trec": Series("builtin:minilm", "accuracy", 384, 1600, 400, 2),
+    "trec": Series("builtin:minilm", "accuracy", 384, 1600, 400, 2, labels=6),
     "mpqa": Series("builtin:minilm", "accuracy", 384, 1600, 400, 2),
     "e2e_nlg": Series("builtin:tiny-lm", "loss", 256, 1600, 128, 1),
 }
@@ -115,7 +116,8 @@ def train(folder: Path, out: Path, data: str, way: str, seed: int, most: float |
 
 def _rate(series: Series, way: str) -> float:
     steps = series.epochs * math.ceil(series.train_rows / 16)
-    default = peak_rate(METHODS["lora"], writes=series.writes, width=series.width, steps=steps).value
+    known: dict[str, Any] = {"writes": series.writes, "width": series.width, "labels": series.labels}
+    default = peak_rate(METHODS["lora"], steps=steps, **known).value
     return default * LOWER.get(way, 1.0)
 
 

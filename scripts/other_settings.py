@@ -21,6 +21,7 @@ from inlay.methods.peak_rate import peak_rate
 
 LoRA = METHODS["lora"]
 SETS = ("trec", "cr", "cola", "sst2")
+LABELS = {"trec": 6}  # the others have two
 SEEDS = (0, 1, 2)
 ROWS, EPOCHS = 600, 3
 CHANGES: dict[str, dict[str, Any]] = {
@@ -67,7 +68,9 @@ def run(folder: Path, out: Path, data: str, change: str, seed: int) -> None:
     changed = dict(CHANGES[change])
     if factor := changed.get("learning_rate"):
         steps = changed.get("epochs", EPOCHS) * -(-ROWS // changed["batch_size"])
-        changed["learning_rate"] = factor * peak_rate(LoRA, writes=False, width=384, steps=steps).value
+        changed["learning_rate"] = (
+            factor * peak_rate(LoRA, writes=False, width=384, steps=steps, labels=LABELS.get(data, 2)).value
+        )
     settings: dict[str, Any] = {
         "method": LoRA(),
         "epochs": EPOCHS,

@@ -104,7 +104,8 @@ def learning_rate_text(method: type[Method]) -> str:
     rates = rates_of(method)
     return (
         f"{rates.reading:g} for a classifier, {rates.writing:g} for a language model, at the peak, in {STEPS} steps of "
-        f"a model {WIDTH} wide; lower for a wider model and for a longer run; --learning-rate sets it"
+        f"a model {WIDTH} wide; lower for a wider model and for a longer run, higher for more labels than two; "
+        "--learning-rate sets it"
     )
 
 

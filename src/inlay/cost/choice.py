@@ -28,13 +28,15 @@ def choose(
     speed: Speed | None,
     blocks: int | None = None,
     may_recompute: bool = True,
+    may_divide: bool = True,
 ) -> Candidate:
     """Return the fastest way that fits; if none does, the one that takes the least memory.
 
     `first` is the way that was asked for, which does not fit. `cost_of` follows a step, which takes a second or two, so
     that few are followed: of each kind of recomputation the smallest micro-batch, and then the largest for which there
     is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out. If
-    all `blocks` of the model would be computed again, it is as few of them as will do.
+    all `blocks` of the model would be computed again, it is as few of them as will do. Micro-batches are at most those
+    of `first`, and exactly those if they may not be divided.
     """
     best, least, asked = None, first, first.way.recompute
     for kind in KINDS if may_recompute else [asked]:
@@ -43,7 +45,7 @@ def choose(
         if best is not None and seconds(first, speed, again) >= seconds(best, speed):
             continue
         try:
-            tried = _of_a_kind(whole, cost_of, fits)
+            tried = _of_a_kind(whole, _sizes(whole, may_divide), cost_of, fits)
         except SettingsError:  # the model has no such parts
             continue
         for choice in tried:
@@ -69,9 +71,10 @@ def _fewer_blocks(
     return best
 
 
-def _of_a_kind(whole: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]) -> list[Candidate]:
+def _of_a_kind(
+    whole: Way, sizes: Sequence[int], cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]
+) -> list[Candidate]:
     """Return the smallest micro-batch, and the largest that fits, if that is larger."""
-    sizes = _sizes(whole)
     small = _followed(replace(whole, micro_batch_size=sizes[-1]), cost_of, fits)
     if not small.fits or len(sizes) == 1:
         return [small]
@@ -89,11 +92,11 @@ def _followed(way: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCo
     return Candidate(way, cost, fits(cost))
 
 
-def _sizes(way: Way) -> Sequence[int]:
-    """Return the micro-batches that divide the batch evenly, the largest first, or the one that is asked for."""
-    if way.micro_batch_size is not None:
-        return [way.micro_batch_size]
-    return [size for size in range(way.batch_size, 0, -1) if way.batch_size % size == 0]
+def _sizes(way: Way, may_divide: bool) -> Sequence[int]:
+    """Return the micro-batches that divide the batch evenly, the largest first, or the one that is to be kept."""
+    if not may_divide:
+        return [way.rows]
+    return [size for size in range(way.rows, 0, -1) if way.batch_size % size == 0]
 
 
 def seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:

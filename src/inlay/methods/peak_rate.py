@@ -1,18 +1,22 @@
-"""Chooses the peak learning rate of a run that asks for none: the method's, for the model's width and the steps.
+"""Chooses the peak learning rate of a run that asks for none: the method's, for the model's width, the steps and the
+labels.
 
 A method has two rates, for tasks that read and tasks that write, measured on models of 384 and 256 features and in 75
 to 1,296 steps (docs/learning_rates.md). A step of AdamW changes every number by as much, whatever the width; what it
 adds to a layer's outputs grows with the width, so the rate falls with it. It falls with the root of the number of steps
-as well: so far does a parameter wander on noise.
+as well: so far does a parameter wander on noise. It rises with the number of labels: the more there are, the more each
+row tells.
 """
 
 from dataclasses import dataclass
 
 from ..core.method import Method, Rates
+from ..names import listed
 
-WIDTH, STEPS = 384, 250  # that the methods' rates are for
+WIDTH, STEPS, LABELS = 384, 250, 2  # that the methods' rates are for
 _FURTHEST_WIDTH = (1 / 50, 2.0)  # times the rate, at most
 _FURTHEST_STEPS = {"reading": (1 / 3, 1.0), "writing": (1 / 3, 1.6)}  # a new head has begun to learn before a step
+_FURTHEST_LABELS = (1.0, 1.6)
 _WARMUP, _LONGEST_WARMUP = 0.05, 0.2  # shares of the steps: of a run, and for what a method needs in a short one
 
 
@@ -24,18 +28,21 @@ class PeakRate:
     reason: str
 
 
-def peak_rate(method: type[Method] | Method, *, writes: bool, width: int | None, steps: int) -> PeakRate:
-    """Return the rate for a model of this width and a run of so many steps, to two digits."""
+def peak_rate(
+    method: type[Method] | Method, *, writes: bool, width: int | None, steps: int, labels: int = LABELS
+) -> PeakRate:
+    """Return the rate for a model of this width, a run of so many steps and so many labels, to two digits."""
     rates = rates_of(method)
     own = rates.writing if writes else rates.reading
     by_width = 1.0 if width is None else _within(_FURTHEST_WIDTH, (WIDTH / width) ** rates.width_power)
     task = "writing" if writes else "reading"
     by_steps = _within(_FURTHEST_STEPS[task], (STEPS / steps) ** 0.5)
-    reason = (
-        f"{own:g} of {method.name} for {task}, times {by_width:.2g} for a width of {width or 'unknown'} "
-        f"and {by_steps:.2g} for {steps} steps"
-    )
-    return PeakRate(float(f"{own * by_width * by_steps:.2g}"), reason)
+    by_labels = 1.0 if writes else _within(_FURTHEST_LABELS, (labels / LABELS) ** 0.5)
+    factors = [f"{by_width:.2g} for a width of {width or 'unknown'}", f"{by_steps:.2g} for {steps} steps"]
+    if by_labels != 1:
+        factors.append(f"{by_labels:.2g} for {labels} labels")
+    reason = f"{own:g} of {method.name} for {task}, times {listed(factors, 'and')}"
+    return PeakRate(float(f"{own * by_width * by_steps * by_labels:.2g}"), reason)
 
 
 def warmup_steps(method: type[Method] | Method, asked: float | None, steps: int) -> int:

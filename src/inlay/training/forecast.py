@@ -14,6 +14,7 @@ from ..cost.run_cost import CHOSEN, CannotBeFollowed, RunCost, Way, run_cost
 from ..cost.small_model import choose_batches
 from ..devices import is_accelerator
 from ..errors import DoesNotFit
+from ..models.recompute import NONE
 from ..models.sharding import planned_bytes
 from ..models.sites import Sites
 from ..show.units import bytes_text, counted
@@ -21,7 +22,7 @@ from ..tasks.task import Task
 from .memory import available_memory_bytes, reset_peak_memory
 from .misfit import why_not
 from .prepared import Prepared
-from .rows_at_once import made_to_fit, share_of
+from .rows_at_once import made_to_fit, rows_at_once
 from .settings import RunSettings
 
 
@@ -36,8 +37,8 @@ class Forecast:
 
     @property
     def told(self) -> str:
-        """The way in words."""
-        return _told(self.way)
+        """The way in words; that nothing is computed again goes without saying."""
+        return _rows(self.way) if self.way.recompute == NONE else _told(self.way)
 
     @property
     def memory_bytes(self) -> int | None:
@@ -54,13 +55,15 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
     asked, most = settings.memory_bytes, limit(run.device, free, before)
     memory, samples = most if asked is None else asked, run.task.most_texts(settings.samples) > 0
     machine = this_machine(run.device, run.dtype, memory, before, task=run.task.name, samples=samples)
-    way = way_of(run, machine)
-    together = processes.count() if may_choose and settings.micro_batch_size is None else 1
-    if together > 1:
-        way = replace(way, micro_batch_size=share_of(settings.batch_size, together))
+    way, why = way_of(run, machine), None
+    may_divide = may_choose and settings.micro_batch_size is None
+    together = processes.count() if may_divide else 1
 
     task = copy.copy(run.task)
     choose_batches(task, settings.method, run.part.name)
+    if may_divide:
+        rows, why = rows_at_once(task, settings.batch_size, settings.seed, run.device, together)
+        way = replace(way, micro_batch_size=rows if why else None)
 
     part = part_of_base(run.task, run.packed_for, processes.local_count()) if run.shares_base else 1
 
@@ -71,9 +74,11 @@ def forecast(run: Prepared, free: int, *, may_choose: bool) -> Forecast:
     try:
         cost = cost_of(way)
         if machine.fits(cost) or not may_choose:
-            return Forecast(machine, way, cost, _shared(together))
+            return Forecast(machine, way, cost, why)
         may_recompute = settings.recompute is None and not settings.stream
-        chosen = made_to_fit(machine, task, way, cost, cost_of, among=together, may_recompute=may_recompute)
+        chosen = made_to_fit(
+            machine, task, way, cost, cost_of, among=together, may_recompute=may_recompute, may_divide=may_divide
+        )
     except CannotBeFollowed as problem:
         return Forecast(machine, way, None, str(problem))
     reset_peak_memory(run.device)  # the machine may have been measured for that, which is no part of the run
@@ -107,10 +112,6 @@ def free_memory_bytes(device: torch.device, among: int) -> int:
 def limit(device: torch.device, free: int, before: int) -> int:
     """Return what a run may take where so much is free: of a CPU's memory its process, which takes so much before."""
     return free if is_accelerator(device) else free + before
-
-
-def _shared(among: int) -> str | None:
-    return f"so that each of {among} processes has its share of a step" if among > 1 else None
 
 
 def way_of(run: Prepared, machine: Machine) -> Way:
@@ -165,4 +166,8 @@ def _asked(settings: RunSettings[Method]) -> str:
 
 
 def _told(way: Way) -> str:
-    return f"{counted(way.rows, 'row')} at once and recompute {way.recompute}"
+    return f"{_rows(way)} and recompute {way.recompute}"
+
+
+def _rows(way: Way) -> str:
+    return f"{counted(way.rows, 'row')} at once"

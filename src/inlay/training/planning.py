@@ -30,7 +30,7 @@ from .forecast import free_memory_bytes, limit, part_of_base
 from .misfit import why_not
 from .plan_settings import PlanSettings
 from .prepared import read_task
-from .rows_at_once import made_to_fit, share_of
+from .rows_at_once import made_to_fit, rows_at_once
 from .schedule import make_plan
 from .settings import RunSettings, check_with_stream
 
@@ -168,7 +168,9 @@ def _planned(
     lengths = task.lengths("train")
     count = len(lengths) if settings.tokens is None else settings.unread_rows
     steps = make_plan(count, run, task)
-    shared = settings.micro_batch_size is None and settings.processes > 1
+    size, may_divide = settings.micro_batch_size, settings.micro_batch_size is None
+    if may_divide:
+        size, _ = rows_at_once(task, settings.batch_size, run.seed, machine.device, settings.processes)
     way = Way(
         method=asked.method,
         dtype=machine.dtype,
@@ -176,7 +178,7 @@ def _planned(
         packed=packed,
         streamed=settings.stream,
         batch_size=settings.batch_size,
-        micro_batch_size=share_of(settings.batch_size, settings.processes) if shared else settings.micro_batch_size,
+        micro_batch_size=size,
         processes=settings.processes,
         recompute=ALL if settings.stream else settings.recompute or NONE,
         block=machine.block,
@@ -195,8 +197,13 @@ def _planned(
     speed = machine.speed(task.base)
     change, why = dict[str, object](), ""
     if not (fits := machine.fits(cost)):
-        among, may_recompute = settings.processes if shared else 1, settings.recompute is None and not settings.stream
-        chosen = made_to_fit(machine, task, way, cost, cost_of, among=among, may_recompute=may_recompute)
+        among, may_recompute = (
+            settings.processes if may_divide else 1,
+            settings.recompute is None and not settings.stream,
+        )
+        chosen = made_to_fit(
+            machine, task, way, cost, cost_of, among=among, may_recompute=may_recompute, may_divide=may_divide
+        )
         if chosen.fits:
             change = chosen.way.changes_from(way)
         else:

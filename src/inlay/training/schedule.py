@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..batches.batch import batch_count
 from ..core.method import Method
-from ..methods.peak_rate import peak_rate, warmup_steps
+from ..methods.peak_rate import LABELS, peak_rate, warmup_steps
 from ..tasks.task import Task
 from .guard import Guard
 from .settings import RunSettings
@@ -36,7 +36,8 @@ def make_plan(rows: int, settings: RunSettings[Method], task: Task) -> Plan:
     every = per_epoch / settings.evaluations_per_epoch
     after = {max(1, round(i * every)) for i in range(1, int(steps / every) + 1)} | {steps}
     asked, rising = settings.learning_rate, warmup_steps(settings.method, settings.warmup, steps)
-    peak = peak_rate(settings.method, writes=task.writes, width=task.base.width, steps=steps)
+    labels = LABELS if task.writes else len(task.labels)
+    peak = peak_rate(settings.method, writes=task.writes, width=task.base.width, steps=steps, labels=labels)
     if asked is not None:
         return Plan(epochs, steps, per_epoch, asked, rising, frozenset(after), own_share=peak.value / asked)
     return Plan(epochs, steps, per_epoch, peak.value, rising, frozenset(after), peak.reason)

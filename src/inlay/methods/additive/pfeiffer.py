@@ -43,7 +43,7 @@ class Pfeiffer(Method):
 
     name, family, paper = "pfeiffer", "additive", "https://arxiv.org/abs/2005.00247"
     summary = "a two-layer bottleneck after the feed-forward of each block"
-    learning_rate = Rates(reading=2e-3, writing=7e-3)
+    learning_rate = Rates(reading=3e-3, writing=7e-3)
     format = PeftFormat(peft_type="INLAY_PFEIFFER")
 
     reduction_factor: Annotated[float, RATIO] = 16.0
