@@ -228,7 +228,8 @@ what came out and why.
 - **The labels**, as √(labels / 2), at most 1.6: with two of them a higher rate costs, with more it gains, as each row
   tells more. Twice the rate on emotion, 600 rows, two epochs, means of three seeds: `full` 75.9 and 80.0, `houlsby`
   67.8 and 72.2, `pfeiffer` 69.3 and 72.2, `prefix` 49.9 and 50.6; on sst2 `houlsby` 79.4 and 76.3, `pfeiffer`
-  77.5 and 79.1. 1.6 times the rate on sets of 6, 4, 28 (rows of goemotions with one label), 77 and 150 labels, one seed, in points:
+  77.5 and 79.1. 1.6 times the rate on sets of 6, 4, 28 (rows of goemotions with one label), 77 and 150 labels, one
+  seed, in points:
 
   | | lora | dora | full | bitfit | houlsby | pfeiffer | ia3 | prefix | loha | mean |
   |---|---|---|---|---|---|---|---|---|---|---|
