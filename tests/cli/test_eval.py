@@ -190,6 +190,10 @@ def test_a_prompt_without_its_column_is_named_as_one(
     path = write_rows(tmp_path / "a.jsonl", [{"asked": row["text"]} for row in reviews(5, 120)])
     assert main(["predict", str(writer), path]) == 2
     assert "another is named with --data.prompt asked" in capsys.readouterr().err
+    turns = [{"role": "user", "content": "so?"}, {"role": "assistant", "content": "yes"}]
+    path = write_rows(tmp_path / "talks.jsonl", [{"messages": turns}] * 2)
+    assert main(["predict", str(writer), path]) == 2
+    assert "the rows are conversations (messages), which Python alone answers" in capsys.readouterr().err
 
 
 def test_rows_that_were_trained_on_are_told(

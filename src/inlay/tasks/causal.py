@@ -18,6 +18,7 @@ from ..batches.batch import Batch, Order, to_device
 from ..batches.chunked_loss import causal_loss, losses_of_rows, trained_of_rows, trained_tokens
 from ..batches.evaluated import by_length, of_batches, of_rows
 from ..batches.packing import Shuffled, can_pack, packed, packed_length, padded
+from ..data.columns import find_column
 from ..data.conversation import Message
 from ..data.examples import Examples
 from ..data.formats import OpenedData, in_place_of_labels
@@ -49,6 +50,7 @@ _ANSWER_ROOM = 1.5  # times the longest answer in training: more than that is no
 _ASSUMED_ROOM = 256  # tokens of an answer, of an adapter that does not say
 _EVALUATION_ROWS = 16
 _PROMPTS = ("prompt", "instruction", "text")  # roles of the column that a row's prompt stands in
+_TALKS = ("messages", "conversations")
 
 
 @dataclass(kw_only=True)
@@ -257,6 +259,12 @@ class Causal(Task):
         if {"prompt", "text"} <= found.reading.named_columns().keys():
             raise SettingsError("data.prompt and data.text both name the column of the prompts; give one of them")
         *_, (role, column) = input_columns(self, found, known, ("prompt", "text"), _PROMPTS).items()  # last: if named
+        talks = [name for name in _TALKS if find_column(name, found.columns)]
+        if talks and not found.plain and find_column(column, found.columns) is None:
+            raise DataError(
+                f"{found.rows[0].columns_place}: the rows are conversations ({talks[0]}), which Python alone answers: "
+                "run.predict([turns, ...]), each up to its last question; for a file write that into a column prompt"
+            )
         return [prompt for prompt, _ in found.texts({role if role == "text" else "prompt": column})]
 
     @property
