@@ -88,6 +88,7 @@ class Step:
 
     again: float  # blocks
     size: int
+    price: float = 3  # products of a block
 
     @property
     def bytes(self) -> float:
@@ -95,14 +96,14 @@ class Step:
 
     @property
     def work(self) -> Work:
-        return work(100 + 3 * self.again, operations=800 / self.size)
+        return work(100 + self.price * self.again, operations=800 / self.size)
 
     @property
     def forward(self) -> Work:
         return work(30 * self.size / 16)
 
     def further(self, other: "Step", steps: float) -> "Step":
-        return Step(self.again + steps * (other.again - self.again), self.size)
+        return replace(self, again=self.again + steps * (other.again - self.again))
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,27 @@ class Cost:
         return self.step.work
 
 
-def test_no_more_blocks_are_computed_again_than_have_to() -> None:
+def chosen_of_ten_blocks(most: int, price: float = 3) -> Candidate:
     def cost_of(way: Way) -> Any:
         if way.recompute == "feed-forward":
             raise SettingsError("there are none")
         again = int({"none": "0", "all": "10"}.get(way.recompute, way.recompute))
-        return Cost(Step(again, way.micro_batch_size or way.batch_size))
+        return Cost(Step(again, way.rows, price))
 
     way = Way(method=METHODS["lora"](), dtype=torch.float32, batch_size=16)
-    fits: Any = lambda each: each.tensor_bytes <= 1000  # noqa: E731
-    found = choose(Candidate(way, cost_of(way), fits=False), cost_of, fits, RATES, blocks=10)
+    fits: Any = lambda each: each.tensor_bytes <= most  # noqa: E731
+    return choose(Candidate(way, cost_of(way), fits=False), cost_of, fits, RATES, blocks=10)
+
+
+def test_no_more_blocks_are_computed_again_than_have_to() -> None:
+    found = chosen_of_ten_blocks(1000)
     assert found.fits
     assert found.way.recompute == "5"  # 100 + 16 * 55 = 980
     assert found.way.micro_batch_size == 16
+
+
+def test_few_blocks_again_beat_smaller_micro_batches_where_all_would_not() -> None:
+    found = chosen_of_ten_blocks(1560, price=8)  # all would take longer than eight rows at once
+    assert (found.way.recompute, found.way.micro_batch_size) == ("1", 16)  # 100 + 16 * 91 = 1556
+    found = chosen_of_ten_blocks(1560, price=100)
+    assert (found.way.recompute, found.way.micro_batch_size) == ("none", 8)

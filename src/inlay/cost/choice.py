@@ -34,11 +34,12 @@ def choose(
 
     `first` is the way that was asked for, which does not fit. `cost_of` follows a step, which takes a second or two, so
     that few are followed: of each kind of recomputation the smallest micro-batch, and then the largest for which there
-    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out. If
-    all `blocks` of the model would be computed again, it is as few of them as will do. Micro-batches are at most those
-    of `first`, and exactly those if they may not be divided.
+    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out. Of
+    the `blocks` of the model as few are computed again as will do. Micro-batches are at most those of `first`, and
+    exactly those if they may not be divided.
     """
     best, least, asked = None, first, first.way.recompute
+    again_fits: list[Candidate] = []  # with every block computed again
     for kind in KINDS if may_recompute else [asked]:
         whole = replace(first.way, recompute=kind)
         again = KINDS[kind] if may_recompute else 0.0
@@ -52,22 +53,43 @@ def choose(
             least = min(least, choice, key=lambda each: each.cost.tensor_bytes)
             if choice.fits and (best is None or seconds(choice, speed) < seconds(best, speed)):
                 best = choice
-    if best is not None and may_recompute and best.way.recompute == ALL and blocks is not None:
-        best = _fewer_blocks(best, blocks, cost_of, fits)
-    return best or least
+        again_fits += [choice for choice in tried if choice.fits and kind == ALL]
+    if best is None or not may_recompute or blocks is None:
+        return best or least
+    for choice in again_fits:
+        best = _fewer_blocks(choice, best, speed, blocks, cost_of, fits)
+    return best
 
 
 def _fewer_blocks(
-    best: Candidate, blocks: int, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCost], bool]
+    every: Candidate,
+    best: Candidate,
+    speed: Speed | None,
+    blocks: int,
+    cost_of: Callable[[Way], RunCost],
+    fits: Callable[[RunCost], bool],
 ) -> Candidate:
-    """Return the way with as few blocks computed again as fit by a straight line, if they do when that is followed."""
-    none = cost_of(replace(best.way, recompute=NONE))
+    """Return the way that computes as few blocks again as fit, where `every` computes all of them, or `best` if that is
+    as fast.
+
+    The block whose backward pass is under way keeps what it has computed again, so that computing all of them saves no
+    more than all but one. As many as do by that straight line are followed, and one more.
+    """
+    none = cost_of(replace(every.way, recompute=NONE))
+    if fits(none):
+        return best
+    steps = none.step, every.cost.step
     for count in range(1, blocks):
-        step = none.step.further(best.cost.step, count / blocks)
-        if fits(replace(best.cost, step=step)):
-            tried = _followed(replace(best.way, recompute=str(count)), cost_of, fits)
+        if not fits(replace(every.cost, step=steps[0].further(steps[1], count / (blocks - 1)))):
+            continue
+        for more in (count, count + 1):
+            cost = replace(every.cost, step=steps[0].further(steps[1], more / blocks))
+            if more >= blocks or seconds(Candidate(every.way, cost, fits=True), speed) >= seconds(best, speed):
+                return best
+            tried = _followed(replace(every.way, recompute=str(more)), cost_of, fits)
             if tried.fits:
-                return tried
+                return min(best, tried, key=lambda each: seconds(each, speed))
+        return best
     return best
 
 
