@@ -83,6 +83,19 @@ def test_what_cannot_be_followed_or_trained_is_not_named(problem: Exception) -> 
     assert found == "try shorter rows (--max-length) or a smaller base"
 
 
+@pytest.mark.parametrize(("rows", "packed"), [(700, True), (900, False)])
+def test_a_base_in_fewer_bits_is_tried_only_if_it_could_be_enough(rows: int, packed: bool) -> None:
+    tried: list[Way] = []
+
+    def cost_of(way: Way) -> RunCost:
+        tried.append(way)
+        return cost(250, rows)
+
+    machine: Any = SmallMachine(850)
+    why_not(WAY, cost(800, rows), machine, cost_of)
+    assert [way.packed for way in tried] == [True, False][not packed :]
+
+
 def test_a_run_that_would_fit_if_it_wrote_no_texts_is_told_so() -> None:
     assert said(WAY, 1900, samples=True) == "try --samples 0, as a process that writes no texts takes less"
     assert "samples" not in said(WAY, 1600, samples=True)

@@ -22,7 +22,9 @@ def why_not(way: Way, cost: RunCost, machine: Machine, cost_of: Callable[[Way], 
         return "try --samples 0, as a process that writes no texts takes less"
     if (beside := process_bytes - cost.tensor_bytes) > limit:
         return f"no setting helps, as the process takes about {bytes_text(beside)} beside its tensors"
-    enough = [flag for flag, other in _others(way) if _fits(other, machine, cost_of)]
+    needed = cost.tensor_bytes - memory["weights"]  # what the step takes that is not of the frozen base
+    others = _others(way, packs=needed <= limit)
+    enough = [flag for flag, other in others if _fits(other, machine, cost_of)]
     if sum(memory[part] for part in _OF_ROWS) >= process_bytes - limit:
         enough.insert(0, "shorter rows (--max-length)")
     if enough:
@@ -33,9 +35,10 @@ def why_not(way: Way, cost: RunCost, machine: Machine, cost_of: Callable[[Way], 
     return "too much by far; try a smaller base, or a method that trains less of it"
 
 
-def _others(way: Way) -> Iterator[tuple[str, Way]]:
+def _others(way: Way, *, packs: bool) -> Iterator[tuple[str, Way]]:
     if not way.packed and not way.streamed:
-        yield "--quantize nf4", replace(way, packed=True)
+        if packs:
+            yield "--quantize nf4", replace(way, packed=True)
         yield "--stream as a last resort", replace(way, streamed=True, recompute=ALL)
 
 
