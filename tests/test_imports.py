@@ -30,21 +30,31 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from inlay.cli import VERBS, main
 
-heavy = lambda: [name for name in ("torch", "transformers", "scipy", "jinja2") if name in sys.modules]
-for verb in [verb for verb in VERBS if verb not in ("train", "compare", "plan")]:
-    with redirect_stdout(StringIO()):
+def check(arguments, code, heavy, says=""):
+    with redirect_stdout(StringIO()) as shown, redirect_stderr(shown):
         try:
-            main([verb, "--help"])
-        except SystemExit:
-            pass
-    with redirect_stderr(StringIO()) as wrong:
-        assert main([verb, "--nothing"]) == 2, verb
-    assert "unknown setting --nothing" in wrong.getvalue(), wrong.getvalue()
-    assert not heavy(), (verb, heavy())
+            done = main(arguments)
+        except SystemExit as stop:
+            done = stop.code
+    assert (done, says in shown.getvalue()) == (code, True), (arguments, shown.getvalue())
+    assert not (found := [name for name in heavy if name in sys.modules]), (arguments, found)
+
+of_models = ("transformers", "accelerate", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo")
+heavy = (*of_models, "scipy", "jinja2", "datasets")
+of_methods = ("train", "compare", "plan")
+for verb in (verb for verb in VERBS if verb not in of_methods):
+    check([verb, "--help"], 0, ("torch", *heavy))
+    check([verb, "--nothing"], 2, ("torch", *heavy), "unknown setting --nothing")
+for verb in of_methods:
+    check([verb, "--help"], 0, heavy)
+    check([verb, "no-model", "no-data", "--nothing"], 2, heavy, "unknown setting --nothing")
+check(["train", "no-model", "no-data", "--method", "nothing"], 2, heavy, "unknown method 'nothing'")
+check(["train", "no-model", "no-data", "--method.rank", "0"], 2, heavy, "method.rank is 0")
+check(["methods", "nothing"], 2, heavy, "unknown method 'nothing'")
 """
 
 
 def test_help_and_a_wrong_flag_wait_for_no_heavy_library() -> None:
-    """Of the verbs whose flags are not those of a method, which is made of PyTorch's modules."""
+    """The flags of a method wait for PyTorch, whose modules a method is made of, and for nothing that has models."""
     done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

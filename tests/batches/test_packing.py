@@ -12,7 +12,8 @@ import inlay
 from inlay.batches.chunked_loss import IGNORED, causal_loss, trained_tokens
 from inlay.batches.packing import Shuffled, best_fit, can_pack, packed, padded
 from inlay.models import document_attention
-from inlay.models.document_attention import Documents, attend_by_document
+from inlay.models.document_attention import attend_by_document
+from inlay.models.documents import Documents
 
 from ..shapes import LLAMA, SHAPES, VOCABULARY, Shape, disturb, method
 from ..training.state_models import state_models

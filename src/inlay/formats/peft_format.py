@@ -6,14 +6,13 @@ what they are computed from has a file of its own, so that training can go on. m
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers.models.auto import modeling_auto
 
 from .. import __version__
 from ..attached.adapter import Adapter
@@ -22,6 +21,7 @@ from ..core.attachment import Attachment
 from ..core.method import Method
 from ..errors import CheckpointError, unknown_names
 from ..models.heads import task_heads
+from ..models.listed_classes import classes_for
 from ..models.sites import Sites
 from ..models.tokenizer import SavesFiles
 from . import seal
@@ -44,13 +44,13 @@ OWN_PROVENANCE = (
 )
 _PEFT_VERSION = "0.18.0"  # the oldest release whose reading of these files is the one written here
 
-_TASKS = {
-    "CAUSAL_LM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    "SEQ_CLS": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    "SEQ_2_SEQ_LM": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    "TOKEN_CLS": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-    "QUESTION_ANS": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
-    "FEATURE_EXTRACTION": modeling_auto.MODEL_MAPPING_NAMES,
+_TASKS = {  # in PEFT's words, and in those of transformers; a base without a head is for none
+    "CAUSAL_LM": "CAUSAL_LM",
+    "SEQ_CLS": "SEQUENCE_CLASSIFICATION",
+    "SEQ_2_SEQ_LM": "SEQ_TO_SEQ_CAUSAL_LM",
+    "TOKEN_CLS": "TOKEN_CLASSIFICATION",
+    "QUESTION_ANS": "QUESTION_ANSWERING",
+    "FEATURE_EXTRACTION": None,
 }
 
 MethodT = TypeVar("MethodT", bound=Method)
@@ -237,12 +237,8 @@ def _has_heads(adapter: Adapter) -> bool:
 
 def _task_type(model: nn.Module) -> str | None:
     kind = type(model).__name__
-    if task := next((task for task, names in _TASKS.items() if kind in _flat(names.values())), None):
+    if task := next((task for task, listed in _TASKS.items() if kind in classes_for(listed)), None):
         return task
-    if kind not in _flat(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()):
+    if kind not in classes_for("IMAGE_TEXT_TO_TEXT"):
         return None
     return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"  # it writes text
-
-
-def _flat(names: Iterable[str | tuple[str, ...]]) -> set[str]:
-    return {n for name in names for n in ((name,) if isinstance(name, str) else name)}

@@ -14,7 +14,6 @@ one, P earlier keys.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import accumulate
 from types import FunctionType
@@ -28,38 +27,15 @@ from transformers import AttentionInterface, AttentionMaskInterface, masking_uti
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function, sdpa_mask, sliding_window_causal_mask_function
 
+from .documents import NAME, Document, Documents, earlier_in_window
 from .known_documents import Lengths, knowing, known
 from .results import first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAME = "inlay_documents"
-
 _SHORT = 256  # up to this length a CPU's backward pass takes two to four times as long in bfloat16 as in float32
 _LENGTH_STEP = 64  # longer texts are filled up to its multiples: a CPU keeps kernels for every length, some 4 MiB
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text in a row: its length, and what each of its tokens sees of it if that is less than all before."""
-
-    length: int
-    visible_QQ: Tensor | None
-
-
-@dataclass(frozen=True)
-class Documents:
-    """A mask: the texts of each row of the batch. `earlier` keys come before those of the row and belong to each, as
-    far as a `window` over them and the text's own reaches."""
-
-    rows: tuple[tuple[Document, ...], ...]
-    ends: Tensor  # of the texts, counted through all rows, with a 0 first
-    earlier: int = 0
-    window: int | None = None
-
-    def widened(self, count: int, window: int | None = None) -> "Documents":
-        return replace(self, earlier=self.earlier + count, window=window)
 
 
 def attend_by_document(model: "PreTrainedModel") -> bool:
@@ -225,17 +201,6 @@ def attend(
                 own = (x.to(exact) for x in own)
             parts.append(_attend_to_one(document, mask, *own, dropout, scaling).to(dtype))
     return torch.cat(parts).view(len(query_BHTC), -1, *parts[0].shape[1:]), None
-
-
-def earlier_in_window(visible_QK: Tensor, count: int, window: int) -> Tensor:
-    """Return which of `count` keys right before a text each of its queries sees, (Q, P), as the window over all would
-    have it.
-
-    `visible_QK` tells how far into its text a query is: a window that is full of text has no place for earlier keys.
-    """
-    number_Q1 = visible_QK.sum(-1, keepdim=True)
-    distance_QP = number_Q1 - 1 + count - torch.arange(count, device=visible_QK.device)
-    return distance_QP < window
 
 
 def _attend_to_one(

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from transformers import masking_utils
 
 from .known_documents import known
 
@@ -21,6 +20,8 @@ def has_values(tensor: Tensor) -> bool:
 @contextmanager
 def true_masks() -> Iterator[None]:
     """Make transformers' masks of fake tensors as those of the batch that is known, for as long as the block runs."""
+    from transformers import masking_utils  # takes seconds, and help is shown without a model
+
     before = {name: getattr(masking_utils, name) for name in _REPLACED if hasattr(masking_utils, name)}
     for name, own in before.items():
         setattr(masking_utils, name, _REPLACED[name](own))

@@ -1,9 +1,8 @@
 """The heads of a model: what its class adds to a pretrained base for a task, and is new when training begins."""
 
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.models.auto import modeling_auto
 
+from .listed_classes import classes_for
 from .modules import Guest, base_modules, parameter_count
 
 # Classes that put a new head on what they do not keep as a module of its own, by transformers' lists of them.
@@ -68,6 +67,8 @@ def _scores(child: nn.Module, labels: int | None, embeddings: nn.Module) -> bool
 
 def _towers(children: dict[str, nn.Module]) -> set[str]:
     """Return the pretrained models among the children; the largest child and all before it if there is none."""
+    from transformers import PreTrainedModel  # takes seconds, and help is shown without a model
+
     found = {name for name, child in children.items() if isinstance(child, PreTrainedModel)}
     if found or not children:
         return found
@@ -76,9 +77,5 @@ def _towers(children: dict[str, nn.Module]) -> set[str]:
     return set(names[: names.index(largest) + 1])
 
 
-def _task_classes() -> set[str]:
-    found: set[str] = set()
-    for task in _TASKS:
-        for names in getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES").values():
-            found |= {names} if isinstance(names, str) else set(names)
-    return found
+def _task_classes() -> frozenset[str]:
+    return frozenset().union(*map(classes_for, _TASKS))

@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from functools import partial
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Cache
 
 from ..errors import SettingsError
 from . import weights
+from .caches import caches_in
 from .modules import joined
 from .parts import Feedforward
 from .sites import Sites
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
 
 NONE, FEEDFORWARD, ALL = "none", "feed-forward", "all"
 
@@ -98,7 +102,7 @@ class _Again:
         if not torch.is_grad_enabled():
             return self.own(*args, **kwargs)
         context, calls, count, names = copy_context(), 0, len(args), tuple(kwargs)
-        caches = [_Earlier(each) for each in (*args, *kwargs.values()) if isinstance(each, Cache)]
+        caches = [_Earlier(each) for each in caches_in((*args, *kwargs.values()))]
 
         def run(*values: object) -> object:
             nonlocal calls
@@ -119,7 +123,7 @@ class _Again:
 class _Earlier:
     """What a cache has of earlier positions, such as a prefix, before a module has added its own."""
 
-    def __init__(self, cache: Cache):
+    def __init__(self, cache: "Cache"):
         self.layers = [(layer, dict(vars(layer))) for layer in cache.layers]
 
     def put_back(self) -> None:

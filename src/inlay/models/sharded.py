@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from ..errors import AdapterStateError
 
@@ -47,6 +46,8 @@ def check_takes_adapters(model: nn.Module) -> None:
             f"adapter does not look; use ZeRO-2, or FSDP2: {instead} (fully_shard), as inlay train --shard does"
         )
     if not any(map(is_sharded, model.parameters())):
+        from torch.distributed.fsdp import FullyShardedDataParallel  # takes a second, and help is shown without a model
+
         if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
             raise AdapterStateError(
                 f"{kind} is in FSDP1, whose weights have no shape of their own; use FSDP2: {instead}"
@@ -66,6 +67,8 @@ def check_takes_adapters(model: nn.Module) -> None:
 
 def _is_tensor_parallel(model: nn.Module) -> bool:
     """Tell whether weights are divided that FSDP2 does not gather for a call, or divided twice."""
+    from torch.distributed.fsdp import fully_shard
+
     gathered = tuple(
         f"{name}." if name else ""
         for name, m in model.named_modules()

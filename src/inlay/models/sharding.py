@@ -10,21 +10,22 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from .. import processes
 from ..errors import DoesNotFit
 from . import weights
 from .heads import input_embeddings, output_embeddings
 from .modules import base_modules
-from .sharded import remember_parts
+from .sharded import is_sharded, remember_parts
 from .sites import Sites
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 _SHARES = "_inlay_shares"  # attribute of a model that is shared out
 
@@ -50,7 +51,7 @@ class _Unit:
             module.reshard()
 
     @contextmanager
-    def _as_fsdp(self) -> Iterator[FSDPModule]:
+    def _as_fsdp(self) -> "Iterator[FSDPModule]":
         module: Any = self.module
         own = type(module)
         module.__class__ = self.kind
@@ -106,6 +107,8 @@ def share_out(sites: Sites, mesh: DeviceMesh, parts: dict[tuple[nn.Module, str],
 
     `parts` are those of weights that are on the meta device, by module and name there.
     """
+    from torch.distributed.fsdp import fully_shard  # takes a second, and few bases are shared out
+
     model = sites.model
     model.requires_grad_(False)
     blocks, others = _units(sites)
@@ -161,6 +164,8 @@ def attaching(model: nn.Module) -> Iterator[None]:
     if not isinstance(shares, SharedUnits):
         yield
         return
+    from torch.distributed.fsdp import fully_shard
+
     outer = [unit for unit in shares.units if not unit.is_block]
     for unit in outer:
         unit.gather()
@@ -198,11 +203,13 @@ def held_bytes(model: nn.Module) -> int:
     """Return the bytes of the base that this process holds between two calls, without what adapters have."""
     modules = [m for _, m in base_modules(model)]
     tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values(), *weights.scales(m))]
-    local = {id(t): t._local_tensor if isinstance(t, DTensor) else t for t in tensors if t is not None}
+    local = {id(t): t._local_tensor if is_sharded(t) else t for t in tensors if t is not None}
     return sum(t.numel() * t.element_size() for t in local.values())
 
 
 def _put(module: nn.Module, name: str, part: Tensor) -> None:
+    from torch.distributed.tensor import DTensor
+
     shared = module._parameters[name]
     assert isinstance(shared, DTensor)
     whole = DTensor.from_local(

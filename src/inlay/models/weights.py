@@ -11,16 +11,18 @@ import copy
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import AdapterStateError
 from .sharded import is_sharded, whole
 from .source import gives_several
+
+if TYPE_CHECKING:
+    from transformers.pytorch_utils import Conv1D
 
 _BLOCK = 2**22  # numbers, of a weight that is cast up in parts
 _SHADOWS = "_inlay_shadows"  # attribute of an offloaded host: what its parameters read as in the next call
@@ -34,7 +36,7 @@ def is_linear(host: Host) -> bool:
     """
     if isinstance(host, NonDynamicallyQuantizableLinear):
         return False  # nn.MultiheadAttention's: it reads the weights and never calls the layer, so no hook would run
-    if isinstance(host, nn.Linear | Conv1D):
+    if isinstance(host, nn.Linear) or is_flipped(host):
         return True
     if not (
         isinstance(getattr(host, "in_features", None), int) and isinstance(getattr(host, "out_features", None), int)
@@ -46,14 +48,16 @@ def is_linear(host: Host) -> bool:
     return not gives_several(host)  # a layer that computes in integers, say, hands the scale on beside the result
 
 
-def is_flipped(host: Host) -> bool:
+def is_flipped(host: Host) -> "TypeGuard[Conv1D]":
     """Tell whether a linear host keeps its weight as (I, O)."""
+    from transformers.pytorch_utils import Conv1D  # takes a second, and help is shown without a model
+
     return isinstance(host, Conv1D)
 
 
 def size(host: Host) -> tuple[int, int]:
     """Return (O, I) of a linear host, read from its geometry because quantized weights are packed."""
-    if isinstance(host, Conv1D):
+    if is_flipped(host):
         return host.nf, host.nx
     linear: Any = host  # of any library
     return linear.out_features, linear.in_features

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
 from ...core.delta import Args, Delta, Kwargs
 from ...errors import TargetError
-from ...models import document_attention
-from ...models.document_attention import Documents
+from ...models import documents
+from ...models.documents import Documents
 from ...models.results import Result
 from ...models.weights import Host
 from .cache_argument import Earlier, widened, with_earlier
@@ -117,7 +116,7 @@ def attend(
             values.insert(0, value_HPC.expand(len(value_BHTC), -1, -1, -1))
         config = config.own
     kind = config._attn_implementation
-    if kind not in ("eager", "sdpa", document_attention.NAME):
+    if kind not in ("eager", "sdpa", documents.NAME):
         raise TargetError(
             f"a prefix needs eager or sdpa attention, not {kind}; load the base with attn_implementation='sdpa'"
         )
@@ -147,6 +146,9 @@ def attend(
 
 
 def _put_before(attention: Any, earlier: Earlier) -> None:
+    interface = inspect.unwrap(type(attention).forward).__globals__[_INTERFACE]
+    if StandIn._attn_implementation not in interface:  # by the first call, so that nothing loads transformers before
+        interface.register(StandIn._attn_implementation, attend)
     attention.config = StandIn(attention.config, earlier)
 
 
@@ -174,6 +176,3 @@ def _bias_of_shifted_text(
 ) -> Tensor:
     """Compute T5's part of the scores with the prefix at the first positions and the text after it."""
     return compute_bias(queries, keys + count, past_seen_tokens=past_seen_tokens + count, **kwargs)
-
-
-AttentionInterface.register(StandIn._attn_implementation, attend)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...core.delta import Args, Kwargs
 from ...errors import TargetError
-from ...models.document_attention import earlier_in_window
+from ...models.documents import earlier_in_window
 from ...models.weights import Host
 from .placement import Placement
 

@@ -11,11 +11,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from ...attached.adapter import adapters
 from ...core.active import using
 from ...errors import TargetError
+from ...models.listed_classes import classes_for
 from ...models.modules import has_config
 from ...models.sites import Sites
 from .readers import embedding_of, mask_reader, readers_of
@@ -44,7 +44,7 @@ def read_by_head(sites: Sites) -> Read:
     """Find out by gradients what the head reads: nothing of a model that is no classifier of texts, has no values, or
     whose head reads what the transformer pools."""
     model = sites.model
-    if type(model).__name__ not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
+    if type(model).__name__ not in classes_for("SEQUENCE_CLASSIFICATION"):
         return Read(False, False)
     reader, decoder = readers_of(sites)
     assert has_config(model)

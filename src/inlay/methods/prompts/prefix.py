@@ -12,13 +12,13 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from ...attached.adapter import Adapter
 from ...core.delta import Delta
 from ...core.method import Method, Rates
 from ...errors import CheckpointError, TargetError
 from ...formats.peft_config import PeftConfig
+from ...models.listed_classes import classes_for
 from ...models.modules import has_config
 from ...models.sites import Sites
 from ...ranges import COUNT
@@ -38,7 +38,7 @@ class PrefixFormat(TokensFormat["PrefixTuning"]):
         self, adapter: Adapter, method: "PrefixTuning", sites: Sites, tensors: dict[str, Tensor]
     ) -> tuple[dict[str, object], dict[str, Tensor]]:
         layers = [delta for delta in adapter.deltas.values() if isinstance(delta, PrefixAtLayer)]
-        sequence_to_sequence = type(sites.model).__name__ in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()
+        sequence_to_sequence = type(sites.model).__name__ in classes_for("SEQ_TO_SEQ_CAUSAL_LM")
         config: dict[str, object] = {
             "num_virtual_tokens": method.tokens,
             "num_transformer_submodules": 1,
