@@ -29,7 +29,7 @@ def settings(**changes: Any) -> RunSettings[Any]:
 
 
 def plan_of(rows: int, **changes: Any) -> Plan:
-    model: Any = SimpleNamespace(writes=False, base=SimpleNamespace(width=384))
+    model: Any = SimpleNamespace(writes=False, base=SimpleNamespace(width=384), labels=("yes", "no", "both", "none"))
     return make_plan(rows, settings(**changes), model)
 
 
@@ -56,6 +56,12 @@ def test_the_learning_rate_rises_and_falls_along_a_cosine_to_a_tenth() -> None:
     assert shares[5 + 95 // 2] == pytest.approx(0.55, abs=0.02)
     assert shares[-1] == pytest.approx(0.1, abs=0.01)
     assert learning_rate_share(0, Plan(1, 1, 1, 1e-3, 1, frozenset({1}))) == 1.0
+
+
+def test_a_rate_follows_the_number_of_labels() -> None:
+    PLANNED
+    assert plan.learning_rate == 1.4e-3
+    assert str(plan.rate_reason).endswith("1.4 for 4 labels")
 
 
 def test_a_rate_rises_longer_in_a_short_run_of_a_method_that_needs_it() -> None:
