@@ -59,7 +59,7 @@ def test_the_learning_rate_rises_and_falls_along_a_cosine_to_a_tenth() -> None:
 
 
 def test_a_rate_follows_the_number_of_labels() -> None:
-    PLANNED
+    plan = plan_of(4000, epochs=1)
     assert plan.learning_rate == 1.4e-3
     assert str(plan.rate_reason).endswith("1.4 for 4 labels")
 
