@@ -5,8 +5,8 @@ python scripts/plan_choice.py --method houlsby --kind encoder
 
 The ways are every micro-batch that divides the batch, with nothing computed again, feed-forwards, so many blocks, or
 all. They are measured in turns; the time of one is the least of a few steps in time of the processor on one thread, as
-other programs may share the machine. Then a way is chosen for each of 20 limits between what the smallest way takes and the largest; it counts
-as the fastest if no measured way that fits takes less than 98 % of its time.
+other programs may share the machine. Then a way is chosen for each of 20 limits between what the smallest way takes and
+the largest; it counts as the fastest if no measured way that fits takes less than 98 % of its time.
 """
 
 import argparse
