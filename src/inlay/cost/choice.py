@@ -34,7 +34,7 @@ def choose(
 
     `first` is the way that was asked for, which does not fit. `cost_of` follows a step, which takes a second or two, so
     that few are followed: of each kind of recomputation the smallest micro-batch, and then the largest for which there
-    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out. Of
+    is room by what a row takes. A kind that would be slower with the whole batch than a way that fits is left out; of
     the `blocks` of the model as few are computed again as will do. Micro-batches are at most those of `first`, and
     exactly those if they may not be divided.
     """
@@ -43,6 +43,8 @@ def choose(
     for kind in KINDS if may_recompute else [asked]:
         whole = replace(first.way, recompute=kind)
         again = KINDS[kind] if may_recompute else 0.0
+        if kind == ALL and blocks is not None:
+            again /= blocks  # as few as one may do
         if best is not None and seconds(first, speed, again) >= seconds(best, speed):
             continue
         try:
