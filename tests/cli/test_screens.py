@@ -24,7 +24,7 @@ from inlay.cli.demo import _answer
 from inlay.cli.demos import DEMOS
 from inlay.cli.merge import _line as merge_line
 from inlay.cli.next_steps import next_steps
-from inlay.cli.screen import screens, show, width
+from inlay.cli.screen import note, screens, show, width
 from inlay.cost.accuracy import Accuracy, Errors
 from inlay.lab.rank.analysis import Analysis, Layer
 from inlay.lab.rank.curve import CutCurve, Point
@@ -319,3 +319,15 @@ def test_a_folder_that_a_shell_would_take_for_two_words_is_quoted_in_a_command()
     assert "inlay predict 'my runs/first' \"a text\"" in told
     assert "inlay eval 'my runs/first'" in told
     assert "report  my runs/first/report.html" in told
+
+
+def test_a_note_beside_the_results_is_shown_whole_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, results = Terminal(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setattr("sys.stdout", results)  # a file: the width is that of what shows the note
+    monkeypatch.setenv("COLUMNS", "80")
+    note("the answers to 2 of 3 rows have no end: no more tokens were allowed; --max-tokens sets how many")
+    first, second = shown.getvalue().splitlines()
+    assert len(first) <= 80
+    assert second.startswith(" " * 8)
+    assert not results.getvalue()

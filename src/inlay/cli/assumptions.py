@@ -1,11 +1,10 @@
 """What a verb had to assume of an adapter, told beside its results."""
 
-import sys
-
 from ..api.run import Run
+from .screen import note
 
 
 def say(run: Run) -> None:
-    """Say it on standard error, as the results are for programs too."""
-    for note in run.notes:
-        print(f"note    {note}", file=sys.stderr)
+    """Say it beside the results."""
+    for text in run.notes:
+        note(text)

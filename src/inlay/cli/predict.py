@@ -22,7 +22,7 @@ from ..show.units import counted
 from .arguments import InputColumns
 from .console import progress_shown
 from .parse import parse
-from .screen import print_json, show
+from .screen import note, print_json, show
 
 if TYPE_CHECKING:
     from ..tasks.evaluation import Answer
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
             for answer in answers:
                 _print(command, answer, alone=len(inputs) == 1)
         for text in found.skipped:
-            print(f"note    {text}", file=sys.stderr)
+            note(text)
         without = [row.place for row, each in zip(found.rows, inputs, strict=True) if lacks_text(each)]
         of = counted(len(inputs), "row" if file else "line")
         _tell_unanswered(without, of)
@@ -145,19 +145,19 @@ def _tell(command: Predict, count: int, columns: list[str]) -> None:
 
 
 def _tell_unanswered(places: Sequence[str], of: str) -> None:
-    """Say on standard error, as answers are for programs too, where there was no text."""
+    """Say where there was no text."""
     if places:
         has, gets = ("has", "gets") if len(places) == 1 else ("have", "get")
         where = places_text(places, len(places))
-        print(f"note    {len(places):,} of {of} {has} no text and {gets} an empty answer: {where}", file=sys.stderr)
+        note(f"{len(places):,} of {of} {has} no text and {gets} an empty answer: {where}")
 
 
 def _tell_cut(count: int, of: str) -> None:
-    """Say on standard error how many answers have no end."""
+    """Say how many answers have no end."""
     if count:
         many, has = ("answer", "has") if count == 1 else ("answers", "have")
         those = f"the {many} to {count:,} of {of} {has}" if of else "the answer has"
-        print(f"note    {those} no end: no more tokens were allowed; --max-tokens sets how many", file=sys.stderr)
+        note(f"{those} no end: no more tokens were allowed; --max-tokens sets how many")
 
 
 def _print(command: Predict, answer: "Answer", alone: bool) -> None:

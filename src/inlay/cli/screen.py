@@ -91,6 +91,11 @@ def show(text: str, indent: int = 8) -> None:
     print(fitted(text, width(), " " * indent), flush=True)
 
 
+def note(text: str) -> None:
+    """Print what is to be known beside the results on standard error, as the results are for programs too."""
+    print(fitted(f"note    {text}", width(sys.stderr), " " * 8), file=sys.stderr)
+
+
 def print_json(value: object, indent: int | None = None) -> None:
     """Print one JSON value on a line, or on several with an indent; flushed, as programs wait for it."""
     print(shown_json(as_json(value, indent), sys.stdout.encoding or "utf-8"), flush=True)

@@ -47,9 +47,9 @@ def as_markdown(result: ComparisonResult) -> str:
     if result.advice is not None:
         lines += [result.advice.text, ""]
     rows = f", {table.evaluated} rows" if table.evaluated else ""
-    seeds = f"{common.seeds} seed{'s' if common.seeds > 1 else ''}"
+    seeds = f"mean ± standard deviation over {common.seeds} seeds" if common.seeds > 1 else "one seed"
     means = f" {EQUAL} {said}." if (said := equals_text(result)) else ""
-    lines += [f"Scores are of {table.split}{rows}; mean ± standard deviation over {seeds}.{means}", ""]
+    lines += [f"Scores are of {table.split}{rows}; {seeds}.{means}", ""]
     lines.append(methods_table(table, shown(table), marked=equals(result)).markdown())
     if result.sequences:
         lines += ["", f"Learned one after another: {' → '.join([common.data.path, *common.then])}.", ""]
