@@ -42,13 +42,14 @@ def choose(
     again_fits: list[Candidate] = []  # with every block computed again
     for kind in KINDS if may_recompute else [asked]:
         whole = replace(first.way, recompute=kind)
+        sizes = dividing(whole.batch_size, whole.rows) if may_divide else [whole.rows]
         again = KINDS[kind] if may_recompute else 0.0
         if kind == ALL and blocks is not None:
             again /= blocks  # as few as one may do
         if best is not None and seconds(first, speed, again) >= seconds(best, speed):
             continue
         try:
-            tried = _of_a_kind(whole, _sizes(whole, may_divide), cost_of, fits)
+            tried = _of_a_kind(whole, sizes, cost_of, fits)
         except SettingsError:  # the model has no such parts
             continue
         for choice in tried:
@@ -116,11 +117,9 @@ def _followed(way: Way, cost_of: Callable[[Way], RunCost], fits: Callable[[RunCo
     return Candidate(way, cost, fits(cost))
 
 
-def _sizes(way: Way, may_divide: bool) -> Sequence[int]:
-    """Return the micro-batches that divide the batch evenly, the largest first, or the one that is to be kept."""
-    if not may_divide:
-        return [way.rows]
-    return [size for size in range(way.rows, 0, -1) if way.batch_size % size == 0]
+def dividing(batch_size: int, most: int) -> list[int]:
+    """Return the micro-batches of at most so many rows that divide the batch evenly, the largest first."""
+    return [size for size in range(most, 0, -1) if batch_size % size == 0]
 
 
 def seconds(choice: Candidate, speed: Speed | None, again: float = 0.0) -> float:

@@ -197,10 +197,8 @@ def _planned(
     speed = machine.speed(task.base)
     change, why = dict[str, object](), ""
     if not (fits := machine.fits(cost)):
-        among, may_recompute = (
-            settings.processes if may_divide else 1,
-            settings.recompute is None and not settings.stream,
-        )
+        among = settings.processes if may_divide else 1
+        may_recompute = settings.recompute is None and not settings.stream
         chosen = made_to_fit(
             machine, task, way, cost, cost_of, among=among, may_recompute=may_recompute, may_divide=may_divide
         )

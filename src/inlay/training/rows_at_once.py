@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ..cost.choice import Candidate, choose, seconds
+from ..cost.choice import Candidate, choose, dividing, seconds
 from ..cost.depth import depth
 from ..cost.machine import Machine
 from ..cost.run_cost import RunCost, Way
@@ -24,12 +24,12 @@ def rows_at_once(
     quick, share = quick_rows(task, batch_size, seed, device), share_of(batch_size, among)
     if share <= quick:
         return share, f"so that each of {among} processes has its share of a step" if share < batch_size else None
-    return quick, "as a CPU computes some two thousand tokens at once faster than more"
+    return quick, f"as a CPU computes {_quick_tokens():,} tokens at once faster than more"
 
 
 def share_of(batch_size: int, among: int) -> int:
     """Return the largest micro-batch with which each process has some of the rows."""
-    return max(size for size in _dividing(batch_size) if size <= batch_size // among)
+    return dividing(batch_size, batch_size // among)[0]
 
 
 def quick_rows(task: Task, batch_size: int, seed: int, device: torch.device) -> int:
@@ -41,12 +41,12 @@ def quick_rows(task: Task, batch_size: int, seed: int, device: torch.device) -> 
     if device.type != "cpu":
         return batch_size
     tokens_of_a_row = statistics.median(task.size(rows) / len(rows) for rows in task.order(batch_size, seed))
-    most = max(_QUICK, _QUICK_FOR_A_THREAD * torch.get_num_threads())
-    return max(size for size in _dividing(batch_size) if size == 1 or size * tokens_of_a_row <= most)
+    sizes = dividing(batch_size, batch_size)
+    return next((size for size in sizes if size * tokens_of_a_row <= _quick_tokens()), 1)
 
 
-def _dividing(batch_size: int) -> list[int]:
-    return [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+def _quick_tokens() -> int:
+    return max(_QUICK, _QUICK_FOR_A_THREAD * torch.get_num_threads())
 
 
 def choose_among(
@@ -65,7 +65,7 @@ def choose_among(
     if count == 1:
         return choose(first, cost_of, fits, speed, blocks, may_recompute, may_divide)
     best, least = None, first
-    for size in (size for size in reversed(_dividing(first.way.batch_size)) if size <= first.way.rows):
+    for size in dividing(first.way.batch_size, first.way.rows):
         way = replace(first.way, micro_batch_size=size)
         cost = cost_of(way)
         found = Candidate(way, cost, fits(cost))
