@@ -5,6 +5,9 @@ and what runs on clusters by either. Nothing here needs torch.
 """
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .errors import SettingsError
 
@@ -23,6 +26,24 @@ _MIXED = "ACCELERATE_MIXED_PRECISION"
 STARTED_BY = "INLAY_STARTED_BY"  # the number of the process by which `inlay` has started several
 _PATIENCE = "INLAY_PATIENCE"  # seconds that a process waits for another in one exchange
 _TEN_MINUTES = 600.0
+
+
+_begun: list[float] = []  # when the command of this process began, if it is one's
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """Count the time since now, such as that of loading libraries, to the first run of the block."""
+    _begun[:] = [time.perf_counter()]
+    try:
+        yield
+    finally:
+        _begun.clear()
+
+
+def take_command_begin() -> float:
+    """Return when the command began whose first run begins now; the time now for another run, or from Python."""
+    return _begun.pop() if _begun else time.perf_counter()
 
 
 def started() -> int:

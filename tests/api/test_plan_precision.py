@@ -19,6 +19,14 @@ def test_a_plan_is_corrected_by_runs_of_its_kind(earlier: int, of_kind: int, sai
     assert found.precision.endswith("On top of the training's time come scoring the base and forgetting.")
 
 
+def test_a_plan_says_that_other_programs_use_the_processor() -> None:
+    found = plan_of(planned("lora", 680_000, 1700, None), slower=2.0)
+    assert found.precision.endswith(
+        " Other programs use the processor: while they do, all takes about 2.0 times as long as told."
+    )
+    assert found.as_json()["slower"] == 2.0
+
+
 @pytest.mark.parametrize(
     ("texts", "each", "said"),
     [

@@ -266,6 +266,7 @@ def test_a_terminal_says_that_the_machine_is_measured(
     """The first plan takes much longer than others, and nothing said what for."""
     monkeypatch.setenv("INLAY_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "STEPS", calibration.STEPS[:2])
+    monkeypatch.setenv("TERM", "xterm")
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -275,4 +276,5 @@ def test_a_terminal_says_that_the_machine_is_measured(
     calibration.measured_speed.cache_clear()
     measuring = [f"measuring this machine's speed, once: {done} of 2 …" for done in range(2)]
     lines = [line for line in terminal.getvalue().split("\r\033[K") if line]
-    assert lines == ["planning lora …", *measuring, "planning lora …", "planning lora …"]
+    begins = ["starting …", "planning lora …"]
+    assert lines == [*begins, *measuring, "planning lora …", *begins]

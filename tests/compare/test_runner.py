@@ -65,7 +65,13 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(tiny_bert: str, reviews
     assert ends[bad.name]["state"] == "failed"
     assert ends[good.name]["metrics"] == summary["metrics"]
     assert {e["number"] for e in ends.values()} == {1, 2}
-    assert {"step", "evaluate", "finished"} <= {e["event"] for e in events if e["trial"] == good.name}
+    assert {"step", "evaluate", "finished"} <= {e["event"] for e in events if e.get("trial") == good.name}
+    (expected,) = (e for e in events if e["event"] == "expected")
+    assert expected["runs"] == 2
+    assert expected["seconds"] > 0
+    in_all = {e["number"]: e["seconds_in_all"] for e in ends.values()}
+    assert in_all[1] is None
+    assert in_all[2] > ends[good.name]["seconds"]
 
     later = Trial(label="lora", settings=good.settings, earlier=(bad.folder,))
     with Runner(LocalExecutor(1, ()), lambda _: None) as runner:

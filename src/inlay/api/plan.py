@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.method import Method
+from ..cost.busy import told_of_others
 from ..data.settings import DataSettings
 from ..elsewhere import SETTINGS
 from ..errors import SettingsError, unknown_names
@@ -170,6 +171,8 @@ class Costs:
             beside = ["scoring the base", *self._texts, "forgetting"]
             known += f" On top of the training's time come {listed(beside, 'and')}"
             known += ", and blocks that are read from the files." if self.result.stream else "."
+            if told := told_of_others(self.result.slower):
+                known += f" {told[0].upper()}{told[1:]}."
         return known
 
     @property
@@ -216,6 +219,7 @@ class Costs:
             "runs_of_kind": result.runs_of_kind,
             "texts": result.texts,
             "text_seconds": result.text_seconds,
+            "slower": round(result.slower, 2),
             "skipped": list(result.skipped),
             "methods": {row.label: _object(row) for row in result.rows},
         }

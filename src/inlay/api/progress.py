@@ -20,6 +20,7 @@ from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
 _WHOLE = "all runs"
 _AFTER = "writing, scoring and measuring what it has come to"
 _SMOOTHING = 0.9  # of the loss that is shown
+_LATE = "later than was told"
 _UNDER_WAY = "under way"
 _WORTH_SHOWING = 1.0  # seconds that something is under way
 
@@ -81,6 +82,9 @@ class ProgressWatcher:
             case "compare":
                 self.whole = Bar(_WHOLE, of=event["runs"])
                 self.display.show(_WHOLE, self.whole)
+            case "expected":
+                self.left_at = (event["seconds"], time.monotonic())
+                self._show_whole()
             case "trial" if event["state"] == "begins":
                 self.losses[trial] = 0.0
                 self.display.show(trial, Bar(trial))
@@ -134,6 +138,8 @@ class ProgressWatcher:
             return
         seconds, since = self.left_at
         left = seconds - (time.monotonic() - since)
-        if since and left > 0:
-            self.whole.now = f"about {seconds_text(left)} left"
+        if self.whole.done == self.whole.of:
+            self.whole.now = "writing the report"
+        elif since:
+            self.whole.now = f"about {seconds_text(left)} left" if left > 1 else _LATE
         self.display.show(_WHOLE, self.whole)

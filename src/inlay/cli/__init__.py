@@ -15,11 +15,11 @@ from ..errors import (
     SettingsError,
     did_you_mean,
 )
-from ..launch import check_alone, own_number
+from ..launch import check_alone, command, own_number
 from ..machine import refusal
 from ..output import ReaderGone, outliving_readers, silent
 from ..show.lines import fitted
-from .screen import print_json, screens, show, width
+from .screen import print_json, say_starting, screens, show, width
 
 VERBS = {
     "demo": "train a real adapter on a real model, offline, and see what came of it",
@@ -46,7 +46,8 @@ ONLY_SHOW = (["methods"], ["data"], ["plan"], ["eval"], ["predict"], ["doctor"])
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with silent(own_number() > 0), outliving_readers(goes_on=arguments[:1] not in ONLY_SHOW), screens():
+        goes_on = arguments[:1] not in ONLY_SHOW
+        with command(), silent(own_number() > 0), outliving_readers(goes_on=goes_on), screens():
             return _guarded(arguments)
     except ReaderGone:
         return 0
@@ -84,6 +85,8 @@ def _run(arguments: list[str]) -> int:
         case [verb, *rest] if verb in VERBS:
             if verb in ALONE:
                 check_alone()
+            if own_number() == 0:
+                say_starting()
             return importlib.import_module(f".{verb}", __name__).main(rest)
         case [verb, *_]:
             raise SettingsError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS, elsewhere.VERBS)}")

@@ -59,7 +59,7 @@ def show(report: DataReport, tokens: TokenReport | None, console: Console | None
 def _facts(report: DataReport, tokens: TokenReport | None) -> Iterator[tuple[str, str]]:
     if report.columns:
         yield "columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items())
-    if report.ignored_columns:
+    if report.ignored_columns and report.columns:  # else no format fits, and all would be "ignored"
         yield "ignored", ", ".join(report.ignored_columns)
     if report.ignored_files:
         yield "not read", ", ".join(report.ignored_files)

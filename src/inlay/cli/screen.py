@@ -5,11 +5,12 @@ past it. What is our own, such as colours and a bar that moves, goes by the cons
 """
 
 import codecs
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from shutil import get_terminal_size
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from ..formats.files import as_json
 from ..outside import shown_json, shown_lines
@@ -30,10 +31,27 @@ _LIKE = {
 class _Encodable:
     """A text stream that writes what its encoding lacks by likeness or by number, where others raise an error."""
 
+    _starting: ClassVar[TextIO | None] = None  # the terminal that shows that a verb is starting
+
     def __init__(self, stream: TextIO):
         self._stream = stream
 
+    def say_starting(self) -> None:
+        """Say in a terminal that libraries are being loaded, until anything is written to any such stream."""
+        if self._stream.isatty() and os.environ.get("TERM") != "dumb":  # which could not take it back
+            self._stream.write(self._encodable("starting …"))
+            self._stream.flush()
+            _Encodable._starting = self._stream
+
+    @staticmethod
+    def end_starting() -> None:
+        if (terminal := _Encodable._starting) is not None:
+            _Encodable._starting = None
+            terminal.write("\r\033[K")
+            terminal.flush()
+
     def write(self, text: str) -> int:
+        self.end_starting()
         self._stream.write(self._encodable(text))
         return len(text)
 
@@ -73,12 +91,18 @@ def screens() -> Iterator[None]:
     try:
         yield
     finally:
+        _Encodable.end_starting()
         sys.stdout, sys.stderr = before
 
 
 def own(stream: object) -> Any:
     """Return the way past a Screen; any other stream as it is."""
     return stream.own if isinstance(stream, Screen) else stream
+
+
+def say_starting() -> None:
+    """Say in a terminal that libraries are being loaded, which takes seconds; what is shown next takes its place."""
+    own(sys.stderr).say_starting()
 
 
 def width(stream: TextIO | None = None) -> int | None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,7 +34,8 @@ from .opened import Found, Opened
 
 Into = Literal["base", "dequantized"]
 
-_TEXTS, _TOKENS = 8, 64  # what logits are compared on: of a vocabulary of 150,000 they take 300 MB
+_TEXTS, _LABELLED_TEXTS = 8, 64  # what logits are compared on, where each token has some and where a text has
+_TOKENS = 64  # of each text: those of a vocabulary of 150,000 take 300 MB
 _LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest logit
 
 
@@ -207,35 +207,38 @@ def _loaded(folder: Path, task: Task) -> nn.Module:
 
 def _rows(found: Found) -> tuple[list[dict[str, Tensor]], str]:
     """Return texts that the run has written beside the adapter, as tokens; random tokens if there are none."""
-    texts, of = _texts_of_run(found), "run"
+    few = _TEXTS if found.task.writes else _LABELLED_TEXTS
+    texts, of = _texts_of_run(found, few), "run"
     length = min(_TOKENS, found.provenance["max_length"])
     if found.tokenizer is None:
         network: Any = found.planned.model
         count = network.get_input_embeddings().weight.shape[0]
-        drawn = [row[None, :length] for row in _drawn(count)]
+        drawn = [row[None, :length] for row in _drawn(count, few)]
         return [{"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T)} for ids_1T in drawn], "random"
     if not texts:
         special, of = set(found.tokenizer.all_special_ids), "random"
         plain = torch.tensor([i for i in range(len(found.tokenizer)) if i not in special])
-        texts = [(found.tokenizer.decode(plain[row].tolist()), None) for row in _drawn(len(plain))]
+        texts = [(found.tokenizer.decode(plain[row].tolist()), None) for row in _drawn(len(plain), few)]
     encoded = [found.tokenizer(*text, truncation=True, max_length=length, return_tensors="pt") for text in texts]
     keys = found.task.input_keys
     return [{key: value for key, value in row.items() if keys is None or key in keys} for row in encoded], of
 
 
-def _texts_of_run(found: Found) -> list[tuple[str, str | None]]:
+def _texts_of_run(found: Found, few: int) -> list[tuple[str, str | None]]:
+    """Return so many of the texts that the run has predictions of, evenly spread."""
     path = found.folder.parent / "predictions.jsonl"
     if found.folder.name != "adapter" or not path.is_file():
         return []
-    entries = islice(read_json_lines(path, "the predictions of a run"), _TEXTS)
+    entries = list(read_json_lines(path, "the predictions of a run"))
     with guarded(path, "the predictions of a run", todo="remove it, and random tokens are compared"):
-        texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in entries]
+        spread = [entries[i * len(entries) // few] for i in range(few)] if len(entries) > few else entries
+        texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in spread]
     return texts if all(text.strip() for text, _ in texts) else []
 
 
-def _drawn(count: int) -> Tensor:
-    """Return numbers below `count`, of as many texts as are compared, always the same."""
-    return torch.randint(count, (_TEXTS, _TOKENS // 2), generator=torch.Generator().manual_seed(0))
+def _drawn(count: int, texts: int) -> Tensor:
+    """Return numbers below `count` as tokens of so many texts, always the same."""
+    return torch.randint(count, (texts, _TOKENS // 2), generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from ..core.method import Method
 from ..forgetting.measurement import Measurement
 from ..formats import peft
 from ..formats.summary import GainOverBase, PlannedCost, Summary
+from ..launch import take_command_begin
 from ..show.budget import Chosen
 from ..show.forgetting import Forgetting
 from ..show.units import counted
@@ -44,7 +45,7 @@ class RunState:
     def __init__(self, run: Prepared, asked: RunSettings[Method], command: Sequence[str], earlier: RunIdentity | None):
         self.run, self.asked, self.command, self.earlier = run, asked, command, earlier
         self.is_first = next(_RUNS) == 0  # before it, the process had read no library late, and freed nothing
-        self.began = time.perf_counter() - (earlier.wall_seconds if earlier else 0)
+        self.began = take_command_begin() - (earlier.wall_seconds if earlier else 0)
         self.fit_began: float | None = None
         self.fit_ended: float | None = None
         self.peak_of_others = 0  # the most that a process which shares the run took, in bytes

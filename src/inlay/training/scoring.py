@@ -3,10 +3,13 @@
 import math
 import shlex
 
+import torch
 from torch import nn
 
+from ..cost.machine import name_of
+from ..cost.record import recorded, text_seconds
 from ..errors import ProcessLost, TrainingFailed
-from ..show.units import counted
+from ..show.units import counted, seconds_text
 from ..tasks.evaluation import Evaluation
 from .journal import Journal
 from .prepared import Prepared
@@ -36,10 +39,13 @@ def texts_note(run: Prepared, *, again: bool) -> str | None:
         return None
     after = " and ".join(f"{count:,} of {split}" for split, count in splits.items())
     base = "again with the base, as no checkpoint keeps them" if again else "with the base"
-    none = "" if again else " (--samples 0: none)"  # a run that goes on keeps its settings
+    each = text_seconds(recorded(run.device.type, name_of(run.dtype), torch.get_num_threads()), run.task.base.name)
+    took = [] if each is None else [f"about {seconds_text(each * splits['valid'])} for the base, by earlier runs"]
+    told = took if again else [*took, "--samples 0: none"]  # a run that goes on keeps its settings
+    in_brackets = f" ({'; '.join(told)})" if told else ""
     return (
         f"{counted(splits['valid'], 'text')} of valid are written {base}, and {after} after the training with the "
-        f"adapter{none}"
+        f"adapter{in_brackets}"
     )
 
 

@@ -5,7 +5,7 @@ from ...show.units import seconds_text
 from ...tasks.metric import METRICS
 from ...training.journal import Event
 
-KINDS = ("compare", "rates", "trial")
+KINDS = ("compare", "expected", "rates", "trial")
 """The events of a comparison itself; the others are those of its runs, with the name of the trial."""
 
 
@@ -16,6 +16,9 @@ def sentence(event: Event) -> str | None:
             notes = "".join(f"\nnote     {note}" for note in event["notes"])
             search = f", of which {event['searching']} look for learning rates" if event["searching"] else ""
             return f"compare  {event['runs']} runs in {event['folder']}{search}{notes}"
+        case "expected":
+            runs = "the run" if event["runs"] == 1 else f"{event['runs']} runs"
+            return f"time     about {seconds_text(event['seconds'])} for {runs}, if all are like the first"
         case "rates":
             found = ", ".join(f"{label} {rate:.3g}" for label, rate in event["learning_rates"].items())
             return f"rates    {found}: the best on valid of those tried"
@@ -25,7 +28,9 @@ def sentence(event: Event) -> str | None:
             if event["state"] == "failed":
                 return f"{count:>7}  {trial} failed: {event['reason']}"
             took = f" in {seconds_text(event['seconds'])}" if event["seconds"] else ", as before"
-            left = f", {seconds_text(event['seconds_left'])} left" if event["seconds_left"] else ""
+            left = f", about {seconds_text(event['seconds_left'])} left" if event["seconds_left"] else ""
+            if (in_all := event.get("seconds_in_all")) is not None and took and event["of"] > 1:
+                left = f", {seconds_text(in_all)} in all"
             return f"{count:>7}  {trial} {_score(event['metrics'], event['score'])}{took}{left}"
     return None
 

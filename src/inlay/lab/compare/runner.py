@@ -43,6 +43,7 @@ class Runner:
     _waiting: deque[Trial] = field(default_factory=deque)
     _workers: list[_Worker] = field(default_factory=list)
     _interrupts: Interrupts = field(default_factory=Interrupts)
+    _began: float = field(default_factory=time.monotonic)
     _seconds: dict[str, float] = field(default_factory=dict)  # label -> what its latest run took or is said to take
 
     def __enter__(self) -> "Runner":
@@ -113,16 +114,23 @@ class Runner:
             speaker.worker.wait(_PATIENCE_SECONDS)
             heard = Outcome(speaker.worker.exit_reason(), ends=True)
         if not isinstance(heard, Outcome):
-            if heard["event"] == "plan":
-                self._seconds.setdefault(trial.label, heard["seconds"])
             self.executor.on_event(heard)
             self.watcher(heard | _about(trial))
+            if heard["event"] == "plan":
+                self._expect(trial, time.monotonic() - speaker.began + heard["seconds"])
             return
         speaker.trial = None
         if heard.ends:
             speaker.worker.wait(_PATIENCE_SECONDS)  # its memory is free before another trial wants some
             self._workers.remove(speaker)
         self._done(trial, heard.reason, time.monotonic() - speaker.began)
+
+    def _expect(self, trial: Trial, seconds: float) -> None:
+        """Take in what a run will take by its own plan; the first tells how long all will take."""
+        tells = not self._seconds
+        self._seconds.setdefault(trial.label, seconds)
+        if tells:
+            self.watcher({"event": "expected", "seconds": self._seconds_left(), "runs": self.total - self.finished})
 
     def _done(self, trial: Trial, reason: str | None, seconds: float | None) -> None:
         """Tell that a trial is finished; `seconds` is None if it was before."""
@@ -145,6 +153,7 @@ class Runner:
                 "of": self.total,
                 "seconds": seconds,
                 "seconds_left": self._seconds_left(),
+                "seconds_in_all": time.monotonic() - self._began if self.finished == self.total else None,
                 "metrics": metrics,
                 "score": main_metric(summary).name if summary else None,
             }
