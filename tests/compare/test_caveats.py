@@ -38,7 +38,9 @@ def test_one_run_alone_is_not_counted(tmp_path: Path) -> None:
 
 def test_a_notebook_marks_what_the_page_marks(tmp_path: Path) -> None:
     found = Comparison(comparison_of(tmp_path, {"lora": (0.92, 0.91), "full": (0.91, 0.91), "bitfit": (0.5, 0.51)}))
-    legend = "≈ marks methods that cannot be told from lora, the best by accuracy (test)."
+    legend = (
+        "≈ marks methods that cannot be told from lora, the best by accuracy (test), at 95 % for all methods together."
+    )
     for shown in (repr(found), found._repr_html_()):
         assert "full ≈" in shown
         assert "bitfit ≈" not in shown

@@ -72,7 +72,7 @@ def test_the_markdown_marks_the_methods_that_the_page_marks(paths: dict[str, Pat
     page, text = paths["classifiers"].read_text(), paths["classifiers"].with_name("report.md").read_text()
     marked = re.findall(r"<bdi>(\w+)</bdi> <span class=\"equal\" title", page)
     assert set(marked) == set(re.findall(r"^\| (\w+) ≈ \|", text, re.MULTILINE)) == {"full", "pfeiffer", "prefix"}
-    assert "over 3 seeds. ≈ marks methods that cannot be told from lora, the best by accuracy (test)." in text
+    assert "over 3 seeds. ≈ marks methods that cannot be told from lora, the best by accuracy (test), at 95 %" in text
     assert "≈" not in paths["all_failed"].with_name("report.md").read_text()
 
 

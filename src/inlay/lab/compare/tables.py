@@ -41,7 +41,8 @@ def equals_text(result: ComparisonResult) -> str | None:
     if result.advice is None or not equals(result):
         return None
     cannot = "these rows cannot tell" if result.advice.one_seed else "cannot be told"
-    return f"marks methods that {cannot} from {result.advice.best}, the best by {result.table.score.name}"
+    together = " at 95 % for all methods together" if len(result.table.finished) > 2 else " at 95 %"
+    return f"marks methods that {cannot} from {result.advice.best}, the best by {result.table.score.name},{together}"
 
 
 def methods_table(
