@@ -78,7 +78,7 @@ def test_a_comparison_has_a_bar_for_each_run_and_one_for_all(display: NotebookDi
     watcher({"event": "step", "trial": "lora-0", "step": 2, "steps": 9, "loss": 2.0, "seconds_left": 3.0})  # late
     assert {name: (bar.done, bar.of) for name, bar in display.bars.items()} == {"all runs": (1, 4)}
     assert [text.split()[0] for text, _ in display.lines] == ["compare", "1/4"]
-    assert "about" in display.bars["all runs"].now
+    assert "about" in display.bars["all runs"].told
 
 
 def test_the_first_plan_tells_how_long_a_comparison_takes_and_the_end_how_long_it_took(
@@ -86,18 +86,23 @@ def test_the_first_plan_tells_how_long_a_comparison_takes_and_the_end_how_long_i
 ) -> None:
     """The time that was left stood at 579 ms for as long as the last run was scored."""
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    for module in (progress, displays):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     watcher = ProgressWatcher(display)
     watcher({"event": "compare", "runs": 2, "folder": "runs/c", "searching": 0, "notes": []})
-    assert display.bars["all runs"].now == ""
+    assert display.bars["all runs"].told == ""
     watcher({"event": "expected", "seconds": 80.0, "runs": 2})
     assert display.lines[-1][0] == "time     about 1 min 20 s for 2 runs, if all are like the first"
-    assert display.bars["all runs"].now == "about 1 min 20 s left"
+    assert display.bars["all runs"].told == "about 1 min 20 s left"
     step = {"event": "step", "trial": "lora-0", "step": 1, "steps": 9, "loss": 2.0, "seconds_left": 3.0}
     watcher({"event": "trial", "trial": "lora-0", "seconds_left": None, "state": "begins"})
-    now.seconds = 179.5
     watcher(step)
-    assert display.bars["all runs"].now == "later than was told"
+    now.seconds = 140.0
+    assert display.bars["all runs"].told == "about 40.0 s left"  # though nothing has happened
+    watcher(step | {"step": 9})
+    assert display.bars["lora-0"].told.endswith("  writing, scoring and measuring what it has come to")
+    now.seconds = 179.5
+    assert display.bars["all runs"].told == "later than was told"
     scores = {"test": None, "tuned": {"accuracy": 0.5}, "split": "valid"}
     done = {"event": "trial", "trial": "lora-0", "state": "finished", "metrics": scores, "score": "accuracy"}
     for number, (left, in_all) in enumerate([(30.0, None), (0.0, 95.0)], 1):
@@ -107,7 +112,7 @@ def test_the_first_plan_tells_how_long_a_comparison_takes_and_the_end_how_long_i
         "about 30.0 s left",
         "1 min 35 s in all",
     ]
-    assert display.bars["all runs"].now == "writing the report"
+    assert display.bars["all runs"].told == "writing the report"
 
 
 def test_a_long_pass_has_a_bar_until_it_is_done(display: NotebookDisplay, monkeypatch: pytest.MonkeyPatch) -> None:

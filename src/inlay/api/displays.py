@@ -5,9 +5,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
+from rich.text import Text
 
 from ..show.lines import fitted
+from ..show.units import seconds_text
 
 _STYLES = {"failed": "bold red", "interrupted": "bold yellow", "warned": "bold yellow", "finished": "bold green"}
 _COLOURS = {"failed": "#b3261e", "interrupted": "#8a6100", "warned": "#8a6100", "finished": "#1a7f37"}
@@ -15,6 +17,7 @@ _INDENT = " " * 8  # below the word that a sentence begins with
 _PLAIN = (  # whatever style sheet a notebook is shown with
     "margin: 0; padding: 0; font-family: monospace; white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere"
 )
+_LATE_SECONDS = 1.0  # less is not worth telling
 _SECONDS = 0.2  # between two looks of a notebook's bars
 
 
@@ -26,6 +29,15 @@ class Bar:
     done: int = 0
     of: int | None = None
     now: str = ""
+    ends: float | None = None
+    """When it should be done, by time.monotonic(): what is left till then is told anew each time it is drawn."""
+
+    @property
+    def told(self) -> str:
+        if self.ends is None:
+            return self.now
+        left = self.ends - time.monotonic()
+        return f"about {seconds_text(left)} left" if left > _LATE_SECONDS else "later than was told"
 
 
 class Display(Protocol):
@@ -34,6 +46,13 @@ class Display(Protocol):
     def say(self, text: str, state: str) -> None: ...
     def show(self, name: str, bar: Bar) -> None: ...
     def remove(self, name: str) -> None: ...
+
+
+class _Told(TextColumn):
+    """A column of what there is to say of each bar now."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["bar"].told)
 
 
 @dataclass
@@ -45,7 +64,7 @@ class TerminalDisplay:
 
     @staticmethod
     def columns() -> tuple[TextColumn | BarColumn, ...]:
-        return TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[now]}")
+        return TextColumn("{task.description}"), BarColumn(bar_width=24), _Told("")
 
     def say(self, text: str, state: str) -> None:
         """Print the sentence, which breaks between words."""
@@ -56,9 +75,9 @@ class TerminalDisplay:
         if not self.progress.live.is_started:
             self.progress.start()
         if name not in self._tasks:
-            self._tasks[name] = self.progress.add_task(bar.text, total=bar.of, now=bar.now)
+            self._tasks[name] = self.progress.add_task(bar.text, total=bar.of, bar=bar)
         task = self._tasks[name]
-        self.progress.update(task, description=bar.text, total=bar.of, completed=bar.done, now=bar.now)
+        self.progress.update(task, description=bar.text, total=bar.of, completed=bar.done, bar=bar)
 
     def remove(self, name: str) -> None:
         self.progress.remove_task(self._tasks.pop(name))
@@ -97,7 +116,7 @@ class NotebookDisplay:
         self.handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict[str, str]:
-        plain = "\n".join([*(text for text, _ in self.lines), *(f"{b.text}  {b.now}" for b in self.bars.values())])
+        plain = "\n".join([*(text for text, _ in self.lines), *(f"{b.text}  {b.told}" for b in self.bars.values())])
         return {"text/plain": plain, "text/html": "".join([*map(_line, self.lines), *map(_bar, self.bars.values())])}
 
 
@@ -108,6 +127,6 @@ def _line(said: tuple[str, str]) -> str:
 
 
 def _bar(bar: Bar) -> str:
-    now = html.escape(f"{bar.text}  {bar.now}".strip())
+    now = html.escape(f"{bar.text}  {bar.told}".strip())
     value = "" if bar.of is None else f' value="{bar.done}" max="{bar.of}"'
     return f'<pre style="{_PLAIN}"><progress{value}></progress>  {now}</pre>'

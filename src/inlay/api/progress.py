@@ -20,7 +20,6 @@ from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
 _WHOLE = "all runs"
 _AFTER = "writing, scoring and measuring what it has come to"
 _SMOOTHING = 0.9  # of the loss that is shown
-_LATE = "later than was told"
 _UNDER_WAY = "under way"
 _WORTH_SHOWING = 1.0  # seconds that something is under way
 
@@ -72,7 +71,6 @@ class ProgressWatcher:
     losses: dict[str, float] = field(default_factory=dict)  # smoothed, by trial; a run by itself is the trial ""
     whole: Bar | None = None
     last_step: int | None = None  # of a run by itself, once it has begun
-    left_at: tuple[float, float] = (0.0, 0.0)  # seconds that all runs had left, and when
     under_way_since: float = 0.0
     shows_under_way: bool = False
 
@@ -83,8 +81,7 @@ class ProgressWatcher:
                 self.whole = Bar(_WHOLE, of=event["runs"])
                 self.display.show(_WHOLE, self.whole)
             case "expected":
-                self.left_at = (event["seconds"], time.monotonic())
-                self._show_whole()
+                self._show_whole(event["seconds"])
             case "trial" if event["state"] == "begins":
                 self.losses[trial] = 0.0
                 self.display.show(trial, Bar(trial))
@@ -121,25 +118,23 @@ class ProgressWatcher:
             self.last_step = event["steps"]
             now[1:1] = [f"{event['tokens_per_second']:,.0f} tokens/s", bytes_text(event["memory_bytes"])]
         text = trial or f"step {event['step']}/{event['steps']}"
+        if trial and event["step"] == event["steps"]:
+            now[1:] = [_AFTER]
         self.display.show(trial, Bar(text, event["step"], event["steps"], "  ".join(now)))
-        self._show_whole()
 
     def _finish(self, event: Event) -> None:
         if self.losses.pop(event["trial"], None) is not None:
             self.display.remove(event["trial"])
-        if event["seconds_left"] is not None:
-            self.left_at = (event["seconds_left"], time.monotonic())
         if self.whole is not None:
             self.whole.done = event["number"]
-        self._show_whole()
+        self._show_whole(event["seconds_left"])
 
-    def _show_whole(self) -> None:
+    def _show_whole(self, left: float | None) -> None:
+        """Move the bar of all runs, which have so many seconds left; None if that is not known."""
         if self.whole is None:
             return
-        seconds, since = self.left_at
-        left = seconds - (time.monotonic() - since)
         if self.whole.done == self.whole.of:
-            self.whole.now = "writing the report"
-        elif since:
-            self.whole.now = f"about {seconds_text(left)} left" if left > 1 else _LATE
+            self.whole.now, self.whole.ends = "writing the report", None
+        elif left is not None:
+            self.whole.ends = time.monotonic() + left
         self.display.show(_WHOLE, self.whole)
