@@ -9,7 +9,7 @@ import dataclasses
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +94,14 @@ def check_settings(settings: object, prefix: str = "") -> None:
         problem = _problem(getattr(settings, name), kind)
         if problem is not None:
             raise SettingsError(f"{prefix}{name} {problem}")
+
+
+def given_otherwise(settings: object) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield each field that takes several values and was given one text, or a list, with the tuple that is meant."""
+    for name, kind in _declared(type(settings)):
+        value = getattr(settings, name)
+        if kind.several == "list" and isinstance(value, str | list):
+            yield name, (value,) if isinstance(value, str) else tuple(value)
 
 
 @dataclass(frozen=True)

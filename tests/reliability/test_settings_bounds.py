@@ -346,3 +346,18 @@ def test_a_method_to_compare_that_cannot_be(label: str, message: str, capsys: py
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("lora", {"targets": "attention"}),
+        ("norm", {"targets": "norms"}),
+        ("ia3", {"targets": "dense", "feedforward": "dense"}),
+        ("pattern", {"include": ".*bias", "exclude": ".*0.*"}),
+    ],
+)
+def test_one_text_or_a_list_is_taken_for_several(name: str, texts: dict[str, Any]) -> None:
+    kind: Any = METHODS[name]
+    as_tuples = kind(**{field: (text,) for field, text in texts.items()})
+    assert kind(**texts) == as_tuples == kind(**{field: [text] for field, text in texts.items()})

@@ -95,7 +95,7 @@ def train_as_asked(settings: Train[Method], arguments: list[str]) -> "Run":
         raise InterruptTold from None
 
 
-def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
+def parse_settings(arguments: list[str]) -> Train[Method]:
     """Return the run that the arguments describe, with the settings of a `--config` file beneath them."""
     config, arguments = take(arguments, "--config")
     method, arguments = take(arguments, "--method")
@@ -117,7 +117,7 @@ def parse_settings(arguments: list[str], verb: str = "train") -> Train[Method]:
         "data.": "The data",
     }
     return parse(
-        Train[kind], arguments, verb, beneath, description=_DESCRIPTION, first=FIRST, titles=titles, method=kind.name
+        Train[kind], arguments, "train", beneath, description=_DESCRIPTION, first=FIRST, titles=titles, method=kind.name
     )
 
 

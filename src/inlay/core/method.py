@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..models.sites import Sites
 from ..models.tokenizer import SavesFiles
-from ..ranges import Settings, check_settings
+from ..ranges import Settings, check_settings, given_otherwise
 from .attachment import Attachment
 from .delta import Delta
 
@@ -78,6 +78,8 @@ class Method(Settings, ABC):
     format: ClassVar["AdapterFormat"]  # how adapters are written; formats/peft_format.py has it whole
 
     def __post_init__(self) -> None:
+        for name, values in given_otherwise(self):
+            object.__setattr__(self, name, values)
         check_settings(self, "method.")
 
     @abstractmethod

@@ -92,9 +92,6 @@ class IA3(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("targets", "feedforward"):
-            if isinstance(value := getattr(self, field), str):
-                object.__setattr__(self, field, (value,))
         for pattern in self.feedforward:
             expressions.check(pattern, "method.feedforward is", SettingsError)
         if self.feedforward and not self.targets:

@@ -33,8 +33,3 @@ class LinearFormat(PeftFormat[OnLinearT]):
 class OnLinear(Method):
     targets: tuple[str, ...] = ("all-linear",)
     """Which layers: all-linear, attention, mixer, feedforward, experts, ends of names, or patterns of names (regex)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.targets, str):
-            object.__setattr__(self, "targets", (self.targets,))

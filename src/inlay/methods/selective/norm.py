@@ -60,11 +60,6 @@ class NormTuning(Method):
     targets: tuple[str, ...] = ("norms",)
     """Which normalizations: norms (all of them), ends of module names, or patterns of whole names (regex)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.targets, str):
-            object.__setattr__(self, "targets", (self.targets,))
-
     def place(self, sites: Sites) -> Iterator[tuple[str, Delta]]:
         for name in sites.find(self.targets, hosts=is_norm):
             host = sites.module(name)

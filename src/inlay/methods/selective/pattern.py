@@ -53,8 +53,6 @@ class Pattern(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("include", "exclude"):
-            if isinstance(value := getattr(self, field), str):
-                object.__setattr__(self, field, (value,))
             for pattern in getattr(self, field):
                 expressions.check(pattern, f"method.{field} is", SettingsError)
 
