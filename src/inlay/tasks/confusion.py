@@ -112,6 +112,7 @@ def classifier_section(
     scores = sorted(scores_by_label(labels, predictions), key=lambda row: (row.f1 is None, row.f1 or 0))
     known = {
         "split": split,
+        "base_is_random": base_is_random,
         "labels": labels,
         "predictions": predictions,
         "confusion": confusion(labels, predictions, _LABELS_IN_MATRIX),
