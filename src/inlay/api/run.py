@@ -170,8 +170,8 @@ class Run:
 
         Of several, one without a text (empty, blank or None) keeps its place: its `label`, `probability` and
         `probabilities`, or its `text` that a language model would have written, are None. A language model's
-        answer has `cut`: whether it has no end, as no more tokens were allowed. Raises DataError for one text that is
-        empty.
+        answer has `cut`: whether it has no end, as no more tokens were allowed. On a base of 16 bits a probability's
+        third digit depends on the texts that are answered with it. Raises DataError for one text that is empty.
         """
         one, reading = isinstance(inputs, str), reading_of(options)
         if one and lacks_text(inputs):
