@@ -1,13 +1,14 @@
-"""Which name an unknown one was meant to be: one that ends alike, one that others call so, one but for a slip."""
+"""Which name an unknown one was meant to be: one that begins or ends alike, that others call so, or but for a slip."""
 
 from collections.abc import Iterable, Mapping
 
+_MOST_ALIKE = 3  # names that are worth listing where they begin or end alike
 _SLIPS = ((4, 0), (7, 1), (12, 2))  # how many there may be in a name that is shorter than that; in others three
 
 
 def meant(asked: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Return what was probably meant: one name; several that end alike; none if none is near, since a wrong suggestion
-    is worse than none.
+    """Return what was probably meant: one name; several that begin or end alike; none if none is near, since a wrong
+    suggestion is worse than none.
 
     `elsewhere` has words of other tools and papers. Each stands for known names or their last parts, separated by bars;
     one may go on with a value, as `quantize nf4`. One that stands for nothing has no counterpart here.
@@ -23,6 +24,8 @@ def meant(asked: str, known: Iterable[str], elsewhere: Mapping[str, str] | None 
     for word in (whole, last):
         if word in words:
             return words[word]
+    if alike := [name for name in known if _begins_or_ends_in(name, asked)]:
+        return tuple(alike) if len(alike) <= _MOST_ALIKE else ()
     ends = {_plain(name.rpartition(".")[2]): (name,) for name in known}
     return _but_for_a_slip((whole, last), words | ends | {_plain(name): (name,) for name in known})
 
@@ -84,6 +87,12 @@ def _known(stands_for: str, known: Iterable[str]) -> tuple[str, ...]:
         there = there or [name for name in known if name == wanted.rpartition(".")[2]]  # in Python, without `data.`
         found += [f"{name} {more}".strip() for name in there]
     return tuple(found)
+
+
+def _begins_or_ends_in(name: str, asked: str) -> bool:
+    """Tell whether the first or the last words of a name are what was asked for, as `pair` of text_pair."""
+    words, own = (each.rpartition(".")[2].replace("-", "_").lower().split("_") for each in (asked, name))
+    return len(words) < len(own) and words in (own[: len(words)], own[-len(words) :])
 
 
 def _plain(name: str) -> str:

@@ -107,6 +107,13 @@ FLAGS = """
     --delimiter                     --data.separator
     --sep                           --data.separator
     --forgetting_budget             --forget-at-most
+    --data.pair                     --data.text-pair
+    --pair                          --data.text-pair
+    --rate                          --learning-rate
+    --decay                         --weight-decay
+    --weight                        --weight-decay or --retain-weight
+    --micro                         --micro-batch-size
+    --skip                          --data.skip-faulty
     --test
     --validation
     --subset

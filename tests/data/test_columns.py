@@ -218,6 +218,18 @@ def test_what_is_suggested_as_a_label_repeats_and_is_no_date_and_no_number() -> 
     assert chosen(gaps).endswith("such as --data.text Message --data.label City")  # a clerk, not a label
 
 
+def test_two_texts_that_are_alike_are_suggested_as_a_pair() -> None:
+    """One of them alone would be trained on, and the other ignored."""
+    first, second = ([f"{word} sentence has the number {i}" for i in range(40)] for word in ("this", "that other"))
+    pairs = {"ID": [*range(40)], "Sentence A": first, "Sentence B": second, "Verdict": ["same", "different"] * 20}
+    both = "--data.text 'Sentence A' --data.text-pair 'Sentence B' --data.label Verdict"
+    assert chosen(table(**pairs)).endswith(f"such as {both}")
+    titles = [f"title {i}" for i in range(40)]
+    long = [f"this review is much longer than its title, and has the number {i}" for i in range(40)]
+    reviews = {"Title": titles, "Review": long, "Verdict": ["good", "bad"] * 20}
+    assert chosen(table(**reviews)).endswith("such as --data.text Review --data.label Verdict")
+
+
 @pytest.mark.parametrize("numbers", [["0,4", "5,0", "2,6"] * 4, [0.5, 1.0, 2.5] * 4])
 def test_real_numbers_are_said_to_be_no_labels_where_texts_alone_could_be_taken(numbers: list[Any]) -> None:
     rows = table(Sentence1=MESSAGES, Sentence2=MESSAGES[::-1], Score=numbers)

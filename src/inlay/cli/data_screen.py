@@ -32,7 +32,8 @@ def show(report: DataReport, tokens: TokenReport | None, console: Console | None
     """Print all of it; lines are not broken where no terminal shows them."""
     console = console or safe_console()
     read = any(file.rows for file in report.files)
-    console.print(Text(f"{shown(report.path)}: {report.format if read else 'not read'}", style="bold"), soft_wrap=True)
+    title = report.format if read and report.columns else "format unknown" if read else "not read"
+    console.print(Text(f"{shown(report.path)}: {title}", style="bold"), soft_wrap=True)
     broken = [problem for problem in report.problems if problem.severity == "error"]
     if broken:  # figures are of what could be read
         _show_problems(broken, console)

@@ -13,6 +13,7 @@ from .labels import MOST_CLASSES
 from .problems import listed
 from .rows import Row
 
+_SHORTEST_SENTENCE = 3  # words on average
 _LOOKED_AT = 1000  # rows
 _LONGEST_LABEL = 100  # characters
 _NEARLY_ALL = 0.95  # of the rows have a value: damaged ones may be among them
@@ -109,8 +110,8 @@ def flags(columns: Mapping[str, str]) -> str:
 
 
 def likely_roles(rows: Sequence[Row], named: Mapping[str, str]) -> dict[str, str]:
-    """Return the columns that are likely the text and its label, or a prompt and its completion, with what is `named`
-    already; empty if nothing speaks for any.
+    """Return the columns that are likely the text and its label, two texts and theirs, or a prompt and its completion,
+    with what is `named` already; empty if nothing speaks for any.
     """
     values = _values(rows)
     labels = [named["label"]] if "label" in named else likely_labels(rows, named.values())
@@ -123,6 +124,12 @@ def likely_roles(rows: Sequence[Row], named: Mapping[str, str]) -> dict[str, str
     if "text" in named:
         texts.insert(0, named["text"])
     if texts and (others := [column for column in labels if column != texts[0]]):
+        alike = [
+            c for c in texts if c != others[0] and lengths[c] >= lengths[texts[0]] / 2 and _are_sentences(values[c])
+        ]
+        if len(alike) == 2 and not {"text", "text_pair"} & named.keys():
+            first, second = (column for column in values if column in alike)
+            return {"text": first, "text_pair": second, "label": others[0], **named}
         return {"text": texts[0], "label": others[0], **named}
     if len(texts) == 2 and not named and not numbers:
         first, second = (column for column in values if column in texts)
@@ -145,6 +152,11 @@ def _values(rows: Sequence[Row]) -> dict[str, list[object]]:
 
 def _are_texts(values: Sequence[object]) -> bool:
     return bool(values) and all(isinstance(value, str) for value in values)
+
+
+def _are_sentences(values: Sequence[object]) -> bool:
+    words = [len(str(value).split()) for value in values]
+    return _are_texts(values) and sum(words) >= _SHORTEST_SENTENCE * len(words) and not _repeat(values)
 
 
 def _repeat(values: Sequence[object]) -> bool:
