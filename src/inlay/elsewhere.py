@@ -14,6 +14,7 @@ def _spread(table: Mapping[str, str]) -> dict[str, str]:
 
 SETTINGS = _spread({
     "model": "base base_model model_name model_name_or_path model_path model_id pretrained_model_name_or_path m",
+    "data.path | data | input": "file filename file_name csv",
     "data.path | data": "dataset datasets dataset_name dataset_path dataset_id data_path data_file data_files "
     "data_dir "
     "train_file train_data train_dataset training_file training_data train_path input_file d",

@@ -6,7 +6,7 @@ import pytest
 
 import inlay
 from inlay.api.asked import SHORT_FOR
-from inlay.cli import VERBS, elsewhere
+from inlay.cli import VERBS, elsewhere, main
 from inlay.cli.flags import flags_of
 from inlay.cli.parse import faults, parse
 from inlay.cli.train import FIRST, Train, parse_settings
@@ -218,6 +218,25 @@ def test_settings_are_found_by_their_ends_by_other_names_and_but_for_slips() -> 
     said = [next(faults(["model", "data", flag, "1"], flags, "train")) for flag, _ in cases(FLAGS)]
     assert {message.partition(" --")[0].partition(" -r")[0] for message in said} == {"unknown setting"}
     assert wrong(FLAGS, [suggestion(each) for each in said]) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "asked", "right"),
+    [
+        ("eval", ["run", "--data", "new.csv"], "DATA, without a flag"),
+        ("eval", ["run", "--file", "new.csv"], "DATA, without a flag"),
+        ("predict", ["run", "--file", "new.csv"], "INPUT, without a flag"),
+        ("predict", ["--run", "run", "a text"], "RUN_OR_ADAPTER, without a flag"),
+        ("merge", ["run", "--out", "merged"], "OUT, without a flag"),
+        ("plan", ["model", "--data", "new.csv"], "DATA, without a flag"),
+    ],
+)
+def test_what_stands_by_itself_is_found_by_the_name_that_the_help_has(
+    verb: str, asked: list[str], right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, *asked]) == SettingsError.exit_code
+    said = capsys.readouterr().err.splitlines()[0]
+    assert suggestion(said) == right
 
 
 def test_what_a_method_has_is_suggested_for_it_alone() -> None:

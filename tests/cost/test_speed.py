@@ -69,7 +69,7 @@ def test_it_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             found = calibration.measured_speed(device, torch.float32)
         assert len(measured) == len(calibration.STEPS)
         count = len(calibration.STEPS)
-        assert told == [("measuring this machine's speed, once", done, count) for done in range(count + 1)]
+        assert told == [("measuring this machine, once", done, count) for done in range(count + 1)]
         assert found.rates["aten.mm float32"].seconds(Amount(1, 1e9, 1e7, 1e6)) > 1e-4
     (tmp_path / "speed.json").write_text("{")
     calibration.measured_speed.cache_clear()

@@ -18,7 +18,7 @@ from ..under_way import shown_by
 from .displays import Bar, Display, NotebookDisplay, TerminalDisplay
 
 _WHOLE = "all runs"
-_AFTER = "writing, scoring and measuring what it has come to"
+_AFTER = "scoring and measuring"
 _SMOOTHING = 0.9  # of the loss that is shown
 _UNDER_WAY = "under way"
 _WORTH_SHOWING = 1.0  # seconds that something is under way

@@ -126,7 +126,8 @@ def faults(arguments: Sequence[str], flags: Sequence[Flag], verb: str, method: s
 
 def _unknown(name: str, flags: Sequence[Flag], verb: str, method: str) -> str:
     """Suggest the flag that was meant, or the argument that stands by itself; or say what the method has."""
-    settings = {flag.setting: flag for flag in flags}
+    settings = {flag.metavar.strip("[]").lower(): flag for flag in flags if flag.positional}  # as the help calls it
+    settings |= {flag.setting: flag for flag in flags}
     settings |= {flag.shown.lstrip("-").replace("-", "_"): flag for flag in flags if not flag.positional}
     found = []
     for near in meant(name.lstrip("-").replace("-", "_"), settings, SETTINGS):
@@ -134,7 +135,7 @@ def _unknown(name: str, flags: Sequence[Flag], verb: str, method: str) -> str:
         flag = settings[setting]
         found.append(f"{flag.metavar}, without a flag" if flag.positional else f"{flag.shown}{space}{value}")
     if found:
-        return f"unknown setting {name}; did you mean {listed(found)}?"
+        return f"unknown setting {name}; did you mean {listed(dict.fromkeys(found))}?"
     if method and name.startswith(_OF_METHOD):
         own = [flag.shown.removeprefix(_OF_METHOD) for flag in flags if flag.shown.startswith(_OF_METHOD)]
         return no_setting(method, name.removeprefix(_OF_METHOD), own)

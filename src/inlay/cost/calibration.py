@@ -99,7 +99,7 @@ def _name(device: torch.device) -> str:
 
 def _measure(device: torch.device, dtype: torch.dtype) -> Speed:
     timed, steps = defaultdict[str, list[Timed]](list), list[tuple[SmallStep, Amount, float]]()
-    time_step = in_parts("measuring this machine's speed, once", len(STEPS), _timed_step)
+    time_step = in_parts("measuring this machine, once", len(STEPS), _timed_step)
     with torch.random.fork_rng([device] if is_accelerator(device) else []):
         for trial in STEPS:
             operations, whole = time_step(trial, device, dtype)
