@@ -101,7 +101,7 @@ def test_the_first_plan_tells_how_long_a_comparison_takes_and_the_end_how_long_i
     assert display.bars["all runs"].told == "about 40.0 s left"  # though nothing has happened
     watcher(step | {"step": 9})
     assert display.bars["lora-0"].told.endswith("  scoring and measuring")
-    now.seconds = 179.5
+    now.seconds = 180.5
     assert display.bars["all runs"].told == "later than was told"
     scores = {"test": None, "tuned": {"accuracy": 0.5}, "split": "valid"}
     done = {"event": "trial", "trial": "lora-0", "state": "finished", "metrics": scores, "score": "accuracy"}
@@ -116,15 +116,22 @@ def test_the_first_plan_tells_how_long_a_comparison_takes_and_the_end_how_long_i
 
 
 def test_a_long_pass_has_a_bar_until_it_is_done(display: NotebookDisplay, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter([0.0, 0.5, 2.0, 4.0, 6.0, 100.0, 100.2, 100.4])  # a second pass is too short to be seen
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    moments = iter([0.0, 0.5, 2.0, 4.0, 6.0, 100.0, 100.2, 100.4])  # a second pass is too short to be seen
+    now = SimpleNamespace(seconds=0.0)
+
+    def pass_on() -> float:
+        now.seconds = next(moments)
+        return now.seconds
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=pass_on))
+    monkeypatch.setattr(displays, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     seen: list[list[tuple[str, int, int | None, str]]] = []
     with showing(display):
         for parts in (4, 2):
             compute = in_parts("scoring", parts, lambda value: value + 1)
             for value in range(parts):
                 assert compute(value) == value + 1
-                seen.append([(bar.text, bar.done, bar.of, bar.now) for bar in display.bars.values()])
+                seen.append([(bar.text, bar.done, bar.of, bar.told) for bar in display.bars.values()])
     assert seen == [
         [],
         [("scoring", 2, 4, "about 2.0 s left")],

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from ..show.lines import fitted
@@ -17,7 +17,6 @@ _INDENT = " " * 8  # below the word that a sentence begins with
 _PLAIN = (  # whatever style sheet a notebook is shown with
     "margin: 0; padding: 0; font-family: monospace; white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere"
 )
-_LATE_SECONDS = 1.0  # less is not worth telling
 _SECONDS = 0.2  # between two looks of a notebook's bars
 
 
@@ -37,7 +36,7 @@ class Bar:
         if self.ends is None:
             return self.now
         left = self.ends - time.monotonic()
-        return f"about {seconds_text(left)} left" if left > _LATE_SECONDS else "later than was told"
+        return f"about {seconds_text(left)} left" if left > 0 else "later than was told"
 
 
 class Display(Protocol):
@@ -48,7 +47,7 @@ class Display(Protocol):
     def remove(self, name: str) -> None: ...
 
 
-class _Told(TextColumn):
+class _Told(ProgressColumn):
     """A column of what there is to say of each bar now."""
 
     def render(self, task: Task) -> Text:
@@ -63,8 +62,8 @@ class TerminalDisplay:
     _tasks: dict[str, TaskID] = field(default_factory=dict)
 
     @staticmethod
-    def columns() -> tuple[TextColumn | BarColumn, ...]:
-        return TextColumn("{task.description}"), BarColumn(bar_width=24), _Told("")
+    def columns() -> tuple[ProgressColumn, ...]:
+        return TextColumn("{task.description}"), BarColumn(bar_width=24), _Told()
 
     def say(self, text: str, state: str) -> None:
         """Print the sentence, which breaks between words."""

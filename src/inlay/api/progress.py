@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from ..lab.compare import events
 from ..outside import shown_lines
-from ..show.units import bytes_text, seconds_text
+from ..show.units import bytes_text
 from ..tasks.naive import warning_of
 from ..training import journal
 from ..training.journal import Event, Watcher
@@ -105,8 +105,7 @@ class ProgressWatcher:
             self.display.remove(_UNDER_WAY)
             self.shows_under_way = False
         elif 0 < done < parts and seconds > _WORTH_SHOWING:
-            left = f"about {seconds_text(seconds / done * (parts - done))} left"
-            self.display.show(_UNDER_WAY, Bar(what, done, parts, left))
+            self.display.show(_UNDER_WAY, Bar(what, done, parts, ends=now + seconds / done * (parts - done)))
             self.shows_under_way = True
 
     def _move(self, trial: str, event: Event) -> None:
