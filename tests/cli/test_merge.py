@@ -404,3 +404,27 @@ def test_the_texts_that_are_compared_are_spread_over_all_predictions(classifier:
     assert texts == [(f"good {number}", None) for number in range(0, 640, 10)]
     rows, of = merge_module._rows(find_adapter(run))
     assert (len(rows), of) == (64, "run")
+
+
+@pytest.mark.parametrize("kind", ["classifier", "causal"])
+def test_the_tokenizer_that_is_written_cuts_no_shorter_than_in_training(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The comparison of logits had left its own length in the file, at which programs that read it themselves cut."""
+    run: Path = request.getfixturevalue(kind)
+    events = merged(run, tmp_path / "out", capsys)
+    for folder in (run / "adapter", tmp_path / "out"):
+        written = json.loads((folder / "tokenizer.json").read_text())
+        cut = written["truncation"] and written["truncation"]["max_length"]
+        assert cut == (None if kind == "causal" else find_adapter(run).provenance["max_length"])
+        assert written["padding"] is None
+    assert events["checked"]["tokens"] == (64 if kind == "causal" else None)
+
+
+def test_texts_with_a_label_are_compared_whole(classifier: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(classifier, tmp_path / "run")
+    line = json.loads((run / "predictions.jsonl").read_text().splitlines()[0])
+    (run / "predictions.jsonl").write_text(json.dumps(line | {"text": "good " * 500}))
+    found = find_adapter(run)
+    (row,), _ = merge_module._rows(found)
+    assert row["input_ids"].shape[1] == found.provenance["max_length"]

@@ -60,6 +60,15 @@ def test_a_base_that_labels_already_has_no_new_head():
         assert any("new classification head" in note for note in result.notes) == is_random
 
 
+def test_what_the_new_head_alone_scores_is_told_beside_the_gain():
+    """A gain of 68.6 points, of which the adapter's part was 11."""
+    known = {"status": "finished", "base": {"accuracy": 0.1}, "tuned": {"accuracy": 0.9}, "rows": 100}
+    told = "any gain is that of the head and the adapter together (with the head alone, fitted before the first step, "
+    for start, kept in (({"accuracy": 0.829}, False), ({}, False), ({"accuracy": 0.9}, True)):
+        notes = " ".join(verdict(Judged(**known, start=start, kept_start=kept), []).notes)
+        assert (f"{told}accuracy was 82.9 %)" in notes) == (start == {"accuracy": 0.829})
+
+
 def test_a_loss_beyond_its_uncertainty_is_called_one():
     result = judged(0.3, 0.5, most=0.9)
     assert result.kind == "worse"

@@ -64,6 +64,8 @@ def test_a_run_that_answers_one_label_says_so_everywhere(
     (accuracy,) = (line for line in said.splitlines() if line.startswith("accuracy"))
     assert heading[0] == "baseline"
     assert accuracy.split()[1:3] == ["87.5", "%"]
+    assert main(["eval", str(out), str(Path(data) / "test.jsonl")]) == 0
+    assert "rows) on these rows is no better than" in capsys.readouterr().out
     # the same run, asked to fail: from a file of settings, and again when it is finished
     config = tmp_path / "run.yaml"
     config.write_text((out / "run.yaml").read_text() + "fail_below_baseline: true\n")

@@ -39,6 +39,9 @@ def test_the_start_is_told_after_the_base_and_as_the_best(asked: RunSettings[Any
     assert after[0]["best"] == (after[0]["accuracy"] > start["accuracy"] or after[0]["loss"] < start["loss"])
     log = (Path(summary["folder"]) / "log.txt").read_text()
     assert "start   valid: accuracy" in log
+    told = summary["metrics"]["start"]
+    assert told == {name: start[name] for name in told}
+    assert "accuracy" in told
 
 
 def test_a_training_that_makes_it_worse_keeps_the_start(asked: RunSettings[Any]) -> None:

@@ -64,10 +64,11 @@ def _sentence(event: Event) -> str:
             return f"merge   {event['method']} into {counted(event['hosts'], 'layer')}{head}"
         case "checked":
             of = "of the run" if event["of"] == "run" else "of random tokens"
+            first = f"the first {tokens} tokens of " if (tokens := event.get("tokens")) else ""
             return (
-                f"check   loaded again: on {event['texts']} texts {of} the logits differ from those of base + adapter "
-                f"by at most {event['largest_difference']:.2g} (the largest is {event['largest_logit']:.3g}), by "
-                f"{event['rms_difference']:.2g} in root mean square; the adapter changes them by "
+                f"check   loaded again: on {first}{event['texts']} texts {of} the logits differ from those of base + "
+                f"adapter by at most {event['largest_difference']:.2g} (the largest is {event['largest_logit']:.3g}), "
+                f"by {event['rms_difference']:.2g} in root mean square; the adapter changes them by "
                 f"{event['rms_change']:.2g}"
             )
         case "changed":

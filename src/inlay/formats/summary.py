@@ -27,6 +27,9 @@ class Metrics(TypedDict):
     base_is_random: bool
     """Whether the base's head is new, so that `base` is what a head drawn at random scores and no baseline: that is in
     the summary's `baseline`. Earlier versions have no such key."""
+    start: dict[str, float] | None
+    """What a new head scores that is fitted before the first step, the adapter as it begins; None if the head is not
+    new. Earlier versions have no such key."""
     tuned: dict[str, float] | None
     test: dict[str, float] | None
     gain: GainOverBase | None

@@ -132,12 +132,13 @@ def evaluate_adapter(
         notes.append(missed)
     naive = task.naive(chosen, base.scores if base else None)
     same = task.one_answer(chosen, tuned)
+    where = "these rows" if one_file else chosen
     judged = Judgement(
         by=task.main_score,
-        naive={chosen: naive} if naive else {},
-        tuned={chosen: tuned.scores},
-        same={chosen: same} if same else {},
-        rows={chosen: rows},
+        naive={where: naive} if naive else {},
+        tuned={where: tuned.scores},
+        same={where: same} if same else {},
+        rows={where: rows},
     )
     gain = tuned.gain(None if task.base_is_random else base)
     verdict = task.verdict(

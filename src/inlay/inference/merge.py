@@ -29,13 +29,14 @@ from ..formats.read import guarded, read_json_lines, read_yaml
 from ..methods.starts import STARTS
 from ..models import weights
 from ..models.modules import base_modules
+from ..models.tokenizer import cut_in_files
 from ..tasks.task import Task
 from .opened import Found, Opened
 
 Into = Literal["base", "dequantized"]
 
 _TEXTS, _LABELLED_TEXTS = 8, 64  # what logits are compared on, where each token has some and where a text has
-_TOKENS = 64  # of each text: those of a vocabulary of 150,000 take 300 MB
+_TOKENS = 64  # of each text where each has logits: those of a vocabulary of 150,000 take 300 MB
 _LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}  # of the largest logit
 
 
@@ -77,7 +78,9 @@ def merge(
         _free()
         merged = _logits(_loaded(unfinished, found.task).to(device), rows)
         _free()
-        facts |= _told(watcher, "checked", texts=len(rows), of=of, **_check(expected, merged, facts["dtype"]))
+        tokens = _TOKENS if found.task.writes and of == "run" else None
+        known = {"texts": len(rows), "tokens": tokens, "of": of}
+        facts |= _told(watcher, "checked", **known, **_check(expected, merged, facts["dtype"]))
         if found.packed or facts["dtype"] != found.provenance["dtype"]:
             trained = _logits((held or found.as_trained(device)).model, rows)
             _free()
@@ -158,6 +161,7 @@ def _write(
             network.generation_config.eos_token_id = list(stop)  # where the adapter learned to stop
         network.save_pretrained(folder)
         if found.tokenizer is not None:
+            cut_in_files(found.tokenizer, None if found.task.writes else found.provenance["max_length"])
             found.tokenizer.save_pretrained(folder)
     return facts, expected
 
@@ -209,17 +213,17 @@ def _rows(found: Found) -> tuple[list[dict[str, Tensor]], str]:
     """Return texts that the run has written beside the adapter, as tokens; random tokens if there are none."""
     few = _TEXTS if found.task.writes else _LABELLED_TEXTS
     texts, of = _texts_of_run(found, few), "run"
-    length = min(_TOKENS, found.provenance["max_length"])
-    if found.tokenizer is None:
+    length = min(_TOKENS, found.provenance["max_length"]) if found.task.writes else found.provenance["max_length"]
+    if (tokenizer := found.tokenizer) is None:
         network: Any = found.planned.model
         count = network.get_input_embeddings().weight.shape[0]
         drawn = [row[None, :length] for row in _drawn(count, few)]
         return [{"input_ids": ids_1T, "attention_mask": torch.ones_like(ids_1T)} for ids_1T in drawn], "random"
     if not texts:
-        special, of = set(found.tokenizer.all_special_ids), "random"
-        plain = torch.tensor([i for i in range(len(found.tokenizer)) if i not in special])
-        texts = [(found.tokenizer.decode(plain[row].tolist()), None) for row in _drawn(len(plain), few)]
-    encoded = [found.tokenizer(*text, truncation=True, max_length=length, return_tensors="pt") for text in texts]
+        special, of = set(tokenizer.all_special_ids), "random"
+        plain = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
+        texts = [(tokenizer.decode(plain[row].tolist()), None) for row in _drawn(len(plain), few)]
+    encoded = [tokenizer(*text, truncation=True, max_length=length, return_tensors="pt") for text in texts]
     keys = found.task.input_keys
     return [{key: value for key, value in row.items() if keys is None or key in keys} for row in encoded], of
 

@@ -52,3 +52,18 @@ class Tokenizer(SavesFiles, Protocol):
     def convert_ids_to_tokens(self, ids: list[int], /) -> list[str]: ...
     def decode(self, token_ids: list[int], /, **how: object) -> str: ...
     def apply_chat_template(self, conversation: Sequence[Mapping[str, object]], /, **how: object) -> str: ...
+
+
+def cut_in_files(tokenizer: "Tokenizer", length: int | None) -> None:
+    """Let the files that the tokenizer writes from now on cut at so many tokens, or nowhere.
+
+    Its fast form keeps how it cut and padded last, and writes that: transformers never reads it, others do.
+    """
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return
+    backend.no_padding()
+    if length is None:
+        backend.no_truncation()
+    else:
+        backend.enable_truncation(length)

@@ -85,6 +85,8 @@ def _base_notes(judged: Judged) -> Iterator[str]:
         if judged.kept_start
         else "any gain is that of the head and the adapter together"
     )
+    if (start := judged.start.get("accuracy")) is not None and not judged.kept_start:
+        whose += f" (with the head alone, fitted before the first step, accuracy was {percent_text(start)})"
     if naive is None or _is_base_better(judged, naive):
         yield (
             f"The base model carries a new classification head, and {whose}; before training its accuracy is "

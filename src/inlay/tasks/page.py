@@ -98,6 +98,8 @@ class Judged:
     base: Mapping[str, float] = field(default_factory=dict)
     base_is_random: bool = True
     """Whether a classifier's base has a new head; summaries of earlier versions do not say."""
+    start: Mapping[str, float] = field(default_factory=dict)
+    """The scores of a new head that was fitted before the first step."""
     tuned: Mapping[str, float] = field(default_factory=dict)
     test: Mapping[str, float] = field(default_factory=dict)
     rows: int = 0
@@ -120,7 +122,7 @@ class Judged:
     def from_summary(cls, summary: Summary, naive: NaiveBaseline | None = None) -> "Judged":
         """Read a summary; `naive` is for one that was written before summaries had a baseline."""
         found = summary.get("metrics") or {}
-        scores = {name: found.get(name) or {} for name in ("base", "tuned", "test")}
+        scores = {name: found.get(name) or {} for name in ("base", "start", "tuned", "test")}
         return cls(
             status=summary["status"],
             rows=found.get("rows", 0),

@@ -219,6 +219,7 @@ class ActiveRun(Observer):
             self._note(told_of_head := begin(run, adapter, self.start))
             if told_of_head is not None:
                 self.evaluated = self.of_start = evaluated(run, adapter.model, "valid", "before the first step")
+                self.state.start_scores = self.of_start.scores
                 self._record_evaluation(0, self.of_start.scores, best=True, start=True)
         shrunk = shrunk_of(self.checkpoint.progress) if self.checkpoint is not None else ()
         self.division = Division(run, adapter, Sites(model, self.heads, run.part.name), shrunk, self.journal)

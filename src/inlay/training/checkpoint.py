@@ -13,6 +13,7 @@ last is kept as well, in case the last is damaged.
 """
 
 import hashlib
+import math
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -62,6 +63,7 @@ class RunIdentity:
     train_seconds: float
     wall_seconds: float
     peak_memory_bytes: int
+    start: dict[str, float] | None = None  # what a new head scored that was fitted before the first step
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no run tells of itself."""
@@ -79,6 +81,12 @@ class RunIdentity:
             raise ValueError(f"about has {self.settings!r} for settings")
         for name in ("train_seconds", "wall_seconds", "peak_memory_bytes"):
             check_amount("about", name, getattr(self, name))
+        if self.start is not None:
+            if not isinstance(self.start, dict):
+                raise ValueError(f"about has {self.start!r} for start")
+            for name, score in self.start.items():
+                if not isinstance(score, float) or not math.isfinite(score):
+                    raise ValueError(f"about has {score!r} for {name} of start")
 
 
 @dataclass(frozen=True)

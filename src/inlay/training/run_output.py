@@ -12,6 +12,7 @@ from ..formats.places import PLACES, places
 from ..formats.run_files import read_run
 from ..formats.summary import Summary
 from ..machine import file_problem, said_of
+from ..models.tokenizer import cut_in_files
 from ..report import write_report
 from .journal import Journal
 from .prepared import Prepared
@@ -54,6 +55,7 @@ class RunOutput:
             **({"stream": True} if run.settings.stream else {}),
             PLACES: places({"model": run.task.base.name, "data": run.settings.data.path}, run.folder / "adapter"),
         }
+        cut_in_files(run.task.tokenizer, None if run.task.writes else run.max_length)
         whole = {"provenance": provenance, "plain": run.settings.plain, "tokenizer": run.task.tokenizer}
         replace_folder(self.path("adapter"), lambda folder: adapter.save(folder, **whole))
 

@@ -57,6 +57,7 @@ class RunState:
         self.estimate: Estimate | None = None
         self.training: Training | None = None
         self.base_scores: Scores | None = None
+        self.start_scores: Scores | None = earlier.start if earlier else None  # of a new head, before the first step
         self.text_seconds: float | None = None  # what a text took that the base wrote
         self.final: Scores | None = None
         self.test: Scores | None = None
@@ -165,6 +166,7 @@ class RunState:
             train_seconds=self.train_seconds,
             wall_seconds=self.wall_seconds,
             peak_memory_bytes=self.peak_memory_bytes,
+            start=self.start_scores,
         )
 
     @cached_property
@@ -220,6 +222,7 @@ class RunState:
                 "test_rows": self._rows.get("test"),
                 "base": self.base_scores,
                 "base_is_random": run.task.base_is_random,
+                "start": self.start_scores,
                 "tuned": self.tuned,
                 "test": self.test,
                 "gain": self.gain,

@@ -18,6 +18,7 @@ from ...extras import check_installed
 from ...formats.files import held, is_unfinished, remove_unfinished
 from ...formats.paths import path_of
 from ...methods import METHODS
+from ...registries import registered
 from ...show.units import counted
 from ...tasks.task import Task
 from ...training.journal import Journal, Watcher, first_event
@@ -29,6 +30,7 @@ from .executor import Executor, LocalExecutor
 from .report import write_comparison
 from .result import ComparisonResult
 from .runner import Runner
+from .script import check_can_start
 from .sequence import Sequence as TaskSequence
 from .sequence import sequences
 from .settings import DEFAULT_METHODS, CompareSettings, Contender
@@ -59,6 +61,8 @@ def compare(
         check_installed("optuna", "--search needs Optuna", "search")
     if comparison.cluster is not None:
         check_installed("ray", "--cluster needs Ray", "cluster")
+    else:
+        check_can_start([*registered(), *(contender.method for contender in contenders)])
     folder = path_of(default_folder(comparison))
     lora = _contender("lora")
     tasks = {

@@ -16,6 +16,7 @@ from ...devices import environment_with
 from ...formats.event import Event
 from ...training.memory import available_memory_bytes
 from . import worker
+from .script import not_run_again
 
 _MARGIN = 1.3  # a run's peak is up to a fifth above its plan
 _CONTEXT_BYTES = 2**29  # of an accelerator, that a process takes beside its tensors
@@ -97,7 +98,7 @@ class LocalExecutor:
         sees = {} if own is None else environment_with(own)
         chosen = None if sees else own  # by its number, where a process cannot but see all
         process = context.Process(target=worker.main, args=(there, threads, tuple(self.command), chosen), daemon=True)
-        with _environment(sees):
+        with _environment(sees), not_run_again():
             process.start()
         there.close()
         self._started.append(ProcessWorker(process, here, own))
