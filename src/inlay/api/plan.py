@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.method import Method
-from ..cost.busy import told_of_others
+from ..cost.busy import told_of_share
 from ..data.settings import DataSettings
 from ..elsewhere import SETTINGS
 from ..errors import SettingsError, unknown_names
@@ -171,7 +171,7 @@ class Costs:
             beside = ["scoring the base", *self._texts, "forgetting"]
             known += f" On top of the training's time come {listed(beside, 'and')}"
             known += ", and blocks that are read from the files." if self.result.stream else "."
-            if told := told_of_others(self.result.slower):
+            if told := told_of_share(self.result.processor_share):
                 known += f" {told[0].upper()}{told[1:]}."
         return known
 
@@ -219,7 +219,7 @@ class Costs:
             "runs_of_kind": result.runs_of_kind,
             "texts": result.texts,
             "text_seconds": result.text_seconds,
-            "slower": round(result.slower, 2),
+            "processor_share": round(result.processor_share, 2),
             "skipped": list(result.skipped),
             "methods": {row.label: _object(row) for row in result.rows},
         }

@@ -15,7 +15,7 @@ from .. import processes
 from ..attached.adapter import Adapter, plan_attach
 from ..core.method import Method
 from ..core.state import commit
-from ..cost.busy import slowdown, told_of_others
+from ..cost.busy import processor_share, told_of_share
 from ..devices import has_tf32, tf32
 from ..forgetting.measurement import Measurement
 from ..forgetting.retaining import Retaining
@@ -248,7 +248,7 @@ class ActiveRun(Observer):
         )
         self.journal.record("plan", **facts)
         if run.device.type == "cpu" and processes.count() == 1:
-            self._note(told_of_others(slowdown()))
+            self._note(told_of_share(processor_share()))
         self._note(exceeded(run, self.state.estimate.memory_bytes, when=" before its first step", then="it goes on"))
         self.state.stages.enter("training", 0 if self.checkpoint is None else self.checkpoint.progress["step"])
 

@@ -15,7 +15,7 @@ from ..bases.part import part_for_texts
 from ..bases.shares import check_shares
 from ..bases.streaming import check_streams
 from ..core.method import Method
-from ..cost.busy import slowdown
+from ..cost.busy import processor_share
 from ..cost.machine import Machine, is_here, name_of, this_machine
 from ..cost.record import of_kind, text_seconds
 from ..cost.run_cost import RunCost, Way, run_cost
@@ -90,7 +90,7 @@ class PlanResult:
     runs_of_kind: int  # of them, by which the process is: of the task, with texts or without
     texts: int | None = 0  # that each run writes beside its training, in all; None: some, of rows that are not known
     text_seconds: float | None = None  # of each, by earlier runs of this model
-    slower: float = 1.0  # how many times as long all takes now, for other programs on this machine's processor
+    processor_share: float = 1.0  # of its threads' time that this process gets now
     skipped: Sequence[str] = ()  # rows of the data that cannot be used, in words
 
 
@@ -146,7 +146,7 @@ def plan(
         runs_of_kind=len(of_kind(machine.earlier, machine.task, samples=machine.samples)),
         texts=_texts(task, settings.samples),
         text_seconds=text_seconds(machine.earlier, task.base.name),
-        slower=slowdown() if machine.is_here and machine.device.type == "cpu" else 1.0,
+        processor_share=processor_share() if machine.is_here and machine.device.type == "cpu" else 1.0,
         skipped=task.skipped() if data is not None else (),
     )
 
