@@ -22,8 +22,7 @@ def test_a_plan_is_corrected_by_runs_of_its_kind(earlier: int, of_kind: int, sai
 def test_a_plan_says_that_other_programs_use_the_processor() -> None:
     found = plan_of(planned("lora", 680_000, 1700, None), processor_share=0.5)
     assert found.precision.endswith(
-        " Other programs, or a limit, leave this process 50.0 % of its processor time now: the times told may be too "
-        "low."
+        " Other programs, or a limit, leave this process 50.0 % of its processor time now: the times told are rough."
     )
     assert found.as_json()["processor_share"] == 0.5
 

@@ -275,6 +275,6 @@ def test_a_terminal_says_that_the_machine_is_measured(
         main(["plan", bare, "--tokens", "16", "--rows", "32", "--dtype", "float32", "--methods", "lora"])
     calibration.measured_speed.cache_clear()
     measuring = [f"measuring this machine, once: {done} of 2 …" for done in range(2)]
-    lines = [line for line in terminal.getvalue().split("\r\033[K") if line]
+    lines = [line for line in terminal.getvalue().split("\r\033[2K") if line]
     begins = ["starting …", "planning lora …"]
     assert lines == [*begins, *measuring, "planning lora …", *begins]

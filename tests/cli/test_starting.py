@@ -44,7 +44,7 @@ def test_a_terminal_says_that_a_verb_is_starting_until_it_says_something(
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main(["methods", "one", "two"]) == 0
-    assert terminal.getvalue() == "starting …\r\033[Kone two\n"
+    assert terminal.getvalue() == "starting …\r\033[2Kone two\n"
 
 
 def test_what_says_nothing_leaves_nothing_behind(verb: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_what_says_nothing_leaves_nothing_behind(verb: ModuleType, monkeypatch: 
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(verb, "main", lambda arguments: 0)
     assert main(["methods"]) == 0
-    assert terminal.getvalue() == "starting …\r\033[K"
+    assert terminal.getvalue() == "starting …\r\033[2K"
 
 
 def test_a_terminal_that_cannot_erase_shows_none_of_it(verb: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

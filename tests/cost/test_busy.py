@@ -48,7 +48,7 @@ def test_a_real_look_is_short_and_is_a_share() -> None:
 def test_only_what_is_worth_it_is_said() -> None:
     assert told_of_share(1.0) is None
     assert told_of_share(0.5) == (
-        "other programs, or a limit, leave this process 50.0 % of its processor time now: the times told may be too low"
+        "other programs, or a limit, leave this process 50.0 % of its processor time now: the times told are rough"
     )
 
 

@@ -106,7 +106,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
     terminal, planning = own(sys.stderr), ""
 
     def write(line: str) -> None:
-        print(f"\r\033[K{line}", end="", file=terminal, flush=True)
+        print(f"\r\033[2K{line}", end="", file=terminal, flush=True)
 
     def name(label: str) -> None:
         nonlocal planning

@@ -47,7 +47,7 @@ class _Encodable:
     def end_starting() -> None:
         if (terminal := _Encodable._starting) is not None:
             _Encodable._starting = None
-            terminal.write("\r\033[K")
+            terminal.write("\r\033[2K")
             terminal.flush()
 
     def write(self, text: str) -> int:

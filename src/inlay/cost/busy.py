@@ -26,10 +26,10 @@ def processor_share() -> float:
 
 
 def told_of_share(share: float) -> str | None:
-    """Say that the times told may be too low, if the processor is not free."""
+    """Say that the times told are rough, if the processor is not free."""
     if share == 1.0:
         return None
     return (
         f"other programs, or a limit, leave this process {percent_text(share)} of its processor time now: the times "
-        "told may be too low"
+        "told are rough"
     )

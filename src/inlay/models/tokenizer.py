@@ -5,6 +5,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
     from transformers import AddedToken
 
 
@@ -59,7 +60,7 @@ def cut_in_files(tokenizer: "Tokenizer", length: int | None) -> None:
 
     Its fast form keeps how it cut and padded last, and writes that: transformers never reads it, others do.
     """
-    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Backend | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return
     backend.no_padding()
