@@ -28,6 +28,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
 
 @pytest.fixture(autouse=True)
 def judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "_SECONDS", 0.2)
     monkeypatch.setattr(busy, "_FREE", 0.8)
 
 

@@ -213,7 +213,9 @@ def _rows(found: Found) -> tuple[list[dict[str, Tensor]], str]:
     """Return texts that the run has written beside the adapter, as tokens; random tokens if there are none."""
     few = _TEXTS if found.task.writes else _LABELLED_TEXTS
     texts, of = _texts_of_run(found, few), "run"
-    length = min(_TOKENS, found.provenance["max_length"]) if found.task.writes else found.provenance["max_length"]
+    length = found.provenance["max_length"]
+    if found.task.writes:
+        length = min(_TOKENS, length)
     if (tokenizer := found.tokenizer) is None:
         network: Any = found.planned.model
         count = network.get_input_embeddings().weight.shape[0]
@@ -233,8 +235,8 @@ def _texts_of_run(found: Found, few: int) -> list[tuple[str, str | None]]:
     path = found.folder.parent / "predictions.jsonl"
     if found.folder.name != "adapter" or not path.is_file():
         return []
-    entries = list(read_json_lines(path, "the predictions of a run"))
     with guarded(path, "the predictions of a run", todo="remove it, and random tokens are compared"):
+        entries = list(read_json_lines(path, "the predictions of a run"))
         spread = [entries[i * len(entries) // few] for i in range(few)] if len(entries) > few else entries
         texts = [(e.get("prompt", "") + e["text"], e.get("pair")) for e in spread]
     return texts if all(text.strip() for text, _ in texts) else []

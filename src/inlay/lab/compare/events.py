@@ -29,7 +29,7 @@ def sentence(event: Event) -> str | None:
                 return f"{count:>7}  {trial} failed: {event['reason']}"
             took = f" in {seconds_text(event['seconds'])}" if event["seconds"] else ", as before"
             left = f", about {seconds_text(event['seconds_left'])} left" if event["seconds_left"] else ""
-            if (in_all := event.get("seconds_in_all")) is not None and took and event["of"] > 1:
+            if (in_all := event.get("seconds_in_all")) is not None and event["of"] > 1:
                 left = f", {seconds_text(in_all)} in all"
             return f"{count:>7}  {trial} {_score(event['metrics'], event['score'])}{took}{left}"
     return None
